@@ -1,0 +1,1 @@
+"""Robust neural architecture search: the library shared by search, retraining and evaluation."""
