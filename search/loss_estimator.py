@@ -1,0 +1,71 @@
+"""The validation loss estimator (VLE) ψ: an architecture's gates H in, its validation losses out (Eq. 8 and 9)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ValidationLossEstimator(nn.Module):
+    """LSTM over the 2 E edges of H and one linear layer to the losses: natural, then one a strength.
+
+    The linear layer predicts standardised losses; ``standardize`` stores each column's mean and deviation, and
+    ``forward`` gives losses in their own unit, so that the search objective means what Eq. 10 says.
+
+    Deviation: the published code has one head a strength, each ``2 * sigmoid``, which cannot represent a
+    cross-entropy above 2; here the output is linear and the columns are standardised.
+
+    Args:
+        num_operations: O, size of one step of the sequence.
+        num_losses: 1 + N1 + N2.
+        hidden_size: of the LSTM.
+    """
+
+    def __init__(self, num_operations: int = 8, num_losses: int = 7, hidden_size: int = 16):
+        super().__init__()
+        self.encoder = nn.LSTM(num_operations, hidden_size, batch_first=True)
+        self.head = nn.Linear(hidden_size, num_losses)
+        self.register_buffer("mean", torch.zeros(num_losses))
+        self.register_buffer("std", torch.ones(num_losses))
+
+    def standardized(self, gates: Tensor) -> Tensor:
+        """(B, 2 E, O) -> standardised losses (B, 1 + N1 + N2)."""
+        _, (hidden, _) = self.encoder(gates)
+        return self.head(hidden[-1])
+
+    def forward(self, gates: Tensor) -> Tensor:
+        """(B, 2 E, O) -> losses (B, 1 + N1 + N2) in nats."""
+        return self.standardized(gates) * self.std + self.mean
+
+    def standardize(self, losses: Tensor) -> None:
+        """Take each column's mean and standard deviation from the memory's losses (M, 1 + N1 + N2)."""
+        self.mean.copy_(losses.mean(0))
+        self.std.copy_(losses.std(0, correction=0).clamp_min(1e-6))
+
+
+def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer, gates: Tensor,
+                         losses: Tensor, passes: int, generator: torch.Generator, batch_size: int = 64,
+                         input_noise: float = 0.01) -> float:
+    """Fit ψ to the memory M_v: ``passes`` (K_v) times over all entries, mean squared error in standardised units (Eq. 9).
+
+    Args:
+        gates: (M, 2 E, O); losses: (M, 1 + N1 + N2); both on the estimator's device.
+        generator: CPU source of the order and of the input noise.
+        input_noise: standard deviation of the normal noise added to the gates, against overfitting a small memory.
+
+    Returns:
+        The last pass' mean squared error (1 would be predicting the mean).
+    """
+    estimator.standardize(losses)
+    targets = (losses - estimator.mean) / estimator.std
+    total = torch.zeros((), device=losses.device)
+    for _ in range(passes):
+        order = torch.randperm(len(gates), generator=generator).to(gates.device)
+        noise = torch.randn(gates.shape, generator=generator).to(gates)
+        total.zero_()
+        for rows in order.split(batch_size):
+            predicted = estimator.standardized(gates[rows] + input_noise * noise[rows])
+            error = (predicted - targets[rows]).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            error.backward()
+            optimizer.step()
+            total += error.detach() * len(rows)
+    return (total / len(gates)).item()

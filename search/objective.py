@@ -1,0 +1,90 @@
+"""The efficient wide spectrum searcher (EWSS): strengths, the robust search objective, and the step of the architecture."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from search.loss_estimator import ValidationLossEstimator
+from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from wsrnas.config import require
+
+
+def split_strengths(count: int, attacked: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which of ``count`` strengths are attacked by PGD and which are estimated (Sec. "Experiments").
+
+    The strengths form ``attacked`` (N1) intervals of equal length; the first of each is made by PGD, the rest by the
+    AN-Estimator. Where N1 does not divide the count, the first intervals are longer by one.
+
+    Returns:
+        Indices of the attacked and of the estimated strengths, ascending.
+    """
+    length, longer = divmod(count, attacked)
+    first = [i * length + min(i, longer) for i in range(attacked)]
+    return tuple(first), tuple(i for i in range(count) if i not in first)
+
+
+def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -> None:
+    """Refuse strengths that are not N1 + N2 increasing numbers inside (0, 1).
+
+    Raises:
+        InputError: with what is wrong and what was expected.
+    """
+    require(attacked >= 1, f"num_pgd_strengths (N1) is {attacked}; expected at least 1: the AN-Estimator starts from "
+            "attacks")
+    require(estimated >= 0, f"num_estimated_strengths (N2) is {estimated}; expected at least 0")
+    require(len(strengths) == attacked + estimated,
+            f"strengths has {len(strengths)} entries; expected N1 + N2 = {attacked} + {estimated} = {attacked + estimated}")
+    for strength in strengths:
+        require(0 < strength < 1, f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+    for weaker, stronger in zip(strengths, strengths[1:], strict=False):
+        require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
+
+
+def check_objective(alpha: float, beta: float, weights: Sequence[float], count: int) -> None:
+    """Refuse weights that break the constraints of Eq. 10: α, β, β_i > 0, α + β = 1, Σ β_i = 1.
+
+    Raises:
+        InputError: with what is wrong and what was expected.
+    """
+    require(alpha > 0 and beta > 0, f"alpha is {alpha:g} and beta is {beta:g}; expected both above 0 (Eq. 10)")
+    require(abs(alpha + beta - 1) < 1e-6, f"alpha + beta is {alpha + beta:g}; expected 1 (Eq. 10)")
+    require(len(weights) == count, f"strength_weights has {len(weights)} entries; expected one a strength, {count}")
+    for weight in weights:
+        require(weight > 0, f"strength_weights contains {weight:g}; expected every weight above 0 (Eq. 10)")
+    require(abs(sum(weights) - 1) < 1e-6, f"strength_weights sum to {sum(weights):g}; expected 1 (Eq. 10)")
+
+
+def robust_search_objective(losses: Tensor, alpha: float, beta: float, weights: Tensor) -> Tensor:
+    """α L_natural + β Σ β_i L_i (Eq. 10).
+
+    Args:
+        losses: (..., 1 + N), natural first; weights: (N,) the β_i.
+
+    Returns:
+        (...,) in nats.
+    """
+    return alpha * losses[..., 0] + beta * (losses[..., 1:] @ weights)
+
+
+def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer,
+                        alpha: float, beta: float, weights: Tensor, samples: int,
+                        generator: torch.Generator) -> float:
+    """One optimiser step of A along the gradient of the predicted robust search objective; the supernet stays untouched.
+
+    The objective is the mean over ``samples`` draws of ξ. Deviation: the paper writes A' <- A + c∇; to minimise
+    Eq. 10 the step must be against the gradient, as here.
+
+    Returns:
+        The predicted objective before the step.
+    """
+    alphas = supernet.alphas()
+    noise = gumbel_noise((samples, *alphas.shape), generator).to(alphas)
+    gates = gumbel_softmax(alphas, noise, supernet.tau).flatten(1, 2)
+    objective = robust_search_objective(estimator(gates), alpha, beta, weights).mean()
+    gradients = torch.autograd.grad(objective, supernet.architecture_parameters())  # ψ collects no gradient
+    for parameter, gradient in zip(supernet.architecture_parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return objective.item()

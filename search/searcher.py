@@ -1,0 +1,299 @@
+"""Everything the Wsr-NAS search owns, and one method for each step of Algorithm 1."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import kendalltau
+from torch import Tensor
+
+from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
+from search.memory import Memory
+from search.objective import robust_search_objective, split_strengths, update_architecture
+from search.settings import SearchConfig
+from search.supernet import Supernet
+from wsrnas.attacks import attack_mode, multi_strength_pgd
+from wsrnas.data import DataSet
+from wsrnas.distributed import World, all_sum, broadcast_model
+from wsrnas.errors import InputError
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators.training import leave_one_out, train_estimator
+from wsrnas.genotype import Genotype, count_differences
+from wsrnas.loader import BatchLoader
+from wsrnas.losses import LOSSES
+from wsrnas.run import progress
+from wsrnas.seeding import derive_seed, generator
+from wsrnas.splits import balanced_subset
+from wsrnas.training import average_buffers, recalibrate_batch_norm, train_epoch
+
+NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
+
+
+@dataclass(frozen=True)
+class Step:
+    """One epoch of the search: its number among all, its phase, its number within the phase."""
+
+    index: int
+    phase: str
+    number: int
+    trains_losses: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.phase} {self.number + 1}"
+
+
+def schedule(config: SearchConfig) -> list[Step]:
+    """Algorithm 1 as a list: lines 3-5 (``warm-up``), lines 7-17 (``population``), lines 19-25 (``search``).
+
+    The VLE is trained after the last network of the population (line 18) and in every search step (line 23).
+    """
+    population, iterations = config.warmup_architectures, config.iterations
+    phases = [("warm-up", population), ("population", population), ("search", iterations)]
+    steps = []
+    for phase, count in phases:
+        for number in range(count):
+            trains = phase == "search" or (phase == "population" and number == population - 1)
+            steps.append(Step(len(steps), phase, number, trains))
+    return steps
+
+
+class Searcher:
+    """Supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
+
+    Args:
+        split: indices of D_t and D_v in the training set.
+    """
+
+    def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
+        self.config, self.world = config, world
+        attacked, estimated = split_strengths(len(config.strengths), config.num_pgd_strengths)
+        strengths = torch.tensor(config.strengths, device=world.device)
+        self.attacked, self.estimated = list(attacked), list(estimated)
+        self.source_epsilons, self.target_epsilons = strengths[self.attacked], strengths[self.estimated]
+        self.weights = torch.tensor(config.strength_weights, device=world.device)
+        self._build_loaders(data, split)
+        self._build_networks(data)
+        self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(config.loss_memory)
+        self.estimator_step = 0
+        self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
+        self.initial_genotype = self.supernet.genotype()
+
+    def _build_loaders(self, data: DataSet, split: tuple[Tensor, Tensor]) -> None:
+        config, world = self.config, self.world
+        train, validation = (data.train.subset(indices) for indices in split)
+        kept = balanced_subset(validation.labels, config.max_validation, config.seed, "D_v", data.num_classes)
+        self.train_set, validation = train.to(world.device), validation.subset(kept).to(world.device)
+        shards = {"rank": world.rank, "world_size": world.size}
+        self.train_loader, self.recalibration_loader = (
+            BatchLoader(self.train_set, config.batch_size, config.seed, purpose, shuffle=True,
+                        augment=data.augmentation, drop_last=True, **shards)
+            for purpose in ("training", "recalibration"))
+        self.validation_loader = BatchLoader(validation, config.validation_batch_size, config.seed, "validation",
+                                             **shards)
+
+    def _build_networks(self, data: DataSet) -> None:
+        config, device = self.config, self.world.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "weights"))
+            self.supernet = Supernet(config.init_channels, config.layers, data.num_classes, config.tau,
+                                     config.alpha_std, generator(config.seed, "alphas"))
+            self.estimator = build_estimator(config.estimator, data.image_shape)
+            self.losses = ValidationLossEstimator(self.supernet.alphas_normal.shape[1], 1 + len(config.strengths),
+                                                  config.loss_hidden_size)
+        self.supernet.to(device, memory_format=torch.channels_last)
+        self.estimator.to(device)
+        self.losses.to(device)
+        self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
+                                                config.momentum, weight_decay=config.weight_decay)
+        self.architecture_optimizer = torch.optim.Adam(self.supernet.architecture_parameters(),
+                                                       config.architecture_learning_rate, betas=(0.5, 0.999))
+        weighted = list(self.estimator.parameters())
+        self.estimator_optimizer = torch.optim.AdamW(
+            weighted, config.estimator_learning_rate, weight_decay=config.estimator_weight_decay) if weighted else None
+        self.loss_optimizer = torch.optim.Adam(self.losses.parameters(), config.loss_learning_rate, betas=(0.5, 0.999),
+                                               weight_decay=config.loss_weight_decay)
+
+    # -- the steps of Algorithm 1 ---------------------------------------------------------------------------------
+
+    def sample(self, step: Step) -> None:
+        """Lines 2 and 20: draw H. A does not move before the search phase, so both warm-up loops see the same H_i."""
+        stream = "search" if step.phase == "search" else "population"
+        self.supernet.sample(generator(self.config.seed, "path", stream, step.number))
+
+    def train_supernet(self, step: Step) -> dict[str, float]:
+        """Lines 4, 8 and 21: train the sampled path adversarially on D_t for one epoch."""
+        config = self.config
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+        noise = generator(config.seed, "attack", step.index, self.world.rank, device=self.world.device)
+        return train_epoch(self.supernet, self.train_loader.batches(step.index), len(self.train_loader),
+                           LOSSES[config.adv_loss], config.attack_settings(), self.weight_optimizer, self.world,
+                           grad_clip=config.grad_clip, generator=noise, label=f"{step.title}: train",
+                           report_freq=config.report_freq)
+
+    def recalibrate(self, step: Step) -> None:
+        """Give the path its own BatchNorm statistics before anything is measured on it in evaluation mode."""
+        batches = islice(self.recalibration_loader.batches(step.index), self.config.recalibration_batches)
+        recalibrate_batch_norm(self.supernet, batches, self.world)
+
+    def update_estimator_memory(self, step: Step) -> None:
+        """Line 9: attack B images of D_t and append the leave-one-out tasks to M_a."""
+        config = self.config
+        draw = generator(config.seed, "estimator images", step.index)
+        chosen = torch.randperm(len(self.train_set), generator=draw)[:config.estimator_images]
+        batch = self.train_set.subset(chosen)
+        images = (batch.images.float() / 255).contiguous(memory_format=torch.channels_last)
+        tasks = leave_one_out(self.supernet, images, batch.labels, self.source_epsilons,
+                              config.estimator_max_epsilon, config.num_steps, draw)
+        self.estimator_memory.append(step.index, **tasks)
+
+    def train_estimator(self, step: Step) -> dict[str, float]:
+        """Line 10: K_a passes over M_a (Eq. 5)."""
+        config = self.config
+        error, self.estimator_step = train_estimator(
+            self.estimator, self.estimator_optimizer, self.estimator_memory.rows, config.estimator_passes,
+            generator(config.seed, "estimator", step.index), learning_rate=config.estimator_learning_rate,
+            step=self.estimator_step, total_steps=self._total_estimator_steps(),
+            batch_size=config.estimator_batch_size)
+        broadcast_model(self.estimator, self.world)
+        return {"relative_error": error, "tasks": len(self.estimator_memory),
+                "networks": self.estimator_memory.iterations()}
+
+    @torch.no_grad()
+    def validate(self, step: Step) -> dict[str, Tensor]:
+        """Lines 11-15: losses and accuracies (1 + N1 + N2,) over D_v: natural, then the strengths in order.
+
+        PGD makes the noise of the N1 strengths in one batch, the AN-Estimator turns it into the noise of the N2 others.
+        """
+        sums = torch.zeros(2, 1 + len(self.config.strengths), dtype=torch.float64, device=self.world.device)
+        count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
+        loader = self.validation_loader
+        for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
+            spectrum = self._spectrum(images, labels)
+            with attack_mode(self.supernet):
+                for column, noisy in enumerate(spectrum):
+                    logits = self.supernet(noisy)
+                    sums[0, column] += F.cross_entropy(logits, labels, reduction="sum")
+                    sums[1, column] += (logits.argmax(1) == labels).sum()
+            count += len(images)
+        losses, accuracies = all_sum(sums, self.world) / all_sum(count, self.world)
+        return {"losses": losses.float(), "accuracies": accuracies}
+
+    def remember(self, step: Step, losses: Tensor) -> dict[str, Any]:
+        """Line 16: append (H, L) to M_v, and say how well the VLE ranks entries that it has not been trained on."""
+        gates = self.supernet.path.encoding.to(self.world.device).unsqueeze(0)
+        result: dict[str, Any] = {}
+        if step.phase == "search":
+            with torch.no_grad():
+                predicted, measured = self._objective(self.losses(gates)[0]), self._objective(losses)
+            self.predictions.append([predicted, measured])
+            result = {"predicted_objective": predicted, "measured_objective": measured, "ranked": len(self.predictions)}
+            if len(self.predictions) >= 3:
+                tau = kendalltau(*zip(*self.predictions, strict=True)).statistic
+                result["kendall_tau"] = None if math.isnan(tau) else float(tau)
+        self.loss_memory.append(step.index, gates=gates, losses=losses.unsqueeze(0))
+        return result
+
+    def train_losses(self, step: Step) -> float:
+        """Lines 18 and 23: K_v passes of the VLE over M_v (Eq. 9); returns its mean squared error, standardised."""
+        config = self.config
+        error = train_loss_estimator(self.losses, self.loss_optimizer, self.loss_memory["gates"],
+                                     self.loss_memory["losses"], config.loss_passes,
+                                     generator(config.seed, "losses", step.index))
+        broadcast_model(self.losses, self.world)
+        return error
+
+    def update_architecture(self, step: Step) -> float:
+        """Line 24: one step of A along the VLE's gradient of Eq. 10; returns the predicted objective."""
+        config = self.config
+        objective = update_architecture(self.supernet, self.losses, self.architecture_optimizer, config.alpha,
+                                        config.beta, self.weights, config.architecture_samples,
+                                        generator(config.seed, "architecture", step.index))
+        broadcast_model(self.supernet, self.world)
+        return objective
+
+    # -- what they need -------------------------------------------------------------------------------------------
+
+    def _spectrum(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """Natural images, then one noisy copy (B, C, H, W) for each strength in order."""
+        columns: list[Tensor] = [images] * (1 + len(self.config.strengths))
+        attacked = multi_strength_pgd(self.supernet, images, labels, self.source_epsilons, steps=self.config.num_steps)
+        for position, index in enumerate(self.attacked):
+            columns[1 + index] = attacked[:, position]
+        if self.estimated:
+            noises = self.estimator(attacked - images.unsqueeze(1), images, self.source_epsilons, self.target_epsilons)
+            for position, index in enumerate(self.estimated):
+                columns[1 + index] = (images + noises[:, position]).clamp(0, 1)
+        return [column.contiguous(memory_format=torch.channels_last) for column in columns]
+
+    def _objective(self, losses: Tensor) -> float:
+        return robust_search_objective(losses, self.config.alpha, self.config.beta, self.weights).item()
+
+    def _learning_rate(self, step: Step) -> float:
+        """Constant in the warm-up, half a cosine down to the minimum over the search iterations."""
+        config = self.config
+        if step.phase != "search":
+            return config.learning_rate
+        share = 0.5 * (1 + math.cos(math.pi * step.number / config.iterations))
+        return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
+
+    def _total_estimator_steps(self) -> int:
+        """Optimiser steps of the AN-Estimator in the whole run, for its schedule."""
+        config = self.config
+        tasks = config.estimator_images * (config.num_pgd_strengths + 1)
+        rounds = range(1, config.warmup_architectures + config.iterations + 1)
+        batches = (math.ceil(min(config.estimator_memory, tasks * n) / config.estimator_batch_size) for n in rounds)
+        return config.estimator_passes * sum(batches)
+
+    def genotype(self) -> Genotype:
+        return self.supernet.genotype()
+
+    def describe_architecture(self) -> dict[str, Any]:
+        """The genotype and how far it has come: changed choices of 16, entropy of A in nats, skips and pools a cell."""
+        genotype, entropy = self.genotype(), self.supernet.entropy()
+        count = {kind: [name for node in genotype.nodes(kind) for name, _ in node] for kind in ("normal", "reduce")}
+        return {
+            "genotype": {"normal": genotype.normal, "reduce": genotype.reduce},
+            "changed_choices": count_differences(genotype, self.initial_genotype),
+            "alpha_entropy": dict(zip(("normal", "reduce"), entropy, strict=True)),
+            "skips": {kind: names.count("skip_connect") for kind, names in count.items()},
+            "pools": {kind: sum("pool" in name for name in names) for kind, names in count.items()},
+        }
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in
+                 ("supernet", "estimator", "losses", "weight_optimizer", "architecture_optimizer", "loss_optimizer")}
+        return parts | ({"estimator_optimizer": self.estimator_optimizer} if self.estimator_optimizer else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on; tensors and plain containers."""
+        average_buffers(self.supernet, self.world)
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
+            "estimator_step": self.estimator_step, "predictions": list(self.predictions),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``'s result.
+
+        Raises:
+            InputError: the state belongs to another configuration.
+        """
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.estimator_memory.load_state_dict(state["estimator_memory"], self.world.device)
+            self.loss_memory.load_state_dict(state["loss_memory"], self.world.device)
+            self.estimator_step = state["estimator_step"]
+            self.predictions = deque(state["predictions"], maxlen=NEWEST)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError("the checkpoint belongs to another configuration: "
+                             f"{str(error).strip().splitlines()[0]}") from None

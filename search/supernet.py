@@ -1,0 +1,170 @@
+"""The supernet of DARTS cells: Gumbel-softmax samples one operation an edge, shared by all cells of a kind (Eq. 2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype
+from wsrnas.network import CellNetwork, build_preprocess
+from wsrnas.operations import PRIMITIVES, build_operation
+
+NODES = 4
+EDGES = sum(range(2, NODES + 2))  # 14
+KINDS = ("normal", "reduce")
+NONE = PRIMITIVES.index("none")
+
+
+@dataclass(frozen=True)
+class Path:
+    """A sampled architecture, resolved once and used for a whole epoch.
+
+    Attributes:
+        gates: H of Eq. 2, (2, E, O): Gumbel-softmax weights of the normal and the reduction cell, on the CPU. The
+            validation loss estimator reads them as ``encoding``.
+        operations: the largest gate of each edge, as integers: a forward pass never asks the device.
+        scales: those gates, (2, E), on the supernet's device.
+    """
+
+    gates: Tensor
+    operations: tuple[tuple[int, ...], ...]
+    scales: Tensor
+
+    @property
+    def encoding(self) -> Tensor:
+        """H as (2 E, O): the normal cell's edges, then the reduction cell's."""
+        return self.gates.flatten(0, 1)
+
+
+def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise ξ drawn on the CPU, so that a seed gives one path on every device."""
+    return -torch.empty(shape).exponential_(generator=generator).log()
+
+
+def gumbel_softmax(alphas: Tensor, noise: Tensor, tau: float) -> Tensor:
+    """H = softmax((A + ξ) / τ) over the last dimension (Eq. 10)."""
+    return ((alphas + noise) / tau).softmax(-1)
+
+
+class SearchCell(nn.Module):
+    """A cell that holds every candidate operation on each of its 14 edges and runs one of them an edge.
+
+    Edges are ordered by node: 0->2, 1->2, 0->3, 1->3, 2->3, ...
+    """
+
+    def __init__(self, channels_prev_prev: int, channels_prev: int, channels: int, reduction: bool,
+                 reduction_prev: bool):
+        super().__init__()
+        self.kind = KINDS.index("reduce" if reduction else "normal")
+        self.preprocess = nn.ModuleList(
+            build_preprocess(channels_prev_prev, channels_prev, channels, reduction_prev, affine=False))
+        self.stride = 2 if reduction else 1
+        self.edges = nn.ModuleList(
+            nn.ModuleList(build_operation(name, channels, 2 if reduction and source < 2 else 1, affine=False,
+                                          pool_norm=True) for name in PRIMITIVES)
+            for node in range(NODES) for source in range(2 + node))
+        self.out_channels = NODES * channels
+
+    def forward(self, s0: Tensor, s1: Tensor, operations: tuple[int, ...], scales: Tensor) -> Tensor:
+        """s0, s1 (B, C', H, W), one operation and one scale an edge -> (B, 4 C, H / stride, W / stride)."""
+        states = [self.preprocess[0](s0), self.preprocess[1](s1)]
+        edge = 0
+        for _ in range(NODES):
+            incoming = []
+            for state in states:
+                if operations[edge] != NONE:
+                    incoming.append(self.edges[edge][operations[edge]](state) * scales[edge])
+                edge += 1
+            states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
+        return torch.cat(states[2:], dim=1)
+
+    def _nothing(self, state: Tensor) -> Tensor:
+        batch, channels, *size = state.shape
+        return state.new_zeros(batch, channels, *(-(-length // self.stride) for length in size))
+
+
+class Supernet(CellNetwork):
+    """Weights of all paths and the architecture parameters A: two matrices (E, O), one for each kind of cell.
+
+    ``sample`` draws a path, ``forward`` runs it. The architecture gets its gradient through the validation loss
+    estimator, never through the supernet.
+
+    Args:
+        tau: temperature τ of the Gumbel-softmax.
+        alpha_std: standard deviation of the initial architecture parameters.
+        generator: source of that initialisation (the weights use torch's global one).
+    """
+
+    def __init__(self, init_channels: int = 16, layers: int = 8, num_classes: int = 10, tau: float = 0.1,
+                 alpha_std: float = 1e-3, generator: torch.Generator | None = None):
+        super().__init__(SearchCell, init_channels, layers, num_classes)
+        self.tau = tau
+        self.alphas_normal = nn.Parameter(alpha_std * torch.randn(EDGES, len(PRIMITIVES), generator=generator))
+        self.alphas_reduce = nn.Parameter(alpha_std * torch.randn(EDGES, len(PRIMITIVES), generator=generator))
+        self.path: Path | None = None
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """A: the matrices (E, O) of the normal and of the reduction cell."""
+        return [self.alphas_normal, self.alphas_reduce]
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """Everything but A."""
+        own = {id(p) for p in self.architecture_parameters()}
+        return [p for p in self.parameters() if id(p) not in own]
+
+    def alphas(self) -> Tensor:
+        """A as one tensor (2, E, O), with gradient."""
+        return torch.stack(self.architecture_parameters())
+
+    def sample(self, generator: torch.Generator) -> Path:
+        """Draw ξ, resolve the path once, and use it in every ``forward`` until the next sample."""
+        with torch.no_grad():
+            alphas = self.alphas().cpu()
+            gates = gumbel_softmax(alphas, gumbel_noise(tuple(alphas.shape), generator), self.tau)
+        return self.use(gates)
+
+    def use(self, gates: Tensor) -> Path:
+        """Make the path of given gates H (2, E, O) the current one."""
+        scales, operations = gates.max(-1)
+        self.path = Path(gates, tuple(map(tuple, operations.tolist())), scales.to(self.alphas_normal.device))
+        return self.path
+
+    def run_cell(self, cell: SearchCell, s0: Tensor, s1: Tensor) -> Tensor:
+        return cell(s0, s1, self.path.operations[cell.kind], self.path.scales[cell.kind])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (B, K) of the current path.
+
+        Raises:
+            InputError: no path was sampled.
+        """
+        if self.path is None:
+            raise InputError("the supernet has no path yet: call sample(generator) before forward")
+        return super().forward(images)
+
+    def genotype(self) -> Genotype:
+        """The discrete cell of the current A: for each node the two incoming edges with the largest weight over the
+        operations other than ``none``, each with that operation; listed strongest first."""
+        normal, reduce = (_discretize(a.detach().cpu()) for a in self.architecture_parameters())
+        concat = tuple(range(2, 2 + NODES))
+        return Genotype(normal, concat, reduce, concat)
+
+    def entropy(self) -> tuple[float, float]:
+        """Mean entropy in nats of softmax(A) over an edge's operations, for the normal and the reduction cell."""
+        probabilities = self.alphas().detach().softmax(-1)
+        entropies = -(probabilities * probabilities.clamp_min(1e-30).log()).sum(-1).mean(-1)
+        return tuple(entropies.tolist())
+
+
+def _discretize(alphas: Tensor) -> tuple[tuple[str, int], ...]:
+    """(E, O) -> eight (operation, input) pairs, two a node."""
+    candidates = alphas.clone()
+    candidates[:, NONE] = -torch.inf
+    strength, operation = candidates.max(-1)
+    pairs, first = [], 0
+    for node in range(NODES):
+        inputs = strength[first:first + 2 + node].sort(descending=True, stable=True).indices[:2].tolist()
+        pairs += [(PRIMITIVES[operation[first + i]], i) for i in inputs]
+        first += 2 + node
+    return tuple(pairs)

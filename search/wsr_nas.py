@@ -1,0 +1,184 @@
+"""Wsr-NAS: search for cells that are robust over a wide spectrum of noise strengths (Cheng et al., AAAI 2023, Algorithm 1).
+
+    python -m search.wsr_nas --preset paper --data DATA
+    torchrun --standalone --nproc_per_node=4 -m search.wsr_nas --preset paper --data DATA
+
+The run directory holds the genotype of every iteration and ``genotype.json``, the last one. The same command resumes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.cost import PhaseClock, iteration_passes, peak_memory_gib, total_passes
+from search.searcher import Searcher, Step, schedule
+from search.settings import PRESETS, SearchConfig
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+from wsrnas.config import describe, format_epsilon, parse_config
+from wsrnas.data import DataSet, load_dataset
+from wsrnas.distributed import World, barrier, initialize, shutdown
+from wsrnas.errors import run_program
+from wsrnas.run import RunDirectory
+from wsrnas.seeding import generator
+from wsrnas.splits import balanced_split, load_split, save_split
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Algorithm 1, line by line."""
+    config, invocation = parse_config(SearchConfig, PRESETS, argv, prog="search.wsr_nas")
+    world = initialize(config.device)
+    data = load_data(config, world)
+    if invocation.dry_run:
+        dry_run(config, data, world)
+        return
+    run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite)
+    if run.finished:
+        print_on_main(world, f"{run.path} is finished; its cell is {run.path / 'genotype.json'} (--overwrite begins anew)")
+        return
+    run.log(run.describe())
+
+    searcher = Searcher(config, data, stored_split(run, data, config, world), world)    # line 1: D_t and D_v
+    steps = schedule(config)
+    completed = resume(run, searcher)
+    for step in steps[completed:]:
+        clock, row = PhaseClock(world), {"phase": step.phase, "number": step.number}
+        searcher.sample(step)                                                           # lines 2 and 20: H_i
+        with clock("train"):
+            row["train"] = searcher.train_supernet(step)                                # lines 4, 8 and 21
+        if step.phase != "warm-up":
+            with clock("recalibrate"):
+                searcher.recalibrate(step)
+            if config.num_estimated_strengths:
+                with clock("estimator"):
+                    searcher.update_estimator_memory(step)                              # line 9: M_a
+                    row["estimator"] = searcher.train_estimator(step)                   # line 10
+            with clock("validate"):
+                measured = searcher.validate(step)                                      # lines 11-15
+            row["loss_estimator"] = searcher.remember(step, measured["losses"])         # line 16: M_v
+            row.update(name_columns(config, measured))
+        if step.trains_losses:
+            with clock("loss_estimator"):
+                row["loss_estimator"]["squared_error"] = searcher.train_losses(step)    # lines 18 and 23
+        if step.phase == "search":
+            with clock("architecture"):
+                row["predicted_objective"] = searcher.update_architecture(step)         # line 24: A
+        finish_step(run, searcher, step, row, clock, len(steps))
+
+    run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
+               f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
+
+
+def load_data(config: SearchConfig, world: World) -> DataSet:
+    """The data set; only the main process downloads."""
+    arguments = (config.dataset, config.data)
+    limits = {"max_train": config.max_train, "seed": config.seed}
+    if config.download and world.is_main:
+        load_dataset(*arguments, download=True, **limits)
+    barrier(world)
+    return load_dataset(*arguments, **limits)
+
+
+def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    """D_t and D_v: class-balanced halves of the training set, drawn once and kept in ``split.json``."""
+    path = run.path / "split.json"
+    if world.is_main and not path.exists():
+        save_split(path, *balanced_split(data.train.labels, 0.5, config.seed, data.num_classes))
+    barrier(world)
+    return load_split(path, len(data.train))
+
+
+def resume(run: RunDirectory, searcher: Searcher) -> int:
+    """Load the last checkpoint, if any; the number of completed steps."""
+    state = run.restore()
+    if state is None:
+        save_genotype(run, searcher, "genotypes/initial.json")
+        return 0
+    searcher.load_state_dict(state["searcher"])
+    return state["step"]
+
+
+def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,
+                total: int) -> None:
+    """Report one step, keep its genotype, and make it the point to resume from."""
+    architecture = searcher.describe_architecture()
+    sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
+    passes = iteration_passes(searcher.config, *sizes)
+    row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
+            "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
+    run.record(step.index, row)
+    if step.phase == "search":
+        save_genotype(run, searcher, f"genotypes/epoch_{step.number:03d}.json", step)
+        save_genotype(run, searcher, "genotype.json", step)
+    run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
+    run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
+
+
+def summary(step: Step, row: dict[str, Any]) -> str:
+    """One line for people; ``metrics.jsonl`` holds everything."""
+    parts = [step.title, f"train loss {row['train']['loss']:.3f} robust acc {row['train']['adversarial_accuracy']:.1%}"]
+    if "losses" in row:
+        parts.append("D_v losses " + " ".join(f"{value:.3f}" for value in row["losses"].values()))
+    if "estimator" in row:
+        parts.append(f"estimator error {row['estimator']['relative_error']:.3f} "
+                     f"({row['estimator']['networks']} networks in M_a)")
+    if row.get("loss_estimator", {}).get("kendall_tau") is not None:
+        parts.append(f"VLE tau {row['loss_estimator']['kendall_tau']:+.2f}")
+    if step.phase == "search":
+        parts.append(f"changed {row['architecture']['changed_choices']}/16")
+    return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
+
+
+def name_columns(config: SearchConfig, measured: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+    """Losses and accuracies (1 + N1 + N2,) under the names of their strengths."""
+    names = ["natural", *(f"eps_{epsilon:.4g}" for epsilon in config.strengths)]
+    return {key: dict(zip(names, values.tolist(), strict=True)) for key, values in measured.items()}
+
+
+def save_genotype(run: RunDirectory, searcher: Searcher, name: str, step: Step | None = None) -> None:
+    """Write the current cell to the file ``name`` of the run, with where it comes from."""
+    if run.world.is_main:
+        path, config = run.path / name, searcher.config
+        path.parent.mkdir(exist_ok=True)
+        searcher.genotype().save(path, {"program": "search.wsr_nas", "preset": config.preset, "seed": config.seed,
+                                        "dataset": config.dataset, "iteration": step and step.number + 1})
+
+
+def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
+    """Print the configuration and what the search would cost."""
+    halves = balanced_split(data.train.labels, 0.5, config.seed, data.num_classes)
+    searcher = Searcher(config, data, halves, world)
+    searcher.supernet.sample(generator(config.seed, "path", "population", 0))
+    sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
+    passes = total_passes(config, *sizes)
+    adds = multiply_adds(searcher.supernet, data.image_shape)
+    batch = max(config.batch_size, config.validation_batch_size * config.num_pgd_strengths) // world.size
+    attacked = [format_epsilon(e) for e in searcher.source_epsilons.tolist()]
+    estimated = [format_epsilon(e) for e in searcher.target_epsilons.tolist()]
+    print_on_main(world, "\n".join([
+        describe(config), f"data: {len(data.train)} training images {data.image_shape}, {data.num_classes} classes; "
+        f"D_t {sizes[0]}, D_v {sizes[1]}",
+        f"strengths by PGD: {', '.join(attacked)}; estimated: {', '.join(estimated) or 'none'}",
+        f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
+        f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
+        f"VLE {readable(count_parameters(searcher.losses))}",
+        f"steps: {len(schedule(config))} epochs ({config.warmup_architectures} warm-up, {config.warmup_architectures} "
+        f"population, {config.iterations} search) of {len(searcher.train_loader)} batches "
+        f"({config.batch_size} = {world.size} x {config.batch_size // world.size})",
+        f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "
+        f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds",
+        f"memory: about {activation_bytes(searcher.supernet, data.image_shape) * batch / 2**30:.1f} GiB of activations "
+        f"for the largest batch of {batch} images a process",
+    ]))
+
+
+def print_on_main(world: World, text: str) -> None:
+    if world.is_main:
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

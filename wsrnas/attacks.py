@@ -1,0 +1,186 @@
+"""Adversarial attacks as functions: images in, adversarial images out. One implementation for training, search and evaluation.
+
+Images are in [0, 1] and ``epsilon`` is in the same unit. It is a float, or a tensor with one strength an image, so that
+one batch can hold many strengths. Only the gradient with respect to the images is computed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsrnas.errors import InputError
+
+AttackLoss = Callable[[Tensor, Tensor], Tensor]
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def _kl_divergence(logits: Tensor, log_probabilities: Tensor) -> Tensor:
+    return F.kl_div(F.log_softmax(logits, 1), log_probabilities, reduction="sum", log_target=True)
+
+
+# Sums over the batch: an image's gradient, and so its adversarial example, does not depend on its batch.
+ATTACK_LOSSES: dict[str, AttackLoss] = {
+    "ce": lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
+    "kl": _kl_divergence,  # the labels are the clean images' log-probabilities (B, K): TRADES
+}
+
+
+@contextmanager
+def attack_mode(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn.Module]:
+    """``model`` as an attack sees it: evaluation mode, parameters frozen; everything is restored on leaving.
+
+    Args:
+        model: the unwrapped network. Each sub-module's own mode is remembered.
+        batch_statistics: normalise by the batch's statistics instead of the running ones (which are neither read
+            nor updated), so that a network in training is attacked as the function that its next update optimises.
+    """
+    modes = {module: module.training for module in model.modules()}
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    tracking = {m: m.track_running_stats for m in modes if isinstance(m, BATCH_NORM)} if batch_statistics else {}
+    try:
+        model.eval()
+        for norm in tracking:
+            # Training mode without tracking is torch's "batch statistics, no update".
+            norm.training, norm.track_running_stats = True, False
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for norm, tracked in tracking.items():
+            norm.track_running_stats = tracked
+        for parameter, required in trainable.items():
+            parameter.requires_grad_(required)
+
+
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: AttackLoss) -> Tensor:
+    """Gradient of ``loss(model(images), labels)`` with respect to the images (B, C, H, W); zero where none reaches them."""
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = loss(model(images), labels)
+    if not value.requires_grad:  # a path of nothing but `none` operations ignores its input
+        return torch.zeros_like(images)
+    return torch.autograd.grad(value, images, allow_unused=True, materialize_grads=True)[0]
+
+
+def _per_image(epsilon: float | Tensor, images: Tensor) -> Tensor:
+    """``epsilon`` as (B, 1, 1, 1) or (1, 1, 1, 1)."""
+    value = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device)
+    if value.ndim > 1 or (value.ndim == 1 and len(value) != len(images)):
+        raise InputError(f"epsilon of shape {tuple(value.shape)} for {len(images)} images: expected a number or one "
+                         "strength an image")
+    return value.reshape(-1, 1, 1, 1)
+
+
+def _l2_norm(noise: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(noise, dim=(1, 2, 3), keepdim=True)
+
+
+def _linf_random_start(images: Tensor, radius: Tensor, generator: torch.Generator | None) -> Tensor:
+    return radius * (2 * torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator) - 1)
+
+
+def _l2_random_start(images: Tensor, radius: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform in the ball: a uniform direction, the d-th root of a uniform share of the radius."""
+    direction = torch.randn(images.shape, dtype=images.dtype, device=images.device, generator=generator)
+    share = torch.rand(len(images), 1, 1, 1, dtype=images.dtype, device=images.device, generator=generator)
+    return radius * direction / _l2_norm(direction) * share ** (1 / images[0].numel())
+
+
+def _linf_step(gradient: Tensor) -> Tensor:
+    return gradient.sign()
+
+
+def _l2_step(gradient: Tensor) -> Tensor:
+    # Gradients of confident networks underflow in squares: divide by the largest entry first.
+    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return scaled / _l2_norm(scaled).clamp_min(torch.finfo(gradient.dtype).eps)
+
+
+def _linf_project(adversarial: Tensor, images: Tensor, radius: Tensor) -> Tensor:
+    return adversarial.clamp((images - radius).clamp_min(0), (images + radius).clamp_max(1))
+
+
+def _l2_project(adversarial: Tensor, images: Tensor, radius: Tensor) -> Tensor:
+    # Ball, then box: the images are in the box, so the second clamp moves every pixel towards them, inside the ball.
+    noise = adversarial - images
+    norm = _l2_norm(noise)
+    return (images + noise * (radius / norm.clamp_min(torch.finfo(noise.dtype).tiny)).clamp_max(1)).clamp(0, 1)
+
+
+_NORMS = {"linf": (_linf_random_start, _linf_step, _linf_project), "l2": (_l2_random_start, _l2_step, _l2_project)}
+
+
+def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 7,
+        step_size: float | Tensor | None = None, random_start: bool = False, norm: str = "linf",
+        loss: str | AttackLoss = "ce", generator: torch.Generator | None = None, start: Tensor | None = None,
+        batch_statistics: bool = False) -> Tensor:
+    """Projected gradient ascent (Madry et al. 2018; Wsr-NAS Eq. 1).
+
+    Args:
+        model: images (B, C, H, W) in [0, 1] -> logits (B, K); attacked in ``attack_mode``.
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) classes, or whatever ``loss`` takes (log-probabilities (B, K) for ``"kl"``).
+        epsilon: radius of the ball, a number or (B,), in pixels of [0, 1] (for ``"l2"`` the norm over all pixels).
+        steps: number of gradient steps; 0 returns the projected start.
+        step_size: length of a step in the unit of ``epsilon``, a number or (B,); default ``2.5 * epsilon / steps``.
+        random_start: start uniformly in the ball instead of at the images.
+        norm: ``"linf"`` or ``"l2"``.
+        loss: a name in ``ATTACK_LOSSES`` or ``(logits, labels) -> scalar``, summed over the batch.
+        generator: source of the random start, on the images' device.
+        start: explicit starting point (B, C, H, W), in place of the images or the random start.
+        batch_statistics: see ``attack_mode``.
+
+    Returns:
+        Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
+
+    Raises:
+        InputError: unknown norm or loss, negative steps, or an ``epsilon`` that does not fit the batch.
+    """
+    if norm not in _NORMS:
+        raise InputError(f"unknown norm {norm!r}; expected one of {', '.join(_NORMS)}")
+    if isinstance(loss, str) and loss not in ATTACK_LOSSES:
+        raise InputError(f"unknown attack loss {loss!r}; expected one of {', '.join(ATTACK_LOSSES)}")
+    if steps < 0:
+        raise InputError(f"the attack's number of steps is {steps}; expected at least 0")
+    draw, direction, project = _NORMS[norm]
+    objective = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
+    images = images.detach()
+    radius = _per_image(epsilon, images)
+    step = 2.5 * radius / max(steps, 1) if step_size is None else _per_image(step_size, images)
+    adversarial = images if start is None else start.detach()
+    if random_start:
+        adversarial = adversarial + draw(images, radius, generator)
+    adversarial = project(adversarial, images, radius)
+    with attack_mode(model, batch_statistics):
+        for _ in range(steps):
+            gradient = input_gradient(model, adversarial, labels, objective)
+            adversarial = project(adversarial + step * direction(gradient), images, radius)
+    return adversarial.detach()
+
+
+def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, norm: str = "linf",
+         loss: str | AttackLoss = "ce", batch_statistics: bool = False) -> Tensor:
+    """Fast gradient sign method (Goodfellow et al. 2015): one step of length ``epsilon``; arguments as ``pgd``."""
+    return pgd(model, images, labels, epsilon, steps=1, step_size=epsilon, norm=norm, loss=loss,
+               batch_statistics=batch_statistics)
+
+
+def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, **arguments) -> Tensor:
+    """PGD at several strengths as one batch.
+
+    Args:
+        epsilons: (S,) strengths for all images, or (B, S), in pixels of [0, 1]; further arguments as for ``pgd``.
+
+    Returns:
+        Adversarial images (B, S, C, H, W).
+    """
+    radii = epsilons.to(images).expand(len(images), -1)
+    strengths = radii.shape[1]
+    repeated = images.repeat_interleave(strengths, 0).contiguous(memory_format=torch.channels_last)
+    adversarial = pgd(model, repeated, labels.repeat_interleave(strengths, 0), radii.reshape(-1), **arguments)
+    return adversarial.reshape(len(images), strengths, *images.shape[1:])

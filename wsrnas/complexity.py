@@ -1,0 +1,59 @@
+"""What a network and a search cost: parameters, multiply-adds, passes of images through the network."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(parameters) -> int:
+    """Number of entries of the parameters of a network or of an iterable of them."""
+    return sum(p.numel() for p in (parameters.parameters() if isinstance(parameters, nn.Module) else parameters))
+
+
+@torch.no_grad()
+def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Multiply-adds of convolutions and linear layers for one image of ``image_shape`` (C, H, W).
+
+    Half of what torch's counter calls FLOPs; normalisation, activations and pooling are not counted. The network
+    stays as it is (evaluation mode for the count, restored afterwards).
+    """
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    model.train(training)
+    return counter.get_total_flops() // 2
+
+
+def readable(count: float) -> str:
+    """``4544830`` as ``4.545M``."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= size:
+            return f"{count / size:.4g}{unit}"
+    return f"{count:.4g}"
+
+
+
+
+@torch.no_grad()
+def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Bytes of all leaf modules' outputs for one image: about what training keeps for the backward pass."""
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple, output: object) -> None:
+        nonlocal total
+        if isinstance(output, torch.Tensor):
+            total += output.numel() * output.element_size()
+
+    hooks = [m.register_forward_hook(add) for m in model.modules() if not list(m.children())]
+    training, parameter = model.training, next(model.parameters())
+    model.eval()
+    try:
+        model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total

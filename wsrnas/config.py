@@ -1,0 +1,178 @@
+"""A frozen dataclass is a program's documentation: its fields become flags, its instances presets, its values JSON."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from wsrnas.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def option(default: Any, help: str, *, identity: bool = True) -> Any:
+    """A dataclass field with its help text.
+
+    ``identity=False`` marks a field that may differ when a run is resumed (where it reads, what it prints):
+    it does not change the result.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "identity": identity})
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``InputError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def parse_number(text: str) -> float:
+    """``"0.031"`` or ``"8/255"`` as a float."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.031 or 8/255") from None
+
+
+def format_epsilon(epsilon: float) -> str:
+    """A strength in both units people use: ``0.0300 (7.65/255)``."""
+    return f"{epsilon:.4f} ({epsilon * 255:.4g}/255)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """What was asked of the program beside its configuration."""
+
+    dry_run: bool
+    overwrite: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message} (see --help)")
+
+
+def _inner_type(annotation: Any) -> Any:
+    """The annotation without ``| None``."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _flag_arguments(annotation: Any) -> dict[str, Any]:
+    annotation = _inner_type(annotation)
+    if annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(annotation) is Literal:
+        return {"choices": get_args(annotation), "metavar": "{" + ",".join(map(str, get_args(annotation))) + "}"}
+    if get_origin(annotation) is tuple:
+        return {"nargs": "+", "type": parse_number, "metavar": "X"}
+    return {"type": parse_number if annotation is float else annotation, "metavar": annotation.__name__.upper()}
+
+
+def _show(value: Any) -> str:
+    return " ".join(f"{v:.6g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    if presets:
+        parser.add_argument("--preset", choices=list(presets), metavar="{" + ",".join(presets) + "}",
+                            help=f"named configuration; any flag overrides it (default: {next(iter(presets))})")
+    parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true",
+                        help="print the resolved configuration and the cost of the run, then stop")
+    parser.add_argument("--overwrite", action="store_true", help="move an existing run directory aside and begin anew")
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.name == "preset":
+            continue
+        flags = [f"--{field.name}"] + ([f"--{field.name.replace('_', '-')}"] if "_" in field.name else [])
+        text = f"{field.metadata['help']} (default: {_show(field.default)})".replace("%", "%%")
+        parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text,
+                            **_flag_arguments(hints[field.name]))
+    return parser
+
+
+def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
+                 argv: Sequence[str] | None = None, prog: str | None = None) -> tuple[Config, Invocation]:
+    """Read the command line: dataclass defaults < ``--preset`` < ``--config`` < flags.
+
+    Raises:
+        InputError: unknown flag (the closest ones are named), value of the wrong type, unreadable configuration
+            file, or whatever the dataclass' own ``__post_init__`` refuses.
+    """
+    presets = presets or {}
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(cls, presets, prog or Path(sys.argv[0]).stem)
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=3)
+        parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+    flags = vars(values)
+    invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite"))
+    preset, path = flags.pop("preset", None), flags.pop("config")
+    base = presets[preset or next(iter(presets))] if presets else cls()
+    if path is not None:
+        require(preset is None, "--preset and --config cannot be given together: a config.json is complete")
+        base = load_config(cls, path)
+    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
+    return dataclasses.replace(base, **overrides), invocation
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """The dataclass from JSON values; ``where`` names their source in errors.
+
+    Raises:
+        InputError: not a mapping, an unknown field, a missing one, or a value the dataclass refuses.
+    """
+    require(isinstance(values, Mapping), f"{where}: expected a JSON object of configuration fields")
+    names = {field.name for field in dataclasses.fields(cls)}
+    require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
+    require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise InputError(f"{where}: a configuration field has a value of the wrong type ({error})") from None
+
+
+def load_config(cls: type[Config], path: str | Path) -> Config:
+    """Read a ``config.json`` as written into every run directory.
+
+    Raises:
+        InputError: as ``from_dict``, or the file is missing or no JSON.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not a JSON configuration: {error}") from None
+    return from_dict(cls, values, str(path))
+
+
+def describe(config: Any) -> str:
+    """One ``name value`` line a field, aligned."""
+    width = max(len(field.name) for field in dataclasses.fields(config))
+    return "\n".join(f"  {field.name:<{width}}  {_show(getattr(config, field.name))}"
+                     for field in dataclasses.fields(config))
+
+
+def identity_differences(config: Any, stored: Mapping[str, Any]) -> list[str]:
+    """``field: stored -> asked`` for each field that changes the result and differs from a stored configuration."""
+    current = to_dict(config)
+    return [f"{field.name}: {stored.get(field.name, 'absent')} -> {current[field.name]}"
+            for field in dataclasses.fields(config)
+            if field.metadata.get("identity", True) and stored.get(field.name, "absent") != current[field.name]]

@@ -1,0 +1,97 @@
+"""One process or many (torchrun): who am I, and the few collectives that training and evaluation need."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wsrnas.errors import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its rank, their number, its device."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """The one process that writes, downloads and prints."""
+        return self.rank == 0
+
+
+def initialize(device: str = "auto") -> World:
+    """Join the process group that torchrun's environment describes; a single process where there is none.
+
+    Args:
+        device: ``auto`` (CUDA when there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: ``cuda`` was asked for and there is none, or more local processes than CUDA devices.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
+    if cuda and local_rank >= torch.cuda.device_count():
+        raise InputError(f"process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible; "
+                         "start at most one process a GPU (NGPU)")
+    chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(chosen)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return World(rank, size, chosen)
+
+
+def shutdown() -> None:
+    """Leave the process group, if any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier(world: World) -> None:
+    """Wait for all processes."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def all_sum(values: Tensor, world: World) -> Tensor:
+    """Sum of ``values`` over the processes (in place; returned for convenience)."""
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def broadcast(tensors: Iterable[Tensor], world: World) -> None:
+    """Give every process rank 0's values, in place."""
+    if world.size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def broadcast_model(model: nn.Module, world: World) -> None:
+    """Make parameters and buffers of ``model`` equal on all processes (rank 0's)."""
+    broadcast(model.state_dict().values(), world)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace each gradient by its mean over the processes, in one collective.
+
+    Parameters without a gradient (operations off the sampled path) are left out; the path is the same on every
+    process, so all agree on which ones these are.
+    """
+    if world.size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))

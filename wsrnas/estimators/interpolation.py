@@ -1,0 +1,128 @@
+"""Weighted averages of noises of neighbouring strengths: Eq. 6, mended (WA-ANE) and as printed (WA-ANE-paper).
+
+Shapes: B batch, C channels, H W image, S source strengths, T target strengths. Strengths are L-inf radii
+in pixels of [0,1]; source strengths ascend along S.
+"""
+
+import torch
+from torch import Tensor
+
+from wsrnas.estimators.base import NoiseEstimator, project, radii
+
+__all__ = [
+    "WAANE", "WAANEPaper", "bracket", "interpolation_weights", "paper_weights", "project", "weighted_average",
+]
+
+
+def bracket(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
+    """Number of sources that are not stronger than each target, 0..S.
+
+    Args:
+        source_epsilons: (S,) or (B, S), ascending.
+        target_epsilons: (T,) or (B, T).
+    Returns:
+        integers, (T,) when both arguments are vectors, otherwise (B, T).
+    """
+    sources, targets = _aligned(source_epsilons, target_epsilons)
+    return torch.searchsorted(sources, targets, right=True)
+
+
+def interpolation_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
+    """Weights of linear interpolation: the nearer neighbour weighs more; exactly 1 on a source that is met.
+
+    Below the first source: target/eps_1 on it. At or above the last: target/eps_S on it. So a noise that is
+    linear in its strength is reproduced everywhere.
+
+    Args:
+        source_epsilons: (S,) or (B, S), ascending.
+        target_epsilons: (T,) or (B, T).
+    Returns:
+        (T, S) when both arguments are vectors, otherwise (B, T, S).
+    """
+    # Deviation: Eq. 6 and the reference give the farther neighbour the larger weight (bug B12), Eq. 6 prints
+    # the factor eps_1 below the first source, and the reference's average is zero beyond either end.
+    sources, targets, count, way = _place(source_epsilons, target_epsilons)
+    return _spread(sources, targets, count, 1 - way, way, below=targets / sources[..., :1])
+
+
+def paper_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
+    """Weights of Eq. 6 as printed: the farther neighbour weighs more; the factor below the first is eps_1.
+
+    Where a target meets a source, which Eq. 6 leaves open, that source is eps^- (as in the reference), so
+    all the weight is on the next one. Arguments and result as `interpolation_weights`.
+    """
+    sources, targets, count, way = _place(source_epsilons, target_epsilons)
+    return _spread(sources, targets, count, way, 1 - way, below=sources[..., :1])
+
+
+def weighted_average(weights: Tensor, noises: Tensor) -> Tensor:
+    """Sum the noises (B, S, C, H, W) under weights (T, S) or (B, T, S): (B, T, C, H, W).
+
+    Products and a sum rather than a matrix product: neither TF32 nor autocast may round the noise.
+    """
+    return (radii(weights) * noises.unsqueeze(1)).sum(2)
+
+
+class WAANE(NoiseEstimator):
+    """Linear interpolation between the neighbouring strengths (WA-ANE; Eq. 6 mended). No parameters."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+
+    def estimate(
+        self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
+    ) -> Tensor:
+        """The weighted average, (B, T, C, H, W)."""
+        return weighted_average(self.weights(source_epsilons, target_epsilons), source_noises)
+
+    def weights(self, source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
+        """The rule of the average; arguments and result as `interpolation_weights`."""
+        return interpolation_weights(source_epsilons, target_epsilons)
+
+
+class WAANEPaper(WAANE):
+    """Eq. 6 as printed (WA-ANE-paper), kept to understand published numbers. No parameters."""
+
+    def weights(self, source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
+        """The rule of the average; arguments and result as `paper_weights`."""
+        return paper_weights(source_epsilons, target_epsilons)
+
+
+def _aligned(source_epsilons: Tensor, target_epsilons: Tensor) -> tuple[Tensor, Tensor]:
+    """Both arguments with one dtype and the same leading shape: () or (B,)."""
+    dtype = torch.promote_types(source_epsilons.dtype, target_epsilons.dtype)
+    batch = torch.broadcast_shapes(source_epsilons.shape[:-1], target_epsilons.shape[:-1])
+    sources, targets = (
+        epsilons.to(dtype).expand(*batch, -1).contiguous() for epsilons in (source_epsilons, target_epsilons)
+    )
+    return sources, targets
+
+
+def _place(source_epsilons: Tensor, target_epsilons: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sources (..., S), targets (..., T), their `bracket` (..., T) and how far each target is on its way.
+
+    The way (..., T) is 0 at the neighbour below and 1 at the one above; meaningless without both.
+    """
+    sources, targets = _aligned(source_epsilons, target_epsilons)
+    count = torch.searchsorted(sources, targets, right=True)
+    lower = sources.gather(-1, (count - 1).clamp(min=0))
+    upper = sources.gather(-1, count.clamp(max=sources.shape[-1] - 1))
+    return sources, targets, count, (targets - lower) / (upper - lower)
+
+
+def _spread(
+    sources: Tensor, targets: Tensor, count: Tensor, lower: Tensor, upper: Tensor, below: Tensor
+) -> Tensor:
+    """Put weights on the neighbours of each target: (..., T, S), zero on all other sources.
+
+    Args:
+        count: `bracket`, (..., T).
+        lower, upper: (..., T), the weights of the neighbours of a target that has both.
+        below: broadcasts to (..., T), the weight of the first source for a target weaker than all.
+    """
+    last = sources.shape[-1]
+    lower = torch.where(count == last, targets / sources[..., -1:], lower)
+    upper = torch.where(count == 0, below, upper)
+    place, count = torch.arange(1, last + 1, device=sources.device), count.unsqueeze(-1)
+    upper = upper.unsqueeze(-1) * (place == count + 1)
+    return torch.where(place == count, lower.unsqueeze(-1), upper)

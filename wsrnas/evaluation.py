@@ -1,0 +1,84 @@
+"""Accuracy over a spectrum of strengths, attacked and predicted by one and the same network: evaluation mode throughout."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsrnas.attacks import attack_mode, pgd
+from wsrnas.config import format_epsilon
+from wsrnas.distributed import World, all_sum
+from wsrnas.errors import InputError
+from wsrnas.loader import BatchLoader
+from wsrnas.run import progress
+from wsrnas.seeding import generator
+
+
+def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], steps: int = 20,
+                    step_size_ratio: float | None = None, random_start: bool = False, seed: int = 0,
+                    world: World | None = None, label: str = "evaluate") -> dict[str, Any]:
+    """Clean accuracy and accuracy under white-box L-inf PGD at each strength.
+
+    Every image is attacked and predicted in evaluation mode, so the result does not depend on batch size or order.
+
+    Args:
+        model: images in [0, 1] -> logits; the unwrapped network.
+        loader: evaluation batches; each image exactly once, sharded over the processes.
+        epsilons: strengths in pixels of [0, 1].
+        steps: PGD steps.
+        step_size_ratio: step length as a share of the strength; None is ``2.5 / steps``, the papers' rule.
+        random_start: start uniformly in the ball (the papers do not).
+
+    Returns:
+        ``clean_accuracy``; ``strengths``: one row a strength with ``epsilon``, ``accuracy``, and the attack's norm,
+        steps, step size, start and restarts; ``average_robust_accuracy``: their plain mean; ``images``.
+
+    Raises:
+        InputError: no strengths, or one outside (0, 1).
+    """
+    world = world or World(device=next(model.parameters()).device)
+    if not epsilons or not all(0 < e < 1 for e in epsilons):
+        raise InputError(f"strengths to evaluate are {[float(e) for e in epsilons]}; expected at least one, all inside (0, 1)")
+    ratio = 2.5 / steps if step_size_ratio is None else step_size_ratio
+    correct = torch.zeros(1 + len(epsilons), dtype=torch.float64, device=world.device)
+    seen = torch.zeros(1, dtype=torch.float64, device=world.device)
+    noise = generator(seed, "evaluation", world.rank, device=world.device)
+    for images, labels in progress(loader.batches(0), label, world, len(loader)):
+        with torch.no_grad(), attack_mode(model):
+            correct[0] += (model(images).argmax(1) == labels).sum()
+        for column, epsilon in enumerate(epsilons, start=1):
+            adversarial = pgd(model, images, labels, epsilon, steps, ratio * epsilon, random_start, generator=noise)
+            with torch.no_grad(), attack_mode(model):
+                correct[column] += (model(adversarial).argmax(1) == labels).sum()
+        seen += len(images)
+    total = all_sum(seen, world).item()
+    clean, *robust = (all_sum(correct, world) / total).tolist()
+    attack = {"attack": f"PGD-{steps}", "norm": "linf", "steps": steps, "random_start": random_start, "restarts": 1}
+    return {
+        "images": int(total), "clean_accuracy": clean,
+        "strengths": [{"epsilon": float(e), "accuracy": a, "step_size": ratio * e, **attack}
+                      for e, a in zip(epsilons, robust, strict=True)],
+        "average_robust_accuracy": sum(robust) / len(robust),
+    }
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy measured on that many images."""
+    return math.sqrt(max(accuracy * (1 - accuracy), 0) / images)
+
+
+def table(columns: dict[str, dict[str, Any]]) -> str:
+    """Results of ``robust_accuracy`` side by side as text: one row a strength, one column a network, in percent."""
+    first = next(iter(columns.values()))
+    rows = [["", *columns], ["clean", *(f"{100 * r['clean_accuracy']:.2f}" for r in columns.values())]]
+    for index, strength in enumerate(first["strengths"]):
+        rows.append([f"{strength['attack']}  eps {format_epsilon(strength['epsilon'])}",
+                     *(f"{100 * r['strengths'][index]['accuracy']:.2f}" for r in columns.values())])
+    rows.append(["average robust", *(f"{100 * r['average_robust_accuracy']:.2f}" for r in columns.values())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+             for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join([*lines, f"accuracy in % of {first['images']} test images"])

@@ -1,0 +1,205 @@
+"""Genotype: the two cells of an architecture, checked when made, stored as JSON.
+
+A cell has two inputs, 0 and 1 (the outputs of the cell before the previous one and of the previous one), and
+nodes 2, 3, ...; a node is the sum of its edges, each an operation applied to an earlier node or an input; the
+cell's output concatenates the nodes listed in its concat. Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1.
+"""
+
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from wsrnas.errors import InputError
+from wsrnas.operations import OPERATIONS
+
+Edge = tuple[str, int]
+Nodes = tuple[tuple[Edge, ...], ...]
+
+FORMAT = 1
+KINDS = ("normal", "reduce")
+_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+_PAIRS = "(operation, input) pairs"
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """Normal and reduction cell of an architecture.
+
+    Args:
+        normal: either a flat sequence of (operation, input) pairs, of which pairs 2k and 2k+1 feed node k+2,
+            or a sequence of nodes, each a sequence of such pairs. Stored as tuples: flat when every node has
+            exactly two edges, otherwise by node; so the same cell compares equal however it was written.
+        normal_concat: the nodes whose outputs are concatenated; one may be listed twice.
+        reduce: the same as ``normal`` for the reduction cell.
+        reduce_concat: the same as ``normal_concat`` for the reduction cell.
+    Raises:
+        InputError: a cell is malformed; the sentence names the place.
+    """
+
+    normal: tuple
+    normal_concat: tuple[int, ...]
+    reduce: tuple
+    reduce_concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            nodes = _check_cell(kind, getattr(self, kind))
+            concat = _check_concat(kind, getattr(self, f"{kind}_concat"), len(nodes))
+            flat = all(len(edges) == 2 for edges in nodes)
+            object.__setattr__(self, kind, tuple(itertools.chain(*nodes)) if flat else nodes)
+            object.__setattr__(self, f"{kind}_concat", concat)
+
+    def nodes(self, kind: str) -> Nodes:
+        """The edges of the cell ``kind`` ("normal" or "reduce") by node: entry k holds those of node k+2.
+
+        Raises:
+            InputError: ``kind`` is neither.
+        """
+        if kind not in KINDS:
+            raise InputError(f"unknown cell kind {kind!r}; expected 'normal' or 'reduce'")
+        cell = getattr(self, kind)
+        if isinstance(cell[0][0], str):
+            return tuple(cell[k:k + 2] for k in range(0, len(cell), 2))
+        return cell
+
+    def to_json(self) -> str:
+        """The genotype as JSON text, one field a line."""
+        return _to_json(self, None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what ``to_json`` or ``save`` wrote; an object ``meta`` is tolerated and not kept.
+
+        Raises:
+            InputError: the text is not JSON, has missing or unknown keys, or holds a malformed cell.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the genotype is not JSON text: {error}") from error
+        if not isinstance(document, dict):
+            raise InputError(f"the genotype is a JSON {type(document).__name__}; expected an object")
+        required = ("format", *_FIELDS)
+        if missing := [key for key in required if key not in document]:
+            raise InputError(f"the genotype lacks the keys {', '.join(missing)}; "
+                             f"expected {', '.join(required)}")
+        if unknown := sorted(set(document) - {*required, "meta"}):
+            raise InputError(f"the genotype has unknown keys: {', '.join(unknown)}; "
+                             f"expected {', '.join(required)} and, if wanted, meta")
+        if document["format"] != FORMAT:
+            raise InputError(f"the genotype has format {document['format']!r}; expected format {FORMAT}")
+        if not isinstance(document.get("meta", {}), dict):
+            raise InputError(f"the genotype's meta is {document['meta']!r}; expected an object")
+        return cls(**{field: document[field] for field in _FIELDS})
+
+    def save(self, path: str | Path, meta: dict[str, Any] | None = None) -> None:
+        """Write the genotype, and ``meta`` (JSON values) beside it, to ``path``: wholly or not at all."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(_to_json(self, meta) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read the genotype file ``path``.
+
+        Raises:
+            InputError: the file cannot be read or is not a genotype; the sentence names the file.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the genotype file {path}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"the genotype file {path} is not UTF-8 text") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def count_differences(a: Genotype, b: Genotype) -> int:
+    """Number of choices (cell kind, node, operation, input) of ``a`` that ``b`` lacks.
+
+    The order of a node's edges does not count, a choice made twice counts twice; concats are not compared.
+    """
+    return (_choices(a) - _choices(b)).total()
+
+
+def _choices(genotype: Genotype) -> Counter:
+    return Counter((kind, node, *edge) for kind in KINDS
+                   for node, edges in enumerate(genotype.nodes(kind), start=2) for edge in edges)
+
+
+def _to_json(genotype: Genotype, meta: dict[str, Any] | None) -> str:
+    document = {"format": FORMAT} | {field: getattr(genotype, field) for field in _FIELDS}
+    if meta is not None:
+        document["meta"] = meta
+    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items())
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_cell(kind: str, cell: object) -> Nodes:
+    """The cell in its form by node."""
+    if not _is_list(cell):
+        raise InputError(f"the {kind} cell is {cell!r}; expected a list of {_PAIRS} or of nodes")
+    if not cell:
+        raise InputError(f"the {kind} cell is empty; expected {_PAIRS}")
+    by_node = _is_list(cell[0]) and all(_is_list(item) for item in cell[0])
+    if not by_node:
+        if len(cell) % 2:
+            raise InputError(f"the {kind} cell has an odd number of pairs, {len(cell)}; a flat list has two "
+                             "a node, otherwise write one list a node")
+        cell = [cell[k:k + 2] for k in range(0, len(cell), 2)]
+    return tuple(_check_node(kind, node, edges) for node, edges in enumerate(cell, start=2))
+
+
+def _check_node(kind: str, node: int, edges: object) -> tuple[Edge, ...]:
+    if not _is_list(edges):
+        raise InputError(f"node {node} of the {kind} cell is {edges!r}; expected a list of {_PAIRS}")
+    if not edges:
+        raise InputError(f"node {node} of the {kind} cell has no edge; expected a list of {_PAIRS}")
+    return tuple(_check_edge(f"edge {k} of node {node} in the {kind} cell", node, edge)
+                 for k, edge in enumerate(edges))
+
+
+def _check_edge(place: str, node: int, edge: object) -> Edge:
+    if not _is_list(edge) or len(edge) != 2:
+        raise InputError(f"{place} is {edge!r}; expected an (operation, input) pair")
+    operation, source = edge
+    if not isinstance(operation, str) or operation not in OPERATIONS:
+        raise InputError(f"unknown operation {operation!r} at {place}; "
+                         f"known operations: {', '.join(OPERATIONS)}")
+    if not _is_integer(source):
+        raise InputError(f"the input of {place} is {source!r}; expected an integer from 0 to {node - 1}")
+    if source < 0:
+        raise InputError(f"the input of {place} is negative, {source}; expected 0 to {node - 1}")
+    if source >= node:
+        raise InputError(f"{place} refers forward, to {source}; expected an input from 0 to {node - 1}")
+    return operation, source
+
+
+def _check_concat(kind: str, concat: object, number: int) -> tuple[int, ...]:
+    if not _is_list(concat):
+        raise InputError(f"{kind}_concat is {concat!r}; expected a list of nodes")
+    if not concat:
+        raise InputError(f"{kind}_concat is empty; expected a list of nodes from 2 to {number + 1}")
+    for node in concat:
+        if not _is_integer(node) or not 2 <= node < number + 2:
+            raise InputError(f"{kind}_concat names node {node!r}, which does not exist; "
+                             f"the {kind} cell has the nodes 2 to {number + 1}")
+    return tuple(concat)

@@ -1,0 +1,221 @@
+"""Networks of searched cells: one stack for CIFAR, ImageNet and the supernet; they differ in stem and cells.
+
+Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1 and 3. Parameter counts are those of the published networks
+without an auxiliary head. No attribute is called "model" or "module", which checkpoint loaders cut from keys.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype, Nodes
+from wsrnas.operations import FactorizedReduce, ReLUConvBN, build_operation
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+MakeCell = Callable[[int, int, int, bool, bool], nn.Module]
+MakeStem = Callable[[int, int], nn.Module]
+
+
+class Normalize(nn.Module):
+    """(B, C, H, W) images in [0,1] -> (images - mean) / std, channel by channel."""
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class CifarStem(nn.Module):
+    """3x3 convolution to 3C channels, BatchNorm: images -> (s0, s1), both (B, 3C, H, W)."""
+
+    reduction = False
+
+    def __init__(self, in_channels: int, init_channels: int) -> None:
+        super().__init__()
+        self.out_channels = 3 * init_channels
+        self.conv = nn.Conv2d(in_channels, self.out_channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(self.out_channels)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.norm(self.conv(images))
+        return features, features
+
+
+class ImageNetStem(nn.Module):
+    """Three 3x3 convolutions of stride 2: images -> s0 (B, C, H/4, W/4), s1 (B, C, H/8, W/8), rounded up."""
+
+    reduction = True  # s1 is half as large as s0, as after a reduction cell
+
+    def __init__(self, in_channels: int, init_channels: int) -> None:
+        super().__init__()
+        if init_channels < 2:
+            raise InputError(f"init_channels is {init_channels}; the ImageNet stem needs at least 2")
+        self.out_channels = init_channels
+        half = init_channels // 2
+        self.first = nn.Sequential(
+            nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(),
+            nn.Conv2d(half, init_channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(init_channels),
+        )
+        self.second = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(init_channels, init_channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(init_channels),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        s0 = self.first(images)
+        return s0, self.second(s0)
+
+
+def build_preprocess(channels_prev_prev: int, channels_prev: int, channels: int, reduction_prev: bool,
+                     affine: bool = True) -> tuple[nn.Module, nn.Module]:
+    """The two modules that bring a cell's inputs to ``channels`` and to one size."""
+    first = FactorizedReduce if reduction_prev else ReLUConvBN
+    return first(channels_prev_prev, channels, affine), ReLUConvBN(channels_prev, channels, affine)
+
+
+class Cell(nn.Module):
+    """One cell of a genotype: s0 (B, C_pp, H0, W0), s1 (B, C_p, H, W) -> (B, len(concat) * C, H', W').
+
+    H' is H, or ceil(H / 2) in a reduction cell; H is H0, or ceil(H0 / 2) after a reduction cell.
+    What cannot influence the output is not built: ``none`` edges (a node of nothing else is zeros), and nodes
+    and inputs from which no path leads to the concat.
+    """
+
+    def __init__(self, genotype: Genotype, channels_prev_prev: int, channels_prev: int, channels: int,
+                 reduction: bool, reduction_prev: bool) -> None:
+        super().__init__()
+        kind = "reduce" if reduction else "normal"
+        self.concat = genotype.reduce_concat if reduction else genotype.normal_concat
+        self.out_channels = len(self.concat) * channels
+        nodes, inputs_used = _influential(genotype.nodes(kind), self.concat)
+        preprocess = build_preprocess(channels_prev_prev, channels_prev, channels, reduction_prev)
+        self.preprocess = nn.ModuleList(
+            module if used else nn.Identity() for module, used in zip(preprocess, inputs_used, strict=True))
+        self.inputs = tuple(tuple(source for _, source in edges) for edges in nodes)
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(build_operation(name, channels, 2 if reduction and source < 2 else 1)
+                          for name, source in edges)
+            for edges in nodes)
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        states: list[Tensor | None] = [self.preprocess[0](s0), self.preprocess[1](s1)]
+        for operations, sources in zip(self.nodes, self.inputs, strict=True):
+            total = None
+            for operation, source in zip(operations, sources, strict=True):
+                output = operation(states[source])
+                total = output if total is None else total + output
+            states.append(total)
+        return torch.cat([states[node] for node in self.concat], dim=1)
+
+
+def _influential(nodes: Nodes, concat: tuple[int, ...]) -> tuple[Nodes, tuple[bool, bool]]:
+    """The edges worth building, node by node, and which of the two inputs they read.
+
+    A node of ``none`` edges alone keeps one of them, which gives its zeros a shape.
+    """
+    needed, kept = set(concat), []
+    for node in reversed(range(2, len(nodes) + 2)):
+        edges = nodes[node - 2]
+        real = tuple(edge for edge in edges if edge[0] != "none") or edges[:1]
+        kept.append(real if node in needed else ())
+        needed.update(source for _, source in kept[-1])
+    return tuple(reversed(kept)), (0 in needed, 1 in needed)
+
+
+class CellNetwork(nn.Module):
+    """Stem, cells, mean over the image, linear classifier: (B, channels, H, W) in [0,1] -> logits (B, K).
+
+    Cells layers // 3 and 2 * layers // 3, counted from 0, are reductions, which double the channels.
+
+    Args:
+        make_cell: (channels of the cell before the previous one, of the previous one, of this cell's nodes,
+            whether this cell is a reduction, whether the previous one was) -> a module with the attribute
+            ``out_channels``; called once a layer, in order.
+        init_channels: channels C of the nodes of the first cells.
+        channels: channels of the images.
+        make_stem: (channels, init_channels) -> a module that maps images to the pair (s0, s1) and has the
+            attributes ``out_channels`` and ``reduction`` (whether s1 is half as large as s0).
+        normalize: the network's first child; None leaves the images as they are.
+    Raises:
+        InputError: a number is below 1.
+    """
+
+    def __init__(self, make_cell: MakeCell, init_channels: int, layers: int, num_classes: int,
+                 channels: int = 3, make_stem: MakeStem = CifarStem,
+                 normalize: nn.Module | None = None) -> None:
+        super().__init__()
+        for name, value in {"init_channels": init_channels, "layers": layers, "num_classes": num_classes,
+                            "channels": channels}.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}; expected at least 1")
+        self.normalize = nn.Identity() if normalize is None else normalize
+        self.stem = make_stem(channels, init_channels)
+        self.cells = nn.ModuleList()
+        prev_prev = prev = self.stem.out_channels
+        reduction_prev, current = self.stem.reduction, init_channels
+        for layer in range(layers):
+            reduction = layer in (layers // 3, 2 * layers // 3)
+            current = 2 * current if reduction else current
+            cell = make_cell(prev_prev, prev, current, reduction, reduction_prev)
+            self.cells.append(cell)
+            prev_prev, prev, reduction_prev = prev, cell.out_channels, reduction
+        self.classifier = nn.Linear(prev, num_classes)
+
+    def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
+        """Apply one cell; networks whose cells take more than their two inputs override this."""
+        return cell(s0, s1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        s0, s1 = self.stem(self.normalize(images))
+        for cell in self.cells:
+            s0, s1 = s1, self.run_cell(cell, s0, s1)
+        return self.classifier(s1.mean((2, 3)))
+
+
+class NetworkCIFAR(CellNetwork):
+    """The network of a genotype for small images: (B, channels, H, W) in [0,1] -> logits (B, K)."""
+
+    def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
+                 channels: int = 3) -> None:
+        super().__init__(_cells_of(genotype), init_channels, layers, num_classes, channels=channels)
+        self.genotype = genotype
+
+
+class NetworkImageNet(CellNetwork):
+    """The network of a genotype for large images: (B, channels, H, W) in [0,1] -> logits (B, K).
+
+    Its first child normalises the images; the stem divides height and width by 8. DARTS pools 7x7 before the
+    classifier, which is this mean at 224 x 224 pixels.
+
+    Args:
+        mean, std: of the training images, one number a channel.
+    Raises:
+        InputError: a number is too small, or ``mean`` and ``std`` do not have ``channels`` entries.
+    """
+
+    def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
+                 channels: int = 3, mean: Sequence[float] = IMAGENET_MEAN,
+                 std: Sequence[float] = IMAGENET_STD) -> None:
+        if not len(mean) == len(std) == channels:
+            raise InputError(f"mean and std have {len(mean)} and {len(std)} entries; "
+                             f"expected {channels}, one a channel")
+        super().__init__(_cells_of(genotype), init_channels, layers, num_classes, channels=channels,
+                         make_stem=ImageNetStem, normalize=Normalize(mean, std))
+        self.genotype = genotype
+
+
+def _cells_of(genotype: Genotype) -> MakeCell:
+    def make_cell(prev_prev: int, prev: int, current: int, reduction: bool, reduction_prev: bool) -> Cell:
+        return Cell(genotype, prev_prev, prev, current, reduction, reduction_prev)
+    return make_cell

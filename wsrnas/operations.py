@@ -1,0 +1,143 @@
+"""Candidate operations by name: the eight of DARTS and the two more that NASNet and AmoebaNet cells need.
+
+Every operation maps (B, C, H, W) to (B, C, ceil(H / stride), ceil(W / stride)) and keeps the memory format.
+None works in place, because one node's output feeds several operations.
+Source: Liu et al., "DARTS", ICLR 2019, Sec. 3.1 and its appendix on the final networks.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsrnas.errors import InputError
+
+
+class ReLUConvBN(nn.Module):
+    """ReLU, 1x1 convolution, BatchNorm: (B, C_in, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(self.relu(x)))
+
+
+class FactorizedReduce(nn.Module):
+    """Halve height and width without losing pixels: (B, C_in, H, W) -> (B, C_out, ceil(H/2), ceil(W/2)).
+
+    One 1x1 convolution reads the even rows and columns, the other the odd ones; each gives half of the
+    channels (the second one more when their number is odd). An odd height or width is padded by one zero at
+    its end, so that both halves have the same size; an even one is not padded.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.conv_even = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
+        self.conv_odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        pad_height, pad_width = x.shape[2] % 2, x.shape[3] % 2
+        padded = F.pad(x, (0, pad_width, 0, pad_height)) if pad_height or pad_width else x
+        return self.norm(torch.cat([self.conv_even(x), self.conv_odd(padded[:, :, 1:, 1:])], dim=1))
+
+
+def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+    """ReLU, depthwise convolution, 1x1 convolution, BatchNorm."""
+    padding = dilation * (kernel_size - 1) // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    ]
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise separable convolution, applied twice as in DARTS; the first carries the stride."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
+        super().__init__(*_depthwise(channels, kernel_size, stride, 1, affine),
+                         *_depthwise(channels, kernel_size, 1, 1, affine))
+
+
+class DilatedConv(nn.Sequential):
+    """Depthwise separable convolution with dilation 2, applied once."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
+        super().__init__(*_depthwise(channels, kernel_size, stride, 2, affine))
+
+
+class CrossConv(nn.Sequential):
+    """ReLU, 1x7 convolution, 7x1 convolution, BatchNorm (``conv_7x1_1x7``)."""
+
+    def __init__(self, channels: int, stride: int, affine: bool = True) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class Zero(nn.Module):
+    """The ``none`` operation: new zeros, so that neither infinities nor gradients pass."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, ::self.stride, ::self.stride])
+
+
+def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+
+
+def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
+OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    "none": lambda channels, stride, affine: Zero(stride),
+    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": _avg_pool,
+    "skip_connect": _skip,
+    "sep_conv_3x3": lambda channels, stride, affine: SeparableConv(channels, 3, stride, affine),
+    "sep_conv_5x5": lambda channels, stride, affine: SeparableConv(channels, 5, stride, affine),
+    "dil_conv_3x3": lambda channels, stride, affine: DilatedConv(channels, 3, stride, affine),
+    "dil_conv_5x5": lambda channels, stride, affine: DilatedConv(channels, 5, stride, affine),
+    "sep_conv_7x7": lambda channels, stride, affine: SeparableConv(channels, 7, stride, affine),
+    "conv_7x1_1x7": CrossConv,
+}
+"""Name -> constructor(channels, stride, affine)."""
+
+PRIMITIVES: tuple[str, ...] = tuple(OPERATIONS)[:8]
+"""The eight candidates of the DARTS search space, in the order of the architecture parameters."""
+
+
+def build_operation(name: str, channels: int, stride: int, affine: bool = True,
+                    pool_norm: bool = False) -> nn.Module:
+    """Build the operation called ``name``.
+
+    Args:
+        affine: whether BatchNorm layers learn a scale and a shift; supernets say False.
+        pool_norm: a BatchNorm follows the pooling operations, as in the supernets of DARTS; final networks
+            have none.
+    Raises:
+        InputError: ``name`` is unknown.
+    """
+    if name not in OPERATIONS:
+        raise InputError(f"unknown operation {name!r}; known operations: {', '.join(OPERATIONS)}")
+    operation = OPERATIONS[name](channels, stride, affine)
+    if pool_norm and name in ("max_pool_3x3", "avg_pool_3x3"):
+        return nn.Sequential(operation, nn.BatchNorm2d(channels, affine=affine))
+    return operation

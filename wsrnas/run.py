@@ -1,0 +1,196 @@
+"""The run directory: one folder a run, no time stamp in its name, so that a restarted job finds itself."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from wsrnas import checkpoint
+from wsrnas.config import describe, identity_differences, to_dict
+from wsrnas.distributed import World, barrier
+from wsrnas.errors import InputError
+
+Item = TypeVar("Item")
+
+
+class RunDirectory:
+    """``config.json env.json log.txt metrics.jsonl tb/ checkpoint.pt [best.pt genotype.json ...] FINISHED``.
+
+    Opening an existing directory resumes it: its configuration must be the same (fields that do not change the
+    result apart), a finished one says so (``finished``), ``overwrite`` moves the old one aside. Only the main
+    process writes.
+
+    Raises:
+        InputError: the folder holds something else, another configuration, or cannot be created.
+        OSError: the disk is full or read-only (``errors.run_program`` turns it into a sentence).
+    """
+
+    def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False):
+        self.path, self.config, self.world = path, config, world
+        if overwrite and world.is_main and path.exists():
+            _move_aside(path)
+        barrier(world)
+        self.finished = (path / "FINISHED").exists()
+        self._check_same_configuration()
+        barrier(world)
+        self._writer = None
+        if world.is_main and not self.finished:
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_unwritable(path)
+            self.write_json("config.json", to_dict(config))
+            self._append_environment()
+        barrier(world)
+
+    def _check_same_configuration(self) -> None:
+        stored = self.path / "config.json"
+        if not stored.exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise InputError(f"{self.path} exists and is not a run directory; choose another --save, or pass "
+                                 "--overwrite to move it aside")
+            return
+        try:
+            values = json.loads(stored.read_text())
+        except ValueError:
+            raise InputError(f"{stored} is not JSON; repair it, or pass --overwrite to move the run aside") from None
+        differences = identity_differences(self.config, values)
+        if differences:
+            raise InputError(f"{self.path} holds a run of another configuration ({'; '.join(differences)}); choose "
+                             "another --save, or pass --overwrite to move it aside")
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def log(self, message: str) -> None:
+        """Print a line (beside progress bars) and append it to ``log.txt``."""
+        if self.world.is_main:
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+            with open(self.path / "log.txt", "a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def record(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one row to ``metrics.jsonl`` and its numbers to TensorBoard under the same names."""
+        if not self.world.is_main:
+            return
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # a second of imports that --help should not pay
+            self._writer = SummaryWriter(str(self.path / "tb"), purge_step=step)
+        for name, value in values.items():
+            for suffix, number in _scalars(value):
+                self._writer.add_scalar(name + suffix, number, step)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``name`` atomically."""
+        if self.world.is_main:
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_atomic(target, (json.dumps(value, indent=1) + "\n").encode())
+
+    def save(self, payload: dict[str, Any], name: str = "checkpoint.pt") -> None:
+        """Store a checkpoint; the previous one is kept."""
+        if self.world.is_main:
+            checkpoint.save(self.path / name, payload)
+        barrier(self.world)
+
+    def restore(self) -> dict[str, Any] | None:
+        """The newest readable checkpoint, or None for a fresh run; metrics written after it are dropped.
+
+        A checkpoint must hold ``step``, the number of completed steps.
+        """
+        payload = checkpoint.restore(self.path / "checkpoint.pt", self.log)
+        if self.world.is_main:
+            self._drop_metrics_from(payload["step"] if payload else 0)
+        barrier(self.world)
+        if payload:
+            self.log(f"resuming {self.path} after step {payload['step']}")
+        return payload
+
+    def finish(self, message: str) -> None:
+        """Mark the run as complete."""
+        self.log(message)
+        if self.world.is_main:
+            if self._writer is not None:
+                self._writer.close()
+            (self.path / "FINISHED").write_text(message + "\n")
+        barrier(self.world)
+
+    def _drop_metrics_from(self, step: int) -> None:
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            complete = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in complete if json.loads(line)["step"] < step]
+            checkpoint.write_atomic(path, "".join(line + "\n" for line in kept).encode())
+
+    def _append_environment(self) -> None:
+        path = self.path / "env.json"
+        try:
+            starts = json.loads(path.read_text()) if path.exists() else []
+        except ValueError:
+            starts = []
+        self.write_json("env.json", [*starts, environment(self.world)])
+
+    def describe(self) -> str:
+        """The lines a program prints first: where it writes and its whole configuration."""
+        return f"run directory {self.path}\n{describe(self.config)}"
+
+
+def environment(world: World) -> dict[str, Any]:
+    """What a reader needs to reproduce a run: command, code version, library versions, hardware."""
+    cuda = world.device.type == "cuda"
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": sys.argv, "git": _git_version(),
+        "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "device": torch.cuda.get_device_name(world.device) if cuda else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(), "processes": world.size, "host": platform.node(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"), "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT"),
+    }
+
+
+def progress(items: Iterable[Item], label: str, world: World, total: int | None = None) -> "tqdm[Item]":
+    """A progress bar on the main process' terminal; silent in files and on the other processes."""
+    return tqdm(items, desc=label, total=total, leave=False, dynamic_ncols=True,
+                disable=None if world.is_main else True)
+
+
+def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:
+    """The numbers inside a metrics value with the path that leads to them, for TensorBoard."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _scalars(inner, f"{suffix}/{key}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield suffix, value
+
+
+def _move_aside(path: Path) -> None:
+    number = next(n for n in range(1, 10**6) if not path.with_name(f"{path.name}.old{n}").exists())
+    path.rename(path.with_name(f"{path.name}.old{number}"))
+
+
+def _refuse_unwritable(path: Path) -> None:
+    probe = path / ".writable"
+    probe.write_bytes(b"x")
+    probe.unlink()
+
+
+def _git_version() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10,
+                              cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
