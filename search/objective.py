@@ -1,5 +1,6 @@
 """The efficient wide spectrum searcher (EWSS): strengths, the robust search objective, and the step of the architecture."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +38,7 @@ def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -
             f"strengths has {len(strengths)} entries; expected N1 + N2 = {attacked} + {estimated} = {attacked + estimated}")
     for strength in strengths:
         require(0 < strength < 1, f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
-    for weaker, stronger in zip(strengths, strengths[1:], strict=False):
+    for weaker, stronger in itertools.pairwise(strengths):
         require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
 
 

@@ -16,7 +16,7 @@ from search.searcher import Searcher, Step, schedule
 from search.settings import PRESETS, SearchConfig
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.config import describe, format_epsilon, parse_config
-from wsrnas.data import DataSet, load_dataset
+from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.run import RunDirectory
@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     """Algorithm 1, line by line."""
     config, invocation = parse_config(SearchConfig, PRESETS, argv, prog="search.wsr_nas")
     world = initialize(config.device)
-    data = load_data(config, world)
+    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
+                             seed=config.seed)
     if invocation.dry_run:
         dry_run(config, data, world)
         return
@@ -67,16 +68,6 @@ def main(argv: list[str] | None = None) -> None:
 
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
                f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
-
-
-def load_data(config: SearchConfig, world: World) -> DataSet:
-    """The data set; only the main process downloads."""
-    arguments = (config.dataset, config.data)
-    limits = {"max_train": config.max_train, "seed": config.seed}
-    if config.download and world.is_main:
-        load_dataset(*arguments, download=True, **limits)
-    barrier(world)
-    return load_dataset(*arguments, **limits)
 
 
 def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig, world: World) -> tuple[torch.Tensor, torch.Tensor]:

@@ -146,7 +146,7 @@ def test_svhn_as_torchvision_stores_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
 def test_missing_files_say_how_to_get_them(name, tmp_path):
-    refused("pass --download, or set DATA", name, tmp_path)
+    refused("pass --download, or --data PATH", name, tmp_path)
     refused(str(tmp_path / "no"), name, tmp_path / "no")
 
 

@@ -1,6 +1,7 @@
 """Genotypes: forms, validation, JSON, differences, published names."""
 
 import json
+import os
 import re
 
 import pytest
@@ -94,11 +95,16 @@ def test_json_round_trip(genotype, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["genotype.json"]
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path):
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "genotype.json"
     make().save(path)
-    with pytest.raises(TypeError):
-        make(reduce=UNEVEN).save(path, meta={"epoch": object()})
+
+    def full_disk(source, target):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        make(reduce=UNEVEN).save(path)
     assert Genotype.load(path) == make()
     assert [file.name for file in tmp_path.iterdir()] == ["genotype.json"]
 

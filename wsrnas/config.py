@@ -71,12 +71,15 @@ def _flag_arguments(annotation: Any) -> dict[str, Any]:
     if get_origin(annotation) is Literal:
         return {"choices": get_args(annotation), "metavar": "{" + ",".join(map(str, get_args(annotation))) + "}"}
     if get_origin(annotation) is tuple:
-        return {"nargs": "+", "type": parse_number, "metavar": "X"}
+        numbers = get_args(annotation)[0] is float
+        return {"nargs": "+", "type": parse_number if numbers else str, "metavar": "X" if numbers else "TEXT"}
     return {"type": parse_number if annotation is float else annotation, "metavar": annotation.__name__.upper()}
 
 
 def _show(value: Any) -> str:
-    return " ".join(f"{v:.6g}" for v in value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value)
+    return str(value)
 
 
 def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsrnas.distributed import World, barrier
 from wsrnas.errors import InputError
 from wsrnas.image_folder import decode, list_folder
 from wsrnas.splits import balanced_subset
@@ -92,7 +93,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         data = _digits()
     else:
         if root is None or not str(root):
-            raise InputError(f"the data set {name} needs a folder, expected its path: set DATA")
+            raise InputError(f"the data set {name} needs a folder: pass --data PATH (the scripts take it from DATA)")
         folder = Path(root).expanduser()
         if name == "folder":
             return _folder(folder, limits, seed)
@@ -102,6 +103,14 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         chosen = balanced_subset(part.labels, limit, seed, purpose, data.num_classes)
         parts.append(part if len(chosen) == len(part) else part.subset(chosen))
     return replace(data, train=parts[0], test=parts[1])
+
+
+def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, **limits: int) -> DataSet:
+    """``load_dataset`` on several processes: the main one downloads, then all read; ``limits`` as there."""
+    if download and world.is_main:
+        load_dataset(name, root, download=True)
+    barrier(world)
+    return load_dataset(name, root, **limits)
 
 
 def _digits() -> DataSet:
@@ -145,7 +154,7 @@ def _published(name: str, root: Path, download: bool) -> DataSet:
         files = "train_32x32.mat and test_32x32.mat"
         expected = files if name == "svhn" else f"the folder {constructor.base_folder}"
         raise InputError(f"{name} is missing, damaged or unreadable in {root}, expected {expected} in it: "
-                         "pass --download, or set DATA to the folder that has it") from error
+                         "pass --download, or --data PATH of the folder that has it") from error
     if name == "svhn":
         parts = [_image_set(part.data.transpose(0, 2, 3, 1), part.labels) for part in (train, test)]
         return DataSet(name, *parts, tuple(str(digit) for digit in range(10)), Augmentation(crop_padding=4))

@@ -1,4 +1,4 @@
-"""Accuracy over a spectrum of strengths, attacked and predicted by one and the same network: evaluation mode throughout."""
+"""Accuracy over a spectrum of strengths; one and the same network, in evaluation mode, is attacked and predicts."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[fl
     """
     world = world or World(device=next(model.parameters()).device)
     if not epsilons or not all(0 < e < 1 for e in epsilons):
-        raise InputError(f"strengths to evaluate are {[float(e) for e in epsilons]}; expected at least one, all inside (0, 1)")
+        raise InputError(f"strengths to evaluate are {list(epsilons)}; expected at least one, all inside (0, 1)")
     ratio = 2.5 / steps if step_size_ratio is None else step_size_ratio
     correct = torch.zeros(1 + len(epsilons), dtype=torch.float64, device=world.device)
     seen = torch.zeros(1, dtype=torch.float64, device=world.device)

@@ -180,7 +180,7 @@ def available_memory() -> int | None:
 
 def _usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores)
+    return min(8, cores)
 
 
 def _size(shape: tuple[int, ...]) -> str:

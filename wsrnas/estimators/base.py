@@ -84,17 +84,16 @@ def _check_shapes(source_noises: Tensor, images: Tensor, sources: Tensor, target
     """Raise InputError unless the four arguments of an estimator fit together."""
     if images.ndim != 4 or min(images.shape[-2:]) < MIN_IMAGE_SIZE:
         raise InputError(
-            f"images: expected (B, C, H, W) with H and W of at least {MIN_IMAGE_SIZE}, got {tuple(images.shape)}"
+            f"images: expected (B, C, H, W) with H and W of at least {MIN_IMAGE_SIZE}, "
+            f"got {tuple(images.shape)}"
         )
     batch, *image_shape = images.shape
-    if source_noises.ndim != 5 or source_noises.shape[1] == 0 or [
-        source_noises.shape[0], *source_noises.shape[2:]
-    ] != [batch, *image_shape]:
+    count = source_noises.shape[1] if source_noises.ndim == 5 else 0
+    if count == 0 or source_noises.shape != (batch, count, *image_shape):
         raise InputError(
-            f"source_noises: expected (B, S, C, H, W) of images {tuple(images.shape)} with S of at least 1, "
+            f"source_noises: expected (B, S, C, H, W) for images {tuple(images.shape)} with S of at least 1, "
             f"got {tuple(source_noises.shape)}"
         )
-    count = source_noises.shape[1]
     if tuple(sources.shape) not in {(count,), (batch, count)}:
         raise InputError(
             f"source_epsilons: expected ({count},) or ({batch}, {count}), got {tuple(sources.shape)}"

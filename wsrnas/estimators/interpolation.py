@@ -1,4 +1,4 @@
-"""Weighted averages of noises of neighbouring strengths: Eq. 6, mended (WA-ANE) and as printed (WA-ANE-paper).
+"""Averages of noises of neighbouring strengths: Eq. 6, mended (WA-ANE) and as printed (WA-ANE-paper).
 
 Shapes: B batch, C channels, H W image, S source strengths, T target strengths. Strengths are L-inf radii
 in pixels of [0,1]; source strengths ascend along S.
@@ -124,5 +124,5 @@ def _spread(
     lower = torch.where(count == last, targets / sources[..., -1:], lower)
     upper = torch.where(count == 0, below, upper)
     place, count = torch.arange(1, last + 1, device=sources.device), count.unsqueeze(-1)
-    upper = upper.unsqueeze(-1) * (place == count + 1)
+    upper = torch.where(place == count + 1, upper.unsqueeze(-1), 0.0)
     return torch.where(place == count, lower.unsqueeze(-1), upper)

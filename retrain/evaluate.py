@@ -1,0 +1,154 @@
+"""How robust a retrained network is: clean accuracy and accuracy under PGD over a spectrum of strengths.
+
+    python -m retrain.evaluate --checkpoint runs/retrain/NAME --data DATA
+    python -m retrain.evaluate --checkpoint RUN_A RUN_B --strengths 4/255 8/255 16/255 --data DATA
+
+Attack and prediction see the same network, in evaluation mode. Results go to ``eval/`` of each run.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from wsrnas.checkpoint import write_atomic
+from wsrnas.config import option, parse_config, require
+from wsrnas.data import load_dataset_once
+from wsrnas.distributed import World, barrier, initialize, shutdown
+from wsrnas.errors import InputError, run_program
+from wsrnas.evaluation import robust_accuracy, table
+from wsrnas.loader import BatchLoader
+from wsrnas.models import load_model
+from wsrnas.plotting import plot_accuracy
+
+# Tables 1 and 2 of the paper: "average robust accuracy" is the plain mean over these.
+PAPER_STRENGTHS = (0.03, 0.10, 0.17, 0.25)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate retrained networks under white-box L-inf PGD; several at once give one table and one figure.
+
+    Strengths are radii in pixels of [0, 1]; "8/255" is understood.
+    """
+
+    checkpoint: tuple[str, ...] = option((), "checkpoint files or run directories (their best.pt, or --weights last)")
+    weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
+    names: tuple[str, ...] = option((), "what to call the networks in table and figure; empty: their run directories")
+    protocol: Literal["paper", "custom"] = option(
+        "paper", "paper: PGD-20 at 0.03, 0.10, 0.17, 0.25 (Tables 1 and 2); custom: --strengths and --steps")
+    strengths: tuple[float, ...] = option((), "strengths to attack with; choosing them makes the protocol custom")
+    steps: int = option(20, "PGD steps; the step is 2.5 * epsilon / steps")
+    random_start: bool = option(False, "start uniformly in the ball (the paper does not)")
+    dataset: str = option("", "data set; empty: the one the first network was trained on")
+    data: str = option("data", "folder of the data set (digits needs none)")
+    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
+    batch_size: int = option(500, "images at a time, all processes together; changes nothing but memory and time")
+    seed: int = option(0, "of the choice of images and of random starts")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
+    out: str = option("", "folder of the figure; empty: figures/ of the first run")
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
+        require(not self.names or len(self.names) == len(self.checkpoint),
+                f"{len(self.names)} names for {len(self.checkpoint)} checkpoints; expected one each")
+        for strength in self.strengths:
+            require(0 < strength < 1, f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+        for weaker, stronger in zip(self.strengths, self.strengths[1:], strict=False):
+            require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
+
+    def spectrum(self) -> tuple[str, tuple[float, ...], int]:
+        """Protocol, strengths and steps that apply.
+
+        Raises:
+            InputError: the protocol is custom and there are no strengths.
+        """
+        if self.strengths:
+            return "custom", self.strengths, self.steps
+        require(self.protocol == "paper", "--protocol custom needs --strengths, for example --strengths 4/255 8/255")
+        return "paper", PAPER_STRENGTHS, 20
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
+    require(bool(config.checkpoint), "nothing to evaluate: pass --checkpoint RUN_DIRECTORY_OR_FILE [...]")
+    protocol, strengths, steps = config.spectrum()
+    paths = [find_checkpoint(given, config.weights) for given in config.checkpoint]
+    networks = [load_model(path) for path in paths]
+    world = initialize(config.device)
+    loader = make_loader(config, networks, world)
+    if invocation.dry_run:
+        images = len(loader.image_set)
+        print(f"{len(networks)} networks, {images} images, strengths {strengths}, PGD-{steps}: "
+              f"{len(networks) * images * (len(strengths) * (steps + 1) + 1)} image passes")
+        return
+
+    results: dict[str, dict[str, Any]] = {}
+    for name, path, (model, network) in zip(display_names(config, paths), paths, networks, strict=True):
+        result = evaluate(model, loader, config, strengths, steps, world, name)
+        result |= {"protocol": protocol, "checkpoint": str(path), "dataset": network["dataset"]}
+        results[name] = result
+        if world.is_main:
+            store(path.parent / "eval" / f"{protocol}-{path.stem}.json", result)
+    if world.is_main:
+        folder = Path(config.out) if config.out else paths[0].parent / "figures"
+        print(table(results))
+        print(f"figure: {plot_accuracy(results, folder / f'accuracy_over_strength_{protocol}')}")
+    barrier(world)
+
+
+def find_checkpoint(given: str, weights: str) -> Path:
+    """A checkpoint file as given, or the chosen one of a run directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(given)
+    candidate = path / ("best.pt" if weights == "best" else "checkpoint.pt") if path.is_dir() else path
+    if not candidate.is_file():
+        raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of retrain.train_cifar")
+    return candidate
+
+
+def display_names(config: EvaluateConfig, paths: list[Path]) -> list[str]:
+    """Names of the networks, all different."""
+    names = list(config.names) or [path.parent.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def make_loader(config: EvaluateConfig, networks: list[tuple[nn.Module, dict[str, Any]]], world: World) -> BatchLoader:
+    """The test images, checked against what every network was trained on."""
+    dataset = config.dataset or networks[0][1]["dataset"]
+    data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
+    for path, (_, network) in zip(config.checkpoint, networks, strict=True):
+        if network["num_classes"] != data.num_classes or list(data.image_shape) != list(network["image_shape"]):
+            raise InputError(f"{path} was trained on {network['num_classes']} classes of images "
+                             f"{tuple(network['image_shape'])}, but {dataset} has {data.num_classes} classes of images "
+                             f"{data.image_shape}")
+    return BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test", rank=world.rank,
+                       world_size=world.size)
+
+
+def evaluate(model: nn.Module, loader: BatchLoader, config: EvaluateConfig, strengths: tuple[float, ...], steps: int,
+             world: World, name: str) -> dict[str, Any]:
+    """One network over the spectrum."""
+    model.to(world.device, memory_format=torch.channels_last)
+    return robust_accuracy(model, loader, strengths, steps, random_start=config.random_start, seed=config.seed,
+                           world=world, label=name)
+
+
+def store(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Wsr-NAS with a supernet trained by TRADES.
+# NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them).
+set -euo pipefail
+source "$(dirname "$0")/launch.sh"
+launch search.wsr_nas --preset paper --adv_loss trades --data "$DATA" --runs "$RUNS" "$@"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Make the Python environment of this repository, once, and print the path of its interpreter.
+#
+#   bash scripts/setup.sh          the packages of requirements.txt, in .venv
+#   bash scripts/setup.sh --dev    and those of the tests
+#
+# WSRNAS_PYTHON=/path/to/python uses that interpreter's environment instead of .venv; what it lacks is installed there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+extra=""
+[ "${1:-}" = "--dev" ] && extra="[dev]"
+say() { echo "setup: $*" >&2; }
+
+if [ -n "${WSRNAS_PYTHON:-}" ]; then
+    python="$WSRNAS_PYTHON"
+    command -v "$python" >/dev/null || { say "WSRNAS_PYTHON=$python is not an executable"; exit 2; }
+    python="$(command -v "$python")"
+else
+    python="$PWD/.venv/bin/python"
+    if [ ! -x "$python" ]; then
+        command -v python3 >/dev/null || { say "python3 is not installed; expected Python 3.11 or newer"; exit 2; }
+        python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+            || { say "python3 is $(python3 -V 2>&1); expected Python 3.11 or newer (or set WSRNAS_PYTHON)"; exit 2; }
+        say "making .venv"
+        python3 -m venv .venv
+    fi
+fi
+
+# One stamp for each kind of installation, naming what was installed: a changed requirements.txt installs again.
+wanted="$(cat requirements.txt pyproject.toml | cksum | tr -d ' ')"
+stamp="$("$python" -c 'import sys; print(sys.prefix)')/.wsrnas-installed${extra}"
+complete() { "$python" - "$extra" <<'PY'
+import importlib.util, sys
+names = ["torch", "torchvision", "numpy", "scipy", "tqdm", "tensorboard", "matplotlib", "PIL"]
+names += ["pytest", "xdist", "ruff"] if sys.argv[1] else []
+sys.exit(any(importlib.util.find_spec(name) is None for name in names))
+PY
+}
+if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ] || ! complete; then
+    # An environment of the user's own that has everything is left as it is.
+    if [ -z "${WSRNAS_PYTHON:-}" ] || ! complete; then
+        say "installing requirements.txt${extra:+ and the test tools} (about 5 GB on the first time)"
+        "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt >&2
+        [ -z "$extra" ] || "$python" -m pip install --quiet --disable-pip-version-check -e ".$extra" >&2
+    fi
+    echo "$wanted" > "$stamp" 2>/dev/null || true
+fi
+echo "$python"

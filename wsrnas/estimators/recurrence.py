@@ -1,0 +1,132 @@
+"""What the learned AN-Estimators share: normalised noises, a bidirectional recurrence, attention (Fig. 2).
+
+Shapes: B batch, C channels, H W image, S source strengths, T target strengths, D and ... one code (a vector
+or a feature map of D channels). Strengths are L-inf radii in pixels of [0,1].
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsrnas.estimators.base import NoiseEstimator, radii
+from wsrnas.estimators.interpolation import bracket, interpolation_weights, weighted_average
+
+STRENGTH_UNIT = 8 / 255  # the strength that the strength encoders see as 1
+STRENGTH_FEATURES = 20
+FINAL_SCALE = 0.1  # of the last layer that makes the adjustment: training starts near WA-ANE
+
+
+class RecurrentEstimator(NoiseEstimator):
+    """Weighted average plus a learned adjustment, in units of the target strength (Eq. 7).
+
+    A subclass sets the hidden cells `forward_cell` and `backward_cell` (state, strength and noise code
+    concatenated along the channels -> state), and gives `encode_image`, `encode_strengths`, `encode_noises`
+    and `decode`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength_encoder = nn.Sequential(nn.Linear(1, STRENGTH_FEATURES), nn.ReLU())
+
+    def estimate(
+        self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
+    ) -> Tensor:
+        """Eq. 7 before the projection, (B, T, C, H, W)."""
+        # Deviation: paper and reference divide a noise by its L2 norm and encode that norm; we use the L-inf
+        # strength for sources and targets alike, so both are in one unit and any image size works.
+        units = source_noises / radii(source_epsilons)
+        queries, hidden = self.read(units, images, source_epsilons, target_epsilons)
+        learned = radii(target_epsilons) * self.decode(queries, hidden, units)
+        return learned + self.average(source_noises, source_epsilons, target_epsilons)
+
+    def average(
+        self, source_noises: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
+    ) -> Tensor | float:
+        """The term that the adjustment is added to: WA-ANE's estimate, (B, T, C, H, W)."""
+        return weighted_average(interpolation_weights(source_epsilons, target_epsilons), source_noises)
+
+    def read(
+        self, units: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Run both recurrences over the sources, then ask them for the targets.
+
+        Returns:
+            the forward and the backward query of every target, each (B, T, D, ...); the hidden states
+            of every source, forward and backward concatenated, (B, S, 2D, ...).
+        """
+        batch, sources, targets = len(images), units.shape[1], target_epsilons.shape[-1]
+        initial = self.encode_image(images)
+        strengths = self.encode_strengths(source_epsilons.expand(batch, sources), images)
+        wanted = self.encode_strengths(target_epsilons.expand(batch, targets), images)
+        forward_noises, backward_noises = self.encode_noises(units)
+
+        after = unroll(self.forward_cell, initial, strengths, forward_noises)
+        # Deviation: the reference's "backward" recurrence runs forward as well (bug B13); ours is reversed.
+        before = unroll(self.backward_cell, initial, strengths.flip(1), backward_noises.flip(1)).flip(1)
+        # after[:, k] has seen sources 1..k, before[:, k] has seen sources S..k+1; both start at the image.
+        hidden = torch.cat([after[:, 1:], before[:, :-1]], dim=2)
+
+        count = bracket(source_epsilons, target_epsilons).expand(batch, targets)
+        row = torch.arange(batch, device=count.device).unsqueeze(1)
+        # Deviation: the reference puts a weighted noise into the query and applies its FC layers twice or not
+        # at all (bugs B14, B15); as in the paper, a query has no noise, and each layer is used once.
+        silence = torch.zeros_like(forward_noises[:, :1]).expand(-1, targets, *forward_noises.shape[2:])
+        forward_query = torch.cat([after[row, count], wanted, silence], dim=2)
+        backward_query = torch.cat([before[row, count], wanted, silence], dim=2)
+        return (each(self.forward_cell, forward_query), each(self.backward_cell, backward_query)), hidden
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """The initial state of both recurrences, (B, D, ...)."""
+        raise NotImplementedError
+
+    def encode_strengths(self, epsilons: Tensor, images: Tensor) -> Tensor:
+        """Strength codes (B, N, ...) of strengths (B, N); `images` tells how large a map has to be."""
+        raise NotImplementedError
+
+    def encode_noises(self, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (B, S, ...) of normalised noises (B, S, C, H, W), for the forward and the backward cell."""
+        raise NotImplementedError
+
+    def decode(self, queries: tuple[Tensor, Tensor], hidden: Tensor, units: Tensor) -> Tensor:
+        """The adjustment in units of the target strength, (B, T, C, H, W), from what `read` returns."""
+        raise NotImplementedError
+
+
+def each(module: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+    """Apply a module to every element of sequences (B, N, ...) at once."""
+    return module(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+
+def unroll(cell: nn.Module, initial: Tensor, strengths: Tensor, noises: Tensor) -> Tensor:
+    """States (B, S + 1, D, ...) of a recurrence: the initial one (B, D, ...), then one after every source.
+
+    Args:
+        strengths, noises: codes of the sources in the order of the recurrence, (B, S, ...).
+    """
+    states = [initial]
+    for strength, noise in zip(strengths.unbind(1), noises.unbind(1), strict=True):
+        states.append(cell(torch.cat([states[-1], strength, noise], dim=1)))
+    return torch.stack(states, dim=1)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Average the values (B, S, C, H, W) for queries (B, T, D) that meet keys (B, S, D): (B, T, C, H, W)."""
+    # Deviation: A-ANE of the reference has neither softmax nor scale, so its weights are unbounded. Queries
+    # and keys are standardised too: without it they grow until the softmax is one-hot and learning stops.
+    scores = _standardised(queries) @ _standardised(keys).transpose(1, 2) / queries.shape[-1] ** 0.5
+    return torch.einsum("bts,bschw->btchw", torch.softmax(scores, dim=-1), values)
+
+
+def _standardised(vectors: Tensor) -> Tensor:
+    """Each vector (..., D) with mean 0 and variance 1."""
+    return F.layer_norm(vectors, vectors.shape[-1:])
+
+
+def shrink(layer: nn.Module) -> nn.Module:
+    """Scale the weight of a last layer down and zero its bias; returns the layer."""
+    with torch.no_grad():
+        layer.weight.mul_(FINAL_SCALE)
+        layer.bias.zero_()
+    return layer

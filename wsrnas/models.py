@@ -1,0 +1,56 @@
+"""One door to every network: from a genotype, or from a checkpoint that retraining wrote."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wsrnas import checkpoint
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype
+from wsrnas.network import NetworkCIFAR, NetworkImageNet
+
+# The DARTS conventions for cells whose papers give no width: (init_channels, layers).
+DEFAULT_SIZES = {"cifar": (36, 20), "imagenet": (48, 14)}
+
+
+def build_model(arch: Genotype, num_classes: int = 10, init_channels: int | None = None, layers: int | None = None,
+                dataset: str = "cifar10", channels: int = 3) -> nn.Module:
+    """The network of a genotype: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
+
+    Args:
+        init_channels, layers: width and depth; None takes the DARTS convention, 36 and 20 (ImageNet: 48 and 14).
+        dataset: ``"imagenet"`` gives the network for large images, anything else the one for small images.
+        channels: of the images.
+    """
+    large = dataset == "imagenet"
+    default_channels, default_layers = DEFAULT_SIZES["imagenet" if large else "cifar"]
+    network = NetworkImageNet if large else NetworkCIFAR
+    return network(arch, init_channels or default_channels, layers or default_layers, num_classes, channels)
+
+
+def description(arch: Genotype, num_classes: int, init_channels: int, layers: int, dataset: str,
+                image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights, so that ``load_model`` needs nothing else."""
+    return {"genotype": arch.to_json(), "num_classes": num_classes, "init_channels": init_channels, "layers": layers,
+            "dataset": dataset, "image_shape": list(image_shape)}
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a checkpoint of retraining, on the CPU, in evaluation mode, and its description.
+
+    Raises:
+        InputError: the file is missing, truncated, or not such a checkpoint.
+    """
+    payload = checkpoint.read(Path(path))
+    if "network" not in payload or "model" not in payload:
+        raise InputError(f"{path} is not a checkpoint of retraining: it has no network description")
+    network = payload["network"]
+    model = build_model(Genotype.from_json(network["genotype"]), network["num_classes"], network["init_channels"],
+                        network["layers"], network["dataset"], network["image_shape"][0])
+    try:
+        model.load_state_dict(payload["model"])
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights do not fit the stored architecture "
+                         f"({str(error).splitlines()[0]})") from None
+    return model.eval(), network
