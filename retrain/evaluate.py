@@ -58,7 +58,8 @@ class EvaluateConfig:
         require(not self.names or len(self.names) == len(self.checkpoint),
                 f"{len(self.names)} names for {len(self.checkpoint)} checkpoints; expected one each")
         for strength in self.strengths:
-            require(0 < strength < 1, f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+            require(0 < strength < 1,
+                    f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
         for weaker, stronger in zip(self.strengths, self.strengths[1:], strict=False):
             require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
 

@@ -11,26 +11,33 @@ source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
 common=(--preset tiny --dataset "$DATASET" --data "$DATA" --runs "$RUNS")
-evaluation=(--dataset "$DATASET" --data "$DATA")
+evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 240)
 search=()
 retrain=()
 if [ "$DATASET" != digits ]; then
     # Photographs yield to smaller noise than the digits, and the sets are larger: a few thousand images are enough here.
     search=(--max_train 2000 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --epsilon 0.03)
-    evaluation+=(--max_test 500)
+    evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300)
     case "$DATASET" in cifar10 | cifar100 | svhn) common+=(--download) evaluation+=(--download) ;; esac
 fi
 name="quickstart-$DATASET"
 searched="$RUNS/search/$name"
 
-echo "1/4 search"
+echo "1/3 search"
 launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name"
-echo "2/4 retrain the searched cell"
+echo "2/3 retrain the searched cell and, beside it, the initial, unsearched one"
+# One thread each: networks this small gain nothing from a second one.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+log="$RUNS/search/$name/retrain-initial.txt"
+launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotypes/initial.json" \
+    --save "$name-initial" > "$log" 2>&1 &
+initial=$!
+trap 'kill "$initial" 2>/dev/null || true' EXIT
 launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotype.json" --save "$name-searched"
-echo "3/4 retrain the initial, unsearched cell"
-launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotypes/initial.json" --save "$name-initial"
-echo "4/4 accuracy over noise strengths"
+wait "$initial" || { tail -n 3 "$log" >&2; exit 1; }
+trap - EXIT
+echo "3/3 accuracy over noise strengths"
 launch retrain.evaluate "${evaluation[@]}" --checkpoint "$RUNS/retrain/$name-searched" "$RUNS/retrain/$name-initial" \
     --names searched initial
 "$PYTHON" -m wsrnas.plotting "$searched/genotype.json" "$searched/figures/genotype"

@@ -25,7 +25,8 @@ def iteration_passes(config: SearchConfig, train_images: int, validation_images:
     passes = {
         # TRADES also updates on the clean images, and its attack needs their predictions once.
         "train": {"forward_backward": trained * (steps + 1 + trades), "forward": trained * trades},
-        "recalibrate": {"forward_backward": 0, "forward": min(trained, config.recalibration_batches * config.batch_size)},
+        "recalibrate": {"forward_backward": 0,
+                        "forward": min(trained, config.recalibration_batches * config.batch_size)},
         "validate": {"forward_backward": validation_images * sources * steps,
                      "forward": validation_images * (1 + len(config.strengths))},
     }
@@ -40,7 +41,8 @@ def total_passes(config: SearchConfig, train_images: int, validation_images: int
     passes = iteration_passes(config, train_images, validation_images)
     measured = config.warmup_architectures + config.iterations
     epochs = {phase: measured + (config.warmup_architectures if phase == "train" else 0) for phase in passes}
-    return {kind: sum(passes[phase][kind] * epochs[phase] for phase in passes) for kind in ("forward_backward", "forward")}
+    return {kind: sum(passes[phase][kind] * epochs[phase] for phase in passes)
+            for kind in ("forward_backward", "forward")}
 
 
 class PhaseClock:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ValidationLossEstimator(nn.Module):
-    """LSTM over the 2 E edges of H and one linear layer to the losses: natural, then one a strength.
+    """LSTM over the 2 E edges of H, one linear layer from its hidden states to the losses: natural, then the strengths.
 
     The linear layer predicts standardised losses; ``standardize`` stores each column's mean and deviation, and
     ``forward`` gives losses in their own unit, so that the search objective means what Eq. 10 says.
@@ -13,23 +13,27 @@ class ValidationLossEstimator(nn.Module):
     Deviation: the published code has one head a strength, each ``2 * sigmoid``, which cannot represent a
     cross-entropy above 2; here the output is linear and the columns are standardised.
 
+    Deviation: the published code reads the LSTM's last hidden state alone, which learns what an operation is worth but
+    not on which edge (docs/DEVIATIONS.md has the measurement); the linear layer here reads the states of all edges.
+
     Args:
         num_operations: O, size of one step of the sequence.
         num_losses: 1 + N1 + N2.
         hidden_size: of the LSTM.
+        num_edges: 2 E, length of the sequence.
     """
 
-    def __init__(self, num_operations: int = 8, num_losses: int = 7, hidden_size: int = 16):
+    def __init__(self, num_operations: int = 8, num_losses: int = 7, hidden_size: int = 16, num_edges: int = 28):
         super().__init__()
         self.encoder = nn.LSTM(num_operations, hidden_size, batch_first=True)
-        self.head = nn.Linear(hidden_size, num_losses)
+        self.head = nn.Linear(num_edges * hidden_size, num_losses)
         self.register_buffer("mean", torch.zeros(num_losses))
         self.register_buffer("std", torch.ones(num_losses))
 
     def standardized(self, gates: Tensor) -> Tensor:
         """(B, 2 E, O) -> standardised losses (B, 1 + N1 + N2)."""
-        _, (hidden, _) = self.encoder(gates)
-        return self.head(hidden[-1])
+        hidden, _ = self.encoder(gates)
+        return self.head(hidden.flatten(1))
 
     def forward(self, gates: Tensor) -> Tensor:
         """(B, 2 E, O) -> losses (B, 1 + N1 + N2) in nats."""
@@ -44,7 +48,7 @@ class ValidationLossEstimator(nn.Module):
 def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer, gates: Tensor,
                          losses: Tensor, passes: int, generator: torch.Generator, batch_size: int = 64,
                          input_noise: float = 0.01) -> float:
-    """Fit ψ to the memory M_v: ``passes`` (K_v) times over all entries, mean squared error in standardised units (Eq. 9).
+    """Fit ψ to the memory M_v: ``passes`` (K_v) times over all entries, squared error in standardised units (Eq. 9).
 
     Args:
         gates: (M, 2 E, O); losses: (M, 1 + N1 + N2); both on the estimator's device.

@@ -1,4 +1,4 @@
-"""The efficient wide spectrum searcher (EWSS): strengths, the robust search objective, and the step of the architecture."""
+"""The efficient wide spectrum searcher (EWSS): strengths, the robust search objective, the architecture's step."""
 
 import itertools
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -
             "attacks")
     require(estimated >= 0, f"num_estimated_strengths (N2) is {estimated}; expected at least 0")
     require(len(strengths) == attacked + estimated,
-            f"strengths has {len(strengths)} entries; expected N1 + N2 = {attacked} + {estimated} = {attacked + estimated}")
+            f"strengths has {len(strengths)} entries; expected N1 + N2 = {attacked} + {estimated} = "
+            f"{attacked + estimated}")
     for strength in strengths:
         require(0 < strength < 1, f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
     for weaker, stronger in itertools.pairwise(strengths):
@@ -71,7 +72,7 @@ def robust_search_objective(losses: Tensor, alpha: float, beta: float, weights: 
 def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer,
                         alpha: float, beta: float, weights: Tensor, samples: int,
                         generator: torch.Generator) -> float:
-    """One optimiser step of A along the gradient of the predicted robust search objective; the supernet stays untouched.
+    """One optimiser step of A down the predicted robust search objective; the supernet's weights stay untouched.
 
     The objective is the mean over ``samples`` draws of ξ. Deviation: the paper writes A' <- A + c∇; to minimise
     Eq. 10 the step must be against the gradient, as here.

@@ -2,10 +2,12 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import kendalltau
@@ -60,6 +62,22 @@ def schedule(config: SearchConfig) -> list[Step]:
             trains = phase == "search" or (phase == "population" and number == population - 1)
             steps.append(Step(len(steps), phase, number, trains))
     return steps
+
+
+def rank_correlation(predictions: Iterable[Sequence[float]]) -> dict[str, float | None]:
+    """Kendall's τ of (predicted, measured) pairs in the order of their making; empty for fewer than three.
+
+    The supernet keeps learning, so both columns fall over time and τ alone flatters; ``kendall_tau_detrended`` is that
+    of what a straight line over time leaves (from five pairs on).
+    """
+    pairs = np.array(list(predictions), dtype=float).reshape(-1, 2)
+    columns = {"kendall_tau": pairs} if len(pairs) >= 3 else {}
+    if len(pairs) >= 5:
+        time = np.arange(len(pairs))
+        line = np.polynomial.polynomial.polyfit(time, pairs, 1)
+        columns["kendall_tau_detrended"] = pairs - np.polynomial.polynomial.polyval(time, line).T
+    taus = {name: kendalltau(values[:, 0], values[:, 1]).statistic for name, values in columns.items()}
+    return {name: None if math.isnan(tau) else float(tau) for name, tau in taus.items()}
 
 
 class Searcher:
@@ -182,6 +200,9 @@ class Searcher:
                     sums[1, column] += (logits.argmax(1) == labels).sum()
             count += len(images)
         losses, accuracies = all_sum(sums, self.world) / all_sum(count, self.world)
+        if not losses.isfinite().all():
+            raise InputError(f"{step.title}: a loss on D_v is not finite ({losses.tolist()}); lower --learning_rate "
+                             "(the last checkpoint is from before this step)")
         return {"losses": losses.float(), "accuracies": accuracies}
 
     def remember(self, step: Step, losses: Tensor) -> dict[str, Any]:
@@ -193,9 +214,7 @@ class Searcher:
                 predicted, measured = self._objective(self.losses(gates)[0]), self._objective(losses)
             self.predictions.append([predicted, measured])
             result = {"predicted_objective": predicted, "measured_objective": measured, "ranked": len(self.predictions)}
-            if len(self.predictions) >= 3:
-                tau = kendalltau(*zip(*self.predictions, strict=True)).statistic
-                result["kendall_tau"] = None if math.isnan(tau) else float(tau)
+            result |= rank_correlation(self.predictions)
         self.loss_memory.append(step.index, gates=gates, losses=losses.unsqueeze(0))
         return result
 

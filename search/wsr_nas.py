@@ -1,4 +1,4 @@
-"""Wsr-NAS: search for cells that are robust over a wide spectrum of noise strengths (Cheng et al., AAAI 2023, Algorithm 1).
+"""Wsr-NAS: search for cells robust over a wide spectrum of noise strengths (Cheng et al., AAAI 2023, Algorithm 1).
 
     python -m search.wsr_nas --preset paper --data DATA
     torchrun --standalone --nproc_per_node=4 -m search.wsr_nas --preset paper --data DATA
@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite)
     if run.finished:
-        print_on_main(world, f"{run.path} is finished; its cell is {run.path / 'genotype.json'} (--overwrite begins anew)")
+        print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
+                             "(--overwrite begins anew)")
         return
     run.log(run.describe())
 
@@ -70,7 +71,8 @@ def main(argv: list[str] | None = None) -> None:
                f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
 
 
-def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig,
+                 world: World) -> tuple[torch.Tensor, torch.Tensor]:
     """D_t and D_v: class-balanced halves of the training set, drawn once and kept in ``split.json``."""
     path = run.path / "split.json"
     if world.is_main and not path.exists():

@@ -12,7 +12,7 @@ from wsrnas.estimators import build_estimator, names
 from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import bracket, interpolation_weights, paper_weights
 
-LEARNED = {"A-ANE": 60_383, "E-ANE": 127_570, "E-ANE-minus": 26_470, "A-ANE-plus": 138_879}
+LEARNED = {"A-ANE": 60_383, "E-ANE": 127_570, "E-ANE-minus": 26_470, "A-ANE-plus": 137_673}
 SOURCES = torch.tensor([4, 10, 18]) / 255
 TARGETS = torch.tensor([2, 4, 7, 13, 18, 24]) / 255  # below, on, between, on the last, beyond
 
@@ -260,9 +260,10 @@ def test_parameter_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_gradient_reaches_every_parameter(name: str) -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_gradient_reaches_every_parameter(name: str, count: int) -> None:
     """In double precision, where rounding cannot pass for a gradient."""
-    noises, images, sources, _ = (argument.double() for argument in inputs(height=16, width=16))
+    noises, images, sources, _ = (argument.double() for argument in inputs(4, count, height=16, width=16))
     estimator = build_estimator(name).double().train()
     estimator.unprojected(noises, images, sources, TARGETS.double()).square().sum().backward()
     dead = [key for key, p in estimator.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12]
@@ -322,7 +323,7 @@ def law_error(estimator: torch.nn.Module, size: int) -> float:
 
 @pytest.mark.parametrize(
     ("name", "steps", "size"),
-    [("A-ANE", 150, 12), ("E-ANE", 100, 8), ("E-ANE-minus", 100, 8), ("A-ANE-plus", 120, 8)],
+    [("A-ANE", 150, 12), ("E-ANE", 100, 8), ("E-ANE-minus", 100, 8), ("A-ANE-plus", 60, 8)],
 )
 def test_training_learns_a_law(name: str, steps: int, size: int) -> None:
     estimator = build_estimator(name)
@@ -338,7 +339,6 @@ def test_training_learns_a_law(name: str, steps: int, size: int) -> None:
         loss.backward()
         optimizer.step()
     ended = law_error(estimator, size)
-    print(name, begun, ended, law_error(build_estimator("WA-ANE"), size))
     assert ended < 0.85 * begun
     if name != "E-ANE-minus":
         assert ended <= law_error(build_estimator("WA-ANE"), size)

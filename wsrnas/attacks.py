@@ -1,4 +1,4 @@
-"""Adversarial attacks as functions: images in, adversarial images out. One implementation for training, search and evaluation.
+"""Adversarial attacks as functions: images in, adversarial images out; one implementation for all programs.
 
 Images are in [0, 1] and ``epsilon`` is in the same unit. It is a float, or a tensor with one strength an image, so that
 one batch can hold many strengths. Only the gradient with respect to the images is computed.
@@ -38,27 +38,38 @@ def attack_mode(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn
             nor updated), so that a network in training is attacked as the function that its next update optimises.
     """
     modes = {module: module.training for module in model.modules()}
-    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    tracking = {m: m.track_running_stats for m in modes if isinstance(m, BATCH_NORM)} if batch_statistics else {}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norms = [m for m in modes if isinstance(m, BATCH_NORM) and m.training] if batch_statistics else []
+    tracking = {norm: norm.track_running_stats for norm in norms}
     try:
-        model.eval()
+        for module in modes:
+            _set(module, "training", False)
         for norm in tracking:
             # Training mode without tracking is torch's "batch statistics, no update".
-            norm.training, norm.track_running_stats = True, False
+            _set(norm, "training", True)
+            _set(norm, "track_running_stats", False)
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield model
     finally:
         for module, mode in modes.items():
-            module.training = mode
+            _set(module, "training", mode)
         for norm, tracked in tracking.items():
-            norm.track_running_stats = tracked
-        for parameter, required in trainable.items():
-            parameter.requires_grad_(required)
+            _set(norm, "track_running_stats", tracked)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def _set(module: nn.Module, name: str, value: bool) -> None:
+    """Set a flag past nn.Module's own ``__setattr__``, which in a supernet of thousands of modules costs a tenth."""
+    if isinstance(module, torch.jit.ScriptModule):
+        setattr(module, name, value)  # its flags live in C++
+    else:
+        object.__setattr__(module, name, value)
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: AttackLoss) -> Tensor:
-    """Gradient of ``loss(model(images), labels)`` with respect to the images (B, C, H, W); zero where none reaches them."""
+    """Gradient of ``loss(model(images), labels)`` for the images (B, C, H, W); zero where none reaches them."""
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         value = loss(model(images), labels)
@@ -67,12 +78,12 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Attac
     return torch.autograd.grad(value, images, allow_unused=True, materialize_grads=True)[0]
 
 
-def _per_image(epsilon: float | Tensor, images: Tensor) -> Tensor:
-    """``epsilon`` as (B, 1, 1, 1) or (1, 1, 1, 1)."""
-    value = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device)
+def _per_image(name: str, number: float | Tensor, images: Tensor) -> Tensor:
+    """A number or one an image as (1, 1, 1, 1) or (B, 1, 1, 1)."""
+    value = torch.as_tensor(number, dtype=images.dtype, device=images.device)
     if value.ndim > 1 or (value.ndim == 1 and len(value) != len(images)):
-        raise InputError(f"epsilon of shape {tuple(value.shape)} for {len(images)} images: expected a number or one "
-                         "strength an image")
+        raise InputError(f"{name} of shape {tuple(value.shape)} for {len(images)} images: expected a number or one an "
+                         "image")
     return value.reshape(-1, 1, 1, 1)
 
 
@@ -128,11 +139,11 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         epsilon: radius of the ball, a number or (B,), in pixels of [0, 1] (for ``"l2"`` the norm over all pixels).
         steps: number of gradient steps; 0 returns the projected start.
         step_size: length of a step in the unit of ``epsilon``, a number or (B,); default ``2.5 * epsilon / steps``.
-        random_start: start uniformly in the ball instead of at the images.
+        random_start: add noise drawn uniformly in the ball to the starting point.
         norm: ``"linf"`` or ``"l2"``.
         loss: a name in ``ATTACK_LOSSES`` or ``(logits, labels) -> scalar``, summed over the batch.
         generator: source of the random start, on the images' device.
-        start: explicit starting point (B, C, H, W), in place of the images or the random start.
+        start: starting point (B, C, H, W) in place of the images.
         batch_statistics: see ``attack_mode``.
 
     Returns:
@@ -150,8 +161,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     draw, direction, project = _NORMS[norm]
     objective = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
     images = images.detach()
-    radius = _per_image(epsilon, images)
-    step = 2.5 * radius / max(steps, 1) if step_size is None else _per_image(step_size, images)
+    radius = _per_image("epsilon", epsilon, images)
+    step = 2.5 * radius / max(steps, 1) if step_size is None else _per_image("step_size", step_size, images)
     adversarial = images if start is None else start.detach()
     if random_start:
         adversarial = adversarial + draw(images, radius, generator)

@@ -93,7 +93,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         data = _digits()
     else:
         if root is None or not str(root):
-            raise InputError(f"the data set {name} needs a folder: pass --data PATH (the scripts take it from DATA)")
+            raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
         folder = Path(root).expanduser()
         if name == "folder":
             return _folder(folder, limits, seed)

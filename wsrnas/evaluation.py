@@ -21,7 +21,8 @@ def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[fl
                     world: World | None = None, label: str = "evaluate") -> dict[str, Any]:
     """Clean accuracy and accuracy under white-box L-inf PGD at each strength.
 
-    Every image is attacked and predicted in evaluation mode, so the result does not depend on batch size or order.
+    Every image is attacked and predicted in evaluation mode: without random starts, the result does not depend on batch
+    size or order.
 
     Args:
         model: images in [0, 1] -> logits; the unwrapped network.
@@ -36,11 +37,13 @@ def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[fl
         steps, step size, start and restarts; ``average_robust_accuracy``: their plain mean; ``images``.
 
     Raises:
-        InputError: no strengths, or one outside (0, 1).
+        InputError: no strengths, one outside (0, 1), or an attack of no steps.
     """
     world = world or World(device=next(model.parameters()).device)
     if not epsilons or not all(0 < e < 1 for e in epsilons):
         raise InputError(f"strengths to evaluate are {list(epsilons)}; expected at least one, all inside (0, 1)")
+    if steps < 1:
+        raise InputError(f"the evaluation attack's number of steps is {steps}; expected at least 1")
     ratio = 2.5 / steps if step_size_ratio is None else step_size_ratio
     correct = torch.zeros(1 + len(epsilons), dtype=torch.float64, device=world.device)
     seen = torch.zeros(1, dtype=torch.float64, device=world.device)

@@ -26,7 +26,8 @@ def build_model(arch: Genotype, num_classes: int = 10, init_channels: int | None
     large = dataset == "imagenet"
     default_channels, default_layers = DEFAULT_SIZES["imagenet" if large else "cifar"]
     network = NetworkImageNet if large else NetworkCIFAR
-    return network(arch, init_channels or default_channels, layers or default_layers, num_classes, channels)
+    return network(arch, default_channels if init_channels is None else init_channels,
+                   default_layers if layers is None else layers, num_classes, channels)
 
 
 def description(arch: Genotype, num_classes: int, init_channels: int, layers: int, dataset: str,
@@ -43,13 +44,17 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         InputError: the file is missing, truncated, or not such a checkpoint.
     """
     payload = checkpoint.read(Path(path))
-    if "network" not in payload or "model" not in payload:
+    network = payload.get("network")
+    if not isinstance(network, dict) or "model" not in payload:
         raise InputError(f"{path} is not a checkpoint of retraining: it has no network description")
-    network = payload["network"]
-    model = build_model(Genotype.from_json(network["genotype"]), network["num_classes"], network["init_channels"],
-                        network["layers"], network["dataset"], network["image_shape"][0])
     try:
+        model = build_model(Genotype.from_json(network["genotype"]), network["num_classes"], network["init_channels"],
+                            network["layers"], network["dataset"], network["image_shape"][0])
         model.load_state_dict(payload["model"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except KeyError as error:
+        raise InputError(f"{path} is not a checkpoint of retraining: its network description lacks {error}") from None
     except RuntimeError as error:
         raise InputError(f"{path}: the weights do not fit the stored architecture "
                          f"({str(error).splitlines()[0]})") from None

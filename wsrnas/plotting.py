@@ -1,15 +1,18 @@
 """Figures without a display: accuracy over noise strength, and the drawing of a cell."""
 
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from wsrnas.errors import InputError, run_program
+from wsrnas.evaluation import standard_error
 from wsrnas.genotype import Genotype
 
 # Okabe and Ito's palette: distinct to colour-blind readers, in print too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", ":")
 FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "max_pool": COLOURS[4],
             "avg_pool": COLOURS[4], "skip_connect": "#666666", "none": "#bbbbbb"}
 INPUT_NAMES = ("c_{k-2}", "c_{k-1}")
@@ -40,13 +43,13 @@ def plot_accuracy(results: dict[str, dict[str, Any]], path: Path) -> Path:
     """
     figure = _figure(6.4, 4.2)
     axes = figure.subplots()
-    for colour, (name, result) in zip(COLOURS, results.items(), strict=False):
+    styles = itertools.cycle(itertools.product(LINES, COLOURS))  # endless: no network may be left out
+    for (line, colour), (name, result) in zip(styles, results.items(), strict=False):
         strengths = [0.0, *(row["epsilon"] for row in result["strengths"])]
         accuracy = [result["clean_accuracy"], *(row["accuracy"] for row in result["strengths"])]
-        images = result["images"]
-        error = [2 * (a * (1 - a) / images) ** 0.5 for a in accuracy]
+        error = [2 * standard_error(a, result["images"]) for a in accuracy]
         axes.errorbar([255 * e for e in strengths], [100 * a for a in accuracy], yerr=[100 * e for e in error],
-                      color=colour, marker="o", markersize=4, capsize=2, label=name)
+                      color=colour, linestyle=line, marker="o", markersize=4, capsize=2, label=name)
     attack = next(iter(results.values()))["strengths"][0]["attack"]
     axes.set(xlabel=r"L$_\infty$ noise strength $\epsilon$ (n/255)", ylabel=f"accuracy under {attack} (%)",
              ylim=(0, 100))
@@ -63,7 +66,7 @@ def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
     Returns:
         The path of the PNG; an SVG lies beside it.
     """
-    figure = _figure(11, 8.4)
+    figure = _figure(11, 6.6)
     for axes, kind in zip(figure.subplots(2, 1), ("normal", "reduce"), strict=True):
         _draw_cell(axes, genotype.nodes(kind), getattr(genotype, f"{kind}_concat"))
         axes.set_title(f"{title + ': ' if title else ''}{kind} cell")
@@ -94,7 +97,7 @@ def _draw_cell(axes, nodes, concat) -> None:
         axes.text(*place, name, ha="center", va="center", zorder=3,
                   bbox={"boxstyle": "round,pad=0.45", "facecolor": face, "edgecolor": "#444444"})
     axes.set_xlim(-0.8, output[0] + 0.8)
-    axes.set_ylim(-2.4, 2.4)
+    axes.set_ylim(-1.9, 1.9)
     axes.axis("off")
 
 

@@ -82,17 +82,20 @@ def recalibrate_batch_norm(model: nn.Module, batches: Batches, world: World) -> 
     The running statistics of a freshly sampled path are those of other paths. They are reset, then averaged over the
     batches with equal weight (and over the processes), whatever the layers' momentum. Modes are restored.
     """
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORM)]
-    momenta, training = [m.momentum for m in norms], model.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: cumulative average
-    model.train()
-    for images, _ in batches:
-        model(images)
-    model.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    modes = {module: module.training for module in model.modules()}
+    momenta = {module: module.momentum for module in modes if isinstance(module, BATCH_NORM)}
+    try:
+        for norm in momenta:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch: cumulative average
+        model.train()
+        for images, _ in batches:
+            model(images)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
     average_buffers(model, world)
 
 

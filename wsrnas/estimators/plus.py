@@ -14,20 +14,33 @@ WIDTH = 300
 
 
 class AANEPlus(EANE):
-    """The reference's `AN_estimator_plus` ("A-ANE-plus"; not in the paper). 138,879 parameters.
+    """The reference's `AN_estimator_plus` ("A-ANE-plus"; not in the paper). 137,673 parameters.
 
     The reference has 138,504, of which 3,072 serve 32x32 only.
     """
 
     def __init__(self, channels: int = 3) -> None:
-        EncodingEstimator.__init__(
-            self, _block(2 * channels + 1, channels), _block(2 * channels + 1, channels)
-        )
+        EncodingEstimator.__init__(self, _cell(channels), _cell(channels))
         self.query = nn.Sequential(_block(2 * channels, QUERY), nn.ReLU())
         self.key = nn.Sequential(_block(2 * channels, QUERY), nn.ReLU())
         self.value = _block(2 * channels, channels)
         with torch.no_grad():
             self.value[-1].weight.mul_(FINAL_SCALE)
+
+
+def _cell(channels: int) -> nn.Sequential:
+    """A hidden cell: state, strength map and noise (N, 2C + 1, H, W) -> state (N, C, H, W)."""
+    # Deviation: the reference has BatchNorm here, too. But a cell runs once for every source and once for the
+    # query, on inputs of different statistics; one running average fits none of them, and what is learned in
+    # training mode is lost in eval mode.
+    return nn.Sequential(
+        nn.Conv2d(2 * channels + 1, WIDTH, 3, padding=1),
+        nn.ReLU6(),
+        nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH),
+        nn.ReLU6(),
+        nn.Conv2d(WIDTH, channels, 1),
+        nn.Tanh(),
+    )
 
 
 def _block(channels: int, out: int) -> nn.Sequential:

@@ -116,7 +116,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     # Deviation: A-ANE of the reference has neither softmax nor scale, so its weights are unbounded. Queries
     # and keys are standardised too: without it they grow until the softmax is one-hot and learning stops.
     scores = _standardised(queries) @ _standardised(keys).transpose(1, 2) / queries.shape[-1] ** 0.5
-    return torch.einsum("bts,bschw->btchw", torch.softmax(scores, dim=-1), values)
+    # Slot 0 has score and value zero (as in the reference's E-ANE): a query can leave the average as it is.
+    weights = torch.softmax(F.pad(scores, (1, 0)), dim=-1)[..., 1:]
+    return torch.einsum("bts,bschw->btchw", weights, values)
 
 
 def _standardised(vectors: Tensor) -> Tensor:

@@ -1,0 +1,13 @@
+"""Fixtures of all tests: one thread each (the networks are tiny), and the main process' world."""
+
+import pytest
+import torch
+
+from wsrnas.distributed import World
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
