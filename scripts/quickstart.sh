@@ -11,14 +11,14 @@ source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
 common=(--preset tiny --dataset "$DATASET" --data "$DATA" --runs "$RUNS")
-evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 240)
+evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 200 --batch_size 50)
 search=()
 retrain=()
 if [ "$DATASET" != digits ]; then
     # Photographs yield to smaller noise than the digits, and the sets are larger: a few thousand images are enough here.
     search=(--max_train 2000 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --epsilon 0.03)
-    evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300)
+    evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50)
     case "$DATASET" in cifar10 | cifar100 | svhn) common+=(--download) evaluation+=(--download) ;; esac
 fi
 name="quickstart-$DATASET"
@@ -28,13 +28,14 @@ echo "1/3 search"
 launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name"
 echo "2/3 retrain the searched cell and, beside it, the initial, unsearched one"
 # One thread each: networks this small gain nothing from a second one.
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+threads="${OMP_NUM_THREADS:-1}"
 log="$RUNS/search/$name/retrain-initial.txt"
-launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotypes/initial.json" \
+OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotypes/initial.json" \
     --save "$name-initial" > "$log" 2>&1 &
 initial=$!
 trap 'kill "$initial" 2>/dev/null || true' EXIT
-launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotype.json" --save "$name-searched"
+OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotype.json" \
+    --save "$name-searched"
 wait "$initial" || { tail -n 3 "$log" >&2; exit 1; }
 trap - EXIT
 echo "3/3 accuracy over noise strengths"
