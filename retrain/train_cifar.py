@@ -18,7 +18,7 @@ from torch import nn
 
 import genotypes
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.config import describe, format_epsilon, option, parse_config, require
+from wsrnas.config import RunConfig, describe, format_epsilon, option, parse_config, require
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, broadcast_model, initialize, shutdown
 from wsrnas.errors import InputError, run_program
@@ -34,7 +34,7 @@ from wsrnas.training import average_buffers, train_epoch
 
 
 @dataclass(frozen=True)
-class RetrainConfig:
+class RetrainConfig(RunConfig):
     """Adversarially train a cell on small images; the defaults are the published recipe of WsrNet-Basic.
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -44,17 +44,6 @@ class RetrainConfig:
     arch: str = option("WsrNet_Basic", "published name, alias, genotype.json, or run directory of a search")
     init_channels: int = option(45, "channels C of the first cells")
     layers: int = option(20, "cells")
-    save: str = option("", "name of the run directory below --runs/retrain; empty: from arch, loss, data set and seed",
-                       identity=False)
-    runs: str = option("runs", "folder of all run directories", identity=False)
-    seed: int = option(0, "of everything random")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
-    report_freq: int = option(50, "batches between two updates of the progress line", identity=False)
-
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set")
-    data: str = option("data", "folder of the data set (digits needs none)", identity=False)
-    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
-    max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
     held_out: int = option(1000, "images of the training set held out for selection")
 
     adv_loss: Literal["pgd", "trades"] = option("pgd", "adversarial training loss")
@@ -76,15 +65,11 @@ class RetrainConfig:
     eval_batch_size: int = option(500, "images per batch of the selection")
 
     def __post_init__(self) -> None:
-        for name in ("init_channels", "layers", "num_steps", "batch_size", "epochs", "held_out", "select_steps",
-                     "select_every", "eval_batch_size", "report_freq"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("max_train", "step_size", "grad_clip", "weight_decay", "momentum"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name):g}; expected at least 0")
-        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate:g}; expected a number above 0")
-        require(self.trades_beta > 0, f"trades_beta is {self.trades_beta:g}; expected a number above 0")
-        require(0 < self.epsilon < 1,
-                f"epsilon is {self.epsilon:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+        self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "epochs", "held_out",
+                              "select_steps", "select_every", "eval_batch_size", "report_freq")
+        self.require_at_least(0, "max_train", "step_size", "grad_clip", "weight_decay", "momentum")
+        self.require_positive("learning_rate", "trades_beta")
+        self.require_strength("epsilon")
         require(list(self.milestones) == sorted(self.milestones),
                 f"milestones are {self.milestones}; expected increasing epochs")
 

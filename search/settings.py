@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from search.objective import check_objective, check_strengths
-from wsrnas.config import option, require
+from wsrnas.config import RunConfig, option, require
 from wsrnas.estimators import names as estimator_names
 from wsrnas.losses import AttackSettings
 
@@ -15,24 +15,13 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(RunConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
     """
 
     preset: str = "paper"
-    save: str = option("", "name of the run directory below --runs/search; empty: from preset, loss, data set and seed",
-                       identity=False)
-    runs: str = option("runs", "folder of all run directories", identity=False)
-    seed: int = option(0, "of everything random; same seed, same machine: same genotype")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
-    report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
-
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set to search on")
-    data: str = option("data", "folder of the data set (digits needs none)", identity=False)
-    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
-    max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
     max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all")
 
     init_channels: int = option(16, "channels C of the supernet's first cells")
@@ -83,20 +72,15 @@ class SearchConfig:
     architecture_samples: int = option(64, "draws of the Gumbel noise averaged in that step")
 
     def __post_init__(self) -> None:
-        for name in ("init_channels", "layers", "num_steps", "batch_size", "warmup_architectures", "iterations",
-                     "validation_batch_size", "recalibration_batches", "estimator_memory", "estimator_images",
-                     "estimator_passes", "estimator_batch_size", "loss_memory", "loss_passes", "loss_hidden_size",
-                     "architecture_samples", "report_freq"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("tau", "learning_rate", "estimator_learning_rate", "loss_learning_rate",
-                     "architecture_learning_rate", "trades_beta"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name):g}; expected a number above 0")
-        for name in ("max_train", "max_validation", "step_size", "grad_clip", "weight_decay", "momentum", "alpha_std",
-                     "learning_rate_min", "estimator_weight_decay", "loss_weight_decay"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name):g}; expected at least 0")
-        for name in ("epsilon", "estimator_max_epsilon"):
-            require(0 < getattr(self, name) < 1,
-                    f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
+        self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "warmup_architectures",
+                              "iterations", "validation_batch_size", "recalibration_batches", "estimator_memory",
+                              "estimator_images", "estimator_passes", "estimator_batch_size", "loss_memory",
+                              "loss_passes", "loss_hidden_size", "architecture_samples", "report_freq")
+        self.require_positive("tau", "learning_rate", "estimator_learning_rate", "loss_learning_rate",
+                              "architecture_learning_rate", "trades_beta")
+        self.require_at_least(0, "max_train", "max_validation", "step_size", "grad_clip", "weight_decay", "momentum",
+                              "alpha_std", "learning_rate_min", "estimator_weight_decay", "loss_weight_decay")
+        self.require_strength("epsilon", "estimator_max_epsilon")
         require(self.estimator in estimator_names(),
                 f"unknown estimator {self.estimator!r}; expected one of {', '.join(estimator_names())}")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)

@@ -30,6 +30,43 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The fields of every program that trains: which run, where, on which data."""
+
+    preset: str = ""
+    save: str = option("", "name of the run directory; empty: derived from the configuration, without a time stamp",
+                       identity=False)
+    runs: str = option("runs", "folder of all run directories", identity=False)
+    seed: int = option(0, "of everything random; same seed, same machine: same result")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
+    report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set")
+    data: str = option("data", "folder of the data set (digits needs none)", identity=False)
+    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
+    max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
+
+    def require_at_least(self, bound: float, *names: str) -> None:
+        """Refuse fields below ``bound``.
+
+        Raises:
+            InputError: naming the first such field.
+        """
+        for name in names:
+            require(getattr(self, name) >= bound, f"{name} is {getattr(self, name):g}; expected at least {bound:g}")
+
+    def require_positive(self, *names: str) -> None:
+        """Refuse fields that are not above 0; raises as ``require_at_least``."""
+        for name in names:
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name):g}; expected a number above 0")
+
+    def require_strength(self, *names: str) -> None:
+        """Refuse strengths outside (0, 1); raises as ``require_at_least``."""
+        for name in names:
+            require(0 < getattr(self, name) < 1,
+                    f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
+
+
 def parse_number(text: str) -> float:
     """``"0.031"`` or ``"8/255"`` as a float."""
     numerator, slash, denominator = text.partition("/")

@@ -37,6 +37,11 @@ def run_program(main: Callable[[], None]) -> None:
             raise
         fail(f"cannot write {error.filename or 'the run directory'}: {_STORAGE_PROBLEMS[error.errno]}; "
              "what was saved before is intact, and the same command resumes from it")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import it
+            raise
+        fail("the GPU is out of memory; lower --batch_size, --validation_batch_size or --eval_batch_size (--dry_run "
+             "estimates what a batch needs), and the same command resumes")
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)
