@@ -67,11 +67,13 @@ class EvaluateConfig:
         """Protocol, strengths and steps that apply.
 
         Raises:
-            InputError: the protocol is custom and there are no strengths.
+            InputError: the protocol is custom without strengths, or the paper's with other steps than its own.
         """
         if self.strengths:
             return "custom", self.strengths, self.steps
         require(self.protocol == "paper", "--protocol custom needs --strengths, for example --strengths 4/255 8/255")
+        require(self.steps == 20, f"steps is {self.steps}, but the paper's protocol is PGD-20; expected --strengths "
+                "beside it")
         return "paper", PAPER_STRENGTHS, 20
 
 

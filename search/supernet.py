@@ -39,7 +39,8 @@ class Path:
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard Gumbel noise ξ drawn on the CPU, so that a seed gives one path on every device."""
-    return -torch.empty(shape).exponential_(generator=generator).log()
+    exponential = torch.empty(shape).exponential_(generator=generator)
+    return -exponential.clamp_min(torch.finfo(exponential.dtype).tiny).log()
 
 
 def gumbel_softmax(alphas: Tensor, noise: Tensor, tau: float) -> Tensor:

@@ -73,9 +73,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig,
                  world: World) -> tuple[torch.Tensor, torch.Tensor]:
-    """D_t and D_v: class-balanced halves of the training set, drawn once and kept in ``split.json``."""
+    """D_t and D_v: class-balanced halves of the training set, drawn at the start and kept in ``split.json``."""
     path = run.path / "split.json"
-    if world.is_main and not path.exists():
+    if world.is_main and not run.has_checkpoint:
         save_split(path, *balanced_split(data.train.labels, 0.5, config.seed, data.num_classes))
     barrier(world)
     return load_split(path, len(data.train))

@@ -80,7 +80,8 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Attac
 
 def _per_image(name: str, number: float | Tensor, images: Tensor) -> Tensor:
     """A number or one an image as (1, 1, 1, 1) or (B, 1, 1, 1)."""
-    value = torch.as_tensor(number, dtype=images.dtype, device=images.device)
+    # new_full is a kernel on the device; a tensor made of a Python number would be a copy that the host waits for.
+    value = number.to(images) if isinstance(number, Tensor) else images.new_full((), number)
     if value.ndim > 1 or (value.ndim == 1 and len(value) != len(images)):
         raise InputError(f"{name} of shape {tuple(value.shape)} for {len(images)} images: expected a number or one an "
                          "image")

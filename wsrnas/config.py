@@ -172,6 +172,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
 
 
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a JSON value is one of the field's type."""
+    kind = _inner_type(annotation)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_fits(v, get_args(kind)[0]) for v in value)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
 def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     """The dataclass from JSON values; ``where`` names their source in errors.
 
@@ -182,10 +194,10 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
     names = {field.name for field in dataclasses.fields(cls)}
     require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
     require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
-    try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except TypeError as error:
-        raise InputError(f"{where}: a configuration field has a value of the wrong type ({error})") from None
+    for name, annotation in get_type_hints(cls).items():
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        require(_fits(values[name], annotation), f"{where}: {name} is {values[name]!r}; expected {kind}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def load_config(cls: type[Config], path: str | Path) -> Config:

@@ -29,8 +29,8 @@ class RunDirectory:
     process writes.
 
     Raises:
-        InputError: the folder holds something else, another configuration, or cannot be created.
-        OSError: the disk is full or read-only (``errors.run_program`` turns it into a sentence).
+        InputError: the folder holds something else, a run of another configuration, or cannot be written.
+        OSError: the disk became full or read-only later (``errors.run_program`` turns it into a sentence).
     """
 
     def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False):
@@ -43,8 +43,7 @@ class RunDirectory:
         barrier(world)
         self._writer = None
         if world.is_main and not self.finished:
-            path.mkdir(parents=True, exist_ok=True)
-            _refuse_unwritable(path)
+            _create(path)
             self.write_json("config.json", to_dict(config))
             self._append_environment()
         barrier(world)
@@ -60,10 +59,18 @@ class RunDirectory:
             values = json.loads(stored.read_text())
         except ValueError:
             raise InputError(f"{stored} is not JSON; repair it, or pass --overwrite to move the run aside") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{stored} is not a configuration; repair it, or pass --overwrite to move the run aside")
         differences = identity_differences(self.config, values)
-        if differences:
+        if differences and self.has_checkpoint:  # before the first one there is nothing that the change could spoil
             raise InputError(f"{self.path} holds a run of another configuration ({'; '.join(differences)}); choose "
                              "another --save, or pass --overwrite to move it aside")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to resume from."""
+        path = self.path / "checkpoint.pt"
+        return path.exists() or checkpoint.previous(path).exists()
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -101,17 +108,25 @@ class RunDirectory:
             checkpoint.write_atomic(target, (json.dumps(value, indent=1) + "\n").encode())
 
     def save(self, payload: dict[str, Any], name: str = "checkpoint.pt") -> None:
-        """Store a checkpoint; the previous one is kept."""
+        """Store a checkpoint and, in it, the configuration that it belongs to; the previous one is kept."""
         if self.world.is_main:
-            checkpoint.save(self.path / name, payload)
+            checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)})
         barrier(self.world)
 
     def restore(self) -> dict[str, Any] | None:
         """The newest readable checkpoint, or None for a fresh run; metrics written after it are dropped.
 
         A checkpoint must hold ``step``, the number of completed steps.
+
+        Raises:
+            InputError: there are checkpoints and none can be read, or it is another configuration's.
         """
         payload = checkpoint.restore(self.path / "checkpoint.pt", self.log)
+        if payload:
+            differences = identity_differences(self.config, payload.get("config", {}))
+            if differences:
+                raise InputError(f"the checkpoint in {self.path} belongs to another configuration "
+                                 f"({'; '.join(differences)}); put the right one back, or begin anew with --overwrite")
         if self.world.is_main:
             self._drop_metrics_from(payload["step"] if payload else 0)
         barrier(self.world)
@@ -131,9 +146,9 @@ class RunDirectory:
     def _drop_metrics_from(self, step: int) -> None:
         path = self.path / "metrics.jsonl"
         if path.exists():
-            complete = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in complete if json.loads(line)["step"] < step]
-            checkpoint.write_atomic(path, "".join(line + "\n" for line in kept).encode())
+            checkpoint.write_atomic(path, "".join(kept).encode())
 
     def _append_environment(self) -> None:
         path = self.path / "env.json"
@@ -181,10 +196,17 @@ def _move_aside(path: Path) -> None:
     path.rename(path.with_name(f"{path.name}.old{number}"))
 
 
-def _refuse_unwritable(path: Path) -> None:
+def _create(path: Path) -> None:
     probe = path / ".writable"
-    probe.write_bytes(b"x")
-    probe.unlink()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
+                         "place with free space where you may write (--runs, --save)") from None
 
 
 def _git_version() -> str | None:

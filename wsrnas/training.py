@@ -41,6 +41,7 @@ def train_epoch(model: nn.Module, batches: Batches, total: int, loss_function: T
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sums: dict[str, Tensor] = {}
+    seen = 0
     started = time.perf_counter()
     bar = progress(batches, label, world, total)
     for step, (images, labels) in enumerate(bar):
@@ -51,16 +52,16 @@ def train_epoch(model: nn.Module, batches: Batches, total: int, loss_function: T
         if grad_clip:
             nn.utils.clip_grad_norm_(parameters, grad_clip)
         optimizer.step()
-        batch = {"images": torch.tensor(float(len(images)), device=images.device),
-                 "loss": loss.detach() * len(images), **metrics}
-        for name, value in batch.items():
+        seen += len(images)
+        for name, value in {"loss": loss.detach() * len(images), **metrics}.items():
             sums[name] = sums.get(name, 0) + value
         if (step + 1) % report_freq == 0:
-            mean = (sums["loss"] / sums["images"]).item()
+            mean = sums["loss"].item() / seen
             _refuse_divergence(mean, label, step)
             bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
     if not sums:
         raise InputError(f"{label}: no batches to train on")
+    sums["images"] = sums["loss"].new_full((), seen)
     totals = dict(zip(sums, all_sum(torch.stack([v.double() for v in sums.values()]), world).tolist(), strict=True))
     seconds = time.perf_counter() - started
     images = totals.pop("images")

@@ -1,0 +1,73 @@
+"""What only a GPU shows: nothing waits for it inside a loop, and the programs run on it."""
+
+import pytest
+import torch
+
+from search.supernet import Supernet
+from wsrnas.attacks import multi_strength_pgd, pgd
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators import names as estimator_names
+from wsrnas.losses import LOSSES, AttackSettings
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+@pytest.fixture
+def no_synchronisation():
+    """Any operation that makes the host wait for the device raises inside the block."""
+    class Block:
+        def __enter__(self):
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+
+        def __exit__(self, *exception):
+            torch.cuda.set_sync_debug_mode("default")
+    return Block()
+
+
+@pytest.fixture
+def supernet():
+    network = Supernet(4, 4).to("cuda", memory_format=torch.channels_last)
+    network.sample(torch.Generator().manual_seed(0))
+    return network
+
+
+@pytest.fixture
+def batch():
+    images = torch.rand(8, 3, 32, 32, device="cuda").contiguous(memory_format=torch.channels_last)
+    return images, torch.arange(8, device="cuda")
+
+
+def test_attacks_do_not_wait_for_the_device(supernet, batch, no_synchronisation):
+    strengths = torch.tensor([0.03, 0.06], device="cuda")
+    pgd(supernet, *batch, 0.03, batch_statistics=True)  # cuDNN chooses its algorithms
+    with no_synchronisation:
+        pgd(supernet, *batch, 0.03, batch_statistics=True)
+        multi_strength_pgd(supernet, *batch, strengths)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_training_steps_do_not_wait_for_the_device(name, supernet, batch, no_synchronisation):
+    settings, noise = AttackSettings(0.03, 2, batch_statistics=True), torch.Generator("cuda")
+    for block in (torch.no_grad(), no_synchronisation):  # the first pass only warms up
+        with block, torch.enable_grad():
+            LOSSES[name](supernet, *batch, settings, noise)[0].backward()
+
+
+@pytest.mark.parametrize("name", estimator_names())
+def test_estimators_do_not_wait_for_the_device(name, batch, no_synchronisation):
+    estimator = build_estimator(name).to("cuda").eval()
+    sources, targets = torch.tensor([0.03, 0.06], device="cuda"), torch.tensor([0.04, 0.1], device="cuda")
+    noises = 0.03 * torch.randn(8, 2, 3, 32, 32, device="cuda").sign()
+    with torch.no_grad():
+        estimator(noises, batch[0], sources, targets)
+        with no_synchronisation:
+            estimator(noises, batch[0], sources, targets)
+
+
+def test_a_path_does_not_depend_on_the_device(supernet):
+    other = Supernet(4, 4)
+    other.load_state_dict(supernet.state_dict())
+    path = other.sample(torch.Generator().manual_seed(0))
+    assert path.operations == supernet.path.operations
+    torch.testing.assert_close(path.gates, supernet.path.gates)

@@ -1,0 +1,417 @@
+"""The search program from its command line: Algorithm 1's order, its report, and interrupted = uninterrupted."""
+
+import json
+import math
+import os
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import search.searcher
+import search.wsr_nas as program
+from search.searcher import Searcher, rank_correlation, schedule
+from search.settings import PRESETS
+from search.supernet import Supernet
+from wsrnas.config import parse_config
+from wsrnas.data import load_dataset
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype, count_differences
+from wsrnas.run import RunDirectory
+
+SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--num_steps", "1",
+         "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--recalibration_batches", "1",
+         "--loss_passes", "3", "--estimator_images", "2", "--save", "run"]
+TINY = ["--preset", "tiny", *SMALL, "--warmup_architectures", "2", "--iterations", "2"]
+NAMES = ["natural", "eps_0.05", "eps_0.1", "eps_0.15", "eps_0.2"]
+
+
+def start(folder, argv, seed=[0]):  # noqa: B006 - a counter over all starts
+    """Run the program; torch's global generator differs every time, for nothing may depend on it."""
+    seed[0] += 1
+    torch.manual_seed(seed[0])
+    program.main([*argv, "--runs", str(folder)])
+    return folder / "search" / "run"
+
+
+def read(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_time(rows):
+    """Rows without what a clock measured."""
+    return [{k: {n: v for n, v in row[k].items() if n not in ("seconds", "images_per_second")} if k == "train" else v
+             for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def assert_equal(a, b, place=""):
+    """Nested containers are the same, tensors bit for bit."""
+    assert type(a) is type(b), place
+    if isinstance(a, dict):
+        assert list(a) == list(b), place
+        for key in a:
+            assert_equal(a[key], b[key], f"{place}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), place
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{place}/{index}")
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), place
+    else:
+        assert a == b, place
+
+
+@contextmanager
+def counted():
+    """Images that go through the supernet, by step, phase and kind, where kind is that of ``cost.iteration_passes``."""
+    steps, phase, counts = [], ["none"], Counter()
+
+    class Clock(program.PhaseClock):
+        @contextmanager
+        def __call__(self, name):
+            phase[0] = name
+            with super().__call__(name):
+                yield
+            phase[0] = "none"
+
+    def forward(self, images, original=Supernet.forward):
+        counts[phase[0], "forward_backward" if torch.is_grad_enabled() else "forward"] += len(images)
+        return original(self, images)
+
+    def record(self, step, values, original=RunDirectory.record):
+        steps.append(dict(counts))
+        counts.clear()
+        return original(self, step, values)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(program, "PhaseClock", Clock)
+        context.setattr(Supernet, "forward", forward)
+        context.setattr(RunDirectory, "record", record)
+        yield steps
+
+
+def assert_reported_passes(rows, steps):
+    for row, counts in zip(rows, steps, strict=True):
+        reported = {(phase, kind): number for phase, kinds in row["passes"].items() for kind, number in kinds.items()
+                    if number}
+        assert reported == counts, row["step"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted search, and the images that it sent through the supernet."""
+    with counted() as steps:
+        run = start(tmp_path_factory.mktemp("whole"), TINY)
+    return run, steps
+
+
+# -- interrupted = uninterrupted ------------------------------------------------------------------------------------
+
+class Killed(BaseException):
+    """As sudden as a kill: nothing in the program may catch it."""
+
+
+def die_in_training(context, index):
+    """Raise in the middle of the epoch of step ``index`` (two of its batches are trained on)."""
+    def dying(model, batches, *arguments, original=search.searcher.train_epoch, **more):
+        def some():
+            for number, batch in enumerate(batches):
+                if number == 1 and dying.left == 0:
+                    raise Killed
+                yield batch
+        result = original(model, some(), *arguments, **more)
+        dying.left -= 1
+        return result
+    dying.left = index
+    context.setattr(search.searcher, "train_epoch", dying)
+
+
+def die_between_record_and_checkpoint(context, count):
+    """Raise where a step is recorded and its genotype written, but the checkpoint is not."""
+    def dying(self, payload, name="checkpoint.pt", original=RunDirectory.save):
+        if dying.left == 0:
+            raise Killed
+        dying.left -= 1
+        original(self, payload, name)
+    dying.left = count
+    context.setattr(RunDirectory, "save", dying)
+
+
+def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
+    deaths = [(die_in_training, 1, 1),                    # the second warm-up step (index 1)
+              (die_in_training, 2, 3),                    # the second network of the population (index 3)
+              (die_between_record_and_checkpoint, 1, 4),  # the first search step (index 4)
+              (die_in_training, 1, 5)]                    # the second search step (index 5)
+    run = tmp_path / "search" / "run"
+    for die, after, completed in deaths:
+        with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+            die(context, after)
+            start(tmp_path, TINY)
+        assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == completed
+    start(tmp_path, TINY)
+
+    expected, _ = whole
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (expected, run)]
+    for state in states:
+        assert state.pop("config").pop("runs")
+        assert state["step"] == 6
+    assert_equal(*states)
+    assert (run / "genotype.json").read_text() == (expected / "genotype.json").read_text()
+    assert without_time(read(run)) == without_time(read(expected))
+    files = [sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and "tb" not in p.parts)
+             for path in (run, expected)]
+    assert files[0] == files[1]
+    for name in files[0]:
+        if "genotype" in name or name == "split.json":
+            assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_finished_search_says_so_and_stops(whole, capsys):
+    run, _ = whole
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    start(run.parent.parent, TINY)
+    said = capsys.readouterr().out
+    assert "is finished" in said and "genotype.json" in said and "--overwrite" in said
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_same_seed_same_genotype_and_another_seed_another(tmp_path):
+    once = [*TINY, "--preset", "naive-1", "--warmup_architectures", "1", "--iterations", "1"]
+    first, same, other = (start(tmp_path / str(number), [*once, "--seed", seed])
+                          for number, seed in enumerate(("0", "0", "1")))
+    assert (same / "genotype.json").read_bytes() == (first / "genotype.json").read_bytes()
+    assert without_time(read(same)) == without_time(read(first))
+    cells = [Genotype.load(run / "genotype.json") for run in (first, other)]
+    assert count_differences(*cells) > 0
+    assert (other / "split.json").read_bytes() != (first / "split.json").read_bytes()
+    assert read(other)[0]["train"]["loss"] != read(first)[0]["train"]["loss"]
+
+
+# -- Algorithm 1 ----------------------------------------------------------------------------------------------------
+
+def test_the_order_of_the_phases(whole):
+    rows = read(whole[0])
+    assert [row["step"] for row in rows] == list(range(6))
+    assert [(row["phase"], row["number"]) for row in rows] == [
+        (phase, number) for phase in ("warm-up", "population", "search") for number in range(2)]
+    assert ["losses" in row for row in rows] == [False] * 2 + [True] * 4            # lines 3-5 only train
+    assert ["squared_error" in row.get("loss_estimator", {}) for row in rows] == [False] * 3 + [True] * 3  # 18, 23
+    assert ["predicted_objective" in row for row in rows] == [False] * 4 + [True] * 2    # line 24
+    assert [row["architecture"]["changed_choices"] > 0 for row in rows[:4]] == [False] * 4
+    entropies = [row["architecture"]["alpha_entropy"]["normal"] for row in rows]
+    assert len(set(entropies[:4])) == 1 and len(set(entropies)) == 3                 # A moves in the search alone
+
+
+def test_the_schedule_of_algorithm_1():
+    for population, iterations in ((1, 1), (3, 2), (100, 100)):
+        config, _ = parse_config(type(PRESETS["paper"]), PRESETS, ["--warmup_architectures", str(population),
+                                                                   "--iterations", str(iterations)])
+        steps = schedule(config)
+        assert [step.index for step in steps] == list(range(2 * population + iterations))
+        assert Counter(step.phase for step in steps) == {"warm-up": population, "population": population,
+                                                         "search": iterations}
+        assert [step.index for step in steps if step.trains_losses] == list(
+            range(2 * population - 1, 2 * population + iterations))
+
+
+def test_both_warm_up_loops_train_the_same_architectures(tmp_path):
+    paths = []
+
+    def sample(self, step, original=Searcher.sample):
+        original(self, step)
+        paths.append((step.phase, step.number, self.supernet.path.gates.clone()))
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(Searcher, "sample", sample)
+        context.setattr(search.searcher, "train_epoch", lambda *a, **k: {"loss": 1.0, "adversarial_accuracy": 0.0})
+        start(tmp_path, [*TINY, "--preset", "naive-1"])
+    gates = {(phase, number): value for phase, number, value in paths}
+    for number in range(2):
+        assert torch.equal(gates["warm-up", number], gates["population", number])
+    assert not torch.equal(gates["warm-up", 0], gates["warm-up", 1])
+    assert not torch.equal(gates["search", 0], gates["population", 0])
+
+
+def test_every_search_step_reports_everything(whole):
+    run, _ = whole
+    for row in read(run)[4:]:
+        architecture = row["architecture"]
+        for kind in ("normal", "reduce"):
+            assert len(architecture["genotype"][kind]) == 8
+            assert 0 < architecture["alpha_entropy"][kind] < math.log(8) + 1e-6
+        assert 0 <= architecture["changed_choices"] <= 16
+        assert list(row["losses"]) == NAMES == list(row["accuracies"])
+        assert all(math.isfinite(loss) and loss > 0 for loss in row["losses"].values())
+        phases = ["train", "recalibrate", "estimator", "validate", "loss_estimator", "architecture"]
+        assert list(row["seconds"]) == phases and all(value > 0 for value in row["seconds"].values())
+        assert set(row["passes"]) == set(phases[:4])
+        assert row["estimator"]["relative_error"] > 0
+        assert {"predicted_objective", "measured_objective", "ranked", "squared_error"} <= set(row["loss_estimator"])
+        stored = json.loads((run / "genotypes" / f"epoch_{row['number']:03d}.json").read_text())
+        assert stored["normal"] == architecture["genotype"]["normal"]
+        assert stored["meta"]["iteration"] == row["number"] + 1
+    assert (run / "genotype.json").read_text() == (run / "genotypes" / "epoch_001.json").read_text()
+    assert [row["estimator"]["networks"] for row in read(run)[2:]] == [1, 2, 3, 4]
+    assert [row["estimator"]["tasks"] for row in read(run)[2:]] == [6, 12, 18, 24]   # 2 images, 2 + 1 strengths
+    assert [row["loss_estimator"]["ranked"] for row in read(run)[4:]] == [1, 2]
+    changed = count_differences(Genotype.load(run / "genotype.json"), Genotype.load(run / "genotypes" / "initial.json"))
+    assert read(run)[-1]["architecture"]["changed_choices"] == changed
+
+
+def test_the_objective_is_equation_10_of_the_measured_losses(whole):
+    row = read(whole[0])[-1]
+    natural, *robust = row["losses"].values()
+    expected = 0.8 * natural + 0.2 * sum(w * loss for w, loss in zip((0.1, 0.2, 0.3, 0.4), robust, strict=True))
+    assert row["loss_estimator"]["measured_objective"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_last_line_says_how_to_go_on(whole):
+    log = (whole[0] / "log.txt").read_text()
+    assert "search finished:" in log and "--arch" in log and "[6/6] search 2 | train loss" in log
+
+
+def test_the_rank_correlation_is_kendalls():
+    assert rank_correlation([[1, 2], [2, 3]]) == {}
+    assert rank_correlation([[1, 2], [2, 3], [3, 4]]) == {"kendall_tau": pytest.approx(1)}
+    assert rank_correlation([[1, 5], [2, 4], [3, 3], [4, 2]]) == {"kendall_tau": pytest.approx(-1)}
+    trend = [[10 - i + e, 10 - i - e] for i, e in enumerate((0.1, -0.2, 0.2, -0.1, 0.15, -0.15))]
+    result = rank_correlation(trend)
+    assert result["kendall_tau"] > 0.5 and result["kendall_tau_detrended"] < -0.5
+    assert rank_correlation([[1, 1], [1, 2], [1, 3]]) == {"kendall_tau": None}
+
+
+# -- passes ---------------------------------------------------------------------------------------------------------
+
+def test_reported_passes_are_the_images_that_went_through_the_supernet(whole):
+    assert_reported_passes(read(whole[0]), whole[1])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of random pictures: two classes of 30 to train, of 2 to test, 12 pixels high and 16 wide."""
+    stream = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 2)):
+        for name in ("a", "b"):
+            folder = tmp_path / "pictures" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = stream.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(("argv", "estimates"), [
+    (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2"], True),
+    (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}"], True),
+    (["--preset", "naive-6", "--validation_batch_size", "7"], False),
+], ids=["trades", "plus", "naive"])
+def test_other_ways_to_search(argv, estimates, pictures, tmp_path):
+    once = ["--warmup_architectures", "1", "--iterations", "1"]
+    with counted() as steps:
+        run = start(tmp_path, [*SMALL, *(word.format(pictures=pictures) for word in argv), *once])
+    rows = read(run)
+    assert_reported_passes(rows, steps)
+    assert len(rows) == 3
+    for row in rows[1:]:
+        assert len(row["losses"]) == 1 + len(PRESETS[argv[1]].strengths)
+        assert ("estimator" in row) == ("estimator" in row["seconds"]) == estimates
+        assert ("clean_accuracy" in row["train"]) == ("trades" in argv)
+    Genotype.load(run / "genotype.json")
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+def test_the_halves_are_disjoint_stored_and_reused(whole, tmp_path):
+    run, _ = whole
+    split = json.loads((run / "split.json").read_text())
+    first, second = split["first"], split["second"]
+    assert sorted(first + second) == list(range(60)) and len(first) == len(second) == 30
+    labels = load_dataset("digits", max_train=60).train.labels
+    assert torch.bincount(labels[first]).tolist() == torch.bincount(labels[second]).tolist() == [3] * 10
+
+    used = []
+
+    def build(self, data, halves, original=Searcher._build_loaders):
+        original(self, data, halves)
+        used.append((self.train_set.images, self.validation_loader.image_set.images, data))
+
+    swapped = json.dumps({"format": 1, "first": second, "second": first})
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(Searcher, "_build_loaders", build)
+        with pytest.MonkeyPatch.context() as inner, pytest.raises(Killed):
+            die_in_training(inner, 1)
+            start(tmp_path, TINY)
+        (tmp_path / "search" / "run" / "split.json").write_text(swapped)  # recognisable: is it the stored one?
+        with pytest.MonkeyPatch.context() as inner, pytest.raises(Killed):
+            die_in_training(inner, 0)
+            start(tmp_path, TINY)
+    for (train, validation, data), half, other in zip(used, (first, second), (second, first), strict=True):
+        assert torch.equal(train, data.train.images[half])
+        pixels = {image.numpy().tobytes() for image in data.train.images[other]}
+        assert len(validation) == 20 and all(image.numpy().tobytes() in pixels for image in validation)
+    assert (tmp_path / "search" / "run" / "split.json").read_text() == swapped
+
+
+def test_validation_images_are_not_augmented(tmp_path):
+    data = load_dataset("digits", max_train=60)
+    config, _ = parse_config(type(PRESETS["tiny"]), PRESETS, TINY)
+    split = torch.arange(0, 60, 2), torch.arange(1, 60, 2)
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(search.searcher, "balanced_subset", lambda labels, *rest: torch.arange(len(labels)))
+        searcher = Searcher(config, data, split, program.initialize("cpu"))
+    seen = torch.cat([images for images, _ in searcher.validation_loader.batches()])
+    assert torch.equal(seen, data.train.images[split[1]].float() / 255)
+
+
+# -- dry run, refusal -----------------------------------------------------------------------------------------------
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program.main([*TINY, "--dry_run"])
+    said = capsys.readouterr().out
+    assert os.listdir(tmp_path) == []
+    for words in ("init_channels ", "parameters", "multiply-adds", "6 epochs (2 warm-up, 2 population, 2 search)",
+                  "forward and backward", "memory: about", "strengths by PGD: 0.0500 (12.75/255), 0.1500 (38.25/255)",
+                  "D_t 30, D_v 20"):
+        assert words in said, words
+
+
+def test_the_dry_run_counts_the_passes_of_the_run(whole, capsys, tmp_path):
+    program.main([*TINY, "--dry_run", "--runs", str(tmp_path)])
+    totals = Counter()
+    for counts in whole[1]:
+        for (_, kind), number in counts.items():
+            totals[kind] += number
+    said = capsys.readouterr().out
+    assert f"passes: {program.readable(totals['forward_backward'])} images forward and backward, " \
+           f"{program.readable(totals['forward'])} forward" in said
+
+
+def test_a_refused_batch_size_does_not_spoil_the_run_directory(tmp_path):
+    with pytest.raises(InputError, match="the training batch size is 31, expected at most 30"):
+        start(tmp_path, [*TINY, "--batch_size", "31"])
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        die_in_training(context, 0)
+        start(tmp_path, TINY)
+
+
+# -- a real one -----------------------------------------------------------------------------------------------------
+
+def test_a_small_search_on_real_digits(tmp_path):
+    run = start(tmp_path, ["--preset", "tiny", "--device", "cpu", "--max_train", "160", "--max_validation", "30",
+                           "--warmup_architectures", "1", "--iterations", "3", "--init_channels", "3",
+                           "--layers", "3", "--estimator_images", "5", "--estimator_passes", "1",
+                           "--estimator_memory", "45", "--save", "run"])
+    rows = [row for row in read(run) if "losses" in row]
+    assert rows[-1]["architecture"]["changed_choices"] > 0
+    assert count_differences(Genotype.load(run / "genotype.json"), Genotype.load(run / "genotypes/initial.json")) > 0
+    columns = {name: [row["losses"][name] for row in rows] for name in NAMES}
+    means = {name: sum(values) / len(values) for name, values in columns.items()}
+    for name, values in columns.items():
+        assert max(values) - min(values) > 1e-3 * means[name], name
+    assert max(means.values()) < 30 * min(means.values())
+    assert [row["estimator"]["networks"] for row in rows] == [1, 2, 3, 3]  # M_a: 45 tasks, 15 of each network
+    assert min(row["train"]["loss"] for row in rows) < read(run)[0]["train"]["loss"]
