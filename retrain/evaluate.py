@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from wsrnas.checkpoint import write_atomic
-from wsrnas.config import option, parse_config, require
+from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.config import describe, format_epsilon, option, parse_config, require
 from wsrnas.data import load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import InputError, run_program
@@ -86,22 +87,24 @@ def main(argv: list[str] | None = None) -> None:
     world = initialize(config.device)
     loader = make_loader(config, networks, world)
     if invocation.dry_run:
-        images = len(loader.image_set)
-        print(f"{len(networks)} networks, {images} images, strengths {strengths}, PGD-{steps}: "
-              f"{len(networks) * images * (len(strengths) * (steps + 1) + 1)} image passes")
+        if world.is_main:
+            print(describe(config))
+            print(dry_run(networks, len(loader.image_set), strengths, steps))
         return
 
+    label = file_label(config, protocol, strengths, steps, evaluated_dataset(config, networks))
     results: dict[str, dict[str, Any]] = {}
     for name, path, (model, network) in zip(display_names(config, paths), paths, networks, strict=True):
         result = evaluate(model, loader, config, strengths, steps, world, name)
-        result |= {"protocol": protocol, "checkpoint": str(path), "dataset": network["dataset"]}
+        result |= {"protocol": protocol, "checkpoint": str(path), "dataset": evaluated_dataset(config, networks),
+                   "trained_on": network["dataset"], "seed": config.seed}
         results[name] = result
         if world.is_main:
-            store(path.parent / "eval" / f"{protocol}-{path.stem}.json", result)
+            store(path.parent / "eval" / f"{label}-{path.stem}.json", result)
     if world.is_main:
         folder = Path(config.out) if config.out else paths[0].parent / "figures"
         print(table(results))
-        print(f"figure: {plot_accuracy(results, folder / f'accuracy_over_strength_{protocol}')}")
+        print(f"figure: {plot_accuracy(results, folder / f'accuracy_{label}')}")
     barrier(world)
 
 
@@ -126,7 +129,7 @@ def display_names(config: EvaluateConfig, paths: list[Path]) -> list[str]:
 
 def make_loader(config: EvaluateConfig, networks: list[tuple[nn.Module, dict[str, Any]]], world: World) -> BatchLoader:
     """The test images, checked against what every network was trained on."""
-    dataset = config.dataset or networks[0][1]["dataset"]
+    dataset = evaluated_dataset(config, networks)
     data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
     for path, (_, network) in zip(config.checkpoint, networks, strict=True):
         if network["num_classes"] != data.num_classes or list(data.image_shape) != list(network["image_shape"]):
@@ -143,6 +146,40 @@ def evaluate(model: nn.Module, loader: BatchLoader, config: EvaluateConfig, stre
     model.to(world.device, memory_format=torch.channels_last)
     return robust_accuracy(model, loader, strengths, steps, random_start=config.random_start, seed=config.seed,
                            world=world, label=name)
+
+
+def evaluated_dataset(config: EvaluateConfig, networks: list[tuple[nn.Module, dict[str, Any]]]) -> str:
+    """The data set asked for, or the one all networks were trained on.
+
+    Raises:
+        InputError: they were trained on different ones and none was asked for.
+    """
+    trained = sorted({network["dataset"] for _, network in networks})
+    if not config.dataset and len(trained) > 1:
+        raise InputError(f"the networks were trained on different data sets ({', '.join(trained)}); choose one with "
+                         "--dataset")
+    return config.dataset or trained[0]
+
+
+def file_label(config: EvaluateConfig, protocol: str, strengths: tuple[float, ...], steps: int, dataset: str) -> str:
+    """A file name that differs where the results do."""
+    attack = protocol if protocol == "paper" else f"pgd{steps}-" + "_".join(f"{e:.4g}" for e in strengths)
+    return "-".join([attack, dataset] + [f"{config.max_test}images"] * bool(config.max_test)
+                    + ["random_start"] * config.random_start + [f"seed{config.seed}"] * bool(config.seed))
+
+
+def dry_run(networks: list[tuple[nn.Module, dict[str, Any]]], images: int, strengths: tuple[float, ...],
+            steps: int) -> str:
+    """What the evaluation would cost."""
+    lines = []
+    for model, network in networks:
+        shape = tuple(network["image_shape"])
+        lines.append(f"network: {readable(count_parameters(model))} parameters, "
+                     f"{readable(multiply_adds(model, shape))} multiply-adds an image")
+    passes = images * len(strengths) * steps
+    strengths_text = ", ".join(format_epsilon(e) for e in strengths)
+    return "\n".join([*lines, f"attack: PGD-{steps} at {strengths_text}", f"passes: {readable(passes)} images forward "
+                      f"and backward, {readable(images * (len(strengths) + 1))} forward, for each network"])
 
 
 def store(path: Path, result: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class RetrainConfig(RunConfig):
 
     select_steps: int = option(10, "PGD steps of the selection on the held-out images, at the training strength")
     select_every: int = option(1, "epochs between two selections")
-    eval_batch_size: int = option(500, "images per batch of the selection")
+    eval_batch_size: int = option(500, "images per batch of the selection", identity=False)
 
     def __post_init__(self) -> None:
         self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "epochs", "held_out",
@@ -107,7 +107,8 @@ def main(argv: list[str] | None = None) -> None:
     if invocation.dry_run:
         dry_run(config, model, data, train_loader, world)
         return
-    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, invocation.overwrite)
+    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, invocation.overwrite,
+                       {"data set": data.fingerprint(), "genotype": genotype.to_json()})
     if run.finished:
         if world.is_main:
             print(f"{run.path} is finished (--overwrite begins anew)")

@@ -16,8 +16,8 @@ search=()
 retrain=()
 if [ "$DATASET" != digits ]; then
     # Photographs yield to smaller noise than the digits, and the sets are larger: a few thousand images are enough here.
-    search=(--max_train 2000 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
-    retrain=(--max_train 3000 --epsilon 0.03)
+    search=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
+    retrain=(--max_train 3000 --held_out 300 --epsilon 0.03)
     evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50)
     case "$DATASET" in cifar10 | cifar100 | svhn) common+=(--download) evaluation+=(--download) ;; esac
 fi
@@ -30,8 +30,8 @@ echo "2/3 retrain the searched cell and, beside it, the initial, unsearched one"
 # One thread each: networks this small gain nothing from a second one.
 threads="${OMP_NUM_THREADS:-1}"
 log="$RUNS/search/$name/retrain-initial.txt"
-OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotypes/initial.json" \
-    --save "$name-initial" > "$log" 2>&1 &
+OMP_NUM_THREADS="$threads" "$PYTHON" -m retrain.train_cifar "${common[@]}" "${retrain[@]}" \
+    --arch "$searched/genotypes/initial.json" --save "$name-initial" > "$log" 2>&1 &
 initial=$!
 trap 'kill "$initial" 2>/dev/null || true' EXIT
 OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotype.json" \

@@ -23,7 +23,10 @@ else
         python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
             || { say "python3 is $(python3 -V 2>&1); expected Python 3.11 or newer (or set WSRNAS_PYTHON)"; exit 2; }
         say "making .venv"
-        python3 -m venv .venv
+        python3 -m venv .venv || { rm -rf .venv; say "cannot make .venv (on Debian: apt install python3-venv)"; exit 2; }
+    elif ! "$python" -m pip --version >/dev/null 2>&1; then
+        say ".venv is incomplete (no pip): remove it and start again"
+        exit 2
     fi
 fi
 

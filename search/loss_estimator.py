@@ -61,12 +61,13 @@ def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.op
     estimator.standardize(losses)
     targets = (losses - estimator.mean) / estimator.std
     total = torch.zeros((), device=losses.device)
-    for _ in range(passes):
-        order = torch.randperm(len(gates), generator=generator).to(gates.device)
-        noise = torch.randn(gates.shape, generator=generator).to(gates)
+    # Drawn for all passes at once: two copies to the device instead of two a pass.
+    orders = torch.stack([torch.randperm(len(gates), generator=generator) for _ in range(passes)]).to(gates.device)
+    noises = input_noise * torch.randn((passes, *gates.shape), generator=generator).to(gates)
+    for order, noise in zip(orders, noises, strict=True):
         total.zero_()
         for rows in order.split(batch_size):
-            predicted = estimator.standardized(gates[rows] + input_noise * noise[rows])
+            predicted = estimator.standardized(gates[rows] + noise[rows])
             error = (predicted - targets[rows]).square().mean()
             optimizer.zero_grad(set_to_none=True)
             error.backward()

@@ -30,7 +30,7 @@ from wsrnas.losses import LOSSES
 from wsrnas.run import progress
 from wsrnas.seeding import derive_seed, generator
 from wsrnas.splits import balanced_subset
-from wsrnas.training import average_buffers, recalibrate_batch_norm, train_epoch
+from wsrnas.training import recalibrate_batch_norm, train_epoch
 
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
 
@@ -201,8 +201,8 @@ class Searcher:
             count += len(images)
         losses, accuracies = all_sum(sums, self.world) / all_sum(count, self.world)
         if not losses.isfinite().all():
-            raise InputError(f"{step.title}: a loss on D_v is not finite ({losses.tolist()}); lower --learning_rate "
-                             "(the last checkpoint is from before this step)")
+            raise InputError(f"{step.title}: a loss on D_v is not finite ({losses.tolist()}); start "
+                             "under another --save with a lower --learning_rate")
         return {"losses": losses.float(), "accuracies": accuracies}
 
     def remember(self, step: Step, losses: Tensor) -> dict[str, Any]:
@@ -293,7 +293,6 @@ class Searcher:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on; tensors and plain containers."""
-        average_buffers(self.supernet, self.world)
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),

@@ -50,7 +50,8 @@ class SearchConfig(RunConfig):
     strength_weights: tuple[float, ...] = option(SIX_WEIGHTS, "beta_i of Eq. 10, one a strength, summing to 1")
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
-    validation_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together")
+    validation_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
+                                        identity=False)
     recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
 
     estimator: str = option("A-ANE", f"AN-Estimator: {', '.join(estimator_names())}")

@@ -22,6 +22,7 @@ from wsrnas.errors import run_program
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import generator
 from wsrnas.splits import balanced_split, load_split, save_split
+from wsrnas.training import average_buffers
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     if invocation.dry_run:
         dry_run(config, data, world)
         return
-    run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite)
+    run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
+                       {"data set": data.fingerprint()})
     if run.finished:
         print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
                              "(--overwrite begins anew)")
@@ -103,6 +105,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     if step.phase == "search":
         save_genotype(run, searcher, f"genotypes/epoch_{step.number:03d}.json", step)
         save_genotype(run, searcher, "genotype.json", step)
+    average_buffers(searcher.supernet, run.world)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
     run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
 

@@ -166,8 +166,8 @@ def test_only_fields_that_change_the_result_are_compared():
 
 
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download"}),
-    (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download"}),
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
+    (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)

@@ -199,3 +199,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_tasks_of_srun_without_torchrun_are_refused(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    with pytest.raises(InputError, match="started by srun as task 3 without torchrun"):
+        initialize("cpu")

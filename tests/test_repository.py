@@ -123,7 +123,8 @@ def test_a_launched_command_runs(name, launch, capsys, tmp_path):
 
 def test_several_processes_are_started_by_torchrun(launch):
     alone, = launch("search_pgd.sh")
-    several, = launch("search_pgd.sh", NGPU="4")
+    checked, several = launch("search_pgd.sh", NGPU="4")
+    assert checked == [*alone, "--dry_run"]  # bad input is told before several processes start
     assert several == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", *alone]
 
 

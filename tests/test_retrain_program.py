@@ -201,8 +201,32 @@ def test_a_changed_architecture_file_is_refused_on_resume(tmp_path):
         context.setattr(RunDirectory, "log", kill_after_an_epoch)
         start(tmp_path, [*TINY, "--arch", str(file)])
     genotypes.load("WsrNet_Plus").save(file)
-    with pytest.raises(InputError, match="does not fit: it holds another network"):
+    with pytest.raises(InputError, match="was made from another genotype"):
         start(tmp_path, [*TINY, "--arch", str(file)])
+
+
+def test_another_architecture_is_refused_after_the_end_too(tmp_path):
+    file = tmp_path / "genotype.json"
+    genotypes.load("WsrNet_Basic").save(file)
+    start(tmp_path, [*TINY, "--epochs", "1", "--arch", str(file)])
+    genotypes.load("WsrNet_Plus").save(file)
+    with pytest.raises(InputError, match="was made from another genotype"):
+        start(tmp_path, [*TINY, "--epochs", "1", "--arch", str(file)])
+
+
+def test_networks_of_different_data_sets_are_not_compared_silently():
+    networks = [(None, {"dataset": "digits"}), (None, {"dataset": "cifar10"})]
+    with pytest.raises(InputError, match=r"different data sets \(cifar10, digits\)"):
+        evaluation.evaluated_dataset(evaluation.EvaluateConfig(), networks)
+    assert evaluation.evaluated_dataset(evaluation.EvaluateConfig(dataset="svhn"), networks) == "svhn"
+
+
+def test_different_evaluations_have_different_files():
+    make = evaluation.EvaluateConfig
+    labels = [evaluation.file_label(config, "custom", strengths, steps, "digits") for config, strengths, steps in (
+        (make(), (0.1,), 20), (make(), (0.2,), 20), (make(), (0.1,), 10), (make(max_test=20), (0.1,), 20),
+        (make(random_start=True), (0.1,), 20), (make(seed=1), (0.1,), 20))]
+    assert len(set(labels)) == len(labels)
 
 
 def kill_after_an_epoch(self, message):
@@ -251,18 +275,18 @@ def test_evaluation_writes_json_table_and_figure(whole, searched, capsys, tmp_pa
     evaluate("--checkpoint", whole, searched[1] / "checkpoint.pt", "--names", "basic", "searched",
              "--strengths", "4/255", "0.1", "--steps", "2", "--out", tmp_path)
     said = capsys.readouterr().out
-    file = whole / "eval" / "custom-best.json"
+    file = whole / "eval" / "pgd2-0.01569_0.1-digits-20images-best.json"
     result = json.loads(file.read_text())
     assert result["images"] == 20 and result["dataset"] == "digits" and result["protocol"] == "custom"
     assert result["checkpoint"] == str(whole / "best.pt")
     assert [(row["epsilon"], row["steps"], row["step_size"]) for row in result["strengths"]] == [
         (4 / 255, 2, pytest.approx(1.25 * 4 / 255)), (0.1, 2, pytest.approx(0.125))]
     assert result["average_robust_accuracy"] == sum(row["accuracy"] for row in result["strengths"]) / 2
-    assert (searched[1] / "eval" / "custom-checkpoint.json").is_file()
+    assert (searched[1] / "eval" / "pgd2-0.01569_0.1-digits-20images-checkpoint.json").is_file()
     assert "basic" in said and "searched" in said and "PGD-2  eps 0.0157 (4/255)" in said
     assert f"{100 * result['clean_accuracy']:.2f}" in said and "average robust" in said and "20 test images" in said
-    figure = tmp_path / "accuracy_over_strength_custom.png"
-    assert f"figure: {figure}" in said and figure.stat().st_size > 5000 and figure.with_suffix(".svg").is_file()
+    figure = tmp_path / "accuracy_pgd2-0.01569_0.1-digits-20images.png"
+    assert f"figure: {figure}" in said and figure.stat().st_size > 5000 and figure.with_name(figure.stem + ".svg").is_file()
 
     model, _ = load_model(whole / "best.pt")
     loader = BatchLoader(load_dataset("digits", max_test=20).test, 20, 0, "test")
@@ -272,11 +296,11 @@ def test_evaluation_writes_json_table_and_figure(whole, searched, capsys, tmp_pa
 
 def test_the_papers_protocol_is_the_default(whole):
     evaluate("--checkpoint", whole, "--weights", "last", "--max_test", 10)
-    result = json.loads((whole / "eval" / "paper-checkpoint.json").read_text())
+    result = json.loads((whole / "eval" / "paper-digits-10images-checkpoint.json").read_text())
     assert [row["epsilon"] for row in result["strengths"]] == [0.03, 0.1, 0.17, 0.25]
     assert {(row["attack"], row["norm"], row["random_start"]) for row in result["strengths"]} == {
         ("PGD-20", "linf", False)}
-    assert (whole / "figures" / "accuracy_over_strength_paper.png").is_file()
+    assert (whole / "figures" / "accuracy_paper-digits-10images.png").is_file()
 
 
 @pytest.mark.parametrize(("argv", "expected"), [
@@ -301,5 +325,8 @@ def test_a_dry_run_of_the_evaluation_writes_nothing(searched, capsys):
     run = searched[1]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     evaluate("--checkpoint", run, "--dry_run")
-    assert "1 networks, 20 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for words in ("checkpoint", "network: ", "multiply-adds an image", "attack: PGD-20 at 0.0300 (7.65/255)",
+                  "passes: 1.6k images forward and backward, 100 forward"):
+        assert words in said, words
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before

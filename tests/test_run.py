@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,64 @@ def test_a_fresh_run_stores_what_it_is(path, world):
     start, = json.loads((path / "env.json").read_text())
     assert start["torch"] == torch.__version__ and start["processes"] == 1 and start["command"]
     assert str(path) in run.describe() and "layers" in run.describe()
-    assert {p.name for p in path.iterdir()} == {"config.json", "env.json"}
+    assert {p.name for p in path.iterdir()} == {"config.json", "env.json", "inputs.json", ".lock"}
+
+
+def test_other_data_under_the_same_name_is_refused(path, world):
+    run = RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "a"}})
+    run.save({"step": 1})
+    RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "a"}})
+    with pytest.raises(InputError, match="was made from another data set"):
+        RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "b"}})
+    run.finish("done")
+    with pytest.raises(InputError, match="was made from another data set"):
+        RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "b"}})
+
+
+def test_two_processes_do_not_write_one_run(path, world):
+    RunDirectory(path, Settings(), world)
+    holder = subprocess.Popen([sys.executable, "-c", "import fcntl, sys\n"
+                               "file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
+                               "print('held', flush=True); sys.stdin.read()", str(path / ".lock")],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process is writing"):
+            RunDirectory(path, Settings(), world)
+    finally:
+        holder.communicate("")
+    RunDirectory(path, Settings(), world)
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_good_one(path, world):
+    run = RunDirectory(path, Settings(), world)
+    for step in (1, 2):
+        run.save({"step": step})
+    (path / "checkpoint.pt").write_bytes(b"damaged")
+    again = RunDirectory(path, Settings(), world)
+    assert again.restore()["step"] == 1
+    again.save({"step": 3})
+    assert checkpoint.read(path / "checkpoint.pt")["step"] == 3
+    assert checkpoint.read(checkpoint.previous(path / "checkpoint.pt"))["step"] == 1
+    again.save({"step": 4})
+    assert checkpoint.read(checkpoint.previous(path / "checkpoint.pt"))["step"] == 3
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(path, world):
+    run = RunDirectory(path, Settings(), world)
+    for step in (1, 2):
+        run.save({"step": step})
+    file = path / "checkpoint.pt"
+    file.rename(checkpoint.staged(file))  # step 1 is in place as the previous one, step 2 not yet
+    assert RunDirectory(path, Settings(), world).restore()["step"] == 2
+
+
+def test_a_requeued_job_does_not_overwrite_itself(path, world, monkeypatch):
+    RunDirectory(path, Settings(), world).save({"step": 1})
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert RunDirectory(path, Settings(), world, overwrite=True).has_checkpoint
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert not RunDirectory(path, Settings(), world, overwrite=True).has_checkpoint
 
 
 def test_the_same_command_resumes(started, path, world):

@@ -34,23 +34,26 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def save(path: Path, payload: dict[str, Any]) -> None:
+def staged(path: Path) -> Path:
+    """Where ``save`` writes before it renames: whole, and newer than ``path`` if a kill left it there."""
+    return path.with_name(path.name + ".new")
+
+
+def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> None:
     """Store tensors and plain containers; the checkpoint that was at ``path`` is kept as ``previous(path)``.
+
+    Args:
+        keep_replaced: False when the file at ``path`` is damaged and ``previous(path)`` is the good one.
 
     Raises:
         OSError: as ``write_atomic``.
     """
     buffer = io.BytesIO()  # through memory: torch.save to a full disk raises a RuntimeError that hides the reason
     torch.save(payload, buffer)
-    staged = path.with_name(path.name + ".new")
-    try:
-        write_atomic(staged, buffer.getbuffer())
-    except OSError:
-        staged.unlink(missing_ok=True)
-        raise
-    if path.exists():
+    write_atomic(staged(path), buffer.getbuffer())
+    if keep_replaced and path.exists():
         os.replace(path, previous(path))
-    os.replace(staged, path)
+    os.replace(staged(path), path)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -71,13 +74,16 @@ def read(path: Path) -> dict[str, Any]:
     return payload
 
 
-def restore(path: Path, log: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest readable checkpoint of a run: ``path``, else the previous one (said through ``log``), else None.
+def restore(path: Path, log: Callable[[str], None]) -> tuple[dict[str, Any] | None, bool]:
+    """The newest readable checkpoint of a run: ``path``, else one beside it (said through ``log``), else None.
+
+    Returns:
+        The payload, and whether it comes from beside ``path``.
 
     Raises:
         InputError: there are checkpoints, and none can be read.
     """
-    found = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    found = [candidate for candidate in (path, staged(path), previous(path)) if candidate.exists()]
     problems = []
     for candidate in found:
         try:
@@ -88,7 +94,7 @@ def restore(path: Path, log: Callable[[str], None]) -> dict[str, Any] | None:
         if candidate != path:
             log(f"{problems[0] if problems else f'{path.name} is missing'}; "
                 f"falling back to the previous checkpoint {candidate.name}")
-        return payload
+        return payload, candidate != path
     if problems:
         raise InputError(f"{'; '.join(problems)}; begin anew with --overwrite (the old directory is kept)")
-    return None
+    return None, False

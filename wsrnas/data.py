@@ -1,5 +1,6 @@
 """Labelled images, whole in memory as bytes: the embedded digits, CIFAR, SVHN, or a folder of pictures."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ class DataSet:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells one training set from another: classes, number of images, and a hash of pixels and labels."""
+        pixels = self.train.images.permute(0, 2, 3, 1).contiguous().numpy()
+        digest = hashlib.blake2b(pixels.tobytes() + self.train.labels.numpy().tobytes(), digest_size=16)
+        return {"name": self.name, "classes": list(self.class_names), "images": len(self.train),
+                "hash": digest.hexdigest()}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -32,8 +33,12 @@ def initialize(device: str = "auto") -> World:
         device: ``auto`` (CUDA when there is one), ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: ``cuda`` was asked for and there is none, or more local processes than CUDA devices.
+        InputError: ``cuda`` was asked for and there is none, more local processes than CUDA devices, or a task of srun
+            that no torchrun has told its rank.
     """
+    if "RANK" not in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
+        raise InputError(f"started by srun as task {os.environ['SLURM_PROCID']} without torchrun: all tasks would "
+                         "write the same run; start one task a node and set NGPU, or use torchrun")
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
@@ -45,8 +50,11 @@ def initialize(device: str = "auto") -> World:
     chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(chosen)
+        torch.backends.cudnn.deterministic = True  # same seed, same result
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        # Hours: the others wait while the main process downloads a data set.
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2),
+                                device_id=chosen if cuda else None)
     return World(rank, size, chosen)
 
 
@@ -81,17 +89,21 @@ def broadcast_model(model: nn.Module, world: World) -> None:
     broadcast(model.state_dict().values(), world)
 
 
+def average(tensors: list[Tensor], world: World) -> None:
+    """Replace tensors of one type by their mean over the processes, in place, in one collective."""
+    if world.size == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Replace each gradient by its mean over the processes, in one collective.
+    """Replace each gradient by its mean over the processes.
 
     Parameters without a gradient (operations off the sampled path) are left out; the path is the same on every
     process, so all agree on which ones these are.
     """
-    if world.size == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world.size
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    average([p.grad for p in parameters if p.grad is not None], world)

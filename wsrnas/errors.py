@@ -1,6 +1,7 @@
 """Bad input, said in one sentence; the only exceptions that programs show to their users."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,7 +13,8 @@ class InputError(ValueError):
 
 def fail(message: str) -> NoReturn:
     """Print one sentence on stderr and leave with exit code 2."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)
 
 
@@ -40,8 +42,8 @@ def run_program(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import it
             raise
-        fail("the GPU is out of memory; lower --batch_size, --validation_batch_size or --eval_batch_size (--dry_run "
-             "estimates what a batch needs), and the same command resumes")
+        fail("the GPU is out of memory (--dry_run estimates what a batch needs); with a smaller "
+             "--validation_batch_size or --eval_batch_size the run resumes, --batch_size needs another --save")
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)

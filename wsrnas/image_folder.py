@@ -160,7 +160,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _require_memory(count: int, shape: tuple[int, ...]) -> None:
-    needed, available = count * int(np.prod(shape)), available_memory()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: each holds the whole set
+    needed, available = processes * count * int(np.prod(shape)), available_memory()
     if available is not None and needed > available / 2:
         raise InputError(f"{count:,} images of {_size(shape)} need {needed / _GIB:.1f} GiB of memory, "
                          f"expected at most half of the {available / _GIB:.1f} GiB available: "

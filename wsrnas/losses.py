@@ -55,7 +55,11 @@ def trades_loss(model: nn.Module, images: Tensor, labels: Tensor, settings: Atta
     """Clean cross-entropy plus ``beta`` times KL(clean || adversarial) (TRADES, Zhang et al. 2019, Eq. 5).
 
     The attack maximises the same divergence from a start of 0.001 standard normal noise, where the divergence is
-    small but its gradient is not zero. Clean and adversarial images go through the network as one batch.
+    small but its gradient is not zero.
+
+    Deviation: clean and adversarial images are trained on as one batch, so that they share BatchNorm statistics and
+    several processes need one forward; the TRADES code runs them one after the other. With ``batch_statistics`` the
+    attack therefore sees the statistics of its own half, not of both.
     """
     with torch.no_grad(), attack_mode(model, settings.batch_statistics):
         clean_log_probabilities = F.log_softmax(model(images), 1)

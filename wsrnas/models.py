@@ -22,7 +22,12 @@ def build_model(arch: Genotype, num_classes: int = 10, init_channels: int | None
         init_channels, layers: width and depth; None takes the DARTS convention, 36 and 20 (ImageNet: 48 and 14).
         dataset: ``"imagenet"`` gives the network for large images, anything else the one for small images.
         channels: of the images.
+
+    Raises:
+        InputError: ``arch`` is not a genotype, or a size is below 1.
     """
+    if not isinstance(arch, Genotype):
+        raise InputError(f"build_model got {arch!r}; expected a Genotype, such as genotypes.load({str(arch)!r})")
     large = dataset == "imagenet"
     default_channels, default_layers = DEFAULT_SIZES["imagenet" if large else "cifar"]
     network = NetworkImageNet if large else NetworkCIFAR

@@ -26,9 +26,10 @@ def _figure(width: float, height: float):
 def _save(figure, path: Path) -> Path:
     """Write the figure as SVG and PNG; returns the path of the PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".svg"))
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    return path.with_suffix(".png")
+    name = path.stem if path.suffix in (".svg", ".png") else path.name  # strengths in a name have points, too
+    figure.savefig(path.with_name(f"{name}.svg"))
+    figure.savefig(path.with_name(f"{name}.png"), dpi=150)
+    return path.with_name(f"{name}.png")
 
 
 def plot_accuracy(results: dict[str, dict[str, Any]], path: Path) -> Path:
@@ -36,7 +37,7 @@ def plot_accuracy(results: dict[str, dict[str, Any]], path: Path) -> Path:
 
     Args:
         results: name -> result of ``evaluation.robust_accuracy``.
-        path: of the figure; its suffix is replaced by .svg and .png.
+        path: of the figure; .svg and .png are added.
 
     Returns:
         The path of the PNG.

@@ -1,5 +1,7 @@
 """The run directory: one folder a run, no time stamp in its name, so that a restarted job finds itself."""
 
+import errno
+import fcntl
 import json
 import os
 import platform
@@ -25,26 +27,32 @@ class RunDirectory:
     """``config.json env.json log.txt metrics.jsonl tb/ checkpoint.pt [best.pt genotype.json ...] FINISHED``.
 
     Opening an existing directory resumes it: its configuration must be the same (fields that do not change the
-    result apart), a finished one says so (``finished``), ``overwrite`` moves the old one aside. Only the main
-    process writes.
+    result apart) and so must be what it read from elsewhere (``inputs``: the data's fingerprint, the genotype); a
+    finished one says so (``finished``); ``overwrite`` moves the old one aside. Only the main process writes, and only
+    one job at a time.
 
     Raises:
         InputError: the folder holds something else, a run of another configuration, or cannot be written.
         OSError: the disk became full or read-only later (``errors.run_program`` turns it into a sentence).
     """
 
-    def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False):
-        self.path, self.config, self.world = path, config, world
-        if overwrite and world.is_main and path.exists():
+    def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False,
+                 inputs: dict[str, Any] | None = None):
+        self.path, self.config, self.world, self.inputs = path, config, world, inputs or {}
+        # A requeued Slurm job repeats its whole command line: there, the run is the job's own.
+        requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        if overwrite and not requeued and world.is_main and path.exists():
             _move_aside(path)
         barrier(world)
         self.finished = (path / "FINISHED").exists()
         self._check_same_configuration()
         barrier(world)
-        self._writer = None
+        self._writer, self._fell_back = None, False
         if world.is_main and not self.finished:
             _create(path)
+            self._lock = _lock(path)
             self.write_json("config.json", to_dict(config))
+            self.write_json("inputs.json", self.inputs)
             self._append_environment()
         barrier(world)
 
@@ -65,6 +73,20 @@ class RunDirectory:
         if differences and self.has_checkpoint:  # before the first one there is nothing that the change could spoil
             raise InputError(f"{self.path} holds a run of another configuration ({'; '.join(differences)}); choose "
                              "another --save, or pass --overwrite to move it aside")
+        self._check_same_inputs()
+
+    def _check_same_inputs(self) -> None:
+        path = self.path / "inputs.json"
+        if not path.exists() or not self.has_checkpoint:
+            return
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError:
+            stored = {}
+        changed = [name for name, value in self.inputs.items() if stored.get(name) != value]
+        if changed:
+            raise InputError(f"{self.path} was made from another {' and another '.join(changed)}; choose another "
+                             "--save, or pass --overwrite to move it aside")
 
     @property
     def has_checkpoint(self) -> bool:
@@ -95,11 +117,6 @@ class RunDirectory:
             for suffix, number in _scalars(value):
                 self._writer.add_scalar(name + suffix, number, step)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``."""
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
     def write_json(self, name: str, value: Any) -> None:
         """Write ``name`` atomically."""
         if self.world.is_main:
@@ -110,7 +127,10 @@ class RunDirectory:
     def save(self, payload: dict[str, Any], name: str = "checkpoint.pt") -> None:
         """Store a checkpoint and, in it, the configuration that it belongs to; the previous one is kept."""
         if self.world.is_main:
-            checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)})
+            # A damaged checkpoint must not take the place of the good one that the run fell back to.
+            keep = not (self._fell_back and name == "checkpoint.pt")
+            checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)}, keep_replaced=keep)
+            self._fell_back = self._fell_back and keep
         barrier(self.world)
 
     def restore(self) -> dict[str, Any] | None:
@@ -121,7 +141,7 @@ class RunDirectory:
         Raises:
             InputError: there are checkpoints and none can be read, or it is another configuration's.
         """
-        payload = checkpoint.restore(self.path / "checkpoint.pt", self.log)
+        payload, self._fell_back = checkpoint.restore(self.path / "checkpoint.pt", self.log)
         if payload:
             differences = identity_differences(self.config, payload.get("config", {}))
             if differences:
@@ -207,6 +227,21 @@ def _create(path: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
                          "place with free space where you may write (--runs, --save)") from None
+
+
+def _lock(path: Path) -> Any:
+    """Hold the run for this process as long as it lives, where the file system can lock.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    file = open(path / ".lock", "w")  # noqa: SIM115 - open until the process ends
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise InputError(f"another process is writing {path}; wait for it, or choose another --save") from None
+    return file
 
 
 def _git_version() -> str | None:

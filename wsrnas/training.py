@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import BATCH_NORM
-from wsrnas.distributed import World, all_sum, average_gradients
+from wsrnas.distributed import World, all_sum, average, average_gradients
 from wsrnas.errors import InputError
 from wsrnas.losses import AttackSettings, TrainingLoss
 from wsrnas.run import progress
@@ -72,8 +72,8 @@ def train_epoch(model: nn.Module, batches: Batches, total: int, loss_function: T
 
 def _refuse_divergence(loss: float, label: str, step: int) -> None:
     if not math.isfinite(loss):
-        raise InputError(f"{label}: the training loss is {loss} at step {step}; lower --learning_rate (the last "
-                         "checkpoint is intact)")
+        raise InputError(f"{label}: the training loss is {loss} at step {step}; start under another --save with "
+                         "a lower --learning_rate (the last checkpoint here is intact)")
 
 
 @torch.no_grad()
@@ -88,9 +88,11 @@ def recalibrate_batch_norm(model: nn.Module, batches: Batches, world: World) -> 
     try:
         for norm in momenta:
             norm.reset_running_stats()
-            norm.momentum = None  # torch: cumulative average
         model.train()
-        for images, _ in batches:
+        for number, (images, _) in enumerate(batches, start=1):
+            for norm in momenta:
+                # The cumulative average. torch's own (momentum None) asks the device for its count in every layer.
+                norm.momentum = 1 / number
             model(images)
     finally:
         for module, mode in modes.items():
@@ -102,7 +104,4 @@ def recalibrate_batch_norm(model: nn.Module, batches: Batches, world: World) -> 
 
 def average_buffers(model: nn.Module, world: World) -> None:
     """Make floating-point buffers (BatchNorm's running statistics) their mean over the processes."""
-    if world.size > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                all_sum(buffer, world).div_(world.size)
+    average([buffer for buffer in model.buffers() if buffer.is_floating_point()], world)

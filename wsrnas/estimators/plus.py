@@ -14,7 +14,9 @@ WIDTH = 300
 
 
 class AANEPlus(EANE):
-    """The reference's `AN_estimator_plus` ("A-ANE-plus"; not in the paper). 137,673 parameters.
+    """The reference's `AN_estimator_plus` ("A-ANE-plus"). 137,673 parameters.
+
+    The paper's "modified AN-Estimator" for WsrNet-Plus, whose design it does not give.
 
     The reference has 138,504, of which 3,072 serve 32x32 only.
     """
