@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="$(bash scripts/setup.sh --dev)"
-"$PYTHON" -m pytest -q "$@"
+"$PYTHON" -m pytest -q -n auto "$@"
