@@ -11,7 +11,7 @@ source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
 common=(--preset tiny --dataset "$DATASET" --data "$DATA" --runs "$RUNS")
-evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 200 --batch_size 50)
+evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 160 --batch_size 40)
 search=()
 retrain=()
 if [ "$DATASET" != digits ]; then

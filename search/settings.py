@@ -119,7 +119,7 @@ PRESETS: dict[str, SearchConfig] = {
 # Two minutes on two CPU cores. The digits resist small noise, hence strengths to 0.2 and a stronger training attack.
 PRESETS["tiny"] = replace(
     PRESETS["paper"], preset="tiny", dataset="digits", init_channels=4, layers=4, batch_size=16, num_steps=3,
-    epsilon=0.1, learning_rate=0.05, warmup_architectures=3, iterations=5, max_validation=200,
+    epsilon=0.1, learning_rate=0.05, warmup_architectures=3, iterations=5, max_train=1200, max_validation=200,
     num_pgd_strengths=2, num_estimated_strengths=2, strengths=(0.05, 0.1, 0.15, 0.2),
     strength_weights=(0.1, 0.2, 0.3, 0.4), validation_batch_size=100, recalibration_batches=5,
     estimator_memory=120, estimator_passes=2, estimator_batch_size=32, estimator_max_epsilon=0.25, loss_passes=100)
