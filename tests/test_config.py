@@ -196,7 +196,8 @@ def test_the_flags_are_frozen(cls, presets):
     fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
     assert fields == set(FLAGS[cls].split())
     flags = set(module._parser(cls, presets or {}, "program")._option_string_actions)
-    assert flags >= {"--config", "--dry_run", "--overwrite"}
+    assert flags >= {"--config", "--dry_run"}
+    assert ("--overwrite" in flags) == (cls is not EvaluateConfig)  # an evaluation has no run directory of its own
     if cls is not EvaluateConfig:
         assert fields >= PUBLISHED
     if cls is RetrainConfig:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from wsrnas.attacks import attack_mode
+
 
 def count_parameters(parameters) -> int:
     """Number of entries of the parameters of a network or of an iterable of them."""
@@ -19,11 +21,8 @@ def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    training = model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter:
+    with attack_mode(model), FlopCounterMode(display=False) as counter:
         model(image)
-    model.train(training)
     return counter.get_total_flops() // 2
 
 
@@ -48,12 +47,11 @@ def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int
             total += output.numel() * output.element_size()
 
     hooks = [m.register_forward_hook(add) for m in model.modules() if not list(m.children())]
-    training, parameter = model.training, next(model.parameters())
-    model.eval()
+    parameter = next(model.parameters())
     try:
-        model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+        with attack_mode(model):
+            model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return total

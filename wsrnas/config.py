@@ -128,7 +128,9 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
     parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
     parser.add_argument("--dry_run", "--dry-run", action="store_true",
                         help="print the resolved configuration and the cost of the run, then stop")
-    parser.add_argument("--overwrite", action="store_true", help="move an existing run directory aside and begin anew")
+    if issubclass(cls, RunConfig):
+        parser.add_argument("--overwrite", action="store_true",
+                            help="move an existing run directory aside and begin anew")
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if field.name == "preset":
@@ -157,7 +159,7 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=3)
         parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
     flags = vars(values)
-    invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite"))
+    invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite", False))
     preset, path = flags.pop("preset", None), flags.pop("config")
     base = presets[preset or next(iter(presets))] if presets else cls()
     if path is not None:
