@@ -25,7 +25,7 @@ name="quickstart-$DATASET"
 searched="$RUNS/search/$name"
 
 echo "1/3 search"
-launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name"
+( launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name" )
 echo "2/3 retrain the searched cell and, beside it, the initial, unsearched one"
 # One thread each: networks this small gain nothing from a second one.
 threads="${OMP_NUM_THREADS:-1}"
@@ -34,11 +34,11 @@ OMP_NUM_THREADS="$threads" "$PYTHON" -m retrain.train_cifar "${common[@]}" "${re
     --arch "$searched/genotypes/initial.json" --save "$name-initial" > "$log" 2>&1 &
 initial=$!
 trap 'kill "$initial" 2>/dev/null || true' EXIT
-OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$searched/genotype.json" \
-    --save "$name-searched"
+( OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" \
+    --arch "$searched/genotype.json" --save "$name-searched" )
 wait "$initial" || { tail -n 3 "$log" >&2; exit 1; }
 trap - EXIT
 echo "3/3 accuracy over noise strengths"
-launch retrain.evaluate "${evaluation[@]}" --checkpoint "$RUNS/retrain/$name-searched" "$RUNS/retrain/$name-initial" \
-    --names searched initial
+( launch retrain.evaluate "${evaluation[@]}" --checkpoint "$RUNS/retrain/$name-searched" \
+    "$RUNS/retrain/$name-initial" --names searched initial )
 "$PYTHON" -m wsrnas.plotting "$searched/genotype.json" "$searched/figures/genotype"

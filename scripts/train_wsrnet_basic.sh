@@ -3,4 +3,4 @@
 # NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"
-launch retrain.train_cifar --arch WsrNet_Basic --init_channels 45 --layers 20 --save wsrnet_basic --num_steps 7 --batch_size 400 --weight_decay 0.0005 --data "$DATA" --runs "$RUNS" "$@"
+launch retrain.train_cifar --recipe wsrnet-basic --save wsrnet_basic --data "$DATA" --runs "$RUNS" "$@"

@@ -3,4 +3,4 @@
 # NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"
-launch retrain.train_cifar --arch WsrNet_M_1 --init_channels 45 --layers 20 --save wsrnet_m_1 --num_steps 7 --batch_size 400 --weight_decay 0.0007 --data "$DATA" --runs "$RUNS" "$@"
+launch retrain.train_cifar --recipe wsrnet-m-1 --save wsrnet_m_1 --data "$DATA" --runs "$RUNS" "$@"

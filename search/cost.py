@@ -59,8 +59,3 @@ class PhaseClock:
         if self.world.device.type == "cuda":
             torch.cuda.synchronize(self.world.device)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
-
-
-def peak_memory_gib(world: World) -> float | None:
-    """Largest memory held on the GPU so far, in GiB; None on a CPU."""
-    return torch.cuda.max_memory_allocated(world.device) / 2**30 if world.device.type == "cuda" else None

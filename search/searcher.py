@@ -19,6 +19,7 @@ from search.objective import robust_search_objective, split_strengths, update_ar
 from search.settings import SearchConfig
 from search.supernet import Supernet
 from wsrnas.attacks import attack_mode, multi_strength_pgd
+from wsrnas.batch_norm import recalibrate_batch_norm
 from wsrnas.data import DataSet
 from wsrnas.distributed import World, all_sum, broadcast_model
 from wsrnas.errors import InputError
@@ -30,7 +31,7 @@ from wsrnas.losses import LOSSES
 from wsrnas.run import progress
 from wsrnas.seeding import derive_seed, generator
 from wsrnas.splits import balanced_subset
-from wsrnas.training import recalibrate_batch_norm, train_epoch
+from wsrnas.training import Refinements, Trainer, train_epoch
 
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
 
@@ -128,6 +129,9 @@ class Searcher:
         self.losses.to(device)
         self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
                                                 config.momentum, weight_decay=config.weight_decay)
+        self.trainer = Trainer(self.supernet, LOSSES[config.adv_loss], config.loss_settings(), self.weight_optimizer,
+                               self.world, config.seed, refinements=Refinements(grad_clip=config.grad_clip),
+                               single_path=True)
         self.architecture_optimizer = torch.optim.Adam(self.supernet.architecture_parameters(),
                                                        config.architecture_learning_rate, betas=(0.5, 0.999))
         weighted = list(self.estimator.parameters())
@@ -148,10 +152,8 @@ class Searcher:
         config = self.config
         for group in self.weight_optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        noise = generator(config.seed, "attack", step.index, self.world.rank, device=self.world.device)
-        return train_epoch(self.supernet, self.train_loader.batches(step.index), len(self.train_loader),
-                           LOSSES[config.adv_loss], config.attack_settings(), self.weight_optimizer, self.world,
-                           grad_clip=config.grad_clip, generator=noise, label=f"{step.title}: train",
+        self.trainer.steps = step.index * len(self.train_loader)
+        return train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
                            report_freq=config.report_freq)
 
     def recalibrate(self, step: Step) -> None:

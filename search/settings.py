@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from search.objective import check_objective, check_strengths
-from wsrnas.config import RunConfig, option, require
+from wsrnas.config import SmallImagesConfig, option, require
 from wsrnas.estimators import names as estimator_names
-from wsrnas.losses import AttackSettings
+from wsrnas.losses import LossSettings
 
 SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
 SIX_WEIGHTS = tuple(w / 28 for w in (1, 2, 3, 5, 7, 10))
@@ -15,7 +15,7 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(RunConfig):
+class SearchConfig(SmallImagesConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -92,9 +92,9 @@ class SearchConfig(RunConfig):
         """Of the run directory; without a time stamp, so that a restarted job finds itself."""
         return self.save or f"{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
 
-    def attack_settings(self) -> AttackSettings:
+    def loss_settings(self) -> LossSettings:
         """The supernet's training attack: under the batch's BatchNorm statistics, the function being optimised."""
-        return AttackSettings(self.epsilon, self.num_steps, self.step_size or None, batch_statistics=True,
+        return LossSettings(self.epsilon, self.num_steps, self.step_size or None, batch_statistics=True,
                               beta=self.trades_beta)
 
 

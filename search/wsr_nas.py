@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from search.cost import PhaseClock, iteration_passes, peak_memory_gib, total_passes
+from search.cost import PhaseClock, iteration_passes, total_passes
 from search.searcher import Searcher, Step, schedule
 from search.settings import PRESETS, SearchConfig
-from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+from wsrnas.batch_norm import average_buffers
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
 from wsrnas.config import describe, format_epsilon, parse_config
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
@@ -22,7 +23,6 @@ from wsrnas.errors import run_program
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import generator
 from wsrnas.splits import balanced_split, load_split, save_split
-from wsrnas.training import average_buffers
 
 
 def main(argv: list[str] | None = None) -> None:

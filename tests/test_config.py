@@ -8,8 +8,8 @@ from typing import Literal
 import pytest
 
 from retrain.evaluate import EvaluateConfig
-from retrain.train_cifar import PRESETS as RETRAIN_PRESETS
-from retrain.train_cifar import RetrainConfig
+from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
+from retrain.recipes import RECIPES as RETRAIN_PRESETS
 from search.settings import PRESETS as SEARCH_PRESETS
 from search.settings import SearchConfig
 from wsrnas import config as module
@@ -43,6 +43,11 @@ class Small:
 PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
 
 # A flag that a published command line may hold must not vanish: removing one has to be done here, too.
+TRAINING = """accumulation adv_loss amp arch awp_gamma awp_warmup batch_size batch_statistics beta compile data device
+    drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels label_smoothing layers
+    learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting peak_share probe_drop
+    probe_steps random_start report_freq runs save save_every schedule seed select_every select_steps step_size
+    strengths sync_bn warmup_epochs weight_decay"""
 FLAGS = {
     SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples batch_size beta data
         dataset device download epsilon estimator estimator_batch_size estimator_images estimator_learning_rate
@@ -51,15 +56,15 @@ FLAGS = {
         loss_weight_decay max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps
         recalibration_batches report_freq runs save seed step_size strength_weights strengths tau trades_beta
         validation_batch_size warmup_architectures weight_decay""",
-    RetrainConfig: """adv_loss arch batch_size data dataset device download epochs epsilon eval_batch_size grad_clip
-        held_out init_channels layers learning_rate max_train milestones momentum num_steps random_start report_freq
-        runs save seed select_every select_steps step_size trades_beta weight_decay""",
+    RetrainConfig: f"{TRAINING} cutout dataset download",
+    ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
     EvaluateConfig: """batch_size checkpoint data dataset device download max_test names out protocol random_start
         seed steps strengths weights""",
 }
 PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_size", "learning_rate", "weight_decay",
              "seed", "report_freq"}
-PROGRAMS = [(SearchConfig, SEARCH_PRESETS), (RetrainConfig, RETRAIN_PRESETS), (EvaluateConfig, None)]
+PROGRAMS = [(SearchConfig, SEARCH_PRESETS), (RetrainConfig, RETRAIN_PRESETS), (ImageNetConfig, IMAGENET_RECIPES),
+            (EvaluateConfig, None)]
 
 
 def parse(*argv, cls=Small, presets=PLAIN):
@@ -167,7 +172,10 @@ def test_only_fields_that_change_the_result_are_compared():
 
 @pytest.mark.parametrize(("cls", "free"), [
     (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
-    (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size"}),
+    (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
+                     "on_overfitting"}),
+    (ImageNetConfig, {"save", "runs", "device", "report_freq", "data", "eval_batch_size", "save_every",
+                      "on_overfitting", "workers"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)
@@ -182,10 +190,12 @@ def test_help_shows_every_field_and_its_default(cls, presets, capsys, monkeypatc
     assert caught.value.code == 0
     text = capsys.readouterr().out
     entries = {entry.split()[0].rstrip(","): " ".join(entry.split()) for entry in re.split(r"\n  (?=--)", text)[1:]}
+    base = next(iter(presets.values())) if presets else cls()  # what the program does without a flag
     for field in dataclasses.fields(cls):
         if field.name == "preset":
             continue
-        assert entries[f"--{field.name}"].endswith(f"{field.metadata['help']} (default: {module._show(field.default)})")
+        shown = module._show(getattr(base, field.name))
+        assert entries[f"--{field.name}"].endswith(f"{field.metadata['help']} (default: {shown})")
     assert cls.__doc__.strip().splitlines()[0] in text
     for name in presets or ():
         assert name in text
@@ -200,8 +210,8 @@ def test_the_flags_are_frozen(cls, presets):
     assert ("--overwrite" in flags) == (cls is not EvaluateConfig)  # an evaluation has no run directory of its own
     if cls is not EvaluateConfig:
         assert fields >= PUBLISHED
-    if cls is RetrainConfig:
-        assert "arch" in fields
+    if cls in (RetrainConfig, ImageNetConfig):
+        assert "arch" in fields and "--recipe" in flags
 
 
 def test_the_presets_of_the_paper():
@@ -213,7 +223,7 @@ def test_the_presets_of_the_paper():
         assert config.preset == name
         assert len(config.strengths) == len(config.strength_weights) == sum(counts[name])
     assert SEARCH_PRESETS["paper"].strengths == (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
-    assert all(config.preset == name for name, config in RETRAIN_PRESETS.items())
+    assert all(config.preset == name for name, config in (RETRAIN_PRESETS | IMAGENET_RECIPES).items())
 
 
 def test_what_people_read():

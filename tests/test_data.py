@@ -3,18 +3,20 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+import scipy.stats
 import torch
 from PIL import Image
 
 from wsrnas import image_folder
 from wsrnas.data import Augmentation, ImageSet, load_dataset
 from wsrnas.errors import InputError
-from wsrnas.loader import BatchLoader, crop_and_mirror
+from wsrnas.loader import BatchLoader, crop_and_mirror, cut_out
 from wsrnas.seeding import derive_seed, generator
 from wsrnas.splits import balanced_split, balanced_subset, load_split, save_split
 
@@ -391,7 +393,7 @@ def test_batches_repeat_by_seed_purpose_and_epoch():
 
 
 def test_start_equals_skipping():
-    loader = BatchLoader(numbered_images(50), 8, 0, "train", shuffle=True, augment=Augmentation(2, True),
+    loader = BatchLoader(numbered_images(50), 8, 0, "train", shuffle=True, augment=Augmentation(2, True, cutout=2),
                          drop_last=True)
     whole = list(loader.batches(3))
     assert len(whole) == len(loader) == 6
@@ -408,7 +410,7 @@ def test_shards_make_up_the_batch(world_size, drop_last):
     data = numbered_images(25)  # batches of 12, 12 and, in an evaluation, 1: nothing for the last processes
 
     def loader(**world):
-        return BatchLoader(data, 12, 0, "train", shuffle=True, augment=Augmentation(1, True),
+        return BatchLoader(data, 12, 0, "train", shuffle=True, augment=Augmentation(1, True, cutout=2),
                            drop_last=drop_last, **world)
     shards = [list(loader(rank=rank, world_size=world_size).batches(1)) for rank in range(world_size)]
     for rank, shard in enumerate(shards):
@@ -455,6 +457,72 @@ def test_draws_reach_every_corner_and_mirror_half():
     assert 1850 < batch[:, 0, 1, 1].sum() < 2150 and batch[:, 0, 1, 1].sum() + batch[:, 0, 1, 2].sum() == 4000
 
 
+def published_cutout(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
+    """Cutout of one image (C, H, W) at a centre, by clipped bounds as in the authors' code (their side is even)."""
+    height, width = image.shape[1:]
+    top, bottom = (np.clip(bound, 0, height) for bound in (row - side // 2, row - side // 2 + side))
+    left, right = (np.clip(bound, 0, width) for bound in (column - side // 2, column - side // 2 + side))
+    image = image.copy()
+    image[:, top:bottom, left:right] = 0
+    return image
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(6, 6, 2), (5, 8, 3), (8, 5, 4), (4, 3, 1), (4, 3, 5),
+                                                       (4, 3, 9)])
+def test_cutout_against_one_image_at_a_time(height, width, side):
+    images = numbered_images(height * width, 3, height, width).images  # no pixel of it is zero
+    centres = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    before = images.clone()
+    result = cut_out(images, centres, side)
+    assert result.dtype == torch.uint8 and images.equal(before)
+    for image, (row, column), ours in zip(images, centres.tolist(), result, strict=True):
+        assert np.array_equal(ours.numpy(), published_cutout(image.numpy(), row, column, side))
+    inner = cut_out(torch.ones(1, 1, 20, 20), torch.tensor([[9, 10]]), side)
+    assert (inner == 0).sum() == side**2 and inner[0, 0, 9, 10] == 0
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_the_centre_of_the_cutout_is_uniform_over_the_image(side):
+    height, width, count = 6, 7, 42_000
+    data = ImageSet(torch.full((count, 1, height, width), 255, dtype=torch.uint8), torch.zeros(count).long())
+    batch, _ = next(BatchLoader(data, count, 0, "train", augment=Augmentation(cutout=side)).batches())
+    seen, counts = (batch[:, 0] == 0).unique(dim=0, return_counts=True)
+    # Every centre leaves a square of its own, the clipped ones at the border included, and comes as often.
+    expected = {published_cutout(np.ones((1, height, width)), row, column, side).tobytes()
+                for row in range(height) for column in range(width)}
+    assert len(seen) == len(expected) == 42
+    assert {(1.0 - square.double().numpy()).tobytes() for square in seen} == expected
+    assert scipy.stats.chisquare(counts).pvalue > 0.01
+
+
+@pytest.mark.parametrize("augment", [Augmentation(), Augmentation(2, True), Augmentation(1), Augmentation(0, True)])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("side", [0, 1, 4])
+def test_cutout_comes_last_and_leaves_the_other_draws_alone(augment, shuffle, side):
+    data = numbered_images(40, height=6, width=7)
+    loader = BatchLoader(data, 40, 5, "train", shuffle, replace(augment, cutout=side))
+    for epoch in range(2):
+        stream = generator(5, "train", epoch)  # the draws of old, in their order, then the centres
+        order = torch.randperm(40, generator=stream) if shuffle else torch.arange(40)
+        corners = torch.randint(2 * augment.crop_padding + 1, (40, 2), generator=stream)
+        mirrored = torch.randint(2, (40,), generator=stream).bool() & augment.horizontal_flip
+        rows, columns = (torch.randint(size, (40,), generator=stream).tolist() for size in (6, 7))
+        (images, labels), = loader.batches(epoch)
+        plain = crop_and_mirror(data.images, order, corners, mirrored, augment.crop_padding).numpy()
+        expected = [published_cutout(*arguments, side) for arguments in zip(plain, rows, columns, strict=True)]
+        assert labels.equal(order) and images.equal(torch.from_numpy(np.stack(expected)).float() / 255)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert side or images.equal(torch.from_numpy(plain).float() / 255)
+
+
+def test_a_cutout_of_the_whole_image_and_more_leaves_nothing():
+    data = numbered_images(16)
+    batch, _ = next(BatchLoader(data, 16, 0, "train", augment=Augmentation(cutout=11)).batches())
+    assert not batch.any()
+    with pytest.raises(InputError, match="cutout is -1, expected at least 0"):
+        Augmentation(cutout=-1)
+
+
 def test_batches_that_cannot_be_made_are_refused():
     data = numbered_images(10)
     with pytest.raises(InputError, match="batch size is 16, expected at most 10"):
@@ -480,8 +548,8 @@ def test_image_set_checks_its_tensors():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_same_batches_on_the_gpu_without_synchronisation():
     data = numbered_images(64)
-    loaders = [BatchLoader(part, 16, 0, "train", shuffle=True, augment=Augmentation(2, True), drop_last=True)
-               for part in (data, data.to("cuda"))]
+    loaders = [BatchLoader(part, 16, 0, "train", shuffle=True, augment=Augmentation(2, True, cutout=3),
+                           drop_last=True) for part in (data, data.to("cuda"))]
     on_cpu, (first, *rest) = list(loaders[0].batches(0)), _without_synchronisation(loaders[1].batches(0))
     for (images, labels), (expected, names) in zip([first, *rest], on_cpu, strict=True):
         assert images.cpu().equal(expected) and labels.cpu().equal(names)

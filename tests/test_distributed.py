@@ -15,6 +15,7 @@ import torch
 import retrain.train_cifar
 import search.wsr_nas
 from search.searcher import Searcher
+from wsrnas.batch_norm import average_buffers
 from wsrnas.data import load_dataset
 from wsrnas.distributed import (
     World,
@@ -30,7 +31,6 @@ from wsrnas.errors import InputError
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.loader import BatchLoader
 from wsrnas.models import load_model
-from wsrnas.training import average_buffers
 
 ROOT = Path(__file__).parent.parent
 SEARCH = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "40",

@@ -7,7 +7,8 @@ from search.supernet import Supernet
 from wsrnas.attacks import multi_strength_pgd, pgd
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators import names as estimator_names
-from wsrnas.losses import LOSSES, AttackSettings
+from wsrnas.losses import LOSSES, LossSettings
+from wsrnas.seeding import BatchNoise
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -48,7 +49,8 @@ def test_attacks_do_not_wait_for_the_device(supernet, batch, no_synchronisation)
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_training_steps_do_not_wait_for_the_device(name, supernet, batch, no_synchronisation):
-    settings, noise = AttackSettings(0.03, 2, batch_statistics=True), torch.Generator("cuda")
+    settings = LossSettings(0.03, 2, batch_statistics=True, strengths=(0.03, 0.06))
+    noise = BatchNoise(torch.Generator("cuda"))
     for block in (torch.no_grad(), no_synchronisation):  # the first pass only warms up
         with block, torch.enable_grad():
             LOSSES[name](supernet, *batch, settings, noise)[0].backward()

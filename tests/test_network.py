@@ -1,14 +1,18 @@
-"""Operations and networks: published sizes, shapes, gradients, memory format, state-dict keys."""
+"""Operations and networks: published sizes, shapes, gradients, memory format, state-dict keys, drop-path."""
+
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import genotypes
+from wsrnas.attacks import attack_mode
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.network import Cell, CellNetwork, NetworkCIFAR, NetworkImageNet, Normalize
-from wsrnas.operations import OPERATIONS, PRIMITIVES, FactorizedReduce, Zero, build_operation
+from wsrnas.operations import OPERATIONS, PRIMITIVES, DropPath, FactorizedReduce, Zero, build_operation
+from wsrnas.seeding import BatchNoise
 
 ALL_NAMES = genotypes.names()
 
@@ -295,3 +299,124 @@ def test_zero_is_zero_even_for_infinities(stride, size):
     x = torch.tensor([float("inf"), float("-inf"), float("nan"), 1.0, 2.0]).expand(2, 3, 5, 5).double()
     output = Zero(stride)(x)
     assert output.dtype == torch.float64 and torch.equal(output, torch.zeros(2, 3, size, size).double())
+
+
+# Drop-path
+
+def dropping(rate: float, seed: int = 0, rank: int = 0, size: int = 1) -> DropPath:
+    drop_path = DropPath()
+    drop_path.rate, drop_path.noise = rate, BatchNoise(torch.Generator().manual_seed(seed), rank, size)
+    return drop_path
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_drop_path_keeps_whole_images_and_the_mean(rate):
+    x = 1 + torch.rand(4000, 2, 3, 3)
+    before = x.clone()
+    output = dropping(rate)(x)
+    kept = output.flatten(1).any(1)
+    torch.testing.assert_close(output[kept], x[kept] / (1 - rate))
+    assert not output[~kept].any() and torch.equal(x, before)
+    assert abs(kept.double().mean() - (1 - rate)) < 0.025  # three standard deviations
+    assert output.mean().item() == pytest.approx(x.mean().item(), rel=0.03 / (1 - rate))
+
+
+def test_drop_path_drops_gradients_with_the_values():
+    x = torch.rand(64, 2, 3, 3, requires_grad=True)
+    output = dropping(0.5)(x)
+    output.sum().backward()
+    torch.testing.assert_close(x.grad, output.flatten(1).any(1).view(-1, 1, 1, 1).expand_as(x) * 2.0)
+
+
+@pytest.mark.xfail(reason="draws of bfloat16 are multiples of 1/256, the scale is that of the exact rate", strict=True)
+def test_drop_path_keeps_the_mean_of_bfloat16():
+    x = torch.ones(200_000, 1, 1, 1, dtype=torch.bfloat16)
+    kept = (dropping(0.001)(x) > 0).double().mean().item()
+    assert kept == pytest.approx(0.999, abs=5e-4)  # seven standard deviations
+
+
+def test_drop_path_is_off_at_rate_zero_in_evaluation_and_under_an_attack():
+    x = torch.rand(64, 2, 3, 3)
+    drop_path = dropping(0.5)
+    with attack_mode(drop_path), torch.no_grad():
+        assert drop_path(x) is x
+    with attack_mode(drop_path, batch_statistics=True):
+        assert drop_path(x) is x
+    assert not torch.equal(drop_path(x), x)
+    assert drop_path.eval()(x) is x
+    assert DropPath()(x) is x and dropping(0.0)(x) is x
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_drop_path_does_not_depend_on_the_number_of_processes(size):
+    images = 1 + torch.rand(24, 2, 3, 3)
+    layers = [dropping(0.5, 1, rank, size) for rank in range(size)]
+    whole = dropping(0.5, 1)
+    for _ in range(2):  # two edges in turn
+        shares = [layer(images[rank::size]) for rank, layer in enumerate(layers)]
+        assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole(images))
+
+
+@pytest.mark.parametrize("network_class, side", [(NetworkCIFAR, 8), (NetworkImageNet, 32)])
+def test_drop_path_follows_every_operation_but_the_identity(network_class, side):
+    torch.manual_seed(0)
+    network = network_class(genotypes.load("RACL"), 4, 5, 10)
+    calls, seen = [], []
+    network.drop_path.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0]))
+    for cell in network.cells:
+        assert cell.drop_path is network.drop_path
+        for operation in (o for operations in cell.nodes for o in operations):
+            operation.register_forward_hook(lambda module, inputs, output: seen.append((module, output)))
+    network(torch.rand(2, 3, side, side))
+    outputs = [output for module, output in seen if not isinstance(module, torch.nn.Identity)]
+    assert len(outputs) < len(seen)  # it has identities
+    assert len(calls) == len(outputs) and all(a is b for a, b in zip(calls, outputs, strict=True))
+
+
+def test_a_cell_with_drop_path_computes_its_graph():
+    normal = [[("skip_connect", 0), ("max_pool_3x3", 1)], [("avg_pool_3x3", 2), ("none", 0)]]
+    drop_path = dropping(0.5, 4)
+    cell = Cell(Genotype(normal, [2, 3], normal, [2, 3]), 5, 6, 4, False, False, drop_path)
+    s0, s1 = torch.rand(16, 5, 7, 7), torch.rand(16, 6, 7, 7)
+    output = cell(s0, s1)
+    with torch.no_grad():
+        cell.train()
+        a, b = cell.preprocess[0](s0), cell.preprocess[1](s1)
+    draws = torch.Generator().manual_seed(4)
+    first, second = (2.0 * (torch.rand(16, 1, 1, 1, generator=draws) >= 0.5) for _ in range(2))
+    node = a + first * F.max_pool2d(b, 3, 1, 1)
+    last = second * F.avg_pool2d(node, 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(output, torch.cat([node, last], 1))
+    assert 0 < first.mean() < 2 and not torch.equal(first, second)  # every edge has a mask of its own
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_a_network_under_attack_or_in_evaluation_drops_nothing(batch_statistics):
+    torch.manual_seed(0)
+    network = NetworkCIFAR(genotypes.load("WsrNet_Basic"), 4, 4, 10)
+    images = torch.rand(4, 3, 8, 8)
+    network.drop_path.noise = BatchNoise(torch.Generator())
+
+    def outputs(rate: float) -> list[torch.Tensor]:
+        network.drop_path.rate = rate
+        with torch.no_grad(), attack_mode(network, batch_statistics):
+            attacked = network(images)
+        training = copy.deepcopy(network)(images)
+        return [attacked, network.eval()(images), training, network.train()]
+
+    plain, dropped = outputs(0.0), outputs(0.5)
+    assert torch.equal(plain[0], dropped[0]) and torch.equal(plain[1], dropped[1])
+    assert not torch.equal(plain[2], dropped[2])
+
+
+@pytest.mark.parametrize("network_class", [NetworkCIFAR, NetworkImageNet])
+def test_drop_path_has_no_state_and_is_shared_by_deep_copies_too(network_class):
+    network = network_class(genotypes.load("RACL"), 2, 3, 10)
+    assert not [key for key in network.state_dict() if "drop_path" in key]
+    network.drop_path.rate, network.drop_path.noise = 0.5, BatchNoise(torch.Generator().manual_seed(2))
+    twin = copy.deepcopy(network)
+    assert twin.drop_path is not network.drop_path
+    assert all(cell.drop_path is twin.drop_path for cell in twin.cells)
+    twin.drop_path.rate = 0.0
+    assert network.drop_path.rate == network.cells[0].drop_path.rate == 0.5
+    assert not list(network.drop_path.parameters()) and not list(network.drop_path.buffers())

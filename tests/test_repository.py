@@ -7,21 +7,26 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import genotypes
 import retrain.evaluate
+import retrain.recipes
 import retrain.train_cifar
 import search.wsr_nas
-from retrain.train_cifar import RetrainConfig
+from retrain.recipes import RetrainConfig
 from search.settings import SearchConfig
+from wsrnas.complexity import count_parameters
 from wsrnas.config import parse_config
+from wsrnas.models import build_model
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
 LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
-           "retrain.train_cifar": (RetrainConfig, retrain.train_cifar.PRESETS),
+           "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
+           "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
            "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None)}
 
 
@@ -54,7 +59,7 @@ def test_programs_do_not_import_one_another():
 def test_only_the_data_module_reads_torchvisions_data_sets():
     for path in [p for folder in ("wsrnas", "search", "retrain") for p in (ROOT / folder).rglob("*.py")]:
         if "torchvision" in set(imported(path)):
-            assert path.name == "data.py", path
+            assert path.name in ("data.py", "imagenet.py"), path
 
 
 # -- scripts --------------------------------------------------------------------------------------------------------
@@ -68,7 +73,8 @@ def test_the_shell_accepts_the_script(path):
 def test_every_promised_script_is_there():
     names = {path.name for path in SCRIPTS}
     assert {"setup.sh", "quickstart.sh", "test.sh", "search_pgd.sh", "search_trades.sh", "search_plus.sh",
-            "search_naive.sh", *(f"train_wsrnet_{n}.sh" for n in ("basic", "robust", "m", "m_1", "n", "plus"))} <= names
+            "search_naive.sh", "train_rnas.sh", *(f"train_ImgNet_{n}.sh" for n in ("WsrNet_basic", "RACL", "AdvRush")),
+            *(f"train_wsrnet_{n}.sh" for n in ("basic", "robust", "m", "m_1", "n", "plus"))} <= names
 
 
 @pytest.fixture
@@ -88,7 +94,8 @@ esac
 
     def run(name, *argv, **environment):
         log.unlink(missing_ok=True)
-        clean = {k: v for k, v in os.environ.items() if k not in ("DATA", "RUNS", "NGPU", "DATASET", "STRENGTHS")}
+        clean = {k: v for k, v in os.environ.items()
+                 if k not in ("DATA", "RUNS", "NGPU", "NNODES", "DATASET", "STRENGTHS")}
         clean |= {"WSRNAS_PYTHON": str(stub), "RUNS": str(tmp_path / "runs")} | environment
         done = subprocess.run(["bash", str(ROOT / "scripts" / name), *argv], capture_output=True, text=True,
                               cwd=tmp_path, env=clean, timeout=60)
@@ -106,11 +113,13 @@ def parsed(command):
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch, tmp_path):
-    command, = launch(name, "--dataset", "digits", "--seed", "5", "--dry_run", DATA="pictures")
+    large = name.startswith("train_ImgNet")
+    command, = launch(name, *(() if large else ("--dataset", "digits")), "--seed", "5", "--dry_run", DATA="pictures")
     config, invocation = parsed(command)
-    assert invocation.dry_run and config.seed == 5 and config.dataset == "digits"
+    assert invocation.dry_run and config.seed == 5 and config.dataset == ("imagenet" if large else "digits")
     assert config.data == str(tmp_path / "pictures") and config.runs == str(tmp_path / "runs")  # from where one stands
-    assert command[1] == ("search.wsr_nas" if name.startswith("search_") else "retrain.train_cifar")
+    program = "retrain.train_imagenet" if large else "retrain.train_cifar"
+    assert command[1] == ("search.wsr_nas" if name.startswith("search_") else program)
 
 
 @pytest.mark.parametrize("name", ["search_pgd.sh", "train_wsrnet_basic.sh"])
@@ -125,7 +134,7 @@ def test_several_processes_are_started_by_torchrun(launch):
     alone, = launch("search_pgd.sh")
     checked, several = launch("search_pgd.sh", NGPU="4")
     assert checked == [*alone, "--dry_run"]  # bad input is told before several processes start
-    assert several == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", *alone]
+    assert several == ["-m", "wsrnas.preemption", "--standalone", "--nproc_per_node=4", *alone]
 
 
 def test_the_searches_of_the_paper(launch):
@@ -152,6 +161,32 @@ def test_the_published_hyper_parameters(script, cell, channels, batch_size, weig
     assert (config.num_steps, config.epsilon, config.step_size, config.adv_loss) == (7, 0.031, 0.0, "pgd")
     assert (config.learning_rate, config.momentum, config.milestones, config.grad_clip) == (0.1, 0.9, (99, 149), 5.0)
     assert config.epochs == 176 and config.save == f"wsrnet_{script}" and config.dataset == "cifar10"
+
+
+def test_the_recipe_of_rnas(launch):
+    config, _ = parsed(launch("train_rnas.sh")[0])
+    assert (config.arch, config.init_channels, config.layers) == ("RNAS_repo_H", 36, 20)
+    assert (config.epochs, config.batch_size, config.learning_rate, config.weight_decay) == (300, 128, 0.01, 3e-4)
+    assert (config.adv_loss, config.num_steps, config.epsilon, config.step_size) == ("pgd", 7, 8 / 255, 2 / 255)
+    assert (config.schedule, config.learning_rate_min) == ("cosine", 0.0)
+
+
+@pytest.mark.parametrize(("script", "cell", "channels", "parameters"), [
+    ("WsrNet_basic", "WsrNet_Basic", 74, 13_161_567), ("RACL", "RACL", 64, 11_950_472),
+    ("AdvRush", "AdvRush", 60, 12_179_710)])
+def test_the_published_hyper_parameters_of_imagenet(script, cell, channels, parameters, launch):
+    config, _ = parsed(launch(f"train_ImgNet_{script}.sh")[0])
+    assert genotypes.load(config.arch) == genotypes.load(cell)
+    assert (config.init_channels, config.layers) == (channels, 20)
+    assert (config.adv_loss, config.label_smoothing) == ("fast", 0.1)
+    assert config.epsilon == config.step_size == 4 / 255
+    assert (config.batch_size, config.epochs, config.learning_rate, config.weight_decay) == (256, 51, 0.1, 2e-4)
+    assert (config.momentum, config.grad_clip, config.image_size, config.color_jitter) == (0.9, 5.0, 224, True)
+    schedule = config.schedule_of(5004)
+    assert max(map(schedule, range(schedule.total_steps))) == 0.1  # the published code exceeds it
+    with torch.device("meta"):
+        network = build_model(genotypes.load(cell), 1000, channels, 20, "imagenet")
+    assert count_parameters(network) == parameters
 
 
 @pytest.mark.parametrize("dataset", ["digits", "folder"])

@@ -8,17 +8,20 @@ import torch
 
 import genotypes
 import retrain.evaluate as evaluation
+import retrain.loop as loop
 import retrain.train_cifar as program
 import search.wsr_nas
-from retrain.train_cifar import PRESETS, RetrainConfig
+from retrain.recipes import RECIPES, RetrainConfig
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
 from wsrnas.errors import InputError
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
+from wsrnas.losses import LossSettings
 from wsrnas.models import load_model
 from wsrnas.run import RunDirectory
+from wsrnas.training import Refinements
 
 SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "80",
          "--held_out", "30", "--batch_size", "16", "--num_steps", "1", "--select_steps", "2", "--save", "run"]
@@ -40,7 +43,7 @@ def read(run):
 
 def without_time(rows):
     return [{k: {n: v for n, v in row[k].items() if n not in ("seconds", "images_per_second")} if k == "train" else v
-             for k, v in row.items()} for row in rows]
+             for k, v in row.items() if k != "peak_memory_gib"} for row in rows]
 
 
 def tensors(value, place=""):
@@ -72,13 +75,12 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
     def epoch_dying(after):
         left = iter(range(after, -1, -1))
 
-        def dying(model, batches, *arguments, original=program.train_epoch, **more):
-            def some():
-                for number, batch in enumerate(batches):
-                    if number == 1 and next(left) == 0:
-                        raise Killed
-                    yield batch
-            return original(model, some(), *arguments, **more)
+        def dying(trainer, loader, number, *, after_step, original=loop.train_epoch, **more):
+            def killing(epoch):
+                if epoch.batches == 2 and next(left) == 0:
+                    raise Killed
+                after_step(epoch)
+            return original(trainer, loader, number, after_step=killing, **more)
         return dying
 
     def dying_save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
@@ -87,8 +89,8 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
         original(self, payload, name)
 
     run = tmp_path / "retrain" / "run"
-    for owner, name, dying in ((program, "train_epoch", epoch_dying(1)), (RunDirectory, "save", dying_save),
-                               (program, "train_epoch", epoch_dying(2))):
+    for owner, name, dying in ((loop, "train_epoch", epoch_dying(1)), (RunDirectory, "save", dying_save),
+                               (loop, "train_epoch", epoch_dying(2))):
         with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
             context.setattr(owner, name, dying)
             start(tmp_path, TINY)
@@ -116,40 +118,48 @@ def test_the_report_of_an_epoch(whole):
         assert 0 <= row["held_out"]["robust_accuracy"] <= row["held_out"]["clean_accuracy"] <= 1
 
 
-def test_the_learning_rate_of_every_epoch():
+def test_the_learning_rate_of_every_step():
     config = RetrainConfig()
-    rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
-    assert rates == pytest.approx([0.1] * 99 + [0.01] * 50 + [0.001] * 27, rel=1e-12)
-    assert parse_config(RetrainConfig, PRESETS, ["--milestones", "2"])[0].learning_rate_at(1) == 0.1
+    schedule = config.schedule_of(3)
+    rates = [schedule(step) for step in range(3 * config.epochs)]
+    assert rates == pytest.approx([0.1] * 297 + [0.01] * 150 + [0.001] * 81, rel=1e-12)
 
 
-def test_the_optimiser_uses_that_learning_rate(tmp_path):
+def test_the_flags_reach_the_training(tmp_path):
     seen = []
 
-    def epoch(model, batches, total, loss, settings, optimizer, world, **more):
-        seen.append((optimizer.param_groups[0]["lr"], settings, len(list(batches)), more["grad_clip"]))
-        return {"loss": 1.0, "adversarial_accuracy": 0.5, "images_per_second": 1.0}
+    def epoch(trainer, loader, number, **more):
+        for images, labels in loader.batches(number):
+            trainer.step(images, labels)
+            seen.append((trainer.learning_rate, trainer.settings, trainer.refinements, len(images)))
+        return {"loss": 1.0, "adversarial_accuracy": 0.5, "images_per_second": 1.0, "seconds": 1.0}
 
+    flags = ["--step_size", "2/255", "--beta", "3", "--label_smoothing", "0.2", "--batch_statistics", "--grad_clip",
+             "2", "--accumulation", "2", "--amp", "bf16", "--awp_gamma", "0.01", "--awp_warmup", "1", "--ema_decay", "0.9",
+             "--drop_path", "0.1"]
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(program, "train_epoch", epoch)
-        context.setattr(program, "select", lambda *a: {"clean_accuracy": 0.5, "robust_accuracy": 0.5})
-        start(tmp_path, [*TINY, "--step_size", "2/255"])
-    assert [rate for rate, *_ in seen] == pytest.approx([0.05, 0.05, 0.005, 0.0005])
-    settings = seen[0][1]
-    assert (settings.epsilon, settings.steps, settings.step_size, settings.random_start) == (0.03, 1, 2 / 255, True)
-    assert not settings.batch_statistics
-    assert {count for _, _, count, _ in seen} == {3} and {clip for *_, clip in seen} == {5.0}
+        context.setattr(loop, "train_epoch", epoch)
+        context.setattr(loop, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.5,
+                                                                  "average_robust_accuracy": 0.5})
+        start(tmp_path, [*TINY, *flags])
+    assert [rate for rate, *_ in seen] == pytest.approx([0.05] * 6 + [0.005] * 3 + [0.0005] * 3)
+    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 3.0, 0.2, loop.TrainingConfig().strengths)
+    assert seen[0][2] == Refinements(2.0, 2, True, 0.01, 3, 0.9, 0.1, True)
+    assert {count for *_, count in seen} == {16}
 
 
 def test_the_best_epoch_is_the_most_robust_on_held_out_images(tmp_path):
     accuracies = iter([0.2, 0.5, 0.5, 0.4])
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(program, "select", lambda *a: {"clean_accuracy": 0.9, "robust_accuracy": next(accuracies)})
+        context.setattr(loop, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.9,
+                                                                  "average_robust_accuracy": next(accuracies)})
         run = start(tmp_path, TINY)
     best, last = (torch.load(run / name, weights_only=True) for name in ("best.pt", "checkpoint.pt"))
     assert best["step"] == 2 and last["step"] == 4
-    assert best["best"] == last["best"] == {"epoch": 2, "clean_accuracy": 0.9, "robust_accuracy": 0.5}
-    assert "best.pt is epoch 2" in (run / "FINISHED").read_text()
+    assert best["best"] == last["standing"]["best"] == {"epoch": 2, "clean_accuracy": 0.9, "robust_accuracy": 0.5}
+    said = (run / "FINISHED").read_text()  # both are reported
+    assert "best.pt, epoch 2, clean 90.0% PGD-2 at 0.0300 (7.65/255) 50.0%" in said
+    assert "checkpoint.pt, epoch 4, clean 90.0% PGD-2 at 0.0300 (7.65/255) 40.0%" in said
 
 
 def test_best_is_what_the_metrics_say(whole):
@@ -160,7 +170,7 @@ def test_best_is_what_the_metrics_say(whole):
 
 
 def test_the_reported_selection_is_that_of_the_stored_network(whole, world):
-    config, _ = parse_config(RetrainConfig, PRESETS, TINY)
+    config, _ = parse_config(RetrainConfig, RECIPES, TINY)
     data = load_dataset("digits", max_train=80)
     _, held_out = program.make_loaders(config, data, world)
     model, _ = load_model(whole / "checkpoint.pt")
@@ -170,7 +180,7 @@ def test_the_reported_selection_is_that_of_the_stored_network(whole, world):
 
 
 def test_held_out_and_training_images_are_disjoint(world):
-    config, _ = parse_config(RetrainConfig, PRESETS, TINY)
+    config, _ = parse_config(RetrainConfig, RECIPES, TINY)
     data = load_dataset("digits", max_train=80)
     train, held_out = program.make_loaders(config, data, world)
     sets = [{image.numpy().tobytes() for image in loader.image_set.images} for loader in (train, held_out)]
@@ -238,7 +248,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     start(tmp_path, [*TINY, "--dry_run"])
     assert list(tmp_path.iterdir()) == []
     said = capsys.readouterr().out
-    for words in ("48 training images", "30 held out", "parameters", "multiply-adds an image",
+    for words in ("50 training images", "30 held out", "parameters", "multiply-adds an image",
                   "4 epochs of 3 batches (16 = 1 x 16)", "passes: 384 images forward and backward", "memory: about"):
         assert words in said, words
 

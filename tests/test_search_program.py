@@ -115,14 +115,13 @@ class Killed(BaseException):
 
 
 def die_in_training(context, index):
-    """Raise in the middle of the epoch of step ``index`` (two of its batches are trained on)."""
-    def dying(model, batches, *arguments, original=search.searcher.train_epoch, **more):
-        def some():
-            for number, batch in enumerate(batches):
-                if number == 1 and dying.left == 0:
-                    raise Killed
-                yield batch
-        result = original(model, some(), *arguments, **more)
+    """Raise in the middle of the epoch of step ``index`` (one of its two batches is trained on)."""
+    def dying(trainer, loader, *arguments, original=search.searcher.train_epoch, **more):
+        def after_step(epoch):
+            if dying.left == 0:
+                assert epoch.batches == 1 < len(loader)
+                raise Killed
+        result = original(trainer, loader, *arguments, after_step=after_step, **more)
         dying.left -= 1
         return result
     dying.left = index

@@ -11,19 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsrnas.batch_norm import BATCH_NORM
 from wsrnas.errors import InputError
 
 AttackLoss = Callable[[Tensor, Tensor], Tensor]
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits in at least float32: a softmax in bfloat16 (autocast's) rounds small losses to zero."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def _kl_divergence(logits: Tensor, log_probabilities: Tensor) -> Tensor:
-    return F.kl_div(F.log_softmax(logits, 1), log_probabilities, reduction="sum", log_target=True)
+    return F.kl_div(F.log_softmax(full_precision(logits), 1), log_probabilities, reduction="sum", log_target=True)
 
 
 # Sums over the batch: an image's gradient, and so its adversarial example, does not depend on its batch.
 ATTACK_LOSSES: dict[str, AttackLoss] = {
-    "ce": lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
+    "ce": lambda logits, labels: F.cross_entropy(full_precision(logits), labels, reduction="sum"),
     "kl": _kl_divergence,  # the labels are the clean images' log-probabilities (B, K): TRADES
 }
 

@@ -1,10 +1,13 @@
 """What a network and a search cost: parameters, multiply-adds, passes of images through the network."""
 
+import resource
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsrnas.attacks import attack_mode
+from wsrnas.distributed import World
 
 
 def count_parameters(parameters) -> int:
@@ -55,3 +58,10 @@ def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int
         for hook in hooks:
             hook.remove()
     return total
+
+
+def peak_memory_gib(world: World) -> float:
+    """Largest memory of this process so far, in GiB: of its tensors on the GPU, or of all of it on a CPU."""
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(world.device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB

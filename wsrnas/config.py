@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wsrnas.errors import InputError
 
@@ -34,6 +34,8 @@ def require(condition: bool, message: str) -> None:
 class RunConfig:
     """The fields of every program that trains: which run, where, on which data."""
 
+    preset_flags: ClassVar[tuple[str, ...]] = ("--preset",)
+
     preset: str = ""
     save: str = option("", "name of the run directory; empty: derived from the configuration, without a time stamp",
                        identity=False)
@@ -41,9 +43,7 @@ class RunConfig:
     seed: int = option(0, "of everything random; same seed, same machine: same result")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
     report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set")
     data: str = option("data", "folder of the data set (digits needs none)", identity=False)
-    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
     max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
 
     def require_at_least(self, bound: float, *names: str) -> None:
@@ -65,6 +65,14 @@ class RunConfig:
         for name in names:
             require(0 < getattr(self, name) < 1,
                     f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallImagesConfig(RunConfig):
+    """The fields of programs on data sets that fit into memory."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set")
+    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
 
 
 def parse_number(text: str) -> float:
@@ -123,7 +131,8 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
     parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     if presets:
-        parser.add_argument("--preset", choices=list(presets), metavar="{" + ",".join(presets) + "}",
+        parser.add_argument(*getattr(cls, "preset_flags", ("--preset",)), dest="preset", choices=list(presets),
+                            metavar="{" + ",".join(presets) + "}",
                             help=f"named configuration; any flag overrides it (default: {next(iter(presets))})")
     parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
     parser.add_argument("--dry_run", "--dry-run", action="store_true",
@@ -132,11 +141,13 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
         parser.add_argument("--overwrite", action="store_true",
                             help="move an existing run directory aside and begin anew")
     hints = get_type_hints(cls)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    defaults |= dataclasses.asdict(next(iter(presets.values()))) if presets else {}
     for field in dataclasses.fields(cls):
         if field.name == "preset":
             continue
         flags = [f"--{field.name}"] + ([f"--{field.name.replace('_', '-')}"] if "_" in field.name else [])
-        text = f"{field.metadata['help']} (default: {_show(field.default)})".replace("%", "%%")
+        text = f"{field.metadata['help']} (default: {_show(defaults[field.name])})".replace("%", "%%")
         parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text,
                             **_flag_arguments(hints[field.name]))
     return parser
@@ -196,7 +207,9 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
     names = {field.name for field in dataclasses.fields(cls)}
     require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
     require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
-    for name, annotation in get_type_hints(cls).items():
+    hints = get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls)):
+        annotation = hints[name]
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         require(_fits(values[name], annotation), f"{where}: {name} is {values[name]!r}; expected {kind}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

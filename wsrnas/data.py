@@ -48,10 +48,23 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop out of a zero border of ``crop_padding`` pixels, then mirrored half of the time."""
+    """A random crop out of a zero border of ``crop_padding`` pixels, then mirrored half of the time, then cutout.
+
+    Args:
+        cutout: side in pixels of a square of zeros (DeVries & Taylor 2017); its centre is uniform over the image, so
+            it may stick out at the border. 0: none.
+
+    Raises:
+        InputError: ``cutout`` is negative.
+    """
 
     crop_padding: int = 0
     horizontal_flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cutout < 0:
+            raise InputError(f"cutout is {self.cutout}, expected at least 0")
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ def initialize(device: str = "auto") -> World:
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.deterministic = True  # same seed, same result
     if size > 1 and not dist.is_initialized():
+        # Beside NCCL, gloo for tensors on the CPU: they are exchanged without waiting for the GPU (wsrnas.preemption).
         # Hours: the others wait while the main process downloads a data set.
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2),
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=2),
                                 device_id=chosen if cuda else None)
     return World(rank, size, chosen)
 
@@ -74,6 +75,13 @@ def all_sum(values: Tensor, world: World) -> Tensor:
     """Sum of ``values`` over the processes (in place; returned for convenience)."""
     if world.size > 1:
         dist.all_reduce(values)
+    return values
+
+
+def all_min(values: Tensor, world: World) -> Tensor:
+    """Least of ``values`` over the processes (in place; returned for convenience)."""
+    if world.size > 1:
+        dist.all_reduce(values, dist.ReduceOp.MIN)
     return values
 
 

@@ -11,11 +11,22 @@ class InputError(ValueError):
     """Input that cannot be used. The message names the offending thing and what was expected."""
 
 
+class Preempted(Exception):
+    """A signal asked to stop, and everything is saved. The message names the last completed step."""
+
+
+STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure, start again
+
+
 def fail(message: str) -> NoReturn:
     """Print one sentence on stderr and leave with exit code 2."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
-        print(f"error: {message}", file=sys.stderr, flush=True)
+    _say(f"error: {message}")
     sys.exit(2)
+
+
+def _say(message: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(message, file=sys.stderr, flush=True)
 
 
 _STORAGE_PROBLEMS = {
@@ -29,9 +40,15 @@ _STORAGE_PROBLEMS = {
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run ``main``; bad input and storage problems end it with one sentence and exit code 2, Ctrl-C with 130."""
+    """Run ``main``; what users can mend ends it with one sentence and an exit code.
+
+    2 for bad input and storage problems, 75 for a training that a signal stopped, 130 for Ctrl-C.
+    """
     try:
         main()
+    except Preempted as stop:
+        _say(f"{stop}; the same command resumes")
+        sys.exit(STOPPED)
     except InputError as error:
         fail(str(error))
     except OSError as error:

@@ -18,6 +18,7 @@ class _Plan:
     order: Tensor  # (N,) int64
     corners: Tensor  # (N, 2) int64: top and left corner of the crop in the padded image
     mirrored: Tensor  # (N,) bool
+    centres: Tensor  # (N, 2) int64: row and column of the cutout's centre in the finished image
 
 
 class BatchLoader:
@@ -84,6 +85,8 @@ class BatchLoader:
             else:
                 pixels = crop_and_mirror(images, index, plan.corners[rows], plan.mirrored[rows],
                                          self._augment.crop_padding)
+                if self._augment.cutout:
+                    pixels = cut_out(pixels, plan.centres[rows], self._augment.cutout)
             pixels = pixels.to(torch.float32, memory_format=torch.channels_last) / 255
             yield pixels, self.image_set.labels[index]
 
@@ -94,7 +97,10 @@ class BatchLoader:
         augment = self._augment or Augmentation()
         corners = torch.randint(2 * augment.crop_padding + 1, (count, 2), generator=stream)
         mirrored = torch.randint(2, (count,), generator=stream).bool() & augment.horizontal_flip
-        return _Plan(order.to(device), corners.to(device), mirrored.to(device))
+        # A new kind of draw goes last: the earlier ones stay what they were.
+        centres = torch.stack([torch.randint(size, (count,), generator=stream)
+                               for size in self.image_set.images.shape[-2:]], dim=1)
+        return _Plan(order.to(device), corners.to(device), mirrored.to(device), centres.to(device))
 
 
 def crop_and_mirror(images: Tensor, index: Tensor, corners: Tensor, mirrored: Tensor, padding: int) -> Tensor:
@@ -114,3 +120,22 @@ def crop_and_mirror(images: Tensor, index: Tensor, corners: Tensor, mirrored: Te
     pixels = images.permute(0, 2, 3, 1)[index[:, None, None], rows.clamp(0, height - 1)[:, :, None],
                                         columns.clamp(0, width - 1)[:, None, :]]
     return (pixels * inside[..., None]).permute(0, 3, 1, 2)
+
+
+def cut_out(pixels: Tensor, centres: Tensor, side: int) -> Tensor:
+    """Set one square of every image to zero; what sticks out at the border is lost (DeVries & Taylor 2017).
+
+    Args:
+        pixels: (B, C, H, W).
+        centres: (B, 2) row and column; a square of even side reaches one pixel less below and right of it.
+        side: of the square, in pixels.
+    Returns:
+        (B, C, H, W), of the pixels' dtype.
+    """
+    height, width = pixels.shape[-2:]
+    top, left = (centres - side // 2).split(1, dim=1)
+    rows = torch.arange(height, device=pixels.device) - top
+    columns = torch.arange(width, device=pixels.device) - left
+    square = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    # In the order of the memory: eight times as fast on a CPU as along the channels.
+    return (pixels.permute(0, 2, 3, 1) * ~square[..., None]).permute(0, 3, 1, 2)

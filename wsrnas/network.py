@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype, Nodes
-from wsrnas.operations import FactorizedReduce, ReLUConvBN, build_operation
+from wsrnas.operations import DropPath, FactorizedReduce, ReLUConvBN, build_operation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -89,12 +89,14 @@ class Cell(nn.Module):
 
     H' is H, or ceil(H / 2) in a reduction cell; H is H0, or ceil(H0 / 2) after a reduction cell.
     What cannot influence the output is not built: ``none`` edges (a node of nothing else is zeros), and nodes
-    and inputs from which no path leads to the concat.
+    and inputs from which no path leads to the concat. In training, ``drop_path`` (by default one of the cell's own)
+    follows every operation but the identity, as in DARTS.
     """
 
     def __init__(self, genotype: Genotype, channels_prev_prev: int, channels_prev: int, channels: int,
-                 reduction: bool, reduction_prev: bool) -> None:
+                 reduction: bool, reduction_prev: bool, drop_path: DropPath | None = None) -> None:
         super().__init__()
+        self.drop_path = DropPath() if drop_path is None else drop_path
         kind = "reduce" if reduction else "normal"
         self.concat = genotype.reduce_concat if reduction else genotype.normal_concat
         self.out_channels = len(self.concat) * channels
@@ -114,6 +116,8 @@ class Cell(nn.Module):
             total = None
             for operation, source in zip(operations, sources, strict=True):
                 output = operation(states[source])
+                if not isinstance(operation, nn.Identity):
+                    output = self.drop_path(output)
                 total = output if total is None else total + output
             states.append(total)
         return torch.cat([states[node] for node in self.concat], dim=1)
@@ -188,8 +192,9 @@ class NetworkCIFAR(CellNetwork):
 
     def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
                  channels: int = 3) -> None:
-        super().__init__(_cells_of(genotype), init_channels, layers, num_classes, channels=channels)
-        self.genotype = genotype
+        drop_path = DropPath()
+        super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels)
+        self.genotype, self.drop_path = genotype, drop_path
 
 
 class NetworkImageNet(CellNetwork):
@@ -210,12 +215,13 @@ class NetworkImageNet(CellNetwork):
         if not len(mean) == len(std) == channels:
             raise InputError(f"mean and std have {len(mean)} and {len(std)} entries; "
                              f"expected {channels}, one a channel")
-        super().__init__(_cells_of(genotype), init_channels, layers, num_classes, channels=channels,
+        drop_path = DropPath()
+        super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels,
                          make_stem=ImageNetStem, normalize=Normalize(mean, std))
-        self.genotype = genotype
+        self.genotype, self.drop_path = genotype, drop_path
 
 
-def _cells_of(genotype: Genotype) -> MakeCell:
+def _cells_of(genotype: Genotype, drop_path: DropPath) -> MakeCell:
     def make_cell(prev_prev: int, prev: int, current: int, reduction: bool, reduction_prev: bool) -> Cell:
-        return Cell(genotype, prev_prev, prev, current, reduction, reduction_prev)
+        return Cell(genotype, prev_prev, prev, current, reduction, reduction_prev, drop_path)
     return make_cell

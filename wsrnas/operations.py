@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsrnas.errors import InputError
+from wsrnas.seeding import BatchNoise
 
 
 class ReLUConvBN(nn.Module):
@@ -49,12 +50,27 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.conv_even(x), self.conv_odd(padded[:, :, 1:, 1:])], dim=1))
 
 
+class DilatedDepthwise(nn.Conv2d):
+    """Depthwise convolution with dilation; on a CPU always in float32, whatever autocast says.
+
+    There, oneDNN's bfloat16 weight gradient of this very layer is wrong and writes past its memory (seen with torch
+    2.15, AVX-512 BF16, channels_last, images of 32 pixels and more).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
     """ReLU, depthwise convolution, 1x1 convolution, BatchNorm."""
     padding = dilation * (kernel_size - 1) // 2
+    convolution = DilatedDepthwise if dilation > 1 else nn.Conv2d
     return [
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
+        convolution(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     ]
@@ -96,6 +112,28 @@ class Zero(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[:, :, ::self.stride, ::self.stride])
+
+
+class DropPath(nn.Module):
+    """Drop the output of an operation for some images and scale it up for the others (Larsson et al. 2017).
+
+    Without effect in evaluation mode, under an attack, and at the initial rate of 0. A network has one, which its
+    cells share.
+
+    Attributes:
+        rate: probability that an image's output becomes zero, in [0, 1).
+        noise: where the draws come from.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.noise = 0.0, BatchNoise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.rate:
+            return x
+        unit = (self.noise.uniform(x[:, :1, :1, :1]) + 1) / 2
+        return x * (unit >= self.rate) / (1 - self.rate)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:

@@ -2,8 +2,11 @@
 
 import hashlib
 import operator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -22,3 +25,28 @@ def derive_seed(*parts: int | str) -> int:
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator on ``device`` seeded by ``derive_seed(*parts)``."""
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    """Random numbers for the images of one batch, the same for any number of processes that share the batch.
+
+    Every process draws for the whole batch and keeps the rows ``rank::size``, which are those that ``BatchLoader``
+    gives it; all have the same ``generator`` (None: torch's own).
+    """
+
+    generator: torch.Generator | None = None
+    rank: int = 0
+    size: int = 1
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform in [-1, 1), in the shape (b, ...) and type of ``like``, b being this process' share."""
+        return 2 * self._rows(torch.rand, like) - 1
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal, in the shape (b, ...) and type of ``like``, b being this process' share."""
+        return self._rows(torch.randn, like)
+
+    def _rows(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
+        whole = (self.size * like.shape[0], *like.shape[1:])
+        return draw(whole, dtype=like.dtype, device=like.device, generator=self.generator)[self.rank::self.size]

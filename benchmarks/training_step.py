@@ -1,0 +1,75 @@
+"""What training steps of a recipe cost here: seconds, images a second, peak memory, and the hours of the whole recipe.
+
+    python -m benchmarks.training_step cifar --recipe wsrnet-basic --dataset folder --data DATA
+    python -m benchmarks.training_step imagenet --recipe racl --data DATA --held_out 0 --accumulation 32 --steps 2
+
+Further flags are those of the program. The first step is not timed: it also chooses algorithms and fills the loader.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+import genotypes
+from retrain import train_cifar, train_imagenet
+from retrain.loop import batch_text, make_network, make_trainer
+from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig
+from wsrnas.complexity import count_parameters, peak_memory_gib, readable
+from wsrnas.config import parse_config
+from wsrnas.data import load_dataset_once
+from wsrnas.distributed import initialize, shutdown
+from wsrnas.errors import run_program
+from wsrnas.imagenet import list_imagenet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", choices=["cifar", "imagenet"])
+    parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")
+    arguments, rest = parser.parse_known_args()
+    small = arguments.program == "cifar"
+    config, _ = parse_config(RetrainConfig if small else ImageNetConfig, RECIPES if small else IMAGENET_RECIPES, rest)
+    world = initialize(config.device)
+    if small:
+        data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train)
+        loader, _ = train_cifar.make_loaders(config, data, world)
+        classes, channels = data.num_classes, data.image_shape[0]
+    else:
+        files, _ = list_imagenet(config.data, max_train=config.max_train)
+        loader, _ = train_imagenet.make_loaders(config, files, world)
+        classes, channels = len(files.class_names), 3
+    network = make_network(config, genotypes.load(config.arch), classes, channels, world)
+    trainer = make_trainer(config, network, len(loader), world)
+    if config.compile:
+        network.compile()
+
+    seconds, epoch, batches = [], 0, loader.batches(0)
+    while len(seconds) <= arguments.steps:
+        batch = next(batches, None)
+        if batch is None:
+            epoch += 1
+            batches = loader.batches(epoch)
+            continue
+        started = time.perf_counter()
+        metrics = trainer.step(*batch)
+        if world.device.type == "cuda":
+            torch.cuda.synchronize(world.device)
+        seconds.append(time.perf_counter() - started)
+        if world.is_main:
+            loss, count = metrics["loss"]
+            print(f"step {len(seconds)}: {seconds[-1]:.2f} s, loss {loss.item() / count:.3f}", flush=True)
+    step = statistics.median(seconds[1:])
+    if world.is_main:
+        hours = step * len(loader) * config.epochs / 3600
+        print(f"{config.preset}: {readable(count_parameters(network))} parameters, batch {batch_text(config, world)}, "
+              f"{config.adv_loss}, amp {config.amp}: {step:.3g} s a step, {config.batch_size / step:.4g} images/s, "
+              f"peak {peak_memory_gib(world):.1f} GiB, {hours:.3g} h for {config.epochs} epochs of {len(loader)} steps")
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

@@ -1,0 +1,331 @@
+"""Retraining from its first step to its last: what the programs for small images and for ImageNet share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from retrain.overfitting import MAX_ROLLBACKS, STEP_FACTOR, has_collapsed, probe_accuracy
+from retrain.recipes import TrainingConfig
+from wsrnas import checkpoint
+from wsrnas.batch_norm import synchronize_batch_norm
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
+from wsrnas.config import describe, format_epsilon, require
+from wsrnas.distributed import World, broadcast_model
+from wsrnas.errors import InputError, Preempted
+from wsrnas.evaluation import robust_accuracy
+from wsrnas.genotype import Genotype
+from wsrnas.losses import LOSSES, attack_passes
+from wsrnas.models import build_model
+from wsrnas.preemption import stop_requests
+from wsrnas.run import RunDirectory
+from wsrnas.seeding import derive_seed
+from wsrnas.training import Epoch, Loader, Trainer, train_epoch
+
+NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
+
+
+@dataclass
+class Standing:
+    """Where a retraining stands, beside its trainer.
+
+    Args:
+        epochs: completed ones.
+        epoch: how far the one under way has come.
+        best, last: epoch and accuracies of the best and of the latest selection.
+        probe: the best accuracy of a probe so far; None before there is one.
+        rollbacks: what was rolled back, one entry each.
+    """
+
+    epochs: int = 0
+    epoch: Epoch = field(default_factory=Epoch)
+    best: dict[str, Any] = field(default_factory=lambda: dict(NOTHING_SELECTED))
+    last: dict[str, Any] = field(default_factory=lambda: dict(NOTHING_SELECTED))
+    probe: float | None = None
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+
+
+def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train_loader: Loader,
+            held_out_loader: Loader | None, description: dict[str, Any]) -> None:
+    """Train ``network`` to the end of its recipe, from wherever the run directory says that it stands.
+
+    Args:
+        network: on its device, equal on all processes.
+        held_out_loader: training images kept out for selection; None goes without.
+        description: what checkpoints store of the network (``models.description``).
+
+    Raises:
+        Preempted: a signal asked to stop; the state is saved.
+        InputError: the loss diverged, or Fast-AT overfitted and was told to stop; the last good state is saved.
+    """
+    world = run.world
+    trainer = make_trainer(config, network, len(train_loader), world)
+    standing = resume(run, trainer, description)
+    if config.compile:
+        network.compile()
+    with stop_requests(world) as stop:
+        while standing.epochs < config.epochs:
+            number = standing.epochs
+            trainer.settings = replace(trainer.settings, step_size=attack_step(config, len(standing.rollbacks)))
+
+            def after_step(epoch: Epoch) -> None:
+                save_or_stop(config, run, trainer, standing, description, len(train_loader), stop())
+
+            with last_good_state_named(run, number):
+                trained = train_epoch(trainer, train_loader, number, epoch=standing.epoch, after_step=after_step,
+                                      label=f"epoch {number + 1}/{config.epochs}", report_freq=config.report_freq,
+                                      log=run.log)
+            trainer.make_buffers_equal()
+            row: dict[str, Any] = {"learning_rate": trainer.learning_rate, "train": trained}
+            standing.epoch = Epoch()
+            if config.adv_loss == "fast" and overfitted(config, run, trainer, standing, train_loader, row):
+                roll_back(config, run, trainer, standing, description, row["probe"])
+                continue
+            standing.epochs += 1
+            last = standing.epochs == config.epochs
+            if held_out_loader is not None and (standing.epochs % config.select_every == 0 or last):
+                select(config, run, trainer, standing, held_out_loader, row, description)
+            row["peak_memory_gib"] = peak_memory_gib(world)
+            run.record(number, row)
+            state = payload(trainer, standing, description)
+            run.save(state)
+            if config.adv_loss == "fast":
+                run.save(state, "good.pt")
+            run.log(summary(config, standing, row))
+            if stop() and not last:
+                raise Preempted(f"stopped after epoch {standing.epochs}/{config.epochs}")
+    run.finish(conclusion(config, standing))
+
+
+# -- what a training is made of -------------------------------------------------------------------------------------
+
+def make_network(config: TrainingConfig, genotype: Genotype, num_classes: int, channels: int,
+                 world: World) -> nn.Module:
+    """The network with seeded weights on its device, equal on all processes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        network = build_model(genotype, num_classes, config.init_channels, config.layers, config.dataset, channels)
+    network.to(world.device, memory_format=torch.channels_last)
+    broadcast_model(network, world)
+    return synchronize_batch_norm(network, world) if config.sync_bn else network
+
+
+def make_trainer(config: TrainingConfig, network: nn.Module, steps_per_epoch: int, world: World) -> Trainer:
+    """Loss, optimiser and schedule of the recipe around ``network``."""
+    optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum,
+                                weight_decay=config.weight_decay)
+    return Trainer(network, LOSSES[config.adv_loss], config.loss_settings(), optimizer, world, config.seed,
+                   config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
+
+
+def check_batch(config: TrainingConfig, world: World) -> None:
+    """Refuse a batch that does not divide among processes and accumulated parts.
+
+    Raises:
+        InputError: naming the sizes.
+    """
+    parts = world.size * config.accumulation
+    require(config.batch_size % parts == 0,
+            f"batch_size is {config.batch_size}; expected a multiple of {parts} ({world.size} processes x accumulation "
+            f"{config.accumulation})")
+
+
+def batch_text(config: TrainingConfig, world: World) -> str:
+    """How a batch is shared: ``400 = 8 x 50``."""
+    shares = [world.size] + [config.accumulation] * (config.accumulation > 1)
+    local = config.batch_size // (world.size * config.accumulation)
+    return f"{config.batch_size} = {' x '.join(map(str, [*shares, local]))}"
+
+
+def attack_step(config: TrainingConfig, rollbacks: int) -> float | None:
+    """Step size of the training attack in pixels of [0, 1]; None is the loss' own rule."""
+    if not rollbacks:
+        return config.step_size or None
+    return (config.step_size or 1.25 * config.epsilon) * STEP_FACTOR ** rollbacks
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------
+
+def payload(trainer: Trainer, standing: Standing, description: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds: the weights to use (``model``), and all that training goes on from.
+
+    Called by every process.
+    """
+    state = {key: value for key, value in vars(standing).items() if key != "epoch"}
+    return {"step": standing.epochs, "network": description, "model": trainer.evaluated.state_dict(),
+            "trainer": trainer.state_dict(), "standing": state, "epoch": standing.epoch.state_dict(trainer.world)}
+
+
+def load(state: dict[str, Any], run: RunDirectory, trainer: Trainer, description: dict[str, Any]) -> Standing:
+    """Put the trainer into a checkpoint's state.
+
+    Raises:
+        InputError: it is the checkpoint of another network.
+    """
+    stored = state.get("network", {})
+    different = [f"{key} is {short(stored.get(key))}, expected {short(value)}" for key, value in description.items()
+                 if stored.get(key) != value]
+    require(not different, f"the checkpoint in {run.path} is of another architecture: {'; '.join(different)}")
+    try:
+        trainer.load_state_dict(state["trainer"])
+        return Standing(**state["standing"], epoch=Epoch.load(state["epoch"], trainer.world))
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"the checkpoint in {run.path} does not fit: {str(error).splitlines()[0]}") from None
+
+
+def short(value: Any) -> str:
+    """A value for an error message: a genotype's JSON is long."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def resume(run: RunDirectory, trainer: Trainer, description: dict[str, Any]) -> Standing:
+    """Load the last checkpoint, if any."""
+    state = run.restore()
+    return Standing() if state is None else load(state, run, trainer, description)
+
+
+def save_or_stop(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing,
+                 description: dict[str, Any], total: int, stop: bool) -> None:
+    """After a step: save where it is time, and leave where a signal asked for it.
+
+    Raises:
+        Preempted: after saving.
+        InputError: the loss diverged; nothing is saved.
+    """
+    done = standing.epoch.batches
+    if stop or (config.save_every and done % config.save_every == 0 and done < total):
+        standing.epoch.refuse_divergence(f"epoch {standing.epochs + 1}/{config.epochs}", run.world)
+        run.save(payload(trainer, standing, description))
+    if stop:
+        raise Preempted(f"stopped after step {done}/{total} of epoch {standing.epochs + 1}/{config.epochs}")
+
+
+@contextmanager
+def last_good_state_named(run: RunDirectory, epochs: int) -> Iterator[None]:
+    """Add to an error of a training epoch which checkpoint is left."""
+    try:
+        yield
+    except InputError as error:
+        left = (f"the last good checkpoint is {run.path / 'checkpoint.pt'} (epoch {epochs} is complete in it)"
+                if run.has_checkpoint else "there is no checkpoint yet")
+        raise InputError(f"{error}; {left}; start under another --save with a lower --learning_rate") from None
+
+
+# -- selection and probe --------------------------------------------------------------------------------------------
+
+def select(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing, loader: Loader,
+           row: dict[str, Any], description: dict[str, Any]) -> None:
+    """Measure the network on the held-out images, and keep it as ``best.pt`` when none was more robust."""
+    result = robust_accuracy(trainer.evaluated, loader, (config.epsilon,), config.select_steps, world=run.world,
+                             label="held out")
+    row["held_out"] = {"clean_accuracy": result["clean_accuracy"], "robust_accuracy": result["average_robust_accuracy"]}
+    standing.last = {"epoch": standing.epochs, **row["held_out"]}
+    if row["held_out"]["robust_accuracy"] > standing.best["robust_accuracy"]:
+        standing.best = standing.last
+        run.save({"step": standing.epochs, "network": description, "model": trainer.evaluated.state_dict(),
+                  "best": standing.best}, "best.pt")
+
+
+def overfitted(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing, loader: Loader,
+               row: dict[str, Any]) -> bool:
+    """Probe the network with PGD on a training batch; whether the epoch has to be undone."""
+    accuracy, images = probe_accuracy(trainer.network, loader, standing.epochs, config.epsilon, config.probe_steps,
+                                      run.world)
+    step = trainer.settings.step_size or 1.25 * config.epsilon
+    row["probe"] = {"accuracy": accuracy, "images": images, "attack_step": step, "rollbacks": len(standing.rollbacks)}
+    if not has_collapsed(accuracy, standing.probe, images, config.probe_drop):
+        standing.probe = max(accuracy, standing.probe or 0.0)
+        return False
+    run.log(f"catastrophic overfitting in epoch {standing.epochs + 1}: PGD-{config.probe_steps} accuracy on a training "
+            f"batch fell to {accuracy:.1%} from {standing.probe:.1%} (attack step {format_epsilon(step)})")
+    return config.on_overfitting != "ignore"
+
+
+def roll_back(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing,
+              description: dict[str, Any], probe: dict[str, Any]) -> None:
+    """Return to the last good state, to go on with a smaller attack step, or to stop there, as told.
+
+    Raises:
+        InputError: it was told to stop, or smaller steps have not helped.
+    """
+    epoch, rollbacks = standing.epochs + 1, [*standing.rollbacks]
+    good = load(checkpoint.read(run.path / "good.pt"), run, trainer, description)
+    vars(standing).update(vars(good))
+    standing.rollbacks = rollbacks
+    stop = config.on_overfitting == "stop"
+    if not stop and len(rollbacks) < MAX_ROLLBACKS:
+        standing.rollbacks = [*rollbacks, {"epoch": epoch, **probe}]
+        run.log(f"rolled back to the end of epoch {standing.epochs}; the attack step is now "
+                f"{format_epsilon(attack_step(config, len(standing.rollbacks)))}")
+    run.save(payload(trainer, standing, description))
+    if stop or len(rollbacks) == MAX_ROLLBACKS:
+        raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}"
+                         + (", as told" if stop else f", after {MAX_ROLLBACKS} smaller attack steps")
+                         + f"; {run.path / 'checkpoint.pt'} is the last good state (epoch {standing.epochs})"
+                         + ("; --on_overfitting roll-back goes on with a smaller attack step" if stop else ""))
+
+
+# -- reports --------------------------------------------------------------------------------------------------------
+
+def summary(config: TrainingConfig, standing: Standing, row: dict[str, Any]) -> str:
+    """One line an epoch for people; ``metrics.jsonl`` holds everything."""
+    train = row["train"]
+    shown = [f"{word} {train[name]:.1%}" for word, name in (("clean", "clean_accuracy"),
+                                                          ("robust", "adversarial_accuracy")) if name in train]
+    parts = [f"[{standing.epochs}/{config.epochs}] loss {train['loss']:.3f} training {' '.join(shown)}"]
+    if "held_out" in row:
+        parts.append(f"held out {accuracies(config, row['held_out'])}")
+    if "probe" in row:
+        parts.append(f"probe {row['probe']['accuracy']:.1%}")
+    left = train["seconds"] * (config.epochs - standing.epochs)
+    parts.append(f"{train['images_per_second']:.4g} images/s")
+    parts.append(f"peak {row['peak_memory_gib']:.1f} GiB")
+    return " | ".join([*parts, f"{duration(left)} of training left"])
+
+
+def accuracies(config: TrainingConfig, selection: dict[str, Any]) -> str:
+    return (f"clean {selection['clean_accuracy']:.1%} PGD-{config.select_steps} at "
+            f"{format_epsilon(config.epsilon)} {selection['robust_accuracy']:.1%}")
+
+
+def duration(seconds: float) -> str:
+    """``3 h 05 min``, or minutes and seconds below an hour."""
+    minutes = int(seconds) // 60
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {int(seconds) % 60:02d} s"
+
+
+def conclusion(config: TrainingConfig, standing: Standing) -> str:
+    """Both networks that are kept: the best of the selection and the last."""
+    if not standing.best["epoch"]:
+        return f"training finished; checkpoint.pt is epoch {config.epochs} (no image was held out, no best.pt)"
+    return (f"training finished; on held-out images: best.pt, epoch {standing.best['epoch']}, "
+            f"{accuracies(config, standing.best)}; checkpoint.pt, epoch {config.epochs}, "
+            f"{accuracies(config, standing.last)}")
+
+
+def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, int, int], images: int,
+            steps_per_epoch: int, num_classes: int, world: World) -> None:
+    """Print the configuration and what the training would cost."""
+    if not world.is_main:
+        return
+    adds = multiply_adds(network, image_shape)
+    local = config.batch_size // (world.size * config.accumulation)
+    both, forward = attack_passes(config.adv_loss, config.loss_settings())
+    total = steps_per_epoch * config.batch_size * config.epochs
+    awp = both - config.num_steps if config.awp_gamma else 0
+    forwards = len(config.strengths) if config.adv_loss == "multi" else 1 + (config.adv_loss in ("trades", "mart"))
+    memory = activation_bytes(network, image_shape) * local * forwards / 2**30
+    print("\n".join([
+        describe(config), f"data: {images} training images {image_shape}, {config.held_out} held out, {num_classes} "
+        "classes",
+        f"network: {readable(count_parameters(network))} parameters, {readable(adds)} multiply-adds an image",
+        f"steps: {config.epochs} epochs of {steps_per_epoch} batches ({batch_text(config, world)}), loss "
+        f"{config.adv_loss} at {format_epsilon(config.epsilon)}",
+        f"passes: {readable(total * (both + awp))} images forward and backward, {readable(total * forward)} forward, "
+        f"{readable(total * adds * (3 * (both + awp) + forward))} multiply-adds",
+        f"memory: about {memory:.1f} GiB of activations a process",
+    ]), flush=True)

@@ -1,0 +1,190 @@
+"""What a retraining can be told, and the named recipes: the published ones of both papers, and our own."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from wsrnas.config import RunConfig, SmallImagesConfig, option, require
+from wsrnas.losses import LossSettings
+from wsrnas.schedules import Schedule
+from wsrnas.training import Refinements
+
+SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(RunConfig):
+    """The fields that retraining on small images and on ImageNet share; the defaults are those of WsrNet-Basic."""
+
+    preset_flags: ClassVar[tuple[str, ...]] = ("--recipe", "--preset")
+
+    arch: str = option("WsrNet_Basic", "published name, alias, genotype.json, or run directory of a search")
+    init_channels: int = option(45, "channels C of the first cells")
+    layers: int = option(20, "cells")
+    held_out: int = option(1000, "images of the training set held out for selection; 0: none, best.pt is not written")
+
+    adv_loss: Literal["pgd", "trades", "mart", "multi", "fast", "standard"] = option(
+        "pgd", "training loss: pgd (Madry), trades, mart, multi (PGD at all --strengths in one batch), fast (Fast-AT: "
+        "one step from a random start), standard (no attack)")
+    beta: float = option(1.0, "weight of the robust term of trades (1 is TRADES-1, 6 TRADES-6) and mart")
+    strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi, increasing")
+    epsilon: float = option(0.031, "strength of the training attack (published; 8/255 is 0.03137) and of the selection")
+    num_steps: int = option(7, "steps of the training attack (PGD-7); fast takes one")
+    step_size: float = option(0.0, "step of the training attack; 0: 2.5 * epsilon / num_steps (published); for fast "
+                              "1.25 * epsilon")
+    random_start: bool = option(False, "start pgd and multi uniformly in the ball (other losses have their own start)")
+    batch_statistics: bool = option(False, "attack under the batch's BatchNorm statistics instead of the running ones")
+    label_smoothing: float = option(0.0, "share of the target spread over all classes")
+
+    batch_size: int = option(400, "images per step, all processes together")
+    accumulation: int = option(1, "parts in which each process handles its share of a batch, to need less memory")
+    epochs: int = option(176, "epochs (the published run is last evaluated there)")
+    schedule: Literal["constant", "multi-step", "cosine", "cyclic", "one-cycle"] = option(
+        "multi-step", "of the learning rate, in every step; cyclic: linear up and down (Fast-AT)")
+    learning_rate: float = option(0.1, "of SGD: the largest of the schedule")
+    learning_rate_min: float = option(0.0, "learning rate the cosine ends at")
+    milestones: tuple[float, ...] = option((99, 149), "epochs from which multi-step multiplies by 0.1 again")
+    warmup_epochs: float = option(0.0, "epochs of a linear rise of the learning rate (constant, multi-step, cosine)")
+    peak_share: float = option(0.5, "share of the training after which cyclic and one-cycle peak")
+    momentum: float = option(0.9, "of SGD")
+    weight_decay: float = option(5e-4, "of SGD")
+    grad_clip: float = option(5.0, "largest gradient norm; 0: no clipping")
+    drop_path: float = option(0.0, "rate that drop-path reaches at the end, rising linearly from 0")
+    ema_decay: float = option(0.0, "of a moving average of the weights, which is then selected and kept; 0: none")
+    awp_gamma: float = option(0.0, "relative size of the adversarial weight perturbation (AWP); 0: none")
+    awp_warmup: int = option(0, "epochs before AWP begins")
+
+    amp: Literal["off", "bf16"] = option("off", "bf16: forward passes under autocast; evaluation stays float32")
+    compile: bool = option(False, "compile the network (torch.compile; needs a C++ compiler)")
+    sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share")
+
+    select_steps: int = option(10, "PGD steps of the selection on the held-out images, at the training strength")
+    select_every: int = option(1, "epochs between two selections")
+    eval_batch_size: int = option(500, "images per batch of the selection", identity=False)
+    save_every: int = option(0, "steps between two checkpoints within an epoch; 0: only at its end and when stopped",
+                             identity=False)
+    probe_steps: int = option(10, "PGD steps of the probe for catastrophic overfitting (loss fast): one training batch "
+                              "after every epoch")
+    probe_drop: float = option(0.5, "share of the last good probe accuracy whose loss is catastrophic overfitting")
+    on_overfitting: Literal["roll-back", "stop", "ignore"] = option(
+        "roll-back", "roll-back: repeat the epoch from the last good state with 3/4 of the attack step; stop: end "
+        "there, the last good state stays; ignore: only report", identity=False)
+
+    def __post_init__(self) -> None:
+        self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "accumulation", "epochs",
+                              "select_steps", "select_every", "eval_batch_size", "probe_steps", "report_freq")
+        self.require_at_least(0, "max_train", "held_out", "step_size", "grad_clip", "weight_decay", "momentum",
+                              "learning_rate_min", "awp_gamma", "awp_warmup", "save_every", "warmup_epochs")
+        self.require_positive("learning_rate", "beta")
+        self.require_strength("epsilon")
+        self.require_share("label_smoothing", "drop_path", "ema_decay", "momentum")
+        require(0 < self.probe_drop < 1, f"probe_drop is {self.probe_drop:g}; expected a number between 0 and 1")
+        require(bool(self.strengths) and all(0 < strength < 1 for strength in self.strengths),
+                f"strengths are {list(self.strengths)}; expected at least one, all inside (0, 1)")
+        require(list(self.strengths) == sorted(set(self.strengths)),
+                f"strengths are {list(self.strengths)}; expected increasing numbers")
+        require(not (self.adv_loss == "mart" and self.label_smoothing),
+                f"label_smoothing is {self.label_smoothing:g}, but the loss mart has none; expected 0")
+        self.schedule_of(1)  # refuses what does not fit together before any data is read
+
+    def require_share(self, *names: str) -> None:
+        """Refuse fields outside [0, 1)."""
+        for name in names:
+            require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name):g}; expected 0 or more, below 1")
+
+    @property
+    def name(self) -> str:
+        """Of the run directory; without a time stamp, so that a restarted job finds itself."""
+        path = Path(self.arch)
+        arch = path.parent.name if path.name == "genotype.json" else path.stem
+        return self.save or f"{arch}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+
+    def loss_settings(self) -> LossSettings:
+        """Attack and weights of the training loss."""
+        return LossSettings(self.epsilon, self.num_steps, self.step_size or None, self.random_start,
+                            self.batch_statistics, self.beta, self.label_smoothing, self.strengths)
+
+    def schedule_of(self, steps_per_epoch: int) -> Schedule:
+        """The learning rate of every step."""
+        return Schedule(self.schedule, self.learning_rate, self.epochs * steps_per_epoch, steps_per_epoch,
+                        self.learning_rate_min, self.milestones if self.schedule == "multi-step" else (),
+                        self.warmup_epochs, self.peak_share)
+
+    def refinements(self, steps_per_epoch: int) -> Refinements:
+        """What is added to plain training."""
+        return Refinements(self.grad_clip, self.accumulation, self.amp == "bf16", self.awp_gamma,
+                           self.awp_warmup * steps_per_epoch, self.ema_decay, self.drop_path, clean_accuracy=True)
+
+
+@dataclass(frozen=True)
+class RetrainConfig(TrainingConfig, SmallImagesConfig):
+    """Adversarially train a cell on small images; --recipe gives the published hyper-parameters.
+
+    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
+    """
+
+    preset: str = "wsrnet-basic"
+    cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(0, "cutout")
+
+
+@dataclass(frozen=True)
+class ImageNetConfig(TrainingConfig):
+    """Train a cell on ImageNet by Fast-AT; --recipe gives the published hyper-parameters.
+
+    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "4/255" is understood.
+    """
+
+    dataset: ClassVar[str] = "imagenet"
+
+    preset: str = "wsrnet-basic"
+    image_size: int = option(224, "side of the square that the network sees, in pixels")
+    color_jitter: bool = option(True, "vary brightness, contrast, saturation (0.4) and hue (0.2), as published")
+    workers: int = option(4, "processes that decode images, for each training process", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(0, "workers")
+        self.require_at_least(32, "image_size")
+
+
+BASIC = RetrainConfig()
+# Early-stopped TRADES with AWP and an average of the weights: what recent robust training is compared with
+# (Wu et al. 2020; Rice et al. 2020; Gowal et al. 2021).
+STRONG = replace(
+    BASIC, preset="strong", adv_loss="trades", beta=6.0, epsilon=8 / 255, num_steps=10, step_size=2 / 255,
+    batch_size=128, epochs=120, schedule="cosine", awp_gamma=0.005, awp_warmup=10, ema_decay=0.999)
+RECIPES: dict[str, RetrainConfig] = {
+    "wsrnet-basic": BASIC,
+    "wsrnet-robust": replace(BASIC, preset="wsrnet-robust", arch="WsrNet_Robust", batch_size=64, weight_decay=1e-4),
+    "wsrnet-plus": replace(BASIC, preset="wsrnet-plus", arch="WsrNet_Plus", init_channels=46),
+    "wsrnet-m": replace(BASIC, preset="wsrnet-m", arch="WsrNet_M", weight_decay=7e-4),
+    "wsrnet-m-1": replace(BASIC, preset="wsrnet-m-1", arch="WsrNet_M_1", weight_decay=7e-4),
+    "wsrnet-n": replace(BASIC, preset="wsrnet-n", arch="WsrNet_N", init_channels=50, weight_decay=7e-4),
+    "trades-1": replace(BASIC, preset="trades-1", adv_loss="trades"),
+    "trades-6": replace(BASIC, preset="trades-6", adv_loss="trades", beta=6.0),
+    "multi-adv": replace(BASIC, preset="multi-adv", adv_loss="multi", batch_size=64),
+    # RNAS, Sec. 4: the paper's text. The start of its attack is not said; Madry et al.'s is random.
+    "rnas": replace(BASIC, preset="rnas", arch="RNAS_repo_H", init_channels=36, epsilon=8 / 255, step_size=2 / 255,
+                    random_start=True, batch_size=128, epochs=300, schedule="cosine", learning_rate=0.01,
+                    weight_decay=3e-4),
+    "strong": STRONG,
+    # Half a minute on two CPU cores, for the digits.
+    "tiny": replace(BASIC, preset="tiny", dataset="digits", init_channels=6, layers=4, batch_size=32, epochs=6,
+                    milestones=(4, 5), epsilon=0.1, num_steps=3, held_out=140, select_every=2),
+}
+
+IMAGENET = ImageNetConfig(
+    init_channels=74, adv_loss="fast", epsilon=4 / 255, step_size=4 / 255, label_smoothing=0.1, batch_size=256,
+    epochs=51, schedule="cyclic", weight_decay=2e-4, held_out=5000, eval_batch_size=128, save_every=1000)
+IMAGENET_RECIPES: dict[str, ImageNetConfig] = {
+    "wsrnet-basic": IMAGENET,
+    "racl": replace(IMAGENET, preset="racl", arch="RACL", init_channels=64),
+    "advrush": replace(IMAGENET, preset="advrush", arch="AdvRush", init_channels=60),
+    # Seconds on a CPU, for a look at the program.
+    "tiny": replace(IMAGENET, preset="tiny", init_channels=4, layers=4, batch_size=16, epochs=2, held_out=0,
+                    image_size=64, workers=0),
+}

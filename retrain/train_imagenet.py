@@ -1,0 +1,68 @@
+"""Retraining of a cell on ImageNet by Fast-AT (Wsr-NAS, Table 4), or by any other loss.
+
+    python -m retrain.train_imagenet --recipe wsrnet-basic --data DATA
+    torchrun --standalone --nproc_per_node=4 -m retrain.train_imagenet --recipe racl --data DATA
+
+DATA holds ``train/<class>/*`` and ``val/<class>/*``. Selection uses images held out of the training set; ``val`` is not
+touched. After each epoch a PGD probe catches catastrophic overfitting. The same command resumes, from any step.
+"""
+
+from pathlib import Path
+
+import torch
+
+import genotypes
+from retrain.loop import batch_text, check_batch, dry_run, make_network, retrain
+from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig
+from wsrnas.complexity import count_parameters, readable
+from wsrnas.config import parse_config
+from wsrnas.distributed import World, initialize, shutdown
+from wsrnas.errors import run_program
+from wsrnas.imagenet import ImageFileLoader, ImageFiles, list_imagenet
+from wsrnas.models import description
+from wsrnas.run import RunDirectory
+from wsrnas.splits import balanced_split
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, invocation = parse_config(ImageNetConfig, IMAGENET_RECIPES, argv, prog="retrain.train_imagenet")
+    genotype = genotypes.load(config.arch)
+    world = initialize(config.device)
+    check_batch(config, world)
+    files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.seed)
+    num_classes, image_shape = len(files.class_names), (3, config.image_size, config.image_size)
+    train_loader, held_out_loader = make_loaders(config, files, world)
+    network = make_network(config, genotype, num_classes, 3, world)
+    if invocation.dry_run:
+        dry_run(config, network, image_shape, len(train_loader.files), len(train_loader), num_classes, world)
+        return
+    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, invocation.overwrite,
+                       {"data set": files.fingerprint(), "genotype": genotype.to_json()})
+    if run.finished:
+        if world.is_main:
+            print(f"{run.path} is finished (--overwrite begins anew)")
+        return
+    run.log(run.describe())
+    run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
+    retrain(config, run, network, train_loader, held_out_loader,
+            description(genotype, num_classes, config.init_channels, config.layers, "imagenet", image_shape))
+
+
+def make_loaders(config: ImageNetConfig, files: ImageFiles,
+                 world: World) -> tuple[ImageFileLoader, ImageFileLoader | None]:
+    """Augmented training batches, and the held-out images resized and cut at their centre."""
+    common = {"image_size": config.image_size, "workers": config.workers, "rank": world.rank,
+              "world_size": world.size, "device": world.device}
+    held_out, chosen = None, torch.arange(len(files))
+    if config.held_out:
+        first, chosen = balanced_split(files.labels, config.held_out, config.seed, len(files.class_names))
+        held_out = ImageFileLoader(files.subset(first), config.eval_batch_size, config.seed, "held out", **common)
+    return ImageFileLoader(files.subset(chosen), config.batch_size, config.seed, "training", shuffle=True, augment=True,
+                           color_jitter=config.color_jitter, drop_last=True, **common), held_out
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

@@ -1,0 +1,119 @@
+"""Stopping at a safe point: SIGTERM and SIGUSR1 (Slurm's time limit and preemption) only ask for it.
+
+As a program it is torchrun, which hands these signals on to its processes and ends like them: ``python -m
+wsrnas.preemption --standalone --nproc_per_node=8 -m retrain.train_cifar ...``.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import torch
+import torch.distributed as dist
+
+from wsrnas.distributed import World
+from wsrnas.errors import STOPPED
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_asked = False
+
+
+@contextmanager
+def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
+    """Within it the signals end nothing; what it yields says whether ANY process has got one.
+
+    All processes call that at every step boundary and get the same answer, so that all leave at the same step; the one
+    integer goes over the CPU, without waiting for the GPU. Only the main thread of a program can listen to signals:
+    elsewhere none is heard.
+    """
+    global _asked
+    _asked = False
+
+    def stop() -> bool:
+        if world.size == 1:
+            return _asked
+        asked = torch.tensor(int(_asked))
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return bool(asked)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, _note) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _asked
+    _asked = True
+
+
+def _listening() -> bool:
+    return signal.getsignal(signal.SIGTERM) is _note
+
+
+def _before_fork() -> None:
+    if _listening():  # a signal to the newborn child, whose handlers are still its parent's, has to wait
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _after_fork() -> None:
+    if _listening():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _after_fork_in_child() -> None:
+    """A forked process dies of the signals again, but only of those that are meant for it.
+
+    torchrun signals the whole process groups of its workers. The death of a DataLoader's process is an error in its
+    parent, which would then not come to save: hence a group of its own.
+    """
+    if _listening():
+        os.setpgid(0, 0)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
+def torchrun(argv: list[str]) -> None:
+    """``torch.distributed.run``, but a stop that was asked for ends it with the workers' exit code 75.
+
+    By itself it ends with 1 and a traceback then, dies of SIGUSR1, and leaves its workers at a second signal; Slurm
+    sends SIGTERM twice. What else goes wrong is reported as ever.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    def hand_on(number: int, frame: FrameType | None) -> NoReturn:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise api.SignalException(f"process {os.getpid()} got signal {number}", signal.Signals(number))
+
+    api._terminate_process_handler = hand_on
+    try:
+        run.main(["--signals_to_handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", *argv])
+    except api.SignalException as stop:
+        if stop.sigval not in SIGNALS:
+            raise
+        sys.exit(STOPPED)
+    except ChildFailedError as error:
+        if error.get_first_failure()[1].exitcode != STOPPED:
+            raise
+        sys.exit(STOPPED)
+
+
+if __name__ == "__main__":
+    torchrun(sys.argv[1:])
