@@ -21,6 +21,7 @@ from wsrnas.data import load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import InputError, run_program
 from wsrnas.evaluation import robust_accuracy, table
+from wsrnas.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.loader import BatchLoader
 from wsrnas.models import load_model
 from wsrnas.plotting import plot_accuracy
@@ -49,6 +50,7 @@ class EvaluateConfig:
     download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
     batch_size: int = option(500, "images at a time, all processes together; changes nothing but memory and time")
+    workers: int = option(4, "processes that decode ImageNet's images, for each process")
     seed: int = option(0, "of the choice of images and of random starts")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
     out: str = option("", "folder of the figure; empty: figures/ of the first run")
@@ -117,7 +119,7 @@ def find_checkpoint(given: str, weights: str) -> Path:
     path = Path(given)
     candidate = path / ("best.pt" if weights == "best" else "checkpoint.pt") if path.is_dir() else path
     if not candidate.is_file():
-        raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of retrain.train_cifar")
+        raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of a retraining")
     return candidate
 
 
@@ -130,14 +132,22 @@ def display_names(config: EvaluateConfig, paths: list[Path]) -> list[str]:
 def make_loader(config: EvaluateConfig, networks: list[tuple[nn.Module, dict[str, Any]]], world: World) -> BatchLoader:
     """The test images, checked against what every network was trained on."""
     dataset = evaluated_dataset(config, networks)
-    data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
+    shards = {"rank": world.rank, "world_size": world.size}
+    if dataset == "imagenet":  # resized to what the first network was trained on
+        _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
+        classes, shape = len(files.class_names), tuple(networks[0][1]["image_shape"])
+        loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=shape[1],
+                                 workers=config.workers, device=world.device, **shards)
+    else:
+        data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
+                                 seed=config.seed)
+        classes, shape = data.num_classes, data.image_shape
+        loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test", **shards)
     for path, (_, network) in zip(config.checkpoint, networks, strict=True):
-        if network["num_classes"] != data.num_classes or list(data.image_shape) != list(network["image_shape"]):
+        if network["num_classes"] != classes or list(shape) != list(network["image_shape"]):
             raise InputError(f"{path} was trained on {network['num_classes']} classes of images "
-                             f"{tuple(network['image_shape'])}, but {dataset} has {data.num_classes} classes of images "
-                             f"{data.image_shape}")
-    return BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test", rank=world.rank,
-                       world_size=world.size)
+                             f"{tuple(network['image_shape'])}, but {dataset} has {classes} classes of images {shape}")
+    return loader
 
 
 def evaluate(model: nn.Module, loader: BatchLoader, config: EvaluateConfig, strengths: tuple[float, ...], steps: int,

@@ -128,9 +128,11 @@ def check_batch(config: TrainingConfig, world: World) -> None:
         InputError: naming the sizes.
     """
     parts = world.size * config.accumulation
+    shares = f"{world.size} process{'es' * (world.size > 1)}"
+    if config.accumulation > 1:
+        shares += f" x {config.accumulation} accumulated parts"
     require(config.batch_size % parts == 0,
-            f"batch_size is {config.batch_size}; expected a multiple of {parts} ({world.size} processes x accumulation "
-            f"{config.accumulation})")
+            f"batch_size is {config.batch_size}, for all processes together; expected a multiple of {parts} ({shares})")
 
 
 def batch_text(config: TrainingConfig, world: World) -> str:

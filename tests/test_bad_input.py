@@ -13,18 +13,22 @@ from PIL import Image
 import genotypes
 import retrain.evaluate
 import retrain.train_cifar
+import retrain.train_imagenet
 import search.wsr_nas
 from wsrnas.errors import run_program
 from wsrnas.genotype import Genotype
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = {"search": search.wsr_nas.main, "retrain": retrain.train_cifar.main, "evaluate": retrain.evaluate.main}
+PROGRAMS = {"search": search.wsr_nas.main, "retrain": retrain.train_cifar.main, "evaluate": retrain.evaluate.main,
+            "imagenet": retrain.train_imagenet.main}
 SMALL = {
     "search": ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "60",
                "--max_validation", "20", "--num_steps", "1", "--batch_size", "15", "--warmup_architectures", "1",
                "--iterations", "1", "--loss_passes", "1", "--estimator_images", "1", "--recalibration_batches", "1"],
     "retrain": ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "60",
                 "--held_out", "20", "--num_steps", "1", "--batch_size", "20", "--epochs", "1"],
+    "imagenet": ["--recipe", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--image_size", "32",
+                 "--batch_size", "4", "--epochs", "1"],
     "evaluate": ["--device", "cpu", "--max_test", "10"],
 }
 
@@ -147,6 +151,24 @@ def test_a_damaged_folder_is_named(program, damage, words, refused, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("damage", "words"), [
+    (corrupted, ["cannot decode the image", "dog/05.png", "expected a whole file"]),
+    (without_class, ["class folders", "only in train: dog", "only in test: wolf", "expected the same names"]),
+    (without_test, ["has neither a folder test nor val", "expected"]),
+    (empty_class, ["train/cat has no images", "expected files ending in .png"]),
+])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_imagenet_is_named(damage, words, workers, refused, tmp_path):
+    root = pictures(tmp_path / "pictures")
+    damage(root)
+    said = refused("imagenet", "--data", root, "--workers", workers)
+    assert all(word in said for word in words), said
+
+
+def test_a_missing_imagenet_is_named(refused, tmp_path):
+    assert f"the data folder {tmp_path}/none does not exist, expected" in refused("imagenet", "--data", tmp_path / "none")
+
+
 @pytest.mark.parametrize("program", ["search", "retrain"])
 def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     assert f"the data folder {tmp_path}/none does not exist, expected" in refused(
@@ -188,6 +210,29 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--epsilon 0", "epsilon is 0; expected pixels of [0, 1], strictly inside (0, 1)"),
     ("retrain", "--epochs 0", "epochs is 0; expected at least 1"),
     ("retrain", "--milestones 5 3", "milestones are (5.0, 3.0); expected increasing epochs"),
+    ("retrain", "--recipe strongest", "argument --recipe/--preset: invalid choice: 'strongest' (choose from"),
+    ("imagenet", "--recipe rnas", "argument --recipe/--preset: invalid choice: 'rnas' (choose from"),
+    ("retrain", "--adv_loss hinge", "argument --adv_loss: invalid choice: 'hinge' (choose from"),
+    ("retrain", "--beta 0", "beta is 0; expected a number above 0"),
+    ("retrain", "--beta much", "'much' is not a number"),
+    ("retrain", "--schedule linear", "argument --schedule: invalid choice: 'linear'"),
+    ("retrain", "--schedule cyclic --warmup_epochs 1", "warmup_epochs is 1; expected 0, the cyclic schedule"),
+    ("retrain", "--schedule cosine --learning_rate_min 1", "the minimum of the schedule is 1; expected 0 to its peak"),
+    ("retrain", "--schedule one-cycle --peak_share 1", "peak_share is 1; expected a number between 0 and 1"),
+    ("retrain", "--ema_decay 1", "ema_decay is 1; expected 0 or more, below 1"),
+    ("retrain", "--drop_path nan", "drop_path is nan; expected 0 or more, below 1"),
+    ("retrain", "--label_smoothing 1.5", "label_smoothing is 1.5; expected 0 or more, below 1"),
+    ("retrain", "--adv_loss mart --label_smoothing 0.1", "label_smoothing is 0.1, but the loss mart has none"),
+    ("retrain", "--awp_gamma -1", "awp_gamma is -1; expected at least 0"),
+    ("retrain", "--strengths 0.1 0.05", "strengths are [0.1, 0.05]; expected increasing numbers"),
+    ("retrain", "--strengths 0.1 2", "strengths are [0.1, 2.0]; expected at least one, all inside (0, 1)"),
+    ("retrain", "--probe_drop 1", "probe_drop is 1; expected a number between 0 and 1"),
+    ("retrain", "--accumulation 3", "batch_size is 20, for all processes together; expected a multiple of 3 (1 process "
+                                    "x 3 accumulated parts)"),
+    ("retrain", "--amp fp8", "argument --amp: invalid choice: 'fp8'"),
+    ("retrain", "--cutout -1", "cutout is -1; expected at least 0"),
+    ("imagenet", "--image_size 8", "image_size is 8; expected at least 32"),
+    ("imagenet", "--workers -1", "workers is -1; expected at least 0"),
     ("retrain", "--weight_decay -1", "weight_decay is -1; expected at least 0"),
     ("retrain", "--device cuda:7", "invalid choice: 'cuda:7'"),
     ("evaluate", "", "nothing to evaluate: pass --checkpoint"),

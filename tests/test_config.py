@@ -59,7 +59,7 @@ FLAGS = {
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
     EvaluateConfig: """batch_size checkpoint data dataset device download max_test names out protocol random_start
-        seed steps strengths weights""",
+        seed steps strengths weights workers""",
 }
 PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_size", "learning_rate", "weight_decay",
              "seed", "report_freq"}

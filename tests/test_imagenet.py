@@ -290,9 +290,12 @@ def test_an_evaluation_pass_visits_every_image_once_as_the_reference_does(folder
     assert_same(evaluation_loader(files, 5).batches(7), batches)
 
 
-def test_the_resize_before_the_published_crop():
+def test_the_published_numbers():
     resize, crop = imagenet.evaluation_transform(224).transforms
     assert resize.size == [256] and crop.size == (224, 224)
+    crop, flip, jitter = imagenet.training_transform(224).transforms
+    assert (crop.size, tuple(crop.scale), flip.p) == ((224, 224), (0.08, 1.0), 0.5)
+    assert jitter.brightness == jitter.contrast == jitter.saturation == (0.6, 1.4) and jitter.hue == (-0.2, 0.2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -135,8 +135,8 @@ def test_the_flags_reach_the_training(tmp_path):
         return {"loss": 1.0, "adversarial_accuracy": 0.5, "images_per_second": 1.0, "seconds": 1.0}
 
     flags = ["--step_size", "2/255", "--beta", "3", "--label_smoothing", "0.2", "--batch_statistics", "--grad_clip",
-             "2", "--accumulation", "2", "--amp", "bf16", "--awp_gamma", "0.01", "--awp_warmup", "1", "--ema_decay", "0.9",
-             "--drop_path", "0.1"]
+             "2", "--accumulation", "2", "--amp", "bf16", "--awp_gamma", "0.01", "--awp_warmup", "1", "--ema_decay",
+             "0.9", "--drop_path", "0.1"]
     with pytest.MonkeyPatch.context() as context:
         context.setattr(loop, "train_epoch", epoch)
         context.setattr(loop, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.5,

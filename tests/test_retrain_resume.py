@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import retrain.loop as loop
-from retrain import train_cifar, train_imagenet
+from retrain import evaluate, train_cifar, train_imagenet
 from wsrnas.attacks import pgd
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
@@ -23,8 +23,8 @@ from wsrnas.training import Trainer
 COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "3", "--epochs", "2", "--select_steps", "1",
           "--num_steps", "1", "--batch_size", "8", "--learning_rate", "0.05", "--save", "run"]
 PLAIN = ["--epsilon", "0.03", "--random_start"]
-REFINED = ["--ema_decay", "0.9", "--awp_gamma", "0.01", "--awp_warmup", "1", "--drop_path", "0.2", "--accumulation", "2",
-           "--schedule", "cosine", "--warmup_epochs", "0.5", "--grad_clip", "1", "--label_smoothing", "0.1"]
+REFINED = ["--ema_decay", "0.9", "--awp_gamma", "0.01", "--awp_warmup", "1", "--drop_path", "0.2", "--accumulation",
+           "2", "--schedule", "cosine", "--warmup_epochs", "0.5", "--grad_clip", "1", "--label_smoothing", "0.1"]
 FREE = {"seconds", "images_per_second", "peak_memory_gib", "runs", "save_every", "on_overfitting"}
 STEPS = 5  # an epoch, in all programs below
 
@@ -177,6 +177,29 @@ def test_a_checkpoint_of_another_architecture_is_refused(pictures, tmp_path):
         run(train_cifar, tmp_path / "ours", argv)
 
 
+def test_an_imagenet_network_is_evaluated_on_the_val_folder(pictures, tmp_path):
+    folder = run(train_imagenet, tmp_path, arguments(train_imagenet, pictures, "--epochs", "1"))
+    evaluate.main(["--checkpoint", str(folder), "--data", str(pictures), "--device", "cpu", "--workers", "0",
+                   "--strengths", "4/255", "--steps", "1"])
+    result = json.loads((folder / "eval" / "pgd1-0.01569-imagenet-best.json").read_text())
+    assert (result["images"], result["dataset"]) == (2, "imagenet")
+    model, network = load_model(folder / "best.pt")
+    assert network["image_shape"] == [3, 32, 32]
+    images = torch.stack([center(pictures / "val" / name / "00.png") for name in ("dark", "light")])
+    assert result["clean_accuracy"] == (model(images).argmax(1) == torch.arange(2)).float().mean().item()
+
+
+def center(path):
+    """A picture as evaluation sees it: the shorter side resized to 37 pixels, the central 32 x 32."""
+    picture = Image.open(path)
+    width, height = picture.size
+    scale = 37 / min(width, height)
+    picture = picture.resize((int(width * scale), int(height * scale)), Image.Resampling.BILINEAR)
+    left, top = (round((side - 32) / 2) for side in picture.size)
+    pixels = np.asarray(picture.crop((left, top, left + 32, top + 32)))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
 @pytest.mark.parametrize("program", [train_cifar, train_imagenet])
 def test_without_held_out_images_the_last_network_is_kept(program, pictures, tmp_path):
     folder = run(program, tmp_path, arguments(program, pictures, "--held_out", "0", "--epochs", "1"))
@@ -236,8 +259,8 @@ def test_an_overfitted_epoch_is_repeated_from_the_last_good_state_with_a_smaller
 
 def test_told_to_stop_it_leaves_the_last_good_state_and_can_go_on(pictures, tmp_path):
     whole, _ = overfitting(tmp_path / "whole", pictures, [0.4, 0.05, 0.41, 0.4])
-    with pytest.raises(InputError, match=r"stopped because of catastrophic overfitting in epoch 2, as told; .*checkpoint"
-                                         r"\.pt is the last good state \(epoch 1\); --on_overfitting roll-back goes on"):
+    with pytest.raises(InputError, match=r"stopped because of catastrophic overfitting in epoch 2, as told; .*"
+                                         r"checkpoint\.pt is the last good state \(epoch 1\); --on_overfitting"):
         overfitting(tmp_path / "stop", pictures, [0.4, 0.05], "--on_overfitting", "stop")
     state = torch.load(tmp_path / "stop" / "retrain" / "run" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 1 and state["trainer"]["steps"] == STEPS

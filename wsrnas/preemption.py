@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -88,29 +87,23 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 def torchrun(argv: list[str]) -> None:
-    """``torch.distributed.run``, but a stop that was asked for ends it with the workers' exit code 75.
+    """``torch.distributed.run``, which a stop that was asked for ends with the workers' exit code 75.
 
-    By itself it ends with 1 and a traceback then, dies of SIGUSR1, and leaves its workers at a second signal; Slurm
-    sends SIGTERM twice. What else goes wrong is reported as ever.
+    By itself it dies of SIGUSR1, and SIGTERM ends it with a traceback and code 1. Failures are reported as ever.
     """
     from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    def hand_on(number: int, frame: FrameType | None) -> NoReturn:
-        for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        raise api.SignalException(f"process {os.getpid()} got signal {number}", signal.Signals(number))
-
-    api._terminate_process_handler = hand_on
     try:
         run.main(["--signals_to_handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", *argv])
-    except api.SignalException as stop:
+    except SignalException as stop:
         if stop.sigval not in SIGNALS:
             raise
         sys.exit(STOPPED)
     except ChildFailedError as error:
-        if error.get_first_failure()[1].exitcode != STOPPED:
+        # One is enough: all have saved, but torchrun sends SIGTERM to those that leave last.
+        if all(failure.exitcode != STOPPED for failure in error.failures.values()):
             raise
         sys.exit(STOPPED)
 

@@ -1,5 +1,6 @@
 """Training step by step: a network with all that its next step depends on, and epochs that any step can interrupt."""
 
+import inspect
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -91,7 +92,10 @@ class Trainer:
         self.forward: nn.Module = network
         if self.distributed:
             # Buffers are made equal where they are read (evaluation, checkpoint), not in every forward.
-            self.forward = DistributedDataParallel(network, broadcast_buffers=False)
+            known = inspect.signature(DistributedDataParallel).parameters
+            # The name before torch 2.15 is the second one.
+            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            self.forward = DistributedDataParallel(network, **{name: False})
 
     @property
     def evaluated(self) -> nn.Module:
