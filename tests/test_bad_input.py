@@ -166,7 +166,8 @@ def test_a_damaged_imagenet_is_named(damage, words, workers, refused, tmp_path):
 
 
 def test_a_missing_imagenet_is_named(refused, tmp_path):
-    assert f"the data folder {tmp_path}/none does not exist, expected" in refused("imagenet", "--data", tmp_path / "none")
+    said = refused("imagenet", "--data", tmp_path / "none")
+    assert f"the data folder {tmp_path}/none does not exist, expected" in said
 
 
 @pytest.mark.parametrize("program", ["search", "retrain"])
@@ -212,7 +213,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--milestones 5 3", "milestones are (5.0, 3.0); expected increasing epochs"),
     ("retrain", "--recipe strongest", "argument --recipe/--preset: invalid choice: 'strongest' (choose from"),
     ("imagenet", "--recipe rnas", "argument --recipe/--preset: invalid choice: 'rnas' (choose from"),
-    ("retrain", "--adv_loss hinge", "argument --adv_loss: invalid choice: 'hinge' (choose from"),
+    ("retrain", "--adv_loss hinge", "argument --adv_loss/--adv-loss: invalid choice: 'hinge' (choose from"),
     ("retrain", "--beta 0", "beta is 0; expected a number above 0"),
     ("retrain", "--beta much", "'much' is not a number"),
     ("retrain", "--schedule linear", "argument --schedule: invalid choice: 'linear'"),
