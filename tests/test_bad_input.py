@@ -15,7 +15,7 @@ import retrain.evaluate
 import retrain.train_cifar
 import retrain.train_imagenet
 import search.wsr_nas
-from wsrnas.errors import run_program
+from wsrnas.errors import fail, run_program
 from wsrnas.genotype import Genotype
 
 ROOT = Path(__file__).parent.parent
@@ -371,3 +371,13 @@ def test_a_real_process_leaves_with_two_and_no_traceback(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: unknown architecture 'Unknown'") and done.stderr.count("\n") == 1
+
+
+def test_a_process_that_fails_alone_is_heard(monkeypatch, capsys):
+    waited = []
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr("wsrnas.errors.time.sleep", waited.append)
+    with pytest.raises(SystemExit) as caught:
+        fail("cannot decode the image x.png")
+    assert caught.value.code == 2 and waited == [5]  # what all have met, the main process says first
+    assert capsys.readouterr().err == "error: process 3: cannot decode the image x.png\n"

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -15,11 +16,16 @@ class Preempted(Exception):
     """A signal asked to stop, and everything is saved. The message names the last completed step."""
 
 
+ALONE_SECONDS = 5  # after which a process that torchrun has not ended speaks for itself
 STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure, start again
 
 
 def fail(message: str) -> NoReturn:
     """Print one sentence on stderr and leave with exit code 2."""
+    if os.environ.get("RANK", "0") != "0":
+        # What the main process says, too, ends this one meanwhile; what it alone has met (a broken file) is said here.
+        time.sleep(ALONE_SECONDS)
+        print(f"error: process {os.environ['RANK']}: {message}", file=sys.stderr, flush=True)
     _say(f"error: {message}")
     sys.exit(2)
 
