@@ -3,12 +3,17 @@
 import pytest
 import torch
 
+import genotypes
 from search.supernet import Supernet
 from wsrnas.attacks import multi_strength_pgd, pgd
+from wsrnas.distributed import World
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators import names as estimator_names
 from wsrnas.losses import LOSSES, LossSettings
+from wsrnas.network import NetworkCIFAR
+from wsrnas.schedules import Schedule
 from wsrnas.seeding import BatchNoise
+from wsrnas.training import Epoch, Refinements, Trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -54,6 +59,20 @@ def test_training_steps_do_not_wait_for_the_device(name, supernet, batch, no_syn
     for block in (torch.no_grad(), no_synchronisation):  # the first pass only warms up
         with block, torch.enable_grad():
             LOSSES[name](supernet, *batch, settings, noise)[0].backward()
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_step_with_everything_does_not_wait_for_the_device(bfloat16, batch, no_synchronisation):
+    network = NetworkCIFAR(genotypes.load("WsrNet_Basic"), 4, 3, 10).to("cuda", memory_format=torch.channels_last)
+    refinements = Refinements(5.0, 2, bfloat16, 0.01, 0, 0.9, 0.2, True)
+    trainer = Trainer(network, LOSSES["pgd"], LossSettings(0.03, 2, random_start=True),
+                      torch.optim.SGD(network.parameters(), 0.1, 0.9), World(device=torch.device("cuda", 0)),
+                      schedule=Schedule("cosine", 0.1, 10, 5), refinements=refinements)
+    epoch = Epoch()
+    epoch.add(trainer.step(*batch))
+    with no_synchronisation:
+        epoch.add(trainer.step(*batch))
+    assert epoch.state_dict(trainer.world)["sums"]["loss"][1] == 16
 
 
 @pytest.mark.parametrize("name", estimator_names())

@@ -20,7 +20,7 @@ from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
 from wsrnas.losses import LossSettings
 from wsrnas.models import load_model
-from wsrnas.run import RunDirectory
+from wsrnas.run import RunDirectory, _scalars
 from wsrnas.training import Refinements
 
 SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "80",
@@ -116,6 +116,15 @@ def test_the_report_of_an_epoch(whole):
     for row in rows:
         assert row["train"]["images"] == 48 and math.isfinite(row["train"]["loss"])
         assert 0 <= row["held_out"]["robust_accuracy"] <= row["held_out"]["clean_accuracy"] <= 1
+
+
+def test_the_names_of_the_curves(whole):
+    """Those of TensorBoard, too: people's dashboards hang on them."""
+    names = {key + suffix for key, value in read(whole)[0].items() for suffix, _ in _scalars(value)} - {"step"}
+    assert names == {"learning_rate", "train/loss", "train/clean_accuracy", "train/adversarial_accuracy",
+                     "train/images", "train/seconds", "train/images_per_second", "held_out/clean_accuracy",
+                     "held_out/robust_accuracy", "peak_memory_gib"}
+    assert list((whole / "tb").glob("events.*"))
 
 
 def test_the_learning_rate_of_every_step():

@@ -211,7 +211,7 @@ def test_without_held_out_images_the_last_network_is_kept(program, pictures, tmp
 def test_an_average_of_the_weights_is_what_is_selected_and_kept(pictures, tmp_path):
     folder = run(train_cifar, tmp_path, arguments(train_cifar, pictures, *PLAIN, "--ema_decay", "0.9"))
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    average = {key.removeprefix("module."): value for key, value in state["trainer"]["average"].items()}
+    average = state["trainer"]["average"]
     assert all(torch.equal(value, average[key]) for key, value in state["model"].items())
     assert not torch.equal(state["model"]["classifier.weight"], state["trainer"]["network"]["classifier.weight"])
 

@@ -103,7 +103,8 @@ def fast_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: Loss
 def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
                           noise: BatchNoise) -> Tensor:
     """PGD at every one of ``settings.strengths`` as one batch; each step is ``2.5 / steps`` of its strength."""
-    epsilons = images.new_tensor(settings.strengths)
+    # Filled on the device: a tensor made of a list would be a copy that the host waits for.
+    epsilons = torch.stack([images.new_full((), strength) for strength in settings.strengths])
     start = None
     if settings.random_start:
         unit = noise.uniform(images.unsqueeze(1).expand(-1, len(epsilons), -1, -1, -1))

@@ -1,5 +1,6 @@
 """Training step by step: a network with all that its next step depends on, and epochs that any step can interrupt."""
 
+import copy
 import inspect
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from wsrnas.attacks import attack_mode
 from wsrnas.batch_norm import average_buffers, gather_buffers, scatter_buffers
@@ -48,8 +49,8 @@ class Refinements:
         bfloat16: forward passes, those of the attack included, under autocast.
         awp_gamma: relative size of the adversarial weight perturbation; 0 is without.
         awp_from: first step that is perturbed.
-        ema_decay: of the exponential moving average of weights and BatchNorm statistics; 0 is without. It begins as a
-            plain average: the decay of step n is at most (1 + n) / (10 + n).
+        ema_decay: of the exponential moving average of weights and BatchNorm statistics; 0 is without. That of step n
+            (from 0) is at most (1 + n) / (10 + n), so that the initial weights are forgotten at once.
         drop_path: rate that drop-path reaches at the end, rising linearly from 0 over the training, as in DARTS.
         clean_accuracy: measure it on every ``CLEAN_SHARE``-th image where the loss sees no clean logits.
     """
@@ -85,9 +86,7 @@ class Trainer:
         self.refinements, self.single_path = refinements or Refinements(), single_path
         self.steps = 0
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.average = None
-        if self.refinements.ema_decay:
-            self.average = AveragedModel(network, multi_avg_fn=self._move_average, use_buffers=True)
+        self.average = copy.deepcopy(network).requires_grad_(False) if self.refinements.ema_decay else None
         self.distributed = world.size > 1 and not single_path
         self.forward: nn.Module = network
         if self.distributed:
@@ -100,7 +99,7 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The network to evaluate and to keep: the average of the weights where there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else self.average
 
     @property
     def learning_rate(self) -> float:
@@ -131,9 +130,10 @@ class Trainer:
         if refinements.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, refinements.grad_clip)
         self.optimizer.step()
-        self.steps += 1
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            decay = min(refinements.ema_decay, (1 + self.steps) / (10 + self.steps))
+            move_average(self.average, self.network, decay)
+        self.steps += 1
         return sums
 
     def _add_gradient(self, images: Tensor, labels: Tensor, noise: BatchNoise, parts: int) -> Metrics:
@@ -165,10 +165,6 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.refinements.bfloat16)
 
-    def _move_average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        decay = min(self.refinements.ema_decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
-
     # -- state ----------------------------------------------------------------------------------------------------
 
     def make_buffers_equal(self) -> None:
@@ -180,7 +176,7 @@ class Trainer:
         """All that the next step depends on; called by every process, for each has buffers of its own."""
         return {
             "steps": self.steps, "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "average": self.average and self.average.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "buffers": gather_buffers(self._models(), self.world),
         }
 
@@ -200,7 +196,22 @@ class Trainer:
         self.steps = state["steps"]
 
     def _models(self) -> list[nn.Module]:
-        return [self.network] if self.average is None else [self.network, self.average.module]
+        return [self.network] if self.average is None else [self.network, self.average]
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Make weights and BatchNorm statistics of ``average`` decay * (their own) + (1 - decay) * (``network``'s).
+
+    Counts are copied. torch's AveragedModel does the same, but waits for the device in every step.
+    """
+    averaged, current = ([*model.parameters(), *model.buffers()] for model in (average, network))
+    pairs = list(zip(averaged, current, strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+    for count, latest in pairs:
+        if not count.is_floating_point():
+            count.copy_(latest)
 
 
 def add_metrics(sums: Metrics, metrics: Metrics) -> None:
