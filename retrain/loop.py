@@ -18,7 +18,7 @@ from wsrnas.distributed import World, broadcast_model
 from wsrnas.errors import InputError, Preempted
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
-from wsrnas.losses import LOSSES, attack_passes
+from wsrnas.losses import LOSSES, objective_passes, step_passes
 from wsrnas.models import build_model
 from wsrnas.preemption import stop_requests
 from wsrnas.run import RunDirectory
@@ -316,18 +316,19 @@ def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, 
         return
     adds = multiply_adds(network, image_shape)
     local = config.batch_size // (world.size * config.accumulation)
-    both, forward = attack_passes(config.adv_loss, config.loss_settings())
+    settings = config.loss_settings()
+    objective = objective_passes(config.adv_loss, settings)
+    both, forward = step_passes(config.adv_loss, settings)
+    both += objective * bool(config.awp_gamma)
     total = steps_per_epoch * config.batch_size * config.epochs
-    awp = both - config.num_steps if config.awp_gamma else 0
-    forwards = len(config.strengths) if config.adv_loss == "multi" else 1 + (config.adv_loss in ("trades", "mart"))
-    memory = activation_bytes(network, image_shape) * local * forwards / 2**30
+    memory = activation_bytes(network, image_shape) * local * objective / 2**30
     print("\n".join([
         describe(config), f"data: {images} training images {image_shape}, {config.held_out} held out, {num_classes} "
         "classes",
         f"network: {readable(count_parameters(network))} parameters, {readable(adds)} multiply-adds an image",
         f"steps: {config.epochs} epochs of {steps_per_epoch} batches ({batch_text(config, world)}), loss "
         f"{config.adv_loss} at {format_epsilon(config.epsilon)}",
-        f"passes: {readable(total * (both + awp))} images forward and backward, {readable(total * forward)} forward, "
-        f"{readable(total * adds * (3 * (both + awp) + forward))} multiply-adds",
+        f"passes: {readable(total * both)} images forward and backward, {readable(total * forward)} forward, "
+        f"{readable(total * adds * (3 * both + forward))} multiply-adds",
         f"memory: about {memory:.1f} GiB of activations a process",
     ]), flush=True)

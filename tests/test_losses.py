@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.losses import LOSSES, LossSettings, attack_passes, mart_objective
+from wsrnas.losses import LOSSES, LossSettings, step_passes, mart_objective
 from wsrnas.operations import DropPath
 from wsrnas.seeding import BatchNoise
 
@@ -348,7 +348,7 @@ def test_mart_learns_through_its_weight_too():
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
 @pytest.mark.parametrize("name, given", CASES, ids=NAMES)
-def test_attack_passes_are_those_really_made(name, given, batch_statistics):
+def test_step_passes_are_those_really_made(name, given, batch_statistics):
     model, (images, labels) = network(), batch()
     settings, passes = settings_of(given, batch_statistics=batch_statistics), Counter()
 
@@ -359,7 +359,7 @@ def test_attack_passes_are_those_really_made(name, given, batch_statistics):
 
     model.register_forward_hook(count)
     LOSSES[name](model, images, labels, settings, BatchNoise())[0].backward()
-    both, forward = attack_passes(name, settings)
+    both, forward = step_passes(name, settings)
     assert passes["backward"] == both * len(images)
     assert passes["forward"] == (both + forward) * len(images)
 
@@ -428,10 +428,7 @@ def test_adversarial_images_do_not_depend_on_the_number_of_processes(name):
     assert distances.max() < 1e-12 and sorted(partners.tolist()) == list(range(len(whole)))
 
 
-@pytest.mark.parametrize("name", [
-    "pgd", "trades", "mart", "fast", "standard",
-    pytest.param("multi", marks=pytest.mark.xfail(
-        reason="an image's strengths are consecutive rows, of which BatchNoise knows nothing", strict=True))])
+@pytest.mark.parametrize("name", LOSSES)
 def test_drop_path_in_a_loss_does_not_depend_on_the_number_of_processes(name):
     (images, labels), settings = batch(), LossSettings(0.05, 2, strengths=STRENGTHS)
 

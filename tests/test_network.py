@@ -328,7 +328,6 @@ def test_drop_path_drops_gradients_with_the_values():
     torch.testing.assert_close(x.grad, output.flatten(1).any(1).view(-1, 1, 1, 1).expand_as(x) * 2.0)
 
 
-@pytest.mark.xfail(reason="draws of bfloat16 are multiples of 1/256, the scale is that of the exact rate", strict=True)
 def test_drop_path_keeps_the_mean_of_bfloat16():
     x = torch.ones(200_000, 1, 1, 1, dtype=torch.bfloat16)
     kept = (dropping(0.001)(x) > 0).double().mean().item()

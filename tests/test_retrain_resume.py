@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(pictures, tmp_path)
     with pytest.MonkeyPatch.context() as context, pytest.raises(InputError) as caught:
         context.setattr(Trainer, "step", step)
         run(train_cifar, tmp_path, argv)
-    assert str(caught.value).startswith("epoch 2/2: the training loss is nan at step 2; the last good checkpoint is "
+    assert str(caught.value).startswith("epoch 2/2: the training loss is nan at step 3; the last good checkpoint is "
                                         f"{folder / 'checkpoint.pt'} (epoch 1 is complete in it)")
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert (state["trainer"]["steps"], state["epoch"]["batches"]) == (STEPS + 2, 2)

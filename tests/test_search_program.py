@@ -44,7 +44,7 @@ def read(run):
 def without_time(rows):
     """Rows without what a clock measured."""
     return [{k: {n: v for n, v in row[k].items() if n not in ("seconds", "images_per_second")} if k == "train" else v
-             for k, v in row.items() if k != "seconds"} for row in rows]
+             for k, v in row.items() if k not in ("seconds", "peak_memory_gib")} for row in rows]
 
 
 def assert_equal(a, b, place=""):

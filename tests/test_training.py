@@ -240,17 +240,17 @@ def test_the_moving_average_is_a_recursion_of_weights_and_statistics(decay):
     model = network()
     trainer = trainer_of(model, "pgd", ema_decay=decay)
     assert trainer.evaluated is not model
-    expected = None
-    for step in range(1, 6):
+    expected = {name: value.clone() for name, value in model.state_dict().items() if value.is_floating_point()}
+    for step in range(5):
         trainer.step(*batch(seed=step))
         current = {name: value.clone() for name, value in model.state_dict().items() if value.is_floating_point()}
         share = min(decay, (1 + step) / (10 + step))
-        expected = current if expected is None else {
-            name: share * expected[name] + (1 - share) * value for name, value in current.items()}
+        expected = {name: share * expected[name] + (1 - share) * value for name, value in current.items()}
         averaged = trainer.evaluated.state_dict()
         for name, value in expected.items():
             torch.testing.assert_close(averaged[name], value, rtol=1e-12, atol=1e-14)
-            assert step == 1 or (averaged[name] != current[name]).any()
+            assert (averaged[name] != current[name]).any()
+        assert averaged["1.num_batches_tracked"] == step + 1  # a count is no average
     assert "1.running_mean" in expected and all(type(module) in map(type, model.modules())
                                                 for module in trainer.evaluated.modules())
 
@@ -451,7 +451,6 @@ def test_weights_without_a_gradient_stay():
         assert_same(dict(model.state_dict()), dict(before))
 
 
-@pytest.mark.xfail(reason="gamma * |w| / tiny overflows, and infinity times a gradient of 0 is NaN", strict=True)
 def test_large_weights_without_a_gradient_stay():
     model = network().float()
     model[2].unused = nn.Linear(100, 100)
@@ -769,7 +768,6 @@ def test_the_main_process_takes_what_all_have_summed_up():
     assert sums[0]["loss"] == (7, 4) and sums[1].get("loss", (0, 0)) == (0, 0)
 
 
-@pytest.mark.xfail(reason="Epoch.load gives the other processes no sums: they skip the collective", strict=True)
 def test_an_epoch_that_was_stopped_after_its_last_step_can_be_summed_up_by_every_process(monkeypatch):
     calls = []
     monkeypatch.setattr(wsrnas.training, "all_sum", lambda values, world: calls.append(values.shape) or values)
@@ -783,7 +781,7 @@ def test_an_epoch_that_was_stopped_after_its_last_step_can_be_summed_up_by_every
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_divergence_is_refused_and_its_first_step_named(report_freq, value):
     losses = [1.0, value, 1.0, float("nan"), 1.0]
-    with pytest.raises(InputError, match=f"^warm-up 3: the training loss is {value} at step 1$"):
+    with pytest.raises(InputError, match=f"^warm-up 3: the training loss is {value} at step 2$"):
         train_epoch(scripted(losses), empty(*[3] * 5), 0, label="warm-up 3", report_freq=report_freq)
 
 
@@ -795,14 +793,14 @@ def test_divergence_is_noticed_before_it_is_saved():
         epoch.refuse_divergence("epoch 1", WORLD)
         saved.append(epoch.batches)
 
-    with pytest.raises(InputError, match="epoch 1: the training loss is nan at step 2"):
+    with pytest.raises(InputError, match="epoch 1: the training loss is nan at step 3"):
         train_epoch(scripted([1.0, 1.0, float("nan"), 1.0]), empty(*[3] * 4), 0, epoch=epoch, after_step=save)
     assert saved == [1, 2]
     Epoch().refuse_divergence("epoch 1", WORLD)  # nothing done, nothing wrong
 
 
 def test_the_step_of_a_divergence_counts_from_the_beginning_of_the_epoch():
-    with pytest.raises(InputError, match="the training loss is inf at step 3"):
+    with pytest.raises(InputError, match="the training loss is inf at step 4"):
         train_epoch(scripted([1.0, float("inf")]), empty(*[3] * 4), 0, epoch=Epoch(batches=2))
 
 

@@ -139,7 +139,8 @@ def gather_buffers(models: Sequence[nn.Module], world: World) -> Tensor:
     Between two averages each process has running statistics of its own; a checkpoint in the middle of an epoch needs
     all of them. Other buffers (counts) are equal everywhere and left out.
     """
-    flat = torch.cat([buffer.reshape(-1) for buffer in _floating_buffers(models)])
+    buffers = _floating_buffers(models)
+    flat = torch.cat([buffer.reshape(-1) for buffer in buffers]) if buffers else torch.empty(0, device=world.device)
     return (_gather(flat, world) if world.size > 1 else flat[None]).cpu()
 
 

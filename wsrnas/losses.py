@@ -56,8 +56,8 @@ class TrainingLoss:
     """An attack and the objective that is minimised on what it makes.
 
     Args:
-        attack: (model, images (B, C, H, W), labels (B,), settings, noise) -> adversarial images (B * S, C, H, W), S
-            consecutive ones for each image (S = 1 but for multi-strength training).
+        attack: (model, images (B, C, H, W), labels (B,), settings, noise) -> adversarial images (S * B, C, H, W), the
+            whole batch at one strength after the other (S = 1 but for multi-strength training).
         objective: (model, images, adversarial images, labels, settings) -> (loss, metrics); one forward.
     """
 
@@ -111,7 +111,7 @@ def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, sett
         start = (images.unsqueeze(1) + epsilons.view(-1, 1, 1, 1) * unit).flatten(0, 1)
     adversarial = multi_strength_pgd(model, images, labels, epsilons, steps=settings.steps, start=start,
                                      loss=_cross_entropy_sum(settings), batch_statistics=settings.batch_statistics)
-    return adversarial.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return adversarial.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def trades_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
@@ -158,7 +158,7 @@ def adversarial_objective(model: nn.Module, images: Tensor, adversarial: Tensor,
                           settings: LossSettings) -> tuple[Tensor, Metrics]:
     """Cross-entropy on the adversarial images alone (Madry et al. 2018)."""
     logits = full_precision(model(adversarial))
-    labels = labels.repeat_interleave(len(adversarial) // len(images))
+    labels = labels.repeat(len(adversarial) // len(images))
     loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
     return loss, {"adversarial_accuracy": _correct(logits, labels)}
 
@@ -202,8 +202,12 @@ LOSSES: dict[str, TrainingLoss] = {
 }
 
 
-def attack_passes(name: str, settings: LossSettings) -> tuple[int, int]:
-    """Forward-backward and forward-only passes of one image in one step of the loss ``name``, attack and update."""
-    strengths = len(settings.strengths)
-    return {"pgd": (settings.steps + 1, 0), "trades": (settings.steps + 2, 1), "mart": (settings.steps + 2, 0),
-            "multi": ((settings.steps + 1) * strengths, 0), "fast": (2, 0), "standard": (1, 0)}[name]
+def objective_passes(name: str, settings: LossSettings) -> int:
+    """Forward-backward passes of one image in the objective of the loss ``name``."""
+    return {"trades": 2, "mart": 2, "multi": len(settings.strengths)}.get(name, 1)
+
+
+def step_passes(name: str, settings: LossSettings) -> tuple[int, int]:
+    """Forward-backward and forward-only passes of one image in a step of the loss ``name``, attack and objective."""
+    attack = {"multi": settings.steps * len(settings.strengths), "fast": 1, "standard": 0}.get(name, settings.steps)
+    return attack + objective_passes(name, settings), int(name == "trades")

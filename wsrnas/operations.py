@@ -132,7 +132,9 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.rate:
             return x
-        unit = (self.noise.uniform(x[:, :1, :1, :1]) + 1) / 2
+        # bfloat16 draws are multiples of 1/256.
+        some = x[:, :1, :1, :1].to(torch.promote_types(x.dtype, torch.float32))
+        unit = (self.noise.uniform(some) + 1) / 2
         return x * (unit >= self.rate) / (1 - self.rate)
 
 

@@ -44,8 +44,8 @@ class Refinements:
 
     Args:
         grad_clip: largest gradient norm; 0 does not clip.
-        accumulation: parts in which a process handles its share of a batch, one after the other, for the same step
-            (but for BatchNorm, which sees each part alone).
+        accumulation: equal parts in which a process handles its share of a batch, one after the other, for the same
+            step (but for BatchNorm and AWP, which see each part alone).
         bfloat16: forward passes, those of the attack included, under autocast.
         awp_gamma: relative size of the adversarial weight perturbation; 0 is without.
         awp_from: first step that is perturbed.
@@ -263,9 +263,10 @@ class Epoch:
     @classmethod
     def load(cls, state: dict[str, Any], world: World) -> "Epoch":
         """An epoch to go on with; the main process takes what all have summed up."""
-        sums = {name: (torch.tensor(t, dtype=torch.float64, device=world.device), c)
-                for name, (t, c) in state["sums"].items()}
-        return cls(state["batches"], state["seconds"], sums if world.is_main else {})
+        share = int(world.is_main)  # the others go on from nothing, under the same names: sums are exchanged by name
+        sums = {name: (torch.tensor(total * share, dtype=torch.float64, device=world.device), count * share)
+                for name, (total, count) in state["sums"].items()}
+        return cls(state["batches"], state["seconds"], sums)
 
     def summary(self, world: World) -> dict[str, float]:
         """Exact global means, ``images``, ``seconds`` and ``images_per_second``; called by every process."""
@@ -285,8 +286,8 @@ class Epoch:
         first, value = self.diverged
         step = int(all_min(first.clone(), world))
         if step != NEVER:
-            value = value.item() if int(first) == step else float("nan")
-            raise InputError(f"{label}: the training loss is {value} at step {step}")
+            value = value.item() if int(first) == step else "not finite on another process"
+            raise InputError(f"{label}: the training loss is {value} at step {step + 1}")
 
 
 def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch | None = None, label: str = "train",

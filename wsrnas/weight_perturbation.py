@@ -32,7 +32,7 @@ def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], gamma: float
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
                 tiny = torch.finfo(gradient.dtype).tiny
-                weight.add_(gradient * (gamma * weight.norm() / gradient.norm().clamp_min(tiny)))
+                weight.add_(gradient / gradient.norm().clamp_min(tiny) * (gamma * weight.norm()))
         yield
     finally:
         with torch.no_grad():
