@@ -14,10 +14,10 @@ import torch
 
 import genotypes
 from retrain import train_cifar, train_imagenet
-from retrain.loop import batch_text, make_network, make_trainer
+from retrain.loop import batch_text, check_batch, make_network, make_trainer
 from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig
 from wsrnas.complexity import count_parameters, peak_memory_gib, readable
-from wsrnas.config import parse_config
+from wsrnas.config import parse_config, require
 from wsrnas.data import load_dataset_once
 from wsrnas.distributed import initialize, shutdown
 from wsrnas.errors import run_program
@@ -32,18 +32,23 @@ def main() -> None:
     small = arguments.program == "cifar"
     config, _ = parse_config(RetrainConfig if small else ImageNetConfig, RECIPES if small else IMAGENET_RECIPES, rest)
     world = initialize(config.device)
+    check_batch(config, world)
     if small:
-        data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train)
+        data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
+                                 seed=config.seed)
         loader, _ = train_cifar.make_loaders(config, data, world)
         classes, channels = data.num_classes, data.image_shape[0]
     else:
-        files, _ = list_imagenet(config.data, max_train=config.max_train)
+        files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.seed)
         loader, _ = train_imagenet.make_loaders(config, files, world)
         classes, channels = len(files.class_names), 3
     network = make_network(config, genotypes.load(config.arch), classes, channels, world)
     trainer = make_trainer(config, network, len(loader), world)
     if config.compile:
         network.compile()
+
+    steps = len(loader) * config.epochs
+    require(0 < arguments.steps < steps, f"--steps is {arguments.steps}; expected 1 to {steps - 1}")
 
     seconds, epoch, batches = [], 0, loader.batches(0)
     while len(seconds) <= arguments.steps:

@@ -118,6 +118,9 @@ def find_checkpoint(given: str, weights: str) -> Path:
     """
     path = Path(given)
     candidate = path / ("best.pt" if weights == "best" else "checkpoint.pt") if path.is_dir() else path
+    searched = (path / "genotype.json").is_file()  # a search keeps a checkpoint, too
+    if not candidate.is_file() and (path / "checkpoint.pt").is_file() and not searched:
+        raise InputError(f"{path} has no best.pt: no selection has taken place; --weights last evaluates checkpoint.pt")
     if not candidate.is_file():
         raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of a retraining")
     return candidate

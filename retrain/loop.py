@@ -14,7 +14,7 @@ from wsrnas import checkpoint
 from wsrnas.batch_norm import synchronize_batch_norm
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
 from wsrnas.config import describe, format_epsilon, require
-from wsrnas.distributed import World, broadcast_model
+from wsrnas.distributed import World, all_max, broadcast_model
 from wsrnas.errors import InputError, Preempted
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
@@ -23,7 +23,7 @@ from wsrnas.models import build_model
 from wsrnas.preemption import stop_requests
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import derive_seed
-from wsrnas.training import Epoch, Loader, Trainer, train_epoch
+from wsrnas.training import Diverged, Epoch, Loader, Trainer, train_epoch
 
 NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
 
@@ -63,7 +63,9 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
     """
     world = run.world
     trainer = make_trainer(config, network, len(train_loader), world)
-    standing = resume(run, trainer, description)
+    standing = resume(config, run, trainer, description, len(train_loader))
+    if config.adv_loss == "fast" and not standing.epochs and not standing.epoch.batches:
+        run.save(payload(trainer, standing, description), "good.pt")  # the first epoch may overfit, too
     if config.compile:
         network.compile()
     with stop_requests(world) as stop:
@@ -81,19 +83,20 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
             trainer.make_buffers_equal()
             row: dict[str, Any] = {"learning_rate": trainer.learning_rate, "train": trained}
             standing.epoch = Epoch()
-            if config.adv_loss == "fast" and overfitted(config, run, trainer, standing, train_loader, row):
+            collapsed = config.adv_loss == "fast" and overfitted(config, run, trainer, standing, train_loader, row)
+            if collapsed and config.on_overfitting != "ignore":
                 roll_back(config, run, trainer, standing, description, row["probe"])
                 continue
             standing.epochs += 1
             last = standing.epochs == config.epochs
             if held_out_loader is not None and (standing.epochs % config.select_every == 0 or last):
                 select(config, run, trainer, standing, held_out_loader, row, description)
-            row["peak_memory_gib"] = peak_memory_gib(world)
+            row["peak_memory_gib"] = all_max(peak_memory_gib(world), world)
             run.record(number, row)
             state = payload(trainer, standing, description)
+            if config.adv_loss == "fast" and not collapsed:
+                run.save(state, "good.pt")  # before the other: never older than what the run resumes from
             run.save(state)
-            if config.adv_loss == "fast":
-                run.save(state, "good.pt")
             run.log(summary(config, standing, row))
             if stop() and not last:
                 raise Preempted(f"stopped after epoch {standing.epochs}/{config.epochs}")
@@ -157,8 +160,9 @@ def payload(trainer: Trainer, standing: Standing, description: dict[str, Any]) -
     Called by every process.
     """
     state = {key: value for key, value in vars(standing).items() if key != "epoch"}
-    return {"step": standing.epochs, "network": description, "model": trainer.evaluated.state_dict(),
-            "trainer": trainer.state_dict(), "standing": state, "epoch": standing.epoch.state_dict(trainer.world)}
+    training = trainer.state_dict()
+    return {"step": standing.epochs, "network": description, "model": trainer.weights_to_keep(training["buffers"]),
+            "trainer": training, "standing": state, "epoch": standing.epoch.state_dict(trainer.world)}
 
 
 def load(state: dict[str, Any], run: RunDirectory, trainer: Trainer, description: dict[str, Any]) -> Standing:
@@ -184,10 +188,16 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def resume(run: RunDirectory, trainer: Trainer, description: dict[str, Any]) -> Standing:
+def resume(config: TrainingConfig, run: RunDirectory, trainer: Trainer, description: dict[str, Any],
+           total: int) -> Standing:
     """Load the last checkpoint, if any."""
     state = run.restore()
-    return Standing() if state is None else load(state, run, trainer, description)
+    if state is None:
+        return Standing()
+    standing = load(state, run, trainer, description)
+    run.log(f"going on after step {standing.epoch.batches}/{total} of epoch {standing.epochs + 1}/{config.epochs}"
+            if standing.epoch.batches else f"going on after epoch {standing.epochs}/{config.epochs}")
+    return standing
 
 
 def save_or_stop(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing,
@@ -208,13 +218,16 @@ def save_or_stop(config: TrainingConfig, run: RunDirectory, trainer: Trainer, st
 
 @contextmanager
 def last_good_state_named(run: RunDirectory, epochs: int) -> Iterator[None]:
-    """Add to an error of a training epoch which checkpoint is left."""
+    """Add to the divergence of a training epoch which checkpoint is left."""
     try:
         yield
-    except InputError as error:
-        left = (f"the last good checkpoint is {run.path / 'checkpoint.pt'} (epoch {epochs} is complete in it)"
-                if run.has_checkpoint else "there is no checkpoint yet")
-        raise InputError(f"{error}; {left}; start under another --save with a lower --learning_rate") from None
+    except Diverged as error:
+        path = run.path / "checkpoint.pt"
+        left = f"the last good checkpoint is {path} (complete epochs: {epochs})"
+        if checkpoint.previous(path).exists():
+            left += f", before it {checkpoint.previous(path).name}"
+        raise InputError(f"{error}; {left if run.has_checkpoint else 'there is no checkpoint yet'}; start under "
+                         "another --save with a lower --learning_rate") from None
 
 
 # -- selection and probe --------------------------------------------------------------------------------------------
@@ -234,17 +247,20 @@ def select(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing
 
 def overfitted(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing, loader: Loader,
                row: dict[str, Any]) -> bool:
-    """Probe the network with PGD on a training batch; whether the epoch has to be undone."""
+    """Probe the network with PGD on a training batch; whether it has overfitted catastrophically."""
     accuracy, images = probe_accuracy(trainer.network, loader, standing.epochs, config.epsilon, config.probe_steps,
                                       run.world)
     step = trainer.settings.step_size or 1.25 * config.epsilon
-    row["probe"] = {"accuracy": accuracy, "images": images, "attack_step": step, "rollbacks": len(standing.rollbacks)}
-    if not has_collapsed(accuracy, standing.probe, images, config.probe_drop):
+    row["probe"] = {"accuracy": accuracy, "images": images, "attack_step": step, "rollbacks": len(standing.rollbacks),
+                    "undone": [entry for entry in standing.rollbacks if entry["epoch"] == standing.epochs + 1]}
+    one_step = row["train"]["adversarial_accuracy"]
+    if not has_collapsed(accuracy, standing.probe, one_step, images, config.probe_drop):
         standing.probe = max(accuracy, standing.probe or 0.0)
         return False
+    before = "" if standing.probe is None else f", {standing.probe:.1%} before"
     run.log(f"catastrophic overfitting in epoch {standing.epochs + 1}: PGD-{config.probe_steps} accuracy on a training "
-            f"batch fell to {accuracy:.1%} from {standing.probe:.1%} (attack step {format_epsilon(step)})")
-    return config.on_overfitting != "ignore"
+            f"batch is {accuracy:.1%}{before}, {one_step:.1%} under the training attack (step {format_epsilon(step)})")
+    return True
 
 
 def roll_back(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing,
@@ -255,12 +271,17 @@ def roll_back(config: TrainingConfig, run: RunDirectory, trainer: Trainer, stand
         InputError: it was told to stop, or smaller steps have not helped.
     """
     epoch, rollbacks = standing.epochs + 1, [*standing.rollbacks]
-    good = load(checkpoint.read(run.path / "good.pt"), run, trainer, description)
-    vars(standing).update(vars(good))
+    state, _ = checkpoint.restore(run.path / "good.pt", run.log)
+    require(state is not None,
+            f"catastrophic overfitting, and {run.path / 'good.pt'} is gone; begin anew with --overwrite")
+    vars(standing).update(vars(load(state, run, trainer, description)))
+    if run.world.is_main:
+        run.drop_metrics_from(standing.epochs)  # more than one epoch, if overfitting was ignored before
     standing.rollbacks = rollbacks
     stop = config.on_overfitting == "stop"
     if not stop and len(rollbacks) < MAX_ROLLBACKS:
-        standing.rollbacks = [*rollbacks, {"epoch": epoch, **probe}]
+        standing.rollbacks = [*rollbacks, {"epoch": epoch, "accuracy": probe["accuracy"],
+                                           "attack_step": probe["attack_step"]}]
         run.log(f"rolled back to the end of epoch {standing.epochs}; the attack step is now "
                 f"{format_epsilon(attack_step(config, len(standing.rollbacks)))}")
     run.save(payload(trainer, standing, description))

@@ -26,12 +26,15 @@ def probe_accuracy(network: nn.Module, loader: Loader, epoch: int, epsilon: floa
     return correct / seen, seen
 
 
-def has_collapsed(accuracy: float, before: float | None, images: int, drop: float) -> bool:
-    """Whether the probe lost more than the share ``drop`` of its earlier accuracy, beyond three standard errors.
+def has_collapsed(accuracy: float, before: float | None, one_step: float, images: int, drop: float) -> bool:
+    """Whether a probe's accuracy shows catastrophic overfitting.
 
-    The second condition keeps first epochs from looking like it, when an accuracy over many classes is a few images.
+    It does when it lost more than the share ``drop`` of its best value so far (``before``), or is below a tenth of the
+    accuracy under the epoch's own one-step attack; in both cases by more than three standard errors, for in first
+    epochs an accuracy over many classes is a few images.
     """
-    if before is None:
-        return False
-    error = math.sqrt(2 * before * (1 - before) / images)
-    return accuracy < (1 - drop) * before and before - accuracy > 3 * error
+    def far_below(reference: float, share: float) -> bool:
+        error = math.sqrt(2 * reference * (1 - reference) / images)
+        return accuracy < share * reference and reference - accuracy > 3 * error
+
+    return far_below(one_step, 0.1) or (before is not None and far_below(before, 1 - drop))

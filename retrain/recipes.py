@@ -85,6 +85,10 @@ class TrainingConfig(RunConfig):
                 f"strengths are {list(self.strengths)}; expected increasing numbers")
         require(not (self.adv_loss == "mart" and self.label_smoothing),
                 f"label_smoothing is {self.label_smoothing:g}, but the loss mart has none; expected 0")
+        require(not (self.adv_loss == "multi" and self.step_size),
+                f"step_size is {self.step_size:g}, but each strength of the loss multi has its own step; expected 0")
+        require(not (self.compile and self.drop_path),
+                "compile and drop_path do not go together: the masks' generator cannot be compiled")
         self.schedule_of(1)  # refuses what does not fit together before any data is read
 
     def require_share(self, *names: str) -> None:
@@ -97,7 +101,7 @@ class TrainingConfig(RunConfig):
         """Of the run directory; without a time stamp, so that a restarted job finds itself."""
         path = Path(self.arch)
         arch = path.parent.name if path.name == "genotype.json" else path.stem
-        return self.save or f"{arch}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+        return self.save or f"{arch}-{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
         """Attack and weights of the training loss."""

@@ -231,6 +231,8 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--accumulation 3", "batch_size is 20, for all processes together; expected a multiple of 3 (1 process "
                                     "x 3 accumulated parts)"),
     ("retrain", "--amp fp8", "argument --amp: invalid choice: 'fp8'"),
+    ("retrain", "--adv_loss multi --step_size 0.01", "step_size is 0.01, but each strength of the loss multi has its"),
+    ("retrain", "--compile --drop_path 0.1", "compile and drop_path do not go together"),
     ("retrain", "--cutout -1", "cutout is -1; expected at least 0"),
     ("imagenet", "--image_size 8", "image_size is 8; expected at least 32"),
     ("imagenet", "--workers -1", "workers is -1; expected at least 0"),
@@ -354,7 +356,7 @@ def test_a_disk_that_fills_up_loses_nothing(name, refused, unfinished):
     (run / name).symlink_to("/dev/full")
     if name == "metrics.jsonl":
         with pytest.MonkeyPatch.context() as context:  # dropping rows would replace the link by a file
-            context.setattr("wsrnas.run.RunDirectory._drop_metrics_from", lambda *a: None)
+            context.setattr("wsrnas.run.RunDirectory.drop_metrics_from", lambda *a: None)
             said = refused("search", "--save", "run", runs=unfinished)
     else:
         said = refused("search", "--save", "run", runs=unfinished)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.losses import LOSSES, LossSettings, step_passes, mart_objective
+from wsrnas.losses import LOSSES, LossSettings, mart_objective, step_passes
 from wsrnas.operations import DropPath
 from wsrnas.seeding import BatchNoise
 

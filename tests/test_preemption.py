@@ -181,9 +181,10 @@ def child_failed(*codes):
 
 @pytest.mark.parametrize(("error", "code"), [
     (child_failed(-15, 75), 75), (SignalException("", signal.SIGTERM), 75), (SignalException("", signal.SIGUSR1), 75),
-    (child_failed(1, -15), None), (child_failed(2), None), (SignalException("", signal.SIGINT), None),
+    (child_failed(1, -15), None), (child_failed(2), 2), (child_failed(-15, 2), 2), (child_failed(2, 1), None),
+    (SignalException("", signal.SIGINT), None),
 ])
-def test_torchrun_is_quiet_about_a_stop_and_about_nothing_else(error, code, monkeypatch):
+def test_torchrun_is_quiet_about_a_stop_and_bad_input_and_nothing_else(error, code, monkeypatch):
     def run(argv):
         raise error
 

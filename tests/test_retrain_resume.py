@@ -18,6 +18,7 @@ from wsrnas.data import load_dataset
 from wsrnas.distributed import World
 from wsrnas.errors import InputError, Preempted
 from wsrnas.models import load_model
+from wsrnas.run import RunDirectory
 from wsrnas.training import Trainer
 
 COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "3", "--epochs", "2", "--select_steps", "1",
@@ -158,7 +159,8 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(pictures, tmp_path)
         context.setattr(Trainer, "step", step)
         run(train_cifar, tmp_path, argv)
     assert str(caught.value).startswith("epoch 2/2: the training loss is nan at step 3; the last good checkpoint is "
-                                        f"{folder / 'checkpoint.pt'} (epoch 1 is complete in it)")
+                                        f"{folder / 'checkpoint.pt'} (complete epochs: 1), before it "
+                                        "checkpoint.previous.pt")
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert (state["trainer"]["steps"], state["epoch"]["batches"]) == (STEPS + 2, 2)
     assert all(value.isfinite().all() for value in state["model"].values())
@@ -221,8 +223,11 @@ def test_an_average_of_the_weights_is_what_is_selected_and_kept(pictures, tmp_pa
 FAST = ["--adv_loss", "fast", "--epsilon", "0.03", "--epochs", "3"]
 
 
-def overfitting(folder, pictures, accuracies, *flags, rolls=None):
-    """Run Fast-AT with these probe accuracies, one an attempt at an epoch; the folder and the attack steps used."""
+def overfitting(folder, pictures, accuracies, *flags, one_step=0.4):
+    """Run Fast-AT with these probe accuracies, one an attempt at an epoch; the folder and the attack steps used.
+
+    ``one_step`` is the accuracy under the training attack.
+    """
     found, steps = iter(accuracies), []
 
     def probe(network, loader, epoch, *more):
@@ -232,8 +237,12 @@ def overfitting(folder, pictures, accuracies, *flags, rolls=None):
         steps.append((trainer.steps, trainer.settings.step_size))
         return original(trainer, images, labels)
 
+    def epoch(*given, original=loop.train_epoch, **more):
+        return original(*given, **more) | {"adversarial_accuracy": one_step}
+
     with pytest.MonkeyPatch.context() as context:
         context.setattr(loop, "probe_accuracy", probe)
+        context.setattr(loop, "train_epoch", epoch)
         context.setattr(Trainer, "step", step)
         run(train_cifar, folder, arguments(train_cifar, pictures, *FAST, *flags))
     return folder / "retrain" / "run", steps
@@ -251,7 +260,8 @@ def test_an_overfitted_epoch_is_repeated_from_the_last_good_state_with_a_smaller
     assert [row["probe"]["attack_step"] for row in rows] == pytest.approx(
         [0.0375, 0.0375 * 0.75, 0.0375 * 0.75 ** 3])
     log = (folder / "log.txt").read_text()
-    assert "catastrophic overfitting in epoch 2: PGD-10 accuracy on a training batch fell to 5.0% from 40.0%" in log
+    assert ("catastrophic overfitting in epoch 2: PGD-10 accuracy on a training batch is 5.0%, 40.0% before, 40.0% "
+            "under the training attack (step 0.0375") in log
     assert "rolled back to the end of epoch 1; the attack step is now 0.0281" in log
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert [entry["epoch"] for entry in state["standing"]["rollbacks"]] == [2, 3, 3]
@@ -279,16 +289,58 @@ def test_it_does_not_roll_back_forever(pictures, tmp_path):
         overfitting(tmp_path, pictures, [0.4, *[0.01] * 9])
 
 
-@pytest.mark.parametrize(("accuracy", "before", "images", "collapsed"), [
-    (0.4, None, 256, False),
-    (0.05, 0.4, 256, True),
-    (0.19, 0.4, 256, True),
-    (0.21, 0.4, 256, False),    # half is left
-    (0.0, 0.02, 256, False),    # five images of 256 are no evidence
-    (0.0, 0.02, 25600, True),
+@pytest.mark.parametrize(("accuracy", "before", "one_step", "images", "collapsed"), [
+    (0.4, None, 0.4, 256, False),
+    (0.05, 0.4, 0.4, 256, True),
+    (0.19, 0.4, 0.4, 256, True),
+    (0.21, 0.4, 0.4, 256, False),    # half is left
+    (0.0, 0.02, 0.02, 256, False),   # five images of 256 are no evidence
+    (0.0, 0.02, 0.02, 25600, True),
+    (0.05, None, 0.6, 256, True),    # in the first epoch already: one step is resisted, ten are not
+    (0.07, None, 0.6, 256, False),
+    (0.0, 0.0, 0.02, 256, False),
 ])
-def test_what_counts_as_collapse(accuracy, before, images, collapsed):
-    assert loop.has_collapsed(accuracy, before, images, 0.5) == collapsed
+def test_what_counts_as_collapse(accuracy, before, one_step, images, collapsed):
+    assert loop.has_collapsed(accuracy, before, one_step, images, 0.5) == collapsed
+
+
+def test_the_first_epoch_is_undone_too(pictures, tmp_path):
+    folder, steps = overfitting(tmp_path, pictures, [0.0, 0.4], "--epochs", "1", one_step=0.9)
+    assert [n for n, _ in steps] == [*range(5), *range(5)] and steps[-1][1] == pytest.approx(0.0375 * 0.75)
+    assert "rolled back to the end of epoch 0" in (folder / "log.txt").read_text()
+    row = json.loads((folder / "metrics.jsonl").read_text())
+    assert row["probe"]["undone"] == [{"epoch": 1, "accuracy": 0.0, "attack_step": pytest.approx(0.0375)}]
+
+
+@pytest.mark.parametrize("file", ["good.pt", "checkpoint.pt"])
+def test_killed_between_the_two_saves_of_an_epoch(file, pictures, tmp_path):
+    """The state to roll back to is never older than the one that the run resumes from."""
+    whole, _ = overfitting(tmp_path / "whole", pictures, [0.4, 0.05, 0.41, 0.4])
+
+    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
+        if name == file and payload["step"] == 1:
+            raise Killed
+        original(self, payload, name)
+
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        context.setattr(RunDirectory, "save", save)
+        overfitting(tmp_path / "killed", pictures, [0.4])
+    killed, _ = overfitting(tmp_path / "killed", pictures, [0.4, 0.05, 0.41, 0.4])
+    assert everything(killed) == everything(whole)
+
+
+def test_an_ignored_collapse_is_no_good_state(pictures, tmp_path):
+    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
+        original(self, payload, name)
+        if name == "checkpoint.pt" and payload["step"] == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        context.setattr(RunDirectory, "save", save)
+        overfitting(tmp_path, pictures, [0.4, 0.05], "--on_overfitting", "ignore")
+    folder, steps = overfitting(tmp_path, pictures, [0.05, 0.41, 0.4])
+    assert [n for n, _ in steps] == [*range(10, 15), *range(5, 15)]  # back to the end of epoch 1
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
 
 
 def test_the_probe_is_pgd_on_the_first_training_batch(pictures, tmp_path):
@@ -299,4 +351,5 @@ def test_the_probe_is_pgd_on_the_first_training_batch(pictures, tmp_path):
     images, labels = next(loader.batches(0))
     right = (model(pgd(model, images, labels, 0.03, 2)).argmax(1) == labels).float().mean().item()
     row = json.loads((folder / "metrics.jsonl").read_text())
-    assert row["probe"] == {"accuracy": right, "images": 8, "attack_step": pytest.approx(0.0375), "rollbacks": 0}
+    assert row["probe"] == {"accuracy": right, "images": 8, "attack_step": pytest.approx(0.0375), "rollbacks": 0,
+                            "undone": []}

@@ -85,6 +85,13 @@ def all_min(values: Tensor, world: World) -> Tensor:
     return values
 
 
+def all_max(value: float, world: World) -> float:
+    """Largest of a number over the processes (waits for the device where there are several)."""
+    if world.size > 1:
+        return -all_min(torch.tensor(-value, dtype=torch.float64, device=world.device), world).item()
+    return value
+
+
 def broadcast(tensors: Iterable[Tensor], world: World) -> None:
     """Give every process rank 0's values, in place."""
     if world.size > 1:

@@ -17,6 +17,7 @@ class Preempted(Exception):
 
 
 ALONE_SECONDS = 5  # after which a process that torchrun has not ended speaks for itself
+BAD_INPUT = 2
 STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure, start again
 
 
@@ -27,7 +28,11 @@ def fail(message: str) -> NoReturn:
         time.sleep(ALONE_SECONDS)
         print(f"error: process {os.environ['RANK']}: {message}", file=sys.stderr, flush=True)
     _say(f"error: {message}")
-    sys.exit(2)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # The others may be in a collective, which an orderly exit would wait for: torchrun ends them.
+        sys.stdout.flush()
+        os._exit(BAD_INPUT)
+    sys.exit(BAD_INPUT)
 
 
 def _say(message: str) -> None:
@@ -65,8 +70,9 @@ def run_program(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import it
             raise
-        fail("the GPU is out of memory (--dry_run estimates what a batch needs); with a smaller "
-             "--validation_batch_size or --eval_batch_size the run resumes, --batch_size needs another --save")
+        fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size, "
+             "--validation_batch_size or --eval_batch_size, or raise --accumulation; what changes the result needs "
+             "another --save once there is a checkpoint")
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)

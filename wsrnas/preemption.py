@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from wsrnas.distributed import World
-from wsrnas.errors import STOPPED
+from wsrnas.errors import BAD_INPUT, STOPPED
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _asked = False
@@ -87,9 +87,9 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 def torchrun(argv: list[str]) -> None:
-    """``torch.distributed.run``, which a stop that was asked for ends with the workers' exit code 75.
+    """``torch.distributed.run``, which ends like its workers: with 75 when asked to stop, with 2 for bad input.
 
-    By itself it dies of SIGUSR1, and SIGTERM ends it with a traceback and code 1. Failures are reported as ever.
+    By itself it dies of SIGUSR1, and ends with a traceback and code 1 otherwise. Other failures are reported as ever.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -102,10 +102,13 @@ def torchrun(argv: list[str]) -> None:
             raise
         sys.exit(STOPPED)
     except ChildFailedError as error:
-        # One is enough: all have saved, but torchrun sends SIGTERM to those that leave last.
-        if all(failure.exitcode != STOPPED for failure in error.failures.values()):
-            raise
-        sys.exit(STOPPED)
+        # torchrun sends SIGTERM to those that leave last.
+        codes = {failure.exitcode for failure in error.failures.values()} - {-signal.SIGTERM}
+        if STOPPED in codes:  # one is enough: all have saved
+            sys.exit(STOPPED)
+        if codes == {BAD_INPUT}:
+            sys.exit(BAD_INPUT)
+        raise
 
 
 if __name__ == "__main__":

@@ -148,10 +148,10 @@ class RunDirectory:
                 raise InputError(f"the checkpoint in {self.path} belongs to another configuration "
                                  f"({'; '.join(differences)}); put the right one back, or begin anew with --overwrite")
         if self.world.is_main:
-            self._drop_metrics_from(payload["step"] if payload else 0)
+            self.drop_metrics_from(payload["step"] if payload else 0)
         barrier(self.world)
         if payload:
-            self.log(f"resuming {self.path} after step {payload['step']}")
+            self.log(f"resuming {self.path}")
         return payload
 
     def finish(self, message: str) -> None:
@@ -163,7 +163,8 @@ class RunDirectory:
             (self.path / "FINISHED").write_text(message + "\n")
         barrier(self.world)
 
-    def _drop_metrics_from(self, step: int) -> None:
+    def drop_metrics_from(self, step: int) -> None:
+        """Forget the rows of ``metrics.jsonl`` from ``step`` on, which are going to be written again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
             complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -28,6 +28,10 @@ LOG_SECONDS = 300  # between two lines in the log within an epoch
 NEVER = 2**62
 
 
+class Diverged(InputError):
+    """The training loss is not finite: the learning rate or the data do not suit the network."""
+
+
 class Loader(Protocol):
     """What an epoch is read from: ``BatchLoader`` or ``ImageFileLoader``."""
 
@@ -94,7 +98,9 @@ class Trainer:
             known = inspect.signature(DistributedDataParallel).parameters
             # The name before torch 2.15 is the second one.
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            self.forward = DistributedDataParallel(network, **{name: False})
+            # Without a search for unused parameters, DDP orders its buckets anew after its first backward pass, and a
+            # resumed run would add gradients of three and more processes in another order than the unbroken one.
+            self.forward = DistributedDataParallel(network, find_unused_parameters=True, **{name: False})
 
     @property
     def evaluated(self) -> nn.Module:
@@ -180,6 +186,16 @@ class Trainer:
             "buffers": gather_buffers(self._models(), self.world),
         }
 
+    def weights_to_keep(self, buffers: Tensor) -> dict[str, Tensor]:
+        """The state of ``evaluated`` with the mean of all processes' buffers, those that ``state_dict`` gathered."""
+        state = dict(self.evaluated.state_dict())
+        if len(buffers) > 1:
+            named = [(name, b) for name, b in self.evaluated.named_buffers() if b.is_floating_point()]
+            sizes = [b.numel() for _, b in named]
+            means = buffers.mean(0)[-sum(sizes):].split(sizes)  # ``evaluated`` is the last of the gathered models
+            state |= {name: mean.view_as(b) for (name, b), mean in zip(named, means, strict=True)}
+        return state
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``; with another number of processes, from the mean of their buffers.
 
@@ -209,9 +225,9 @@ def move_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     pairs = list(zip(averaged, current, strict=True))
     floating = [pair for pair in pairs if pair[0].is_floating_point()]
     get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
-    for count, latest in pairs:
-        if not count.is_floating_point():
-            count.copy_(latest)
+    counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+    if counts:
+        torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
 
 
 def add_metrics(sums: Metrics, metrics: Metrics) -> None:
@@ -279,7 +295,7 @@ class Epoch:
         """Stop all processes when the loss of one of them was not finite (waits for the device).
 
         Raises:
-            InputError: naming the step.
+            Diverged: naming the step.
         """
         if self.diverged is None:
             return
@@ -287,7 +303,7 @@ class Epoch:
         step = int(all_min(first.clone(), world))
         if step != NEVER:
             value = value.item() if int(first) == step else "not finite on another process"
-            raise InputError(f"{label}: the training loss is {value} at step {step + 1}")
+            raise Diverged(f"{label}: the training loss is {value} at step {step + 1}")
 
 
 def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch | None = None, label: str = "train",
@@ -308,7 +324,8 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
         logits; and ``images``, ``seconds``, ``images_per_second``.
 
     Raises:
-        InputError: there are no batches, or the loss became infinite or NaN (the step is named).
+        InputError: there are no batches.
+        Diverged: the loss became infinite or NaN (the step is named).
     """
     world, total = trainer.world, len(loader)
     epoch = epoch or Epoch()
@@ -326,7 +343,9 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
             bar.set_postfix(shown, refresh=False)
             if log is not None and now - logged > LOG_SECONDS:
                 logged = now
-                log(f"{label} step {epoch.batches}/{total} " + " ".join(f"{k} {v}" for k, v in shown.items()))
+                left = (now - started) / (seen / (len(images) * world.size)) * (total - epoch.batches)
+                log(f"{label} step {epoch.batches}/{total} " + " ".join(f"{k} {v}" for k, v in shown.items())
+                    + f", {left / 60:.0f} min left of the epoch")
         if after_step is not None:
             after_step(epoch)
     if not epoch.batches:
