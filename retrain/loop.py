@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,6 +102,24 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
             if stop() and not last:
                 raise Preempted(f"stopped after epoch {standing.epochs}/{config.epochs}")
     run.finish(conclusion(config, standing))
+
+
+def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], genotype: Genotype,
+             network: nn.Module) -> RunDirectory | None:
+    """The run directory of a retraining, with its configuration in the log; None, said aloud, if it is finished.
+
+    Args:
+        fingerprint: of the data set; a resumed run must have the same one, and the same genotype.
+    """
+    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
+                       {"data set": fingerprint, "genotype": genotype.to_json()})
+    if run.finished:
+        if world.is_main:
+            print(f"{run.path} is finished (--overwrite begins anew)")
+        return None
+    run.log(run.describe())
+    run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
+    return run
 
 
 # -- what a training is made of -------------------------------------------------------------------------------------

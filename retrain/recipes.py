@@ -89,6 +89,8 @@ class TrainingConfig(RunConfig):
                 f"step_size is {self.step_size:g}, but each strength of the loss multi has its own step; expected 0")
         require(not (self.compile and self.drop_path),
                 "compile and drop_path do not go together: the masks' generator cannot be compiled")
+        require(self.warmup_epochs <= self.epochs,
+                f"warmup_epochs is {self.warmup_epochs:g}; expected at most the {self.epochs} epochs of the training")
         self.schedule_of(1)  # refuses what does not fit together before any data is read
 
     def require_share(self, *names: str) -> None:

@@ -9,19 +9,16 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import genotypes
-from retrain.loop import batch_text, check_batch, dry_run, make_network, retrain
+from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
 from retrain.recipes import RECIPES, RetrainConfig
-from wsrnas.complexity import count_parameters, readable
 from wsrnas.config import parse_config
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.loader import BatchLoader
 from wsrnas.models import description
-from wsrnas.run import RunDirectory
 from wsrnas.splits import balanced_split
 
 
@@ -38,17 +35,11 @@ def main(argv: list[str] | None = None) -> None:
         dry_run(config, network, data.image_shape, len(train_loader.image_set), len(train_loader), data.num_classes,
                 world)
         return
-    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, invocation.overwrite,
-                       {"data set": data.fingerprint(), "genotype": genotype.to_json()})
-    if run.finished:
-        if world.is_main:
-            print(f"{run.path} is finished (--overwrite begins anew)")
-        return
-    run.log(run.describe())
-    run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
-    retrain(config, run, network, train_loader, held_out_loader,
-            description(genotype, data.num_classes, config.init_channels, config.layers, config.dataset,
-                        data.image_shape))
+    run = open_run(config, world, invocation.overwrite, data.fingerprint(), genotype, network)
+    if run is not None:
+        retrain(config, run, network, train_loader, held_out_loader,
+                description(genotype, data.num_classes, config.init_channels, config.layers, config.dataset,
+                            data.image_shape))
 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:

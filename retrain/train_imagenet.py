@@ -7,20 +7,17 @@ DATA holds ``train/<class>/*`` and ``val/<class>/*``. Selection uses images held
 touched. After each epoch a PGD probe catches catastrophic overfitting. The same command resumes, from any step.
 """
 
-from pathlib import Path
 
 import torch
 
 import genotypes
-from retrain.loop import batch_text, check_batch, dry_run, make_network, retrain
+from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig
-from wsrnas.complexity import count_parameters, readable
 from wsrnas.config import parse_config
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.models import description
-from wsrnas.run import RunDirectory
 from wsrnas.splits import balanced_split
 
 
@@ -36,16 +33,10 @@ def main(argv: list[str] | None = None) -> None:
     if invocation.dry_run:
         dry_run(config, network, image_shape, len(train_loader.files), len(train_loader), num_classes, world)
         return
-    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, invocation.overwrite,
-                       {"data set": files.fingerprint(), "genotype": genotype.to_json()})
-    if run.finished:
-        if world.is_main:
-            print(f"{run.path} is finished (--overwrite begins anew)")
-        return
-    run.log(run.describe())
-    run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
-    retrain(config, run, network, train_loader, held_out_loader,
-            description(genotype, num_classes, config.init_channels, config.layers, "imagenet", image_shape))
+    run = open_run(config, world, invocation.overwrite, files.fingerprint(), genotype, network)
+    if run is not None:
+        retrain(config, run, network, train_loader, held_out_loader,
+                description(genotype, num_classes, config.init_channels, config.layers, "imagenet", image_shape))
 
 
 def make_loaders(config: ImageNetConfig, files: ImageFiles,

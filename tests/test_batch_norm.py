@@ -6,9 +6,7 @@ them: what it does there and what one process does here are the same functions, 
 
 import copy
 import itertools
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from processes import run_twice
 from torch import Tensor, nn
 
 import genotypes
@@ -181,11 +180,7 @@ def main(folder: Path) -> None:
 def launched(tmp_path_factory):
     """What both processes saw."""
     folder = tmp_path_factory.mktemp("launched")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__,
-               str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    run_twice(__file__, folder)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 

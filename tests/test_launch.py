@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import wait_for
 
 ROOT = Path(__file__).parent.parent
 SOURCED = f"set -euo pipefail\nsource {ROOT}/scripts/launch.sh\n"
@@ -37,16 +38,6 @@ def main():
 if __name__ == "__main__":
     from wsrnas.errors import run_program
     run_program(main)
-
-
-def wait_for(condition, seconds=60):
-    """The first true value of ``condition()``."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("nothing happened")
 
 
 def clean(**environment):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from processes import wait_for
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.utils.data import DataLoader
@@ -51,16 +52,6 @@ if __name__ == "__main__":
     finally:
         shutdown()
         sys.stderr.flush()
-
-
-def wait_for(condition, seconds=60):
-    """The first true value of ``condition()``."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("nothing happened")
 
 
 # -- one process ----------------------------------------------------------------------------------------------------
