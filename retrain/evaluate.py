@@ -1,203 +1,286 @@
-"""How robust a retrained network is: clean accuracy and accuracy under PGD over a spectrum of strengths.
+"""How robust a network is: accuracy under attacks of many strengths, and whether the numbers can be believed.
 
-    python -m retrain.evaluate --checkpoint runs/retrain/NAME --data DATA
-    python -m retrain.evaluate --checkpoint RUN_A RUN_B --strengths 4/255 8/255 16/255 --data DATA
+    python -m retrain.evaluate --model runs/retrain/NAME --data DATA
+    python -m retrain.evaluate --model RUN_A RUN_B --protocol spectrum --data DATA
+    python -m retrain.evaluate --model my_network.py:build --dataset cifar10 --attacks autoattack --data DATA
+    torchrun --standalone --nproc_per_node=8 -m retrain.evaluate --model RUN --protocol rnas --data DATA
 
-Attack and prediction see the same network, in evaluation mode. Results go to ``eval/`` of each run.
+Attack and prediction see the same network, in evaluation mode and float32. What is measured is stored chunk by chunk:
+the same command goes on after a kill. Results, figures and a report page go to the run directory.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
+import genotypes
+from retrain.evaluate_settings import EvaluateConfig, file_label, images_label
 from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.config import describe, format_epsilon, option, parse_config, require
+from wsrnas.config import describe, parse_config, require
 from wsrnas.data import load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import InputError, run_program
-from wsrnas.evaluation import robust_accuracy, table
+from wsrnas.evaluation.journal import Journal
+from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
+from wsrnas.evaluation.official import has_batch_norm, official_accuracy, official_rows
+from wsrnas.evaluation.protocols import Attack
+from wsrnas.evaluation.results import (
+    FORMAT,
+    check_lines,
+    difference_table,
+    differences,
+    flags_of,
+    measure,
+    official_table,
+    table,
+)
 from wsrnas.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.loader import BatchLoader
-from wsrnas.models import load_model
-from wsrnas.plotting import plot_accuracy
-
-# Tables 1 and 2 of the paper: "average robust accuracy" is the plain mean over these.
-PAPER_STRENGTHS = (0.03, 0.10, 0.17, 0.25)
+from wsrnas.model_source import ModelSource, check_model, open_model
+from wsrnas.report import refresh, write_report
+from wsrnas.run import environment
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """Evaluate retrained networks under white-box L-inf PGD; several at once give one table and one figure.
+class TestImages:
+    """The images that all networks are evaluated on: how to read them, and what tells them from others."""
 
-    Strengths are radii in pixels of [0, 1]; "8/255" is understood.
-    """
-
-    checkpoint: tuple[str, ...] = option((), "checkpoint files or run directories (their best.pt, or --weights last)")
-    weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
-    names: tuple[str, ...] = option((), "what to call the networks in table and figure; empty: their run directories")
-    protocol: Literal["paper", "custom"] = option(
-        "paper", "paper: PGD-20 at 0.03, 0.10, 0.17, 0.25 (Tables 1 and 2); custom: --strengths and --steps")
-    strengths: tuple[float, ...] = option((), "strengths to attack with; choosing them makes the protocol custom")
-    steps: int = option(20, "PGD steps; the step is 2.5 * epsilon / steps")
-    random_start: bool = option(False, "start uniformly in the ball (the paper does not)")
-    dataset: str = option("", "data set; empty: the one the first network was trained on")
-    data: str = option("data", "folder of the data set (digits needs none)")
-    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
-    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
-    batch_size: int = option(500, "images at a time, all processes together; changes nothing but memory and time")
-    workers: int = option(4, "processes that decode ImageNet's images, for each process")
-    seed: int = option(0, "of the choice of images and of random starts")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
-    out: str = option("", "folder of the figure; empty: figures/ of the first run")
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
-        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
-        require(not self.names or len(self.names) == len(self.checkpoint),
-                f"{len(self.names)} names for {len(self.checkpoint)} checkpoints; expected one each")
-        for strength in self.strengths:
-            require(0 < strength < 1,
-                    f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
-        for weaker, stronger in zip(self.strengths, self.strengths[1:], strict=False):
-            require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
-
-    def spectrum(self) -> tuple[str, tuple[float, ...], int]:
-        """Protocol, strengths and steps that apply.
-
-        Raises:
-            InputError: the protocol is custom without strengths, or the paper's with other steps than its own.
-        """
-        if self.strengths:
-            return "custom", self.strengths, self.steps
-        require(self.protocol == "paper", "--protocol custom needs --strengths, for example --strengths 4/255 8/255")
-        require(self.steps == 20, f"steps is {self.steps}, but the paper's protocol is PGD-20; expected --strengths "
-                "beside it")
-        return "paper", PAPER_STRENGTHS, 20
+    dataset: str
+    loader: BatchLoader
+    num_classes: int
+    shape: tuple[int, ...]
+    fingerprint: str
 
 
 def main(argv: list[str] | None = None) -> None:
     config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
-    require(bool(config.checkpoint), "nothing to evaluate: pass --checkpoint RUN_DIRECTORY_OR_FILE [...]")
-    protocol, strengths, steps = config.spectrum()
-    paths = [find_checkpoint(given, config.weights) for given in config.checkpoint]
-    networks = [load_model(path) for path in paths]
+    require(bool(config.model), "nothing to evaluate: pass --model RUN_DIRECTORY_OR_FILE [...]")
+    config.chosen(config.dataset)  # refused before anything is read
+    named = named_architectures(config)
+    networks = [open_model(given, config.weights) for given in config.model] if not named else []
     world = initialize(config.device)
-    loader = make_loader(config, networks, world)
+    exact_arithmetic()
+    images = load_images(config, networks, world)
+    networks = networks or [open_model(given, genotype=genotype, state_dict=weights, **named_sizes(config, images))
+                            for given, genotype, weights in zip(config.model, named, config.state_dict, strict=True)]
+    protocol, attacks = config.chosen(images.dataset)
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
-            print(dry_run(networks, len(loader.image_set), strengths, steps))
+            print(dry_run(networks, images, attacks, config.check_images))
         return
+    sources = source_networks(config, networks)
+    for network in [*networks, *sources]:
+        refuse_misfit(network, images, world)
 
-    label = file_label(config, protocol, strengths, steps, evaluated_dataset(config, networks))
     results: dict[str, dict[str, Any]] = {}
-    for name, path, (model, network) in zip(display_names(config, paths), paths, networks, strict=True):
-        result = evaluate(model, loader, config, strengths, steps, world, name)
-        result |= {"protocol": protocol, "checkpoint": str(path), "dataset": evaluated_dataset(config, networks),
-                   "trained_on": network["dataset"], "seed": config.seed}
-        results[name] = result
+    folders = []
+    for name, network, source in zip(display_names(config, networks), networks, sources, strict=True):
+        folder = result_folder(config, network, name)
+        results[name] = evaluate(config, name, network, source, images, protocol, attacks, world, folder,
+                                 invocation.overwrite)
         if world.is_main:
-            store(path.parent / "eval" / f"{label}-{path.stem}.json", result)
+            print("\n".join(["honesty checks", *check_lines(results[name])]), flush=True)
+            write_report([folder])
+            folders.append(folder)
     if world.is_main:
-        folder = Path(config.out) if config.out else paths[0].parent / "figures"
-        print(table(results))
-        print(f"figure: {plot_accuracy(results, folder / f'accuracy_{label}')}")
+        conclude(config, results, folders)
     barrier(world)
 
 
-def find_checkpoint(given: str, weights: str) -> Path:
-    """A checkpoint file as given, or the chosen one of a run directory.
+# -- what is evaluated ----------------------------------------------------------------------------------------------
 
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(given)
-    candidate = path / ("best.pt" if weights == "best" else "checkpoint.pt") if path.is_dir() else path
-    searched = (path / "genotype.json").is_file()  # a search keeps a checkpoint, too
-    if not candidate.is_file() and (path / "checkpoint.pt").is_file() and not searched:
-        raise InputError(f"{path} has no best.pt: no selection has taken place; --weights last evaluates checkpoint.pt")
-    if not candidate.is_file():
-        raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of a retraining")
-    return candidate
+def named_architectures(config: EvaluateConfig) -> list[Any]:
+    """The genotypes of ``--model`` where ``--state_dict`` gives their weights; nothing without it."""
+    return [genotypes.load(given) for given in config.model] if config.state_dict else []
 
 
-def display_names(config: EvaluateConfig, paths: list[Path]) -> list[str]:
+def named_sizes(config: EvaluateConfig, images: TestImages) -> dict[str, Any]:
+    return {"num_classes": images.num_classes, "init_channels": config.init_channels or None,
+            "layers": config.layers or None, "dataset": images.dataset, "image_shape": images.shape}
+
+
+def source_networks(config: EvaluateConfig, networks: list[ModelSource]) -> list[ModelSource | None]:
+    """For each network the one whose adversarial images are shown to it: ``--source``, or another one evaluated."""
+    if config.source:
+        return [open_model(config.source, config.weights)] * len(networks)
+    return [next((other for other in networks if other is not network), None) for network in networks]
+
+
+def display_names(config: EvaluateConfig, networks: list[ModelSource]) -> list[str]:
     """Names of the networks, all different."""
-    names = list(config.names) or [path.parent.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    names = list(config.names) or [network.name for network in networks]
+    return names if len(set(names)) == len(names) else [network.source for network in networks]
 
 
-def make_loader(config: EvaluateConfig, networks: list[tuple[nn.Module, dict[str, Any]]], world: World) -> BatchLoader:
-    """The test images, checked against what every network was trained on."""
+def load_images(config: EvaluateConfig, networks: list[ModelSource], world: World) -> TestImages:
+    """The test images, whole on the device, or as files to decode."""
     dataset = evaluated_dataset(config, networks)
-    shards = {"rank": world.rank, "world_size": world.size}
     if dataset == "imagenet":  # resized to what the first network was trained on
+        described = [network.network for network in networks if network.network]
+        size = described[0]["image_shape"][1] if described else 224
         _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
-        classes, shape = len(files.class_names), tuple(networks[0][1]["image_shape"])
-        loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=shape[1],
-                                 workers=config.workers, device=world.device, **shards)
-    else:
-        data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
-                                 seed=config.seed)
-        classes, shape = data.num_classes, data.image_shape
-        loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test", **shards)
-    for path, (_, network) in zip(config.checkpoint, networks, strict=True):
-        if network["num_classes"] != classes or list(shape) != list(network["image_shape"]):
-            raise InputError(f"{path} was trained on {network['num_classes']} classes of images "
-                             f"{tuple(network['image_shape'])}, but {dataset} has {classes} classes of images {shape}")
-    return loader
+        loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
+                                 device=world.device)
+        return TestImages(dataset, loader, len(files.class_names), (3, size, size), files.fingerprint()["hash"])
+    data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
+    loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test")
+    return TestImages(dataset, loader, data.num_classes, data.image_shape, data.test.fingerprint())
 
 
-def evaluate(model: nn.Module, loader: BatchLoader, config: EvaluateConfig, strengths: tuple[float, ...], steps: int,
-             world: World, name: str) -> dict[str, Any]:
-    """One network over the spectrum."""
-    model.to(world.device, memory_format=torch.channels_last)
-    return robust_accuracy(model, loader, strengths, steps, random_start=config.random_start, seed=config.seed,
-                           world=world, label=name)
-
-
-def evaluated_dataset(config: EvaluateConfig, networks: list[tuple[nn.Module, dict[str, Any]]]) -> str:
+def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> str:
     """The data set asked for, or the one all networks were trained on.
 
     Raises:
-        InputError: they were trained on different ones and none was asked for.
+        InputError: they were trained on different ones, or say nothing, and none was asked for.
     """
-    trained = sorted({network["dataset"] for _, network in networks})
+    trained = sorted({network.network["dataset"] for network in networks if network.network})
     if not config.dataset and len(trained) > 1:
         raise InputError(f"the networks were trained on different data sets ({', '.join(trained)}); choose one with "
                          "--dataset")
+    require(bool(config.dataset or trained),
+            "no network says which data set it was trained on; choose one with --dataset")
     return config.dataset or trained[0]
 
 
-def file_label(config: EvaluateConfig, protocol: str, strengths: tuple[float, ...], steps: int, dataset: str) -> str:
-    """A file name that differs where the results do."""
-    attack = protocol if protocol == "paper" else f"pgd{steps}-" + "_".join(f"{e:.4g}" for e in strengths)
-    return "-".join([attack, dataset] + [f"{config.max_test}images"] * bool(config.max_test)
-                    + ["random_start"] * config.random_start + [f"seed{config.seed}"] * bool(config.seed))
+def refuse_misfit(network: ModelSource | None, images: TestImages, world: World) -> None:
+    """Move a network to the device and see that it takes the images and answers with logits of their classes.
+
+    Raises:
+        InputError: naming the network and what it does instead.
+    """
+    if network is None:
+        return
+    expected = network.network
+    if expected and (expected["num_classes"], *expected["image_shape"]) != (images.num_classes, *images.shape):
+        raise InputError(f"{network.source} was trained on {expected['num_classes']} classes of images "
+                         f"{tuple(expected['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
+                         f"images {images.shape}")
+    network.model.to(world.device, memory_format=torch.channels_last)
+    count = len(images.loader.image_set)
+    spread = torch.linspace(0, count - 1, min(count, 256)).long().unique()  # files are ordered by class
+    pixels, labels = next(iter(images.loader.images_at([spread])))
+    try:
+        check_model(network.model, pixels, labels, images.num_classes, range_is_known=expected is not None)
+    except InputError as error:
+        raise InputError(f"{network.source}: {error}") from None
 
 
-def dry_run(networks: list[tuple[nn.Module, dict[str, Any]]], images: int, strengths: tuple[float, ...],
-            steps: int) -> str:
-    """What the evaluation would cost."""
-    lines = []
-    for model, network in networks:
-        shape = tuple(network["image_shape"])
-        lines.append(f"network: {readable(count_parameters(model))} parameters, "
-                     f"{readable(multiply_adds(model, shape))} multiply-adds an image")
-    passes = images * len(strengths) * steps
-    strengths_text = ", ".join(format_epsilon(e) for e in strengths)
-    return "\n".join([*lines, f"attack: PGD-{steps} at {strengths_text}", f"passes: {readable(passes)} images forward "
-                      f"and backward, {readable(images * (len(strengths) + 1))} forward, for each network"])
+# -- the evaluation -------------------------------------------------------------------------------------------------
+
+def evaluate(config: EvaluateConfig, name: str, network: ModelSource, source: ModelSource | None, images: TestImages,
+             protocol: str, attacks: tuple[Attack, ...], world: World, folder: Path, overwrite: bool) -> dict[str, Any]:
+    """One network: everything that its result file holds; it is written as attacks are completed."""
+    path = folder / "eval" / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
+    header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
+    chunks = folder / "eval" / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
+    journal = Journal(chunks, header, world.rank)
+    if overwrite and world.is_main:
+        journal.forget()
+        (chunks / "official.pt").unlink(missing_ok=True)
+    barrier(world)
+    evaluation = Evaluation(network.model, images.loader, images.num_classes, world, config.seed, config.batch_size,
+                            journal, source.model if source else None, source.fingerprint if source else "", name,
+                            print if world.is_main else lambda line: None)
+    about = describe_run(config, name, network, source, images, protocol, world)
+
+    def keep(result: dict[str, Any]) -> None:
+        if world.is_main:
+            store(path, {**about, **result, "official": None})
+            refresh(folder)
+
+    result = measure(evaluation, attacks, config.check_images, keep)
+    published = None
+    if protocol == "official":
+        strengths = [attack.epsilon for attack in attacks]
+        flags = official_accuracy(network.model, images.loader, strengths, world, state=chunks / "official.pt",
+                                  header=header, label=name)
+        published = official_rows(strengths, flags, [torch.from_numpy(flags_of(row)) for row in result["attacks"]])
+        if not has_batch_norm(network.model):
+            evaluation.log(f"{name}: no BatchNorm, so the published way cannot differ by its statistics")
+    result = {**about, **result, "official": published}
+    if world.is_main:
+        store(path, result)
+    return result
+
+
+def describe_run(config: EvaluateConfig, name: str, network: ModelSource, source: ModelSource | None,
+                 images: TestImages, protocol: str, world: World) -> dict[str, Any]:
+    """What a result file says beside the numbers."""
+    genotype = json.loads(network.network["genotype"]) if network.network else None
+    return {"format": FORMAT, "name": name, "protocol": protocol, "dataset": images.dataset, "seed": config.seed,
+            "image_set": images.fingerprint,
+            "model": {"source": network.source, "fingerprint": network.fingerprint, "genotype": genotype,
+                      "parameters": count_parameters(network.model)},
+            "transfer_source": source.source if source else None, "batch_size": config.batch_size,
+            "environment": environment(world)}
+
+
+def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders: list[Path]) -> None:
+    """The table, what the published way would have said, paired differences, and where the pages are."""
+    print(table(results))
+    for name, result in results.items():
+        if result["official"]:
+            print(f"{name}: the published way beside the honest number\n{official_table(result['official'])}")
+        for row in result["attacks"]:
+            if row["method"] == "autoattack":  # the two lines of RobustBench
+                print(f"{name}, {row['attack']} at {row['epsilon'] * 255:.4g}/255:\nClean accuracy: "
+                      f"{result['clean']['accuracy']:.2%}\nAdversarial accuracy: {row['accuracy']:.2%}")
+    if len(results) > 1:
+        print(difference_table(differences(results)))
+    page = folders[0] / "report.html"
+    if len(results) > 1:
+        page = write_report(folders, comparison_folder(config, list(results)))
+    failed = {name: len(result["failed_checks"]) for name, result in results.items() if result["failed_checks"]}
+    for name, count in failed.items():
+        print(f"!!! {name}: {count} honesty check(s) FAILED, see above; do not publish these numbers")
+    print(f"report: {page}", flush=True)
+
+
+# -- where things go ------------------------------------------------------------------------------------------------
+
+def result_folder(config: EvaluateConfig, network: ModelSource, name: str) -> Path:
+    """The run directory that the network belongs to, or a folder of its own."""
+    if config.out and len(config.model) == 1:
+        return Path(config.out)
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return network.folder or Path(config.out or Path(config.runs) / "evaluate") / safe
+
+
+def comparison_folder(config: EvaluateConfig, names: list[str]) -> Path:
+    joined = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in "-".join(names))
+    return Path(config.out) if config.out else Path(config.runs) / "evaluate" / joined[:100]
+
+
+def weights_label(network: ModelSource) -> str:
+    """best, checkpoint, or the name of the file."""
+    return Path(network.source.partition(".py:")[0]).stem
 
 
 def store(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def dry_run(networks: list[ModelSource], images: TestImages, attacks: tuple[Attack, ...], check_images: int) -> str:
+    """What the evaluation would cost."""
+    count = len(images.loader.image_set)
+    lines = [f"images: {count} of {images.dataset}, {images.num_classes} classes, {images.shape}"]
+    for network in networks:
+        lines.append(f"network: {network.source}, {readable(count_parameters(network.model))} parameters"
+                     + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds an image"
+                        if network.network else ""))
+    for attack in attacks:
+        both, forward = attack.passes
+        lines.append(f"attack: {attack}: at most {readable(count * both)} images forward and backward, "
+                     f"{readable(count * forward)} forward, for each network")
+    lines.append(f"honesty checks: on at most {check_images} images, about 250 passes forward and backward and 500 "
+                 "forward for each")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from wsrnas.genotype import Genotype
 from wsrnas.losses import LOSSES, objective_passes, step_passes
 from wsrnas.models import build_model
 from wsrnas.preemption import stop_requests
+from wsrnas.report import refresh
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import derive_seed
 from wsrnas.training import Diverged, Epoch, Loader, Trainer, train_epoch
@@ -99,9 +100,11 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
                 run.save(state, "good.pt")  # before the other: never older than what the run resumes from
             run.save(state)
             run.log(summary(config, standing, row))
+            refresh(run.path, run.log)
             if stop() and not last:
                 raise Preempted(f"stopped after epoch {standing.epochs}/{config.epochs}")
     run.finish(conclusion(config, standing))
+    refresh(run.path, run.log, ended=True)
 
 
 def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], genotype: Genotype,

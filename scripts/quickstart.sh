@@ -39,6 +39,6 @@ trap 'kill "$initial" 2>/dev/null || true' EXIT
 wait "$initial" || { tail -n 3 "$log" >&2; exit 1; }
 trap - EXIT
 echo "3/3 accuracy over noise strengths"
-( launch retrain.evaluate "${evaluation[@]}" --checkpoint "$RUNS/retrain/$name-searched" \
+( launch retrain.evaluate "${evaluation[@]}" --model "$RUNS/retrain/$name-searched" \
     "$RUNS/retrain/$name-initial" --names searched initial )
 "$PYTHON" -m wsrnas.plotting "$searched/genotype.json" "$searched/figures/genotype"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from search.searcher import NOISE_SAMPLES
 from search.settings import SearchConfig
 from wsrnas.distributed import World
 
@@ -31,6 +32,10 @@ def iteration_passes(config: SearchConfig, train_images: int, validation_images:
                      "forward": validation_images * (1 + len(config.strengths))},
     }
     if config.num_estimated_strengths:
+        # The few noises that the report shows.
+        images, strengths = (min(most, there) for most, there in zip(
+            NOISE_SAMPLES, (validation_images, config.num_estimated_strengths), strict=True))
+        passes["validate"]["forward_backward"] += images * (sources + strengths) * steps
         attacked = min(config.estimator_images, train_images) * (sources + 1) * steps
         passes["estimator"] = {"forward_backward": attacked, "forward": 0}
     return passes

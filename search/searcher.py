@@ -33,6 +33,7 @@ from wsrnas.seeding import derive_seed, generator
 from wsrnas.splits import balanced_subset
 from wsrnas.training import Refinements, Trainer, train_epoch
 
+NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept to be looked at
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
 
 
@@ -207,6 +208,28 @@ class Searcher:
                              "under another --save with a lower --learning_rate")
         return {"losses": losses.float(), "accuracies": accuracies}
 
+    @torch.no_grad()
+    def noise_samples(self, step: Step) -> dict[str, np.ndarray]:
+        """The first images of D_v with PGD's noise at the first estimated strengths and the AN-Estimator's beside it.
+
+        Draws no random number and changes no state.
+
+        Returns:
+            ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated`` (B, T, C, H, W), and ``step``.
+        """
+        count, shown = NOISE_SAMPLES
+        whole = self.validation_loader.image_set
+        chosen = whole.subset(torch.arange(min(count, len(whole))))
+        images = (chosen.images.float() / 255).contiguous(memory_format=torch.channels_last)
+        sources, targets = self.source_epsilons, self.target_epsilons[:shown]
+        attacked = multi_strength_pgd(self.supernet, images, chosen.labels, torch.cat([sources, targets]),
+                                      steps=self.config.num_steps)
+        noises = attacked - images.unsqueeze(1)
+        estimated = self.estimator(noises[:, :len(sources)], images, sources, targets)
+        arrays = {"images": chosen.images, "epsilons": targets, "pgd": noises[:, len(sources):].half(),
+                  "estimated": estimated.half()}
+        return {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step.index)}
+
     def remember(self, step: Step, losses: Tensor) -> dict[str, Any]:
         """Line 16: append (H, L) to M_v, and say how well the VLE ranks entries that it has not been trained on."""
         gates = self.supernet.path.encoding.to(self.world.device).unsqueeze(0)
@@ -275,11 +298,13 @@ class Searcher:
         return self.supernet.genotype()
 
     def describe_architecture(self) -> dict[str, Any]:
-        """The genotype and how far it has come: changed choices of 16, entropy of A in nats, skips and pools a cell."""
+        """The genotype, A and how far it has come: changed choices of 16, entropy in nats, skips and pools a cell."""
         genotype, entropy = self.genotype(), self.supernet.entropy()
         count = {kind: [name for node in genotype.nodes(kind) for name, _ in node] for kind in ("normal", "reduce")}
         return {
             "genotype": {"normal": genotype.normal, "reduce": genotype.reduce},
+            "alphas": {kind: [[round(value, 4) for value in edge] for edge in alphas.tolist()] for kind, alphas
+                       in zip(("normal", "reduce"), self.supernet.alphas().detach(), strict=True)},
             "changed_choices": count_differences(genotype, self.initial_genotype),
             "alpha_entropy": dict(zip(("normal", "reduce"), entropy, strict=True)),
             "skips": {kind: names.count("skip_connect") for kind, names in count.items()},

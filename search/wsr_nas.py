@@ -6,20 +6,25 @@
 The run directory holds the genotype of every iteration and ``genotype.json``, the last one. The same command resumes.
 """
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
 from search.searcher import Searcher, Step, schedule
 from search.settings import PRESETS, SearchConfig
 from wsrnas.batch_norm import average_buffers
+from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
 from wsrnas.config import describe, format_epsilon, parse_config
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import run_program
+from wsrnas.report import refresh
+from wsrnas.report_data import NOISE_FILE
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import generator
 from wsrnas.splits import balanced_split, load_split, save_split
@@ -59,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
                     row["estimator"] = searcher.train_estimator(step)                   # line 10
             with clock("validate"):
                 measured = searcher.validate(step)                                      # lines 11-15
+                keep_noise_samples(run, searcher, step)
             row["loss_estimator"] = searcher.remember(step, measured["losses"])         # line 16: M_v
             row.update(name_columns(config, measured))
         if step.trains_losses:
@@ -71,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
 
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
                f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
+    refresh(run.path, run.log, ended=True)
 
 
 def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig,
@@ -108,6 +115,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     average_buffers(searcher.supernet, run.world)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
     run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
+    refresh(run.path, run.log)
 
 
 def summary(step: Step, row: dict[str, Any]) -> str:
@@ -138,6 +146,14 @@ def save_genotype(run: RunDirectory, searcher: Searcher, name: str, step: Step |
         path.parent.mkdir(exist_ok=True)
         searcher.genotype().save(path, {"program": "search.wsr_nas", "preset": config.preset, "seed": config.seed,
                                         "dataset": config.dataset, "iteration": step and step.number + 1})
+
+
+def keep_noise_samples(run: RunDirectory, searcher: Searcher, step: Step) -> None:
+    """Write a few noises, attacked and estimated, for the report to show; those of the step before are replaced."""
+    if run.world.is_main and searcher.estimated:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **searcher.noise_samples(step))
+        write_atomic(run.path / NOISE_FILE, buffer.getbuffer())
 
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:

@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.attacks import attack_mode, fgsm, input_gradient, multi_strength_pgd, pgd
+from wsrnas.attacks import (
+    ATTACK_LOSSES,
+    attack_mode,
+    fgsm,
+    input_gradient,
+    margins,
+    mim,
+    multi_strength_pgd,
+    pgd,
+    random_start,
+)
 from wsrnas.errors import InputError
 
 SHAPE = (3, 4, 4)
@@ -122,6 +132,95 @@ def test_l2_of_a_vanishing_gradient_still_has_full_length():
     torch.testing.assert_close(tiny, images + 0.3 * direction / flat_norm(direction).reshape(-1, 1, 1, 1))
 
 
+# ---- momentum ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("momentum", [0.3, 1.0])
+def test_momentum_equals_the_papers_algorithm(norm, momentum):
+    model, (images, labels) = convolutional().eval(), batch(classes=5)
+    epsilon, step = (0.05, 0.02) if norm == "linf" else (0.4, 0.2)
+    rows = []
+    for x, y in zip(images, labels, strict=True):
+        a, accumulated = x.clone(), torch.zeros_like(x)
+        for _ in range(6):
+            leaf = a.detach().requires_grad_(True)
+            g, = torch.autograd.grad(F.cross_entropy(model(leaf[None]), y[None]), leaf)
+            accumulated = momentum * accumulated + g / g.abs().sum()  # the L1 norm, as in the paper
+            noise = a + step * (accumulated.sign() if norm == "linf" else accumulated / accumulated.norm()) - x
+            inside = noise.clamp(-epsilon, epsilon) if norm == "linf" else noise * min(1, epsilon / noise.norm().item())
+            a = (x + inside).clamp(0, 1)
+        rows.append(a)
+    result = mim(model, images, labels, epsilon, 6, step, momentum, norm=norm)
+    torch.testing.assert_close(result, torch.stack(rows))
+    assert not torch.allclose(result, pgd(model, images, labels, epsilon, 6, step, norm=norm)), "momentum must matter"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_on_a_linear_classifier_momentum_changes_no_direction(norm):
+    model, (images, labels) = linear(), batch(low=0.3, high=0.7)
+    epsilons = torch.linspace(0.01, 0.2, 6, dtype=torch.float64)
+    expected = pgd(model, images, labels, epsilons, 7, epsilons / 7, norm=norm)
+    torch.testing.assert_close(mim(model, images, labels, epsilons, 7, norm=norm), expected)
+    reached = (expected - images).abs().amax((1, 2, 3)) if norm == "linf" else flat_norm(expected - images)
+    torch.testing.assert_close(reached, epsilons)  # the default step is a share 1 / steps of the radius
+
+
+@pytest.mark.parametrize("epsilon", [0.3, torch.linspace(0.1, 0.6, 6)])
+def test_the_published_momentum_is_one_and_the_step_the_radius_over_the_steps(epsilon):
+    model, (images, labels) = convolutional().eval(), batch(classes=5)
+    expected = pgd(model, images, labels, epsilon, 20, epsilon / 20, momentum=1.0)
+    assert torch.equal(mim(model, images, labels, epsilon), expected)
+    for other in (mim(model, images, labels, epsilon, momentum=0.9), mim(model, images, labels, epsilon, 10)):
+        assert not torch.allclose(other, expected), "the settings must matter in this test"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_momentum_is_plain_pgd_bit_for_bit(norm):
+    model, (images, labels) = convolutional().eval().float(), batch(classes=5)
+    images = images.float()
+    expected = images
+    for _ in range(4):
+        with attack_mode(model):
+            gradient = input_gradient(model, expected, labels, ATTACK_LOSSES["ce"])
+        if norm == "linf":
+            lowest, highest = (images - 0.05).clamp_min(0), (images + 0.05).clamp_max(1)
+            expected = (expected + 0.02 * gradient.sign()).clamp(lowest, highest)
+        else:
+            scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True)
+            unit = scaled / torch.linalg.vector_norm(scaled, dim=(1, 2, 3), keepdim=True)
+            noise = expected + 0.02 * unit - images
+            shrink = (torch.tensor(0.05) / torch.linalg.vector_norm(noise, dim=(1, 2, 3), keepdim=True)).clamp_max(1)
+            expected = (images + noise * shrink).clamp(0, 1)
+    assert torch.equal(pgd(model, images, labels, 0.05, 4, 0.02, norm=norm), expected)
+    assert torch.equal(pgd(model, images, labels, 0.05, 4, 0.02, norm=norm, momentum=0.0), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_momentum_does_not_depend_on_the_scale_of_the_loss(norm, scale):
+    model, (images, labels) = convolutional().eval().float(), batch(classes=5)
+    images, epsilon = images.float(), 0.3 if norm == "linf" else 4.0  # so far that gradients differ in length
+    expected = mim(model, images, labels, epsilon, 6, norm=norm)
+
+    def scaled(logits: Tensor, labels: Tensor) -> Tensor:
+        return scale * ATTACK_LOSSES["ce"](logits, labels)
+
+    result = mim(model, images, labels, epsilon, 6, norm=norm, loss=scaled)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+def test_an_image_is_attacked_with_momentum_alike_in_every_batch():
+    model, (images, labels) = convolutional().train(), batch(8, classes=5)
+    strengths = torch.linspace(0.01, 0.2, 8, dtype=torch.float64)
+    whole = mim(model, images, labels, strengths, 5)
+    for i in range(8):
+        alone = mim(model, images[i:i + 1], labels[i:i + 1], strengths[i].item(), 5)
+        torch.testing.assert_close(whole[i:i + 1], alone)
+    assert whole.min() >= 0 and whole.max() <= 1
+    assert ((whole - images).abs().amax((1, 2, 3)) <= strengths + 1e-12).all()
+
+
 # ---- strengths -----------------------------------------------------------------------------------------------
 
 
@@ -199,6 +298,32 @@ def test_random_start_is_uniform_in_the_ball():
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("epsilon", [0.3, torch.linspace(0, 0.5, 6)])
+def test_the_random_start_alone_is_the_one_of_pgd(norm, epsilon):
+    model, (images, labels) = linear(), batch()
+    images.requires_grad_(True)
+    state = torch.get_rng_state()
+    start = random_start(images, epsilon, norm, torch.Generator().manual_seed(3))
+    assert torch.equal(torch.get_rng_state(), state) and not start.requires_grad
+    assert torch.equal(start, pgd(model, images, labels, epsilon, 0, random_start=True, norm=norm,
+                                  generator=torch.Generator().manual_seed(3)))
+    noise = (start - images).detach()
+    radius = noise.abs().amax((1, 2, 3)) if norm == "linf" else flat_norm(noise)
+    assert (radius <= epsilon + 1e-7).all() and (radius[1:] > 0.05).all()
+    assert start.min() >= 0 and start.max() <= 1
+    if norm == "linf":
+        assert start.min() == 0 and start.max() == 1, "the box must matter in this test"
+
+
+def test_a_random_start_around_a_given_start_is_projected_around_the_images():
+    model, (images, labels) = linear(), batch(low=0.4, high=0.6)
+    start = pgd(model, images, labels, 0.1, 0, random_start=True, start=images + 0.1,
+                generator=torch.Generator().manual_seed(3))
+    drawn = random_start(images, 0.1, generator=torch.Generator().manual_seed(3)) - images
+    torch.testing.assert_close(start, images + (0.1 + drawn).clamp_max(0.1))
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_no_steps_return_the_projected_start(norm):
     model, (images, labels) = linear(), batch(low=0.3, high=0.7)
     assert torch.equal(pgd(model, images, labels, 0.1, 0, norm=norm), images)
@@ -231,6 +356,42 @@ def test_kl_loss_is_the_divergence_from_the_clean_prediction():
     expected = reference_pgd(model, images, clean, 0.05, 4, 0.02, "linf", divergence, start)
     torch.testing.assert_close(pgd(model, images, clean.log(), 0.05, 4, 0.02, loss="kl", start=start), expected)
     assert divergence(model(expected), clean) > 10 * divergence(model(start), clean)
+
+
+def test_a_margin_is_the_largest_other_logit_minus_the_labels():
+    logits = torch.tensor([[1.0, 4.0, 2.0], [1.0, 4.0, 2.0], [-5.0, -3.0, -9.0], [-5.0, -3.0, -9.0], [7.0, 7.0, 0.0]])
+    labels = torch.tensor([1, 2, 0, 1, 0])
+    torch.testing.assert_close(margins(logits, labels), torch.tensor([-2.0, 2.0, 2.0, -2.0, 0.0]))
+    logits = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_(True)
+    labels = torch.arange(40) % 6
+    expected = [max(value for k, value in enumerate(row) if k != y) - row[y]
+                for row, y in zip(logits.tolist(), labels.tolist(), strict=True)]
+    assert margins(logits, labels).tolist() == expected
+    ATTACK_LOSSES["margin"](logits, labels).backward()  # a sum: plus one for the other class, minus one for the label
+    assert (logits.grad.sum(1) == 0).all() and (logits.grad.abs().sum(1) == 2).all()
+    assert (logits.grad.gather(1, labels[:, None]) == -1).all()
+    torch.testing.assert_close((logits.grad * logits).sum(1), margins(logits, labels))
+    assert ATTACK_LOSSES["margin"](logits, labels).item() == pytest.approx(sum(expected))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_margin_attacks_where_the_cross_entropy_is_saturated(norm):
+    model, (images, labels) = linear().float(), batch(low=0.4, high=0.6)
+    images = images.float()
+    with torch.no_grad():
+        model[1].weight *= 1e5
+        model[1].bias.zero_()
+    labels = model(images).argmax(1)  # so that every image is right, by thousands
+    direction = away_from_label(model, labels)
+    assert torch.equal(pgd(model, images, labels, 0.001, norm=norm), images), "the cross-entropy must be saturated"
+    step = direction.sign() if norm == "linf" else direction / flat_norm(direction).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(pgd(model, images, labels, 0.001, norm=norm, loss="margin"), images + 0.001 * step)
+
+
+def test_the_margin_is_computed_in_full_precision():
+    logits = torch.tensor([[256.0, 1.0], [256.0, 1.0]], dtype=torch.bfloat16)
+    result = margins(logits, torch.tensor([0, 1]))
+    assert result.dtype == torch.float32 and result.tolist() == [-255, 255]  # 255 is no bfloat16 beside 256
 
 
 def test_a_callable_is_a_loss():
@@ -367,18 +528,38 @@ class Ignoring(nn.Module):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
 @pytest.mark.parametrize("way", ["constant", "detached", "unused", "times zero"])
-def test_a_model_that_ignores_its_input_is_survived(way, norm):
+def test_a_model_that_ignores_its_input_is_survived(way, norm, momentum):
     images, labels = batch()
-    assert torch.equal(pgd(Ignoring(way), images, labels, 0.1, norm=norm), images)
+    assert torch.equal(pgd(Ignoring(way), images, labels, 0.1, norm=norm, momentum=momentum), images)
+
+
+def test_nothing_is_read_back_to_the_host():
+    with torch.device("meta"):  # it has no numbers: reading one raises
+        model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+        images, labels = torch.rand(6, *SHAPE), torch.zeros(6).long()
+    for norm in NORMS:
+        assert random_start(images, 0.1, norm).shape == images.shape
+        for loss in ("ce", "margin"):
+            result = mim(model, images, labels, torch.full((6,), 0.1, device="meta"), 3, norm=norm, loss=loss)
+            assert result.shape == images.shape and result.device.type == "meta"
 
 
 @pytest.mark.parametrize("arguments, named", [
     ({"norm": "l1"}, "l1"), ({"loss": "hinge"}, "hinge"), ({"steps": -1}, "-1"),
     ({"epsilon": torch.ones(3)}, r"\(3,\) for 6 images"), ({"epsilon": torch.ones(6, 1)}, r"\(6, 1\)"),
-    ({"step_size": torch.ones(5)}, r"\(5,\)"),
+    ({"step_size": torch.ones(5)}, r"\(5,\)"), ({"momentum": -0.5}, "-0.5"), ({"momentum": float("nan")}, "nan"),
 ])
 def test_bad_arguments_are_named(arguments, named):
     images, labels = batch()
     with pytest.raises(InputError, match=named):
         pgd(linear(), images, labels, **{"epsilon": 0.1, **arguments})
+
+
+def test_bad_arguments_of_a_random_start_are_named():
+    images, _ = batch()
+    with pytest.raises(InputError, match="l1"):
+        random_start(images, 0.1, "l1")
+    with pytest.raises(InputError, match=r"\(3,\) for 6 images"):
+        random_start(images, torch.ones(3))

@@ -239,12 +239,20 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("imagenet", "--workers -1", "workers is -1; expected at least 0"),
     ("retrain", "--weight_decay -1", "weight_decay is -1; expected at least 0"),
     ("retrain", "--device cuda:7", "invalid choice: 'cuda:7'"),
-    ("evaluate", "", "nothing to evaluate: pass --checkpoint"),
-    ("evaluate", "--checkpoint x --strengths 0.2 0.1", "strengths must increase, but 0.2 comes before 0.1"),
-    ("evaluate", "--checkpoint x --strengths 2", "strengths contains 2; expected pixels"),
-    ("evaluate", "--checkpoint x --names a b", "2 names for 1 checkpoints; expected one each"),
-    ("evaluate", "--checkpoint nowhere", "no checkpoint at nowhere; expected a file, or a run directory"),
-    ("evaluate", "--checkpont x", "unknown argument '--checkpont'; did you mean --checkpoint"),
+    ("evaluate", "", "nothing to evaluate: pass --model"),
+    ("evaluate", "--model x --strengths 0.2 0.1", "strengths must increase, but 0.2 comes before 0.1"),
+    ("evaluate", "--model x --strengths 2", "strengths contains 2; expected pixels"),
+    ("evaluate", "--model x --names a b", "2 names for 1 networks; expected one each"),
+    ("evaluate", "--model x --attacks pdg-20", "unknown attack 'pdg-20'"),
+    ("evaluate", "--model x --attacks transfer", "transfer needs another network to make its images: pass --source"),
+    ("evaluate", "--model x --protocol paper --strengths 0.1", "protocol paper has attacks of its own"),
+    ("evaluate", "--model x --l2_strengths 0", "l2_strengths contains 0; expected a norm above 0"),
+    ("evaluate", "--model x --check_images 3", "check_images is 3; expected at least 30"),
+    ("evaluate", "--model RACL --state_dict a b", "2 files of weights (--state_dict) for 1 networks"),
+    ("evaluate", "--model RACL --state_dict nowhere.pt --dataset digits", "nowhere.pt"),
+    ("evaluate", "--model nowhere.py:build --dataset digits", "nowhere.py"),
+    ("evaluate", "--model nowhere", "no checkpoint at nowhere; expected a file, or a run directory"),
+    ("evaluate", "--modle x", "unknown argument '--modle'; did you mean --model"),
 ])
 def test_a_number_that_cannot_be_used_is_named(program, argv, words, refused):
     assert words in refused(program, *argv.split())
@@ -319,18 +327,18 @@ def test_truncated_checkpoints_fall_back_or_are_refused(program, refused, unfini
 def test_evaluation_refuses_what_is_no_network(refused, trained, tmp_path):
     best = trained / "retrain" / "run" / "best.pt"
     (tmp_path / "half.pt").write_bytes(best.read_bytes()[:5000])
-    assert "half.pt cannot be read" in refused("evaluate", "--checkpoint", tmp_path / "half.pt")
+    assert "half.pt cannot be read" in refused("evaluate", "--model", tmp_path / "half.pt")
     assert "is not a checkpoint of retraining" in refused(
-        "evaluate", "--checkpoint", trained / "search" / "run" / "checkpoint.pt")
-    assert "no checkpoint at" in refused("evaluate", "--checkpoint", trained / "search" / "run")
+        "evaluate", "--model", trained / "search" / "run" / "checkpoint.pt")
+    assert "no checkpoint at" in refused("evaluate", "--model", trained / "search" / "run")
 
 
 def test_evaluation_refuses_another_kind_of_images(refused, trained, tmp_path):
     run = trained / "retrain" / "run"
     root = pictures(tmp_path / "pictures", count=2)
-    said = refused("evaluate", "--checkpoint", run, "--dataset", "folder", "--data", root)
+    said = refused("evaluate", "--model", run, "--dataset", "folder", "--data", root)
     assert "was trained on 10 classes of images (3, 32, 32), but folder has 2 classes of images (3, 8, 8)" in said
-    assert "unknown data set 'mnist', expected one of" in refused("evaluate", "--checkpoint", run, "--dataset", "mnist")
+    assert "unknown data set 'mnist', expected one of" in refused("evaluate", "--model", run, "--dataset", "mnist")
 
 
 @pytest.mark.parametrize("program", ["search", "retrain"])

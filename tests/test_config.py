@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from retrain.evaluate import EvaluateConfig
+from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
 from retrain.recipes import RECIPES as RETRAIN_PRESETS
 from search.settings import PRESETS as SEARCH_PRESETS
@@ -58,8 +58,9 @@ FLAGS = {
         validation_batch_size warmup_architectures weight_decay""",
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
-    EvaluateConfig: """batch_size checkpoint data dataset device download max_test names out protocol random_start
-        seed steps strengths weights workers""",
+    EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
+        max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths weights
+        workers""",
 }
 PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_size", "learning_rate", "weight_decay",
              "seed", "report_freq"}
@@ -207,7 +208,7 @@ def test_the_flags_are_frozen(cls, presets):
     assert fields == set(FLAGS[cls].split())
     flags = set(module._parser(cls, presets or {}, "program")._option_string_actions)
     assert flags >= {"--config", "--dry_run"}
-    assert ("--overwrite" in flags) == (cls is not EvaluateConfig)  # an evaluation has no run directory of its own
+    assert "--overwrite" in flags
     if cls is not EvaluateConfig:
         assert fields >= PUBLISHED
     if cls in (RetrainConfig, ImageNetConfig):

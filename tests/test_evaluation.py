@@ -14,7 +14,7 @@ from wsrnas import checkpoint
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data import ImageSet
 from wsrnas.errors import InputError
-from wsrnas.evaluation import robust_accuracy, standard_error, table
+from wsrnas.evaluation import robust_accuracy, standard_error
 from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
 from wsrnas.models import build_model, description, load_model
@@ -119,22 +119,6 @@ def test_strengths_outside_the_range_are_refused(strengths):
 def test_an_attack_of_no_steps_is_refused():
     with pytest.raises(InputError, match="steps"):
         robust_accuracy(linear(), loader(16), [0.1], 0)
-
-
-def fake_result(clean: float, *robust: float) -> dict:
-    rows = [{"epsilon": 0.03 * (i + 1), "accuracy": a, "attack": "PGD-20"} for i, a in enumerate(robust)]
-    return {"images": 1000, "clean_accuracy": clean, "strengths": rows,
-            "average_robust_accuracy": sum(robust) / len(robust)}
-
-
-def test_the_table_shows_every_number():
-    text = table({"searched": fake_result(0.9123, 0.5, 0.25), "initial": fake_result(0.8, 0.432, 0.1)})
-    numbers = [line.split()[-2:] for line in text.splitlines()[2:6]]
-    assert numbers == [["91.23", "80.00"], ["50.00", "43.20"], ["25.00", "10.00"], ["37.50", "26.60"]]
-    header, *rows = text.splitlines()
-    assert header.split() == ["searched", "initial"]
-    assert "0.0300 (7.65/255)" in rows[2] and "0.0600 (15.3/255)" in rows[3] and "1000 test images" in rows[-1]
-    assert len({len(line) for line in (header, *rows[:-1])}) == 1, "the columns are not aligned"
 
 
 def test_standard_error_is_that_of_a_binomial_share():

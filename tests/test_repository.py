@@ -203,8 +203,8 @@ def test_the_quickstart_is_the_whole_job(dataset, launch, tmp_path):
     retrained = {config.arch: str(runs / "retrain" / config.name) for config in configs[1:3]}
     assert set(retrained) == {str(found / "genotype.json"), str(found / "genotypes" / "initial.json")}
     assert configs[3].names == ("searched", "initial")
-    assert configs[3].checkpoint == tuple(retrained[str(found / name)] for name in ("genotype.json",
-                                                                                    "genotypes/initial.json"))
+    assert configs[3].model == tuple(retrained[str(found / name)] for name in ("genotype.json",
+                                                                               "genotypes/initial.json"))
     assert commands[-1][2] == str(found / "genotype.json")
 
 

@@ -1,4 +1,4 @@
-"""Retraining and evaluation from their command lines: interrupted = uninterrupted, selection, results on disk."""
+"""Retraining from its command line: interrupted = uninterrupted, selection, results on disk."""
 
 import json
 import math
@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import genotypes
-import retrain.evaluate as evaluation
 import retrain.loop as loop
 import retrain.train_cifar as program
 import search.wsr_nas
@@ -17,7 +16,6 @@ from wsrnas.data import load_dataset
 from wsrnas.errors import InputError
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
-from wsrnas.loader import BatchLoader
 from wsrnas.losses import LossSettings
 from wsrnas.models import load_model
 from wsrnas.run import RunDirectory, _scalars
@@ -233,20 +231,6 @@ def test_another_architecture_is_refused_after_the_end_too(tmp_path):
         start(tmp_path, [*TINY, "--epochs", "1", "--arch", str(file)])
 
 
-def test_networks_of_different_data_sets_are_not_compared_silently():
-    networks = [(None, {"dataset": "digits"}), (None, {"dataset": "cifar10"})]
-    with pytest.raises(InputError, match=r"different data sets \(cifar10, digits\)"):
-        evaluation.evaluated_dataset(evaluation.EvaluateConfig(), networks)
-    assert evaluation.evaluated_dataset(evaluation.EvaluateConfig(dataset="svhn"), networks) == "svhn"
-
-
-def test_different_evaluations_have_different_files():
-    make = evaluation.EvaluateConfig
-    labels = [evaluation.file_label(config, "custom", strengths, steps, "digits") for config, strengths, steps in (
-        (make(), (0.1,), 20), (make(), (0.2,), 20), (make(), (0.1,), 10), (make(max_test=20), (0.1,), 20),
-        (make(random_start=True), (0.1,), 20), (make(seed=1), (0.1,), 20))]
-    assert len(set(labels)) == len(labels)
-
 
 def kill_after_an_epoch(self, message):
     if message.startswith("[1/"):
@@ -284,69 +268,3 @@ def test_the_genotype_of_a_search_is_retrained(searched, tmp_path):
     again = start(tmp_path, [*SMALL, "--epochs", "1", "--arch", str(folder / "search" / "cells")])  # the run directory
     assert tensors(torch.load(again / "best.pt", weights_only=True)["model"]) == tensors(
         torch.load(run / "best.pt", weights_only=True)["model"])
-
-
-def evaluate(*argv):
-    evaluation.main(["--device", "cpu", "--max_test", "20", "--batch_size", "8", *map(str, argv)])
-
-
-def test_evaluation_writes_json_table_and_figure(whole, searched, capsys, tmp_path):
-    evaluate("--checkpoint", whole, searched[1] / "checkpoint.pt", "--names", "basic", "searched",
-             "--strengths", "4/255", "0.1", "--steps", "2", "--out", tmp_path)
-    said = capsys.readouterr().out
-    file = whole / "eval" / "pgd2-0.01569_0.1-digits-20images-best.json"
-    result = json.loads(file.read_text())
-    assert result["images"] == 20 and result["dataset"] == "digits" and result["protocol"] == "custom"
-    assert result["checkpoint"] == str(whole / "best.pt")
-    assert [(row["epsilon"], row["steps"], row["step_size"]) for row in result["strengths"]] == [
-        (4 / 255, 2, pytest.approx(1.25 * 4 / 255)), (0.1, 2, pytest.approx(0.125))]
-    assert result["average_robust_accuracy"] == sum(row["accuracy"] for row in result["strengths"]) / 2
-    assert (searched[1] / "eval" / "pgd2-0.01569_0.1-digits-20images-checkpoint.json").is_file()
-    assert "basic" in said and "searched" in said and "PGD-2  eps 0.0157 (4/255)" in said
-    assert f"{100 * result['clean_accuracy']:.2f}" in said and "average robust" in said and "20 test images" in said
-    figure = tmp_path / "accuracy_pgd2-0.01569_0.1-digits-20images.png"
-    assert f"figure: {figure}" in said and figure.stat().st_size > 5000
-    assert figure.with_name(figure.stem + ".svg").is_file()
-
-    model, _ = load_model(whole / "best.pt")
-    loader = BatchLoader(load_dataset("digits", max_test=20).test, 20, 0, "test")
-    direct = robust_accuracy(model, loader, (4 / 255, 0.1), 2)
-    assert direct["clean_accuracy"] == result["clean_accuracy"] and direct["strengths"] == result["strengths"]
-
-
-def test_the_papers_protocol_is_the_default(whole):
-    evaluate("--checkpoint", whole, "--weights", "last", "--max_test", 10)
-    result = json.loads((whole / "eval" / "paper-digits-10images-checkpoint.json").read_text())
-    assert [row["epsilon"] for row in result["strengths"]] == [0.03, 0.1, 0.17, 0.25]
-    assert {(row["attack"], row["norm"], row["random_start"]) for row in result["strengths"]} == {
-        ("PGD-20", "linf", False)}
-    assert (whole / "figures" / "accuracy_paper-digits-10images.png").is_file()
-
-
-@pytest.mark.parametrize(("argv", "expected"), [
-    ([], ("paper", (0.03, 0.1, 0.17, 0.25), 20)),
-    (["--protocol", "paper", "--strengths", "0.1"], ("custom", (0.1,), 20)),
-    (["--protocol", "custom", "--strengths", "0.1", "8/10", "--steps", "7"], ("custom", (0.1, 0.8), 7)),
-])
-def test_the_spectrum_that_applies(argv, expected):
-    assert parse_config(evaluation.EvaluateConfig, None, argv)[0].spectrum() == expected
-
-
-@pytest.mark.parametrize(("argv", "words"), [
-    (["--protocol", "custom"], "--protocol custom needs --strengths"),
-    (["--steps", "7"], "steps is 7, but the paper's protocol is PGD-20"),
-])
-def test_a_spectrum_that_means_nothing_is_refused(argv, words):
-    with pytest.raises(InputError, match=words):
-        parse_config(evaluation.EvaluateConfig, None, argv)[0].spectrum()
-
-
-def test_a_dry_run_of_the_evaluation_writes_nothing(searched, capsys):
-    run = searched[1]
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    evaluate("--checkpoint", run, "--dry_run")
-    said = capsys.readouterr().out
-    for words in ("checkpoint", "network: ", "multiply-adds an image", "attack: PGD-20 at 0.0300 (7.65/255)",
-                  "passes: 1.6k images forward and backward, 100 forward"):
-        assert words in said, words
-    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before

@@ -181,14 +181,15 @@ def test_a_checkpoint_of_another_architecture_is_refused(pictures, tmp_path):
 
 def test_an_imagenet_network_is_evaluated_on_the_val_folder(pictures, tmp_path):
     folder = run(train_imagenet, tmp_path, arguments(train_imagenet, pictures, "--epochs", "1"))
-    evaluate.main(["--checkpoint", str(folder), "--data", str(pictures), "--device", "cpu", "--workers", "0",
-                   "--strengths", "4/255", "--steps", "1"])
-    result = json.loads((folder / "eval" / "pgd1-0.01569-imagenet-best.json").read_text())
+    evaluate.main(["--model", str(folder), "--data", str(pictures), "--device", "cpu", "--workers", "0",
+                   "--strengths", "4/255", "--attacks", "pgd-1"])
+    stored, = (folder / "eval").glob("pgd-0.01569-*-imagenet-best.json")
+    result = json.loads(stored.read_text())
     assert (result["images"], result["dataset"]) == (2, "imagenet")
     model, network = load_model(folder / "best.pt")
     assert network["image_shape"] == [3, 32, 32]
     images = torch.stack([center(pictures / "val" / name / "00.png") for name in ("dark", "light")])
-    assert result["clean_accuracy"] == (model(images).argmax(1) == torch.arange(2)).float().mean().item()
+    assert result["clean"]["accuracy"] == (model(images).argmax(1) == torch.arange(2)).float().mean().item()
 
 
 def center(path):

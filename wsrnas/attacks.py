@@ -26,10 +26,24 @@ def _kl_divergence(logits: Tensor, log_probabilities: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(full_precision(logits), 1), log_probabilities, reduction="sum", log_target=True)
 
 
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Largest other logit minus the label's, (B,): positive where the prediction is wrong (Carlini and Wagner 2017).
+
+    Unlike the cross-entropy's, its gradient does not vanish where the network is sure of itself.
+
+    Args:
+        logits: (B, K).
+        labels: (B,) classes.
+    """
+    logits, label = full_precision(logits), labels.unsqueeze(1)
+    return logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label).squeeze(1)
+
+
 # Sums over the batch: an image's gradient, and so its adversarial example, does not depend on its batch.
 ATTACK_LOSSES: dict[str, AttackLoss] = {
     "ce": lambda logits, labels: F.cross_entropy(full_precision(logits), labels, reduction="sum"),
     "kl": _kl_divergence,  # the labels are the clean images' log-probabilities (B, K): TRADES
+    "margin": lambda logits, labels: margins(logits, labels).sum(),
 }
 
 
@@ -112,6 +126,11 @@ def _linf_step(gradient: Tensor) -> Tensor:
     return gradient.sign()
 
 
+def _mean_one(gradient: Tensor) -> Tensor:
+    """Each image's gradient divided by its mean absolute entry; zero stays zero."""
+    return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
 def _l2_step(gradient: Tensor) -> Tensor:
     # Gradients of confident networks underflow in squares: divide by the largest entry first.
     scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
@@ -132,10 +151,25 @@ def _l2_project(adversarial: Tensor, images: Tensor, radius: Tensor) -> Tensor:
 _NORMS = {"linf": (_linf_random_start, _linf_step, _linf_project), "l2": (_l2_random_start, _l2_step, _l2_project)}
 
 
+def _of_norm(norm: str) -> tuple[Callable[..., Tensor], ...]:
+    if norm not in _NORMS:
+        raise InputError(f"unknown norm {norm!r}; expected one of {', '.join(_NORMS)}")
+    return _NORMS[norm]
+
+
+def random_start(images: Tensor, epsilon: float | Tensor, norm: str = "linf",
+                 generator: torch.Generator | None = None) -> Tensor:
+    """The images (B, C, H, W) plus noise drawn uniformly in the ball, inside [0, 1]; arguments as ``pgd``."""
+    draw, _, project = _of_norm(norm)
+    images = images.detach()
+    radius = _per_image("epsilon", epsilon, images)
+    return project(images + draw(images, radius, generator), images, radius)
+
+
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 7,
         step_size: float | Tensor | None = None, random_start: bool = False, norm: str = "linf",
         loss: str | AttackLoss = "ce", generator: torch.Generator | None = None, start: Tensor | None = None,
-        batch_statistics: bool = False) -> Tensor:
+        batch_statistics: bool = False, momentum: float = 0.0) -> Tensor:
     """Projected gradient ascent (Madry et al. 2018; Wsr-NAS Eq. 1).
 
     Args:
@@ -151,20 +185,21 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         generator: source of the random start, on the images' device.
         start: starting point (B, C, H, W) in place of the images.
         batch_statistics: see ``attack_mode``.
+        momentum: share of the accumulated gradients that a step keeps (see ``mim``); 0 follows the gradient alone.
 
     Returns:
         Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
 
     Raises:
-        InputError: unknown norm or loss, negative steps, or an ``epsilon`` that does not fit the batch.
+        InputError: unknown norm or loss, negative steps or momentum, or an ``epsilon`` that does not fit the batch.
     """
-    if norm not in _NORMS:
-        raise InputError(f"unknown norm {norm!r}; expected one of {', '.join(_NORMS)}")
+    draw, direction, project = _of_norm(norm)
     if isinstance(loss, str) and loss not in ATTACK_LOSSES:
         raise InputError(f"unknown attack loss {loss!r}; expected one of {', '.join(ATTACK_LOSSES)}")
     if steps < 0:
         raise InputError(f"the attack's number of steps is {steps}; expected at least 0")
-    draw, direction, project = _NORMS[norm]
+    if not momentum >= 0:
+        raise InputError(f"the attack's momentum is {momentum}; expected at least 0")
     objective = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
@@ -173,9 +208,12 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     if random_start:
         adversarial = adversarial + draw(images, radius, generator)
     adversarial = project(adversarial, images, radius)
+    accumulated = 0.0
     with attack_mode(model, batch_statistics):
         for _ in range(steps):
             gradient = input_gradient(model, adversarial, labels, objective)
+            if momentum:
+                gradient = accumulated = momentum * accumulated + _mean_one(gradient)
             adversarial = project(adversarial + step * direction(gradient), images, radius)
     return adversarial.detach()
 
@@ -185,6 +223,21 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tens
     """Fast gradient sign method (Goodfellow et al. 2015): one step of length ``epsilon``; arguments as ``pgd``."""
     return pgd(model, images, labels, epsilon, steps=1, step_size=epsilon, norm=norm, loss=loss,
                batch_statistics=batch_statistics)
+
+
+def mim(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 20,
+        step_size: float | Tensor | None = None, momentum: float = 1.0, **arguments) -> Tensor:
+    """Momentum iterative method (Dong et al. 2018, Alg. 1): ``pgd`` along a sum of past gradients.
+
+    Before it is added, an image's gradient is divided by its mean absolute entry; the paper divides by the sum of them,
+    which scales what is accumulated and so changes no step.
+
+    Args:
+        step_size: in pixels of [0, 1]; default ``epsilon / steps``, the paper's: all steps together make the radius.
+        momentum: the paper's mu, by which the sum so far is multiplied; further arguments as for ``pgd``.
+    """
+    step_size = epsilon / max(steps, 1) if step_size is None else step_size
+    return pgd(model, images, labels, epsilon, steps, step_size, momentum=momentum, **arguments)
 
 
 def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, **arguments) -> Tensor:

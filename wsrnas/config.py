@@ -35,6 +35,7 @@ class RunConfig:
     """The fields of every program that trains: which run, where, on which data."""
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--preset",)
+    overwrite_help: ClassVar[str] = "move an existing run directory aside and begin anew"
 
     preset: str = ""
     save: str = option("", "name of the run directory; empty: derived from the configuration, without a time stamp",
@@ -137,9 +138,8 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
     parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
     parser.add_argument("--dry_run", "--dry-run", action="store_true",
                         help="print the resolved configuration and the cost of the run, then stop")
-    if issubclass(cls, RunConfig):
-        parser.add_argument("--overwrite", action="store_true",
-                            help="move an existing run directory aside and begin anew")
+    if getattr(cls, "overwrite_help", ""):
+        parser.add_argument("--overwrite", action="store_true", help=cls.overwrite_help)
     hints = get_type_hints(cls)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     defaults |= dataclasses.asdict(next(iter(presets.values()))) if presets else {}

@@ -41,6 +41,11 @@ class ImageSet:
         images = self.images[indices].contiguous(memory_format=torch.channels_last)
         return ImageSet(images, self.labels[indices])
 
+    def fingerprint(self) -> str:
+        """A hash of pixels and labels, in their order."""
+        pixels = self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return hashlib.blake2b(pixels.tobytes() + self.labels.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
     def to(self, device: torch.device | str) -> "ImageSet":
         """Move images and labels to a device."""
         return ImageSet(self.images.to(device), self.labels.to(device))
@@ -83,10 +88,8 @@ class DataSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells one training set from another: classes, number of images, and a hash of pixels and labels."""
-        pixels = self.train.images.permute(0, 2, 3, 1).contiguous().numpy()
-        digest = hashlib.blake2b(pixels.tobytes() + self.train.labels.numpy().tobytes(), digest_size=16)
         return {"name": self.name, "classes": list(self.class_names), "images": len(self.train),
-                "hash": digest.hexdigest()}
+                "hash": self.train.fingerprint()}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

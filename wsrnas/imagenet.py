@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,19 @@ class ImageFileLoader(BatchLoader):
         Raises:
             InputError: a file is not a whole image.
         """
+        yield from self._on_device(self._decoded(self._rows(epoch, start), epoch))
+
+    def images_at(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield for each row of indices its images (b, 3, S, S) and labels (b,), in that order.
+
+        Raises:
+            InputError: a file is not a whole image.
+        """
+        yield from self._on_device(self._decoded((row.tolist() for row in rows), 0))
+
+    def _on_device(self, decoded: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
         # No name for the DataLoader's iterator: when the consumer stops, nothing holds it, which ends its processes.
-        for batch in self._decoded(epoch, start):
+        for batch in decoded:
             if isinstance(batch, str):
                 raise InputError(batch)
             # A copy on the CPU too: a worker's shared memory keeps a file open as long as its tensor lives.
@@ -121,12 +132,12 @@ class ImageFileLoader(BatchLoader):
             pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last) / 255
             yield pixels, labels
 
-    def _decoded(self, epoch: int, start: int) -> DataLoader:
+    def _decoded(self, rows: Iterable[list[int]], epoch: int) -> DataLoader:
         decoder = _Decoder(self.files, self._transform, (*self._stream, epoch))
         # Forked workers start at once, with torchvision loaded and the list of files shared; they never use CUDA.
         method = "fork" if self._workers and sys.platform == "linux" else None
         # The generator is for a seed of the workers that nothing uses, or the global generator would be drawn from.
-        return DataLoader(decoder, batch_size=None, sampler=self._rows(epoch, start), num_workers=self._workers,
+        return DataLoader(decoder, batch_size=None, sampler=rows, num_workers=self._workers,
                           pin_memory=self._device.type == "cuda", generator=torch.Generator(),
                           multiprocessing_context=method)
 

@@ -1,6 +1,6 @@
 """Batches of a data set that lives on the device as bytes: no workers, exact to repeat and to resume."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +88,13 @@ class BatchLoader:
                 if self._augment.cutout:
                     pixels = cut_out(pixels, plan.centres[rows], self._augment.cutout)
             pixels = pixels.to(torch.float32, memory_format=torch.channels_last) / 255
+            yield pixels, self.image_set.labels[index]
+
+    def images_at(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield for each row of indices its images (b, C, H, W) and labels (b,), in that order, never augmented."""
+        for index in rows:
+            index = index.to(self.image_set.labels.device)
+            pixels = self.image_set.images[index].to(torch.float32, memory_format=torch.channels_last) / 255
             yield pixels, self.image_set.labels[index]
 
     def _draw(self, epoch: int) -> _Plan:

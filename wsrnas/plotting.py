@@ -1,7 +1,10 @@
-"""Figures without a display: accuracy over noise strength, and the drawing of a cell."""
+"""Figures without a display: accuracy over noise strength, the drawing of a cell, and SVG that a page can hold."""
 
+import io
 import itertools
+import re
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,19 @@ from wsrnas.genotype import Genotype
 # Okabe and Ito's palette: distinct to colour-blind readers, in print too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":")
-FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "max_pool": COLOURS[4],
-            "avg_pool": COLOURS[4], "skip_connect": "#666666", "none": "#bbbbbb"}
-INPUT_NAMES = ("c_{k-2}", "c_{k-1}")
+# Colours of what is not data. In a file they are what they say; in a page ``inline_svg`` replaces them by its own.
+INK, MUTED, GRID, SURFACE, TINT = "#1f2329", "#6e7682", "#d0d7df", "#fffffe", "#eef3f9"
+PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)",
+                TINT: "var(--tint)"}
+STYLE = {"svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED,
+         "axes.titlecolor": INK, "axes.titlesize": 10, "axes.titlelocation": "left", "xtick.color": MUTED,
+         "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.facecolor": "none",
+         "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "grid.color": GRID,
+         "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.6, "legend.frameon": False,
+         "legend.fontsize": 8.5, "figure.facecolor": "none", "savefig.facecolor": "none"}
+FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "max_pool": "#B97F00",
+            "avg_pool": "#B97F00", "skip_connect": MUTED, "none": MUTED}
+INPUT_NAMES = ("cₖ₋₂", "cₖ₋₁")
 
 
 def _figure(width: float, height: float):
@@ -30,6 +43,46 @@ def _save(figure, path: Path) -> Path:
     figure.savefig(path.with_name(f"{name}.svg"))
     figure.savefig(path.with_name(f"{name}.png"), dpi=150)
     return path.with_name(f"{name}.png")
+
+
+def svg_text(figure, name: str) -> str:
+    """The figure as SVG whose texts stay texts, without a date: the same figure gives the same bytes.
+
+    Args:
+        name: seeds the ids inside.
+    """
+    from matplotlib import rc_context
+    buffer = io.StringIO()
+    with rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glyphs that matplotlib's own font lacks: the browser's has them
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    # A hundredth of a point is finer than any screen; six decimals make the page twice as large.
+    return re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), buffer.getvalue())
+
+
+def inline_svg(svg: str, prefix: str, label: str) -> str:
+    """An SVG file's text as an element of a page: ids of its own, the page's colours and font, a description.
+
+    Args:
+        prefix: unique in the page; letters, digits and hyphens.
+        label: what is seen, for those who cannot; already escaped for an attribute.
+    """
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg"):], flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    for colour, variable in PAGE_COLOURS.items():
+        body = body.replace(colour, variable)
+    body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", body)
+    opening, rest = body.split(">", 1)
+    width = re.search(r'viewBox="0 0 ([\d.]+) ', opening)[1]
+    opening = re.sub(r' (width|height|version)="[^"]*"', "", opening)
+    return f'{opening} role="img" aria-label="{label}" style="--natural: {float(width) * 4 / 3:.0f}px">{rest}'
+
+
+def plain(text: str) -> str:
+    """A text from a file as matplotlib should draw it: no formula, no control character, never hidden in a legend."""
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return ("\N{NO-BREAK SPACE}" if printable.startswith("_") else "") + printable.replace("$", r"\$")
 
 
 def plot_accuracy(results: dict[str, dict[str, Any]], path: Path) -> Path:
@@ -67,11 +120,16 @@ def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
     Returns:
         The path of the PNG; an SVG lies beside it.
     """
+    return _save(cell_figure(genotype, title), path)
+
+
+def cell_figure(genotype: Genotype, title: str = ""):
+    """Both cells of a genotype as a matplotlib figure."""
     figure = _figure(11, 6.6)
     for axes, kind in zip(figure.subplots(2, 1), ("normal", "reduce"), strict=True):
         _draw_cell(axes, genotype.nodes(kind), getattr(genotype, f"{kind}_concat"))
         axes.set_title(f"{title + ': ' if title else ''}{kind} cell")
-    return _save(figure, path)
+    return figure
 
 
 def _draw_cell(axes, nodes, concat) -> None:
@@ -84,22 +142,27 @@ def _draw_cell(axes, nodes, concat) -> None:
         for slot, (operation, source) in enumerate(edges):
             bend = 0.12 * (-1) ** slot + 0.18 * seen[source, node]
             seen[source, node] += 1
-            colour = next(c for family, c in FAMILIES.items() if operation.startswith(family))
+            colour = operation_colour(operation)
             axes.add_patch(FancyArrowPatch(places[source], places[node], connectionstyle=f"arc3,rad={bend}",
                                            arrowstyle="-|>", mutation_scale=12, color=colour, shrinkA=17, shrinkB=17))
             _label(axes, places[source], places[node], bend, operation, colour, 0.62 if source < 2 else 0.5)
     for node in sorted(set(concat)):
         times = concat.count(node)
-        axes.add_patch(FancyArrowPatch(places[node], output, arrowstyle="-", color="#cccccc", linestyle=":",
+        axes.add_patch(FancyArrowPatch(places[node], output, arrowstyle="-", color=MUTED, linestyle=":",
                                        linewidth=1.2 * times, shrinkA=17, shrinkB=17))
-    names = [f"${name}$" for name in INPUT_NAMES] + [str(node) for node in range(2, len(nodes) + 2)]
+    names = [*INPUT_NAMES] + [str(node) for node in range(2, len(nodes) + 2)]
     for name, place in [*zip(names, places, strict=True), ("output", output)]:
-        face = "#eef3f8" if name.startswith("$") else "#f4f1e8" if name == "output" else "white"
-        axes.text(*place, name, ha="center", va="center", zorder=3,
-                  bbox={"boxstyle": "round,pad=0.45", "facecolor": face, "edgecolor": "#444444"})
+        face = TINT if name in INPUT_NAMES or name == "output" else SURFACE
+        axes.text(*place, name, ha="center", va="center", zorder=3, color=INK,
+                  bbox={"boxstyle": "round,pad=0.45", "facecolor": face, "edgecolor": MUTED})
     axes.set_xlim(-0.8, output[0] + 0.8)
     axes.set_ylim(-1.9, 1.9)
     axes.axis("off")
+
+
+def operation_colour(operation: str) -> str:
+    """The colour of an operation's family, in cells and in curves."""
+    return next(colour for family, colour in FAMILIES.items() if operation.startswith(family))
 
 
 def _positions(nodes: int) -> list[tuple[float, float]]:
@@ -114,7 +177,7 @@ def _label(axes, start, end, bend, text, colour, share) -> None:
     x, y = (((1 - share) ** 2) * a + 2 * share * (1 - share) * c + share**2 * b
             for a, c, b in zip(start, control, end, strict=True))
     axes.text(x, y, text, fontsize=8, color=colour, ha="center", va="center", zorder=2,
-              bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.9})
+              bbox={"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none", "alpha": 0.9})
 
 
 def genotype_text(genotype: Genotype) -> str:
@@ -129,7 +192,6 @@ def genotype_text(genotype: Genotype) -> str:
         concat = getattr(genotype, f"{kind}_concat")
         lines.append(f"  output = concat({', '.join(f'node {n}' for n in concat)})")
     return "\n".join(lines)
-
 
 
 def main() -> None:

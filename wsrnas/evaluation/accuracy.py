@@ -1,4 +1,4 @@
-"""Accuracy over a spectrum of strengths; one and the same network, in evaluation mode, is attacked and predicts."""
+"""Accuracy over a few strengths in one go, for the selection during training; nothing is stored."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from wsrnas.attacks import attack_mode, pgd
-from wsrnas.config import format_epsilon
 from wsrnas.distributed import World, all_sum
 from wsrnas.errors import InputError
 from wsrnas.loader import BatchLoader
@@ -70,18 +69,3 @@ def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[fl
 def standard_error(accuracy: float, images: int) -> float:
     """Of an accuracy measured on that many images."""
     return math.sqrt(max(accuracy * (1 - accuracy), 0) / images)
-
-
-def table(columns: dict[str, dict[str, Any]]) -> str:
-    """Results of ``robust_accuracy`` side by side as text: one row a strength, one column a network, in percent."""
-    first = next(iter(columns.values()))
-    rows = [["", *columns], ["clean", *(f"{100 * r['clean_accuracy']:.2f}" for r in columns.values())]]
-    for index, strength in enumerate(first["strengths"]):
-        rows.append([f"{strength['attack']}  eps {format_epsilon(strength['epsilon'])}",
-                     *(f"{100 * r['strengths'][index]['accuracy']:.2f}" for r in columns.values())])
-    rows.append(["average robust", *(f"{100 * r['average_robust_accuracy']:.2f}" for r in columns.values())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-             for row in rows]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, f"accuracy in % of {first['images']} test images"])

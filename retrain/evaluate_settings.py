@@ -1,0 +1,116 @@
+"""The configuration of an evaluation, the attacks that it means, and the file names that follow from it."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from wsrnas.config import option, require
+from wsrnas.evaluation.honesty import LEAST_IMAGES
+from wsrnas.evaluation.protocols import RNAS_STRENGTH, Attack, custom_attacks, protocol_attacks
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate networks under attack; several at once give one table, paired differences and one page.
+
+    Strengths are radii in pixels of [0, 1]; "8/255" is understood. An attack is METHOD[-l2][-STEPS][xRESTARTS]: fgsm,
+    pgd, mim, cw-l2 (unbounded), cw-linf (PGD on the logits' margin), noise, transfer (from --source), apgd-ce,
+    autoattack, square; for example pgd-50x10, pgd-l2-20, square-5000.
+    """
+
+    overwrite_help: ClassVar[str] = "measure everything again instead of going on from what is stored"
+
+    model: tuple[str, ...] = option((), "networks: run directories or checkpoints of a retraining, FILE.py:FUNCTION "
+                                    "without arguments, TorchScript or torch.export files, or names of architectures "
+                                    "(with --state_dict)")
+    state_dict: tuple[str, ...] = option((), "weights of the named architectures, one file for each --model")
+    init_channels: int = option(0, "width of a named architecture; 0: read from its weights")
+    layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
+    weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
+    names: tuple[str, ...] = option((), "what to call the networks in tables and figures; empty: their run directories")
+    protocol: Literal["", "paper", "imagenet", "rnas", "spectrum", "official", "custom"] = option(
+        "", "paper: FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25 (Wsr-NAS, Tables 1 and 2); imagenet: PGD-10 at six "
+        "strengths (Table 4); rnas: FGSM, PGD-20, C&W, AutoAttack at 8/255; spectrum: PGD-20 at 2/255 to 32/255 and "
+        "AutoAttack at 4, 8, 12, 16; official: PGD-20 beside the published code's way, which flatters; custom: "
+        "--attacks and --strengths; empty: custom where those are given, else paper (imagenet for that data set)")
+    attacks: tuple[str, ...] = option((), "attacks of the custom protocol; empty: pgd-20")
+    strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255")
+    l2_strengths: tuple[float, ...] = option((0.5,), "L2 strengths of the custom protocol, norms over all pixels")
+    step_size_ratio: float = option(0.0, "step of the custom protocol's PGD and MIM as a share of the strength; 0: "
+                                    "2.5 / steps (MIM: 1 / steps)")
+    random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball, as restarts "
+                                "always do")
+    source: str = option("", "network whose adversarial images the attack transfer and one honesty check use, given "
+                         "like --model; empty: of several networks, another one")
+    dataset: str = option("", "data set; empty: the one the first network was trained on")
+    data: str = option("data", "folder of the data set (digits needs none)")
+    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
+    batch_size: int = option(500, "images at a time, in each process; changes memory and time, and AutoAttack's random "
+                             "numbers")
+    check_images: int = option(200, "correctly classified images that the honesty checks run on")
+    workers: int = option(4, "processes that decode ImageNet's images, for each process")
+    seed: int = option(0, "of the choice of images and of random starts")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
+    runs: str = option("runs", "folder of all run directories")
+    out: str = option("", "folder of results and page; empty: the run directory of a network, RUNS/evaluate/NAME for "
+                      "others and for several")
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
+        require(self.check_images >= LEAST_IMAGES,
+                f"check_images is {self.check_images}; expected at least {LEAST_IMAGES}")
+        require(not self.names or len(self.names) == len(self.model),
+                f"{len(self.names)} names for {len(self.model)} networks; expected one each")
+        require(not self.state_dict or len(self.state_dict) == len(self.model),
+                f"{len(self.state_dict)} files of weights (--state_dict) for {len(self.model)} networks; expected one "
+                "each")
+        require(self.step_size_ratio >= 0, f"step_size_ratio is {self.step_size_ratio:g}; expected a share of the "
+                "strength, at least 0")
+        for strength in self.strengths:
+            require(0 < strength < 1,
+                    f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+        for strength in self.l2_strengths:
+            require(0 < strength < float("inf"), f"l2_strengths contains {strength:g}; expected a norm above 0")
+        for values in (self.strengths, self.l2_strengths):
+            for weaker, stronger in itertools.pairwise(values):
+                require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
+        require(not self.is_custom or self.protocol in ("", "custom"), f"protocol {self.protocol} has attacks of its "
+                "own; --attacks, --strengths, --step_size_ratio and --random_start go with --protocol custom")
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether any part of an attack was chosen."""
+        return bool(self.attacks or self.strengths or self.step_size_ratio or self.random_start)
+
+    def chosen(self, dataset: str) -> tuple[str, tuple[Attack, ...]]:
+        """The protocol that applies, and its attacks.
+
+        Raises:
+            InputError: an unknown attack, or a transfer attack without a source.
+        """
+        default = "custom" if self.is_custom else "imagenet" if dataset == "imagenet" else "paper"
+        protocol = self.protocol or default
+        attacks = protocol_attacks(protocol) if protocol != "custom" else custom_attacks(
+            self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,
+            self.random_start)
+        require(self.source or len(self.model) > 1 or all(attack.method != "transfer" for attack in attacks),
+                "the attack transfer needs another network to make its images: pass --source")
+        return protocol, attacks
+
+
+def images_label(config: EvaluateConfig, dataset: str) -> str:
+    """Which images of which data set."""
+    return "-".join([dataset] + [f"{config.max_test}images"] * bool(config.max_test)
+                    + [f"seed{config.seed}"] * bool(config.seed))
+
+
+def file_label(config: EvaluateConfig, protocol: str, attacks: tuple[Attack, ...], dataset: str) -> str:
+    """A file name that differs where the results do."""
+    if protocol == "custom":
+        kinds = "-".join(dict.fromkeys(attack.label.lower().replace(" ", "_") for attack in attacks))
+        strengths = "_".join(dict.fromkeys(f"{attack.epsilon:.4g}" for attack in attacks if attack.epsilon))
+        keys = " ".join(attack.key for attack in attacks)
+        protocol = f"{kinds[:60]}-{strengths[:60]}-{hashlib.blake2b(keys.encode(), digest_size=3).hexdigest()}"
+    return f"{protocol}-{images_label(config, dataset)}"

@@ -1,0 +1,221 @@
+"""A retrained network as a package that others can load, check and put on a leaderboard without this project.
+
+    python -m retrain.export --checkpoint runs/retrain/NAME
+    python -m retrain.export --checkpoint runs/retrain/NAME --out FOLDER --name Cheng2023Neural_WsrNet_Plus --onnx
+
+The folder holds one Python file that needs PyTorch alone, the weights, RobustBench's description, a model card with
+the cells drawn, the text of RobustBench's "New Model" issue and, if wanted, an ONNX file. Before anything is put there,
+a fresh Python process without this project loads the file and must give the same logits.
+"""
+
+import keyword
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import genotypes
+from retrain.model_card import is_finished, training_record
+from retrain.onnx_file import require_packages
+from retrain.package import Package, file_names, write_package
+from retrain.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
+from wsrnas import checkpoint
+from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.config import describe, option, parse_config, require
+from wsrnas.errors import run_program
+from wsrnas.genotype import Genotype
+from wsrnas.model_source import find_checkpoint, open_model
+
+PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Robustness",
+                    "Zhi Cheng, Yanxi Li, Minjing Dong, Xiu Su, Shan You, Chang Xu", "AAAI 2023",
+                    "https://github.com/zhicheng2T0/Wsr-NAS")
+PAPER_PREFIX = "Cheng2023Neural"
+LEADERBOARD_NAME = r"[A-Z][A-Za-z]+\d{4}[A-Z][A-Za-z]*(_\w+)?"  # first author, year, first word of the title, variant
+TARGETED_CLASSES = 10  # AutoAttack's targeted attacks aim at nine other classes
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a retrained network as a package that needs PyTorch alone and is ready for RobustBench."""
+
+    overwrite_help: ClassVar[str] = "move an earlier package in --out aside, to a folder beside it"
+
+    checkpoint: str = option("", "run directory of a retraining, or a checkpoint file")
+    weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
+    out: str = option("", "folder of the package; empty: runs/export/ and the package's name")
+    name: str = option("", "of the package: first author, year, first word of the title, variant; empty: "
+                           f"{PAPER_PREFIX} and the cell for a cell of that paper, else the run directory's name")
+    onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime)")
+    opset: int = option(18, "ONNX operator set, 18 to 23")
+    title: str = option("", "of the paper; empty: the Wsr-NAS paper for its own cells, otherwise unknown")
+    authors: str = option("", "of the paper, as --title")
+    venue: str = option("", "of the paper, as --title")
+    link: str = option("", "to the paper, as --title")
+
+    def __post_init__(self) -> None:
+        require(18 <= self.opset <= 23, f"opset is {self.opset}; expected 18 to 23")
+        for field in ("name", "title", "authors", "venue", "link"):
+            value = getattr(self, field)
+            require(value.isprintable(), f"{field} is {value!r}; expected one line of printable characters")
+        taken = self.name in {*sys.stdlib_module_names, "torch", "hubconf", "cells"} or keyword.iskeyword(self.name)
+        require(not taken, f"name is {self.name!r}, which Python or a file of the package has; expected one such as "
+                           f"{PAPER_PREFIX}_WsrNet_Plus")
+        require(not self.name or (self.name.isascii() and self.name.isidentifier()),
+                f"name is {self.name!r}; expected letters, digits and underscores, such as {PAPER_PREFIX}_WsrNet_Plus")
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, invocation = parse_config(ExportConfig, argv=argv, prog="retrain.export")
+    require(bool(config.checkpoint), "nothing to export: pass --checkpoint RUN_DIRECTORY_OR_FILE")
+    if config.onnx:
+        require_packages()
+    package, remarks = read_package(config)
+    out = Path(config.out or Path("runs", "export", package.name)).absolute()
+    check_folder(out, invocation.overwrite)
+    if invocation.dry_run:
+        print(dry_run(config, package, out))
+    else:
+        with staged_beside(out) as folder:
+            write_package(folder, package, config.opset if config.onnx else 0)
+            publish(folder, out)
+        print(f"package: {out}")
+    for line in [*remarks, *advice(config, package)]:
+        print(line)
+
+
+# ---- what is exported ---------------------------------------------------------------------------------------------
+
+def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
+    """The network of the checkpoint with all that its run directory tells, and remarks on files that are of no use.
+
+    Raises:
+        InputError: there is no checkpoint of a retraining.
+    """
+    path = find_checkpoint(config.checkpoint, config.weights)
+    source = open_model(str(path))
+    require(source.network is not None, f"{path} is not a checkpoint of retraining; expected one, or its run directory")
+    network, payload = source.network, checkpoint.read(path)
+    size = network["image_shape"][1]
+    evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, network["dataset"])
+    if not is_finished(path.parent):
+        remarks.append(f"the training in {path.parent} is not finished")
+    cell = cell_name(Genotype.from_json(network["genotype"]), payload)
+    return Package(
+        name=config.name or package_name(cell, path), model=source.model, network=network,
+        cell=cell or "a searched cell",
+        preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if network["dataset"] == "imagenet" else None,
+        training=training_record(path.parent, payload, path.name), publication=publication(config, cell),
+        evaluations=evaluations, measured=numbers(evaluations, network["dataset"])), remarks
+
+
+def cell_name(genotype: Genotype, payload: dict[str, Any]) -> str:
+    """The name under which a cell was published, the one that its training used if there are several, or nothing."""
+    published = [name for name in [*genotypes.names(), "WsrNet_Robust"] if genotypes.load(name) == genotype]
+    config = payload.get("config")
+    asked = str(config.get("arch", "")) if isinstance(config, dict) else ""
+    plain = asked.lower().replace("-", "_")
+    return next((name for name in published if name.lower() == plain), published[0] if published else "")
+
+
+def package_name(cell: str, path: Path) -> str:
+    """A name for those who gave none."""
+    if cell.startswith("WsrNet"):
+        return f"{PAPER_PREFIX}_{cell}"
+    run = re.sub(r"\W", "_", path.absolute().parent.name, flags=re.ASCII)
+    return f"network_{run}"
+
+
+def publication(config: ExportConfig, cell: str) -> Publication:
+    """The paper: what the flags say, and for cells of the Wsr-NAS paper what they leave open."""
+    paper = PAPER if cell.startswith("WsrNet") else Publication()
+    return Publication(**{field.name: getattr(config, field.name) or getattr(paper, field.name)
+                          for field in fields(Publication)})
+
+
+# ---- where it goes ------------------------------------------------------------------------------------------------
+
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, unless it is an earlier package that may be moved aside.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    require(not out.exists() or out.is_dir(), f"{out} is a file; expected a folder for --out")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    require(is_package(out), f"{out} holds other files; expected a new or empty folder for --out")
+    require(overwrite, f"{out} holds an earlier package; choose another --out, or pass --overwrite to move it aside")
+
+
+def is_package(folder: Path) -> bool:
+    """Whether a folder holds what this program writes."""
+    parts = (".py", ".json")
+    return (folder / "MODEL_CARD.md").is_file() and any(
+        all(path.with_suffix(suffix).is_file() for suffix in parts) for path in folder.glob("*.pt"))
+
+
+@contextmanager
+def staged_beside(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` to write into, which is gone afterwards."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Move the files of ``folder`` to ``out``; an earlier package there goes to ``out`` with ``.old1`` or so."""
+    if out.exists() and any(out.iterdir()):
+        number = next(n for n in range(1, 10**6) if not out.with_name(f"{out.name}.old{n}").exists())
+        out.rename(out.with_name(f"{out.name}.old{number}"))
+    out.mkdir(exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        os.replace(path, out / path.name)
+
+
+# ---- what is said -------------------------------------------------------------------------------------------------
+
+def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
+    """What would be written."""
+    return "\n".join([
+        describe(config),
+        f"network: {package.architecture}, {readable(count_parameters(package.model))} parameters, "
+        f"{readable(multiply_adds(package.model, package.image_shape))} multiply-adds an image",
+        f"evaluations of these weights: {len(package.evaluations)}",
+        f"would write to {out}: {', '.join(file_names(package, config.onnx))}"])
+
+
+def advice(config: ExportConfig, package: Package) -> list[str]:
+    """What is missing before the package can be published, and how to get it."""
+    dataset, classes = package.network["dataset"], package.network["num_classes"]
+    lines = [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
+    if lines:
+        weights = f" --weights {config.weights}" if config.weights != "best" else ""
+        lines.append(f"measure with: python -m retrain.evaluate --model {config.checkpoint}{weights} --data DATA "
+                     f"--attacks autoattack --strengths {threat_strength(dataset)}; then export again with --overwrite")
+    if package.measured.unreliable:
+        lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")
+    unknown = [field.name for field in fields(Publication) if not getattr(package.publication, field.name)]
+    if unknown:
+        flags = " ".join(f"--{field}" for field in unknown)
+        lines.append(f"{package.name}.json: the paper is not known by its {', '.join(unknown)}: pass {flags}")
+    if not re.fullmatch(LEADERBOARD_NAME, package.name):
+        lines.append(f"RobustBench wants names such as {PAPER_PREFIX}_WsrNet_Plus, not {package.name}: pass --name")
+    if dataset not in LEADERBOARDS:
+        lines.append(f"RobustBench has no leaderboard for {dataset}, only for {', '.join(LEADERBOARDS)}")
+    if classes < TARGETED_CLASSES:
+        lines.append(f"AutoAttack's standard version aims at {TARGETED_CLASSES - 1} other classes; this network has "
+                     f"{classes} in all")
+    return lines
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,223 @@
+"""What RobustBench asks for: the description of a network with its numbers, and the text of its "New Model" issue.
+
+Source: RobustBench's model_info files and issue form (Croce et al., "RobustBench", NeurIPS 2021 data sets).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsrnas.evaluation.results import FORMAT
+
+TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032, "imagenet": 50_000}
+LEADERBOARDS = ("cifar10", "cifar100", "imagenet")
+SAME_STRENGTH = 5e-5  # pixels of [0, 1]: 0.031 is not 8/255
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The paper that a network belongs to; empty strings are unknown."""
+
+    title: str = ""
+    authors: str = ""
+    venue: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Accuracies as RobustBench lists them, with what has to be said about them.
+
+    Args:
+        clean, autoattack, reported: in [0, 1]; None where nothing was measured. ``reported`` is the lowest
+            accuracy under any L-inf attack of the threat model's strength.
+        footnote: sentences; empty where nothing has to be said.
+        unreliable: whether a check of an evaluation failed; None where none was run.
+        missing: what is unknown or was measured on a part of the test images, in words.
+    """
+
+    clean: float | None
+    autoattack: float | None
+    reported: float | None
+    footnote: str
+    unreliable: bool | None
+    missing: tuple[str, ...]
+
+
+def threat_strength(dataset: str) -> str:
+    """RobustBench's L-inf strength for a data set, in its own spelling."""
+    return "4/255" if dataset == "imagenet" else "8/255"
+
+
+def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The evaluations in ``folder/eval`` of the weights with ``fingerprint``, on the data set they were trained on.
+
+    Returns:
+        The evaluations by file name; and a sentence for each file that was not used.
+    """
+    found, remarks = [], []
+    for path in sorted((folder / "eval").glob("*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            remarks.append(f"{path} is left out: it is not JSON text")
+            continue
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            remarks.append(f"{path} is left out: expected an evaluation of the format {FORMAT!r}")
+        elif not _well_formed(document):
+            remarks.append(f"{path} is left out: it lacks numbers that an evaluation has")
+        elif document["model"].get("fingerprint") != fingerprint:
+            remarks.append(f"{path} is left out: it is of other weights ({document['model'].get('source')})")
+        elif document.get("dataset") != dataset:
+            remarks.append(f"{path} is left out: it is on {document.get('dataset')}, not on {dataset}")
+        else:
+            found.append(document)
+    return found, remarks
+
+
+def _well_formed(document: dict[str, Any]) -> bool:
+    """Whether an evaluation has the numbers that are used here, in the types that they have."""
+    try:
+        rows, measured = document["attacks"], [document["clean"], *document["attacks"]]
+        measured += [{"accuracy": value.get("accuracy", value.get("value")), "interval": value.get("interval")}
+                     for value in (document.get("average_robust"), document.get("area")) if value is not None]
+        return (isinstance(document["images"], int) and document["images"] > 0 and isinstance(document["model"], dict)
+                and all(_is_share(row["accuracy"]) for row in measured)
+                and all(len(ends) == 2 and all(map(_is_share, ends))
+                        for ends in (row.get("interval") or (0, 1) for row in measured))
+                and all(isinstance(row[key], str) for row in rows for key in ("attack", "method", "norm"))
+                and all(isinstance(row["epsilon"], int | float | None) for row in rows)
+                and all(isinstance(check["check"], str) and check["passed"] in (True, False, None)
+                        for check in document.get("checks") or ())
+                and all(isinstance(text, str) for text in [*(document.get("failed_checks") or ()),
+                                                           *(document.get("warnings") or ())]))
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
+    """What the stored evaluations say: AutoAttack on the most images, and the clean accuracy beside it."""
+    eps = threat_strength(dataset)
+    strength = float(eps.split("/")[0]) / 255
+    at_strength = [(document, row) for document in evaluations for row in document["attacks"]
+                   if row["norm"] == "linf" and row["epsilon"] and abs(row["epsilon"] - strength) < SAME_STRENGTH]
+    # Of two measurements on the same number of images, the lower one: an attack is an upper bound of robustness.
+    standard = sorted((pair for pair in at_strength if pair[1]["method"] == "autoattack"), key=_strongest)[:1]
+    others = sorted(at_strength, key=_strongest)[:1]
+    clean = standard[0][0] if standard else max(evaluations, key=lambda d: d["images"], default=None)
+    failed = list(dict.fromkeys(check for document in evaluations for check in document.get("failed_checks") or ()))
+    checked = any(document.get("checks") for document in evaluations)
+    notes, missing = [], []
+    if clean is None:
+        missing.append(f"not measured yet: clean accuracy, and AutoAttack at {eps}")
+    else:
+        notes += _scope(clean["images"], dataset)
+        if not standard:
+            missing.append(f"not measured yet: AutoAttack at {eps}")
+        if clean["images"] < TEST_IMAGES.get(dataset, 0):
+            missing.append(f"not measured yet on all test images, only on {clean['images']:,} of "
+                           f"{TEST_IMAGES[dataset]:,}")
+    if others and not standard:
+        document, row = others[0]
+        notes.append(f"The reported robust accuracy is under {row['attack']}, on {document['images']:,} images.")
+    if failed:
+        notes.append(f"Failed checks of the evaluation: {'; '.join(failed)}.")
+    accuracy = standard[0][1]["accuracy"] if standard else None
+    reported = accuracy if standard else others[0][1]["accuracy"] if others else None
+    return Numbers(clean["clean"]["accuracy"] if clean else None, accuracy, reported, " ".join(notes),
+                   True if failed else False if checked else None, tuple(missing))
+
+
+def _strongest(pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, float]:
+    return -pair[0]["images"], pair[1]["accuracy"]
+
+
+def _scope(images: int, dataset: str) -> list[str]:
+    """On how many images the numbers are, unless they are on all of them."""
+    if dataset == "imagenet":
+        return [f"Measured on {images:,} of the {TEST_IMAGES[dataset]:,} validation images, not on RobustBench's list "
+                "of 5,000."]
+    if images != TEST_IMAGES.get(dataset):
+        total = f" of {TEST_IMAGES[dataset]:,}" if dataset in TEST_IMAGES else ""
+        return [f"Measured on {images:,}{total} test images."]
+    return []
+
+
+def percent(accuracy: float | None) -> str | None:
+    """RobustBench's spelling of an accuracy: ``"53.42"``."""
+    return None if accuracy is None else f"{100 * accuracy:.2f}"
+
+
+def model_info(publication: Publication, measured: Numbers, dataset: str, architecture: str) -> dict[str, Any]:
+    """RobustBench's description of the network; unknown values are null."""
+    return {
+        "link": publication.link or None, "name": publication.title or None, "authors": publication.authors or None,
+        "additional_data": False, "number_forward_passes": 1, "dataset": dataset, "venue": publication.venue or None,
+        "architecture": architecture, "eps": threat_strength(dataset), "clean_acc": percent(measured.clean),
+        "reported": percent(measured.reported), "autoattack_acc": percent(measured.autoattack),
+        "footnote": measured.footnote or None, "unreliable": measured.unreliable,
+    }
+
+
+def zoo_entry(name: str, preprocessing: str | None) -> str:
+    """The lines that enter the network into RobustBench's model zoo, with its file among the architectures there.
+
+    Args:
+        preprocessing: of ImageNet's pictures, whose normalisation RobustBench puts in front; None for small images.
+    """
+    constructor, extra = f"{name}.build", ""
+    if preprocessing:
+        constructor = f"lambda: normalize_model({name}.build(), {name}.MEAN, {name}.STD)"
+        extra = f"    'preprocessing': '{preprocessing}',\n"
+    return (f"from robustbench.model_zoo.architectures import {name}\n\n"
+            f"('{name}', {{\n    'model': {constructor},\n    'gdrive_id': 'ID OF {name}.pt',\n{extra}}}),")
+
+
+def new_model_issue(name: str, info: dict[str, Any], preprocessing: str | None) -> str:
+    """The filled-in form of RobustBench's "New Model" issue; what is unknown stays to be filled in."""
+    def shown(value: str | None, unit: str = "") -> str:
+        return "TO BE FILLED IN" if value is None else f"{value}{unit}"
+
+    method = "AutoAttack, standard version (APGD-CE, APGD-T, FAB-T, Square)"
+    robust = shown(info["autoattack_acc"], " %")
+    return f"""\
+Title: [New Model] {name}
+
+# Paper Information
+
+- **Paper Title**: {shown(info["name"])}
+- **Paper URL**: {shown(info["link"])}
+- **Paper authors**: {shown(info["authors"])}
+
+# Leaderboard Claim(s)
+
+## Model 1
+
+- **Architecture**: {info["architecture"]}
+- **Threat Model**: Linf
+- **eps**: {info["eps"]}
+- **Clean accuracy**: {shown(info["clean_acc"], " %")}
+- **Robust accuracy**: {robust}
+- **Additional data**: {"true" if info["additional_data"] else "false"}
+- **Evaluation method**: {method}{f" ({info['footnote']})" if info["footnote"] else ""}
+- **Checkpoint and code**: TO BE FILLED IN (the address of {name}.pt, {name}.py and {name}.json)
+
+# Model Zoo
+
+- [ ] I want to add my models to the Model Zoo (check if true)
+- [x] I use an architecture that is **not** included among those in robustbench/model_zoo/architectures (check if true):
+  {name}.py is that file
+- [ ] I agree to release my model(s) under MIT license (check if true) **OR**
+- [ ] I want my models to be released under a custom license, located here: (custom license URL here)
+
+The entry of model_zoo/{info["dataset"]}.py:
+
+```python
+{zoo_entry(name, preprocessing)}
+```
+"""

@@ -1,0 +1,216 @@
+"""One self-contained Python file of a network: the definitions that it needs, cut out of this project's own modules.
+
+Nothing is written twice: operations, cells and networks come from ``wsrnas`` as they stand there, comments included.
+What only checks, stores or trains is left out.
+"""
+
+import ast
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import wsrnas.genotype
+import wsrnas.network
+import wsrnas.operations
+from wsrnas.genotype import KINDS, Genotype
+
+MODULES = (wsrnas.genotype, wsrnas.operations, wsrnas.network)  # what comes first is used by what follows
+
+# Methods that building a network does not call. A class that loses some keeps the first sentence of its docstring.
+OMITTED = {"Genotype": ("__post_init__", "to_json", "from_json", "save", "load")}
+
+# Definitions that would pull in more than they are worth in a file for evaluation.
+REPLACED = {"DropPath": '''\
+class DropPath(nn.Identity):
+    """Drops nothing; during training, the outputs of operations were dropped here if the recipe said so."""'''}
+
+RENAMED = {"InputError": "ValueError"}
+LINE = 120  # characters
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A top-level statement of a module: its text with the comments above it, and the names that it uses."""
+
+    text: str
+    uses: frozenset[str]
+
+
+def definitions(module: ModuleType) -> tuple[dict[str, Definition], dict[str, str]]:
+    """What a module defines, by name and in order, and what it imports from outside this project.
+
+    Returns:
+        The definitions; and, for each imported name, the statement that imports it alone.
+    """
+    with open(module.__file__, encoding="utf-8") as file:
+        source = file.read()
+    lines, found, imports = source.splitlines(), {}, {}
+    last, end = "", 0
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports |= dict(_imported(node))
+        elif name := _defined(node):
+            found[name], last = _definition(name, node, lines, end), name
+        elif last and isinstance(node, ast.Expr):  # the docstring of the assignment before it
+            text = "\n".join([found[last].text, *lines[end:node.end_lineno]])
+            found[last] = Definition(text, found[last].uses)
+        end = node.end_lineno
+    return found, imports
+
+
+def _defined(node: ast.stmt) -> str:
+    """The name that a statement defines; empty for other statements."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return node.name
+    target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+    return target.id if isinstance(target, ast.Name) else ""
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, str]]:
+    """The names that an import binds, each with its statement; none for this project's own modules."""
+    for alias in node.names:
+        origin = node.module if isinstance(node, ast.ImportFrom) else alias.name
+        if origin.split(".")[0] != "wsrnas":
+            renamed = alias.name + (f" as {alias.asname}" if alias.asname else "")
+            start = f"from {origin} import " if isinstance(node, ast.ImportFrom) else "import "
+            yield alias.asname or alias.name.split(".")[0], start + renamed
+
+
+def _definition(name: str, node: ast.stmt, lines: list[str], end: int) -> Definition:
+    """The definition at ``node``, whose predecessor ends in line ``end``."""
+    if name in REPLACED:
+        text = REPLACED[name]
+        return Definition(text, frozenset(_names(ast.parse(text))))
+    start = _first_line(node)
+    while start > end and lines[start - 1].startswith("#"):
+        start -= 1
+    kept = {number: lines[number] for number in range(start, node.end_lineno)}
+    omitted = [method for method in getattr(node, "body", []) if getattr(method, "name", "") in OMITTED.get(name, ())]
+    for method in omitted:
+        for number in range(_first_line(method), method.end_lineno):
+            del kept[number]
+    if omitted:
+        docstring = node.body[0]
+        for number in range(docstring.lineno - 1, docstring.end_lineno):
+            del kept[number]
+        first = ast.get_docstring(node).split("\n\n")[0].replace("\n", " ")
+        kept[docstring.lineno - 1] = f'    """{first}"""'
+        node.body = [statement for statement in node.body[1:] if statement not in omitted]
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(line for _, line in sorted(kept.items()))).rstrip()
+    for old, new in RENAMED.items():
+        text = re.sub(rf"\b{old}\b", new, text)
+    return Definition(text, frozenset(RENAMED.get(used, used) for used in _names(node)))
+
+
+def _first_line(node: ast.stmt) -> int:
+    """Index of the line where a statement begins, decorators included."""
+    return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+def needed(roots: Iterable[str], found: Mapping[str, Definition]) -> set[str]:
+    """All names that ``roots`` use, directly or through other definitions."""
+    names: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += found[name].uses if name in found else ()
+    return names
+
+
+def import_block(names: set[str], imports: Mapping[str, str]) -> str:
+    """The import statements of ``names``, the standard library's before torch's, one a module."""
+    single, collected = [], {}
+    for statement in sorted({imports[name] for name in names & set(imports)}):
+        if statement.startswith("import "):
+            single.append(statement)
+        else:
+            origin, _, name = statement.removeprefix("from ").partition(" import ")
+            collected.setdefault(origin, []).append(name)
+    statements = [*single, *(f"from {origin} import {', '.join(sorted(of))}" for origin, of in collected.items())]
+    groups = [[s for s in statements if (s.split()[1].split(".")[0] == "torch") is torchs] for torchs in (False, True)]
+    return "\n\n".join("\n".join(group) for group in groups if group)
+
+
+def genotype_literal(genotype: Genotype) -> str:
+    """The genotype as Python source, one node a line."""
+    lines = ["GENOTYPE = Genotype("]
+    for kind in KINDS:
+        nodes = genotype.nodes(kind)
+        flat = isinstance(getattr(genotype, kind)[0][0], str)
+        texts = [", ".join(f'("{operation}", {source})' for operation, source in edges) for edges in nodes]
+        if not flat:
+            texts = [f"({text}{_one(edges)})" for text, edges in zip(texts, nodes, strict=True)]
+        for number, text in enumerate(texts):
+            start = f"    {kind}=(" if number == 0 else " " * (len(kind) + 6)
+            lines.append(start + text + (f"{_one(texts)})," if number == len(texts) - 1 else ","))
+        concat = getattr(genotype, f"{kind}_concat")
+        lines.append(f"    {kind}_concat=({', '.join(map(str, concat))}{_one(concat)}),")
+    return _wrapped("\n".join([*lines, ")"]))
+
+
+def _one(items: Sequence) -> str:
+    """The comma that a tuple of one item needs."""
+    return "," if len(items) == 1 else ""
+
+
+def _wrapped(text: str) -> str:
+    """Break the lines that are too long between two edges."""
+    broken = []
+    for line in text.splitlines():
+        indent = " " * (len(re.match(r"[ \w=]*", line)[0]) + line.count("((") + 1)
+        while len(line) > LINE:
+            cut = line.rindex("), (", 0, LINE) + 2
+            broken.append(line[:cut])
+            line = indent + line[cut:].lstrip()
+        broken.append(line)
+    return "\n".join(broken)
+
+
+def standalone_source(header: str, genotype: Genotype, network: str, ending: str) -> str:
+    """The whole file: header, imports, the cells' and the network's definitions, genotype, ending.
+
+    Args:
+        header: text of the file's docstring.
+        network: name of the network's class in ``wsrnas.network``.
+        ending: source that follows the genotype; it may use what the file has, and ``hashlib`` and ``Path``.
+    """
+    found: dict[str, Definition] = {}
+    imports = {"hashlib": "import hashlib", "Path": "from pathlib import Path"}
+    sections = []
+    for module in MODULES:
+        own, outside = definitions(module)
+        found, imports = found | own, imports | outside
+        sections.append((module.__name__.rpartition(".")[2], own))
+    names = needed({network, "Genotype", *_names(ast.parse(ending))}, found)
+    escaped = header.replace("\\", "\\\\").replace('"""', "'''")
+    blocks = [f'"""{escaped}\n"""', import_block(names, imports)]
+    for title, own in sections:
+        kept = [definition.text for name, definition in own.items() if name in names]
+        blocks += [_rule(title), *kept]
+    blocks += [_rule("this network"), genotype_literal(genotype), ending.strip()]
+    return _spaced(blocks)
+
+
+def _rule(title: str) -> str:
+    return f"# ---- {title} ".ljust(LINE, "-")
+
+
+def _spaced(blocks: list[str]) -> str:
+    """Two empty lines around functions and classes, one elsewhere."""
+    text = blocks[0]
+    for before, block in itertools.pairwise(blocks):
+        wide = (_is_block(before) or _is_block(block)) and not before.startswith("# ----")
+        text += ("\n\n\n" if wide else "\n\n") + block
+    return text + "\n"
+
+
+def _is_block(text: str) -> bool:
+    return re.search(r"^(class|def|@)", text, re.MULTILINE) is not None

@@ -1,0 +1,269 @@
+"""Evaluation from its command line: anyone's network, every protocol, results and pages on disk, kills."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import genotypes
+import retrain.evaluate as program
+from retrain.evaluate_settings import EvaluateConfig, file_label
+from wsrnas import checkpoint
+from wsrnas.config import parse_config
+from wsrnas.data import load_dataset
+from wsrnas.distributed import World
+from wsrnas.errors import InputError
+from wsrnas.evaluation import robust_accuracy
+from wsrnas.evaluation.measurement import Evaluation
+from wsrnas.loader import BatchLoader
+from wsrnas.models import build_model, description, load_model
+
+NETWORK = '''
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10)).eval()
+
+def narrow():
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 9)).eval()
+
+def training():
+    return build().train()
+
+def nan():
+    return nn.Sequential(*build(), nn.Threshold(1e9, float("nan"))).eval()
+'''
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """The run directory of a retraining on the digits, as far as evaluation reads it."""
+    torch.manual_seed(0)
+    genotype = genotypes.load("RACL")
+    model = build_model(genotype, 10, 2, 3)
+    images = load_dataset("digits").train.images[::10].float() / 255
+    model(images)
+    folder = tmp_path / "runs" / "retrain" / "small"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    for name in ("best.pt", "checkpoint.pt"):
+        network = description(genotype, 10, 2, 3, "digits", (3, 32, 32))
+        checkpoint.save(folder / name, {"model": model.state_dict(), "step": 1, "network": network})
+        model(images)  # the last network is not the best one
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path) -> str:
+    (tmp_path / "mine.py").write_text(NETWORK)
+    return f"{tmp_path / 'mine.py'}:build"
+
+
+def evaluate(run_or_network, *argv, runs=None):
+    argv = ["--model", run_or_network, "--device", "cpu", "--max_test", 20, "--batch_size", 8, *argv]
+    program.main([*map(str, argv), *(["--runs", str(runs)] if runs else [])])
+
+
+def result_of(folder: Path, pattern: str) -> dict:
+    file, = (folder / "eval").glob(pattern)
+    return json.loads(file.read_text())
+
+
+def test_a_retrained_network(run, capsys):
+    evaluate(run, "--strengths", "4/255", "0.1", "--attacks", "pgd-2")
+    said = capsys.readouterr().out
+    result = result_of(run, "pgd-2-0.01569_0.1-*-digits-20images-best.json")
+    assert (result["images"], result["dataset"], result["protocol"]) == (20, "digits", "custom")
+    assert result["model"]["source"] == str(run / "best.pt") and result["model"]["genotype"]["format"]
+    assert result["complete"] and len(result["checks"]) == 8 and result["environment"]["torch"] == torch.__version__
+    assert [(row["epsilon"], row["steps"], row["step_size"]) for row in result["attacks"]] == [
+        (4 / 255, 2, pytest.approx(1.25 * 4 / 255)), (0.1, 2, pytest.approx(0.125))]
+    for row in [result["clean"], *result["attacks"]]:
+        assert row["robust"].count("1") / 20 == row["accuracy"]
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
+        assert f"{100 * row['accuracy']:.2f}" in said
+    assert "PGD-2  eps 0.0157 (4/255)" in said and "20 test images" in said and "honesty checks" in said
+    page = run / "report.html"
+    assert f"report: {page}" in said and "</html>" in page.read_text()
+
+    model, _ = load_model(run / "best.pt")
+    loader = BatchLoader(load_dataset("digits", max_test=20).test, 20, 0, "test")
+    direct = robust_accuracy(model, loader, (4 / 255, 0.1), 2)
+    assert direct["clean_accuracy"] == result["clean"]["accuracy"]
+    clean = result["clean"]["robust"]
+    for row, other in zip(result["attacks"], direct["strengths"], strict=True):
+        assert row["accuracy"] <= other["accuracy"]
+        assert all(c == "1" for c, r in zip(clean, row["robust"], strict=True) if r == "1")
+
+
+def test_the_papers_protocol_is_the_default(run):
+    evaluate(run, "--weights", "last", "--max_test", 10)
+    result = result_of(run, "paper-digits-10images-checkpoint.json")
+    rows = [(row["attack"], row["epsilon"], row["random_start"]) for row in result["attacks"]]
+    strengths = (0.03, 0.1, 0.17, 0.25)
+    assert rows == [("FGSM", e, False) for e in strengths] + [("PGD-20", e, False) for e in strengths]
+    assert len(result["average_robust"]["over"]) == 4 and all("PGD-20" in name for name in
+                                                             result["average_robust"]["over"])
+    mean = sum(row["accuracy"] for row in result["attacks"][4:]) / 4
+    assert result["average_robust"]["accuracy"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("argv, protocol, count", [
+    ([], "paper", 8), (["--protocol", "imagenet"], "imagenet", 6), (["--dataset", "imagenet"], "imagenet", 6),
+    (["--protocol", "rnas"], "rnas", 5), (["--protocol", "spectrum"], "spectrum", 20),
+    (["--protocol", "official"], "official", 4), (["--protocol", "custom"], "custom", 1),
+    (["--strengths", "0.1", "8/10"], "custom", 2),
+    (["--attacks", "fgsm", "cw-l2", "--strengths", "0.1", "0.2"], "custom", 3),
+    (["--random_start"], "custom", 1), (["--attacks", "pgd-l2-5", "--l2_strengths", "0.5", "2"], "custom", 2),
+])
+def test_the_protocol_that_applies(argv, protocol, count):
+    config = parse_config(EvaluateConfig, None, ["--model", "x", *argv])[0]
+    name, attacks = config.chosen(config.dataset)
+    assert (name, len(attacks)) == (protocol, count)
+
+
+def test_different_evaluations_have_different_files():
+    labels = []
+    for argv in ([], ["--strengths", "0.1"], ["--strengths", "0.2"], ["--attacks", "pgd-10"], ["--random_start"],
+                 ["--step_size_ratio", "0.2"], ["--protocol", "rnas"], ["--max_test", "20"], ["--seed", "1"],
+                 ["--attacks", "pgd-l2-20"], ["--attacks", "pgd-l2-20", "--l2_strengths", "2"]):
+        config = parse_config(EvaluateConfig, None, ["--model", "x", *argv])[0]
+        labels.append(file_label(config, *config.chosen("digits"), "digits"))
+    assert len(set(labels)) == len(labels) and not any("/" in label or " " in label for label in labels)
+
+
+def test_someone_elses_network_and_its_comparison_with_ours(run, network, capsys, tmp_path):
+    runs = tmp_path / "runs"
+    program.main(["--model", str(run), network, "--names", "ours", "mine", "--dataset", "digits", "--device", "cpu",
+                  "--max_test", "40", "--attacks", "fgsm", "transfer-2", "--strengths", "0.05", "--runs", str(runs)])
+    said = capsys.readouterr().out
+    ours, mine = result_of(run, "*.json"), result_of(runs / "evaluate" / "mine", "*.json")
+    assert ours["image_set"] == mine["image_set"] and mine["model"]["genotype"] is None
+    assert ours["transfer_source"].endswith("mine.py:build") and mine["transfer_source"] == str(run / "best.pt")
+    for row, reference in zip(mine["attacks"], ours["attacks"], strict=True):
+        difference = 100 * (row["accuracy"] - reference["accuracy"])
+        assert f"mine - ours  {row['attack']}  eps 0.0500 (12.75/255): {difference:+.2f} points" in said
+    assert f"report: {runs / 'evaluate' / 'ours-mine' / 'report.html'}" in said
+    assert (runs / "evaluate" / "ours-mine" / "report.html").is_file()
+    assert (runs / "evaluate" / "mine" / "report.html").is_file()
+
+
+def test_a_named_architecture_with_weights(run, tmp_path):
+    weights = tmp_path / "weights.pt"
+    state = torch.load(run / "best.pt", weights_only=True)["model"]
+    torch.save({f"module.{name}": value for name, value in state.items()}, weights)
+    program.main(["--model", "RACL", "--state_dict", str(weights), "--layers", "3", "--dataset", "digits", "--device",
+                  "cpu", "--max_test", "10", "--attacks", "fgsm", "--runs", str(tmp_path / "runs")])
+    evaluate(run, "--max_test", 10, "--attacks", "fgsm")
+    named = result_of(tmp_path / "runs" / "evaluate" / "RACL", "*.json")
+    assert named["attacks"][0]["robust"] == result_of(run, "*.json")["attacks"][0]["robust"]
+    assert named["model"]["parameters"] == result_of(run, "*.json")["model"]["parameters"]
+
+
+def test_the_published_way_stands_beside_the_honest_one(run, capsys):
+    evaluate(run, "--protocol", "official", "--max_test", 30)
+    result, said = result_of(run, "official-digits-30images-best.json"), capsys.readouterr().out
+    assert [row["honest"] for row in result["official"]] == [row["accuracy"] for row in result["attacks"]]
+    for row in result["official"]:
+        assert f"published way {100 * row['published_way']:.2f} %, honest {100 * row['honest']:.2f} %" in said
+
+
+def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_path):
+    evaluate(network, "--attacks", "apgd-ce", "autoattack", "--strengths", "0.9", "--dataset", "digits", "--max_test",
+             10, runs=tmp_path)
+    result = result_of(tmp_path / "evaluate" / "mine.build", "*.json")
+    assert (f"Clean accuracy: {result['clean']['accuracy']:.2%}\nAdversarial accuracy: "
+            f"{result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
+
+
+def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
+    argv = ["--attacks", "pgd-2x2", "noise-3", "--strengths", "0.05", "0.1"]
+    evaluate(run, *argv)
+    expected = result_of(run, "*.json")
+    evaluate(run, *argv, "--overwrite")
+    chunks = list((run / "eval").glob("chunks-*/*.jsonl"))
+    lines = sum(len(path.read_text().splitlines()) for path in chunks)
+    for path in chunks:
+        path.unlink()
+
+    class Killed(BaseException):
+        pass
+
+    original, left = Evaluation._in_parts, iter([0] * 5 + [1] * 99)
+
+    def dying(*arguments):
+        if next(left):
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(Evaluation, "_in_parts", dying)
+    with pytest.raises(Killed):
+        evaluate(run, *argv)
+    partial = result_of(run, "*.json")
+    assert not partial["complete"] and partial["checks"] == []
+    calls = []
+    monkeypatch.setattr(Evaluation, "_in_parts", lambda *a: calls.append(1) or original(*a))
+    evaluate(run, *argv)
+    again = result_of(run, "*.json")
+    for row in [*expected["attacks"], *again["attacks"]]:
+        assert row.pop("seconds") >= 0
+    assert again["attacks"] == expected["attacks"] and again["clean"] == expected["clean"]
+    assert sum(len(path.read_text().splitlines()) for path in (run / "eval").glob("chunks-*/*.jsonl")) == lines
+    done = len(calls)
+    evaluate(run, *argv)
+    assert len(calls) == done, "a finished evaluation is read, not measured"
+    evaluate(run, *argv, "--overwrite")
+    assert len(calls) > done
+
+
+def test_a_retrained_run_is_not_given_its_former_numbers(run):
+    evaluate(run, "--attacks", "fgsm")
+    before = result_of(run, "*.json")["clean"]["robust"]
+    (run / "checkpoint.pt").replace(run / "best.pt")
+    state = torch.load(run / "best.pt", weights_only=True)
+    state["model"]["classifier.bias"] += torch.arange(10.0) * 100
+    torch.save(state, run / "best.pt")
+    evaluate(run, "--attacks", "fgsm")
+    assert result_of(run, "*.json")["clean"]["robust"] != before
+
+
+def test_a_dry_run_writes_nothing(run, capsys):
+    before = {p: p.stat().st_mtime_ns for p in run.parent.parent.rglob("*")}
+    evaluate(run, "--dry_run")
+    said = capsys.readouterr().out
+    for words in ("protocol", "network: ", "multiply-adds an image", "honesty checks: on at most 200 images",
+                  "attack: PGD-20  eps 0.0300 (7.65/255): at most 400 images forward and backward"):
+        assert words in said, words
+    assert {p: p.stat().st_mtime_ns for p in run.parent.parent.rglob("*")} == before
+
+
+@pytest.mark.parametrize("function, words", [
+    ("narrow", "9"), ("training", "in training mode"), ("nan", "not finite|NaN|nan"), ("missing", "missing"),
+])
+def test_a_network_that_cannot_be_evaluated_is_named(function, words, network, tmp_path):
+    with pytest.raises(InputError, match=words) as caught:
+        evaluate(network.replace(":build", f":{function}"), "--dataset", "digits", runs=tmp_path / "runs")
+    assert "mine.py" in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_the_data_are_must_be_said_for_a_network_that_does_not_know(network):
+    with pytest.raises(InputError, match="no network says which data set it was trained on; choose one with --dataset"):
+        evaluate(network)
+
+
+def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    state = torch.load(run / "best.pt", weights_only=True)
+    state["network"]["dataset"] = "cifar10"
+    torch.save(state, other / "best.pt")
+    with pytest.raises(InputError, match=r"different data sets \(cifar10, digits\); choose one with --dataset"):
+        program.main(["--model", str(run), str(other), "--device", "cpu"])
+    images = program.TestImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
+                                (3, 32, 32), "")
+    with pytest.raises(InputError, match=r"trained on 10 classes of images .* but digits has 7 classes"):
+        program.refuse_misfit(program.open_model(str(run)), images, World())

@@ -1,0 +1,255 @@
+"""Networks that hide their gradients are found out, honest ones are not accused; the published way flatters."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wsrnas.attacks import pgd
+from wsrnas.data import DataSet, ImageSet, load_dataset
+from wsrnas.distributed import World
+from wsrnas.evaluation.honesty import LEAST_IMAGES, LEAST_STRENGTH, Part, choose_images, choose_strength, honesty_checks
+from wsrnas.evaluation.measurement import Evaluation
+from wsrnas.evaluation.official import BATCH, has_batch_norm, official_accuracy, official_rows
+from wsrnas.evaluation.protocols import at_strength, custom_attacks, parse_attack
+from wsrnas.evaluation.results import measure
+from wsrnas.loader import BatchLoader
+
+STRENGTHS = [0.03, 0.06, 0.1]
+
+
+class Saturated(nn.Sequential):
+    """Logits so far apart that the softmax is one and zero in float32."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * 1e4
+
+
+class Stochastic(nn.Sequential):
+    """Noise inside the network."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images + 0.3 * torch.randn_like(images))
+
+
+class Quantised(nn.Sequential):
+    """Steps without slopes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward((images * 8).round() / 8)
+
+
+class Misled(nn.Sequential):
+    """Gradients of another function than the one that predicts."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return logits.detach() - 1e-3 * (logits - logits.detach())
+
+
+class InCompany(nn.Sequential):
+    """An image's logits depend on its batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images - images.mean(0, keepdim=True))
+
+
+def layers() -> list[nn.Module]:
+    return [nn.AvgPool2d(4), nn.Flatten(), nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 10)]
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return load_dataset("digits", max_test=100)
+
+
+def trained(model: nn.Module, data: DataSet, noise: float = 0.2) -> nn.Module:
+    torch.manual_seed(0)
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    images, labels = data.train.images[::2].float() / 255, data.train.labels[::2]
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(80):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images + noise * torch.randn_like(images)), labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(data) -> dict[str, Tensor]:
+    return trained(nn.Sequential(*layers()), data).state_dict()
+
+
+def evaluated(kind: type[nn.Sequential], weights: dict[str, Tensor], data: DataSet, **arguments) -> dict:
+    model = kind(*layers())
+    model.load_state_dict(weights)
+    evaluation = Evaluation(model.eval(), BatchLoader(data.test, 100, 0, "test"), 10, batch_size=100,
+                            log=lambda line: None, **arguments)
+    return measure(evaluation, custom_attacks(["pgd-20"], STRENGTHS, []), 100)
+
+
+def test_an_honest_network_trips_no_check(data, weights):
+    result = evaluated(nn.Sequential, weights, data)
+    assert result["failed_checks"] == [] and len(result["checks"]) == 8
+    passed = {check["check"]: check["passed"] for check in result["checks"]}
+    assert passed.pop("white box is not weaker than transfer") is None, "there was no other network"
+    assert all(passed.values()) and result["complete"]
+
+
+@pytest.mark.parametrize("kind, found", [
+    (Saturated, {"gradients are not zero", "accuracy vanishes at a large strength",
+                 "gradients are stronger than random noise"}),
+    (Quantised, {"gradients are not zero", "accuracy vanishes at a large strength",
+                 "gradients are stronger than random noise"}),
+    (Stochastic, {"logits are deterministic"}),
+    (Misled, {"accuracy vanishes at a large strength", "gradients are stronger than random noise",
+              "white box is not weaker than Square"}),
+    (InCompany, {"logits are deterministic"}),
+])
+def test_a_network_that_hides_its_gradients_is_found_out(kind, found, data, weights):
+    torch.manual_seed(0)
+    result = evaluated(kind, weights, data)
+    assert found <= set(result["failed_checks"]), result["checks"]
+    assert all(row["says"] and row["passed"] in (True, False, None) for row in result["checks"])
+
+
+def test_an_honest_network_next_to_another_one(data, weights):
+    """An honest network's own gradients beat another network's; a saturated one's do not."""
+    other = trained(nn.Sequential(*layers()[:2], nn.Linear(192, 10)), data, noise=0.1)
+    checks = {}
+    for kind in (nn.Sequential, Saturated):
+        result = evaluated(kind, weights, data, source=other, source_name="other")
+        checks[kind] = next(c for c in result["checks"] if c["check"] == "white box is not weaker than transfer")
+    assert checks[nn.Sequential]["passed"] is True and checks[Saturated]["passed"] is False
+    assert checks[Saturated]["numbers"]["fell_only_to_weaker"] > checks[Saturated]["numbers"]["fell_only_to_stronger"]
+
+
+class Backwards(Evaluation):
+    """As if attacks became weaker with steps and with strength."""
+
+    def robust(self, attack, among):
+        shares = {20: 0.2, 100: 0.8, 50: 0.0}.get(attack.steps, 0.5) + (0.5 if attack.epsilon > 0.15 else 0.0)
+        withstood = torch.zeros(self.images, dtype=torch.bool)
+        withstood[among[:int(shares * len(among))]] = True
+        return withstood
+
+
+def test_attacks_that_become_weaker_are_noticed(data, weights):
+    model = nn.Sequential(*layers())
+    model.load_state_dict(weights)
+    evaluation = Backwards(model.eval(), BatchLoader(data.test, 100, 0, "test"), 10, log=lambda line: None)
+    images = torch.arange(100)
+    part = Part(evaluation, images, 0.1)
+    checks = {check["check"]: check["passed"] for check in honesty_checks(evaluation, part, [])}
+    name = "larger strengths are not easier"
+    assert checks["more steps are not weaker"] is False and checks[name] is False
+    pgd7 = parse_attack("pgd-7")
+    easier = [(at_strength(pgd7, e), images < count) for e, count in ((0.1, 20), (0.05, 60), (0.2, 70))]
+    honest = Evaluation(model, evaluation.loader, 10, log=lambda line: None)
+    part = Part(honest, honest.clean().nonzero()[:, 0], 0.1)
+    row = next(check for check in honesty_checks(honest, part, easier) if check["check"] == name)
+    assert row["passed"] is False and "0.2000" in row["says"] and row["numbers"]["fell_only_to_weaker"] == 50
+
+
+def test_few_images_are_no_ground_for_a_verdict(data, weights):
+    model = nn.Sequential(*layers())
+    model.load_state_dict(weights)
+    small = ImageSet(data.test.images[:LEAST_IMAGES - 1], data.test.labels[:LEAST_IMAGES - 1])
+    result = measure(Evaluation(model.eval(), BatchLoader(small, 9, 0, "test"), 10, log=lambda line: None), [], 100)
+    verdicts = [check["passed"] for check in result["checks"]]
+    assert verdicts == [True] + [None] * 7 and "only" in result["checks"][1]["says"]
+
+
+def test_the_images_and_the_strength_of_the_checks():
+    clean = torch.arange(100) % 2 == 0
+    chosen = choose_images(clean, 20, 0)
+    assert len(chosen) == len(chosen.unique()) == 20 and clean[chosen].all() and chosen.equal(chosen.sort().values)
+    assert not chosen.equal(choose_images(clean, 20, 1)) and len(choose_images(clean, 80, 0)) == 50
+    measured = ((0.04, 0.7), (0.1, 0.5), (0.2, 0.1))
+    rows = [{"method": "pgd", "norm": "linf", "epsilon": e, "accuracy": a} for e, a in measured]
+    assert choose_strength(rows, 0.9) == 0.1
+    assert choose_strength([{**row, "accuracy": 0.9} for row in rows], 0.9) == 0.2, "where nothing helps, the largest"
+    assert choose_strength([{**row, "epsilon": row["epsilon"] / 10} for row in rows], 0.9) == LEAST_STRENGTH
+    assert choose_strength([{**row, "norm": "l2"} for row in rows], 0.9) == LEAST_STRENGTH
+
+
+# ---- the published way -----------------------------------------------------------------------------------------------
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
+
+
+@pytest.fixture(scope="module")
+def with_batch_norm(data) -> nn.Module:
+    return trained(normalised(), data, noise=0.05)
+
+
+def in_the_published_way(model: nn.Module, data: ImageSet, epsilon: float, batches: list[Tensor], steps: int) -> Tensor:
+    """Written out: training mode, attack, evaluation mode, predict, batch after batch."""
+    correct = torch.zeros(len(data), dtype=torch.bool)
+    for batch in batches:
+        images, labels = data.images[batch].float() / 255, data.labels[batch]
+        adversarial = images.clone()
+        model.train()
+        for _ in range(steps):
+            adversarial.requires_grad_(True)
+            gradient, = torch.autograd.grad(nn.functional.cross_entropy(model(adversarial), labels), adversarial)
+            step = adversarial.detach() + 2.5 * epsilon / steps * gradient.sign()
+            adversarial = (images + (step - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+        model.eval()
+        with torch.no_grad():
+            correct[batch] = model(adversarial).argmax(1) == labels
+    return correct
+
+
+def test_it_is_the_published_procedure(data, with_batch_norm, monkeypatch):
+    orders = []
+    real = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *a, **k: orders.append(real(*a, **k)) or orders[-1])
+    before = {name: value.clone() for name, value in with_batch_norm.state_dict().items()}
+    found = official_accuracy(with_batch_norm, BatchLoader(data.test, 10, 0, "test"), [0.05, 0.1], World(), steps=5)
+    assert all(torch.equal(value, before[name]) for name, value in with_batch_norm.state_dict().items())
+    model = normalised()
+    model.load_state_dict(before)
+    batches = orders[-1].split(BATCH)
+    expected = [in_the_published_way(model, data.test, e, batches, 5) for e in (0.05, 0.1)]  # statistics wander on
+    assert torch.equal(found, torch.stack(expected))
+
+
+def test_it_flatters_a_network_with_batch_norm_and_no_other(with_batch_norm, weights):
+    loader, strengths = BatchLoader(load_dataset("digits").test, 100, 0, "test"), [0.1, 0.15]
+    plain = nn.Sequential(*layers())
+    plain.load_state_dict(weights)
+    rows = {}
+    for name, model in (("batch norm", with_batch_norm), ("plain", plain.eval())):
+        images, labels = next(iter(loader.images_at([torch.arange(359)])))
+        honest = [model(pgd(model, images, labels, e, 20)).argmax(1) == labels for e in strengths]
+        rows[name] = official_rows(strengths, official_accuracy(model, loader, strengths, World()), honest)
+    assert all(row["difference"] == 0 for row in rows["plain"])
+    for row in rows["batch norm"]:
+        assert row["difference"] == pytest.approx(row["published_way"] - row["honest"])
+        assert row["interval"][0] > 0, "it flatters beyond chance"
+    assert has_batch_norm(with_batch_norm) and not has_batch_norm(plain)
+
+
+def test_killed_it_goes_on(data, with_batch_norm, tmp_path, monkeypatch):
+    loader, strengths = BatchLoader(data.test, 100, 0, "test"), [0.05, 0.1]
+    whole = official_accuracy(with_batch_norm, loader, strengths, World(), steps=3)
+    state = tmp_path / "eval" / "official.pt"
+    calls = []
+
+    def dies(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return pgd(*arguments, **named)
+
+    monkeypatch.setattr("wsrnas.evaluation.official.pgd", dies)
+    with pytest.raises(KeyboardInterrupt):
+        official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=state, header={"model": "a"})
+    again = official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=state, header={"model": "a"})
+    assert torch.equal(again, whole) and len(calls) == 6 + 8 - 5
+    official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=state, header={"model": "b"})
+    assert len(calls) == 9 + 8, "another network's state was believed"

@@ -1,0 +1,763 @@
+"""The page of a run: what it shows is what the files hold, whatever is in them, and a run never ends for it."""
+
+import base64
+import csv
+import io
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+import genotypes
+import retrain.train_cifar
+import search.wsr_nas
+from search.searcher import Searcher, schedule
+from search.settings import SearchConfig
+from wsrnas import report, report_figures, report_search_figures
+from wsrnas.attacks import multi_strength_pgd
+from wsrnas.errors import InputError, run_program
+from wsrnas.operations import PRIMITIVES
+from wsrnas.plotting import PAGE_COLOURS, inline_svg, plain
+from wsrnas.report_data import NOISE_FILE, evaluation_problem, read_run
+from wsrnas.report_evaluation import paired_differences
+
+CELL = genotypes.load("WsrNet_Basic")
+HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
+
+
+# -- runs to draw -----------------------------------------------------------------------------------------------------
+
+def evaluation(name="net", clean="11110", robust=None, image_set="images", **more):
+    """An evaluation after the contract; ``robust``: (attack, method, norm, epsilon) -> one character an image."""
+    if robust is None:
+        robust = {("PGD-20", "pgd", "linf", 0.03): "11100", ("PGD-20", "pgd", "linf", 0.1): "11000",
+                  ("AutoAttack", "autoattack", "linf", 8 / 255): "10000", ("C&W-100", "cw-l2", "l2", None): "00000"}
+
+    def measured(text):
+        share = text.count("1") / len(text)
+        return {"accuracy": share, "interval": [max(share - 0.1, 0), min(share + 0.1, 1)], "robust": text}
+    attacks = [{"attack": attack, "method": method, "norm": norm, "epsilon": epsilon, "steps": 20,
+                "step_size": epsilon and epsilon / 8, "restarts": 1, "random_start": False, "loss": "ce",
+                "seconds": 1.0, **measured(text)} for (attack, method, norm, epsilon), text in robust.items()]
+    pgd = [row for row in attacks if row["method"] == "pgd"]
+    average = sum(row["accuracy"] for row in pgd) / max(len(pgd), 1)
+    over = [f"PGD-20  eps {row['epsilon']:.4f} ({row['epsilon'] * 255:.4g}/255)" for row in pgd]
+    return {"format": "wsrnas evaluation 1", "name": name, "protocol": "paper", "dataset": "cifar10",
+            "images": len(clean), "seed": 0, "image_set": image_set, "clean": measured(clean), "attacks": attacks,
+            "average_robust": {"accuracy": average, "interval": [0.1, 0.9], "over": over} if pgd else None,
+            "area": {"value": 0.456, "interval": [0.4, 0.5], "up_to": 0.1}, "official": None, "checks": [],
+            "failed_checks": [], "warnings": [], "command": ["evaluate.py"],
+            "model": {"source": "best.pt", "fingerprint": "f00", "parameters": 4544830, "genotype": None}, **more}
+
+
+def alphas(step):
+    return np.log(np.arange(1, 1 + 14 * 8).reshape(14, 8) + step)
+
+
+def search_row(step, **more):
+    pairs = [[name, source] for name, source in CELL.normal]
+    if step >= 2:
+        pairs[2] = ["skip_connect", 1]
+    return {"step": step, "phase": "search" if step >= 1 else "warm-up", "number": step,
+            "train": {"loss": 2.5 - 0.1 * step, "adversarial_accuracy": 0.2 + 0.1 * step, "seconds": 3.0},
+            "losses": {"natural": 1.5 - 0.1 * step, "eps_0.03": 2.5 - 0.1 * step},
+            "accuracies": {"natural": 0.5 + 0.1 * step, "eps_0.03": 0.25 + 0.1 * step},
+            "loss_estimator": {"predicted_objective": [1, 3, 2, 5, 4][step], "measured_objective": step + 1},
+            "estimator": {"relative_error": 0.75},
+            "architecture": {"changed_choices": 3,
+                             "genotype": {"normal": pairs, "reduce": [list(pair) for pair in CELL.reduce]},
+                             "alphas": {kind: alphas(step).tolist() for kind in ("normal", "reduce")}},
+            "seconds": {"train": 3.0 + step, "validate": 1.0}, **more}
+
+
+def write_run(path, rows=(), evaluations=(), config=None, finished=False, **files):
+    """A run directory by hand; ``files``: name with two underscores for the point -> text."""
+    (path / "eval").mkdir(parents=True)
+    config = {"epochs": 4, "learning_rate": 0.05} if config is None else config
+    start = {"command": ["/somewhere/retrain/train_cifar.py", "--epochs", "4"], "torch": "2.15.0", "git": "0123abc",
+             "host": "secret-host"}
+    texts = {"config.json": json.dumps(config), "env.json": json.dumps([start]),
+             "inputs.json": json.dumps({"data set": {"name": "digits", "hash": "beef"}, "genotype": CELL.to_json()}),
+             "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    texts |= {name.replace("__", "."): text for name, text in files.items()}
+    texts |= {f"eval/{number}.json": json.dumps(result) for number, result in enumerate(evaluations)}
+    for name, text in (texts | ({"FINISHED": "done"} if finished else {})).items():
+        (path / name).write_text(text)
+    return path
+
+
+def write_search(path, **files):
+    run = write_run(path, [search_row(step) for step in range(5)],
+                    config={"warmup_architectures": 1, "iterations": 4, "epsilon": 0.03}, **files)
+    CELL.save(run / "genotype.json")
+    stream = np.random.default_rng(0)
+    pgd = stream.uniform(-1, 1, (2, 2, 3, 8, 8)) * np.array([0.03, 0.1]).reshape(2, 1, 1, 1)
+    np.savez(run / NOISE_FILE, images=stream.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8), pgd=pgd,
+             epsilons=np.array([0.03, 0.1]), estimated=-2 * pgd, step=np.array(4))
+    return run
+
+
+EPOCHS = [{"step": step, "learning_rate": 0.1 / 2**step, "train": {"loss": 2.0 - 0.25 * step, "clean_accuracy": 0.4,
+                                                                   "adversarial_accuracy": 0.25 + 0.05 * step,
+                                                                   "seconds": 60.0, "images_per_second": 88.0},
+           **({"held_out": {"clean_accuracy": 0.5, "robust_accuracy": [0.3, 0.35, 0.0][step]}} if step < 3 else {})}
+          for step in range(4)]
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, path):
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text()
+        self.tags, self.texts, self.open = [], [], []
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            self.open.remove(tag)
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def titles(self):
+        return re.findall(r"<h2>(.*?)</h2>", self.source)
+
+
+def made(*paths, out=None):
+    return Page(report.write_report([Path(p) for p in paths], out))
+
+
+def numbers(folder, name):
+    with open(folder / "figures" / f"{name}.csv") as file:
+        return list(csv.reader(file))
+
+
+@contextmanager
+def kept_figures():
+    """The matplotlib figures by name, as they are handed to be written."""
+    figures = {}
+    with pytest.MonkeyPatch.context() as context:
+        for module in (report_figures, report_search_figures):
+            def picture(figure, name, *rest, original=module.picture):
+                figures[name] = figure
+                return original(figure, name, *rest)
+            context.setattr(module, "picture", picture)
+        yield figures
+
+
+@pytest.fixture
+def drawn():
+    with kept_figures() as figures:
+        yield figures
+
+
+@pytest.fixture
+def words_only(monkeypatch):
+    """Pages without drawings, for tests of what is said."""
+    monkeypatch.setattr("wsrnas.report_page.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
+
+
+@pytest.fixture(scope="module")
+def a_search(tmp_path_factory):
+    """A search's run directory by hand, its page, and the figures in it."""
+    run = write_search(tmp_path_factory.mktemp("by-hand") / "run")
+    with kept_figures() as figures:
+        return run, made(run), figures
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+def test_a_search_has_the_sections_of_its_data_and_no_others(a_search):
+    run, page, _ = a_search
+    assert page.titles() == ["The cell", "Architecture weights", "Losses over the strengths",
+                             "Predicted and measured objective", "Estimated noise", "Training", "Time",
+                             "How it was made"]
+    assert "not finished, 5 of 6 steps" in page.text and "3 of 16" in page.text and "0.750" in page.text
+    names = {"cells", "weights-normal", "weights-reduce", "losses", "predictions", "noise", "training", "time"}
+    files = {path.name for path in (run / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "csv")}
+
+
+def test_a_retraining_with_evaluations(tmp_path):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()], finished=True))
+    assert page.titles() == ["Accuracy under attack", "The cell", "Training", "How it was made"]
+    for words in ("run", "retrain.train_cifar", "finished, 4 epochs", "35.0 % best: epoch 2, clean 50.0 %",
+                  "python -m retrain.train_cifar --epochs 4", "0123abc", "data hash beef", "4,544,830", "88 images/s",
+                  "4 min 00 s", "PGD-20 L∞ 0.0300 7.65 60.0 [50.0, 70.0] 20 0.00375 1 image ce",
+                  "no attack 80.0 [70.0, 90.0]", "C&W-100 L2 unbounded – 0.0 [0.0, 10.0] 20 – 1 – ce",
+                  "average robust 50.0 [10.0, 90.0]", "area under the curve 45.6 [40.0, 50.0]",
+                  "Average robust: the mean over PGD-20 0.0300 (7.65/255), PGD-20 0.1000 (25.5/255)."):
+        assert words in page.text, words
+    assert "secret-host" not in page.source and "Not everything could be read" not in page.text
+
+
+def test_what_holds_for_one_network_names_it(tmp_path, words_only):
+    whole = evaluation("whole", warnings=["few images."])
+    partial = evaluation("partial", complete=False, average_robust=None, warnings=["few images", "one restart"])
+    page = made(write_run(tmp_path / "run", EPOCHS, [whole, partial]))
+    for words in ("whole: average robust: the mean over PGD-20", "Area: the mean accuracy over ε from 0 to 0.1000",
+                  "partial: the evaluation is not complete", " Few images. ", "partial: one restart."):
+        assert words in page.text, words
+    same = made(write_run(tmp_path / "same", EPOCHS, [evaluation("n"), evaluation("n")]))
+    assert "n (0) n (1)" in same.text  # two files about a network of one name
+
+
+def test_a_run_of_nothing_but_evaluations(tmp_path):
+    (tmp_path / "net" / "eval").mkdir(parents=True)
+    (tmp_path / "net" / "eval" / "a.json").write_text(json.dumps(evaluation()))
+    page = made(tmp_path / "net")
+    assert page.titles() == ["Accuracy under attack", "How it was made"]
+    assert "evaluated" in page.text and "missing" not in page.text
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+    page = made(write_search(tmp_path / "a"), write_run(tmp_path / "b", EPOCHS, [evaluation()]), out=tmp_path / "out")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) > 100 and len(set(ids)) == len(ids)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href"):
+            target = attributes.get(name, "data:")
+            assert target.startswith("data:") or (target[0] == "#" and target[1:] in ids), (tag, target)
+        assert not any(name.startswith("on") for name in attributes)
+    for target in re.findall(r"url\((.*?)\)", page.source):
+        assert target.strip("'\"")[1:] in ids, target
+    assert "@import" not in page.source
+    assert "prefers-color-scheme: dark" in page.source and "@media print" in page.source
+    figures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(figures) == 11 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
+
+
+def test_a_figure_of_the_page_takes_the_pages_colours_and_its_file_keeps_its_own(tmp_path):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()]))
+    for path in (tmp_path / "run" / "figures").glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        text = path.read_text()
+        assert "var(" not in text and "currentColor" not in text and "dc:date" not in text
+    inside = page.source[page.source.index("<svg"):]
+    assert "currentColor" in inside and "var(--line)" in inside and "DejaVu" not in inside and "<metadata" not in inside
+    assert not any(colour in inside for colour in PAGE_COLOURS)
+    for body in re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL):
+        ElementTree.fromstring(body)
+
+
+def test_the_same_run_gives_the_same_figures(a_search, tmp_path):
+    run, _, _ = a_search
+    made(run, out=tmp_path)
+    for path in (run / "figures").iterdir():
+        assert (tmp_path / "figures" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_downloaded_table_is_the_file(a_search):
+    run, page, _ = a_search
+    links = {a["download"]: a["href"] for tag, a in page.tags if tag == "a"}
+    assert len(links) == 8
+    for name, target in links.items():
+        assert base64.b64decode(target.split("base64,")[1]) == (run / "figures" / name).read_bytes()
+
+
+def test_ids_and_references_get_their_prefix():
+    svg = ('<?xml?><svg width="72pt" height="1pt" viewBox="0 0 72 36"><g id="a"/>'
+           '<use xlink:href="#a" clip-path="url(#a)"/></svg>')
+    assert inline_svg(svg, "one", "seen") == (
+        '<svg viewBox="0 0 72 36" role="img" aria-label="seen" style="--natural: 96px"><g id="one-a"/>'
+        '<use xlink:href="#one-a" clip-path="url(#one-a)"/></svg>')
+
+
+# -- hostile and broken files -----------------------------------------------------------------------------------------
+
+def test_nothing_in_a_file_becomes_markup(tmp_path):
+    result = evaluation(HOSTILE, robust={(HOSTILE, "pgd", "linf", 0.03): "11100", ("_b", "pgd", "linf", 0.1): "10000"},
+                        checks=[{"check": HOSTILE, "passed": False, "says": HOSTILE}], warnings=[HOSTILE])
+    result["model"]["source"] = HOSTILE
+    row = {**EPOCHS[0], "seconds": {HOSTILE: 1.0, "_b": 2.0}, "losses": {HOSTILE: 1.0}}
+    page = made(write_run(tmp_path / "a<b>&", [row], [result], config={HOSTILE: HOSTILE, "epochs": 3},
+                          env__json=json.dumps([{"command": [HOSTILE], "git": HOSTILE}])))
+    assert page.text.count("<script>alert(1)</script>") >= 10
+    assert not [tag for tag, _ in page.tags if tag in ("script", "b")]
+    assert "could not be drawn" not in page.text
+    for path in (tmp_path / "a<b>&" / "figures").glob("*.svg"):
+        ElementTree.parse(path)
+    legend = (tmp_path / "a<b>&" / "figures" / "accuracy.svg").read_text()
+    assert "_b" in legend and "alert(1)" in legend
+
+
+def test_plain_text_is_neither_formula_nor_hidden():
+    assert plain("a$b$") == r"a\$b\$" and plain("_x") != "_x" and plain("_x").endswith("_x")
+    assert plain("a\x00b").isprintable() and plain("ε 0.03") == "ε 0.03"
+
+
+WRONG = [({"config__json": "{"}, "config.json cannot be read"),
+         ({"config__json": "[]"}, "config.json holds a JSON list"),
+         ({"env__json": "no"}, "env.json cannot be read"),
+         ({"inputs__json": '"x"'}, "inputs.json holds a JSON str"),
+         ({"inputs__json": '{"genotype": "{}"}'}, "the genotype cannot be drawn: the genotype lacks the keys"),
+         ({"metrics__jsonl": json.dumps(EPOCHS[0]) + '\n{"step": 1, "tr'}, "line 2 of metrics.jsonl is torn"),
+         ({"metrics__jsonl": "}{\n" + json.dumps(EPOCHS[0]) + "\n"}, "line 1 of metrics.jsonl is not a row"),
+         ({"metrics__jsonl": '{"step": 0, "train": {"loss": [], "seconds": null}}\n'}, "1 of 4"),
+         ({"metrics__jsonl": '{"step": 0, "losses": {"natural": "x"}, "architecture": 3}\n'}, "could not be drawn"),
+         ({"metrics__jsonl": '{"step": 0, "train": {"loss": NaN, "clean_accuracy": Infinity}}\n'}, "1 of 4"),
+         ({"eval/old__json": '{"images": 5, "clean_accuracy": 0.5, "strengths": []}'},
+          "eval/old.json has the format None, expected 'wsrnas evaluation 1'"),
+         ({"eval/torn__json": '{"format": "wsrnas eval'}, "eval/torn.json cannot be read"),
+         ({"eval/x__json": json.dumps({"format": "wsrnas evaluation 1", "attacks": []})}, "lacks a clean accuracy"),
+         ({"eval/x__json": json.dumps(evaluation(average_robust=[1], checks=[3], official="no"))},
+          "could not be drawn"),
+         ({NOISE_FILE.replace(".", "__"): "PK no zip"}, "noise_samples.npz cannot be read")]
+
+
+@pytest.mark.parametrize(("files", "words"), WRONG, ids=[f"{n}-{next(iter(w[0]))}" for n, w in enumerate(WRONG)])
+def test_a_broken_run_still_has_a_page_that_says_what_is_missing(files, words, tmp_path):
+    page = made(write_run(tmp_path / "run", EPOCHS[:1], [evaluation(robust={})], **({"inputs__json": "{}"} | files)))
+    assert words in page.text
+    assert "Accuracy under attack" in page.titles() or "could not be drawn" in page.text
+
+
+def test_missing_files_are_named(tmp_path, words_only):
+    run = write_run(tmp_path / "run", EPOCHS[:2])
+    for name in ("config.json", "env.json", "inputs.json"):
+        (run / name).unlink()
+    page = made(run)
+    assert all(f"{name} is missing" in page.text for name in ("config.json", "env.json", "inputs.json"))
+    assert page.titles() == ["Training"] and "not finished, 2 epochs" in page.text
+    (run / "metrics.jsonl").unlink()
+    (run / "config.json").write_text("{}")
+    assert made(run).titles() == []
+    (run / "config.json").write_text('{"epochs": 4}')
+    assert "metrics.jsonl is missing: no step is complete yet" in made(run).text
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("dear reader")
+    for path in (tmp_path, tmp_path / "absent", tmp_path / "thesis.tex"):
+        with pytest.raises(InputError, match="is not a run directory; expected a folder with one of"):
+            report.main([str(path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(SystemExit) as left:
+        run_program(lambda: report.main([str(tmp_path)]))
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.count("\n") == 1 and "is not a run directory" in said
+
+
+@pytest.mark.parametrize("change", [{"format": "other"}, {"clean": None}, {"clean": {"accuracy": "high"}},
+                                    {"attacks": None}, {"attacks": [{"accuracy": 0.5, "epsilon": 0.1}]},
+                                    {"clean": {"accuracy": True}},
+                                    {"attacks": [{"attack": "a", "accuracy": 0.5, "epsilon": "8/255"}]},
+                                    {"clean": {"accuracy": 0.5, "interval": "wide"}}])
+def test_a_document_that_is_no_evaluation(change):
+    assert evaluation_problem(evaluation()) is None
+    assert evaluation_problem({**evaluation(), **change})
+
+
+# -- the numbers ------------------------------------------------------------------------------------------------------
+
+def test_the_curve_is_drawn_through_the_measured_points(tmp_path, drawn):
+    run = write_run(tmp_path / "run", EPOCHS, [evaluation()])
+    made(run)
+    axes = drawn["accuracy"].axes[0]
+    line = next(line for line in axes.lines if len(line.get_xdata()) == 3)  # clean and the two strengths of PGD-20
+    assert line.get_xydata() == pytest.approx(np.array([[0, 80], [7.65, 60], [25.5, 40]]))
+    band, = (c for c in axes.collections if type(c).__name__ in ("PolyCollection", "FillBetweenPolyCollection"))
+    corners = {(round(x, 6), round(y, 6)) for x, y in band.get_paths()[0].vertices}
+    assert {(0, 70), (0, 90), (7.65, 50), (7.65, 70), (25.5, 30), (25.5, 50)} <= corners
+    alone = [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata()) == 1]
+    assert [[pytest.approx(8), pytest.approx(20)]] in alone  # AutoAttack; C&W has no strength and is not drawn
+    bars = [segment.tolist() for c in axes.collections if type(c).__name__ == "LineCollection"
+            for segment in c.get_segments()]
+    assert bars == [[[pytest.approx(8), pytest.approx(10)], [pytest.approx(8), pytest.approx(30)]]]
+    header, *rows = numbers(run, "accuracy")
+    assert header == ["network", "attack", "norm", "epsilon", "accuracy", "low", "high"]
+    assert [row[:3] for row in rows] == [["net", "clean", ""], ["net", "PGD-20", "linf"], ["net", "PGD-20", "linf"],
+                                         ["net", "AutoAttack", "linf"]]
+    assert np.array([row[3:] for row in rows], dtype=float) == pytest.approx(np.array(
+        [[0, 0.8, 0.7, 0.9], [0.03, 0.6, 0.5, 0.7], [0.1, 0.4, 0.3, 0.5], [8 / 255, 0.2, 0.1, 0.3]]))
+    top, = axes.child_axes
+    assert top.transData.transform((0.1, 0))[0] == pytest.approx(axes.transData.transform((25.5, 0))[0])
+
+
+def test_l2_strengths_have_a_figure_of_their_own(tmp_path, drawn):
+    robust = {("PGD-20", "pgd", "linf", 0.03): "11100", ("PGD-20 L2", "pgd", "l2", 0.5): "11000"}
+    made(write_run(tmp_path / "run", EPOCHS, [evaluation(robust=robust)]))
+    line = next(line for line in drawn["accuracy-l2"].axes[0].lines if len(line.get_xdata()) == 2)
+    assert line.get_xydata() == pytest.approx(np.array([[0, 80], [0.5, 40]]))
+    assert drawn["accuracy-l2"].axes[0].get_xlabel() == "L2 strength ε"
+
+
+def test_weights_are_the_softmax_of_the_search_phase(a_search):
+    run, _, drawn = a_search
+    header, *rows = numbers(run, "weights-normal")
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]  # step 0 is a warm-up step
+    assert header[1] == "cₖ₋₂->2 none" and header[-1] == f"4->5 {PRIMITIVES[-1]}" and len(header) == 1 + 14 * 8
+    for row in rows:
+        parts = np.arange(1, 1 + 14 * 8).reshape(14, 8) + int(row[0])
+        assert np.array(row[1:], dtype=float) == pytest.approx((parts / parts.sum(1, keepdims=True)).ravel(), abs=1e-4)
+    thick = [c.get_linewidths() for c in drawn["weights-normal"].axes[0].collections if len(c.get_linewidths()) == 8]
+    assert len(thick) == 14 and all(np.argmax(widths) == 7 for widths in thick)  # alphas grow with the operation
+
+
+def test_genotype_changes_are_marked_on_their_edge():
+    rows = [search_row(step) for step in range(1, 5)]
+    found = report_search_figures._changes(rows, "normal")
+    edges = report_search_figures._edges(14)
+    assert edges == [(node, source) for node in (2, 3, 4, 5) for source in range(node)]
+    before, after = CELL.normal[2], ("skip_connect", 1)
+    expected = {edges.index((3, before[1])), edges.index((3, after[1]))}
+    assert {edge for edge, marks in enumerate(found) if marks} == expected and found[edges.index((3, 1))] == [1]
+    assert report_search_figures._changes(rows, "reduce") == [[]] * 14
+
+
+def test_losses_and_phases_are_those_of_the_rows(a_search):
+    _, page, drawn = a_search
+    left, right = drawn["losses"].axes
+    assert [line.get_ydata().tolist() for line in left.lines] == [pytest.approx([1.5, 1.4, 1.3, 1.2, 1.1]),
+                                                                 pytest.approx([2.5, 2.4, 2.3, 2.2, 2.1])]
+    assert right.lines[1].get_ydata().tolist() == pytest.approx([25, 35, 45, 55, 65])
+    assert [line.get_xdata().tolist() for line in left.lines] == [[1, 2, 3, 4, 5]] * 2
+    bars = drawn["time"].axes[0].patches
+    assert [bar.get_y() for bar in bars[5:]] == [3, 4, 5, 6, 7] and {bar.get_height() for bar in bars[5:]} == {1}
+    assert "train 25.0 s 83.3 validate 5.0 s 16.7 all 30.0 s 100.0" in page.text
+
+
+def test_the_rank_correlation_counts_pairs(a_search):
+    x, y = [1, 2, 3, 4, 5], [1, 3, 2, 5, 4]
+    signs = [np.sign((a - c) * (b - d)) for (a, b), (c, d) in itertools.combinations(zip(x, y, strict=True), 2)]
+    rows = [search_row(step) for step in range(5)]
+    assert report_search_figures.rank_correlation(rows) == pytest.approx(sum(signs) / len(signs)) == pytest.approx(0.6)
+    assert report_search_figures.rank_correlation(rows[:2]) is None
+    run, page, _ = a_search
+    assert "+0.60" in page.text and "τ of all 5: +0.60" in page.text
+    assert numbers(run, "predictions")[1:] == [[str(step), f"{a}.0", f"{b}.0"]
+                                               for step, (a, b) in enumerate(zip(x, y, strict=True))]
+
+
+def test_noises_are_amplified_as_said_and_compared_in_closed_form(a_search):
+    run, page, drawn = a_search
+    for row in numbers(run, "noise")[1:]:  # the estimate is minus twice the noise
+        assert float(row[4]) == pytest.approx(3) and float(row[5]) == pytest.approx(-1)
+        assert float(row[3]) == pytest.approx(2 * float(row[2])) and float(row[2]) <= float(row[1])
+    assert "×16.7 at 0.0300 (7.65/255), ×5 at 0.1000 (25.5/255)" in page.text
+    canvas = drawn["noise"].axes[0].images[0].get_array()
+    stored = np.load(run / NOISE_FILE)
+    assert canvas.shape == (2 * 8 + 2, 5 * 8 + 4 * 2, 4)
+    canvas = np.asarray(canvas)
+    assert canvas[:8, :8, :3] == pytest.approx(stored["images"][0].transpose(1, 2, 0) / 255)
+    for position, (name, strength) in enumerate([("pgd", 0), ("estimated", 0), ("pgd", 1), ("estimated", 1)], start=1):
+        expected = np.clip(0.5 + 0.5 * stored[name][1, strength] / (0.03, 0.1)[strength], 0, 1).transpose(1, 2, 0)
+        assert canvas[10:, 10 * position:10 * position + 8, :3] == pytest.approx(expected)
+    assert (canvas[8:10, :, 3] == 0).all() and (canvas[:8, :8, 3] == 1).all()
+
+
+def test_training_curves_skip_epochs_without_a_number(tmp_path, drawn):
+    run = write_run(tmp_path / "run", EPOCHS)
+    made(run)
+    loss, accuracies, rate = drawn["training"].axes
+    assert loss.lines[0].get_ydata().tolist() == [2.0, 1.75, 1.5, 1.25]
+    assert rate.lines[0].get_ydata().tolist() == [0.1, 0.05, 0.025, 0.0125]
+    clean, robust, held_out_clean, held_out_robust = accuracies.lines
+    assert clean.get_ydata().tolist() == [40] * 4 and held_out_clean.get_ydata().tolist() == [50] * 3
+    assert robust.get_ydata() == pytest.approx([25, 30, 35, 40])
+    assert held_out_robust.get_xydata() == pytest.approx(np.array([[1, 30], [2, 35], [3, 0]]))
+    assert numbers(run, "training")[4] == ["4", "1.25", "0.4", "0.4", "", "", "0.0125"]
+
+
+# -- honesty and comparison -------------------------------------------------------------------------------------------
+
+def test_failed_checks_are_loud(tmp_path, words_only):
+    checks = [{"check": "more steps are not weaker", "passed": True, "says": "fine"},
+              {"check": "white box beats black box", "passed": False, "says": "Square: 31 %, PGD: 38 %"},
+              {"check": "transfer", "passed": None, "says": "no --source"}]
+    quiet = made(write_run(tmp_path / "a", EPOCHS, [evaluation(checks=[checks[0], checks[2]])]))
+    assert "alarm" not in {a.get("class") for _, a in quiet.tags} and "FAILED" not in quiet.text
+    assert "transfer not run" in quiet.text and "more steps are not weaker passed" in quiet.text
+    loud = made(write_run(tmp_path / "b", EPOCHS, [evaluation(checks=checks, failed_checks=[checks[1]["check"]])]))
+    head = loud.source[:loud.source.index("<main>")]
+    assert 'class="alarm" role="alert"' in head and "1 honesty check failed" in head
+    assert "white box beats black box – Square: 31 %" in head
+    order = [loud.text.index(f"{check['check']} {word}") for check, word in zip(checks, ("passed", "FAILED", "not run"),
+                                                                             strict=True)]
+    assert order[1] < order[0] < order[2]
+    named = made(write_run(tmp_path / "c", EPOCHS, [evaluation(failed_checks=["one without details"])]))
+    assert "net: one without details" in named.source[:named.source.index("<main>")]
+
+
+def test_the_published_way_stands_beside_the_honest_one(tmp_path, words_only):
+    row = {"epsilon": 0.03, "published_way": 0.55, "honest": 0.5, "difference": 0.05, "interval": [-0.01, 0.11]}
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(official=[row])]))
+    assert "net 0.0300 (7.65/255) 55.0 50.0 +5.0 [−1.0, +11.0]" in page.text
+
+
+@pytest.fixture
+def two(tmp_path):
+    stream = np.random.default_rng(1)
+    draws = {name: ["".join("01"[int(x < share)] for x in stream.random(300)) for share in shares]
+             for name, shares in (("strong", (0.9, 0.7, 0.5)), ("weak", (0.9, 0.4, 0.2)))}
+    robust = {name: {("PGD-20", "pgd", "linf", e): text for e, text in zip((0.03, 0.1), texts[1:], strict=True)}
+              for name, texts in draws.items()}
+    runs = [write_run(tmp_path / name, EPOCHS, [evaluation(name, draws[name][0], robust[name])],
+                      config={"epochs": 4, "adv_loss": name}) for name in ("strong", "weak")]
+    return runs, draws
+
+
+def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only, monkeypatch):
+    runs, draws = two
+    seen = []
+    monkeypatch.setattr("wsrnas.report_evaluation.difference_interval",
+                        lambda own, base: seen.append(own - base) or (-0.123, 0.045))
+    page = made(*runs, out=tmp_path / "out")
+    bits = {name: np.array([[int(c) for c in text] for text in texts]) for name, texts in draws.items()}
+    expected = list(bits["weak"] - bits["strong"])
+    expected.append((bits["weak"] - bits["strong"])[1:].mean(0))  # the average robust accuracy
+    assert [values.tolist() for values in seen] == [values.tolist() for values in expected]
+    for label, values in zip(["no attack", "PGD-20 0.0300 (7.65/255)", "PGD-20 0.1000 (25.5/255)", "average robust"],
+                             expected, strict=True):
+        text = f"{100 * values.mean():+.1f}".replace("-", "−")
+        assert f"{label} {text} [−12.3, +4.5] undecided" in page.text, label
+    assert "weak minus strong" in page.text
+
+
+def test_a_comparison_shows_the_runs_side_by_side(two, tmp_path, words_only):
+    page = made(*two[0], two[0][0], out=tmp_path / "out")  # one given twice counts once
+    assert page.titles() == ["Runs", "Accuracy under attack", "Paired differences"]
+    assert "Comparison of 2 runs" in page.text and "adv_loss strong weak" in page.text and "lower" in page.text
+    assert page.source.count("<details><summary>strong</summary>") == 1
+    assert {"run1-training.svg", "run2-training.csv", "accuracy.svg"} <= {
+        p.name for p in (tmp_path / "out" / "figures").iterdir()}
+    assert not (two[0][0] / "report.html").exists()
+
+
+@pytest.mark.parametrize("change", [{"image_set": "others"}, {"protocol": "rnas"}])
+def test_other_images_are_not_paired(change, two, tmp_path, words_only):
+    path = two[0][1] / "eval" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    page = made(*two[0], out=tmp_path / "out")
+    assert "weak: no other evaluation by the same protocol on the same images." in page.text
+    assert "minus" not in page.text
+
+
+def test_scores_that_do_not_fit_are_left_out():
+    class Given:
+        def __init__(self, **more):
+            self.network, self.label, self.result = "n", "l", evaluation(**more)
+    section = paired_differences([Given(), Given(clean="111", robust={})], ["a", "b"])
+    assert "have no attack in common" in section.parts[1]
+
+
+# -- refreshing -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves; writing a page takes ``clock.cost`` seconds and is noted in ``clock.written``."""
+    class Clock:
+        def __init__(self):
+            self.now, self.cost, self.written = 1000.0, 0.0, []
+
+        def write(self, paths, live=False):
+            self.written.append((self.now, live))
+            self.now += self.cost
+    clock = Clock()
+    monkeypatch.setattr(report.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(report, "_started", clock.now)
+    monkeypatch.setattr(report, "_refreshed", {})
+    monkeypatch.setattr(report, "write_report", clock.write)
+    monkeypatch.delenv("RANK", raising=False)
+    return clock
+
+
+def test_a_page_is_refreshed_once_a_minute(clock, tmp_path):
+    for _ in range(300):
+        report.refresh(tmp_path)
+        clock.now += 1
+    assert [round(at - 1000) for at, _ in clock.written] == [60, 120, 180, 240]
+    assert all(live for _, live in clock.written)
+    report.refresh(tmp_path, ended=True)
+    assert clock.written[-1] == (1300, False)
+
+
+def test_a_slow_page_takes_at_most_a_twentieth_of_the_time(clock, tmp_path):
+    clock.cost = 30.0
+    while clock.now < 20_000:
+        report.refresh(tmp_path)
+        clock.now += 5
+    spent = 30 * len(clock.written)
+    assert 0.03 < spent / (clock.now - 1000) <= 0.05
+
+
+def test_only_the_main_process_writes(clock, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    report.refresh(tmp_path, ended=True)
+    assert clock.written == []
+
+
+def test_a_failing_report_is_one_line_in_the_log(clock, tmp_path, monkeypatch):
+    def fail(*arguments, **named):
+        raise ZeroDivisionError("no page today")
+    monkeypatch.setattr(report, "write_report", fail)
+    lines = []
+    report.refresh(tmp_path, lines.append, ended=True)
+    assert lines == ["the report could not be written: ZeroDivisionError: no page today"]
+    report.refresh(tmp_path, lines.append)  # not again at once
+    assert len(lines) == 1
+
+    def full_disk(line):
+        raise OSError("no space left")
+    report.refresh(tmp_path, full_disk, ended=True)
+
+
+# -- the programs -----------------------------------------------------------------------------------------------------
+
+SMALL = ["--preset", "tiny", "--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3",
+         "--batch_size", "15", "--save", "run"]
+SEARCH = [*SMALL, "--num_steps", "1", "--max_train", "60", "--max_validation", "20", "--recalibration_batches", "1",
+          "--loss_passes", "3", "--estimator_images", "2", "--warmup_architectures", "1", "--iterations", "2"]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched")
+    search.wsr_nas.main([*SEARCH, "--runs", str(folder)])
+    return folder / "search" / "run"
+
+
+def test_a_search_writes_its_page(searched):
+    page = Page(searched / "report.html")
+    assert "finished, 4 steps" in page.text and "could not be" not in page.text
+    assert {"The cell", "Architecture weights", "Losses over the strengths", "Estimated noise",
+            "Time"} <= set(page.titles())
+
+
+def test_a_search_records_its_architecture_parameters(searched):
+    rows = read_run(searched).rows
+    weights = torch.load(searched / "checkpoint.pt", weights_only=True)["searcher"]["supernet"]
+    for kind in ("normal", "reduce"):
+        recorded = torch.tensor(rows[-1]["architecture"]["alphas"][kind])
+        assert recorded.shape == (14, 8) and (recorded - weights[f"alphas_{kind}"]).abs().max() <= 0.51e-4
+        assert rows[0]["architecture"]["alphas"][kind] != rows[-1]["architecture"]["alphas"][kind]
+
+
+def test_noises_are_kept_after_every_step(searched):
+    arrays = read_run(searched).noise
+    config = json.loads((searched / "config.json").read_text())
+    assert arrays["images"].dtype == np.uint8 and arrays["images"].shape[0] == 3
+    assert arrays["pgd"].shape == arrays["estimated"].shape == (3, 2, *arrays["images"].shape[1:])
+    assert arrays["epsilons"] == pytest.approx([config["strengths"][1], config["strengths"][3]]) and arrays["step"] == 3
+    for name in ("pgd", "estimated"):
+        sizes = np.abs(arrays[name].astype(float)).max((0, 2, 3, 4))
+        assert (sizes <= arrays["epsilons"] * 1.001).all() and (sizes > 0.5 * arrays["epsilons"]).all()
+    assert searched.joinpath(NOISE_FILE).stat().st_size < 200_000
+
+
+def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
+    from wsrnas.config import parse_config
+    from wsrnas.data import load_dataset
+    from wsrnas.distributed import World
+    from wsrnas.splits import balanced_split
+    config = parse_config(SearchConfig, search.wsr_nas.PRESETS, SEARCH)[0]
+    data = load_dataset("digits", "data", max_train=60, seed=0)
+    searcher = Searcher(config, data, balanced_split(data.train.labels, 0.5, 0, data.num_classes), World())
+    step = schedule(config)[-1]
+    searcher.sample(step)
+    state = {key: value.clone() for key, value in searcher.supernet.state_dict().items()}
+    before = torch.get_rng_state()
+    first, again = searcher.noise_samples(step), searcher.noise_samples(step)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(value, state[key]) for key, value in searcher.supernet.state_dict().items())
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    images, labels = next(iter(searcher.validation_loader.batches()))
+    assert np.array_equal(first["images"], (images[:3] * 255).round().byte().numpy())
+    whole = multi_strength_pgd(searcher.supernet, images[:3], labels[:3], searcher.target_epsilons, steps=1)
+    assert first["pgd"] == pytest.approx((whole - images[:3].unsqueeze(1)).numpy(), abs=1e-4)
+    sources = multi_strength_pgd(searcher.supernet, images[:3], labels[:3], searcher.source_epsilons, steps=1)
+    with torch.no_grad():
+        estimate = searcher.estimator(sources - images[:3].unsqueeze(1), images[:3], searcher.source_epsilons,
+                                      searcher.target_epsilons)
+    assert first["estimated"] == pytest.approx(estimate.numpy(), abs=1e-4)
+
+
+def test_a_retraining_writes_its_page_while_it_runs_and_at_its_end(tmp_path, words_only, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(report, "REFRESH_SECONDS", -1)
+    monkeypatch.setattr(report, "REFRESH_SHARE", 1e9)
+    seen = []
+    original = report.write_report
+    monkeypatch.setattr(report, "write_report", lambda paths, live: seen.append(Page(original(paths, live=live)).text))
+    retrain.train_cifar.main([*SMALL, "--max_train", "60", "--held_out", "20", "--epochs", "2", "--milestones", "1",
+                              "--runs", str(tmp_path)])
+    assert ["running, 1 of 2 epochs" in seen[0], "finished, 2 epochs" in seen[-1], len(seen)] == [True, True, 3]
+
+
+# -- in a browser -----------------------------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROBE = """<!DOCTYPE html><meta charset="utf-8"><body>{frames}<script>
+addEventListener("load", async () => {{
+  const said = [];
+  for (const frame of document.querySelectorAll("iframe")) {{
+    const page = frame.contentDocument, broken = [];
+    for (const image of page.querySelectorAll("img, image")) {{
+      const copy = new Image(); copy.src = image.src || image.getAttribute("href") || image.getAttribute("xlink:href");
+      try {{ await copy.decode(); }} catch (error) {{ broken.push(copy.src.slice(0, 40)); }}
+    }}
+    const tall = [...page.querySelectorAll("svg")].filter(f => f.getBoundingClientRect().height < 50).length;
+    said.push({{width: frame.clientWidth, needed: page.documentElement.scrollWidth, broken, tall,
+                figures: page.querySelectorAll("svg").length, pictures: page.querySelectorAll("img, image").length}});
+  }}
+  document.body.textContent = "RESULT" + JSON.stringify(said) + "END";
+}});
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path):
+    made(write_search(tmp_path / "search"), write_run(tmp_path / "retraining", EPOCHS, [
+        evaluation("a-network-with-a-very-long-name-" * 4,
+                   checks=[{"check": "c" * 90, "passed": False, "says": "s" * 200}])],
+        config={"epochs": 4, "long": "x" * 500}), out=tmp_path / "out")
+    page = tmp_path / "out" / "report.html"
+    page.write_text(page.read_text().replace("<details>", "<details open>"))
+    frames = "".join(f'<iframe src="report.html" style="border:0;width:{width}px;height:900px"></iframe>'
+                     for width in (1280, 390))
+    (tmp_path / "out" / "probe.html").write_text(PROBE.format(frames=frames))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files",
+               "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1700,1000", "--enable-logging=stderr", "--v=0",
+               "--virtual-time-budget=20000", "--dump-dom", (tmp_path / "out" / "probe.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    results = json.loads(re.search(r"RESULT(.*)END", done.stdout)[1].replace("&lt;", "<"))
+    assert [result["width"] for result in results] == [1280, 390]
+    for result in results:
+        assert result["needed"] <= result["width"], result
+        assert result["broken"] == [] and result["tall"] == 0
+        assert result["figures"] == 11 and result["pictures"] >= 1
+
+
+def test_the_table_of_numbers_keeps_commas_and_gaps():
+    from wsrnas.report_page import Picture
+    shown = Picture("n", "", "", "", ("a", "b"), [["x,y", None], [1.5, 2]])
+    assert list(csv.reader(io.StringIO(shown.table))) == [["a", "b"], ["x,y", ""], ["1.5", "2"]]
+
+
+def test_paths_are_as_fine_as_a_screen_and_no_finer(a_search):
+    text = (a_search[0] / "figures" / "weights-normal.svg").read_text()
+    decimals = [len(d) for path in re.findall(r'\bd="([^"]*)"', text) for d in re.findall(r"\.(\d+)", path)]
+    assert max(decimals) == 2 and "e-" not in "".join(re.findall(r'\bd="([^"]*)"', text))

@@ -1,0 +1,136 @@
+"""From flags of images to accuracies, averages and areas, and to tables that say them."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wsrnas.evaluation.protocols import at_strength, parse_attack
+from wsrnas.evaluation.results import (
+    average_robust,
+    check_lines,
+    difference_table,
+    differences,
+    flags_of,
+    measure,
+    normalised_area,
+    official_table,
+    table,
+)
+
+IMAGES = 200
+
+
+def first(count: int) -> Tensor:
+    return torch.arange(IMAGES) < count
+
+
+class Known:
+    """An evaluation whose answers are known: an attack leaves fewer images the stronger it is."""
+
+    images, seed, name = IMAGES, 0, "known"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale, self.lines = scale, []
+        self.log = self.lines.append
+
+    def clean(self) -> Tensor:
+        return first(180)
+
+    def robust(self, attack, among: Tensor) -> Tensor:
+        return first(int(180 - self.scale * 600 * (attack.epsilon or 0)))
+
+    def cost(self, attack) -> tuple[float, list[str]]:
+        return 1.26, ["odd"] if attack.method == "square" else []
+
+
+@pytest.fixture(autouse=True)
+def checks(monkeypatch):
+    """The honesty checks have tests of their own."""
+    rows = [{"check": "a", "passed": True, "says": "fine", "numbers": {}},
+            {"check": "b", "passed": False, "says": "bad", "numbers": {}},
+            {"check": "c", "passed": None, "says": "no source", "numbers": {}}]
+    monkeypatch.setattr("wsrnas.evaluation.results.honesty_checks", lambda *a: rows)
+
+
+ATTACKS = [at_strength(parse_attack(name), e) for name in ("fgsm", "pgd-20", "square-50") for e in (0.05, 0.1, 0.2)]
+
+
+def measured(scale: float = 1.0, image_set: str = "same", **arguments) -> dict:
+    return {**measure(Known(scale), ATTACKS, 50, **arguments), "image_set": image_set}
+
+
+def test_the_result_of_known_flags():
+    kept: list[dict] = []
+    result = measured(keep=kept.append)
+    assert result["clean"]["accuracy"] == 0.9 and result["clean"]["robust"] == "1" * 180 + "0" * 20
+    assert [row["accuracy"] for row in result["attacks"]] == pytest.approx([0.75, 0.6, 0.3] * 3)
+    for row, attack in zip(result["attacks"], ATTACKS, strict=True):
+        assert row["interval"][0] < row["accuracy"] < row["interval"][1] and row["seconds"] == 1.3
+        assert (row["attack"], row["epsilon"], row["steps"]) == (attack.label, attack.epsilon, attack.steps)
+        assert np.array_equal(flags_of(row), first(round(200 * row["accuracy"])).numpy())
+    assert result["failed_checks"] == ["b"] and result["warnings"] == ["odd"] and result["complete"]
+    assert [len(part["attacks"]) for part in kept] == list(range(1, 10))
+    assert not any(part["complete"] or part["checks"] for part in kept)
+
+
+def test_the_average_is_of_pgd_alone_and_its_interval_of_images_not_of_attacks():
+    average = measured()["average_robust"]
+    assert average["accuracy"] == pytest.approx((0.75 + 0.6 + 0.3) / 3)
+    assert average["over"] == [f"PGD-20  eps {e:.4f} ({255 * e:.4g}/255)" for e in (0.05, 0.1, 0.2)]
+    scores = np.mean([first(n).numpy() for n in (150, 120, 60)], axis=0)
+    width = 2 * 1.96 * scores.std() / np.sqrt(IMAGES)
+    assert average["interval"][1] - average["interval"][0] == pytest.approx(width, rel=0.06)
+    assert average_robust([(ATTACKS[3], first(10))]) is None, "one strength is no average"
+
+
+def test_the_area_is_the_trapezoids():
+    area = measured()["area"]
+    expected = (0.05 * (0.9 + 0.75) / 2 + 0.05 * (0.75 + 0.6) / 2 + 0.1 * (0.6 + 0.3) / 2) / 0.2
+    assert area["value"] == pytest.approx(expected) and area["up_to"] == 0.2
+    assert area["interval"][0] < expected < area["interval"][1]
+    everything = [(attack, first(IMAGES)) for attack in ATTACKS[3:6]]
+    assert normalised_area(first(IMAGES), everything)["value"] == pytest.approx(1.0)
+    nothing = [(attack, first(0)) for attack in ATTACKS[3:6]]
+    assert normalised_area(first(0), nothing)["value"] == 0
+    assert normalised_area(first(5), everything[:1]) is None
+
+
+def test_the_table_shows_every_number():
+    text = table({"searched": measured(), "initial": measured(1.4)})
+    rows = [re.findall(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", line) for line in text.splitlines()[2:-1]]
+    assert all(len(row) == 2 for row in rows) and len(rows) == 1 + 9 + 2
+    assert [row[0][0] for row in rows] == ["90.00", *["75.00", "60.00", "30.00"] * 3, "55.00", "60.00"]
+    assert rows[2][1][0] == "48.00"
+    assert all(float(low) < float(value) < float(high) for row in rows for value, low, high in row)
+    header, *others = text.splitlines()
+    assert header.split() == ["searched", "initial"]
+    assert "PGD-20  eps 0.0500 (12.75/255)" in text and "200 test images, with 95 % intervals" in others[-1]
+    assert len({len(line) for line in (header, *others[:-1])}) == 1, "the columns are not aligned"
+
+
+def test_differences_are_paired_and_only_of_the_same_images():
+    rows = differences({"a": measured(), "b": measured(1.4), "c": measured(1.4, image_set="others")})
+    assert {(row["name"], row["against"]) for row in rows} == {("b", "a")} and len(rows) == 10
+    clean, *attacks = rows
+    assert clean["difference"] == 0 and clean["interval"][0] < 0 < clean["interval"][1]
+    assert [row["difference"] for row in attacks[:3]] == pytest.approx([-0.06, -0.12, -0.24])
+    assert all(row["interval"][0] <= row["difference"] <= row["interval"][1] < 0 for row in attacks)
+    text = difference_table(rows).splitlines()
+    assert text[0].startswith("b - a  clean: +0.00 points") and not text[0].endswith("*")
+    assert text[1].startswith("b - a  FGSM  eps 0.0500 (12.75/255): -6.00 points") and text[1].endswith("*")
+
+
+def test_failed_checks_are_loud():
+    lines = check_lines(measured())
+    assert [line.split()[0] for line in lines] == ["passed", "FAILED", "not", "!!!"]
+    assert "only upper bounds" in lines[-1] and "bad" in lines[1]
+    assert len(check_lines({**measured(), "failed_checks": []})) == 3
+
+
+def test_the_published_way_is_said_with_its_difference():
+    row = {"epsilon": 0.03, "published_way": 0.5, "honest": 0.4, "difference": 0.1, "interval": [0.05, 0.15]}
+    assert official_table([row]) == ("  eps 0.0300 (7.65/255): published way 50.00 %, honest 40.00 %, difference "
+                                     "+10.00 points [+5.0, +15.0]")

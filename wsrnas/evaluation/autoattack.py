@@ -1,0 +1,71 @@
+"""The original AutoAttack (Croce & Hein 2020), package ``pyautoattack``: one of its attacks on one batch at a time.
+
+Called so on the batches of images that the earlier attacks have left, in their order, it does what
+``AutoAttack.run_standard_evaluation`` does on all images, draw by draw: the original seeds every batch of every attack
+anew. Between two batches, an evaluation can be stopped, stored and shared out.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.attacks import attack_mode
+
+_NORMS = {"linf": "Linf", "l2": "L2"}
+LEAST_CLASSES = 4  # the targeted loss compares the third and the fourth largest logit
+
+
+def autoattack_stage(model: nn.Module, images: Tensor, labels: Tensor, stage: str, epsilon: float, num_classes: int,
+                     norm: str = "linf", seed: int = 0, queries: int = 5000) -> tuple[Tensor, list[str]]:
+    """The images after one attack of AutoAttack's standard version.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], classified correctly.
+        stage: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"`` or ``"square"``.
+        epsilon: radius in pixels of [0, 1].
+        num_classes: the targeted attacks try the 9 likeliest other classes, or all where there are fewer.
+        queries: of Square.
+
+    Returns:
+        Adversarial images (B, C, H, W), and the package's warnings.
+
+    Raises:
+        ValueError: ``"apgd-t"`` and fewer than ``LEAST_CLASSES`` classes.
+    """
+    from pyautoattack import AutoAttack
+
+    if stage == "apgd-t" and num_classes < LEAST_CLASSES:
+        raise ValueError(f"apgd-t with {num_classes} classes")
+    devices = [images.device] if images.device.type == "cuda" else []
+    with warnings_of_autoattack() as warnings, attack_mode(model), torch.random.fork_rng(devices=devices):
+        adversary = AutoAttack(model, norm=_NORMS[norm], eps=epsilon, seed=seed, device=images.device)
+        adversary.attacks_to_run = [stage]
+        adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = min(9, num_classes - 1)
+        adversary.square.n_queries = queries
+        adversarial, _ = adversary.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
+    return adversarial.detach(), warnings
+
+
+@contextmanager
+def warnings_of_autoattack() -> Iterator[list[str]]:
+    """Collect what the package warns of (gradients that vanish, a network that answers at random)."""
+    collected: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = " ".join(record.getMessage().split())
+            if message not in collected:
+                collected.append(message)
+
+    logger = logging.getLogger("auto-attack")
+    handler, propagated = Collector(logging.WARNING), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # they are part of the result, not lines between others
+    try:
+        yield collected
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated

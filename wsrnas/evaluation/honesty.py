@@ -1,0 +1,197 @@
+"""Checks that an evaluation can be believed: signs of gradients that hide a network's weakness instead of mending it.
+
+After Athalye et al. (2018) and Carlini et al. (2019). Each check runs on a random part of the test images; where it
+compares two attacks, it does so image by image, and fails when the exact sign test says that chance does not explain
+the difference. A failed check says that the accuracies under attack are upper bounds and probably too high.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsrnas.attacks import attack_mode, full_precision, input_gradient
+from wsrnas.confidence import sign_test
+from wsrnas.config import format_epsilon
+from wsrnas.evaluation.measurement import Evaluation
+from wsrnas.evaluation.protocols import Attack, at_strength, parse_attack
+from wsrnas.seeding import generator
+
+SIGNIFICANCE = 0.001
+LEAST_STRENGTH = 8 / 255  # below it, an honest attack may break too few images to be told from random noise
+LARGEST_STRENGTH = 0.5  # every image can be turned into a grey one, which shows no class
+VANISHING_ACCURACY = 0.05
+ZERO_GRADIENT_SHARE = 0.01
+LEAST_IMAGES = 30  # correctly classified ones, for a comparison to mean anything
+LOGIT_TOLERANCE = 1e-3  # relative to the largest logit: the rounding of a GPU's batched kernels stays far below
+SQUARE_QUERIES = 500
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images that the checks run on, with what they need of the whole evaluation.
+
+    Args:
+        images: indices of correctly classified test images.
+        strength: L-inf radius in pixels of [0, 1] at which attacks are compared.
+    """
+
+    evaluation: Evaluation
+    images: Tensor
+    strength: float
+
+    def withstood(self, name: str, strength: float | None = None) -> Tensor:
+        """(n,) bool: which of the images withstand the attack of that short name."""
+        attack = at_strength(parse_attack(name), strength or self.strength)
+        return self.evaluation.robust(attack, self.images)[self.images]
+
+
+def choose_images(clean: Tensor, count: int, seed: int) -> Tensor:
+    """So many of the correctly classified images, drawn at random, in the order of the data set."""
+    correct = clean.nonzero().flatten()
+    order = torch.randperm(len(correct), generator=generator(seed, "honesty"))
+    return correct[order[:count]].sort().values
+
+
+def choose_strength(rows: Sequence[dict[str, Any]], clean_accuracy: float) -> float:
+    """The evaluated L-inf strength whose PGD accuracy is nearest to half the clean one; at least 8/255."""
+    pgd = [row for row in rows if row["method"] == "pgd" and row["norm"] == "linf"]
+    if not pgd:
+        return LEAST_STRENGTH
+    nearest = min(pgd, key=lambda row: (abs(row["accuracy"] - clean_accuracy / 2), -row["epsilon"]))
+    return max(nearest["epsilon"], LEAST_STRENGTH)
+
+
+def honesty_checks(evaluation: Evaluation, part: Part, rows: Sequence[tuple[Attack, Tensor]]) -> list[dict[str, Any]]:
+    """Run every check.
+
+    Args:
+        rows: the evaluation's attacks with the (N,) flags of the images that withstood them.
+
+    Returns:
+        One row a check: ``check``, ``passed`` (None where it could not be run), ``says`` and ``numbers``.
+    """
+    few = len(part.images) < LEAST_IMAGES
+    checks: list[dict[str, Any]] = [deterministic_logits(evaluation, part)]
+    for name, check in (("gradients are not zero", zero_gradients), ("more steps are not weaker", more_steps),
+                        ("larger strengths are not easier", larger_strengths),
+                        ("accuracy vanishes at a large strength", vanishing_accuracy),
+                        ("gradients are stronger than random noise", random_noise),
+                        ("white box is not weaker than Square", square),
+                        ("white box is not weaker than transfer", transfer)):
+        if few:
+            checks.append(_row(name, None, f"only {len(part.images)} images to check are classified correctly"))
+        else:
+            checks.append(check(name, part, rows))
+    return checks
+
+
+def _row(check: str, passed: bool | None, says: str, **numbers: Any) -> dict[str, Any]:
+    return {"check": check, "passed": passed, "says": says, "numbers": numbers}
+
+
+def _percent(flags: Tensor) -> str:
+    return f"{100 * flags.double().mean().item():.1f} %"
+
+
+def _compare(check: str, stronger: Tensor, weaker: Tensor, names: tuple[str, str]) -> dict[str, Any]:
+    """Fail if the attack that should be stronger leaves more images standing, beyond chance."""
+    escaped = int((stronger & ~weaker).sum())  # withstood what should be stronger, fell to what should be weaker
+    caught = int((weaker & ~stronger).sum())
+    probability = sign_test(escaped, caught)
+    says = f"accuracy on these images {_percent(stronger)} under {names[0]}, {_percent(weaker)} under {names[1]}"
+    return _row(check, probability >= SIGNIFICANCE, says, images=len(stronger), fell_only_to_weaker=escaped,
+                fell_only_to_stronger=caught, probability=probability)
+
+
+# -- the checks -----------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def deterministic_logits(evaluation: Evaluation, part: Part) -> dict[str, Any]:
+    """Twice the same images, the same logits; and an image alone has those that it has among others."""
+    indices = part.images[:16] if len(part.images) else torch.arange(min(16, evaluation.images))
+    images, _ = next(iter(evaluation.loader.images_at([indices])))
+    with attack_mode(evaluation.model) as model:
+        first, second = model(images), model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    scale = first.abs().max().clamp_min(1)
+    again, company = ((first - other).abs().max().item() / scale.item() for other in (second, alone))
+    says = f"largest relative change of a logit: {again:.1e} when asked again, {company:.1e} when asked alone"
+    return _row("logits are deterministic", max(again, company) <= LOGIT_TOLERANCE, says, again=again, alone=company)
+
+
+def zero_gradients(check: str, part: Part, _: Any) -> dict[str, Any]:
+    """A saturated softmax or a step function gives PGD nothing to climb."""
+    evaluation = part.evaluation
+    zero = 0
+    pieces = part.images.split(evaluation.part)
+    for images, labels in evaluation.loader.images_at(pieces):
+        with attack_mode(evaluation.model) as model:
+            gradient = input_gradient(model, images, labels, _cross_entropy)
+        zero += int((gradient.flatten(1) == 0).all(1).sum())
+    share = zero / len(part.images)
+    return _row(check, share <= ZERO_GRADIENT_SHARE, f"the cross-entropy's gradient is zero on {zero} of "
+                f"{len(part.images)} images", share=share)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(full_precision(logits), labels, reduction="sum")
+
+
+def more_steps(check: str, part: Part, _: Any) -> dict[str, Any]:
+    """Five times the steps, each a fifth as long, must not leave more images standing."""
+    return _compare(check, part.withstood("pgd-100"), part.withstood("pgd-20"), ("PGD-100", "PGD-20"))
+
+
+def larger_strengths(check: str, part: Part, rows: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any]:
+    """A larger ball contains the smaller: PGD-20 at twice the strength, and all neighbouring strengths evaluated."""
+    twice = min(2 * part.strength, LARGEST_STRENGTH)
+    results = [_compare(check, part.withstood("pgd-20", twice), part.withstood("pgd-20"),
+                        (f"PGD-20 at {format_epsilon(twice)}", f"PGD-20 at {format_epsilon(part.strength)}"))]
+    families: dict[Attack, list[tuple[Attack, Tensor]]] = {}
+    for attack, flags in rows:
+        if attack.epsilon is not None:
+            ratio = round(attack.step_size / attack.epsilon, 6) if attack.step_size else None
+            families.setdefault(replace(attack, epsilon=None, step_size=ratio), []).append((attack, flags))
+    for family in families.values():
+        ordered = sorted(family, key=lambda pair: pair[0].epsilon)
+        for (small, weaker), (large, stronger) in itertools.pairwise(ordered):
+            results.append(_compare(check, stronger, weaker, (str(large), str(small))))
+    failed = [result for result in results if not result["passed"]]
+    worst = min(results, key=lambda result: result["numbers"]["probability"])
+    return (failed or [worst])[0] | {"passed": not failed}
+
+
+def vanishing_accuracy(check: str, part: Part, _: Any) -> dict[str, Any]:
+    """No network can know a picture that may be changed into a grey one."""
+    flags = part.withstood("pgd-50", LARGEST_STRENGTH)
+    accuracy = flags.double().mean().item()
+    return _row(check, accuracy <= VANISHING_ACCURACY, f"{_percent(flags)} of these images withstand PGD-50 at "
+                f"{format_epsilon(LARGEST_STRENGTH)}", accuracy=accuracy)
+
+
+def random_noise(check: str, part: Part, _: Any) -> dict[str, Any]:
+    """The gradient must find what ten random noises of the full strength do not."""
+    gradient, noise = part.withstood("pgd-20"), part.withstood("noise-10")
+    caught, escaped = int((noise & ~gradient).sum()), int((gradient & ~noise).sum())
+    probability = sign_test(caught, escaped)
+    says = f"accuracy on these images {_percent(gradient)} under PGD-20, {_percent(noise)} under ten random noises"
+    return _row(check, probability < SIGNIFICANCE, says, images=len(gradient), fell_only_to_gradient=caught,
+                fell_only_to_noise=escaped, probability=probability)
+
+
+def square(check: str, part: Part, _: Any) -> dict[str, Any]:
+    """An attack that sees only logits must not beat one that sees the network."""
+    return _compare(check, part.withstood("pgd-20"), part.withstood(f"square-{SQUARE_QUERIES}"),
+                    ("PGD-20", f"Square with {SQUARE_QUERIES} queries"))
+
+
+def transfer(check: str, part: Part, _: Any) -> dict[str, Any]:
+    """Another network's adversarial images must not beat the network's own."""
+    if part.evaluation.source is None:
+        return _row(check, None, "no other network to make images with (--source)")
+    return _compare(check, part.withstood("pgd-20"), part.withstood("transfer-20"), ("PGD-20", "transfer"))

@@ -1,0 +1,179 @@
+"""The result of an evaluation: from flags of images to accuracies with intervals, as JSON and as a table."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsrnas.confidence import accuracy_interval, difference_interval
+from wsrnas.config import format_epsilon
+from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, honesty_checks
+from wsrnas.evaluation.measurement import Evaluation
+from wsrnas.evaluation.protocols import Attack, attack_of
+
+FORMAT = "wsrnas evaluation 1"
+SQUARE_EXCESS = 0.002  # AutoAttack's own bound on what Square may add to its white-box attacks
+
+
+def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int,
+            keep: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
+    """Attack the network with everything asked for, then check that the numbers can be believed.
+
+    Args:
+        check_images: how many of the correctly classified images the checks run on.
+        keep: is given what there is after each attack.
+
+    Returns:
+        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``checks``, ``failed_checks``,
+        ``warnings``: plain values, every accuracy with its 95 % interval and one character (1 or 0) an image.
+    """
+    clean = evaluation.clean()
+    among = clean.nonzero().flatten()
+    measured: list[tuple[Attack, Tensor]] = []
+    rows: list[dict[str, Any]] = []
+    for attack in attacks:
+        flags = evaluation.robust(attack, among)
+        seconds, warnings = evaluation.cost(attack)
+        measured.append((attack, flags))
+        rows.append({**attack.describe(), **_accuracy(flags), "seconds": round(seconds, 1), "warnings": warnings})
+        evaluation.log(f"{evaluation.name}: {attack}: {_cell(rows[-1])} %, {seconds:.1f} s")
+        keep(_result(clean, measured, rows, []))
+    accuracy = clean.double().mean().item()
+    part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), choose_strength(rows, accuracy))
+    return _result(clean, measured, rows, honesty_checks(evaluation, part, measured))
+
+
+def _result(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]], rows: list[dict[str, Any]],
+            checks: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "complete": bool(checks), "images": len(clean), "clean": _accuracy(clean), "attacks": list(rows),
+        "average_robust": average_robust(measured), "area": normalised_area(clean, measured), "checks": checks,
+        "failed_checks": [check["check"] for check in checks if check["passed"] is False],
+        "warnings": sorted({warning for row in rows for warning in row["warnings"]}),
+    }
+
+
+def _accuracy(flags: Tensor) -> dict[str, Any]:
+    return {"accuracy": flags.double().mean().item(), "interval": list(accuracy_interval(flags.numpy())),
+            "robust": "".join("1" if flag else "0" for flag in flags.tolist())}
+
+
+def _spectrum(measured: Sequence[tuple[Attack, Tensor]]) -> list[tuple[Attack, Tensor]]:
+    """The longest series of one L-inf PGD over strengths; FGSM, other norms and other attacks are not averaged in."""
+    series: dict[str, list[tuple[Attack, Tensor]]] = {}
+    for attack, flags in measured:
+        if attack.method == "pgd" and attack.norm == "linf":
+            series.setdefault(attack.label, []).append((attack, flags))
+    return sorted(max(series.values(), key=len, default=[]), key=lambda pair: pair[0].epsilon)
+
+
+def average_robust(measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] | None:
+    """The plain mean of PGD accuracies over strengths; None for fewer than two strengths."""
+    series = _spectrum(measured)
+    if len(series) < 2:
+        return None
+    scores = torch.stack([flags for _, flags in series]).double().mean(0).numpy()
+    return {"accuracy": float(scores.mean()), "interval": list(accuracy_interval(scores)),
+            "over": [str(attack) for attack, _ in series]}
+
+
+def normalised_area(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] | None:
+    """The area under PGD accuracy over ε from 0 (clean) to the largest strength, divided by that strength.
+
+    Between neighbouring strengths the curve is a straight line; None for fewer than two strengths.
+    """
+    series = _spectrum(measured)
+    if len(series) < 2:
+        return None
+    epsilons = np.array([0.0, *(attack.epsilon for attack, _ in series)])
+    flags = torch.stack([clean, *(flags for _, flags in series)]).double().numpy()
+    scores = np.trapezoid(flags, epsilons, axis=0) / epsilons[-1]
+    return {"value": float(scores.mean()), "interval": list(accuracy_interval(scores)), "up_to": float(epsilons[-1])}
+
+
+def flags_of(row: dict[str, Any]) -> np.ndarray:
+    """(N,) 0 or 1 from a stored row."""
+    return np.frombuffer(row["robust"].encode(), dtype=np.uint8) - ord("0")
+
+
+# -- for people -----------------------------------------------------------------------------------------------------
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Results side by side as text: one row an attack, one column a network, in percent with 95 % intervals."""
+    first = next(iter(results.values()))
+    rows = [["", *results], ["clean", *(_cell(result["clean"]) for result in results.values())]]
+    for index, attack in enumerate(first["attacks"]):
+        rows.append([str(attack_of(attack)), *(_cell(result["attacks"][index]) for result in results.values())])
+    if first["average_robust"]:
+        rows.append([f"average over {len(first['average_robust']['over'])} strengths of PGD",
+                     *(_cell(result["average_robust"]) for result in results.values())])
+    if first["area"]:
+        rows.append([f"area up to {format_epsilon(first['area']['up_to'])}",
+                     *(_cell({**result["area"], "accuracy": result["area"]["value"]}) for result in results.values())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+             for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join([*lines, f"accuracy in % of {first['images']} test images, with 95 % intervals"])
+
+
+def _cell(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{100 * row['accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each further network against the first, attack by attack, on the same images: paired differences.
+
+    Returns:
+        Rows with ``name``, ``against``, ``attack``, ``difference`` and ``interval``, accuracies in [0, 1]; nothing for
+        a network that was measured on other images.
+    """
+    (first_name, first), *others = results.items()
+    rows = []
+    for name, result in others:
+        if result["image_set"] != first["image_set"]:
+            continue
+        pairs = [("clean", result["clean"], first["clean"])]
+        pairs += [(str(attack_of(row)), row, reference) for row, reference in zip(result["attacks"], first["attacks"],
+                                                                         strict=True)]
+        for attack, row, reference in pairs:
+            mine, theirs = flags_of(row), flags_of(reference)
+            rows.append({"name": name, "against": first_name, "attack": attack,
+                         "difference": row["accuracy"] - reference["accuracy"],
+                         "interval": list(difference_interval(mine, theirs))})
+    return rows
+
+
+def difference_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The paired differences as lines of text, in points; a star where the interval excludes zero."""
+    lines = []
+    for row in rows:
+        low, high = row["interval"]
+        star = " *" if low > 0 or high < 0 else ""
+        lines.append(f"{row['name']} - {row['against']}  {row['attack']}: {100 * row['difference']:+.2f} points "
+                     f"[{100 * low:+.1f}, {100 * high:+.1f}]{star}")
+    return "\n".join(lines)
+
+
+def check_lines(result: dict[str, Any]) -> list[str]:
+    """One line a check; failed ones cannot be overlooked."""
+    words = {True: "passed ", False: "FAILED ", None: "not run"}
+    lines = [f"  {words[check['passed']]}  {check['check']}: {check['says']}" for check in result["checks"]]
+    if result["failed_checks"]:
+        lines.append(f"!!! {len(result['failed_checks'])} honesty check(s) failed: the accuracies above are only upper "
+                     "bounds, and probably too high")
+    return lines
+
+
+def official_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The published way, the honest number and their paired difference at each strength, as lines of text."""
+    lines = []
+    for row in rows:
+        low, high = row["interval"]
+        lines.append(f"  eps {format_epsilon(row['epsilon'])}: published way {100 * row['published_way']:.2f} %, "
+                     f"honest {100 * row['honest']:.2f} %, difference {100 * row['difference']:+.2f} points "
+                     f"[{100 * low:+.1f}, {100 * high:+.1f}]")
+    return "\n".join(lines)
