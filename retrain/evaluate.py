@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
             print(dry_run(networks, images, attacks, config.check_images))
         return
     sources = source_networks(config, networks)
-    for network in [*networks, *sources]:
-        refuse_misfit(network, images, world)
+    for network in dict.fromkeys([*networks, *filter(None, sources)]):
+        refuse_misfit(network, images, world, ours=network.network is not None and not config.state_dict)
 
     results: dict[str, dict[str, Any]] = {}
     folders = []
@@ -147,14 +147,15 @@ def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> st
     return config.dataset or trained[0]
 
 
-def refuse_misfit(network: ModelSource | None, images: TestImages, world: World) -> None:
+def refuse_misfit(network: ModelSource, images: TestImages, world: World, ours: bool) -> None:
     """Move a network to the device and see that it takes the images and answers with logits of their classes.
+
+    Args:
+        ours: a checkpoint of retraining, which is known to take [0, 1].
 
     Raises:
         InputError: naming the network and what it does instead.
     """
-    if network is None:
-        return
     expected = network.network
     if expected and (expected["num_classes"], *expected["image_shape"]) != (images.num_classes, *images.shape):
         raise InputError(f"{network.source} was trained on {expected['num_classes']} classes of images "
@@ -165,7 +166,7 @@ def refuse_misfit(network: ModelSource | None, images: TestImages, world: World)
     spread = torch.linspace(0, count - 1, min(count, 256)).long().unique()  # files are ordered by class
     pixels, labels = next(iter(images.loader.images_at([spread])))
     try:
-        check_model(network.model, pixels, labels, images.num_classes, range_is_known=expected is not None)
+        check_model(network.model, pixels, labels, images.num_classes, range_is_known=ours)
     except InputError as error:
         raise InputError(f"{network.source}: {error}") from None
 

@@ -1,7 +1,7 @@
 """A retrained network as a package that others can load, check and put on a leaderboard without this project.
 
-    python -m retrain.export --checkpoint runs/retrain/NAME
-    python -m retrain.export --checkpoint runs/retrain/NAME --out FOLDER --name Cheng2023Neural_WsrNet_Plus --onnx
+    python -m retrain.export --model runs/retrain/NAME
+    python -m retrain.export --model runs/retrain/NAME --out FOLDER --name Cheng2023Neural_WsrNet_Plus --onnx
 
 The folder holds one Python file that needs PyTorch alone, the weights, RobustBench's description, a model card with
 the cells drawn, the text of RobustBench's "New Model" issue and, if wanted, an ONNX file. Before anything is put there,
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import genotypes
-from retrain.model_card import is_finished, training_record
-from retrain.onnx_file import require_packages
-from retrain.package import Package, file_names, write_package
-from retrain.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
+from retrain.publishing.model_card import is_finished, training_record
+from retrain.publishing.onnx_file import require_packages
+from retrain.publishing.package import Package, file_names, write_package
+from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
 from wsrnas import checkpoint
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.config import describe, option, parse_config, require
@@ -46,7 +46,7 @@ class ExportConfig:
 
     overwrite_help: ClassVar[str] = "move an earlier package in --out aside, to a folder beside it"
 
-    checkpoint: str = option("", "run directory of a retraining, or a checkpoint file")
+    model: str = option("", "run directory of a retraining, or a checkpoint file")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     out: str = option("", "folder of the package; empty: runs/export/ and the package's name")
     name: str = option("", "of the package: first author, year, first word of the title, variant; empty: "
@@ -72,7 +72,7 @@ class ExportConfig:
 
 def main(argv: list[str] | None = None) -> None:
     config, invocation = parse_config(ExportConfig, argv=argv, prog="retrain.export")
-    require(bool(config.checkpoint), "nothing to export: pass --checkpoint RUN_DIRECTORY_OR_FILE")
+    require(bool(config.model), "nothing to export: pass --model RUN_DIRECTORY_OR_FILE")
     if config.onnx:
         require_packages()
     package, remarks = read_package(config)
@@ -97,7 +97,7 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     Raises:
         InputError: there is no checkpoint of a retraining.
     """
-    path = find_checkpoint(config.checkpoint, config.weights)
+    path = find_checkpoint(config.model, config.weights)
     source = open_model(str(path))
     require(source.network is not None, f"{path} is not a checkpoint of retraining; expected one, or its run directory")
     network, payload = source.network, checkpoint.read(path)
@@ -199,7 +199,7 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
     lines = [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
     if lines:
         weights = f" --weights {config.weights}" if config.weights != "best" else ""
-        lines.append(f"measure with: python -m retrain.evaluate --model {config.checkpoint}{weights} --data DATA "
+        lines.append(f"measure with: python -m retrain.evaluate --model {config.model}{weights} --data DATA "
                      f"--attacks autoattack --strengths {threat_strength(dataset)}; then export again with --overwrite")
     if package.measured.unreliable:
         lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")

@@ -266,4 +266,4 @@ def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
     images = program.TestImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
                                 (3, 32, 32), "")
     with pytest.raises(InputError, match=r"trained on 10 classes of images .* but digits has 7 classes"):
-        program.refuse_misfit(program.open_model(str(run)), images, World())
+        program.refuse_misfit(program.open_model(str(run)), images, World(), True)

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 import genotypes
-import retrain.package
-from retrain import export, robustbench, standalone
-from retrain.model_card import Training, command, evaluation_table, metrics, parameters
-from retrain.onnx_file import PACKAGES
-from retrain.package import Package, python_source, sha256, write_weights
+import retrain.publishing.package
+from retrain import export
+from retrain.publishing import robustbench, standalone
+from retrain.publishing.model_card import Training, command, evaluation_table, metrics, parameters
+from retrain.publishing.onnx_file import PACKAGES
+from retrain.publishing.package import Package, python_source, sha256, write_weights
 from retrain.recipes import BASIC, IMAGENET
 from wsrnas.config import to_dict
 from wsrnas.errors import InputError, run_program
@@ -262,10 +263,10 @@ def test_weights_that_robustbench_would_rename_are_refused(tmp_path):
 def test_a_file_that_differs_is_not_exported(before, after, says, tmp_path, monkeypatch):
     source = python_source(package("x", BY_NODE, "cifar10", (3, 8, 8), 10), "8/255", "0")
     assert before in source
-    monkeypatch.setattr(retrain.package, "python_source", lambda *given: source.replace(before, after))
+    monkeypatch.setattr(retrain.publishing.package, "python_source", lambda *given: source.replace(before, after))
     case = package("x", BY_NODE, "cifar10", (3, 8, 8), 10)
     with pytest.raises(InputError, match=says), export.staged_beside(tmp_path / "out") as folder:
-        retrain.package.write_package(folder, case)
+        retrain.publishing.package.write_package(folder, case)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -446,15 +447,15 @@ def store(run: Path, document: dict, file: str = "best.pt") -> None:
 @pytest.fixture
 def hasty(monkeypatch):
     """Without the fresh process and the drawing, which other tests look at."""
-    monkeypatch.setattr(retrain.package, "check_in_fresh_process", lambda *given: None)
-    monkeypatch.setattr(retrain.package, "draw_genotype", lambda *given: None)
+    monkeypatch.setattr(retrain.publishing.package, "check_in_fresh_process", lambda *given: None)
+    monkeypatch.setattr(retrain.publishing.package, "draw_genotype", lambda *given: None)
 
 
 def test_the_whole_package(tmp_path, capsys):
     run, out = make_run(tmp_path / "run", genotype=genotypes.load("WsrNet_Plus")), tmp_path / "out"
     name = "Cheng2023Neural_WsrNet_Plus"
     store(run, evaluation(attack("autoattack", 8 / 255, 0.5)))
-    export.main(["--checkpoint", str(run), "--out", str(out)])
+    export.main(["--model", str(run), "--out", str(out)])
     assert {path.name for path in out.iterdir()} == {
         f"{name}.py", f"{name}.pt", f"{name}.json", "MODEL_CARD.md", "NEW_MODEL_ISSUE.md", "LICENSE", "hubconf.py",
         "cells.svg", "cells.png"}
@@ -493,7 +494,7 @@ def test_the_last_weights_have_their_own_numbers(tmp_path, hasty, capsys):
     run = make_run(tmp_path / "some run")
     (run / "FINISHED").unlink()
     store(run, evaluation(attack("autoattack", 8 / 255, 0.5)), "best.pt")
-    export.main(["--checkpoint", str(run), "--weights", "last", "--out", str(tmp_path / "out")])
+    export.main(["--model", str(run), "--weights", "last", "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     info = json.loads((tmp_path / "out" / "network_some_run.json").read_text())
     assert info["autoattack_acc"] is None and "other weights" in said
@@ -510,7 +511,7 @@ def test_the_last_weights_have_their_own_numbers(tmp_path, hasty, capsys):
 def test_the_advised_command_is_one_of_the_evaluation(tmp_path, hasty, capsys):
     from retrain.evaluate_settings import EvaluateConfig
     from wsrnas.config import parse_config
-    export.main(["--checkpoint", str(make_run(tmp_path / "run")), "--out", str(tmp_path / "out")])
+    export.main(["--model", str(make_run(tmp_path / "run")), "--out", str(tmp_path / "out")])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("measure with: "))
     words = line.split(";")[0].split()
     assert words[2:5] == ["python", "-m", "retrain.evaluate"]
@@ -523,7 +524,7 @@ def test_imagenets_package(tmp_path, hasty, capsys):
     run = make_run(tmp_path / "run", "imagenet")
     store(run, evaluation(images=500, dataset="imagenet", failed=["gradients are not zero"]))
     paper = ["--name", "Me2026My_Net", "--title", "My title"]
-    export.main(["--checkpoint", str(run), "--out", str(tmp_path / "out"), *paper])
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), *paper])
     issue = (tmp_path / "out" / "NEW_MODEL_ISSUE.md").read_text()
     assert "normalize_model(Me2026My_Net.build(), Me2026My_Net.MEAN, Me2026My_Net.STD)" in issue
     assert "'preprocessing': 'Res37Crop32'" in issue and "- **eps**: 4/255" in issue  # 32 pixels here
@@ -547,7 +548,7 @@ def test_flags_come_before_what_is_known_of_a_published_cell():
 
 
 def test_data_sets_without_a_leaderboard_get_no_issue(tmp_path, hasty, capsys):
-    export.main(["--checkpoint", str(make_run(tmp_path / "run", "svhn")), "--out", str(tmp_path / "out")])
+    export.main(["--model", str(make_run(tmp_path / "run", "svhn")), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out" / "NEW_MODEL_ISSUE.md").exists()
     assert "no leaderboard for svhn" in capsys.readouterr().out
 
@@ -558,7 +559,7 @@ def test_onnx_runtime_agrees(tmp_path, hasty, capsys):
     import onnx
     import onnxruntime
     run = make_run(tmp_path / "run", genotype=EVERY)
-    export.main(["--checkpoint", str(run), "--out", str(tmp_path / "out"), "--name", "Net", "--onnx"])
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net", "--onnx"])
     path = tmp_path / "out" / "Net.onnx"
     assert {opset.domain: opset.version for opset in onnx.load(path).opset_import}[""] == 18
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -585,12 +586,12 @@ def contents(folder: Path) -> dict:
     (["--name", "json"], "name is 'json'"), (["--name", "class"], "name is 'class'"), (["--name", "été"], "name is"),
     (["--name", "cells"], "name is 'cells'"), (["--opset", "7"], "opset is 7"), (["--title", "a\nb"], "title is"),
     (["--weights", "worst"], "invalid choice"), (["--outt", "x"], "did you mean --out"),
-    (["--checkpoint", ""], "pass --checkpoint"), (["--checkpoint", "nowhere"], "no checkpoint at nowhere")])
+    (["--model", ""], "pass --model"), (["--model", "nowhere"], "no checkpoint at nowhere")])
 def test_bad_input_is_one_sentence(flags, says, tmp_path, capsys):
     run = make_run(tmp_path / "run")
     before = contents(tmp_path)
     with pytest.raises(SystemExit) as end:
-        run_program(lambda: export.main(["--checkpoint", str(run), "--out", str(tmp_path / "out"), *flags]))
+        run_program(lambda: export.main(["--model", str(run), "--out", str(tmp_path / "out"), *flags]))
     said = capsys.readouterr()
     assert end.value.code == 2 and said.err.count("\n") == 1 and said.out == ""
     assert says.replace("\n", "\\n") in said.err and contents(tmp_path) == before
@@ -601,7 +602,7 @@ def test_other_files_than_checkpoints_are_refused(tmp_path):
     (tmp_path / "text.pt").write_text("no checkpoint")
     for name in ("script.pt", "text.pt"):
         with pytest.raises(InputError, match=name):
-            export.main(["--checkpoint", str(tmp_path / name), "--out", str(tmp_path / "out")])
+            export.main(["--model", str(tmp_path / name), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -613,14 +614,14 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, hasty):
     before = contents(tmp_path)
     for place, says in ((out, "holds other files"), (run, "holds other files"), (tmp_path / "file", "is a file")):
         with pytest.raises(InputError, match=says):
-            export.main(["--checkpoint", str(run), "--out", str(place), "--overwrite"])
+            export.main(["--model", str(run), "--out", str(place), "--overwrite"])
     assert contents(tmp_path) == before
 
 
 def test_an_earlier_package_is_moved_aside_when_told(tmp_path, hasty):
     run, out = make_run(tmp_path / "run"), tmp_path / "out"
     out.mkdir()  # an empty one will do
-    command = ["--checkpoint", str(run), "--out", str(out), "--name", "Net"]
+    command = ["--model", str(run), "--out", str(out), "--name", "Net"]
     export.main(command)
     (out / "notes.txt").write_text("mine")
     first = contents(out)
@@ -637,7 +638,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     run = make_run(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     before = contents(tmp_path)
-    export.main(["--checkpoint", str(run), "--onnx", "--dry_run"])
+    export.main(["--model", str(run), "--onnx", "--dry_run"])
     assert contents(tmp_path) == before
     said = capsys.readouterr().out
     count = sum(p.numel() for p in open_model(str(run / "best.pt")).model.parameters())
@@ -649,5 +650,5 @@ def test_missing_onnx_packages_are_named(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "onnxscript" else object())
     with pytest.raises(InputError, match=r"--onnx needs the packages onnxscript; .*\.\[export\]"):
-        export.main(["--checkpoint", str(run), "--out", str(tmp_path / "out"), "--onnx"])
+        export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--onnx"])
     assert not (tmp_path / "out").exists()

@@ -128,6 +128,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
 # -- functions of a user's file -------------------------------------------------------------------------------------
 
 NETWORK_FILE = """
+from __future__ import annotations  # dataclasses then look their module up
 from dataclasses import dataclass
 import torch
 from torch import nn
@@ -181,6 +182,14 @@ def test_files_of_one_name_in_two_folders_do_not_mix(tmp_path):
     assert open_model(f"{files[0]}:build").model[0].out_channels == 2
 
 
+def test_a_folders_own_modules_are_loaded_once(tmp_path):
+    counting = "from pathlib import Path\nPath(__file__).with_name('log').open('a').write('x')\n"
+    file = user_folder(tmp_path, net=NETWORK_FILE + "import loaded_once\n", loaded_once=counting)
+    for function in ("build", "Net"):
+        open_model(f"{file}:{function}")
+    assert (tmp_path / "log").read_text() == "x"
+
+
 @pytest.mark.parametrize("layout", ["genotypes.py", "genotypes/__init__.py"])
 def test_a_users_file_hides_a_loaded_module_of_its_name_for_as_long_as_it_runs(tmp_path, layout):
     file = user_folder(tmp_path, net="import genotypes, parts, torch, json, wsrnas.models\n"
@@ -217,6 +226,9 @@ def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
      "positional argument: 'width' (line 3 of net.py)"),
     ("import helper\n", "build", "raised ValueError: first (line 2 of helper.py)"),
     ("def build():\n    import torch\n    torch.ones(2) @ torch.ones(3)", "build", "(line 3 of net.py)"),
+    ("import json\ndef build():\n    json.loads('{')", "build", "(line 3 of net.py)"),
+    ("import sys, os\nsys.path.append(os.path.dirname(__file__) + '/site-packages')\nimport library", "build",
+     "raised OSError: no (line 3 of net.py)"),
     ("import nowhere_to_be_found", "build", "raised ModuleNotFoundError: No module named 'nowhere_to_be_found' (line "
      "1 of net.py)"),
     ("\ndef build() return", "build", "(line 2 of net.py)"),
@@ -225,12 +237,16 @@ def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
     ("from torch import nn\ndef build(): return nn.LazyLinear(3).eval()", "build", "weights"),
     ("import torch\ndef build(): return torch.nn.Linear(3, 3, device='meta').eval()", "build", "cannot be read"),
 ])
-def test_what_goes_wrong_in_a_users_file_is_one_sentence(tmp_path, text, name, named):
+def test_what_goes_wrong_in_a_users_file_is_one_sentence(tmp_path, monkeypatch, text, name, named):
+    monkeypatch.setattr(sys, "path", list(sys.path))
     paths, ours = list(sys.path), sys.modules["genotypes"]
     file = user_folder(tmp_path, net=text, helper="\nraise ValueError('first\\nsecond')", genotypes="")
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "library.py").write_text("\nraise OSError('no')")
     message = refused(f"{file}:{name}")
     assert named in message and "net.py" in message
-    assert sys.path == paths and sys.modules["genotypes"] is ours
+    added = f"{tmp_path}/site-packages"  # by a user's file
+    assert [path for path in sys.path if path != added] == paths and sys.modules["genotypes"] is ours
 
 
 def test_a_missing_file_and_a_file_without_a_function(tmp_path):

@@ -55,7 +55,8 @@ def evaluation(name="net", clean="11110", robust=None, image_set="images", **mor
             "images": len(clean), "seed": 0, "image_set": image_set, "clean": measured(clean), "attacks": attacks,
             "average_robust": {"accuracy": average, "interval": [0.1, 0.9], "over": over} if pgd else None,
             "area": {"value": 0.456, "interval": [0.4, 0.5], "up_to": 0.1}, "official": None, "checks": [],
-            "failed_checks": [], "warnings": [], "command": ["evaluate.py"],
+            "failed_checks": [], "warnings": [],
+            "environment": {"host": "secret-host", "command": ["/x/retrain/evaluate.py", "--model", "a b"]},
             "model": {"source": "best.pt", "fingerprint": "f00", "parameters": 4544830, "genotype": None}, **more}
 
 
@@ -201,7 +202,8 @@ def test_a_retraining_with_evaluations(tmp_path):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()], finished=True))
     assert page.titles() == ["Accuracy under attack", "The cell", "Training", "How it was made"]
     for words in ("run", "retrain.train_cifar", "finished, 4 epochs", "35.0 % best: epoch 2, clean 50.0 %",
-                  "python -m retrain.train_cifar --epochs 4", "0123abc", "data hash beef", "4,544,830", "88 images/s",
+                  "python -m retrain.train_cifar --epochs 4", "python -m retrain.evaluate --model 'a b'",
+                  "0123abc", "data hash beef", "4,544,830", "88 images/s",
                   "4 min 00 s", "PGD-20 L∞ 0.0300 7.65 60.0 [50.0, 70.0] 20 0.00375 1 image ce",
                   "no attack 80.0 [70.0, 90.0]", "C&W-100 L2 unbounded – 0.0 [0.0, 10.0] 20 – 1 – ce",
                   "average robust 50.0 [10.0, 90.0]", "area under the curve 45.6 [40.0, 50.0]",

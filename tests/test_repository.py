@@ -11,6 +11,7 @@ import torch
 
 import genotypes
 import retrain.evaluate
+import retrain.export
 import retrain.recipes
 import retrain.train_cifar
 import search.wsr_nas
@@ -27,7 +28,8 @@ LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
-           "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None)}
+           "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None),
+           "retrain.export": (retrain.export.ExportConfig, None)}
 
 
 # -- imports --------------------------------------------------------------------------------------------------------

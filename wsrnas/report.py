@@ -93,10 +93,7 @@ def time_section(run: Run) -> Section | None:
 
 def origin_section(run: Run) -> Section | None:
     """Command, versions, hardware, data and configuration: what a reader needs to do it again."""
-    start = run.starts[-1] if run.starts else {}
-    pairs = [("command", command_text(start.get("command"), run.program))] if start.get("command") else []
-    names = ("time", "git", "python", "torch", "cuda", "cudnn", "device", "processes", "threads", "slurm_job")
-    pairs += [(name.replace("_", " "), str(start[name])) for name in names if start.get(name) is not None]
+    pairs = start_pairs(run.starts[-1]) if run.starts else []
     pairs += [("starts", str(len(run.starts)))] * (len(run.starts) > 1)
     data = run.inputs.get("data set")
     if isinstance(data, dict):
@@ -106,11 +103,19 @@ def origin_section(run: Run) -> Section | None:
         parts.append(details(f"configuration ({len(run.config)} fields)",
                              definitions((name, text_of(value)) for name, value in run.config.items())))
     for evaluation in run.evaluations:
-        described = {key: evaluation.result.get(key) for key in ("command", "environment", "model", "image_set")}
-        pairs = [(key, command_text(value, "evaluate") if key == "command" else text_of(value))
-                 for key, value in described.items() if value]
-        parts.append(details(f"evaluation {evaluation.label}", definitions(pairs)))
+        result = evaluation.result
+        start = {"command": result.get("command"), **(result.get("environment") or {})}
+        names = ("model", "image_set", "transfer_source")
+        pairs = [(name, text_of(result[name])) for name in names if result.get(name)]
+        parts.append(details(f"evaluation {evaluation.label}", definitions([*start_pairs(start), *pairs])))
     return Section("How it was made", parts) if parts else None
+
+
+def start_pairs(start: dict[str, Any]) -> list[tuple[str, str]]:
+    """What ``run.environment`` noted of a start, without the name of the machine."""
+    names = ("time", "git", "python", "torch", "cuda", "cudnn", "device", "processes", "threads", "slurm_job")
+    pairs = [("command", command_text(start["command"]))] if start.get("command") else []
+    return pairs + [(name.replace("_", " "), str(start[name])) for name in names if start.get(name) is not None]
 
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
@@ -136,12 +141,12 @@ def text_of(value: Any) -> str:
     return " ".join(map(text_of, value)) if isinstance(value, list) else str(value)
 
 
-def command_text(command: Any, program: str) -> str:
+def command_text(command: Any) -> str:
     """The command line, with the program as the module that it is."""
     if not isinstance(command, list) or not command:
         return text_of(command)
     first, *arguments = map(str, command)
-    start = f"python -m {program}" if first.endswith(".py") else first
+    start = f"python -m {'.'.join(Path(first).with_suffix('').parts[-2:])}" if first.endswith(".py") else first
     return " ".join([start, *(f"'{word}'" if " " in word else word for word in arguments)])
 
 

@@ -84,7 +84,8 @@ def _parameters(row: dict[str, Any]) -> tuple[list[str], list[str]]:
                 "unbounded" if epsilon is None else f"{epsilon:.4f}",
                 f"{255 * epsilon:.4g}" if epsilon is not None and linf else "–"]
     start = "–" if step is None else "random" if row["random_start"] else "image"
-    return strength, [_shown(row["steps"] or None), "–" if step is None else f"{step:.3g}", _shown(row["restarts"]),
+    steps = 1 if row["method"] == "fgsm" else row["steps"] or None
+    return strength, [_shown(steps), "–" if step is None else f"{step:.3g}", _shown(row["restarts"]),
                       start, _shown(row["loss"] or None)]
 
 

@@ -106,12 +106,12 @@ def _curve(axes, clean: dict[str, Any], rows: list[dict[str, Any]], unit: float,
     low, high = ([100 * (pair[i] if pair[i] is not None else row["accuracy"]) for pair, (_, row)
                   in zip(ends, points, strict=True)] for i in (0, 1))
     if line:
-        axes.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5)
+        axes.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5, clip_on=False)
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     elif rows:
         error = np.maximum([np.subtract(y, low), np.subtract(high, y)], 0)
         axes.errorbar(x, y, yerr=error, color=colour, linestyle="", marker=marker, markersize=5, elinewidth=1,
-                      markerfacecolor=SURFACE)
+                      markerfacecolor=SURFACE, clip_on=False)
 
 
 def _interval(row: dict[str, Any]) -> list[float | None]:

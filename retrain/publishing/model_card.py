@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from retrain.robustbench import Publication
+from retrain.publishing.robustbench import Publication
 from wsrnas.complexity import readable
 from wsrnas.config import format_epsilon
 from wsrnas.genotype import Genotype

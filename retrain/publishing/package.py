@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retrain.model_card import Card, Training
-from retrain.onnx_file import write_onnx
-from retrain.robustbench import LEADERBOARDS, Numbers, Publication, model_info, new_model_issue
-from retrain.standalone import LINE, standalone_source
+from retrain.publishing.model_card import Card, Training
+from retrain.publishing.onnx_file import write_onnx
+from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication, model_info, new_model_issue
+from retrain.publishing.standalone import LINE, standalone_source
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.config import require
 from wsrnas.genotype import Genotype
@@ -27,7 +27,7 @@ from wsrnas.seeding import generator
 
 LOGITS_TOLERANCE = 1e-6
 CHECK_IMAGES = 4
-LICENCE = Path(__file__).parent.parent / "LICENSE"
+LICENCE = Path(__file__).parents[2] / "LICENSE"
 
 
 @dataclass(frozen=True)
