@@ -46,7 +46,7 @@ from wsrnas.run import environment
 
 
 @dataclass(frozen=True)
-class TestImages:
+class EvaluationImages:
     """The images that all networks are evaluated on: how to read them, and what tells them from others."""
 
     dataset: str
@@ -54,6 +54,16 @@ class TestImages:
     num_classes: int
     shape: tuple[int, ...]
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under evaluation, what it is called, where its results go, and the source of its transfer attacks."""
+
+    name: str
+    network: ModelSource
+    folder: Path
+    source: ModelSource | None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,22 +83,19 @@ def main(argv: list[str] | None = None) -> None:
             print(describe(config))
             print(dry_run(networks, images, attacks, config.check_images))
         return
-    sources = source_networks(config, networks)
-    for network in dict.fromkeys([*networks, *filter(None, sources)]):
+    subjects = make_subjects(config, networks)
+    involved = [network for subject in subjects for network in (subject.network, subject.source) if network]
+    for network in {id(network): network for network in involved}.values():
         refuse_misfit(network, images, world, ours=network.network is not None and not config.state_dict)
 
     results: dict[str, dict[str, Any]] = {}
-    folders = []
-    for name, network, source in zip(display_names(config, networks), networks, sources, strict=True):
-        folder = result_folder(config, network, name)
-        results[name] = evaluate(config, name, network, source, images, protocol, attacks, world, folder,
-                                 invocation.overwrite)
+    for subject in subjects:
+        results[subject.name] = evaluate(config, subject, images, protocol, attacks, world, invocation.overwrite)
         if world.is_main:
-            print("\n".join(["honesty checks", *check_lines(results[name])]), flush=True)
-            write_report([folder])
-            folders.append(folder)
+            print("\n".join(["honesty checks", *check_lines(results[subject.name])]), flush=True)
+            write_report([subject.folder])
     if world.is_main:
-        conclude(config, results, folders)
+        conclude(config, results, [subject.folder for subject in subjects])
     barrier(world)
 
 
@@ -99,16 +106,19 @@ def named_architectures(config: EvaluateConfig) -> list[Any]:
     return [genotypes.load(given) for given in config.model] if config.state_dict else []
 
 
-def named_sizes(config: EvaluateConfig, images: TestImages) -> dict[str, Any]:
+def named_sizes(config: EvaluateConfig, images: EvaluationImages) -> dict[str, Any]:
     return {"num_classes": images.num_classes, "init_channels": config.init_channels or None,
             "layers": config.layers or None, "dataset": images.dataset, "image_shape": images.shape}
 
 
-def source_networks(config: EvaluateConfig, networks: list[ModelSource]) -> list[ModelSource | None]:
-    """For each network the one whose adversarial images are shown to it: ``--source``, or another one evaluated."""
-    if config.source:
-        return [open_model(config.source, config.weights)] * len(networks)
-    return [next((other for other in networks if other is not network), None) for network in networks]
+def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[Subject]:
+    """The networks with all that belongs to them; without ``--source``, another one evaluated is the source."""
+    given = open_model(config.source, config.weights) if config.source else None
+    subjects = []
+    for name, network in zip(display_names(config, networks), networks, strict=True):
+        other = next((candidate for candidate in networks if candidate is not network), None)
+        subjects.append(Subject(name, network, result_folder(config, network, name), given or other))
+    return subjects
 
 
 def display_names(config: EvaluateConfig, networks: list[ModelSource]) -> list[str]:
@@ -117,7 +127,7 @@ def display_names(config: EvaluateConfig, networks: list[ModelSource]) -> list[s
     return names if len(set(names)) == len(names) else [network.source for network in networks]
 
 
-def load_images(config: EvaluateConfig, networks: list[ModelSource], world: World) -> TestImages:
+def load_images(config: EvaluateConfig, networks: list[ModelSource], world: World) -> EvaluationImages:
     """The test images, whole on the device, or as files to decode."""
     dataset = evaluated_dataset(config, networks)
     if dataset == "imagenet":  # resized to what the first network was trained on
@@ -126,10 +136,10 @@ def load_images(config: EvaluateConfig, networks: list[ModelSource], world: Worl
         _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
         loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
                                  device=world.device)
-        return TestImages(dataset, loader, len(files.class_names), (3, size, size), files.fingerprint()["hash"])
+        return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), files.fingerprint()["hash"])
     data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
     loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test")
-    return TestImages(dataset, loader, data.num_classes, data.image_shape, data.test.fingerprint())
+    return EvaluationImages(dataset, loader, data.num_classes, data.image_shape, data.test.fingerprint())
 
 
 def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> str:
@@ -147,7 +157,7 @@ def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> st
     return config.dataset or trained[0]
 
 
-def refuse_misfit(network: ModelSource, images: TestImages, world: World, ours: bool) -> None:
+def refuse_misfit(network: ModelSource, images: EvaluationImages, world: World, ours: bool) -> None:
     """Move a network to the device and see that it takes the images and answers with logits of their classes.
 
     Args:
@@ -173,9 +183,10 @@ def refuse_misfit(network: ModelSource, images: TestImages, world: World, ours: 
 
 # -- the evaluation -------------------------------------------------------------------------------------------------
 
-def evaluate(config: EvaluateConfig, name: str, network: ModelSource, source: ModelSource | None, images: TestImages,
-             protocol: str, attacks: tuple[Attack, ...], world: World, folder: Path, overwrite: bool) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
+             attacks: tuple[Attack, ...], world: World, overwrite: bool) -> dict[str, Any]:
     """One network: everything that its result file holds; it is written as attacks are completed."""
+    name, network, folder, source = subject.name, subject.network, subject.folder, subject.source
     path = folder / "eval" / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
     header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
     chunks = folder / "eval" / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
@@ -187,7 +198,7 @@ def evaluate(config: EvaluateConfig, name: str, network: ModelSource, source: Mo
     evaluation = Evaluation(network.model, images.loader, images.num_classes, world, config.seed, config.batch_size,
                             journal, source.model if source else None, source.fingerprint if source else "", name,
                             print if world.is_main else lambda line: None)
-    about = describe_run(config, name, network, source, images, protocol, world)
+    about = describe_run(config, subject, images, protocol, world)
 
     def keep(result: dict[str, Any]) -> None:
         if world.is_main:
@@ -209,12 +220,13 @@ def evaluate(config: EvaluateConfig, name: str, network: ModelSource, source: Mo
     return result
 
 
-def describe_run(config: EvaluateConfig, name: str, network: ModelSource, source: ModelSource | None,
-                 images: TestImages, protocol: str, world: World) -> dict[str, Any]:
+def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
+                 world: World) -> dict[str, Any]:
     """What a result file says beside the numbers."""
+    network, source = subject.network, subject.source
     genotype = json.loads(network.network["genotype"]) if network.network else None
-    return {"format": FORMAT, "name": name, "protocol": protocol, "dataset": images.dataset, "seed": config.seed,
-            "image_set": images.fingerprint,
+    return {"format": FORMAT, "name": subject.name, "protocol": protocol, "dataset": images.dataset,
+            "seed": config.seed, "image_set": images.fingerprint,
             "model": {"source": network.source, "fingerprint": network.fingerprint, "genotype": genotype,
                       "parameters": count_parameters(network.model)},
             "transfer_source": source.source if source else None, "batch_size": config.batch_size,
@@ -267,7 +279,8 @@ def store(path: Path, result: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def dry_run(networks: list[ModelSource], images: TestImages, attacks: tuple[Attack, ...], check_images: int) -> str:
+def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tuple[Attack, ...],
+            check_images: int) -> str:
     """What the evaluation would cost."""
     count = len(images.loader.image_set)
     lines = [f"images: {count} of {images.dataset}, {images.num_classes} classes, {images.shape}"]

@@ -263,7 +263,7 @@ def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
     torch.save(state, other / "best.pt")
     with pytest.raises(InputError, match=r"different data sets \(cifar10, digits\); choose one with --dataset"):
         program.main(["--model", str(run), str(other), "--device", "cpu"])
-    images = program.TestImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
+    images = program.EvaluationImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
                                 (3, 32, 32), "")
     with pytest.raises(InputError, match=r"trained on 10 classes of images .* but digits has 7 classes"):
         program.refuse_misfit(program.open_model(str(run)), images, World(), True)

@@ -24,7 +24,7 @@ from wsrnas.models import build_model
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
-LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_"))]
+LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "evaluate"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
