@@ -24,7 +24,7 @@ from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.report import refresh
-from wsrnas.report_data import NOISE_FILE
+from wsrnas.report.data import NOISE_FILE
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import generator
 from wsrnas.splits import balanced_split, load_split, save_split

@@ -14,12 +14,12 @@ from wsrnas import checkpoint
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data import ImageSet
 from wsrnas.errors import InputError
-from wsrnas.evaluation import robust_accuracy, standard_error
+from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
 from wsrnas.models import build_model, description, load_model
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
-from wsrnas.plotting import draw_genotype, genotype_text, plot_accuracy
+from wsrnas.plotting import draw_genotype, genotype_text
 
 # ---- accuracy ------------------------------------------------------------------------------------------------
 
@@ -121,11 +121,6 @@ def test_an_attack_of_no_steps_is_refused():
         robust_accuracy(linear(), loader(16), [0.1], 0)
 
 
-def test_standard_error_is_that_of_a_binomial_share():
-    assert standard_error(0.5, 10_000) == pytest.approx(0.005)
-    assert standard_error(1.0, 50) == 0
-
-
 # ---- costs ---------------------------------------------------------------------------------------------------
 
 
@@ -183,13 +178,6 @@ def test_a_cell_is_drawn_with_all_its_operations(name, tmp_path):
     for operation in {edge[2] for edge in edges}:
         assert svg.count(f"<!-- {operation} -->") == sum(edge[2] == operation for edge in edges), operation
     assert f"{name}: normal cell" in svg and f"{name}: reduce cell" in svg
-
-
-def test_the_curve_shows_every_network(tmp_path):
-    results = {f"network {i}": fake_result(0.9, 0.5, 0.2) for i in range(9)}
-    svg = written(plot_accuracy(results, tmp_path / "curve.png"))
-    assert all(f"<!-- {name} -->" in svg for name in results)
-    assert "under PGD-20" in svg
 
 
 @pytest.mark.parametrize("name", ["WsrNet_Plus", "NASNet_A", "PNAS", "AmoebaNet_A"])

@@ -22,13 +22,15 @@ import retrain.train_cifar
 import search.wsr_nas
 from search.searcher import Searcher, schedule
 from search.settings import SearchConfig
-from wsrnas import report, report_figures, report_search_figures
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.errors import InputError, run_program
 from wsrnas.operations import PRIMITIVES
 from wsrnas.plotting import PAGE_COLOURS, inline_svg, plain
-from wsrnas.report_data import NOISE_FILE, evaluation_problem, read_run
-from wsrnas.report_evaluation import paired_differences
+from wsrnas.report import figures as report_figures
+from wsrnas.report import pages as report
+from wsrnas.report import search_figures as report_search_figures
+from wsrnas.report.data import NOISE_FILE, evaluation_problem, read_run
+from wsrnas.report.evaluation import paired_differences
 
 CELL = genotypes.load("WsrNet_Basic")
 HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
@@ -174,7 +176,7 @@ def drawn():
 @pytest.fixture
 def words_only(monkeypatch):
     """Pages without drawings, for tests of what is said."""
-    monkeypatch.setattr("wsrnas.report_page.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
+    monkeypatch.setattr("wsrnas.report.html.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
 
 
 @pytest.fixture(scope="module")
@@ -522,7 +524,7 @@ def two(tmp_path):
 def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only, monkeypatch):
     runs, draws = two
     seen = []
-    monkeypatch.setattr("wsrnas.report_evaluation.difference_interval",
+    monkeypatch.setattr("wsrnas.report.evaluation.difference_interval",
                         lambda own, base: seen.append(own - base) or (-0.123, 0.045))
     page = made(*runs, out=tmp_path / "out")
     bits = {name: np.array([[int(c) for c in text] for text in texts]) for name, texts in draws.items()}
@@ -754,7 +756,7 @@ def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path)
 
 
 def test_the_table_of_numbers_keeps_commas_and_gaps():
-    from wsrnas.report_page import Picture
+    from wsrnas.report.html import Picture
     shown = Picture("n", "", "", "", ("a", "b"), [["x,y", None], [1.5, 2]])
     assert list(csv.reader(io.StringIO(shown.table))) == [["a", "b"], ["x,y", ""], ["1.5", "2"]]
 

@@ -120,8 +120,9 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
     config, invocation = parsed(command)
     assert invocation.dry_run and config.seed == 5 and config.dataset == ("imagenet" if large else "digits")
     assert config.data == str(tmp_path / "pictures") and config.runs == str(tmp_path / "runs")  # from where one stands
+    programs = {"search": "search.wsr_nas", "evaluate.sh": "retrain.evaluate"}
     program = "retrain.train_imagenet" if large else "retrain.train_cifar"
-    assert command[1] == ("search.wsr_nas" if name.startswith("search_") else program)
+    assert command[1] == programs.get(name.split("_")[0], program)
 
 
 @pytest.mark.parametrize("name", ["search_pgd.sh", "train_wsrnet_basic.sh"])

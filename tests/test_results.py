@@ -113,8 +113,9 @@ def test_the_table_shows_every_number():
 
 def test_differences_are_paired_and_only_of_the_same_images():
     rows = differences({"a": measured(), "b": measured(1.4), "c": measured(1.4, image_set="others")})
-    assert {(row["name"], row["against"]) for row in rows} == {("b", "a")} and len(rows) == 10
+    assert {(row["name"], row["against"]) for row in rows} == {("b", "a")} and len(rows) == 11
     clean, *attacks = rows
+    assert attacks[-1]["attack"] == "average robust" and attacks[-1]["difference"] == pytest.approx(-0.14)
     assert clean["difference"] == 0 and clean["interval"][0] < 0 < clean["interval"][1]
     assert [row["difference"] for row in attacks[:3]] == pytest.approx([-0.06, -0.12, -0.24])
     assert all(row["interval"][0] <= row["difference"] <= row["interval"][1] < 0 for row in attacks)

@@ -1,16 +1,13 @@
 """Figures without a display: accuracy over noise strength, the drawing of a cell, and SVG that a page can hold."""
 
 import io
-import itertools
 import re
 import sys
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from wsrnas.errors import InputError, run_program
-from wsrnas.evaluation import standard_error
 from wsrnas.genotype import Genotype
 
 # Okabe and Ito's palette: distinct to colour-blind readers, in print too.
@@ -83,35 +80,6 @@ def plain(text: str) -> str:
     """A text from a file as matplotlib should draw it: no formula, no control character, never hidden in a legend."""
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return ("\N{NO-BREAK SPACE}" if printable.startswith("_") else "") + printable.replace("$", r"\$")
-
-
-def plot_accuracy(results: dict[str, dict[str, Any]], path: Path) -> Path:
-    """Accuracy over strength, one line a network.
-
-    Args:
-        results: name -> result of ``evaluation.robust_accuracy``.
-        path: of the figure; .svg and .png are added.
-
-    Returns:
-        The path of the PNG.
-    """
-    figure = _figure(6.4, 4.2)
-    axes = figure.subplots()
-    styles = itertools.cycle(itertools.product(LINES, COLOURS))  # endless: no network may be left out
-    for (line, colour), (name, result) in zip(styles, results.items(), strict=False):
-        strengths = [0.0, *(row["epsilon"] for row in result["strengths"])]
-        accuracy = [result["clean_accuracy"], *(row["accuracy"] for row in result["strengths"])]
-        error = [2 * standard_error(a, result["images"]) for a in accuracy]
-        axes.errorbar([255 * e for e in strengths], [100 * a for a in accuracy], yerr=[100 * e for e in error],
-                      color=colour, linestyle=line, marker="o", markersize=4, capsize=2, label=name)
-    attack = next(iter(results.values()))["strengths"][0]["attack"]
-    axes.set(xlabel=r"L$_\infty$ noise strength $\epsilon$ (n/255)", ylabel=f"accuracy under {attack} (%)",
-             ylim=(0, 100))
-    axes.set_xlim(left=-1)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    axes.set_title("bars: two standard errors over the test images", fontsize=8, color="#666666")
-    return _save(figure, path)
 
 
 def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:

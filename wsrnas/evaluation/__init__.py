@@ -4,6 +4,6 @@
 ``official`` are two special ways, ``honesty`` doubts the numbers, ``results`` makes them a table.
 """
 
-from wsrnas.evaluation.accuracy import robust_accuracy, standard_error
+from wsrnas.evaluation.accuracy import robust_accuracy
 
-__all__ = ["robust_accuracy", "standard_error"]
+__all__ = ["robust_accuracy"]

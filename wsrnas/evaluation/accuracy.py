@@ -1,6 +1,5 @@
 """Accuracy over a few strengths in one go, for the selection during training; nothing is stored."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,8 +63,3 @@ def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[fl
                       for e, a in zip(epsilons, robust, strict=True)],
         "average_robust_accuracy": sum(robust) / len(robust),
     }
-
-
-def standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy measured on that many images."""
-    return math.sqrt(max(accuracy * (1 - accuracy), 0) / images)

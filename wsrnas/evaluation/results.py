@@ -71,12 +71,17 @@ def _spectrum(measured: Sequence[tuple[Attack, Tensor]]) -> list[tuple[Attack, T
 
 def average_robust(measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] | None:
     """The plain mean of PGD accuracies over strengths; None for fewer than two strengths."""
-    series = _spectrum(measured)
-    if len(series) < 2:
+    scores = _average_scores(measured)
+    if scores is None:
         return None
-    scores = torch.stack([flags for _, flags in series]).double().mean(0).numpy()
     return {"accuracy": float(scores.mean()), "interval": list(accuracy_interval(scores)),
-            "over": [str(attack) for attack, _ in series]}
+            "over": [str(attack) for attack, _ in _spectrum(measured)]}
+
+
+def _average_scores(measured: Sequence[tuple[Attack, Tensor]]) -> np.ndarray | None:
+    """(N,) for each image the share of strengths that it withstands; None for fewer than two strengths."""
+    series = _spectrum(measured)
+    return torch.stack([flags for _, flags in series]).double().mean(0).numpy() if len(series) > 1 else None
 
 
 def normalised_area(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] | None:
@@ -95,7 +100,7 @@ def normalised_area(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) ->
 
 def flags_of(row: dict[str, Any]) -> np.ndarray:
     """(N,) 0 or 1 from a stored row."""
-    return np.frombuffer(row["robust"].encode(), dtype=np.uint8) - ord("0")
+    return np.array([character == "1" for character in row["robust"]], dtype=np.uint8)
 
 
 # -- for people -----------------------------------------------------------------------------------------------------
@@ -136,15 +141,20 @@ def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for name, result in others:
         if result["image_set"] != first["image_set"]:
             continue
-        pairs = [("clean", result["clean"], first["clean"])]
-        pairs += [(str(attack_of(row)), row, reference) for row, reference in zip(result["attacks"], first["attacks"],
-                                                                         strict=True)]
-        for attack, row, reference in pairs:
-            mine, theirs = flags_of(row), flags_of(reference)
-            rows.append({"name": name, "against": first_name, "attack": attack,
-                         "difference": row["accuracy"] - reference["accuracy"],
-                         "interval": list(difference_interval(mine, theirs))})
+        mine, theirs = _scores_by_attack(result), _scores_by_attack(first)
+        rows += [{"name": name, "against": first_name, "attack": attack,
+                  "difference": float((mine[attack] - theirs[attack]).mean()),
+                  "interval": list(difference_interval(mine[attack], theirs[attack]))} for attack in mine]
     return rows
+
+
+def _scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:
+    """(N,) scores in [0, 1] of the images: without noise, under every attack, and their average over strengths."""
+    measured = [(attack_of(row), torch.from_numpy(flags_of(row))) for row in result["attacks"]]
+    scores = {"clean": flags_of(result["clean"]).astype(float)}
+    scores |= {str(attack): flags.double().numpy() for attack, flags in measured}
+    average = _average_scores(measured)
+    return scores if average is None else scores | {"average robust": average}
 
 
 def difference_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from wsrnas.config import format_epsilon
 from wsrnas.operations import PRIMITIVES
 from wsrnas.plotting import INK, INPUT_NAMES, MUTED, operation_colour
-from wsrnas.report_data import column, names_under
-from wsrnas.report_figures import blank, legend, marker_of, numbers, styled, whole_ticks
-from wsrnas.report_page import Picture, picture
+from wsrnas.report.data import column, names_under
+from wsrnas.report.figures import blank, legend, marker_of, numbers, styled, whole_ticks
+from wsrnas.report.html import Picture, picture
 
 DRAWN_POINTS = 120  # of a line among a hundred others; the numbers beside the figure are all of them
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.checkpoint import write_atomic
-from wsrnas.errors import run_program
-from wsrnas.report_data import Evaluation, Run, column, distinct_names, read_run, run_names
-from wsrnas.report_evaluation import failed_checks, honesty, official, paired_differences, percent, robustness
-from wsrnas.report_figures import cells, phases, total_seconds, training
-from wsrnas.report_page import (
+from wsrnas.report.data import Evaluation, Run, column, distinct_names, read_run, run_names
+from wsrnas.report.evaluation import failed_checks, honesty, official, paired_differences, percent, robustness
+from wsrnas.report.figures import cells, phases, total_seconds, training
+from wsrnas.report.html import (
     Cell,
     Picture,
     Section,
@@ -32,7 +31,7 @@ from wsrnas.report_page import (
     table,
     tiles,
 )
-from wsrnas.report_search_figures import losses, noise, predictions, rank_correlation, weights
+from wsrnas.report.search_figures import losses, noise, predictions, rank_correlation, weights
 
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # of a run's time, at most, goes into refreshing its page
@@ -325,7 +324,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of the page (default: the run's own; runs/report for several)")
     arguments = parser.parse_args(argv)
     print(f"report: {write_report(arguments.run, arguments.out)}")
-
-
-if __name__ == "__main__":
-    run_program(main)

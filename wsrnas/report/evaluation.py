@@ -7,9 +7,9 @@ import numpy as np
 
 from wsrnas.confidence import difference_interval
 from wsrnas.config import format_epsilon
-from wsrnas.report_data import Evaluation, attack_name, averaged_over
-from wsrnas.report_figures import accuracy
-from wsrnas.report_page import Cell, Picture, Section, paragraph, table
+from wsrnas.report.data import Evaluation, attack_name, averaged_over
+from wsrnas.report.figures import accuracy
+from wsrnas.report.html import Cell, Picture, Section, paragraph, table
 
 PARAMETERS = ("attack", "method", "norm", "epsilon", "steps", "step_size", "restarts", "random_start", "loss")
 MARKS = {True: ("passed", "good"), False: ("FAILED", "bad"), None: ("not run", "muted")}

@@ -10,8 +10,8 @@ import numpy as np
 
 from wsrnas.genotype import Genotype
 from wsrnas.plotting import COLOURS, INK, LINES, MUTED, STYLE, SURFACE, cell_figure, plain
-from wsrnas.report_data import Evaluation, column, names_under
-from wsrnas.report_page import Picture, picture
+from wsrnas.report.data import Evaluation, column, names_under
+from wsrnas.report.html import Picture, picture
 
 PALETTE = COLOURS[:6]  # without black, which is ink
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")

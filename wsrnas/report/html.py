@@ -144,7 +144,7 @@ def section_html(shown: Section, prefix: str, level: int = 2) -> str:
 
 def document(title: str, head: str, body: str) -> str:
     """The whole page: nothing in it is fetched from elsewhere."""
-    css = (Path(__file__).parent / "assets" / "report.css").read_text()
+    css = (Path(__file__).parents[1] / "assets" / "report.css").read_text()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

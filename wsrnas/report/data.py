@@ -13,9 +13,9 @@ import numpy as np
 
 from wsrnas.config import format_epsilon
 from wsrnas.errors import InputError
+from wsrnas.evaluation.results import FORMAT
 from wsrnas.genotype import Genotype
 
-EVALUATION_FORMAT = "wsrnas evaluation 1"
 NOISE_FILE = "noise_samples.npz"
 
 
@@ -158,9 +158,9 @@ def _read_evaluations(run: Run) -> list[Evaluation]:
 
 def evaluation_problem(result: Any) -> str | None:
     """What keeps a document from being an evaluation, if anything does; the end of a sentence about its file."""
-    if not isinstance(result, dict) or result.get("format") != EVALUATION_FORMAT:
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
         found = result.get("format") if isinstance(result, dict) else None
-        return (f"has the format {found!r}, expected {EVALUATION_FORMAT!r}; retrain.evaluate writes it again in this "
+        return (f"has the format {found!r}, expected {FORMAT!r}; retrain.evaluate writes it again in this "
                 "one")
     measured = [result.get("clean"), *(result["attacks"] if isinstance(result.get("attacks"), list) else [None])]
     for entry in measured:

@@ -1,0 +1,8 @@
+"""The page of a run or of a comparison: ``pages`` puts it together from what ``data`` reads.
+
+``evaluation``, ``figures`` and ``search_figures`` draw its sections, ``html`` writes them.
+"""
+
+from wsrnas.report.pages import refresh, write_report
+
+__all__ = ["refresh", "write_report"]
