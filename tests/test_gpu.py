@@ -5,10 +5,15 @@ import torch
 
 import genotypes
 from search.supernet import Supernet
-from wsrnas.attacks import multi_strength_pgd, pgd
+from wsrnas.attacks import mim, multi_strength_pgd, pgd
+from wsrnas.carlini_wagner import carlini_wagner
+from wsrnas.data import load_dataset
 from wsrnas.distributed import World
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators import names as estimator_names
+from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
+from wsrnas.evaluation.protocols import at_strength, parse_attack
+from wsrnas.loader import BatchLoader
 from wsrnas.losses import LOSSES, LossSettings
 from wsrnas.network import NetworkCIFAR
 from wsrnas.schedules import Schedule
@@ -47,9 +52,12 @@ def batch():
 def test_attacks_do_not_wait_for_the_device(supernet, batch, no_synchronisation):
     strengths = torch.tensor([0.03, 0.06], device="cuda")
     pgd(supernet, *batch, 0.03, batch_statistics=True)  # cuDNN chooses its algorithms
+    carlini_wagner(supernet, *batch, steps=2)
     with no_synchronisation:
         pgd(supernet, *batch, 0.03, batch_statistics=True)
         multi_strength_pgd(supernet, *batch, strengths)
+        mim(supernet, *batch, 0.03, steps=3)
+        carlini_wagner(supernet, *batch, steps=3)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -84,6 +92,38 @@ def test_estimators_do_not_wait_for_the_device(name, batch, no_synchronisation):
         estimator(noises, batch[0], sources, targets)
         with no_synchronisation:
             estimator(noises, batch[0], sources, targets)
+
+
+def evaluation(device):
+    torch.manual_seed(0)
+    network = NetworkCIFAR(genotypes.load("WsrNet_Basic"), 4, 3, 10).eval().to(device)
+    loader = BatchLoader(load_dataset("digits", max_test=40).test.to(device), 40, 0, "test")
+    return Evaluation(network, loader, 10, World(device=torch.device(device, 0)), batch_size=16, log=lambda line: None)
+
+
+@pytest.mark.parametrize("name", ["pgd-3x2", "noise-3", "cw-l2-5", "apgd-ce", "square-20"])
+def test_an_evaluation_on_the_gpu_finds_what_the_cpu_finds(name):
+    exact_arithmetic()
+    attack, everything = at_strength(parse_attack(name), 0.01), torch.arange(40)
+    found = [evaluation(device).robust(attack, everything) for device in ("cuda", "cpu")]
+    assert (found[0] != found[1]).sum() <= 2  # an untrained network's images lie near the boundary
+
+
+def test_a_full_gpu_halves_the_batch():
+    said = []
+    measured = evaluation("cuda")
+    measured.log = said.append
+    free, total = torch.cuda.mem_get_info()
+    hog = torch.empty(max(free - 24 * 2**20, 0), dtype=torch.uint8, device="cuda")
+    try:
+        measured.model = torch.nn.Sequential(torch.nn.Upsample(scale_factor=16), measured.model)
+        measured.robust(at_strength(parse_attack("pgd-2"), 0.01), torch.arange(40))
+    except torch.OutOfMemoryError:
+        pass  # not even one image fits beside what the test holds
+    finally:
+        del hog
+        torch.cuda.empty_cache()
+    assert said and all("the GPU is out of memory" in line for line in said) and total > free
 
 
 def test_a_path_does_not_depend_on_the_device(supernet):

@@ -92,6 +92,9 @@ class Evaluation:
         return self.seconds.get(self._key(attack), 0.0), self.warnings.get(self._key(attack), [])
 
     def _key(self, attack: Attack) -> str:
+        """Where an attack is stored: with all that its result depends on."""
+        if attack.method in STAGES:  # AutoAttack draws for a whole batch
+            return f"{attack.key}_batch{self.batch_size}"
         return f"{attack.key}_{self.source_name}" if attack.method == "transfer" else attack.key
 
     # -- one stage ------------------------------------------------------------------------------------------------
