@@ -257,16 +257,20 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
 # -- where things go ------------------------------------------------------------------------------------------------
 
 def result_folder(config: EvaluateConfig, network: ModelSource, name: str) -> Path:
-    """The run directory that the network belongs to, or a folder of its own."""
-    if config.out and len(config.model) == 1:
-        return Path(config.out)
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    return network.folder or Path(config.out or Path(config.runs) / "evaluate") / safe
+    """What ``--out`` says, else the run directory that the network belongs to, or a folder of its own."""
+    if config.out:
+        return Path(config.out) if len(config.model) == 1 else Path(config.out) / file_name(name)
+    return network.folder or Path(config.runs) / "evaluate" / file_name(name)
 
 
 def comparison_folder(config: EvaluateConfig, names: list[str]) -> Path:
-    joined = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in "-".join(names))
-    return Path(config.out) if config.out else Path(config.runs) / "evaluate" / joined[:100]
+    """Where the page of several networks goes."""
+    return Path(config.out) if config.out else Path(config.runs) / "evaluate" / file_name("-".join(names))
+
+
+def file_name(name: str) -> str:
+    """A network's name with nothing that a file's may not have."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:100]
 
 
 def weights_label(network: ModelSource) -> str:

@@ -54,8 +54,8 @@ class EvaluateConfig:
     seed: int = option(0, "of the choice of images and of random starts")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
     runs: str = option("runs", "folder of all run directories")
-    out: str = option("", "folder of results and page; empty: the run directory of a network, RUNS/evaluate/NAME for "
-                      "others and for several")
+    out: str = option("", "folder of results and page, with one in it for each of several networks; empty: the run "
+                      "directory of a network, RUNS/evaluate/NAME for others and for the page of several")
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")

@@ -151,6 +151,17 @@ def test_someone_elses_network_and_its_comparison_with_ours(run, network, capsys
     assert (runs / "evaluate" / "mine" / "report.html").is_file()
 
 
+def test_everything_goes_where_out_says(run, network, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    few = ["--dataset", "digits", "--device", "cpu", "--max_test", "10", "--attacks", "fgsm", "--runs",
+           str(tmp_path / "no")]
+    program.main(["--model", str(run), "--out", str(tmp_path / "one"), *few])
+    program.main(["--model", str(run), network, "--out", str(tmp_path / "two"), *few])
+    assert result_of(tmp_path / "one", "*.json")["images"] == result_of(tmp_path / "two" / "small", "*.json")["images"]
+    assert all((tmp_path / place / "report.html").is_file() for place in ("one", "two", "two/small", "two/mine.build"))
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before and not (tmp_path / "no").exists()
+
+
 def test_a_named_architecture_with_weights(run, tmp_path):
     weights = tmp_path / "weights.pt"
     state = torch.load(run / "best.pt", weights_only=True)["model"]
