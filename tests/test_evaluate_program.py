@@ -30,6 +30,20 @@ def build():
 def narrow():
     return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 9)).eval()
 
+def negative():
+    model = build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.neg_()
+    return model
+
+def noisy():
+    return nn.Sequential(*build(), Noise()).eval()
+
+class Noise(nn.Module):
+    def forward(self, logits):
+        return logits + torch.rand_like(logits)
+
 def training():
     return build().train()
 
@@ -162,6 +176,66 @@ def test_everything_goes_where_out_says(run, network, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before and not (tmp_path / "no").exists()
 
 
+class Stopped(Exception):
+    pass
+
+
+def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path):
+    given = []
+
+    def stop(*arguments):
+        given.append(arguments)
+        raise Stopped
+
+    monkeypatch.setattr(program, "measure", stop)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with pytest.raises(Stopped):
+        evaluate(network, "--dataset", "digits", "--seed", 5, "--check_images", 31, "--source", network, "--attacks",
+                 "pgd-3", "--strengths", 0.2, "--random_start", "--step_size_ratio", 0.5, runs=tmp_path)
+    (evaluation, (attack,), check_images, _), = given
+    assert (evaluation.seed, evaluation.batch_size, evaluation.num_classes, check_images) == (5, 8, 10, 31)
+    expected = load_dataset("digits", max_test=20, seed=5).test.fingerprint()
+    assert expected != load_dataset("digits", max_test=20).test.fingerprint()
+    assert evaluation.loader.image_set.fingerprint() == expected
+    assert (attack.label, attack.epsilon, attack.random_start) == ("PGD-3", 0.2, True)
+    assert attack.step_size == pytest.approx(0.1)
+    assert evaluation.source is not None is not evaluation.source_name and evaluation.source is not evaluation.model
+    assert evaluation.journal.header["image_set"] == expected and evaluation.journal.header["seed"] == 5
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_every_network_is_checked_on_images_of_all_classes(run, network, monkeypatch, tmp_path):
+    checked = []
+    monkeypatch.setattr(program, "check_model", lambda model, images, labels, classes, range_is_known:
+                        checked.append((len(images), len(labels.unique()), classes, range_is_known)))
+    evaluate(run, "--attacks", "fgsm", "--source", network)
+    assert checked == [(20, 10, 10, True), (20, 10, 10, False)]
+
+
+def test_a_source_is_named_where_it_does_not_fit(network, tmp_path):
+    with pytest.raises(InputError, match=r"mine.py:narrow: .* 9 classes"):
+        evaluate(network, "--dataset", "digits", "--source", network.replace("build", "narrow"), runs=tmp_path / "runs")
+
+
+def test_each_source_has_its_own_images(network, tmp_path):
+    """Its own images are the end of a linear network, its negative's do it good."""
+    found = []
+    for source in ("build", "negative", "build"):
+        evaluate(network, "--dataset", "digits", "--attacks", "transfer-2", "--strengths", 0.5, "--source",
+                 network.replace("build", source), runs=tmp_path)
+        result = result_of(tmp_path / "evaluate" / "mine.build", "*.json")
+        assert result["transfer_source"] == network.replace("build", source) and result["clean"]["accuracy"] > 0
+        found.append(result["attacks"][0]["accuracy"] / result["clean"]["accuracy"])
+    assert found == [0, 1, 0]
+
+
+def test_failed_checks_are_said_last_and_stored(network, capsys, tmp_path):
+    evaluate(network.replace("build", "noisy"), "--dataset", "digits", "--attacks", "fgsm", runs=tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert "!!! mine.noisy: 1 honesty check(s) FAILED, see above; do not publish these numbers" in said[-2:]
+    assert result_of(tmp_path / "evaluate" / "mine.noisy", "*.json")["failed_checks"] == ["logits are deterministic"]
+
+
 def test_a_named_architecture_with_weights(run, tmp_path):
     weights = tmp_path / "weights.pt"
     state = torch.load(run / "best.pt", weights_only=True)["model"]
@@ -180,6 +254,19 @@ def test_the_published_way_stands_beside_the_honest_one(run, capsys):
     assert [row["honest"] for row in result["official"]] == [row["accuracy"] for row in result["attacks"]]
     for row in result["official"]:
         assert f"published way {100 * row['published_way']:.2f} %, honest {100 * row['honest']:.2f} %" in said
+
+
+def test_what_the_published_way_has_found_is_kept_until_overwrite(network, monkeypatch, tmp_path):
+    known, measured = [], program.official_accuracy
+
+    def look(*arguments, state, **others):
+        known.append(state.exists())
+        return measured(*arguments, state=state, **others)
+
+    monkeypatch.setattr(program, "official_accuracy", look)
+    for more in ([], [], ["--overwrite"]):
+        evaluate(network, "--dataset", "digits", "--protocol", "official", "--max_test", 10, *more, runs=tmp_path)
+    assert known == [False, True, False]
 
 
 def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_path):

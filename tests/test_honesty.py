@@ -7,10 +7,19 @@ from torch import Tensor, nn
 from wsrnas.attacks import pgd
 from wsrnas.data import DataSet, ImageSet, load_dataset
 from wsrnas.distributed import World
-from wsrnas.evaluation.honesty import LEAST_IMAGES, LEAST_STRENGTH, Part, choose_images, choose_strength, honesty_checks
+from wsrnas.evaluation.honesty import (
+    LEAST_IMAGES,
+    LEAST_STRENGTH,
+    Part,
+    choose_images,
+    choose_strength,
+    deterministic_logits,
+    honesty_checks,
+    zero_gradients,
+)
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.official import BATCH, has_batch_norm, official_accuracy, official_rows
-from wsrnas.evaluation.protocols import at_strength, custom_attacks, parse_attack
+from wsrnas.evaluation.protocols import Attack, at_strength, custom_attacks, parse_attack
 from wsrnas.evaluation.results import measure
 from wsrnas.loader import BatchLoader
 
@@ -152,6 +161,112 @@ def test_attacks_that_become_weaker_are_noticed(data, weights):
     assert row["passed"] is False and "0.2000" in row["says"] and row["numbers"]["fell_only_to_weaker"] == 50
 
 
+HONEST = {("PGD-20", 0.1): 40, ("PGD-100", 0.1): 40, ("PGD-20", 0.2): 20, ("PGD-50", 0.5): 5,
+          ("random noise-10", 0.1): 50, ("Square-500", 0.1): 40, ("transfer PGD-20", 0.1): 60}
+
+
+class Told(Evaluation):
+    """It is told how many images withstand which attack at which strength: those that come first."""
+
+    def __init__(self, data: DataSet, withstand: dict[tuple[str, float], int]) -> None:
+        model = nn.Sequential(*layers()).eval()
+        super().__init__(model, BatchLoader(data.test, 100, 0, "test"), 10, source=model, log=lambda line: None)
+        self.withstand, self.asked = withstand, set()
+
+    def robust(self, attack: Attack, among: Tensor) -> Tensor:
+        self.asked.add((attack.label, round(attack.epsilon, 6)))
+        withstood = torch.zeros(self.images, dtype=torch.bool)
+        withstood[among[:self.withstand[attack.label, round(attack.epsilon, 6)]]] = True
+        return withstood
+
+
+@pytest.mark.parametrize("attack, strength, passes, fails, check", [
+    # Ten images that chance sends one way have a probability of 1/1024; nine, of 1/512.
+    ("PGD-100", 0.1, 49, 50, "more steps are not weaker"),
+    ("PGD-20", 0.2, 49, 50, "larger strengths are not easier"),
+    ("PGD-50", 0.5, 5, 6, "accuracy vanishes at a large strength"),
+    ("random noise-10", 0.1, 50, 49, "gradients are stronger than random noise"),
+    ("Square-500", 0.1, 31, 30, "white box is not weaker than Square"),
+    ("transfer PGD-20", 0.1, 31, 30, "white box is not weaker than transfer"),
+])
+def test_each_check_fails_where_chance_ends_and_no_other_with_it(attack, strength, passes, fails, check, data):
+    for count, failed in ((passes, []), (fails, [check])):
+        told = Told(data, {**HONEST, (attack, strength): count})
+        part = Part(told, torch.arange(100).flip(0), 0.1)
+        assert [row["check"] for row in honesty_checks(told, part, []) if not row["passed"]] == failed
+        assert told.asked == set(HONEST)
+
+
+class SecondTime(nn.Sequential):
+    """Other logits when it is asked the second time, and never again."""
+
+    asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += 1
+        return super().forward(images) + (self.asked == 2)
+
+
+@pytest.mark.parametrize("kind, changed", [(SecondTime, "again"), (InCompany, "alone")])
+def test_logits_that_change_are_said_to_change_when(kind, changed, data):
+    evaluation = Evaluation(kind(*layers()).eval(), BatchLoader(data.test, 100, 0, "test"), 10)
+    row = deterministic_logits(evaluation, Part(evaluation, torch.arange(100), 0.1))
+    assert row["passed"] is False
+    assert [name for name, value in row["numbers"].items() if value > 1e-3] == [changed]
+
+
+def test_a_part_knows_its_own_images(data):
+    told = Told(data, {("PGD-7", 0.1): 2, ("PGD-7", 0.3): 3})
+    part = Part(told, torch.tensor([40, 7, 90, 3]), 0.1)
+    assert part.withstood("pgd-7").tolist() == [True, True, False, False]
+    assert part.withstood("pgd-7", 0.3).tolist() == [True, True, True, False]
+
+
+def test_twice_the_strength_is_no_more_than_half_the_range(data):
+    told = Told(data, {**{(name, 0.3): count for (name, _), count in HONEST.items()}, ("PGD-20", 0.3): 40,
+                       ("PGD-20", 0.5): 20, ("PGD-50", 0.5): 0})
+    assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), 0.3), []))
+    assert ("PGD-20", 0.5) in told.asked
+
+
+@pytest.mark.parametrize("rows, passed", [
+    ([("pgd-7", 0.1, 0.0, 20), ("pgd-7", 0.2, 0.0, 60)], False),
+    ([("pgd-7", 0.2, 0.0, 20), ("pgd-7", 0.1, 0.0, 60)], True),
+    ([("pgd-7", 0.1, 0.0, 20), ("fgsm", 0.2, 0.0, 60)], True),
+    ([("pgd-7", 0.1, 0.0, 20), ("pgd-l2-7", 0.2, 0.0, 60)], True),
+    ([("pgd-7", 0.1, 0.0, 20), ("pgd-7", 0.2, 0.1, 60)], True),  # another step, as a share of the strength
+    ([("pgd-7", 0.1, 0.3, 20), ("pgd-7", 0.2, 0.3, 60)], False),
+    ([("cw-l2", None, 0.0, 20), ("pgd-7", 0.2, 0.3, 60)], True),
+    ([("square-9", 0.2, 0.0, 60), ("square-9", 0.1, 0.0, 20)], False),
+])
+def test_strengths_are_compared_within_one_attack(rows, passed, data):
+    told = Told(data, HONEST)
+    flags = [(at_strength(parse_attack(name), epsilon, ratio), torch.arange(100) < count)
+             for name, epsilon, ratio, count in rows]
+    row, = (row for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), flags)
+            if row["check"] == "larger strengths are not easier")
+    assert row["passed"] is passed
+
+
+class Blind(nn.Sequential):
+    """It looks at images whose first pixel is lit, and at their right half alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        lit = (images[:, :1, :1, :1] > 0.5).detach()
+        return super().forward(images[..., 16:].repeat(1, 1, 1, 2) * lit)
+
+
+@pytest.mark.parametrize("dark, passed", [(1, True), (2, False)])
+def test_one_image_of_a_hundred_may_have_no_gradient(dark, passed):
+    pixels = torch.randint(100, 156, (100, 3, 32, 32), dtype=torch.uint8)
+    pixels[:, :, 0, 0] = 255
+    pixels[:dark, :, 0, 0] = 0
+    images = ImageSet(pixels, torch.arange(100) % 10)
+    evaluation = Evaluation(Blind(*layers()).eval(), BatchLoader(images, 100, 0, "test"), 10, batch_size=30)
+    row = zero_gradients("", Part(evaluation, torch.arange(100), 0.1), [])
+    assert (row["passed"], row["numbers"]["share"]) == (passed, dark / 100)
+
+
 def test_few_images_are_no_ground_for_a_verdict(data, weights):
     model = nn.Sequential(*layers())
     model.load_state_dict(weights)
@@ -236,8 +351,8 @@ def test_it_flatters_a_network_with_batch_norm_and_no_other(with_batch_norm, wei
 
 def test_killed_it_goes_on(data, with_batch_norm, tmp_path, monkeypatch):
     loader, strengths = BatchLoader(data.test, 100, 0, "test"), [0.05, 0.1]
-    whole = official_accuracy(with_batch_norm, loader, strengths, World(), steps=3)
-    state = tmp_path / "eval" / "official.pt"
+    state, undisturbed = tmp_path / "eval" / "official.pt", tmp_path / "undisturbed.pt"
+    whole = official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=undisturbed)
     calls = []
 
     def dies(*arguments, **named):
@@ -251,5 +366,10 @@ def test_killed_it_goes_on(data, with_batch_norm, tmp_path, monkeypatch):
         official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=state, header={"model": "a"})
     again = official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=state, header={"model": "a"})
     assert torch.equal(again, whole) and len(calls) == 6 + 8 - 5
+    left, expected = (torch.load(path)["buffers"] for path in (state, undisturbed))
+    assert all(torch.equal(left[name], expected[name]) for name in expected), "the statistics did not wander on"
     official_accuracy(with_batch_norm, loader, strengths, World(), steps=3, state=state, header={"model": "b"})
     assert len(calls) == 9 + 8, "another network's state was believed"
+    official_accuracy(with_batch_norm, loader, strengths, World(), steps=4, state=state, header={"model": "b"})
+    official_accuracy(with_batch_norm, loader, [0.05, 0.2], World(), steps=4, state=state, header={"model": "b"})
+    assert len(calls) == 17 + 8 + 8, "another attack's state was believed"

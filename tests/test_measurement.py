@@ -3,6 +3,8 @@
 import itertools
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.processes import run_twice
+from wsrnas.attacks import fgsm, mim, pgd
+from wsrnas.carlini_wagner import carlini_wagner
 from wsrnas.data import ImageSet, load_dataset
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import InputError
+from wsrnas.evaluation.autoattack import autoattack_stage
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
-from wsrnas.evaluation.protocols import at_strength, custom_attacks, parse_attack
+from wsrnas.evaluation.protocols import Attack, at_strength, custom_attacks, parse_attack
 from wsrnas.loader import BatchLoader
 
 IMAGES = 60
@@ -141,14 +146,94 @@ def test_a_transfer_attack_comes_from_its_source():
         evaluation(model).robust(attack, among)
 
 
-def test_logits_that_are_no_numbers_are_never_correct():
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_never_correct(number):
     class Broken(nn.Sequential):
+        """The largest of its logits is no number where the first pixel is bright: argmax may still find the label."""
+
         def forward(self, images: Tensor) -> Tensor:
             logits = super().forward(images)
-            return torch.where(logits.amax(1, keepdim=True) > logits.amax(1).median(), float("nan"), logits)
+            return torch.where((logits == logits.amax(1, keepdim=True)) & bright(images), number, logits)
 
-    broken = evaluation(Broken(*linear())).clean()
-    assert 0 < broken.sum() < evaluation(linear()).clean().sum()
+    def bright(images: Tensor) -> Tensor:
+        return images[:, :1, 0, 0] > 0.5
+
+    finite = ~bright(image_set().images / 255).flatten()
+    clean = evaluation(linear()).clean()
+    assert (clean & ~finite).any()
+    assert torch.equal(evaluation(Broken(*linear())).clean(), clean & finite)
+
+
+class Shown(nn.Sequential):
+    """It remembers what it was asked to predict, gradients apart."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(*model)
+        self.images: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            self.images.append(images.clone())
+        return super().forward(images)
+
+
+def several_classes(classes: int) -> tuple[Shown, BatchLoader]:
+    """A network and images that it all gets right."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, classes)).eval()
+    with torch.no_grad():
+        model[-1].bias -= model(image_set().images / 255).mean(0)
+        labels = model(image_set().images / 255).argmax(1)
+    return Shown(model), BatchLoader(ImageSet(image_set().images, labels), 7, 0, "test")
+
+
+def shown(attack: Attack, classes: int = 6, images: int = IMAGES, seed: int = 0) -> list[Tensor]:
+    """The adversarial images that the network is to classify, a tensor a stage."""
+    model, loader = several_classes(classes)
+    Evaluation(model, loader, classes, seed=seed, batch_size=IMAGES, log=lambda line: None).robust(
+        attack, torch.arange(images))
+    return model.images
+
+
+PIXELS = torch.stack(list(image_set().images)).float() / 255
+
+
+@pytest.mark.parametrize("name, directly", [
+    ("fgsm-l2", partial(fgsm, epsilon=0.05, norm="l2")),
+    ("pgd-3", partial(pgd, epsilon=0.05, steps=3, step_size=0.03)),
+    ("pgd-l2-3", partial(pgd, epsilon=0.05, steps=3, step_size=0.03, norm="l2")),
+    ("cw-linf-3", partial(pgd, epsilon=0.05, steps=3, step_size=0.03, loss="margin")),
+    ("mim-3", partial(mim, epsilon=0.05, steps=3, step_size=0.03)),
+    ("cw-l2-7", partial(carlini_wagner, steps=7)),
+])
+def test_the_network_is_shown_what_the_attack_makes_with_all_its_parameters(name, directly):
+    model, loader = several_classes(6)
+    pixels, labels = next(iter(loader.images_at([torch.arange(IMAGES)])))
+    last, = shown(at_strength(parse_attack(name), 0.05, 0.6))
+    assert torch.equal(last, directly(model, pixels, labels)) and not torch.equal(last, pixels)
+
+
+def test_random_noise_is_of_full_strength_and_an_images_own():
+    attack = at_strength(parse_attack("noise-2"), 1e-3)
+    first, second = shown(attack, images=1)
+    assert not torch.equal(first, second)
+    every = shown(attack)[0]
+    assert torch.equal(every[:1], first), "the other images changed it"
+    assert torch.allclose((every - PIXELS).abs(), torch.tensor(1e-3), atol=1e-6)
+    signs = (every > PIXELS).flatten(1)
+    assert len(signs.unique(dim=0)) == IMAGES and 0.45 < signs.float().mean() < 0.55
+    far, = shown(at_strength(parse_attack("noise-1"), 0.7))
+    assert far.min() == 0 and far.max() == 1
+
+
+def test_random_starts_fill_the_ball_and_are_an_images_own():
+    attack = replace(at_strength(parse_attack("pgd-1x2"), 0.05), step_size=0.0)
+    noise = shown(attack)[0] - PIXELS
+    assert 0.049 < noise.abs().max() <= 0.05 + 1e-6 and noise.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.05)
+    assert len(noise.flatten(1).unique(dim=0)) == IMAGES
+    l2 = replace(at_strength(parse_attack("pgd-l2-1x2"), 0.05), step_size=0.0)
+    norms = (shown(l2)[0] - PIXELS).flatten(1).norm(dim=1)
+    assert 0.045 < norms.max() <= 0.05 + 1e-6
 
 
 def test_the_network_is_left_as_it_was():
@@ -185,12 +270,13 @@ class Small(nn.Sequential):
 def test_out_of_memory_halves_the_batch_says_so_and_changes_nothing():
     said: list[str] = []
     model = Small(bent(), 9)
-    measured = evaluation(model, 30)
+    measured = evaluation(model, 500)  # more than there are: half of those that there are is tried next
     measured.log = said.append
-    assert all(map(torch.equal, flags(measured), flags(evaluation(bent(), 30))))
-    assert said == ["the GPU is out of memory: going on with 15 images at a time",
+    assert all(map(torch.equal, flags(measured), flags(evaluation(bent(), 500))))
+    assert said == ["the GPU is out of memory: going on with 30 images at a time",
+                    "the GPU is out of memory: going on with 15 images at a time",
                     "the GPU is out of memory: going on with 7 images at a time"]
-    assert max(model.seen[3:]) <= 7, "it does not try the large batch again"
+    assert max(model.seen[4:]) <= 7, "it does not try the large batch again"
     with pytest.raises(torch.OutOfMemoryError):
         evaluation(Small(bent(), 0)).clean()
 
@@ -261,6 +347,45 @@ def test_another_size_of_chunks_goes_on_too(tmp_path):
     assert all(map(torch.equal, flags(evaluation(bent(), 11, journal=Journal(tmp_path / "b", {"model": 1}))), whole))
 
 
+def test_chunks_of_which_a_part_is_stored_are_measured_whole(tmp_path):
+    attack = at_strength(parse_attack("pgd-2x2"), 0.02)
+    fresh = evaluation(bent())
+    among = fresh.clean().nonzero().flatten()
+    expected = fresh.robust(attack, among)
+    assert expected.any()
+    measured = evaluation(bent(), journal=Journal(tmp_path, {}))
+    part = torch.zeros_like(expected)
+    part[among[::3]] = expected[among[::3]]
+    assert torch.equal(measured.robust(attack, among[::3]), part)
+    assert torch.equal(measured.robust(attack, among), expected)
+    assert torch.equal(measured.robust(attack, among[::3]), part), "images that were not asked for"
+
+
+def test_images_of_another_source_are_measured_anew(tmp_path):
+    model, opposite = linear(), linear()
+    with torch.no_grad():
+        for parameter in opposite.parameters():
+            parameter.neg_()
+    attack = at_strength(parse_attack("transfer-20"), between(radii(model, 1)))
+    among = evaluation(model).clean().nonzero().flatten()
+    count = {name: int(evaluation(model, source=source, source_name=name, journal=Journal(tmp_path, {}))
+                       .robust(attack, among).sum()) for name, source in (("a", opposite), ("b", model))}
+    assert count["a"] == len(among) > count["b"]
+
+
+def test_the_cost_of_an_attack_is_that_of_all_its_stages_and_counts_once(tmp_path):
+    attack, everything = at_strength(parse_attack("pgd-1x2"), 0.1), list(range(IMAGES))
+    journal = Journal(tmp_path, {})
+    journal.append(attack.key, "start 1", everything[:40], [True] * 40, 1.5, ["odd"])
+    journal.append(attack.key, "start 1", everything[40:], [True] * 20, 0.25)
+    journal.append(attack.key, "start 2", everything, [True] * IMAGES, 4.0, ["b", "a"])
+    measured = evaluation(bent(), journal=journal)
+    for _ in range(2):
+        assert measured.robust(attack, torch.arange(IMAGES)).all()
+        assert measured.cost(attack) == (5.75, ["a", "b", "odd"])
+    assert measured.cost(at_strength(attack, 0.2)) == (0, [])
+
+
 def test_seconds_and_warnings_are_stored_and_forgotten(tmp_path):
     journal = Journal(tmp_path, {"model": 1})
     journal.append("pgd", "start 1", [0, 2], [True, False], 1.5, ["odd"])
@@ -286,6 +411,14 @@ def test_two_processes_give_the_flags_of_one(tmp_path):
             assert all(map(torch.equal, torch.load(tmp_path / f"{kind}.{rank}.pt"), expected))
     ranks = {path.name.split(".")[-2] for path in (tmp_path / "fresh").glob("*.jsonl")}
     assert ranks == {"0", "1"}, "one process did all the work"
+    for kind in ("shared", "fresh"):
+        for rank in range(2):
+            costs = json.loads((tmp_path / f"{kind}.{rank}.json").read_text())
+            for attack, seconds in zip(ATTACKS, costs, strict=True):
+                rows = [json.loads(line) for path in (tmp_path / kind).glob(f"{attack.key}.*.jsonl")
+                        for line in path.read_text().splitlines()[1:]]
+                assert seconds == pytest.approx(sum(row["seconds"] for row in rows), abs=0.001 * len(rows))
+                assert seconds > 0
     assert chunks_in(tmp_path / "fresh") == chunks_in(tmp_path / "shared")
 
 
@@ -294,6 +427,7 @@ def in_two_processes(folder: Path) -> None:
     for kind in ("fresh", "shared"):
         measured = evaluation(bent(), 16, world=world, journal=Journal(folder / kind, {"model": 1}, world.rank))
         torch.save(flags(measured), folder / f"{kind}.{world.rank}.pt")
+        (folder / f"{kind}.{world.rank}.json").write_text(json.dumps([measured.cost(attack)[0] for attack in ATTACKS]))
     shutdown()
 
 
@@ -336,6 +470,7 @@ def autoattacked(digits, **arguments) -> Tensor:
 
 
 def test_autoattack_in_chunks_is_autoattack_image_by_image_killed_and_resumed(digits, directly, tmp_path):
+    torch.manual_seed(99)
     state = torch.get_rng_state()
     with pytest.raises(Killed):  # in the middle of the second of its four attacks
         autoattacked(digits, journal=Mortal(tmp_path, {}, chunks=7))
@@ -359,12 +494,62 @@ def test_autoattack_needs_four_classes_and_takes_fewer_than_ten():
     assert measured.robust(at_strength(parse_attack("apgd-ce"), 1e-9), among).sum() == len(among)
 
 
-def test_warnings_of_autoattack_are_kept():
-    measured = evaluation(nn.Sequential(*linear(), nn.Softmax(1)).eval())
-    attack = at_strength(parse_attack("apgd-ce"), 0.1)
-    measured.robust(attack, torch.arange(8))
-    seconds, warnings = measured.cost(attack)
+def test_warnings_of_autoattack_are_kept(tmp_path):
+    def cost() -> tuple[float, list[str]]:
+        measured = evaluation(nn.Sequential(*linear(), nn.Softmax(1)).eval(), journal=Journal(tmp_path, {}))
+        attack = at_strength(parse_attack("apgd-ce"), 0.1)
+        measured.robust(attack, torch.arange(8))
+        return measured.cost(attack)
+
+    seconds, warnings = cost()
     assert seconds > 0 and any("probability distribution" in warning for warning in warnings)
+    assert cost()[1] == warnings, "what is stored has lost its warnings"
+
+
+def test_square_asks_as_often_as_it_may():
+    fewer, more = (len(shown(at_strength(parse_attack(f"square-{n}"), 1e-9), images=2)) for n in (40, 65))
+    assert more - fewer == 25
+
+
+@pytest.mark.parametrize("name, order", [("square-40", torch.inf), ("apgd-ce", torch.inf), ("apgd-ce-l2", 2)])
+def test_the_parts_of_autoattack_keep_to_their_norm_and_seed(name, order):
+    attack = at_strength(parse_attack(name), 0.05)
+    last, again, other = (shown(attack, seed=seed)[-1] for seed in (3, 3, 4))
+    assert (last - PIXELS).flatten(1).norm(order, dim=1).max().item() == pytest.approx(0.05, rel=1e-3)
+    assert torch.equal(last, again) and not torch.equal(last, other)
+
+
+def test_batches_of_another_size_are_other_images_to_autoattack(tmp_path):
+    model, loader = several_classes(6)
+    calls = []
+    for size in (60, 20, 60):
+        seen = Small(nn.Sequential(*model).eval(), 60)
+        Evaluation(seen, loader, 6, batch_size=size, journal=Journal(tmp_path, {}), log=lambda line: None).robust(
+            at_strength(parse_attack("square-20"), 1e-3), torch.arange(IMAGES))
+        calls.append(len(seen.seen))
+    assert calls[0] > 0 and calls[1] > calls[0] and calls[2] == 0
+
+
+@pytest.mark.parametrize("stage", ["apgd-t", "fab-t"])
+def test_the_targeted_attacks_try_nine_classes_or_all_others(stage, monkeypatch):
+    from pyautoattack import AutoAttack
+
+    model, loader = several_classes(4)
+    pixels, labels = next(iter(loader.images_at([torch.arange(2)])))
+    adversarial, _ = autoattack_stage(model, pixels, labels, stage, 0.2, 4)
+    assert (model(adversarial).argmax(1) != labels).all()
+
+    asked = []
+
+    def record(attack, images, labels, batch_size):
+        targeted = attack.apgd_targeted if stage == "apgd-t" else attack.fab
+        asked.append((targeted.n_target_classes, batch_size))
+        return images, labels
+
+    monkeypatch.setattr(AutoAttack, "run_standard_evaluation", record)
+    for classes in (5, 9, 10, 11, 1000):
+        autoattack_stage(model, pixels, labels, stage, 0.2, classes)
+    assert asked == [(count, 2) for count in (4, 8, 9, 9, 9)]
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ def test_step_sizes_are_the_published_rules():
     assert at_strength(parse_attack("cw-l2"), 0.1) == parse_attack("cw-l2"), "it has no strength"
     assert at_strength(parse_attack("pgd-20"), 0.1, random_start=True).random_start
     assert not at_strength(parse_attack("fgsm"), 0.1, random_start=True).random_start
+    for name in ("mim-10", "cw-linf-10", "transfer-10", "pgd-l2-10"):
+        chosen = at_strength(parse_attack(name), 0.1, 0.3, random_start=True)
+        assert chosen.random_start and chosen.step_size == pytest.approx(0.03)
 
 
 def described(protocol: str) -> list[tuple]:
@@ -90,6 +93,19 @@ def test_keys_differ_where_a_parameter_does_and_rows_give_the_attack_back():
     assert len({a.key for a in attacks}) == len(set(attacks))
     assert all("/" not in a.key and " " not in a.key for a in attacks)
     assert [attack_of({**a.describe(), "accuracy": 1.0}) for a in attacks] == attacks
+
+
+@pytest.mark.parametrize("text, passes", [
+    ("fgsm", (1, 1)), ("pgd-20", (20, 1)), ("mim-7", (7, 1)), ("cw-l2-100", (100, 1)), ("cw-linf-30", (30, 1)),
+    ("transfer-20", (20, 1)), ("noise-10", (0, 10)), ("square-500", (0, 500)), ("apgd-ce", (100, 0)),
+])
+def test_what_an_attack_costs_an_image(text, passes):
+    assert parse_attack(text).passes == passes
+
+
+def test_restarts_cost_as_often_and_autoattack_nine_targets_twice():
+    assert parse_attack("pgd-20x3").passes[0] == 60
+    assert parse_attack("autoattack").passes == (100 + 2 * 9 * 100, 3000 + 5000)
 
 
 def test_stages():

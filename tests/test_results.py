@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from wsrnas.evaluation.honesty import choose_images
 from wsrnas.evaluation.protocols import at_strength, parse_attack
 from wsrnas.evaluation.results import (
     average_robust,
@@ -40,6 +41,7 @@ class Known:
         return first(180)
 
     def robust(self, attack, among: Tensor) -> Tensor:
+        assert among.tolist() == list(range(180)), "images that are wrong as they are were attacked"
         return first(int(180 - self.scale * 600 * (attack.epsilon or 0)))
 
     def cost(self, attack) -> tuple[float, list[str]]:
@@ -74,6 +76,33 @@ def test_the_result_of_known_flags():
     assert result["failed_checks"] == ["b"] and result["warnings"] == ["odd"] and result["complete"]
     assert [len(part["attacks"]) for part in kept] == list(range(1, 10))
     assert not any(part["complete"] or part["checks"] for part in kept)
+
+
+def test_the_checks_are_given_correct_images_a_strength_and_all_flags(monkeypatch):
+    given = []
+    monkeypatch.setattr("wsrnas.evaluation.results.honesty_checks", lambda *arguments: given.append(arguments) or [])
+    known = Known(1.4)
+    known.seed = 3
+    measure(known, ATTACKS, 50)
+    (evaluation, part, rows), = given
+    assert evaluation is part.evaluation is known
+    assert part.images.equal(choose_images(first(180), 50, 3)) and len(part.images) == 50
+    assert part.strength == 0.1, "PGD's accuracies are 0.69, 0.48 and 0.06, half the clean one is 0.45"
+    assert [(attack, int(flags.sum())) for attack, flags in rows] == list(zip(ATTACKS, [138, 96, 12] * 3, strict=True))
+
+
+def test_the_longest_series_of_one_linf_pgd_is_averaged():
+    """Whatever else was measured, and in whatever order."""
+    counts = [("pgd-7", 0.1, 190), ("pgd-20", 0.2, 40), ("pgd-l2-20", 0.1, 190), ("pgd-20", 0.05, 160),
+              ("pgd-l2-20", 0.2, 190), ("pgd-7", 0.2, 190), ("pgd-20", 0.1, 100), ("pgd-l2-20", 0.5, 190),
+              ("pgd-l2-20", 2.0, 190), *(("mim-20", e, 190) for e in (0.1, 0.2, 0.3, 0.4))]
+    flags = [(at_strength(parse_attack(name), e), first(count)) for name, e, count in counts]
+    average = average_robust(flags)
+    assert average["accuracy"] == pytest.approx((160 + 100 + 40) / 600)
+    assert [name.split()[2] for name in average["over"]] == ["0.0500", "0.1000", "0.2000"]
+    area = normalised_area(first(200), flags)
+    assert area["value"] == pytest.approx((0.05 * (1 + 0.8) / 2 + 0.05 * (0.8 + 0.5) / 2 + 0.1 * (0.5 + 0.2) / 2) / 0.2)
+    assert average_robust(flags[:3]) is None and average_robust([]) is None
 
 
 def test_the_average_is_of_pgd_alone_and_its_interval_of_images_not_of_attacks():
@@ -122,6 +151,8 @@ def test_differences_are_paired_and_only_of_the_same_images():
     text = difference_table(rows).splitlines()
     assert text[0].startswith("b - a  clean: +0.00 points") and not text[0].endswith("*")
     assert text[1].startswith("b - a  FGSM  eps 0.0500 (12.75/255): -6.00 points") and text[1].endswith("*")
+    better = difference_table(differences({"a": measured(1.4), "b": measured()})).splitlines()
+    assert better[1].startswith("b - a  FGSM  eps 0.0500 (12.75/255): +6.00 points [+") and better[1].endswith("*")
 
 
 def test_failed_checks_are_loud():
