@@ -217,6 +217,13 @@ def test_a_source_is_named_where_it_does_not_fit(network, tmp_path):
         evaluate(network, "--dataset", "digits", "--source", network.replace("build", "narrow"), runs=tmp_path / "runs")
 
 
+def test_networks_of_one_name_are_told_apart_by_where_they_are_from(network, capsys, tmp_path):
+    other = network.replace("build", "negative")
+    program.main(["--model", network, other, "--names", "x", "x", "--dataset", "digits", "--device", "cpu",
+                  "--max_test", "10", "--attacks", "fgsm", "--runs", str(tmp_path)])
+    assert f"{other} - {network}  clean: " in capsys.readouterr().out
+
+
 def test_each_source_has_its_own_images(network, tmp_path):
     """Its own images are the end of a linear network, its negative's do it good."""
     found = []
@@ -256,6 +263,23 @@ def test_the_published_way_stands_beside_the_honest_one(run, capsys):
         assert f"published way {100 * row['published_way']:.2f} %, honest {100 * row['honest']:.2f} %" in said
 
 
+def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch, tmp_path):
+    measured = program.measure
+
+    def robust_at_small_strengths(*arguments):
+        result = measured(*arguments)
+        for row, count in zip(result["attacks"], (9, 6, 3, 1), strict=True):
+            row |= {"robust": "1" * count + "0" * (10 - count), "accuracy": count / 10}
+        return result
+
+    monkeypatch.setattr(program, "measure", robust_at_small_strengths)
+    monkeypatch.setattr(program, "official_accuracy", lambda *a, **k: torch.ones(4, 10, dtype=torch.bool))
+    evaluate(network, "--dataset", "digits", "--protocol", "official", "--max_test", 10, runs=tmp_path)
+    rows = result_of(tmp_path / "evaluate" / "mine.build", "*.json")["official"]
+    assert [(row["epsilon"], row["honest"], row["published_way"]) for row in rows] == [
+        (0.03, 0.9, 1), (0.1, 0.6, 1), (0.17, 0.3, 1), (0.25, 0.1, 1)]
+
+
 def test_what_the_published_way_has_found_is_kept_until_overwrite(network, monkeypatch, tmp_path):
     known, measured = [], program.official_accuracy
 
@@ -273,8 +297,8 @@ def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_pat
     evaluate(network, "--attacks", "apgd-ce", "autoattack", "--strengths", "0.9", "--dataset", "digits", "--max_test",
              10, runs=tmp_path)
     result = result_of(tmp_path / "evaluate" / "mine.build", "*.json")
-    assert (f"Clean accuracy: {result['clean']['accuracy']:.2%}\nAdversarial accuracy: "
-            f"{result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
+    assert (f"mine.build, AutoAttack at 229.5/255:\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
+            f"Adversarial accuracy: {result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
 
 
 def test_killed_and_started_again_it_says_the_same(run, monkeypatch):

@@ -319,18 +319,21 @@ def in_the_published_way(model: nn.Module, data: ImageSet, epsilon: float, batch
     return correct
 
 
-def test_it_is_the_published_procedure(data, with_batch_norm, monkeypatch):
+def test_it_is_the_published_procedure(data, with_batch_norm, monkeypatch, tmp_path):
     orders = []
     real = torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda *a, **k: orders.append(real(*a, **k)) or orders[-1])
     before = {name: value.clone() for name, value in with_batch_norm.state_dict().items()}
-    found = official_accuracy(with_batch_norm, BatchLoader(data.test, 10, 0, "test"), [0.05, 0.1], World(), steps=5)
+    found = official_accuracy(with_batch_norm, BatchLoader(data.test, 10, 0, "test"), [0.05, 0.1], World(), steps=5,
+                              state=tmp_path / "official.pt")
     assert all(torch.equal(value, before[name]) for name, value in with_batch_norm.state_dict().items())
     model = normalised()
     model.load_state_dict(before)
     batches = orders[-1].split(BATCH)
     expected = [in_the_published_way(model, data.test, e, batches, 5) for e in (0.05, 0.1)]  # statistics wander on
     assert torch.equal(found, torch.stack(expected))
+    left = torch.load(tmp_path / "official.pt")["buffers"]
+    assert all(torch.allclose(left[name].double(), value.double(), rtol=1e-4) for name, value in model.named_buffers())
 
 
 def test_it_flatters_a_network_with_batch_norm_and_no_other(with_batch_norm, weights):

@@ -1,5 +1,7 @@
 """Attacks by their short names, and the parameters that the papers give."""
 
+from dataclasses import replace
+
 import pytest
 
 from wsrnas.errors import InputError
@@ -93,6 +95,10 @@ def test_keys_differ_where_a_parameter_does_and_rows_give_the_attack_back():
     assert len({a.key for a in attacks}) == len(set(attacks))
     assert all("/" not in a.key and " " not in a.key for a in attacks)
     assert [attack_of({**a.describe(), "accuracy": 1.0}) for a in attacks] == attacks
+    one = Attack("pgd", 0.1, "linf", 20, 0.0125, 2, True, "ce")
+    others = {"method": "transfer", "epsilon": 0.1001, "norm": "l2", "steps": 21, "step_size": 0.0126, "restarts": 3,
+              "random_start": False, "loss": "margin"}
+    assert len({one.key, *(replace(one, **{name: value}).key for name, value in others.items())}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("text, passes", [
