@@ -51,7 +51,8 @@ class ExportConfig:
     out: str = option("", "folder of the package; empty: runs/export/ and the package's name")
     name: str = option("", "of the package: first author, year, first word of the title, variant; empty: "
                            f"{PAPER_PREFIX} and the cell for a cell of that paper, else the run directory's name")
-    onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime)")
+    onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime: pip install -e "
+                               "'.[export]')")
     opset: int = option(18, "ONNX operator set, 18 to 23")
     title: str = option("", "of the paper; empty: the Wsr-NAS paper for its own cells, otherwise unknown")
     authors: str = option("", "of the paper, as --title")
@@ -203,6 +204,9 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
                      f"--attacks autoattack --strengths {threat_strength(dataset)}; then export again with --overwrite")
     if package.measured.unreliable:
         lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")
+    if package.measured.unreliable is None and package.evaluations:
+        lines.append(f"{package.name}.json: no check of the evaluation passed or failed, so whether its numbers are "
+                     "reliable stays open")
     unknown = [field.name for field in fields(Publication) if not getattr(package.publication, field.name)]
     if unknown:
         flags = " ".join(f"--{field}" for field in unknown)

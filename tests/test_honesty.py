@@ -15,6 +15,7 @@ from wsrnas.evaluation.honesty import (
     choose_strength,
     deterministic_logits,
     honesty_checks,
+    random_noise,
     zero_gradients,
 )
 from wsrnas.evaluation.measurement import Evaluation
@@ -161,7 +162,7 @@ def test_attacks_that_become_weaker_are_noticed(data, weights):
     assert row["passed"] is False and "0.2000" in row["says"] and row["numbers"]["fell_only_to_weaker"] == 50
 
 
-HONEST = {("PGD-20", 0.1): 40, ("PGD-100", 0.1): 40, ("PGD-20", 0.2): 20, ("PGD-50", 0.5): 5,
+HONEST = {("PGD-20", 0.1): 40, ("PGD-100", 0.1): 40, ("PGD-20", 0.2): 20, ("PGD-50", 0.5): 1,
           ("random noise-10", 0.1): 50, ("Square-500", 0.1): 40, ("transfer PGD-20", 0.1): 60}
 
 
@@ -184,7 +185,7 @@ class Told(Evaluation):
     # Ten images that chance sends one way have a probability of 1/1024; nine, of 1/512.
     ("PGD-100", 0.1, 49, 50, "more steps are not weaker"),
     ("PGD-20", 0.2, 49, 50, "larger strengths are not easier"),
-    ("PGD-50", 0.5, 5, 6, "accuracy vanishes at a large strength"),
+    ("PGD-50", 0.5, 1, 2, "accuracy vanishes at a large strength"),
     ("random noise-10", 0.1, 50, 49, "gradients are stronger than random noise"),
     ("Square-500", 0.1, 31, 30, "white box is not weaker than Square"),
     ("transfer PGD-20", 0.1, 31, 30, "white box is not weaker than transfer"),
@@ -222,11 +223,75 @@ def test_a_part_knows_its_own_images(data):
     assert part.withstood("pgd-7", 0.3).tolist() == [True, True, True, False]
 
 
-def test_twice_the_strength_is_no_more_than_half_the_range(data):
-    told = Told(data, {**{(name, 0.3): count for (name, _), count in HONEST.items()}, ("PGD-20", 0.3): 40,
-                       ("PGD-20", 0.5): 20, ("PGD-50", 0.5): 0})
-    assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), 0.3), []))
-    assert ("PGD-20", 0.5) in told.asked
+@pytest.mark.parametrize("strength, twice", [(0.3, 0.6), (0.9, 1.0)])
+def test_twice_the_strength_is_no_more_than_the_range(strength, twice, data):
+    told = Told(data, {**{(name, strength): count for (name, _), count in HONEST.items()}, ("PGD-20", strength): 40,
+                       ("PGD-20", twice): 20, ("PGD-50", 0.5): 0})
+    assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), strength), []))
+    assert ("PGD-20", twice) in told.asked
+
+
+@pytest.mark.parametrize("pgd, noise, strength", [
+    ({0.1: 40}, {0.1: 100}, 0.1),  # enough fall at once
+    ({0.1: 95, 0.2: 90}, {0.2: 100}, 0.2),  # an honest network that resists the strength evaluated
+    ({0.1: 99, 0.2: 95, 0.5: 0}, {0.5: 100}, 0.5),
+])
+def test_noise_and_gradient_are_compared_where_the_gradient_breaks_something(pgd, noise, strength, data):
+    told = Told(data, {**HONEST, ("PGD-20", 0.2): 0, **{("PGD-20", e): n for e, n in pgd.items()},
+                       **{("random noise-10", e): n for e, n in noise.items()}})
+    row = random_noise("noise", Part(told, torch.arange(100), 0.1), [])
+    assert row["passed"] is True and f"{strength:.4f}" in row["says"]
+
+
+def test_a_gradient_that_breaks_nothing_anywhere_is_no_better_than_noise(data):
+    told = Told(data, {("PGD-20", e): 95 for e in (0.1, 0.2, 0.5)} | {("random noise-10", 0.5): 100})
+    assert random_noise("noise", Part(told, torch.arange(100), 0.1), [])["passed"] is False
+
+
+@pytest.mark.parametrize("rows, failed", [
+    ([("fgsm", 20), ("pgd-20", 31)], "more steps are not weaker"), ([("fgsm", 31), ("pgd-20", 20)], None),
+    ([("pgd-7", 20), ("pgd-20", 31)], "more steps are not weaker"),
+    ([("pgd-7x5", 20), ("pgd-20", 31)], None),  # fewer steps, more starts
+    ([("pgd-20x5", 31), ("pgd-7", 20)], "more steps are not weaker"),
+    ([("square-100", 20), ("pgd-20", 31)], "white box is not weaker than Square"),
+    ([("cw-linf-9", 31), ("square-100", 20)], "white box is not weaker than Square"),
+    ([("transfer", 20), ("mim-10", 31)], "white box is not weaker than transfer"),
+    ([("square-100", 20), ("fgsm", 31)], None),
+])
+def test_the_evaluations_own_attacks_are_compared_over_all_images(rows, failed, data):
+    told = Told(data, HONEST)
+    flags = [(at_strength(parse_attack(name), 0.1), torch.arange(100) < count) for name, count in rows]
+    checks = honesty_checks(told, Part(told, torch.arange(100), 0.1), flags)
+    assert [row["check"] for row in checks if not row["passed"]] == [failed] * bool(failed)
+    elsewhere = [(at_strength(parse_attack(name), e), torch.arange(100) < count)
+                 for (name, count), e in zip(rows, (0.1, 0.15), strict=True)]
+    assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), elsewhere))
+
+
+@pytest.mark.parametrize("escaped, passed", [(21, True), (27, False)])
+def test_images_that_only_the_weaker_attack_breaks_are_suspicious_though_the_other_breaks_more(escaped, passed, data):
+    """At a share of 5 %, seeing 27 of 250 has a probability below 1/1000, seeing 21 has not."""
+    stronger = (at_strength(parse_attack("pgd-20"), 0.1), torch.arange(250) < 100)
+    weaker = (at_strength(parse_attack("square-50"), 0.1), torch.arange(250) >= escaped)
+    told = Told(data, HONEST)
+    row, = (row for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), [stronger, weaker])
+            if row["check"] == "white box is not weaker than Square")
+    assert row["passed"] is passed
+    if not passed:
+        assert (row["numbers"]["fell_only_to_weaker"], row["numbers"]["fell_only_to_stronger"]) == (escaped, 150)
+
+
+class NoNumber(nn.Sequential):
+    """The same logits, and a gradient that is no number wherever a pixel is black."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(torch.where(images > 0, images.sqrt(), 0) ** 2)
+
+
+def test_gradients_that_are_no_numbers_are_found(data, weights):
+    result = evaluated(NoNumber, weights, data)
+    row = next(check for check in result["checks"] if check["check"] == "gradients are not zero")
+    assert row["passed"] is False and row["numbers"]["share"] == 1
 
 
 @pytest.mark.parametrize("rows, passed", [

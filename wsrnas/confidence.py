@@ -58,3 +58,8 @@ def sign_test(more: int, fewer: int) -> float:
     alone and ``fewer`` to the second alone. 1 where they do not differ.
     """
     return float(binomtest(more, more + fewer, 0.5, alternative="greater").pvalue) if more + fewer else 1.0
+
+
+def share_test(count: int, images: int, share: float) -> float:
+    """The probability of at least ``count`` among ``images`` if each were one with probability ``share`` (exact)."""
+    return float(binomtest(count, images, share, alternative="greater").pvalue)

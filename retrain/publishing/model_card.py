@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from retrain.publishing.robustbench import Publication
+from retrain.publishing.robustbench import Publication, failed_checks
 from wsrnas.complexity import readable
 from wsrnas.config import format_epsilon
 from wsrnas.genotype import Genotype
@@ -131,6 +131,13 @@ fog, or of data unlike the training set. Do not rely on it where a mistake can h
 LICENCE = "Code and weights: MIT, see LICENSE. The data set has its own terms."
 
 
+# What the attacks of AutoAttack have in place of stored parameters: its standard version's.
+OWN_PARAMETERS = {
+    "autoattack": "standard version: APGD-CE, APGD-T, FAB-T, Square",
+    "apgd-ce": "as in AutoAttack's standard version: 100 steps of adaptive size, a random start, cross-entropy loss"}
+LOSSES = {"ce": "cross-entropy"}
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table."""
     head = list(head)
@@ -142,14 +149,14 @@ def evaluation_table(document: Mapping[str, Any]) -> str:
     """One stored evaluation: every attack with its parameters, accuracy and interval."""
     rows = [("none", "", "", *_accuracy(document["clean"]))]
     rows += [(row["attack"], strength(row), parameters(row), *_accuracy(row)) for row in document["attacks"]]
-    for title, key in (("average over the strengths of the protocol", "average_robust"),
+    for title, key in (("average over the strengths of PGD", "average_robust"),
                        ("area under accuracy over strength, normalised", "area")):
         value = document.get(key)
         if isinstance(value, dict):
             rows.append((title, "", "", *_accuracy({"accuracy": value.get("accuracy", value.get("value")), **value})))
     lines = [f"Protocol {document.get('protocol', 'unknown')}, {document['images']:,} test images:",
              table(("attack", "strength", "parameters", "accuracy (%)", "95 % interval"), rows)]
-    lines += [f"**Failed check: {check}.**" for check in document.get("failed_checks") or ()]
+    lines += [f"**Failed check: {check}.**" for check in failed_checks(document)]
     checks = document.get("checks") or ()
     for word, outcome in (("passed", True), ("could not be run", None)):
         if names := [check["check"] for check in checks if check["passed"] is outcome]:
@@ -173,16 +180,34 @@ def strength(row: Mapping[str, Any]) -> str:
 
 def parameters(row: Mapping[str, Any]) -> str:
     """An attack's other parameters in words."""
-    if row["method"] == "autoattack":
-        return "standard version: APGD-CE, APGD-T, FAB-T, Square"
-    shown = [f"{row['steps']} steps"] if row.get("steps") else []
+    method, steps = row["method"], row.get("steps") or 0
+    if method in OWN_PARAMETERS:
+        return OWN_PARAMETERS[method]
+    if method == "cw-l2":
+        return f"{_count(steps, 'step')} of Adam (learning rate 0.01), penalty c = 0.5, from the image"
+    if method == "square":
+        return f"{_count(steps, 'query', 'queries')}, of logits alone"
+    if method == "noise":
+        worst = f"the worst of {steps:,} random noises" if steps > 1 else "one random noise"
+        return f"{worst}, every pixel up or down by the whole strength"
+    # FGSM is stored without a number of steps.
+    shown = ["one step" if method == "fgsm" or steps == 1 else _count(steps, "step")]
     if row.get("step_size"):
-        shown.append(f"of {row['step_size']:.4g}")
-    if row.get("restarts"):
-        shown.append(f"{row['restarts']} {'start' if row['restarts'] == 1 else 'starts'}")
-    if row.get("step_size") and "random_start" in row:
-        shown.append("random" if row["random_start"] else "from the image")
-    return ", ".join([*shown, *[f"loss {row['loss']}"] * bool(row.get("loss"))])
+        shown[0] += f" of {row['step_size']:.4g}"
+    if method == "mim":
+        shown.append("momentum 1")
+    if method == "transfer":
+        shown.append(f"made on another network (`{row['source']}`)" if row.get("source") else "made on another network")
+    starts, random = row.get("restarts") or 1, row.get("random_start")
+    one = "a random start" if random else "from the image"
+    shown.append(one if starts == 1 else f"{starts:,} {'random starts' if random else 'starts from the image'}")
+    if row.get("loss"):
+        shown.append(f"{LOSSES.get(row['loss'], row['loss'])} loss")
+    return ", ".join(shown)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 # ---- what a run directory tells ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def require_packages() -> None:
         InputError: naming what is missing and how to install it.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    require(not missing, f"--onnx needs the packages {', '.join(missing)}; expected them installed, as by "
+    require(not missing, f"--onnx needs {' and '.join(missing)}, not found here; install what is missing with "
                          "pip install -e '.[export]'")
 
 

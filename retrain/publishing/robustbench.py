@@ -30,10 +30,13 @@ class Numbers:
     """Accuracies as RobustBench lists them, with what has to be said about them.
 
     Args:
-        clean, autoattack, reported: in [0, 1]; None where nothing was measured. ``reported`` is the lowest
-            accuracy under any L-inf attack of the threat model's strength.
+        clean: in [0, 1], as ``autoattack`` and ``reported``; None where nothing was measured.
+        autoattack: on the most images that AutoAttack was measured on.
+        reported: the lowest accuracy under any L-inf attack of the threat model's strength, AutoAttack included, on
+            the most images that any was measured on.
         footnote: sentences; empty where nothing has to be said.
-        unreliable: whether a check of an evaluation failed; None where none was run.
+        unreliable: whether a check failed in an evaluation that these numbers are from; None where one of them has no
+            check that passed or failed.
         missing: what is unknown or was measured on a part of the test images, in words.
     """
 
@@ -51,7 +54,7 @@ def threat_strength(dataset: str) -> str:
 
 
 def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The evaluations in ``folder/eval`` of the weights with ``fingerprint``, on the data set they were trained on.
+    """The complete evaluations in ``folder/eval`` of the weights ``fingerprint``, on the data set of their training.
 
     Returns:
         The evaluations by file name; and a sentence for each file that was not used.
@@ -71,9 +74,16 @@ def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[li
             remarks.append(f"{path} is left out: it is of other weights ({document['model'].get('source')})")
         elif document.get("dataset") != dataset:
             remarks.append(f"{path} is left out: it is on {document.get('dataset')}, not on {dataset}")
+        elif document.get("complete") is not True:
+            remarks.append(f"{path} is left out: the evaluation is still running or was stopped; its command, given "
+                           "again, goes on with it")
         else:
             found.append(document)
     return found, remarks
+
+
+_DETAILS = {"steps": int | None, "step_size": int | float | None, "restarts": int | None, "random_start": bool | None,
+            "loss": str | None, "source": str | None}  # of an attack
 
 
 def _well_formed(document: dict[str, Any]) -> bool:
@@ -88,7 +98,8 @@ def _well_formed(document: dict[str, Any]) -> bool:
                         for ends in (row.get("interval") or (0, 1) for row in measured))
                 and all(isinstance(row[key], str) for row in rows for key in ("attack", "method", "norm"))
                 and all(isinstance(row["epsilon"], int | float | None) for row in rows)
-                and all(isinstance(check["check"], str) and check["passed"] in (True, False, None)
+                and all(isinstance(row.get(key), kind) for row in rows for key, kind in _DETAILS.items())
+                and all(isinstance(check["check"], str) and isinstance(check["passed"], bool | None)
                         for check in document.get("checks") or ())
                 and all(isinstance(text, str) for text in [*(document.get("failed_checks") or ()),
                                                            *(document.get("warnings") or ())]))
@@ -102,49 +113,81 @@ def _is_share(value: object) -> bool:
 
 def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
     """What the stored evaluations say: AutoAttack on the most images, and the clean accuracy beside it."""
-    eps = threat_strength(dataset)
-    strength = float(eps.split("/")[0]) / 255
-    at_strength = [(document, row) for document in evaluations for row in document["attacks"]
-                   if row["norm"] == "linf" and row["epsilon"] and abs(row["epsilon"] - strength) < SAME_STRENGTH]
-    # Of two measurements on the same number of images, the lower one: an attack is an upper bound of robustness.
-    standard = sorted((pair for pair in at_strength if pair[1]["method"] == "autoattack"), key=_strongest)[:1]
-    others = sorted(at_strength, key=_strongest)[:1]
-    clean = standard[0][0] if standard else max(evaluations, key=lambda d: d["images"], default=None)
-    failed = list(dict.fromkeys(check for document in evaluations for check in document.get("failed_checks") or ()))
-    checked = any(document.get("checks") for document in evaluations)
-    notes, missing = [], []
-    if clean is None:
-        missing.append(f"not measured yet: clean accuracy, and AutoAttack at {eps}")
-    else:
-        notes += _scope(clean["images"], dataset)
-        if not standard:
-            missing.append(f"not measured yet: AutoAttack at {eps}")
-        if clean["images"] < TEST_IMAGES.get(dataset, 0):
-            missing.append(f"not measured yet on all test images, only on {clean['images']:,} of "
-                           f"{TEST_IMAGES[dataset]:,}")
-    if others and not standard:
-        document, row = others[0]
-        notes.append(f"The reported robust accuracy is under {row['attack']}, on {document['images']:,} images.")
+    standard, lowest = _at_threat_strength(evaluations, dataset)
+    beside = standard or lowest
+    clean = standard.document if standard else max(
+        evaluations, key=lambda d: (d["images"], bool(beside) and d is beside.document), default=None)
+    used = list({id(d): d for d in (clean, *(m.document for m in (standard, lowest) if m)) if d}.values())
+    failed = list(dict.fromkeys(check for document in used for check in failed_checks(document)))
+    notes = _scope(clean["images"], dataset, bool(standard), lowest) if clean else []
+    if lowest and lowest.row["method"] != "autoattack":
+        notes.append(f"The reported robust accuracy is under {lowest.row['attack']}, on "
+                     f"{lowest.document['images']:,} images.")
     if failed:
         notes.append(f"Failed checks of the evaluation: {'; '.join(failed)}.")
-    accuracy = standard[0][1]["accuracy"] if standard else None
-    reported = accuracy if standard else others[0][1]["accuracy"] if others else None
-    return Numbers(clean["clean"]["accuracy"] if clean else None, accuracy, reported, " ".join(notes),
-                   True if failed else False if checked else None, tuple(missing))
+    return Numbers(clean["clean"]["accuracy"] if clean else None, standard.row["accuracy"] if standard else None,
+                   lowest.row["accuracy"] if lowest else None, " ".join(notes), _unreliable(used),
+                   _missing(clean, standard, dataset))
 
 
-def _strongest(pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, float]:
-    return -pair[0]["images"], pair[1]["accuracy"]
+@dataclass(frozen=True)
+class _Measurement:
+    """One attack of an evaluation."""
+
+    document: dict[str, Any]
+    row: dict[str, Any]
 
 
-def _scope(images: int, dataset: str) -> list[str]:
-    """On how many images the numbers are, unless they are on all of them."""
+def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
+                        ) -> tuple[_Measurement | None, _Measurement | None]:
+    """AutoAttack, and the attack with the lowest accuracy, each on the most images that it was measured on.
+
+    Of several measurements on so many images the lowest is taken: every attack gives an upper bound of robustness.
+    """
+    strength = float(threat_strength(dataset).split("/")[0]) / 255
+    every = [_Measurement(document, row) for document in evaluations for row in document["attacks"]
+             if row["norm"] == "linf" and row["epsilon"] and abs(row["epsilon"] - strength) < SAME_STRENGTH]
+    every.sort(key=lambda m: (-m.document["images"], m.row["accuracy"], m.row["method"] != "autoattack"))
+    return next((m for m in every if m.row["method"] == "autoattack"), None), next(iter(every), None)
+
+
+def failed_checks(document: dict[str, Any]) -> list[str]:
+    """The names of an evaluation's failed checks, each once."""
+    failed = [check["check"] for check in document.get("checks") or () if check["passed"] is False]
+    return list(dict.fromkeys([*(document.get("failed_checks") or ()), *failed]))
+
+
+def _unreliable(used: list[dict[str, Any]]) -> bool | None:
+    """Whether a check failed; None where an evaluation that is used has none that passed or failed."""
+    if any(map(failed_checks, used)):
+        return True
+    passed = [any(check["passed"] for check in document.get("checks") or ()) for document in used]
+    return False if passed and all(passed) else None
+
+
+def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, dataset: str) -> tuple[str, ...]:
+    """What is still to be measured, in words."""
+    eps, missing = threat_strength(dataset), []
+    if clean is None:
+        return (f"not measured yet: clean accuracy, and AutoAttack at {eps}",)
+    if not standard:
+        missing.append(f"not measured yet: AutoAttack at {eps}")
+    if clean["images"] < TEST_IMAGES.get(dataset, 0):
+        missing.append(f"not measured yet on all test images, only on {clean['images']:,} of {TEST_IMAGES[dataset]:,}")
+    return tuple(missing)
+
+
+def _scope(images: int, dataset: str, standard: bool, lowest: _Measurement | None) -> list[str]:
+    """On how many images the numbers are, unless they are on all of them; ``standard``: AutoAttack among them."""
+    subject = "Measured"
+    if lowest and lowest.document["images"] != images:  # whose number of images stands beside it
+        subject = f"Clean accuracy{' and AutoAttack' * standard} measured"
     if dataset == "imagenet":
-        return [f"Measured on {images:,} of the {TEST_IMAGES[dataset]:,} validation images, not on RobustBench's list "
+        return [f"{subject} on {images:,} of the {TEST_IMAGES[dataset]:,} validation images, not on RobustBench's list "
                 "of 5,000."]
     if images != TEST_IMAGES.get(dataset):
         total = f" of {TEST_IMAGES[dataset]:,}" if dataset in TEST_IMAGES else ""
-        return [f"Measured on {images:,}{total} test images."]
+        return [f"{subject} on {images:,}{total} test images."]
     return []
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wsrnas.checkpoint import write_atomic
+
 UNKNOWN = -1
 
 
@@ -74,4 +76,4 @@ class Journal:
         """Leave in the file what can be read, and a header if that is nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._rows(path) if path.exists() else []
-        path.write_text("".join(json.dumps(row) + "\n" for row in [self.header, *rows]))
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in [self.header, *rows]).encode())

@@ -40,7 +40,8 @@ class Evaluation:
         loader: gives the test images (``images_at``).
         journal: where chunks are stored; None stores nothing.
         batch_size: images of a chunk, which is attacked at once, or in halves where the GPU is out of memory.
-        source, source_name: the network whose adversarial images ``transfer`` shows to this one; its fingerprint.
+        source: the network whose adversarial images ``transfer`` shows to this one.
+        source_name: its fingerprint.
     """
 
     def __init__(self, model: nn.Module, loader: BatchLoader, num_classes: int, world: World | None = None,
@@ -65,7 +66,8 @@ class Evaluation:
         An image that falls to one start, or to one part of AutoAttack, is not attacked by the next.
 
         Raises:
-            InputError: a transfer attack without a source, AutoAttack with fewer than four classes.
+            InputError: a transfer attack without a source, AutoAttack with fewer than four classes, not enough memory
+                for one image.
         """
         if attack.method == "transfer" and self.source is None:
             raise InputError("a transfer attack needs another network to make its images: pass --source")
@@ -91,11 +93,21 @@ class Evaluation:
         """Seconds over all processes that an attack took when it was last run or stored, and its warnings."""
         return self.seconds.get(self._key(attack), 0.0), self.warnings.get(self._key(attack), [])
 
+    def complete(self, attack: Attack) -> Attack:
+        """The attack with its source, where that is another network."""
+        return replace(attack, source=self.source_name) if attack.method == "transfer" else attack
+
+    def each(self, images: Tensor, judge: Judge) -> Tensor:
+        """(n,) bool: what ``judge`` says of the images (indices), in parts that fit into memory; nothing is stored."""
+        chunks = images.split(self.batch_size)
+        flags = [self._in_parts(judge, pixels, labels, chunk)[0].cpu()
+                 for chunk, (pixels, labels) in zip(chunks, self.loader.images_at(chunks), strict=True)]
+        return torch.cat(flags) if flags else torch.zeros(0, dtype=torch.bool)
+
     def _key(self, attack: Attack) -> str:
         """Where an attack is stored: with all that its result depends on."""
-        if attack.method in STAGES:  # AutoAttack draws for a whole batch
-            return f"{attack.key}_batch{self.batch_size}"
-        return f"{attack.key}_{self.source_name}" if attack.method == "transfer" else attack.key
+        batch = f"_batch{self.batch_size}" if attack.method in STAGES else ""  # AutoAttack draws for a whole batch
+        return self.complete(attack).key + batch
 
     # -- one stage ------------------------------------------------------------------------------------------------
 
@@ -116,7 +128,7 @@ class Evaluation:
             seconds, warnings = seconds + took, warnings + said
             if self.journal:
                 self.journal.append(key, stage, chunk.tolist(), flags.tolist(), took, said)
-        return self._shared(key, images, known, withstood, chunks, seconds, warnings)
+        return self._shared(key, stage, images, withstood, chunks, seconds, warnings)
 
     def _known(self, key: str, stage: str) -> tuple[Tensor, float, list[str]]:
         """What earlier runs measured; the main process' word, so that all agree on what is left."""
@@ -129,7 +141,7 @@ class Evaluation:
             found = all_sum(flags, self.world).to("cpu", torch.int8)
         return found, seconds if self.world.is_main else 0.0, warnings
 
-    def _shared(self, key: str, images: Tensor, known: Tensor, withstood: Tensor, chunks: list[Tensor], seconds: float,
+    def _shared(self, key: str, stage: str, images: Tensor, withstood: Tensor, chunks: list[Tensor], seconds: float,
                 warnings: list[str]) -> Tensor:
         """Everything that any process has measured."""
         if self.world.size > 1:
@@ -141,6 +153,8 @@ class Evaluation:
             for chunk in chunks:
                 withstood[chunk] = total[chunk].to(torch.int8)
             seconds = total[-1].item()
+            if self.journal:  # all have written theirs before the sum above was complete
+                warnings = self.journal.read(key, stage, self.images)[2]
         self.seconds[key] = self.seconds.get(key, 0.0) + seconds
         self.warnings[key] = sorted({*self.warnings.get(key, []), *warnings})
         result = torch.zeros(self.images, dtype=torch.bool)
@@ -156,7 +170,8 @@ class Evaluation:
                 return torch.cat([flags for flags, _ in judged]), [text for _, said in judged for text in said]
             except torch.OutOfMemoryError:
                 if self.part == 1:
-                    raise
+                    raise InputError("the GPU is out of memory with a single image; free it, or use --device cpu"
+                                     ) from None
             # Out of the handler: the exception holds on to what filled the memory.
             self.part = max(1, min(self.part, len(images)) // 2)
             if images.device.type == "cuda":

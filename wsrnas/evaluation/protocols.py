@@ -34,6 +34,7 @@ class Attack:
         restarts: independent starts; an image is robust if it withstands all.
         random_start: start uniformly in the ball; restarts beyond the first always do.
         loss: what is maximised, a name in ``ATTACK_LOSSES``; empty where the attack has its own.
+        source: of a transfer attack, the fingerprint of the network that its images are made on.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Attack:
     restarts: int = 1
     random_start: bool = False
     loss: str = ""
+    source: str = ""
 
     @property
     def label(self) -> str:
@@ -56,8 +58,13 @@ class Attack:
     @property
     def key(self) -> str:
         """A file name that differs where any parameter does."""
-        values = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in asdict(self).values()]
-        return "_".join(values).replace("/", "-")
+        return "_".join(str(value) for value in asdict(self).values())
+
+    @property
+    def family(self) -> "Attack":
+        """The attack without its strength: equal for attacks that differ in nothing else."""
+        ratio = round(self.step_size / self.epsilon, 6) if self.step_size and self.epsilon else None
+        return replace(self, epsilon=None, step_size=ratio)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -71,16 +78,17 @@ class Attack:
         starts = self.restarts * max(self.steps, 1)
         apgd, targeted = (100, 0), (900, 3000)  # AutoAttack tries nine targets of a hundred steps each, twice
         return {"noise": (0, self.steps), "square": (0, self.steps), "apgd-ce": apgd,
-                "autoattack": (apgd[0] + 2 * targeted[0], targeted[1] + 5000)}.get(self.method, (starts, 1))
+                "autoattack": (apgd[0] + 2 * targeted[0], targeted[1] + 5000)}.get(self.method, (starts, self.restarts))
 
     def describe(self) -> dict[str, Any]:
         """Its name and every parameter, for the record."""
         return {"attack": self.label, **asdict(self)}
 
     def __str__(self) -> str:
+        label = f"{self.label} from {self.source[:6]}" if self.source else self.label
         if self.epsilon is None:
-            return self.label
-        return f"{self.label}  eps " + (f"{self.epsilon:.4g}" if self.norm == "l2" else format_epsilon(self.epsilon))
+            return label
+        return f"{label}  eps " + (f"{self.epsilon:.4g}" if self.norm == "l2" else format_epsilon(self.epsilon))
 
 
 def attack_of(row: dict[str, Any]) -> Attack:
@@ -127,9 +135,9 @@ def parse_attack(text: str) -> Attack:
     l2 = name not in METHODS and name.endswith("-l2")
     name = name.removesuffix("-l2") if l2 else name
     if name not in METHODS:
-        close = difflib.get_close_matches(text, METHODS, n=2, cutoff=0.4) or list(METHODS)
-        raise InputError(f"unknown attack {text!r}; expected METHOD[-l2][-STEPS][xRESTARTS], such as pgd-50x10, with "
-                         f"METHOD one of {', '.join(close if len(close) < 3 else METHODS)}")
+        close = difflib.get_close_matches(text, METHODS, n=1, cutoff=0.4)
+        raise InputError(f"unknown attack {text!r}" + (f"; did you mean {close[0]}?" if close else "") + "; expected "
+                         f"METHOD[-l2][-STEPS][xRESTARTS], such as pgd-50x10, METHOD being one of {', '.join(METHODS)}")
     method = METHODS[name]
     steps = int(match["steps"]) if match["steps"] else method.steps
     restarts = int(match["restarts"]) if match["restarts"] else 1

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.config import format_epsilon
 from wsrnas.errors import InputError
 from wsrnas.evaluation.results import FORMAT
 from wsrnas.genotype import Genotype
@@ -25,12 +24,38 @@ class Evaluation:
 
     Args:
         network: what to call the network.
+        label: the file's name without its ending.
         result: the file's document, checked by ``evaluation_problem``.
+        run: the name of the run directory that it lies in.
+        modified: when it was written, in seconds since the epoch.
     """
 
     network: str
     label: str
     result: dict[str, Any]
+    run: str = ""
+    modified: float = 0.0
+
+    @property
+    def model(self) -> dict[str, Any]:
+        model = self.result.get("model")
+        return model if isinstance(model, dict) else {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights; empty where the file does not say."""
+        return str(self.model.get("fingerprint") or "")
+
+    @property
+    def image_set(self) -> str:
+        """Which images, in which order; empty where the file does not say."""
+        return str(self.result.get("image_set") or "")
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """The honesty checks that the file holds, without what is none."""
+        checks = self.result.get("checks")
+        return [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
 
 
 @dataclass
@@ -145,14 +170,14 @@ def _read_evaluations(run: Run) -> list[Evaluation]:
     evaluations = []
     for path in sorted((run.path / "eval").glob("*.json")):
         try:
-            result = json.loads(path.read_text())
+            modified, result = path.stat().st_mtime, json.loads(path.read_text())
             problem = evaluation_problem(result)
         except (OSError, ValueError) as error:
             problem = f"cannot be read: {error}"
         if problem:
             run.problems.append(f"eval/{path.name} {problem}")
         else:
-            evaluations.append(Evaluation(str(result.get("name") or run.name), path.stem, result))
+            evaluations.append(Evaluation(str(result.get("name") or run.name), path.stem, result, run.name, modified))
     return evaluations
 
 
@@ -181,8 +206,7 @@ def _is_number(value: Any) -> bool:
 def _read_genotype(run: Run) -> Genotype | None:
     """The cell that a search found or that a retraining trains."""
     path, stored = run.path / "genotype.json", run.inputs.get("genotype")
-    evaluated = [e.result["model"].get("genotype") for e in run.evaluations
-                 if isinstance(e.result.get("model"), dict)]
+    evaluated = [evaluation.model.get("genotype") for evaluation in run.evaluations]
     try:
         if path.exists():
             return Genotype.load(path)
@@ -231,29 +255,7 @@ def names_under(rows: Sequence[dict[str, Any]], key: str) -> list[str]:
     return list(dict.fromkeys(name for row in rows if isinstance(row.get(key), dict) for name in row[key]))
 
 
-def averaged_over(result: dict[str, Any]) -> list[str]:
-    """The attacks, as ``attack_name`` calls them, whose mean is the average robust accuracy."""
-    over = (result.get("average_robust") or {}).get("over") or []
-    return [" ".join(str(name).replace(" eps ", " ").split()) for name in over]
-
-
-def attack_name(row: dict[str, Any]) -> str:
-    """An attack with its strength, in both units where it is an L-inf radius."""
-    epsilon = row.get("epsilon")
-    if epsilon is None:
-        return row["attack"]
-    return f"{row['attack']} " + (f"{epsilon:.4g}" if row.get("norm") == "l2" else format_epsilon(epsilon))
-
-
 def run_names(runs: Sequence[Run]) -> list[str]:
     """Names of runs, all different: their folders', with the whole path where two share one."""
     names = [run.name for run in runs]
     return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
-
-
-def distinct_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What to call evaluations so that no two share a name: the network, where needed with its file."""
-    names = [evaluation.network for evaluation in evaluations]
-    names = [name if names.count(name) == 1 else f"{name} ({evaluation.label})"
-             for name, evaluation in zip(names, evaluations, strict=True)]
-    return [name if names.count(name) == 1 else f"{name} [{number}]" for number, name in enumerate(names, start=1)]

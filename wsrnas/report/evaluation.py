@@ -1,17 +1,29 @@
 """The sections of a report that say how robust networks are, alone and against one another."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from wsrnas.confidence import difference_interval
 from wsrnas.config import format_epsilon
-from wsrnas.report.data import Evaluation, attack_name, averaged_over
+from wsrnas.evaluation.protocols import Attack
+from wsrnas.report.data import Evaluation
 from wsrnas.report.figures import accuracy
-from wsrnas.report.html import Cell, Picture, Section, paragraph, table
+from wsrnas.report.html import Cell, Section, paragraph, table
+from wsrnas.report.networks import (
+    AREA,
+    AVERAGE,
+    CLEAN,
+    PARAMETERS,
+    Network,
+    attack_label,
+    attack_names,
+    image_scores,
+    series_marks,
+)
 
-PARAMETERS = ("attack", "method", "norm", "epsilon", "steps", "step_size", "restarts", "random_start", "loss")
 MARKS = {True: ("passed", "good"), False: ("FAILED", "bad"), None: ("not run", "muted")}
 
 
@@ -26,45 +38,56 @@ def percent(value: float | None, interval: Any = None, signed: bool = False) -> 
     return f"{text} [{', '.join(form.format(100 * end).replace('-', '−') for end in interval)}]"
 
 
-def robustness(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Section | None:
+def robustness(networks: Sequence[Network]) -> Section | None:
     """Accuracy over strength as figures and as a table with every attack's parameters."""
-    if not evaluations:
+    if not networks:
         return None
-    pictures = [accuracy(evaluations, names, norm) for norm in ("linf", "l2")]
+    pictures = [accuracy(networks, norm) for norm in ("linf", "l2")]
     return Section("Accuracy under attack", [shown for shown in pictures if shown] + [
-        attack_table(evaluations, names), *_origins(evaluations, names)])
+        attack_table(networks), *_sum_notes(networks), _origins(networks)])
 
 
-def attack_table(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:
+def attack_table(networks: Sequence[Network]) -> str:
     """One row an attack with all its parameters, one column a network."""
-    attacks: dict[tuple, dict[int, dict[str, Any]]] = {}
-    for index, evaluation in enumerate(evaluations):
-        for row in evaluation.result["attacks"]:
-            attacks.setdefault(tuple(row.get(name) for name in PARAMETERS), {})[index] = row
-    header = ["attack", "norm", "ε", "ε in 1/255", *names, "steps", "step size", "restarts", "start", "loss"]
+    measured = [network.attacks for network in networks]
+    attacks = {key: row for found in measured for key, row in found.items()}
+    places = {label: place for place, label in enumerate(dict.fromkeys(map(attack_label, attacks.values())))}
+    header = ["attack", "norm", "ε", "ε in 1/255", *(network.title for network in networks),
+              "steps", "step size", "restarts", "start", "loss"]
     before, after = [""] * 3, [""] * 5
-    rows = [["no attack", *before, *(_accuracy(e.result["clean"]) for e in evaluations), *after]]
-    for key, found in attacks.items():
-        strength, manner = _parameters(dict(zip(PARAMETERS, key, strict=True)))
-        rows.append([*strength, *(_accuracy(found.get(index)) for index in range(len(evaluations))), *manner])
-    sums = []
-    averages = [e.result.get("average_robust") for e in evaluations]
-    if any(averages):
-        sums.append(len(rows))
-        rows.append(["average robust", *before, *(_accuracy(value) for value in averages), *after])
-    areas = [e.result.get("area") for e in evaluations]
-    if any(areas):
-        sums.append(len(rows))
-        rows.append(["area under the curve", *before,
-                     *(percent(a["value"], a.get("interval")) if a else "–" for a in areas), *after])
-    meanings = [(name, f"average robust: the mean over {', '.join(averaged_over(e.result))}")
-                for name, e in zip(names, evaluations, strict=True) if averaged_over(e.result)]
-    meanings += [(name, f"area: the mean accuracy over ε from 0 to {format_epsilon(area['up_to'])}")
-                 for name, area in zip(names, areas, strict=True) if area and area.get("up_to")]
-    meanings += [(name, "the evaluation is not complete: attacks or honesty checks are still to come")
-                 for name, e in zip(names, evaluations, strict=True) if e.result.get("complete") is False]
-    return table(header, rows, range(2, 9 + len(names)), "Accuracy in %, with 95 % intervals over the test images",
-                 sums) + "".join(paragraph(note, "note") for note in _grouped(meanings, len(names)))
+    rows = [[CLEAN, *before, *(_accuracy(network.newest["clean"]) for network in networks), *after]]
+    for key, row in sorted(attacks.items(), key=lambda item: (places[attack_label(item[1])],
+                                                              item[1]["epsilon"] or math.inf)):
+        strength, manner = _parameters({name: row.get(name) for name in PARAMETERS})
+        rows.append([attack_label(row), *strength, *(_accuracy(found.get(key)) for found in measured), *manner])
+    sums = _sums(networks)
+    strong = range(len(rows), len(rows) + len(sums))
+    rows += [[name, *before, *cells, *after] for name, cells in sums]
+    return table(header, rows, range(2, 9 + len(networks)), "Accuracy in %, with 95 % intervals over the test images",
+                 strong)
+
+
+def _sums(networks: Sequence[Network]) -> list[tuple[str, list[str]]]:
+    """Averages and areas over each list of attacks: their name, and a cell a network."""
+    rows = []
+    for over, mark in series_marks(networks).items():
+        found = [network.sums.get(over, {}) for network in networks]
+        for name, key, value in ((AVERAGE, "average_robust", "accuracy"), (AREA, "area", "value")):
+            sums = [result.get(key) for result in found]
+            if any(sums):
+                rows.append((name + mark, [percent(s[value], s.get("interval")) if s else "–" for s in sums]))
+    return rows
+
+
+def _sum_notes(networks: Sequence[Network]) -> list[str]:
+    """What the averages and the areas are taken over."""
+    notes = []
+    for over, mark in series_marks(networks).items():
+        notes += [f"Average robust{mark}: the mean over {', '.join(over)}."] * bool(over)
+        areas = [network.sums[over].get("area") for network in networks if over in network.sums]
+        ends = dict.fromkeys(area["up_to"] for area in areas if area and area.get("up_to"))
+        notes += [f"Area{mark}: the mean accuracy over ε from 0 to {format_epsilon(end)}." for end in ends]
+    return [paragraph(note, "note") for note in notes]
 
 
 def _grouped(pairs: Sequence[tuple[str, str]], count: int) -> list[str]:
@@ -77,10 +100,10 @@ def _grouped(pairs: Sequence[tuple[str, str]], count: int) -> list[str]:
 
 
 def _parameters(row: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """An attack's name and strength, and how it goes about it."""
+    """An attack's norm and strength, and how it goes about it."""
     epsilon, step = row["epsilon"], row["step_size"]
     linf = row["norm"] != "l2"
-    strength = [row["attack"], {"linf": "L∞", "l2": "L2"}.get(row["norm"], _shown(row["norm"])),
+    strength = [{"linf": "L∞", "l2": "L2"}.get(row["norm"], _shown(row["norm"])),
                 "unbounded" if epsilon is None else f"{epsilon:.4f}",
                 f"{255 * epsilon:.4g}" if epsilon is not None and linf else "–"]
     start = "–" if step is None else "random" if row["random_start"] else "image"
@@ -97,13 +120,15 @@ def _accuracy(row: dict[str, Any] | None) -> str:
     return percent(row["accuracy"], row.get("interval")) if row else "–"
 
 
-def _origins(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
-    rows = [[name, _shown(r.get("protocol")), _shown(r.get("dataset")), _shown(r.get("images")), _shown(r.get("seed")),
-             _shown((r.get("model") or {}).get("source")), _count((r.get("model") or {}).get("parameters")),
-             _shown((r.get("model") or {}).get("fingerprint"))]
-            for name, r in ((name, e.result) for name, e in zip(names, evaluations, strict=True))]
-    return [table(["network", "protocol", "data set", "images", "seed", "weights", "parameters", "fingerprint"], rows,
-                  (3, 4, 6), "What was evaluated")]
+def _origins(networks: Sequence[Network]) -> str:
+    rows = []
+    for network in networks:
+        model = network.evaluations[-1].model
+        rows.append([network.title, network.every("protocol"), network.every("dataset"), network.every("images"),
+                     network.every("seed"), _shown(model.get("source")), _count(model.get("parameters")),
+                     _shown(model.get("fingerprint"))])
+    return table(["network", "protocol", "data set", "images", "seed", "weights", "parameters", "fingerprint"], rows,
+                 (3, 4, 6), "What was evaluated")
 
 
 def _count(value: Any) -> str:
@@ -112,26 +137,49 @@ def _count(value: Any) -> str:
 
 # -- honesty ----------------------------------------------------------------------------------------------------------
 
-def failed_checks(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
+def unfinished(networks: Sequence[Network]) -> list[str]:
+    """A sentence for each evaluation that is still running, or was stopped."""
+    return [f"{_which(network, evaluation)}: {len(evaluation.result['attacks'])} attacks are measured, others or the "
+            "honesty checks are still to come" for network in networks for evaluation in network.unfinished]
+
+
+def unchecked(networks: Sequence[Network]) -> list[str]:
+    """A sentence for each evaluation in which no honesty check ran."""
+    return [f"{_which(network, evaluation)}: " + "; ".join(dict.fromkeys(
+                str(check.get("says", "")) for check in evaluation.checks) or ["its file holds none"])
+            for network in networks for evaluation in network.unchecked]
+
+
+def _which(network: Network, evaluation: Evaluation) -> str:
+    return f"{network.name} ({evaluation.run}/eval/{evaluation.label}.json)"
+
+
+def failed_checks(networks: Sequence[Network]) -> list[str]:
     """A sentence for each honesty check that failed."""
     failed = []
-    for name, evaluation in zip(names, evaluations, strict=True):
-        checks = [check for check in evaluation.result.get("checks") or [] if isinstance(check, dict)]
-        found = {check.get("check"): check.get("says", "") for check in checks if check.get("passed") is False}
-        known = dict.fromkeys(map(str, evaluation.result.get("failed_checks") or []), "")
-        failed += [f"{name}: {check}" + f" – {says}" * bool(says) for check, says in (known | found).items()]
+    for network in networks:
+        found: dict[tuple[str, str], None] = {}
+        for evaluation in network.evaluations:
+            own = [(str(check.get("check")), str(check.get("says", ""))) for check in evaluation.checks
+                   if check.get("passed") is False]
+            listed = evaluation.result.get("failed_checks")
+            found |= dict.fromkeys(own + [(str(check), "") for check in (listed if isinstance(listed, list) else [])
+                                          if str(check) not in {name for name, _ in own}])
+        failed += [f"{network.name}: {check}" + f" – {says}" * bool(says) for check, says in found]
     return failed
 
 
-def honesty(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Section | None:
+def honesty(networks: Sequence[Network]) -> Section | None:
     """Every check for gradient masking with its numbers, failed ones first; the evaluations' warnings."""
-    rows = [[check["check"], Cell(*MARKS.get(check.get("passed"), MARKS[None])), name,
+    rows = [[check["check"], Cell(*MARKS.get(check.get("passed"), MARKS[None])), network.name,
              Cell(str(check.get("says", "")), "text")]
-            for name, evaluation in zip(names, evaluations, strict=True)
+            for network in networks for evaluation in network.evaluations
             for check in evaluation.result.get("checks") or []]
+    rows = [row for number, row in enumerate(rows) if row not in rows[:number]]  # files of one network may agree
     rows.sort(key=lambda row: row[1].kind != "bad")
-    warnings = _grouped([(name, str(warning).rstrip(".")) for name, evaluation in zip(names, evaluations, strict=True)
-                         for warning in evaluation.result.get("warnings") or [] if warning], len(names))
+    warnings = _grouped(list(dict.fromkeys(
+        (network.name, str(warning).rstrip(".")) for network in networks for evaluation in network.evaluations
+        for warning in evaluation.result.get("warnings") or [] if warning)), len(networks))
     if not rows and not warnings:
         return None
     shown = [table(["check", "result", "network", "what was seen"], rows, caption="Signs of gradient masking: a "
@@ -139,12 +187,15 @@ def honesty(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Section 
     return Section("Honesty checks", shown + [paragraph(warning, "warning") for warning in warnings])
 
 
-def official(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Section | None:
+def official(networks: Sequence[Network]) -> Section | None:
     """What the published evaluation would have said, beside the honest numbers."""
-    rows = [[name, format_epsilon(row["epsilon"]), percent(row["published_way"]), percent(row["honest"]),
-             percent(row["difference"], row.get("interval"), signed=True)]
-            for name, evaluation in zip(names, evaluations, strict=True)
-            for row in evaluation.result.get("official") or []]
+    rows = []
+    for network in networks:
+        found = {row["epsilon"]: row for evaluation in network.evaluations
+                 for row in evaluation.result.get("official") or []}
+        rows += [[network.title, format_epsilon(epsilon), percent(row["published_way"]), percent(row["honest"]),
+                  percent(row["difference"], row.get("interval"), signed=True)]
+                 for epsilon, row in sorted(found.items())]
     if not rows:
         return None
     return Section("The published way and the honest one", [
@@ -155,64 +206,41 @@ def official(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Section
 
 # -- comparison -------------------------------------------------------------------------------------------------------
 
-def scores(row: dict[str, Any] | None) -> np.ndarray | None:
-    """Which images withstood, (N,) of 0 and 1; None where that was not stored."""
-    text = (row or {}).get("robust")
-    if not isinstance(text, str) or not text or set(text) - {"0", "1"}:
-        return None
-    return np.array([character == "1" for character in text], dtype=float)
-
-
-def _rows_by_attack(evaluation: Evaluation) -> dict[tuple, np.ndarray | None]:
-    """Scores under every attack (its parameters), without attack (the empty key), and their mean over the average."""
-    result = evaluation.result
-    rows = {(): scores(result["clean"])}
-    rows |= {tuple(row.get(name) for name in PARAMETERS): scores(row) for row in result["attacks"]}
-    over = averaged_over(result)
-    averaged = [scores(row) for row in result["attacks"] if attack_name(row) in over]
-    if averaged and len(averaged) == len(over) and all(values is not None for values in averaged):
-        rows["average robust", *over] = np.mean(averaged, axis=0)
-    return rows
-
-
-def paired_differences(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Section | None:
-    """Every network minus the first that met the same images under the same protocol, image by image."""
-    if len(evaluations) < 2:
-        return None
-    groups: dict[tuple[Any, Any], list[tuple[str, Evaluation]]] = {}
-    for name, evaluation in zip(names, evaluations, strict=True):
-        groups.setdefault((evaluation.result.get("image_set"), evaluation.result.get("protocol")), []).append(
-            (name, evaluation))
-    parts: list[str | Picture] = []
-    for (images, _), ((first, reference), *others) in groups.items():
-        if not others or not images:
-            parts.append(paragraph(f"{first}: no other evaluation by the same protocol on the same images.", "note"))
-            continue
-        for name, evaluation in others:
-            rows = _differences(reference, evaluation)
-            parts.append(table(["attack", "difference (points)", "what the interval says"], rows, (1,),
-                               f"{name} minus {first}, with 95 % intervals over the images") if rows else
-                         paragraph(f"{name} and {first} have no attack in common.", "note"))
+def paired_differences(networks: Sequence[Network]) -> Section | None:
+    """Each network minus the first before it that met the same images under one of the same attacks, image by image."""
+    scores = [image_scores(network) for network in networks]
+    marks = series_marks(networks)
+    parts = []
+    for number, network in enumerate(networks):
+        for other, base in zip(networks[:number], scores, strict=False):
+            if _same_images(other, network) and (rows := _differences(scores[number], base, marks)):
+                parts.append(table(["attack", "difference (points)", "what the interval says"], rows, (1,),
+                                   f"{network.title} minus {other.title}, with 95 % intervals over the images"))
+                break
     why = "Where networks met the same images, their difference is known better than either accuracy."
-    return Section("Paired differences", [paragraph(why), *parts])
+    return Section("Paired differences", [paragraph(why), *parts]) if parts else None
 
 
-def _differences(first: Evaluation, other: Evaluation) -> list[list[str | Cell]]:
-    reference, rows = _rows_by_attack(first), []
-    for key, own in _rows_by_attack(other).items():
-        base = reference.get(key)
-        if own is None or base is None or len(own) != len(base):
-            continue
-        low, high = difference_interval(own, base)
-        sign = (low > 0) - (high < 0)
-        verdict = (Cell("undecided", "muted"), Cell("higher", "good"), Cell("lower", "bad"))[sign]
-        rows.append([_key_text(key), percent(float(np.mean(own - base)), (low, high), signed=True), verdict])
-    return rows
+def _same_images(one: Network, other: Network) -> bool:
+    """Whether these are two networks on one set of images."""
+    first, second = one.evaluations[-1], other.evaluations[-1]
+    return bool(first.image_set) and first.image_set == second.image_set and "" not in (
+        first.fingerprint, second.fingerprint) and first.fingerprint != second.fingerprint
 
 
-def _key_text(key: tuple) -> str:
-    if not key or key[0] == "average robust":
-        return key[0] if key else "no attack"
-    row = dict(zip(PARAMETERS, key, strict=True))
-    start = ", random start" if row["random_start"] else ""
-    return attack_name(row) + start
+def _differences(own: dict[Hashable, np.ndarray], base: dict[Hashable, np.ndarray], marks: dict[tuple[str, ...], str]
+                 ) -> list[list[str | Cell]]:
+    """Rows for all that both were measured under; none where that is no attack."""
+    shared = [key for key, values in own.items() if key in base and len(base[key]) == len(values)]
+    names: dict[Hashable, str] = {CLEAN: CLEAN} | attack_names(key for key in shared if isinstance(key, Attack))
+    if len(names) == 1:
+        return []
+    names |= {key: key[0] + marks.get(key[1], "") for key in shared if isinstance(key, tuple)}
+    return [[names[key], *_difference(own[key], base[key])] for key in sorted(shared, key=lambda k: isinstance(k, tuple))]
+
+
+def _difference(own: np.ndarray, base: np.ndarray) -> list[str | Cell]:
+    low, high = difference_interval(own, base)
+    sign = (low > 0) - (high < 0)
+    verdict = (Cell("undecided", "muted"), Cell("higher", "good"), Cell("lower", "bad"))[sign]
+    return [percent(float(np.mean(own - base)), (low, high), signed=True), verdict]

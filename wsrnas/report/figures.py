@@ -10,8 +10,9 @@ import numpy as np
 
 from wsrnas.genotype import Genotype
 from wsrnas.plotting import COLOURS, INK, LINES, MUTED, STYLE, SURFACE, cell_figure, plain
-from wsrnas.report.data import Evaluation, column, names_under
+from wsrnas.report.data import column, names_under
 from wsrnas.report.html import Picture, picture
+from wsrnas.report.networks import Network, attack_family, attack_names
 
 PALETTE = COLOURS[:6]  # without black, which is ink
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -54,26 +55,26 @@ def legend(axes, lines: Sequence[Any], names: Sequence[str], **where: Any) -> No
 # -- evaluation -------------------------------------------------------------------------------------------------------
 
 @styled
-def accuracy(evaluations: Sequence[Evaluation], names: Sequence[str], norm: str = "linf") -> Picture | None:
+def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
     """Accuracy over strength: a colour a network, a marker an attack; the attack with most strengths has the line."""
-    measured = [(name, evaluation, row) for name, evaluation in zip(names, evaluations, strict=True)
-                for row in evaluation.result["attacks"] if row.get("norm", "linf") == norm and row["epsilon"]]
+    measured = [(network, row) for network in networks for row in network.attacks.values()
+                if row.get("norm", "linf") == norm and row["epsilon"]]
     if not measured:
         return None
-    attacks = list(dict.fromkeys(row["attack"] for _, _, row in measured))
+    attacks = attack_names(attack_family(row) for _, row in measured)
     markers = dict(zip(attacks, itertools.cycle(MARKERS), strict=False))
     unit = 255 if norm == "linf" else 1
     figure = blank(9, 4.6)
     axes = figure.subplots()
     lines = []
     styles = itertools.cycle(itertools.product(LINES, PALETTE))
-    for name, evaluation, (line, colour) in zip(names, evaluations, styles, strict=False):
-        own = [row for other, _, row in measured if other == name]
+    for network, (line, colour) in zip(networks, styles, strict=False):
+        own = [row for other, row in measured if other is network]
         lines.append(axes.plot([], [], color=colour, linestyle=line)[0])
-        of = {attack: [row for row in own if row["attack"] == attack] for attack in attacks}
+        of = {attack: [row for row in own if attack_family(row) == attack] for attack in attacks}
         main = max(attacks, key=lambda attack: (len(of[attack]), -sum(row["accuracy"] for row in of[attack])))
         for attack in attacks:
-            _curve(axes, evaluation.result["clean"], of[attack], unit, colour, markers[attack],
+            _curve(axes, network.newest["clean"], of[attack], unit, colour, markers[attack],
                    line if attack == main else "")
     kind = "L∞" if norm == "linf" else "L2"
     axes.set(ylabel="accuracy (%)", ylim=(0, 100), xlabel=f"{kind} strength ε" + " (n/255)" * (norm == "linf"))
@@ -82,13 +83,14 @@ def accuracy(evaluations: Sequence[Evaluation], names: Sequence[str], norm: str 
         top = axes.secondary_xaxis("top", functions=(lambda x: x / 255, lambda x: x * 255))
         top.set_xlabel("ε in pixels of [0, 1]")
     kinds = [axes.plot([], [], color=INK, linestyle="", marker=markers[attack])[0] for attack in attacks]
-    legend(axes, [*lines, *kinds], [*names, *attacks], loc="upper left", bbox_to_anchor=(1.01, 1))
-    rows = [[name, "clean", "", 0, evaluation.result["clean"]["accuracy"], *_interval(evaluation.result["clean"])]
-            for name, evaluation in zip(names, evaluations, strict=True)]
-    rows += [[name, row["attack"], row.get("norm", "linf"), row["epsilon"], row["accuracy"], *_interval(row)]
-             for name, _, row in measured]
+    names = [network.title for network in networks]
+    legend(axes, [*lines, *kinds], [*names, *attacks.values()], loc="upper left", bbox_to_anchor=(1.01, 1))
+    rows = [[network.title, "clean", "", 0, network.newest["clean"]["accuracy"], *_interval(network.newest["clean"])]
+            for network in networks]
+    rows += [[network.title, attacks[attack_family(row)], row.get("norm", "linf"), row["epsilon"], row["accuracy"],
+              *_interval(row)] for network, row in measured]
     return picture(figure, "accuracy" if norm == "linf" else "accuracy-l2",
-                   f"Accuracy of {listed(names)} over the {kind} strength; attacks: {listed(attacks)}.",
+                   f"Accuracy of {listed(names)} over the {kind} strength; attacks: {listed(list(attacks.values()))}.",
                    "Clean accuracy at ε = 0 and accuracy under attack. One colour a network, one marker an attack; the "
                    "line joins the attack with most strengths. Bands and bars: 95 % intervals over the test images.",
                    ("network", "attack", "norm", "epsilon", "accuracy", "low", "high"), rows)

@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.checkpoint import write_atomic
-from wsrnas.report.data import Evaluation, Run, column, distinct_names, read_run, run_names
-from wsrnas.report.evaluation import failed_checks, honesty, official, paired_differences, percent, robustness
+from wsrnas.errors import InputError
+from wsrnas.report.data import Run, column, read_run, run_names
+from wsrnas.report.evaluation import (
+    failed_checks,
+    honesty,
+    official,
+    paired_differences,
+    percent,
+    robustness,
+    unchecked,
+    unfinished,
+)
 from wsrnas.report.figures import cells, phases, total_seconds, training
 from wsrnas.report.html import (
     Cell,
@@ -31,6 +41,7 @@ from wsrnas.report.html import (
     table,
     tiles,
 )
+from wsrnas.report.networks import Network, networks_of
 from wsrnas.report.search_figures import losses, noise, predictions, rank_correlation, weights
 
 REFRESH_SECONDS = 60
@@ -177,12 +188,15 @@ def key_numbers(run: Run) -> list[tuple[str, str, str]]:
         best = max((i for i, value in enumerate(robust) if value is not None), key=lambda i: robust[i])
         found.append(("held-out robust", f"{percent(robust[best])} %",
                       f"best: epoch {run.rows[best]['step'] + 1}, clean {percent(clean[best])} %"))
-    for evaluation in run.evaluations[:2]:
-        result = evaluation.result
-        found.append(("clean", f"{percent(result['clean']['accuracy'])} %", f"test, {evaluation.label}"))
-        if result.get("average_robust"):
-            found.append(("average robust", f"{percent(result['average_robust']['accuracy'])} %",
-                          f"{len(result['average_robust'].get('over') or [])} attacks, {evaluation.label}"))
+    networks = networks_of(run.evaluations)
+    for network in networks[:2]:
+        which = f"test, {network.title}" if len(networks) > 1 else f"{network.every('images')} test images"
+        which += f", {network.mark}" * (bool(network.mark) and len(networks) == 1)
+        found.append(("clean", f"{percent(network.newest['clean']['accuracy'])} %", which))
+        for over, result in network.sums.items():
+            if result.get("average_robust"):
+                found.append(("average robust", f"{percent(result['average_robust']['accuracy'])} %",
+                              f"{len(over)} attacks, {which}"))
     speed = column(run.rows[-1:], "train", "images_per_second")
     if "learning_rate" in last and speed[0]:
         found.append(("speed", f"{speed[0]:.4g} images/s", "training, last epoch"))
@@ -204,9 +218,8 @@ def made(section: Callable[..., Section | None], *arguments: Any) -> Section | N
 
 def page(runs: Sequence[Run], live: bool = False) -> tuple[str, dict[str, Picture]]:
     """The document of a run or of a comparison, and its pictures by the names of their files."""
-    evaluations = [evaluation for run in runs for evaluation in run.evaluations]
-    names = distinct_names(evaluations)
-    common = [shown for section in EVALUATION_SECTIONS if (shown := made(section, evaluations, names))]
+    networks = networks_of([evaluation for run in runs for evaluation in run.evaluations])
+    common = [shown for section in EVALUATION_SECTIONS if (shown := made(section, networks))]
     alone = [[shown for section in SECTIONS if (shown := made(section, run))] for run in runs]
     prefixes = [f"run{number}-" if len(runs) > 1 else "" for number in range(1, len(runs) + 1)]
     pictures = {prefix + part.name: part for prefix, sections in [("", common), *zip(prefixes, alone, strict=True)]
@@ -220,22 +233,17 @@ def page(runs: Sequence[Run], live: bool = False) -> tuple[str, dict[str, Pictur
         body += [details(name, "\n".join(section_html(section, prefix, 3) for section in sections))
                  for name, prefix, sections in zip(run_names(runs), prefixes, alone, strict=True)]
         title = f"Comparison of {len(runs)} runs"
-    return document(title, heading(runs, title, evaluations, names, live), "\n".join(body)), pictures
+    return document(title, heading(runs, title, networks, live), "\n".join(body)), pictures
 
 
-def heading(runs: Sequence[Run], title: str, evaluations: Sequence[Evaluation], names: Sequence[str],
-            live: bool) -> str:
-    """Title, state, what failed, what is missing, key numbers."""
+def heading(runs: Sequence[Run], title: str, networks: Sequence[Network], live: bool) -> str:
+    """Title, state, what cannot be trusted, what is missing, key numbers."""
     single = runs[0] if len(runs) == 1 else None
     updated = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(run.updated for run in runs)))
     lines = [f"<h1>{escape(single.name if single else title)}</h1>"]
     states = [single.program, state(single, live)] if single else [", ".join(run_names(runs))]
     lines.append(f'<p class="state">{escape(" · ".join([*states, f"last update {updated}"]))}</p>')
-    if failed := failed_checks(evaluations, names):
-        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in failed)
-        count = f"{len(failed)} honesty check{'s' * (len(failed) > 1)} failed"
-        lines.append(f'<div class="alarm" role="alert"><strong>{count}: these networks may be less robust than their '
-                     f"accuracies say.</strong><ul>{items}</ul></div>")
+    lines += alarms(networks)
     problems = [problem if single else f"{name}: {problem}" for name, run in zip(run_names(runs), runs, strict=True)
                 for problem in run.problems]
     if problems:
@@ -244,6 +252,24 @@ def heading(runs: Sequence[Run], title: str, evaluations: Sequence[Evaluation], 
     if single and (numbers := made_numbers(single)):
         lines.append(tiles(numbers))
     return "\n".join(lines)
+
+
+def alarms(networks: Sequence[Network]) -> list[str]:
+    """A box for everything that nobody should overlook."""
+    failed, parts, blind = failed_checks(networks), unfinished(networks), unchecked(networks)
+    titles = ((failed, f"{_counted(failed, 'honesty check')} failed: these networks may be less robust than their "
+                       "accuracies say."),
+              (parts, f"{_counted(parts, 'evaluation')} unfinished, still running or stopped: these numbers are not the "
+                      "final ones. The same command goes on."),
+              (blind, f"{_counted(blind, 'evaluation')} without any honesty check: nothing says whether these accuracies "
+                      "can be believed."))
+    return [f'<div class="alarm" role="alert"><strong>{escape(text)}</strong><ul>'
+            f'{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)}</ul></div>'
+            for sentences, text in titles if sentences]
+
+
+def _counted(found: Sequence[str], what: str) -> str:
+    return f"{len(found)} {what}{'s' * (len(found) > 1)}"
 
 
 def made_numbers(run: Run) -> list[tuple[str, str, str]]:
@@ -278,16 +304,20 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
         The path of the page.
 
     Raises:
-        InputError: one of the paths is not a run directory.
+        InputError: one of the paths is not a run directory, or the page cannot be written.
     """
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     folder = out or (runs[0].path if len(runs) == 1 else Path("runs/report"))
     text, pictures = page(runs, live)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, shown in pictures.items():
-        write_atomic(folder / "figures" / f"{name}.svg", shown.svg.encode())
-        write_atomic(folder / "figures" / f"{name}.csv", shown.table.encode())
-    write_atomic(folder / "report.html", text.encode(errors="replace"))
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, shown in pictures.items():
+            write_atomic(folder / "figures" / f"{name}.svg", shown.svg.encode())
+            write_atomic(folder / "figures" / f"{name}.csv", shown.table.encode())
+        write_atomic(folder / "report.html", text.encode(errors="replace"))
+    except OSError as error:
+        raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()} "
+                         f"({error.filename}); expected a folder that can be made and written") from None
     return folder / "report.html"
 
 
