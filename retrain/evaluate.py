@@ -10,24 +10,34 @@ the same command goes on after a kill. Results, figures and a report page go to 
 """
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import genotypes
-from retrain.evaluate_settings import EvaluateConfig, file_label, images_label
-from wsrnas.checkpoint import write_atomic
+from retrain.evaluate_files import (
+    comparison_folder,
+    file_label,
+    images_label,
+    is_complete,
+    result_folder,
+    store,
+    weights_label,
+)
+from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.config import describe, parse_config, require
 from wsrnas.data import load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import InputError, run_program
+from wsrnas.evaluation.autoattack import LEAST_CLASSES
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
 from wsrnas.evaluation.official import has_batch_norm, official_accuracy, official_rows
-from wsrnas.evaluation.protocols import Attack
+from wsrnas.evaluation.protocols import Attack, attack_of
 from wsrnas.evaluation.results import (
     FORMAT,
     check_lines,
@@ -42,7 +52,7 @@ from wsrnas.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.loader import BatchLoader
 from wsrnas.model_source import ModelSource, check_model, open_model
 from wsrnas.report import refresh, write_report
-from wsrnas.run import environment
+from wsrnas.run import environment, hold
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,9 @@ def main(argv: list[str] | None = None) -> None:
     networks = networks or [open_model(given, genotype=genotype, state_dict=weights, **named_sizes(config, images))
                             for given, genotype, weights in zip(config.model, named, config.state_dict, strict=True)]
     protocol, attacks = config.chosen(images.dataset)
+    require(images.num_classes >= LEAST_CLASSES or all(attack.method != "autoattack" for attack in attacks),
+            f"AutoAttack's targeted loss needs at least {LEAST_CLASSES} classes, and {images.dataset} has "
+            f"{images.num_classes}; attack with apgd-ce and square instead")
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
@@ -116,13 +129,31 @@ def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[S
     given = open_model(config.source, config.weights) if config.source else None
     subjects = []
     for name, network in zip(display_names(config, networks), networks, strict=True):
-        other = next((candidate for candidate in networks if candidate is not network), None)
-        subjects.append(Subject(name, network, result_folder(config, network, name), given or other))
+        others = [given] if given else [*networks, *other_weights(config, network)]
+        source = next((other for other in others if other.fingerprint != network.fingerprint), None)
+        require(bool(source or not given), f"the source {config.source} of transfer attacks is {network.source}, the "
+                "network that is attacked; expected another one")
+        subjects.append(Subject(name, network, result_folder(config, network, name), source))
     return subjects
 
 
+def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSource]:
+    """The run's last network for its best one, and the reverse, where there are two."""
+    other = "last" if config.weights == "best" else "best"
+    file = "checkpoint.pt" if other == "last" else "best.pt"
+    found = network.folder is not None and network.folder / file != Path(network.source)
+    return [open_model(str(network.folder), other)] if found and (network.folder / file).is_file() else []
+
+
 def display_names(config: EvaluateConfig, networks: list[ModelSource]) -> list[str]:
-    """Names of the networks, all different."""
+    """Names of the networks, all different.
+
+    Raises:
+        InputError: the same network, or the same name, is given twice.
+    """
+    for given, what in ((config.names, "names"), (config.model, "networks")):
+        twice = next((name for name in given if given.count(name) > 1), None) if not config.state_dict else None
+        require(twice is None, f"{twice} is among the {what} twice; expected different ones")
     names = list(config.names) or [network.name for network in networks]
     return names if len(set(names)) == len(names) else [network.source for network in networks]
 
@@ -136,7 +167,8 @@ def load_images(config: EvaluateConfig, networks: list[ModelSource], world: Worl
         _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
         loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
                                  device=world.device)
-        return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), files.fingerprint()["hash"])
+        fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
+        return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint)
     data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
     loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test")
     return EvaluationImages(dataset, loader, data.num_classes, data.image_shape, data.test.fingerprint())
@@ -187,21 +219,22 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
              attacks: tuple[Attack, ...], world: World, overwrite: bool) -> dict[str, Any]:
     """One network: everything that its result file holds; it is written as attacks are completed."""
     name, network, folder, source = subject.name, subject.network, subject.folder, subject.source
+    source_name = source.fingerprint[:8] if source else ""
+    attacks = tuple(replace(attack, source=source_name) if attack.method == "transfer" else attack
+                    for attack in attacks)
     path = folder / "eval" / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
     header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
     chunks = folder / "eval" / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
     journal = Journal(chunks, header, world.rank)
-    if overwrite and world.is_main:
-        journal.forget()
-        (chunks / "official.pt").unlink(missing_ok=True)
+    held = begin(journal, overwrite) if world.is_main else None
     barrier(world)
     evaluation = Evaluation(network.model, images.loader, images.num_classes, world, config.seed, config.batch_size,
-                            journal, source.model if source else None, source.fingerprint if source else "", name,
+                            journal, source.model if source else None, source_name, name,
                             print if world.is_main else lambda line: None)
     about = describe_run(config, subject, images, protocol, world)
 
     def keep(result: dict[str, Any]) -> None:
-        if world.is_main:
+        if world.is_main and not is_complete(path, network):  # until the new numbers are whole, the old ones stay
             store(path, {**about, **result, "official": None})
             refresh(folder)
 
@@ -217,7 +250,24 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     result = {**about, **result, "official": published}
     if world.is_main:
         store(path, result)
+    if held:
+        held.close()
     return result
+
+
+def begin(journal: Journal, overwrite: bool) -> Any:
+    """Make the folder of chunks this process' own, empty if so wished; what is returned holds it until closed.
+
+    Raises:
+        InputError: another evaluation of the same network and images is running.
+    """
+    journal.folder.mkdir(parents=True, exist_ok=True)
+    held = hold(journal.folder)
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # Slurm repeats the whole command line
+    if overwrite and not requeued:
+        journal.forget()
+        (journal.folder / "official.pt").unlink(missing_ok=True)
+    return held
 
 
 def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
@@ -241,8 +291,8 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
             print(f"{name}: the published way beside the honest number\n{official_table(result['official'])}")
         for row in result["attacks"]:
             if row["method"] == "autoattack":  # the two lines of RobustBench
-                print(f"{name}, {row['attack']} at {row['epsilon'] * 255:.4g}/255:\nClean accuracy: "
-                      f"{result['clean']['accuracy']:.2%}\nAdversarial accuracy: {row['accuracy']:.2%}")
+                print(f"{name}, {attack_of(row)}:\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
+                      f"Adversarial accuracy: {row['accuracy']:.2%}")
     if len(results) > 1:
         print(difference_table(differences(results)))
     page = folders[0] / "report.html"
@@ -252,35 +302,6 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     for name, count in failed.items():
         print(f"!!! {name}: {count} honesty check(s) FAILED, see above; do not publish these numbers")
     print(f"report: {page}", flush=True)
-
-
-# -- where things go ------------------------------------------------------------------------------------------------
-
-def result_folder(config: EvaluateConfig, network: ModelSource, name: str) -> Path:
-    """What ``--out`` says, else the run directory that the network belongs to, or a folder of its own."""
-    if config.out:
-        return Path(config.out) if len(config.model) == 1 else Path(config.out) / file_name(name)
-    return network.folder or Path(config.runs) / "evaluate" / file_name(name)
-
-
-def comparison_folder(config: EvaluateConfig, names: list[str]) -> Path:
-    """Where the page of several networks goes."""
-    return Path(config.out) if config.out else Path(config.runs) / "evaluate" / file_name("-".join(names))
-
-
-def file_name(name: str) -> str:
-    """A network's name with nothing that a file's may not have."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:100]
-
-
-def weights_label(network: ModelSource) -> str:
-    """best, checkpoint, or the name of the file."""
-    return Path(network.source.partition(".py:")[0]).stem
-
-
-def store(path: Path, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tuple[Attack, ...],

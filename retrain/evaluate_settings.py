@@ -1,6 +1,5 @@
 """The configuration of an evaluation, the attacks that it means, and the file names that follow from it."""
 
-import hashlib
 import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,6 +7,8 @@ from typing import ClassVar, Literal
 from wsrnas.config import option, require
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import RNAS_STRENGTH, Attack, custom_attacks, protocol_attacks
+
+L2_STRENGTHS = (0.5,)
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class EvaluateConfig:
         "--attacks and --strengths; empty: custom where those are given, else paper (imagenet for that data set)")
     attacks: tuple[str, ...] = option((), "attacks of the custom protocol; empty: pgd-20")
     strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255")
-    l2_strengths: tuple[float, ...] = option((0.5,), "L2 strengths of the custom protocol, norms over all pixels")
+    l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, norms over all pixels")
     step_size_ratio: float = option(0.0, "step of the custom protocol's PGD and MIM as a share of the strength; 0: "
                                     "2.5 / steps (MIM: 1 / steps)")
     random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball, as restarts "
                                 "always do")
     source: str = option("", "network whose adversarial images the attack transfer and one honesty check use, given "
-                         "like --model; empty: of several networks, another one")
+                         "like --model; empty: of several networks another one, else the run's last network for its "
+                         "best")
     dataset: str = option("", "data set; empty: the one the first network was trained on")
     data: str = option("data", "folder of the data set (digits needs none)")
     download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
@@ -58,6 +60,7 @@ class EvaluateConfig:
                       "directory of a network, RUNS/evaluate/NAME for others and for the page of several")
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed is {self.seed}; expected at least 0")
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
         require(self.check_images >= LEAST_IMAGES,
                 f"check_images is {self.check_images}; expected at least {LEAST_IMAGES}")
@@ -66,8 +69,8 @@ class EvaluateConfig:
         require(not self.state_dict or len(self.state_dict) == len(self.model),
                 f"{len(self.state_dict)} files of weights (--state_dict) for {len(self.model)} networks; expected one "
                 "each")
-        require(self.step_size_ratio >= 0, f"step_size_ratio is {self.step_size_ratio:g}; expected a share of the "
-                "strength, at least 0")
+        require(0 <= self.step_size_ratio < float("inf"), f"step_size_ratio is {self.step_size_ratio:g}; expected a "
+                "share of the strength, at least 0")
         for strength in self.strengths:
             require(0 < strength < 1,
                     f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
@@ -77,12 +80,14 @@ class EvaluateConfig:
             for weaker, stronger in itertools.pairwise(values):
                 require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
         require(not self.is_custom or self.protocol in ("", "custom"), f"protocol {self.protocol} has attacks of its "
-                "own; --attacks, --strengths, --step_size_ratio and --random_start go with --protocol custom")
+                "own; --attacks, --strengths, --l2_strengths, --step_size_ratio and --random_start go with --protocol "
+                "custom")
 
     @property
     def is_custom(self) -> bool:
         """Whether any part of an attack was chosen."""
-        return bool(self.attacks or self.strengths or self.step_size_ratio or self.random_start)
+        return bool(self.attacks or self.strengths or self.step_size_ratio or self.random_start
+                    or self.l2_strengths != L2_STRENGTHS)
 
     def chosen(self, dataset: str) -> tuple[str, tuple[Attack, ...]]:
         """The protocol that applies, and its attacks.
@@ -95,22 +100,6 @@ class EvaluateConfig:
         attacks = protocol_attacks(protocol) if protocol != "custom" else custom_attacks(
             self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,
             self.random_start)
-        require(self.source or len(self.model) > 1 or all(attack.method != "transfer" for attack in attacks),
+        require(bool(self.source) or len(self.model) > 1 or all(attack.method != "transfer" for attack in attacks),
                 "the attack transfer needs another network to make its images: pass --source")
         return protocol, attacks
-
-
-def images_label(config: EvaluateConfig, dataset: str) -> str:
-    """Which images of which data set."""
-    return "-".join([dataset] + [f"{config.max_test}images"] * bool(config.max_test)
-                    + [f"seed{config.seed}"] * bool(config.seed))
-
-
-def file_label(config: EvaluateConfig, protocol: str, attacks: tuple[Attack, ...], dataset: str) -> str:
-    """A file name that differs where the results do."""
-    if protocol == "custom":
-        kinds = "-".join(dict.fromkeys(attack.label.lower().replace(" ", "_") for attack in attacks))
-        strengths = "_".join(dict.fromkeys(f"{attack.epsilon:.4g}" for attack in attacks if attack.epsilon))
-        keys = " ".join(attack.key for attack in attacks)
-        protocol = f"{kinds[:60]}-{strengths[:60]}-{hashlib.blake2b(keys.encode(), digest_size=3).hexdigest()}"
-    return f"{protocol}-{images_label(config, dataset)}"

@@ -1,14 +1,20 @@
 """Evaluation from its command line: anyone's network, every protocol, results and pages on disk, kills."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 import genotypes
 import retrain.evaluate as program
-from retrain.evaluate_settings import EvaluateConfig, file_label
+from retrain.evaluate_files import file_label
+from retrain.evaluate_settings import EvaluateConfig
 from wsrnas import checkpoint
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
@@ -17,8 +23,10 @@ from wsrnas.errors import InputError
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.loader import BatchLoader
+from wsrnas.model_source import ModelSource
 from wsrnas.models import build_model, description, load_model
 
+ROOT = Path(__file__).parent.parent
 NETWORK = '''
 import torch
 from torch import nn
@@ -46,6 +54,13 @@ class Noise(nn.Module):
 
 def training():
     return build().train()
+
+def twice():
+    model = build()
+    with torch.no_grad():
+        model[2].weight *= 2
+        model[2].bias *= 2
+    return model
 
 def nan():
     return nn.Sequential(*build(), nn.Threshold(1e9, float("nan"))).eval()
@@ -82,6 +97,8 @@ def evaluate(run_or_network, *argv, runs=None):
 
 
 def result_of(folder: Path, pattern: str) -> dict:
+    """The one result in a folder; a network of no run directory has a folder that begins with its name."""
+    folder = folder if folder.exists() else next(folder.parent.glob(f"{folder.name}-*"))
     file, = (folder / "eval").glob(pattern)
     return json.loads(file.read_text())
 
@@ -157,12 +174,13 @@ def test_someone_elses_network_and_its_comparison_with_ours(run, network, capsys
     ours, mine = result_of(run, "*.json"), result_of(runs / "evaluate" / "mine", "*.json")
     assert ours["image_set"] == mine["image_set"] and mine["model"]["genotype"] is None
     assert ours["transfer_source"].endswith("mine.py:build") and mine["transfer_source"] == str(run / "best.pt")
-    for row, reference in zip(mine["attacks"], ours["attacks"], strict=True):
-        difference = 100 * (row["accuracy"] - reference["accuracy"])
-        assert f"mine - ours  {row['attack']}  eps 0.0500 (12.75/255): {difference:+.2f} points" in said
+    difference = 100 * (mine["attacks"][0]["accuracy"] - ours["attacks"][0]["accuracy"])
+    assert f"mine - ours  FGSM  eps 0.0500 (12.75/255): {difference:+.2f} points" in said
+    assert "mine - ours  transfer" not in said, "each from the other: these are two attacks"
+    assert mine["attacks"][1]["source"] == ours["model"]["fingerprint"][:8] != ours["attacks"][1]["source"]
     assert f"report: {runs / 'evaluate' / 'ours-mine' / 'report.html'}" in said
     assert (runs / "evaluate" / "ours-mine" / "report.html").is_file()
-    assert (runs / "evaluate" / "mine" / "report.html").is_file()
+    assert len(list((runs / "evaluate").glob("mine-*/report.html"))) == 1
 
 
 def test_everything_goes_where_out_says(run, network, tmp_path):
@@ -172,7 +190,8 @@ def test_everything_goes_where_out_says(run, network, tmp_path):
     program.main(["--model", str(run), "--out", str(tmp_path / "one"), *few])
     program.main(["--model", str(run), network, "--out", str(tmp_path / "two"), *few])
     assert result_of(tmp_path / "one", "*.json")["images"] == result_of(tmp_path / "two" / "small", "*.json")["images"]
-    assert all((tmp_path / place / "report.html").is_file() for place in ("one", "two", "two/small", "two/mine.build"))
+    pages = [list(tmp_path.glob(f"{place}/report.html")) for place in ("one", "two", "two/small-*", "two/mine.build-*")]
+    assert all(len(found) == 1 for found in pages)
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before and not (tmp_path / "no").exists()
 
 
@@ -190,7 +209,8 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
     monkeypatch.setattr(program, "measure", stop)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with pytest.raises(Stopped):
-        evaluate(network, "--dataset", "digits", "--seed", 5, "--check_images", 31, "--source", network, "--attacks",
+        evaluate(network, "--dataset", "digits", "--seed", 5, "--check_images", 31, "--source",
+                 network.replace("build", "negative"), "--attacks",
                  "pgd-3", "--strengths", 0.2, "--random_start", "--step_size_ratio", 0.5, runs=tmp_path)
     (evaluation, (attack,), check_images, _), = given
     assert (evaluation.seed, evaluation.batch_size, evaluation.num_classes, check_images) == (5, 8, 10, 31)
@@ -206,7 +226,7 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
 
 def test_every_network_is_checked_on_images_of_all_classes(run, network, monkeypatch, tmp_path):
     checked = []
-    monkeypatch.setattr(program, "check_model", lambda model, images, labels, classes, range_is_known:
+    monkeypatch.setattr(program, "check_model", lambda model, images, labels, classes, range_is_known, **more:
                         checked.append((len(images), len(labels.unique()), classes, range_is_known)))
     evaluate(run, "--attacks", "fgsm", "--source", network)
     assert checked == [(20, 10, 10, True), (20, 10, 10, False)]
@@ -218,22 +238,43 @@ def test_a_source_is_named_where_it_does_not_fit(network, tmp_path):
 
 
 def test_networks_of_one_name_are_told_apart_by_where_they_are_from(network, capsys, tmp_path):
-    other = network.replace("build", "negative")
-    program.main(["--model", network, other, "--names", "x", "x", "--dataset", "digits", "--device", "cpu",
-                  "--max_test", "10", "--attacks", "fgsm", "--runs", str(tmp_path)])
+    other = network.replace("mine.py", "b/mine.py")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.py").write_text(NETWORK.replace("manual_seed(0)", "manual_seed(1)"))
+    few = ["--dataset", "digits", "--device", "cpu", "--max_test", "10", "--attacks", "fgsm", "--runs", str(tmp_path)]
+    program.main(["--model", network, other, *few])
     assert f"{other} - {network}  clean: " in capsys.readouterr().out
+    for given in (network, other):
+        program.main(["--model", given, *few])
+    folders = list((tmp_path / "evaluate").glob("mine.build-*"))
+    results = [json.loads(next(folder.glob("eval/*.json")).read_text()) for folder in folders]
+    assert {result["model"]["source"] for result in results} == {network, other}
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--model", "{net}", "{net}"], "is among the networks twice"),
+    (["--model", "{net}", "{other}", "--names", "x", "x"], "x is among the names twice"),
+    (["--model", "{net}", "--source", "{net}"], "expected another one"),
+])
+def test_what_cannot_be_told_apart_is_refused(argv, words, network, tmp_path):
+    given = [text.format(net=network, other=network.replace("build", "negative")) for text in argv]
+    with pytest.raises(InputError, match=words):
+        program.main([*given, "--dataset", "digits", "--device", "cpu", "--max_test", "10", "--attacks", "fgsm",
+                      "--runs", str(tmp_path)])
 
 
 def test_each_source_has_its_own_images(network, tmp_path):
     """Its own images are the end of a linear network, its negative's do it good."""
     found = []
-    for source in ("build", "negative", "build"):
+    for source in ("twice", "negative", "twice"):
         evaluate(network, "--dataset", "digits", "--attacks", "transfer-2", "--strengths", 0.5, "--source",
                  network.replace("build", source), runs=tmp_path)
-        result = result_of(tmp_path / "evaluate" / "mine.build", "*.json")
+        results = [json.loads(path.read_text()) for path in tmp_path.glob("evaluate/mine.build-*/eval/*.json")]
+        result, = (r for r in results if r["transfer_source"].endswith(source))
         assert result["transfer_source"] == network.replace("build", source) and result["clean"]["accuracy"] > 0
         found.append(result["attacks"][0]["accuracy"] / result["clean"]["accuracy"])
     assert found == [0, 1, 0]
+    assert len(list((tmp_path / "evaluate").glob("mine.build-*/eval/*.json"))) == 2
 
 
 def test_failed_checks_are_said_last_and_stored(network, capsys, tmp_path):
@@ -297,7 +338,7 @@ def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_pat
     evaluate(network, "--attacks", "apgd-ce", "autoattack", "--strengths", "0.9", "--dataset", "digits", "--max_test",
              10, runs=tmp_path)
     result = result_of(tmp_path / "evaluate" / "mine.build", "*.json")
-    assert (f"mine.build, AutoAttack at 229.5/255:\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
+    assert (f"mine.build, AutoAttack  eps 0.9000 (229.5/255):\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
             f"Adversarial accuracy: {result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
 
 
@@ -308,7 +349,7 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     evaluate(run, *argv, "--overwrite")
     chunks = list((run / "eval").glob("chunks-*/*.jsonl"))
     lines = sum(len(path.read_text().splitlines()) for path in chunks)
-    for path in chunks:
+    for path in [*chunks, *(run / "eval").glob("*.json")]:
         path.unlink()
 
     class Killed(BaseException):
@@ -339,6 +380,44 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     assert len(calls) == done, "a finished evaluation is read, not measured"
     evaluate(run, *argv, "--overwrite")
     assert len(calls) > done
+    left = iter([0] * 5 + [1] * 99)
+    monkeypatch.setattr(Evaluation, "_in_parts", dying)
+    with pytest.raises(Killed):
+        evaluate(run, *argv, "--overwrite")
+    assert result_of(run, "*.json")["complete"], "the old numbers stay until the new ones are whole"
+
+
+def test_two_evaluations_of_the_same_chunks_do_not_mix(run):
+    evaluate(run, "--attacks", "fgsm")
+    folder, = (run / "eval").glob("chunks-*")
+    code = ("import pathlib, sys, wsrnas.run\nheld = wsrnas.run.hold(pathlib.Path(sys.argv[1]))\n"
+            "print(1, flush=True)\ninput()")
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          cwd=ROOT) as other:
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(InputError, match=r"another process is writing .*chunks"):
+            evaluate(run, "--attacks", "fgsm")
+        other.communicate(b"\n")
+    evaluate(run, "--attacks", "fgsm")
+
+
+def test_pictures_of_another_size_are_other_images(tmp_path):
+    for part in ("train", "val"):
+        for number, name in enumerate(("a", "b")):
+            (tmp_path / part / name).mkdir(parents=True)
+            pixels = np.full((40, 40, 3), 60 + 100 * number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / name / "0.png")
+    config = parse_config(EvaluateConfig, None, ["--model", "x", "--dataset", "imagenet", "--data", str(tmp_path)])[0]
+
+    def fingerprint(size):
+        known = ModelSource(nn.Identity(), "x", "x", "x", {"dataset": "imagenet", "image_shape": [3, size, size]})
+        return program.load_images(config, [known], World()).fingerprint
+
+    assert fingerprint(32) != fingerprint(64) and fingerprint(32) == fingerprint(32)
+    before = fingerprint(32)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(
+        tmp_path / "val" / "a" / "0.png")
+    assert fingerprint(32) != before, "another picture of the same name"
 
 
 def test_a_retrained_run_is_not_given_its_former_numbers(run):

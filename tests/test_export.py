@@ -2,11 +2,13 @@
 
 import ast
 import hashlib
+import inspect
 import itertools
 import json
 import runpy
 import subprocess
 import sys
+import tomllib
 from collections import OrderedDict
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,11 +23,14 @@ import retrain.publishing.package
 from retrain import export
 from retrain.publishing import robustbench, standalone
 from retrain.publishing.model_card import Training, command, evaluation_table, metrics, parameters
-from retrain.publishing.onnx_file import PACKAGES
+from retrain.publishing.onnx_file import PACKAGES, difference
 from retrain.publishing.package import Package, python_source, sha256, write_weights
 from retrain.recipes import BASIC, IMAGENET
+from wsrnas.attacks import mim
+from wsrnas.carlini_wagner import carlini_wagner
 from wsrnas.config import to_dict
 from wsrnas.errors import InputError, run_program
+from wsrnas.evaluation.protocols import METHODS, at_strength, parse_attack
 from wsrnas.genotype import Genotype
 from wsrnas.model_source import open_model
 from wsrnas.models import build_model, description
@@ -281,9 +286,9 @@ def attack(method: str, epsilon: float | None, accuracy: float, norm: str = "lin
 def evaluation(*attacks: dict, images: int = 10_000, clean: float = 0.8149, dataset: str = "cifar10",
                fingerprint: str = "f", failed=()) -> dict:
     return {"format": "wsrnas evaluation 1", "name": "x", "protocol": "custom", "dataset": dataset, "images": images,
-            "clean": {"accuracy": clean, "interval": [0.81, 0.82], "robust": "1"}, "attacks": list(attacks),
-            "average_robust": {"accuracy": 0.41, "interval": [0.4, 0.42], "over": ["PGD-20"]}, "area": None,
-            "checks": [{"check": "logits are deterministic", "passed": True, "says": "", "numbers": {}},
+            "complete": True, "clean": {"accuracy": clean, "interval": [0.81, 0.82], "robust": "1"},
+            "attacks": list(attacks), "average_robust": {"accuracy": 0.41, "interval": [0.4, 0.42], "over": ["PGD-20"]},
+            "area": None, "checks": [{"check": "logits are deterministic", "passed": True, "says": "", "numbers": {}},
                        {"check": "square is weaker", "passed": None, "says": "", "numbers": {}}],
             "failed_checks": list(failed), "warnings": ["zero gradients"],
             "model": {"source": "runs/retrain/x/best.pt", "fingerprint": fingerprint}}
@@ -337,8 +342,16 @@ def test_a_part_of_the_test_images_does_not_pass_for_all():
         info = listed(*documents)
         assert (info["clean_acc"], info["autoattack_acc"], info["footnote"]) == ("81.49", "50.00", None)
     # The clean accuracy stands beside the attack: it is of the same images.
-    info = listed(part, evaluation(attack("pgd", 8 / 255, 0.6)))
-    assert (info["clean_acc"], info["autoattack_acc"], info["reported"]) == ("70.00", "40.00", "40.00")
+    for documents in itertools.permutations([part, evaluation(attack("pgd", 8 / 255, 0.6))]):
+        info = listed(*documents)
+        assert (info["clean_acc"], info["autoattack_acc"], info["reported"]) == ("70.00", "40.00", "60.00")
+        assert info["footnote"] == ("Clean accuracy and AutoAttack measured on 1,000 of 10,000 test images. The "
+                                    "reported robust accuracy is under PGD, on 10,000 images.")
+    info = listed(evaluation(), evaluation(attack("pgd", 8 / 255, 0.3), images=500, clean=0.9))
+    assert (info["clean_acc"], info["reported"], info["footnote"]) == (
+        "81.49", "30.00", "The reported robust accuracy is under PGD, on 500 images.")
+    info = listed(evaluation(images=900, clean=0.7), evaluation(attack("pgd", 8 / 255, 0.3), images=500, clean=0.9))
+    assert info["clean_acc"] == "70.00" and info["footnote"].startswith("Clean accuracy measured on 900 of 10,000")
     digits = listed(evaluation(images=300, dataset="digits"), dataset="digits")
     assert digits["footnote"] == "Measured on 300 test images."
 
@@ -347,6 +360,22 @@ def test_of_two_measurements_the_lower_one_counts():
     two = [evaluation(attack("autoattack", 8 / 255, a), clean=c) for a, c in ((0.5, 0.8), (0.49, 0.79))]
     for documents in (two, two[::-1]):
         assert (listed(*documents)["autoattack_acc"], listed(*documents)["clean_acc"]) == ("49.00", "79.00")
+        assert (listed(*documents)["reported"], listed(*documents)["footnote"]) == ("49.00", None)
+
+
+def test_the_lowest_accuracy_is_reported_whichever_attack_reached_it():
+    standard, fgsm = evaluation(attack("autoattack", 8 / 255, 0.5)), evaluation(attack("fgsm", 8 / 255, 0.6), clean=0.9)
+    lower = evaluation(attack("square", 8 / 255, 0.47), attack("pgd", 16 / 255, 0.1), clean=0.7)
+    part = evaluation(attack("pgd", 8 / 255, 0.2), images=9_999)
+    for documents in itertools.permutations([standard, fgsm, lower, part]):
+        info = listed(*documents)
+        assert (info["clean_acc"], info["autoattack_acc"], info["reported"]) == ("81.49", "50.00", "47.00")
+        assert info["footnote"] == "The reported robust accuracy is under SQUARE, on 10,000 images."
+    for documents in itertools.permutations([fgsm, lower, part]):  # the clean accuracy is the lowest attack's
+        assert (listed(*documents)["clean_acc"], listed(*documents)["reported"]) == ("70.00", "47.00")
+    same = evaluation(attack("pgd", 8 / 255, 0.5), clean=0.7)
+    for documents in itertools.permutations([standard, same]):
+        assert (listed(*documents)["reported"], listed(*documents)["footnote"]) == ("50.00", None)
 
 
 def test_imagenet_is_listed_at_its_own_strength_and_never_as_the_official_subset():
@@ -357,9 +386,39 @@ def test_imagenet_is_listed_at_its_own_strength_and_never_as_the_official_subset
     assert "not on RobustBench's list of 5,000" in info["footnote"]
 
 
-def test_failed_checks_make_it_unreliable():
-    info = listed(evaluation(attack("autoattack", 8 / 255, 0.5)), evaluation(failed=["more steps are weaker"]))
-    assert info["unreliable"] is True and "more steps are weaker" in info["footnote"]
+UNCHECKED = [{"check": "square is weaker", "passed": None, "says": "", "numbers": {}}]
+
+
+def test_reliability_is_of_the_evaluations_whose_numbers_are_used():
+    standard = evaluation(attack("autoattack", 8 / 255, 0.5))
+    failed = {"failed": ["more steps are weaker"]}
+    for documents in itertools.permutations([standard, evaluation(attack("pgd", 8 / 255, 0.6), clean=0.9, **failed)]):
+        info = listed(*documents)
+        assert (info["unreliable"], info["footnote"]) == (False, None)
+    for used in (attack("autoattack", 8 / 255, 0.4), attack("pgd", 8 / 255, 0.4)):
+        for documents in itertools.permutations([standard, evaluation(used, **failed)]):
+            info = listed(*documents)
+            assert info["unreliable"] is True and "checks of the evaluation: more steps are weaker." in info["footnote"]
+    only_row = standard | {"checks": [*UNCHECKED, {"check": "noise is weaker", "passed": False}]}
+    assert listed(only_row)["unreliable"] is True and "noise is weaker" in listed(only_row)["footnote"]
+    assert "**Failed check: noise is weaker.**" in evaluation_table(only_row)
+    both = only_row | {"failed_checks": ["noise is weaker"]}
+    assert listed(both)["footnote"].count("noise is weaker") == evaluation_table(both).count("noise is weaker") == 1
+
+
+@pytest.mark.parametrize("checks", [[], None, UNCHECKED])
+def test_reliability_is_open_where_no_check_passed_or_failed(checks):
+    unchecked, checked = {"checks": checks}, evaluation(attack("pgd", 8 / 255, 0.6), images=20_000)
+    assert listed(evaluation(attack("pgd", 8 / 255, 0.5)) | unchecked)["unreliable"] is None
+    standard = evaluation(attack("autoattack", 8 / 255, 0.5)) | unchecked
+    for documents in itertools.permutations([standard, checked]):  # both numbers are listed
+        assert listed(*documents)["unreliable"] is None
+    lowest = evaluation(attack("pgd", 8 / 255, 0.4)) | unchecked
+    for documents in itertools.permutations([lowest, evaluation(attack("autoattack", 8 / 255, 0.5))]):
+        assert listed(*documents)["unreliable"] is None
+    assert listed(standard, evaluation(attack("pgd", 8 / 255, 0.4), failed=["x"]))["unreliable"] is True
+    assert listed(standard, evaluation())["unreliable"] is None
+    assert listed(evaluation(attack("autoattack", 8 / 255, 0.5)), evaluation() | unchecked)["unreliable"] is False
 
 
 @pytest.mark.parametrize("text, says", [
@@ -370,6 +429,14 @@ def test_failed_checks_make_it_unreliable():
     (json.dumps(evaluation() | {"clean": None}), "lacks"), (json.dumps(evaluation() | {"images": "9"}), "lacks"),
     (json.dumps(evaluation(attack("pgd", 0.1, 55.0))), "lacks"), (json.dumps(evaluation() | {"model": 1}), "lacks"),
     (json.dumps(evaluation() | {"attacks": [{}]}), "lacks"), (json.dumps(evaluation() | {"failed_checks": 7}), "lacks"),
+    (json.dumps(evaluation(attack("pgd", 0.1, 0.5, steps="20"))), "lacks"),
+    (json.dumps(evaluation(attack("pgd", 0.1, 0.5, step_size="a"))), "lacks"),
+    (json.dumps(evaluation(attack("transfer", 0.1, 0.5, source=["g"]))), "lacks"),
+    (json.dumps(evaluation() | {"checks": [{"check": "a", "passed": 1}]}), "lacks"),
+    (json.dumps(evaluation() | {"complete": False}), "still running or was stopped"),
+    (json.dumps(evaluation() | {"complete": "yes"}), "still running or was stopped"),
+    (json.dumps({key: value for key, value in evaluation().items() if key != "complete"}), "still running or was"),
+    (json.dumps(evaluation(fingerprint="g") | {"complete": False}), "other weights"),
     (json.dumps(evaluation(fingerprint="g")), "other weights"), (json.dumps(evaluation(dataset="svhn")), "on svhn")])
 def test_evaluations_of_no_use_are_left_out_aloud(text, says, tmp_path):
     (tmp_path / "eval").mkdir()
@@ -377,7 +444,8 @@ def test_evaluations_of_no_use_are_left_out_aloud(text, says, tmp_path):
     (tmp_path / "eval" / "b.json").write_text(json.dumps(evaluation()))
     found, remarks = robustbench.stored_evaluations(tmp_path, "f", "cifar10")
     assert found == [evaluation()]
-    assert len(remarks) == 1 and "a.json is left out" in remarks[0] and says in remarks[0]
+    assert len(remarks) == 1 and remarks[0].startswith(f"{tmp_path / 'eval' / 'a.json'} is left out: ")
+    assert says in remarks[0]
 
 
 # ---- the card -------------------------------------------------------------------------------------------------
@@ -387,7 +455,7 @@ def test_the_table_names_every_attack_with_its_parameters():
         attack("pgd", 8 / 255, 0.5512), attack("cw-l2", None, 0.1, "l2", steps=100, loss=""),
         attack("autoattack", 0.5, 0.3, "l2", steps=0, step_size=None, loss=""), images=1000,
         failed=["weaker | stronger"]))
-    assert "| PGD | L-infinity 0.0314 (8/255) | 20 steps, of 0.00375, 1 start, from the image, loss ce | 55.12 | " \
+    assert "| PGD | L-infinity 0.0314 (8/255) | 20 steps of 0.00375, from the image, cross-entropy loss | 55.12 | " \
            "54.1 to 56.1 |" in text
     assert "| CW-L2 | L2, unbounded | 100 steps" in text
     assert "| AUTOATTACK | L2 0.5 | standard version: APGD-CE," in text
@@ -395,7 +463,67 @@ def test_the_table_names_every_attack_with_its_parameters():
     assert "Warning: zero gradients" in text
     assert "| none |  |  | 81.49 | 81.0 to 82.0 |" in text and "1,000 test images" in text
     assert "41.00 | 40.0 to 42.0" in text and "**Failed check: weaker | stronger.**" in text
-    assert parameters(attack("pgd", 0.1, 0.5, restarts=5, random_start=True)).endswith("5 starts, random, loss ce")
+    assert "| average over the strengths of PGD |" in text
+
+
+GRADIENT = "from the image, cross-entropy loss"
+
+
+@pytest.mark.parametrize("name, epsilon, row, shown", [
+    ("fgsm", 8 / 255, "FGSM | L-infinity 0.0314 (8/255)", f"one step of 0.03137, {GRADIENT}"),
+    ("fgsm-l2", 0.5, "FGSM L2 | L2 0.5", f"one step of 0.5, {GRADIENT}"),
+    ("pgd-20", 0.03, "PGD-20 | L-infinity 0.0300 (7.65/255)", f"20 steps of 0.00375, {GRADIENT}"),
+    ("pgd-1", 0.03, "PGD | L-infinity 0.0300 (7.65/255)", f"one step of 0.075, {GRADIENT}"),
+    ("pgd-50x10", 0.02, "PGD-50x10 | L-infinity 0.0200 (5.1/255)",
+     "50 steps of 0.001, 10 random starts, cross-entropy loss"),
+    ("pgd-l2-20", 0.5, "PGD-20 L2 | L2 0.5", f"20 steps of 0.0625, {GRADIENT}"),
+    ("pgd-l2-20x2", 0.5, "PGD-20x2 L2 | L2 0.5", "20 steps of 0.0625, 2 random starts, cross-entropy loss"),
+    ("mim-20", 0.02, "MIM-20 | L-infinity 0.0200 (5.1/255)", f"20 steps of 0.001, momentum 1, {GRADIENT}"),
+    ("cw-l2", None, "C&W-100 L2 | L2, unbounded",
+     "100 steps of Adam (learning rate 0.01), penalty c = 0.5, from the image"),
+    ("cw-linf", 0.02, "C&W margin-100 | L-infinity 0.0200 (5.1/255)",
+     "100 steps of 0.0005, from the image, margin loss"),
+    ("cw-linf-50x3", 0.02, "C&W margin-50x3 | L-infinity 0.0200 (5.1/255)",
+     "50 steps of 0.001, 3 random starts, margin loss"),
+    ("noise-10", 0.02, "random noise-10 | L-infinity 0.0200 (5.1/255)",
+     "the worst of 10 random noises, every pixel up or down by the whole strength"),
+    ("noise-1", 0.02, "random noise | L-infinity 0.0200 (5.1/255)",
+     "one random noise, every pixel up or down by the whole strength"),
+    ("transfer-20", 0.02, "transfer PGD-20 | L-infinity 0.0200 (5.1/255)",
+     f"20 steps of 0.0025, made on another network, {GRADIENT}"),
+    ("apgd-ce", 0.02, "APGD-CE | L-infinity 0.0200 (5.1/255)",
+     "as in AutoAttack's standard version: 100 steps of adaptive size, a random start, cross-entropy loss"),
+    ("apgd-ce-l2", 0.5, "APGD-CE L2 | L2 0.5",
+     "as in AutoAttack's standard version: 100 steps of adaptive size, a random start, cross-entropy loss"),
+    ("autoattack", 0.02, "AutoAttack | L-infinity 0.0200 (5.1/255)",
+     "standard version: APGD-CE, APGD-T, FAB-T, Square"),
+    ("autoattack-l2", 0.5, "AutoAttack L2 | L2 0.5", "standard version: APGD-CE, APGD-T, FAB-T, Square"),
+    ("square", 0.02, "Square-5000 | L-infinity 0.0200 (5.1/255)", "5,000 queries, of logits alone"),
+    ("square-l2-1", 0.5, "Square L2 | L2 0.5", "1 query, of logits alone")])
+def test_every_attack_reads_as_it_was_made(name, epsilon, row, shown):
+    stored = at_strength(parse_attack(name), epsilon).describe() | {"accuracy": 0.5}
+    assert f"\n| {row} | {shown} | 50.00 |  |" in evaluation_table(evaluation(stored))
+
+
+def test_attacks_that_differ_read_differently():
+    pgd, random = (at_strength(parse_attack("pgd-20"), 0.03, random_start=flag).describe() for flag in (False, True))
+    assert parameters(random) == "20 steps of 0.00375, a random start, cross-entropy loss"
+    assert parameters(pgd | {"loss": "mine"}).endswith("from the image, mine loss")
+    transfer = at_strength(parse_attack("transfer-20"), 0.02).describe() | {"source": "0f3a"}
+    assert "made on another network (`0f3a`)" in parameters(transfer)
+    assert parameters({"method": "pgd", "steps": 7}) == "7 steps, from the image"  # a row with little in it
+    every = {parameters(at_strength(parse_attack(name), 0.02).describe()) for name in METHODS}
+    assert len(every) == len(METHODS)
+
+
+def test_the_card_knows_what_the_rows_do_not_hold():
+    """The attacks' own defaults, and the original AutoAttack's."""
+    from pyautoattack import AutoAttack
+    default = {**inspect.signature(carlini_wagner).parameters, **inspect.signature(mim).parameters}
+    assert [default[name].default for name in ("learning_rate", "penalty", "momentum")] == [0.01, 0.5, 1.0]
+    for norm in ("Linf", "L2"):
+        apgd = AutoAttack(nn.Flatten(), norm=norm, eps=0.1, device="cpu").apgd
+        assert (apgd.n_iter, apgd.n_restarts, apgd.loss) == (100, 1, "ce")
 
 
 def test_the_command_is_without_the_machines_paths():
@@ -494,16 +622,19 @@ def test_the_last_weights_have_their_own_numbers(tmp_path, hasty, capsys):
     run = make_run(tmp_path / "some run")
     (run / "FINISHED").unlink()
     store(run, evaluation(attack("autoattack", 8 / 255, 0.5)), "best.pt")
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.3)) | {"complete": False}, "checkpoint.pt")
     export.main(["--model", str(run), "--weights", "last", "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     info = json.loads((tmp_path / "out" / "network_some_run.json").read_text())
     assert info["autoattack_acc"] is None and "other weights" in said
+    assert f"\n{run / 'eval' / '1.json'} is left out: the evaluation is still running or was stopped" in said
     assert f"the training in {run} is not finished" in said
     assert f"--model {run} --weights last" in said and "--attacks autoattack --strengths 8/255" in said
     assert "--title --authors --venue --link" in said and "pass --name" in said
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert ("epoch 9 of 9 (`checkpoint.pt`), the last one trained; no epoch was selected. The training was not "
             "finished.") in card
+    assert "AUTOATTACK" not in card
     weights = torch.load(tmp_path / "out" / "network_some_run.pt")["state_dict"]
     assert torch.equal(weights["classifier.bias"], torch.load(run / "checkpoint.pt")["model"]["classifier.bias"])
 
@@ -646,9 +777,34 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     assert f"{count / 1000:.4g}k parameters" in said and "not measured yet" in said
 
 
-def test_missing_onnx_packages_are_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", [["onnxscript"], ["onnx", "onnxruntime"]])
+def test_missing_onnx_packages_are_named(missing, tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / "run")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "onnxscript" else object())
-    with pytest.raises(InputError, match=r"--onnx needs the packages onnxscript; .*\.\[export\]"):
-        export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--onnx"])
-    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name in missing else object())
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--onnx"]))
+    said = capsys.readouterr()
+    assert end.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+    assert f"--onnx needs {' and '.join(missing)}, not found" in said.err
+    assert "pip install -e '.[export]'" in said.err and not (tmp_path / "out").exists()
+
+
+def test_the_extra_holds_what_onnx_needs():
+    described = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    extra = described["project"]["optional-dependencies"]["export"]
+    assert sorted(requirement.partition(">=")[0] for requirement in extra) == sorted(PACKAGES)
+
+
+def test_a_file_that_onnx_runtime_cannot_read_is_one_sentence(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"ONNX Runtime \d.* cannot read x\.onnx .*--opset$"):
+        difference(nn.Flatten(), (3, 8, 8), tmp_path / "x.onnx")
+
+
+def test_unknown_reliability_is_said(tmp_path, hasty, capsys):
+    run = make_run(tmp_path / "run")
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.5)) | {"checks": UNCHECKED})
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net"])
+    assert json.loads((tmp_path / "out" / "Net.json").read_text())["unreliable"] is None
+    assert "Net.json: no check of the evaluation passed or failed" in capsys.readouterr().out

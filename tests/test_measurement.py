@@ -277,7 +277,7 @@ def test_out_of_memory_halves_the_batch_says_so_and_changes_nothing():
                     "the GPU is out of memory: going on with 15 images at a time",
                     "the GPU is out of memory: going on with 7 images at a time"]
     assert max(model.seen[4:]) <= 7, "it does not try the large batch again"
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(InputError, match="out of memory with a single image"):
         evaluation(Small(bent(), 0)).clean()
 
 

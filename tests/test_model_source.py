@@ -2,8 +2,11 @@
 
 import argparse
 import copy
+import importlib
 import itertools
+import os
 import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -14,16 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genotypes
-from wsrnas import checkpoint
+from wsrnas import checkpoint, user_function
 from wsrnas.attacks import pgd
 from wsrnas.data import load_dataset
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.model_source import _gain_by_chance, _significantly_better, check_model, find_checkpoint, open_model
 from wsrnas.models import build_model, description
-from wsrnas.stored_program import ExportedNetwork
+from wsrnas.stored_program import ExportedNetwork, can_train, uses_batch_norm
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning",
+                                        "ignore::torch.jit.TracerWarning")
 CLASSES = 5
 GENOTYPE = genotypes.load("WsrNet_Basic")
 
@@ -118,6 +122,7 @@ def test_a_run_directory_given_as_the_working_directory_has_a_name(tmp_path, mon
 def test_what_is_no_checkpoint_is_named(tmp_path):
     assert f"no checkpoint at {tmp_path}/none.pt; expected a file" in refused(str(tmp_path / "none.pt"))
     assert "no checkpoint at" in refused(str(tmp_path))
+    assert refused("WsrNet_Basic").endswith("or the name of an architecture with its weights as --state_dict")
     save(tmp_path / "run" / "checkpoint.pt", cells())
     assert "--weights last" in refused(str(tmp_path / "run"))
     assert find_checkpoint(str(tmp_path / "run"), "last") == tmp_path / "run" / "checkpoint.pt"
@@ -314,6 +319,60 @@ def test_an_exported_program_can_be_moved(exported):
     torch.testing.assert_close(model(images), network()(images))
 
 
+class Wrapped(nn.Module):
+    """A network of Python around a stored program."""
+
+    def __init__(self, program: nn.Module, *layers: nn.Module):
+        super().__init__()
+        self.layers = nn.ModuleList([program, *layers])
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.layers:
+            images = layer(images)
+        return images
+
+
+def without_batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, CLASSES)).eval()
+
+
+def stored(path: Path, model: nn.Module, kind: str) -> nn.Module:
+    """The network as it is opened again, or ``model`` itself."""
+    if kind == "plain":
+        return model
+    if kind.startswith("exported"):
+        program = torch.export.export(model, (batch(4)[0],))
+        torch.export.save(program.run_decompositions() if kind == "exported, decomposed" else program, path)
+    else:
+        script = {"scripted": torch.jit.script, "frozen": frozen,
+                  "traced": lambda m: torch.jit.trace(m, batch(4)[0])}[kind]
+        script(model).save(str(path))
+    return open_model(str(path)).model
+
+
+@pytest.mark.parametrize("kind, trains", [("plain", True), ("scripted", True), ("traced", False), ("frozen", False),
+                                          ("exported", False), ("exported, decomposed", False)])
+def test_batch_norm_and_the_training_mode_of_stored_programs(tmp_path, kind, trains):
+    bare = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, CLASSES)).eval()  # none to fold it into
+    for name, wrap in (("alone", lambda m: m), ("wrapped", Wrapped)):
+        model = wrap(stored(tmp_path / f"{name}.pt", copy.deepcopy(bare), kind))
+        assert uses_batch_norm(model) and can_train(model) == trains
+        before = model(batch()[0])
+        with torch.no_grad():
+            assert torch.equal(model.train()(batch()[0]), before) != trains, "train() itself says otherwise"
+        other = wrap(stored(tmp_path / f"{name} without.pt", without_batch_norm(), kind))
+        assert not uses_batch_norm(other) and can_train(other) == (not kind.startswith("exported"))
+
+
+def test_batch_norm_beside_or_folded_into_a_program(tmp_path):
+    script = stored(tmp_path / "a.pt", nn.Conv2d(3, 3, 1).eval(), "scripted")
+    assert uses_batch_norm(Wrapped(script, nn.BatchNorm2d(3))) and can_train(Wrapped(script, nn.BatchNorm2d(3)))
+    assert not uses_batch_norm(stored(tmp_path / "b.pt", network(), "frozen"))
+    layers = torch.jit.script(Wrapped(nn.Identity(), nn.BatchNorm2d(3)).eval())  # a list of layers has no graph
+    assert uses_batch_norm(layers) and can_train(layers)
+    assert not uses_batch_norm(torch.jit.script(Wrapped(nn.Identity(), nn.InstanceNorm2d(3)).eval()))
+
+
 class Two(nn.Module):
     """A network of two inputs, or with two outputs."""
 
@@ -505,13 +564,118 @@ def test_a_fingerprint_tells_code_apart(tmp_path, exported):
     assert prints[0] == prints[1] != prints[2]
 
 
+IMPORTING = """
+import importlib, json, torch
+import parts
+from blocks import first
+from loose.second import SIZE
+import library
+last = importlib.import_module("blocks." + "la" + "st")
+def build():
+    import lazy
+    return torch.nn.Identity().eval()
+def other():
+    return build()
+"""
+IMPORTED = ("parts.py", "blocks/__init__.py", "blocks/first.py", "blocks/last.py", "loose/second.py", "lazy.py")
+
+
+def forget(folder: Path) -> None:
+    """As in another process, none of the folder's modules is loaded."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+
+
+def importing_folder(folder: Path) -> Path:
+    """A folder with ``net.py``, which imports files of the folder in many ways, and others that it does not."""
+    file = user_folder(folder, net=IMPORTING, lazy="", unrelated="", beside="")
+    for name in (*IMPORTED[1:-1], "blocks/unrelated.py", "site-packages/library.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("SIZE = 3\n")
+    return file
+
+
+def test_a_fingerprint_covers_what_a_file_imports_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    file = importing_folder(tmp_path)
+
+    def fingerprint() -> str:
+        forget(tmp_path)
+        return open_model(f"{file}:build").fingerprint
+
+    first = fingerprint()
+    assert first == fingerprint() == open_model(f"{file}:build").fingerprint, "loaded or not, they count"
+    assert first != open_model(f"{file}:other").fingerprint
+    for name in IMPORTED:
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "# changed\n")
+        assert fingerprint() != first, name
+        (tmp_path / name).write_text(text)
+    for name in ("unrelated.py", "blocks/unrelated.py", "site-packages/library.py", "beside.py", "notes.txt"):
+        (tmp_path / name).write_text("SIZE = 4\n")
+        assert fingerprint() == first, name
+    (tmp_path / "beside.py").write_text("from torch.nn import Identity as build\n")
+    open_model(f"{tmp_path}/beside.py:build")
+    assert open_model(f"{file}:build").fingerprint == first, "another network's file is not imported"
+    copied = importing_folder(tmp_path / "copy")
+    assert open_model(f"{copied}:build").fingerprint == first, "where the folder is does not count"
+
+
+def test_a_module_of_the_folder_that_the_program_has_loaded_counts(tmp_path, monkeypatch):
+    file = user_folder(tmp_path, net="import at_home\nimport torch\ndef build(): return torch.nn.Identity().eval()\n",
+                       at_home="")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("at_home")
+    first = open_model(f"{file}:build").fingerprint
+    (tmp_path / "at_home.py").write_text("# changed\n")
+    assert open_model(f"{file}:build").fingerprint != first
+    forget(tmp_path)
+
+
+def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch):
+    """A copy of this repository with a network in it: how networks are evaluated is not what they are."""
+    for package in ("wsrnas", "program"):
+        (tmp_path / package).mkdir()
+    source = Path(user_function.__file__).read_text()
+    (tmp_path / "wsrnas" / "user_function.py").write_text(source)
+    (tmp_path / "wsrnas" / "operations.py").write_text("")
+    (tmp_path / "program" / "evaluate.py").write_text(
+        "import sys\nfrom pathlib import Path\nimport program.settings, genotypes_at_home, wsrnas.operations\n"
+        "from wsrnas.user_function import call_function\n"
+        "print(call_function(Path('net.py'), 'build')[1].hex())\n")
+    (tmp_path / "wsrnas" / "errors.py").write_text("class InputError(ValueError):\n    pass\n")
+    (tmp_path / "program" / "settings.py").write_text("")
+    (tmp_path / "genotypes_at_home.py").write_text("")
+    # Without torch, each process takes a tenth of a second.
+    (tmp_path / "torch.py").write_text("class nn:\n    class Module:\n        pass\n")
+    (tmp_path / "net.py").write_text("from torch import nn\nimport genotypes_at_home\nbuild = lambda: nn.Module()\n")
+
+    def code(changed: str = "", *command: str) -> str:
+        if changed:
+            (tmp_path / changed).write_text((tmp_path / changed).read_text() + "# changed\n")
+        return subprocess.run([sys.executable, *(command or ("-m", "program.evaluate"))], cwd=tmp_path, check=True,
+                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}).stdout
+
+    first = code()
+    assert re.fullmatch("[0-9a-f]{128}\n", first) and code("program/settings.py") == first
+    assert code("wsrnas/operations.py") == first and code("wsrnas/user_function.py") == first
+    (tmp_path / "script.py").write_text("import program.evaluate\n")
+    script = code("", "script.py")  # a program that is no package, in the network's folder
+    assert code("script.py", "script.py") == script
+    second = code("genotypes_at_home.py")
+    assert second != first and code("net.py") not in (first, second)
+
+
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
-def refused_by_check(model: nn.Module, images: Tensor | None = None, labels: Tensor | None = None) -> str:
+def refused_by_check(model: nn.Module, images: Tensor | None = None, labels: Tensor | None = None,
+                     batch_size: int | None = None) -> str:
     drawn, numbers = batch()
     with pytest.raises(InputError) as caught:
-        check_model(model, drawn if images is None else images, numbers if labels is None else labels, CLASSES)
+        check_model(model, drawn if images is None else images, numbers if labels is None else labels, CLASSES,
+                    batch_size=batch_size)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -620,6 +784,52 @@ def test_a_gradient_that_raises_is_refused():
     assert "no gradient for its images (NotImplementedError: no derivative of rounding)" in message
 
 
+class Rooted(nn.Module):
+    """The same function of images in [0, 1] as ``model``, without a gradient at black pixels."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(torch.where(images > 0, images.sqrt(), 0) ** 2)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_gradient_that_is_not_finite_is_refused(size):
+    model, (images, labels) = Rooted(network()).eval(), batch()
+    check_model(model, images, labels, CLASSES, batch_size=size)
+    images[[1, 4, 5], 2, 3, 3] = 0
+    torch.testing.assert_close(model(images), network()(images))
+    message = refused_by_check(model, images, batch_size=size)
+    assert "cross-entropy is NaN or infinite for 3 of 9 images, and attacks cannot follow it; expected" in message
+    unmoved = pgd(model, images, labels, 0.25, 3)[1] == images[1]
+    assert unmoved[2, 3, 3], "this is why"
+    infinite = Function(lambda x: logits_of(x.flatten(1).sqrt()))
+    images = batch()[0].clamp_min(0.1)
+    check_model(infinite, images, labels, CLASSES)
+    images[7] = 0
+    assert "for 1 of 9 images" in refused_by_check(infinite, images)
+
+
+def test_the_gradient_is_that_of_the_labels_cross_entropy():
+    """Finite for the sum of the logits, and for other labels, of which no attack follows the gradient."""
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits: Tensor) -> Tensor:
+            return logits.clone()
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor) -> Tensor:
+            # The cross-entropy's gradient is negative for the label alone.
+            return torch.where(gradient[:, 2:3] < 0, torch.nan, gradient)
+
+    images, labels = batch()
+    model = Function(lambda x: Broken.apply(logits_of(x)))
+    assert f"for {(labels == 2).sum()} of 9 images" in refused_by_check(model, images, labels)
+    check_model(model, images, torch.where(labels == 2, 1, labels), CLASSES)
+
+
 def test_no_gradient_at_all_is_for_others_to_judge():
     check_model(Function(torch.no_grad()(logits_of)), *batch(), CLASSES)
 
@@ -634,6 +844,60 @@ def test_too_little_memory_is_not_the_networks_fault():
     for function in (raises, later, lambda x: logits_of(OutOfMemory.apply(x))):
         with pytest.raises(torch.OutOfMemoryError):
             check_model(Function(function), *batch(64), CLASSES)
+
+
+class Limited(nn.Module):
+    """A network for which memory suffices for ``most`` images at once."""
+
+    def __init__(self, model: nn.Module, most: int, error: Exception | None = None):
+        super().__init__()
+        self.model, self.most, self.seen = model, most, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(len(images))
+        if len(images) > self.most:
+            raise self.error
+        return self.model(images)
+
+
+SCRIPTED = RuntimeError("The following operation failed in the TorchScript interpreter.\nRuntimeError: CUDA out of "
+                        "memory")
+
+
+@pytest.mark.parametrize("error", [None, SCRIPTED])
+@pytest.mark.parametrize("most, size, seen", [
+    (9, None, [9]), (9, 20, [9]), (9, 4, [4, 4, 1]), (4, None, [9, 4, 4, 1]), (3, 6, [6, 3, 3, 3]),
+    (2, 8, [8, 4, 2, 2, 2, 2, 1]), (1, 3, [3] + 9 * [1])])
+def test_images_are_checked_in_portions_that_fit_into_memory(error, most, size, seen):
+    model = Limited(network(), most, error)
+    check_model(model, *batch(), CLASSES, range_is_known=True, batch_size=size)
+    assert model.seen == seen
+    check_model(model, *batch(), CLASSES, batch_size=size)
+    assert model.seen == seen + 7 * seen, "the other ranges, too"
+
+
+def test_portions_change_no_answer():
+    images, labels = plain(64)
+    for size in (None, 10, 1):
+        message = refused_by_check(Limited(Colours(*RANGES["SVHN"]), 5), images, labels, size)
+        assert "100 % of 64 images right when they are normalised with SVHN's mean" in message
+        assert "for 3 of 9" in refused_by_check(Function(lambda x: logits_of(x) / (x[:, :1, 0, 0] > 0)),
+                                                torch.rand(9, 3, 8, 8).index_fill_(0, torch.tensor([0, 3, 8]), 0.0),
+                                                batch_size=size)
+    check_model(Limited(Colours((0, 0, 0), (1, 1, 1)), 5), *plain(64), CLASSES, batch_size=10)
+    assert "shape (4, 5)" in refused_by_check(Function(lambda x: logits_of(x)[1:]), batch_size=4)
+
+
+def test_one_image_that_does_not_fit_into_memory():
+    model = Limited(network(), 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_model(model, *batch(), CLASSES, batch_size=4)
+    assert model.seen == [4, 2, 1]
+    assert "CUDA out of memory" in refused_by_check(Limited(network(), 0, SCRIPTED))
+    failing = Limited(network(), 0, RuntimeError("another"))
+    assert "another" in refused_by_check(failing) and failing.seen == [9], "no use in trying again"
 
 
 @pytest.mark.parametrize("label", [-1, 5])

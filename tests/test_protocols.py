@@ -35,7 +35,7 @@ def test_short_names(text, method, norm, steps, restarts, label):
 
 
 @pytest.mark.parametrize("text, said", [
-    ("pgdd", "unknown attack 'pgdd'.*pgd"), ("autoatack", "one of autoattack"), ("", "unknown attack ''"),
+    ("pgdd", "unknown attack 'pgdd'.*pgd"), ("autoatack", "did you mean autoattack"), ("", "unknown attack ''"),
     ("pgd-0", "at least one step"), ("pgd-20x0", "one start"), ("fgsm-3", "fgsm takes -l2 only"),
     ("mim-20x3", "mim takes steps only"), ("cw-linf-l2", "cw-linf takes steps and restarts only"),
     ("autoattack-100", "takes -l2 only"), ("pgd-20x", "unknown attack"), ("pgd--20", "unknown attack"),

@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,15 +25,18 @@ from search.searcher import Searcher, schedule
 from search.settings import SearchConfig
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.errors import InputError, run_program
+from wsrnas.evaluation.protocols import attack_of
 from wsrnas.operations import PRIMITIVES
 from wsrnas.plotting import PAGE_COLOURS, inline_svg, plain
 from wsrnas.report import figures as report_figures
 from wsrnas.report import pages as report
 from wsrnas.report import search_figures as report_search_figures
-from wsrnas.report.data import NOISE_FILE, evaluation_problem, read_run
+from wsrnas.report.data import NOISE_FILE, Evaluation, evaluation_problem, read_run
 from wsrnas.report.evaluation import paired_differences
+from wsrnas.report.networks import networks_of
 
 CELL = genotypes.load("WsrNet_Basic")
+PASSED = {"check": "logits are deterministic", "passed": True, "says": "largest relative change 0.0e+00"}
 HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
 
 
@@ -48,7 +52,7 @@ def evaluation(name="net", clean="11110", robust=None, image_set="images", **mor
         share = text.count("1") / len(text)
         return {"accuracy": share, "interval": [max(share - 0.1, 0), min(share + 0.1, 1)], "robust": text}
     attacks = [{"attack": attack, "method": method, "norm": norm, "epsilon": epsilon, "steps": 20,
-                "step_size": epsilon and epsilon / 8, "restarts": 1, "random_start": False, "loss": "ce",
+                "step_size": epsilon and epsilon / 8, "restarts": 1, "random_start": False, "loss": "ce", "source": "",
                 "seconds": 1.0, **measured(text)} for (attack, method, norm, epsilon), text in robust.items()]
     pgd = [row for row in attacks if row["method"] == "pgd"]
     average = sum(row["accuracy"] for row in pgd) / max(len(pgd), 1)
@@ -56,10 +60,11 @@ def evaluation(name="net", clean="11110", robust=None, image_set="images", **mor
     return {"format": "wsrnas evaluation 1", "name": name, "protocol": "paper", "dataset": "cifar10",
             "images": len(clean), "seed": 0, "image_set": image_set, "clean": measured(clean), "attacks": attacks,
             "average_robust": {"accuracy": average, "interval": [0.1, 0.9], "over": over} if pgd else None,
-            "area": {"value": 0.456, "interval": [0.4, 0.5], "up_to": 0.1}, "official": None, "checks": [],
-            "failed_checks": [], "warnings": [],
+            "area": {"value": 0.456, "interval": [0.4, 0.5], "up_to": 0.1} if pgd else None, "official": None,
+            "complete": True, "checks": [PASSED], "failed_checks": [], "warnings": [],
             "environment": {"host": "secret-host", "command": ["/x/retrain/evaluate.py", "--model", "a b"]},
-            "model": {"source": "best.pt", "fingerprint": "f00", "parameters": 4544830, "genotype": None}, **more}
+            "model": {"source": "best.pt", "fingerprint": f"weights of {name}", "parameters": 4544830,
+                      "genotype": None}, **more}
 
 
 def alphas(step):
@@ -202,34 +207,33 @@ def test_a_search_has_the_sections_of_its_data_and_no_others(a_search):
 
 def test_a_retraining_with_evaluations(tmp_path):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()], finished=True))
-    assert page.titles() == ["Accuracy under attack", "The cell", "Training", "How it was made"]
+    assert page.titles() == ["Accuracy under attack", "Honesty checks", "The cell", "Training", "How it was made"]
     for words in ("run", "retrain.train_cifar", "finished, 4 epochs", "35.0 % best: epoch 2, clean 50.0 %",
                   "python -m retrain.train_cifar --epochs 4", "python -m retrain.evaluate --model 'a b'",
                   "0123abc", "data hash beef", "4,544,830", "88 images/s",
                   "4 min 00 s", "PGD-20 L∞ 0.0300 7.65 60.0 [50.0, 70.0] 20 0.00375 1 image ce",
-                  "no attack 80.0 [70.0, 90.0]", "C&W-100 L2 unbounded – 0.0 [0.0, 10.0] 20 – 1 – ce",
+                  "no attack 80.0 [70.0, 90.0]", "C&W-20 L2 L2 unbounded – 0.0 [0.0, 10.0] 20 – 1 – ce",
                   "average robust 50.0 [10.0, 90.0]", "area under the curve 45.6 [40.0, 50.0]",
-                  "Average robust: the mean over PGD-20 0.0300 (7.65/255), PGD-20 0.1000 (25.5/255)."):
+                  "Average robust: the mean over PGD-20 eps 0.0300 (7.65/255), PGD-20 eps 0.1000 (25.5/255).",
+                  "80.0 % 5 test images", "50.0 % 2 attacks, 5 test images"):
         assert words in page.text, words
     assert "secret-host" not in page.source and "Not everything could be read" not in page.text
 
 
 def test_what_holds_for_one_network_names_it(tmp_path, words_only):
     whole = evaluation("whole", warnings=["few images."])
-    partial = evaluation("partial", complete=False, average_robust=None, warnings=["few images", "one restart"])
+    partial = evaluation("partial", average_robust=None, area=None, warnings=["few images", "one restart"])
     page = made(write_run(tmp_path / "run", EPOCHS, [whole, partial]))
-    for words in ("whole: average robust: the mean over PGD-20", "Area: the mean accuracy over ε from 0 to 0.1000",
-                  "partial: the evaluation is not complete", " Few images. ", "partial: one restart."):
+    for words in ("Average robust: the mean over PGD-20", "average robust 50.0 [10.0, 90.0] –",
+                  "Area: the mean accuracy over ε from 0 to 0.1000", " Few images. ", "partial: one restart."):
         assert words in page.text, words
-    same = made(write_run(tmp_path / "same", EPOCHS, [evaluation("n"), evaluation("n")]))
-    assert "n (0) n (1)" in same.text  # two files about a network of one name
 
 
 def test_a_run_of_nothing_but_evaluations(tmp_path):
     (tmp_path / "net" / "eval").mkdir(parents=True)
     (tmp_path / "net" / "eval" / "a.json").write_text(json.dumps(evaluation()))
     page = made(tmp_path / "net")
-    assert page.titles() == ["Accuracy under attack", "How it was made"]
+    assert page.titles() == ["Accuracy under attack", "Honesty checks", "How it was made"]
     assert "evaluated" in page.text and "missing" not in page.text
 
 
@@ -290,13 +294,15 @@ def test_ids_and_references_get_their_prefix():
 # -- hostile and broken files -----------------------------------------------------------------------------------------
 
 def test_nothing_in_a_file_becomes_markup(tmp_path):
-    result = evaluation(HOSTILE, robust={(HOSTILE, "pgd", "linf", 0.03): "11100", ("_b", "pgd", "linf", 0.1): "10000"},
+    result = evaluation(HOSTILE, robust={(HOSTILE, HOSTILE, "linf", 0.03): "11100", ("_b", "own", "linf", 0.1): "10000",
+                                         (HOSTILE, "pgd", "linf", 0.1): "10000"},
                         checks=[{"check": HOSTILE, "passed": False, "says": HOSTILE}], warnings=[HOSTILE])
     result["model"]["source"] = HOSTILE
     row = {**EPOCHS[0], "seconds": {HOSTILE: 1.0, "_b": 2.0}, "losses": {HOSTILE: 1.0}}
     page = made(write_run(tmp_path / "a<b>&", [row], [result], config={HOSTILE: HOSTILE, "epochs": 3},
                           env__json=json.dumps([{"command": [HOSTILE], "git": HOSTILE}])))
     assert page.text.count("<script>alert(1)</script>") >= 10
+    assert "PGD-20" in page.text  # the row's own parameters name the attack, not what it calls itself
     assert not [tag for tag, _ in page.tags if tag in ("script", "b")]
     assert "could not be drawn" not in page.text
     for path in (tmp_path / "a<b>&" / "figures").glob("*.svg"):
@@ -530,9 +536,11 @@ def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only,
     bits = {name: np.array([[int(c) for c in text] for text in texts]) for name, texts in draws.items()}
     expected = list(bits["weak"] - bits["strong"])
     expected.append((bits["weak"] - bits["strong"])[1:].mean(0))  # the average robust accuracy
-    assert [values.tolist() for values in seen] == [values.tolist() for values in expected]
-    for label, values in zip(["no attack", "PGD-20 0.0300 (7.65/255)", "PGD-20 0.1000 (25.5/255)", "average robust"],
-                             expected, strict=True):
+    clean, small, large = bits["weak"] - bits["strong"]  # straight lines from 0 over 0.03 to 0.1
+    expected.append((0.03 * (clean + small) / 2 + 0.07 * (small + large) / 2) / 0.1)
+    assert len(seen) == 5 and all(values == pytest.approx(right) for values, right in zip(seen, expected, strict=True))
+    for label, values in zip(["no attack", "PGD-20 eps 0.0300 (7.65/255)", "PGD-20 eps 0.1000 (25.5/255)",
+                              "average robust", "area under the curve"], expected, strict=True):
         text = f"{100 * values.mean():+.1f}".replace("-", "−")
         assert f"{label} {text} [−12.3, +4.5] undecided" in page.text, label
     assert "weak minus strong" in page.text
@@ -540,7 +548,7 @@ def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only,
 
 def test_a_comparison_shows_the_runs_side_by_side(two, tmp_path, words_only):
     page = made(*two[0], two[0][0], out=tmp_path / "out")  # one given twice counts once
-    assert page.titles() == ["Runs", "Accuracy under attack", "Paired differences"]
+    assert page.titles() == ["Runs", "Accuracy under attack", "Paired differences", "Honesty checks"]
     assert "Comparison of 2 runs" in page.text and "adv_loss strong weak" in page.text and "lower" in page.text
     assert page.source.count("<details><summary>strong</summary>") == 1
     assert {"run1-training.svg", "run2-training.csv", "accuracy.svg"} <= {
@@ -548,21 +556,170 @@ def test_a_comparison_shows_the_runs_side_by_side(two, tmp_path, words_only):
     assert not (two[0][0] / "report.html").exists()
 
 
-@pytest.mark.parametrize("change", [{"image_set": "others"}, {"protocol": "rnas"}])
-def test_other_images_are_not_paired(change, two, tmp_path, words_only):
-    path = two[0][1] / "eval" / "0.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+# What the second network's evaluation says otherwise, and whether it is compared with the first's all the same.
+OTHERWISE = [({"image_set": "others"}, False), ({"image_set": ""}, False), ({"model": {}}, False),
+             ({"protocol": "rnas"}, True), ({"attacks": []}, False),
+             ({"attacks": evaluation(robust={("PGD-20", "pgd", "linf", 0.2): "1" * 300})["attacks"]}, False)]
+
+
+@pytest.mark.parametrize(("change", "paired"), OTHERWISE)
+def test_networks_are_paired_on_the_same_images_under_the_same_attack(change, paired, two, tmp_path, words_only):
+    change_evaluation(two[0][1], **change)
     page = made(*two[0], out=tmp_path / "out")
-    assert "weak: no other evaluation by the same protocol on the same images." in page.text
-    assert "minus" not in page.text
+    assert ("Paired differences" in page.titles(), "weak minus strong" in page.text) == (paired, paired)
 
 
-def test_scores_that_do_not_fit_are_left_out():
-    class Given:
-        def __init__(self, **more):
-            self.network, self.label, self.result = "n", "l", evaluation(**more)
-    section = paired_differences([Given(), Given(clean="111", robust={})], ["a", "b"])
-    assert "have no attack in common" in section.parts[1]
+def change_evaluation(run, **change):
+    path = run / "eval" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_only_one_network_is_no_comparison(tmp_path, words_only):
+    runs = [write_run(tmp_path / name, EPOCHS, [evaluation("net", image_set=name) for name in ("one", "two")])
+            for name in "ab"]  # a copy of a run is still the same network
+    assert "Paired differences" not in made(*runs, out=tmp_path / "out").titles()
+
+
+def test_damaged_scores_are_left_out_and_so_are_averages_over_them():
+    attacks = evaluation()["attacks"]
+    assert [row[0] for row in rows_of_differences(attacks)] == [
+        "no attack", *(str(attack_of(row)) for row in attacks), "average robust", "area under the curve"]
+    torn = [{**attacks[0], "robust": None}, {**attacks[1], "robust": "110"}, {**attacks[2], "method": "?"}, attacks[3]]
+    assert [row[0] for row in rows_of_differences(torn)] == ["no attack", "C&W-20 L2"]
+    assert rows_of_differences(torn[:3]) is None
+    assert rows_of_differences(attacks, clean={"accuracy": 0.5, "robust": "x"}) is None
+    old = [{name: value for name, value in row.items() if name != "source"} for row in attacks]
+    assert len(rows_of_differences(old)) == 7
+
+
+def rows_of_differences(attacks, **change):
+    """The rows of the table of differences between a network whose attacks these are and one that is whole."""
+    seen = []
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("wsrnas.report.evaluation.table", lambda header, rows, *rest: seen.append(rows))
+        damaged = Evaluation("b", "b", {**evaluation("b"), "attacks": attacks, **change})
+        section = paired_differences(networks_of([Evaluation("a", "a", evaluation("a")), damaged]))
+    assert (section is None) == (seen == [])
+    return seen[0] if seen else None
+
+
+# -- several evaluations of one network -------------------------------------------------------------------------------
+
+AT_8 = {("PGD-20", "pgd", "linf", 8 / 255): "11000"}
+
+
+def test_evaluations_of_one_network_are_one_column(tmp_path, drawn):
+    stale = {("PGD-20", "pgd", "linf", 0.03): "10000", **AT_8}
+    run = write_run(tmp_path / "run", EPOCHS, [evaluation(protocol="paper"), evaluation(robust=stale, protocol="rnas")])
+    for name, when in (("0", 2000), ("1", 1000)):  # the file that is read first is the newer
+        os.utime(run / "eval" / f"{name}.json", (when, when))
+    page = made(run)
+    assert "ε in 1/255 net steps" in page.text and "net rnas, paper cifar10 5 0 best.pt" in page.text
+    for words in ("PGD-20 L∞ 0.0300 7.65 60.0 [50.0, 70.0] 20", "PGD-20 L∞ 0.0314 8 40.0 [30.0, 50.0] 20"):
+        assert page.text.count(words) == 1, words
+    assert "20.0 [10.0, 30.0] 20 0.00375" not in page.text  # the stale measurement
+    assert page.text.count("logits are deterministic passed") == 1
+    rows = numbers(run, "accuracy")[1:]
+    assert [row[1] for row in rows].count("clean") == 1
+    assert sorted(float(row[3]) for row in rows if row[1] == "PGD-20") == pytest.approx([0.03, 8 / 255, 0.1])
+    line = next(line for line in drawn["accuracy"].axes[0].lines if len(line.get_xdata()) == 4)
+    assert line.get_xydata() == pytest.approx(np.array([[0, 80], [7.65, 60], [8, 40], [25.5, 40]]))
+    os.utime(run / "eval" / "1.json", (3000, 3000))
+    assert "PGD-20 L∞ 0.0300 7.65 20.0 [10.0, 30.0] 20" in made(run).text
+
+
+def test_averages_over_other_attacks_are_rows_of_their_own(tmp_path, words_only):
+    other = {("PGD-20", "pgd", "linf", e): "11000" for e in (0.2, 0.3, 0.4)}
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(), evaluation(robust=other)]))
+    for words in ("average robust [1] 50.0", "average robust [2] 40.0", "area under the curve [2] 45.6",
+                  "Average robust [2]: the mean over PGD-20 eps 0.2000 (51/255), PGD-20 eps 0.3000 (76.5/255), PGD-20"):
+        assert words in page.text, words
+    assert "50.0 % 2 attacks, 5 test images" in page.text and "40.0 % 3 attacks, 5 test images" in page.text
+
+
+NAMESAKES = [([{}, {"image_set": "b", "images": 7}], ["net, 5 images", "net, 7 images"]),
+             ([{}, {"image_set": "b", "dataset": "digits"}], ["net, cifar10", "net, digits"]),
+             ([{}, {"model": {"source": "/x/last.pt", "fingerprint": "b"}}], ["net, best", "net, last"]),
+             ([{}, {"image_set": "b", "images": 7}, {"model": {"source": "last.pt", "fingerprint": "b"}}],
+              ["net, 5 images, best", "net, 7 images, best", "net, 5 images, last"]),
+             ([{}, {"image_set": "b"}], ["net [1]", "net [2]"]),
+             ([{}, {"image_set": "b", "name": "other"}], ["net", "other"]),
+             ([{}, {}], ["net"]), ([{}, {"seed": 1, "protocol": "rnas"}], ["net"]),
+             ([{"image_set": None}, {"image_set": None}], ["net [1]", "net [2]"])]
+
+
+@pytest.mark.parametrize(("changes", "names"), NAMESAKES)
+def test_a_name_says_as_little_as_tells_networks_apart(changes, names):
+    results = [{**evaluation(), **change} for change in changes]
+    evaluations = [Evaluation(result["name"], "label-634de3d8", result, "run") for result in results]
+    assert [network.title for network in networks_of(evaluations)] == names
+
+
+def test_networks_of_one_name_take_the_name_of_their_run():
+    results = [{**evaluation(), "model": {"source": "best.pt", "fingerprint": run}} for run in "ab"]
+    evaluations = [Evaluation("net", "l", result, f"run {run}") for result, run in zip(results, "ab", strict=True)]
+    assert [network.name for network in networks_of(evaluations)] == ["net, run a", "net, run b"]
+
+
+def attack_row(**change):
+    return {**evaluation(robust=AT_8)["attacks"][0], **change}
+
+
+def test_attacks_of_another_manner_or_source_are_others(tmp_path, drawn):
+    transfer = {"attack": "transfer PGD-20", "method": "transfer"}
+    rows = [attack_row(), attack_row(step_size=2 / 255), attack_row(random_start=True, epsilon=0.1, step_size=0.0125),
+            attack_row(**transfer, source="aaaaaaaa1"), attack_row(**transfer, source="bbbbbbbb2")]
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(attacks=rows, average_robust=None, area=None)]))
+    for words in ("transfer PGD-20 from aaaaaa L∞", "transfer PGD-20 from bbbbbb L∞"):
+        assert page.text.count(words) == 1, words
+    legend = [text.get_text() for text in drawn["accuracy"].axes[0].get_legend().get_texts()]
+    assert legend == ["net", "PGD-20, step 0.125 ε", "PGD-20, step 0.25 ε", "PGD-20, step 0.125 ε, random start",
+                      "transfer PGD-20 from aaaaaa", "transfer PGD-20 from bbbbbb"]
+    other = rows_of_differences([attack_row(step_size=2 / 255), *evaluation()["attacks"]])
+    assert not [row for row in other if row[0].startswith("PGD-20 eps 0.0314")]  # steps of another length: no pair
+
+
+# -- what cannot be trusted yet ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("change", [{"complete": False, "checks": []}, {"complete": None}, {"complete": "yes"}])
+def test_an_unfinished_evaluation_is_an_alarm(change, tmp_path, words_only):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(), evaluation("other", **change)]))
+    alarm = re.search(r'<div class="alarm" role="alert">.*?</div>', page.source.split("<main>")[0])[0]
+    assert "1 evaluation unfinished" in alarm and "other (run/eval/1.json): 4 attacks are measured" in alarm
+    assert "ε in 1/255 net other (unfinished) steps" in page.text and "any honesty check" not in page.text
+    assert "80.0 % test, other (unfinished)" in page.text and "80.0 % test, net average" in page.text
+    alone = made(write_run(tmp_path / "alone", EPOCHS, [evaluation(**change)]))
+    assert "80.0 % 5 test images, unfinished" in alone.text
+
+
+@pytest.mark.parametrize("checks", [[], None, [{"check": "transfer", "passed": None, "says": "only 9 images"}]])
+def test_an_evaluation_without_a_check_is_an_alarm(checks, tmp_path, words_only):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=checks)]))
+    head = page.source.split("<main>")[0]
+    assert 'class="alarm"' in head and "1 evaluation without any honesty check" in head and "unfinished" not in head
+    assert "run/eval/0.json): " + ("only 9 images" if checks else "its file holds none") in head
+    assert "ε in 1/255 net (unchecked) steps" in page.text and "80.0 % 5 test images, unchecked" in page.text
+
+
+def test_a_whole_evaluation_is_no_alarm(tmp_path, words_only):
+    failed = {"check": "transfer", "passed": False, "says": "no"}
+    calm, failing = (made(write_run(tmp_path / name, EPOCHS, [evaluation(checks=checks)]))
+                     for name, checks in (("calm", [PASSED]), ("failing", [failed])))
+    assert 'class="alarm"' not in calm.source and failing.source.count('class="alarm"') == 1
+    assert "1 honesty check failed" in failing.text and "unchecked" not in failing.text
+
+
+def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only, capsys):
+    run = write_run(tmp_path / "run", EPOCHS, [evaluation()])
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper", tmp_path / "taken", "/proc/x"):
+        with pytest.raises(SystemExit) as left:
+            run_program(lambda out=out: report.main([str(run), "--out", str(out)]))
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and said.count("\n") == 1
+        assert said.startswith(f"error: the report cannot be written to {out}: ")
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
 # -- refreshing -------------------------------------------------------------------------------------------------------

@@ -140,11 +140,21 @@ def test_the_table_shows_every_number():
     assert len({len(line) for line in (header, *others[:-1])}) == 1, "the columns are not aligned"
 
 
+def test_attacks_that_only_one_network_met_have_a_gap_in_the_table():
+    other = measured()
+    other["attacks"] = [{**row, "source": "abc"} if row["attack"] == "FGSM" else row for row in other["attacks"]]
+    lines = table({"a": measured(), "b": other}).splitlines()
+    found = {line.split("  ")[0]: line.split()[-1] for line in lines if line.startswith("FGSM")}
+    assert found["FGSM"] == "-" and found["FGSM from abc"] != "-" and sum("FGSM" in line for line in lines) == 6
+    assert not any("FGSM" in row["attack"] for row in differences({"a": measured(), "b": other}))
+
+
 def test_differences_are_paired_and_only_of_the_same_images():
     rows = differences({"a": measured(), "b": measured(1.4), "c": measured(1.4, image_set="others")})
-    assert {(row["name"], row["against"]) for row in rows} == {("b", "a")} and len(rows) == 11
+    assert {(row["name"], row["against"]) for row in rows} == {("b", "a")} and len(rows) == 12
     clean, *attacks = rows
-    assert attacks[-1]["attack"] == "average robust" and attacks[-1]["difference"] == pytest.approx(-0.14)
+    assert [row["attack"] for row in attacks[-2:]] == ["average robust", "area"]
+    assert attacks[-2]["difference"] == pytest.approx(-0.14)
     assert clean["difference"] == 0 and clean["interval"][0] < 0 < clean["interval"][1]
     assert [row["difference"] for row in attacks[:3]] == pytest.approx([-0.06, -0.12, -0.24])
     assert all(row["interval"][0] <= row["difference"] <= row["interval"][1] < 0 for row in attacks)
@@ -157,9 +167,9 @@ def test_differences_are_paired_and_only_of_the_same_images():
 
 def test_failed_checks_are_loud():
     lines = check_lines(measured())
-    assert [line.split()[0] for line in lines] == ["passed", "FAILED", "not", "!!!"]
-    assert "only upper bounds" in lines[-1] and "bad" in lines[1]
-    assert len(check_lines({**measured(), "failed_checks": []})) == 3
+    assert [line.split()[0] for line in lines] == ["passed", "FAILED", "not", "!!!", "1"]
+    assert "only upper" in lines[-2] and "bad" in lines[1]
+    assert len(check_lines({**measured(), "failed_checks": []})) == 4
 
 
 def test_the_published_way_is_said_with_its_difference():

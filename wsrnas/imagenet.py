@@ -45,9 +45,14 @@ class ImageFiles:
         indices = indices.cpu()
         return ImageFiles(self.root, self.names[indices.numpy()], self.labels[indices], self.class_names)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What tells one set from another: classes, number of images, and a hash of all names; opens no file."""
+    def fingerprint(self, sizes: bool = False) -> dict[str, Any]:
+        """What tells one set from another: classes, number of images, and a hash of all names; opens no file.
+
+        With ``sizes``, the hash is of the files' sizes as well, so that other pictures under the same names differ.
+        """
         words = [os.fsencode(name) for name in self.class_names] + self.names.tolist()
+        if sizes:
+            words += [str(os.stat(self.path(index)).st_size).encode() for index in range(len(self))]
         digest = hashlib.blake2b(b"\0".join(words), digest_size=16)
         return {"name": "imagenet", "classes": len(self.class_names), "images": len(self),
                 "hash": digest.hexdigest()}

@@ -6,8 +6,8 @@ an architecture with a file of weights. The names of the kinds of file do not co
 
 import hashlib
 import math
-import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas import checkpoint
-from wsrnas.attacks import attack_mode
+from wsrnas.attacks import ATTACK_LOSSES, attack_mode
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.models import load_model, load_weights, weights_in
 from wsrnas.network import IMAGENET_MEAN, IMAGENET_STD
-from wsrnas.stored_program import kind_of_file, load_exported, load_script
+from wsrnas.stored_program import kind_of_file, load_exported, load_script, pickled_object, trained_operation
 from wsrnas.user_function import call_function, first_line
 
 FUNCTION = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[^:/]*))?")
@@ -54,7 +54,8 @@ class ModelSource:
             given in (``check_model`` refuses training mode).
         source: what it was read from, for a reader of the results.
         name: short, without a slash.
-        fingerprint: a hash that differs where the weights or what is known of their architecture does.
+        fingerprint: a hash that differs where the weights or what is known of their architecture does (of a function
+            in a file, the code that ``call_function`` names).
         network: ``models.description``; None where the architecture is not one of a genotype.
         folder: the run directory that it belongs to, None for others.
     """
@@ -92,9 +93,8 @@ def open_model(given: str, weights: str = "best", genotype: Genotype | None = No
                          "of its own")
     if found := FUNCTION.fullmatch(given):
         file, name = Path(found["file"]), found["name"] or ""
-        model = call_function(file, name)
-        # The weights say nothing about the code around them. What the file imports is not looked at.
-        return _source(model, given, f"{file.stem}.{name}", code=file.read_bytes() + b":" + name.encode())
+        model, code = call_function(file, name)
+        return _source(model, given, f"{file.stem}.{name}", code=code)
     path = find_checkpoint(given, weights)
     kind = kind_of_file(path)
     if kind != "checkpoint":
@@ -119,7 +119,7 @@ def find_checkpoint(given: str, weights: str = "best") -> Path:
         raise InputError(f"{path} has no best.pt: no selection has taken place; --weights last evaluates checkpoint.pt")
     if not candidate.is_file():
         raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of a retraining, or "
-                         "FILE.py:FUNCTION")
+                         "FILE.py:FUNCTION, or the name of an architecture with its weights as --state_dict")
     return candidate
 
 
@@ -155,7 +155,7 @@ def _load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         payload = checkpoint.read(path)
     except InputError:
-        if name := _pickled_object(path):
+        if name := pickled_object(path):
             raise InputError(f"{path} holds a pickled {name}, and reading it could run any code; expected a "
                              "state_dict with the name of its architecture, FILE.py:FUNCTION, or a TorchScript or "
                              "torch.export file") from None
@@ -166,23 +166,11 @@ def _load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return load_model(path)
 
 
-def _pickled_object(path: Path) -> str:
-    """The first thing in a file that is neither a tensor nor a plain container; empty if that is not the trouble."""
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        return found[1] if found else ""
-    except Exception:  # damaged bytes; checkpoint.read has the words for them
-        pass
-    return ""
-
-
 # -- checks ---------------------------------------------------------------------------------------------------------
 
 
 def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: int,
-                range_is_known: bool = False) -> None:
+                range_is_known: bool = False, batch_size: int | None = None) -> None:
     """Refuse a network whose evaluation would mean nothing; the sentence does not name it.
 
     Args:
@@ -191,20 +179,37 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: i
         labels: (B,) classes.
         range_is_known: the network does take [0, 1], as all that retraining wrote. Of others, one trained for a few
             dozen steps only may look as if it did not.
+        batch_size: images at a time, None for all at once; it is halved for as long as memory runs out.
 
     Raises:
         InputError: a label outside the classes; a sub-module in training mode; no logits (B, num_classes) from images
-            (B, C, H, W), or no gradient back to them; NaN or infinite logits; images that the forward pass changes;
-            inputs expected in another range than [0, 1].
+            (B, C, H, W), or no gradient back to them; NaN or infinite logits, or gradients of the cross-entropy;
+            images that the forward pass changes; inputs expected in another range than [0, 1].
+        torch.OutOfMemoryError: a single image is too much.
     """
     for label in labels[(labels < 0) | (labels >= num_classes)].tolist()[:1]:
         raise InputError(f"an image has the label {label}, but there are {num_classes} classes; expected 0 to "
                          f"{num_classes - 1}")
     _check_mode(model)
-    logits = _logits(model, images)
-    _check_logits(logits, len(images), num_classes)
+    passes = _in_portions(lambda *portion: _there_and_back(model, *portion, num_classes), images, labels, batch_size)
+    logits, gradient_is_finite = (torch.cat(parts) for parts in zip(*passes, strict=True))
+    _check_finite(logits, gradient_is_finite)
     if not range_is_known:
-        _check_range(model, images, labels, logits)
+        _check_range(model, images, labels, logits, batch_size)
+
+
+def _in_portions(compute: Callable[[Tensor, Tensor], Any], images: Tensor, labels: Tensor, size: int | None) -> list:
+    """``compute(images, labels)`` for portions of ``size`` or, where memory runs out, half as many, down to one."""
+    results, done, size = [], 0, min(size or len(images), len(images))
+    while done < len(images) or not results:
+        try:
+            results.append(compute(images[done:done + size], labels[done:done + size]))
+            done += size
+        except Exception as error:  # TorchScript raises a RuntimeError that quotes what ran out of memory
+            if size <= 1 or not (isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)):
+                raise
+            size //= 2  # and leave: the error holds the tensors of the failed pass
+    return results
 
 
 def _check_mode(model: nn.Module) -> None:
@@ -214,27 +219,13 @@ def _check_mode(model: nn.Module) -> None:
             which = f"the network's sub-module {path} ({kind})" if path else "the network"
             raise InputError(f"{which} is in training mode; expected evaluation mode: call .eval() on the network "
                              "before it is returned or saved")
-        if isinstance(module, torch.fx.GraphModule) and (name := _trained_operation(module)):
+        if isinstance(module, torch.fx.GraphModule) and (name := trained_operation(module)):
             raise InputError(f"the network was exported in training mode (its {name} is switched to it); expected "
                              ".eval() before torch.export.export")
 
 
-def _trained_operation(program: torch.fx.GraphModule) -> str:
-    """The first operation of a program that its graph holds in training mode; empty if there is none."""
-    for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
-        if schema is None:
-            continue
-        given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)}
-        given |= node.kwargs
-        # BatchNorm that keeps no statistics takes the batch's in either mode.
-        if given.get("training", given.get("train")) is True and given.get("running_mean", True) is not None:
-            return schema.name.split("::")[-1]
-    return ""
-
-
-def _logits(model: nn.Module, images: Tensor) -> Any:
-    """What the network makes of the images, after one pass back to them as an attack needs it."""
+def _there_and_back(model: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Logits (B, K), and whether an attack has a finite gradient at each image (B,)."""
     shape, leaf = tuple(images.shape), images.clone().requires_grad_(True)
     try:
         with torch.enable_grad(), attack_mode(model):
@@ -245,15 +236,19 @@ def _logits(model: nn.Module, images: Tensor) -> Any:
         raise InputError(f"the network cannot take images of shape {shape} ({first_line(error)})") from None
     if not torch.equal(leaf, images):
         raise InputError("the network changes the images that it is given; expected operations that make new tensors")
+    _check_logits(logits, len(images), num_classes)
+    gradient = torch.zeros_like(images)
     try:
-        if isinstance(logits, Tensor) and logits.requires_grad:
-            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+        with torch.enable_grad():
+            loss = ATTACK_LOSSES["ce"](logits, labels)
+            if loss.requires_grad:
+                gradient, = torch.autograd.grad(loss, leaf, allow_unused=True, materialize_grads=True)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise InputError(f"the network has no gradient for its images ({first_line(error)}); expected differentiable "
                          "operations") from None
-    return logits.detach() if isinstance(logits, Tensor) else logits
+    return logits.detach(), gradient.isfinite().flatten(1).all(1)
 
 
 def _check_logits(logits: Any, count: int, num_classes: int) -> None:
@@ -270,19 +265,30 @@ def _check_logits(logits: Any, count: int, num_classes: int) -> None:
         raise InputError(f"the network returns a tensor of shape {tuple(logits.shape)} for {count} images; {expected}")
     if not logits.is_floating_point():
         raise InputError(f"the network returns {logits.dtype}; {expected} in floating point")
-    broken = (~logits.isfinite().all(1)).sum().item()
+
+
+def _check_finite(logits: Tensor, gradient_is_finite: Tensor) -> None:
+    count, broken = len(logits), (~logits.isfinite().all(1)).sum().item()
     if broken:
         raise InputError(f"the network's logits are NaN or infinite for {broken} of {count} images; expected finite "
                          "numbers")
+    # The sign of NaN is 0: the network would look robust.
+    if broken := (~gradient_is_finite).sum().item():
+        raise InputError(f"the gradient of the network's cross-entropy is NaN or infinite for {broken} of {count} "
+                         "images, and attacks cannot follow it; expected finite numbers (torch.where lets through the "
+                         "NaN of the branch that it does not take, such as the square root's at 0)")
 
 
-def _check_range(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> None:
+def _check_range(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor, batch_size: int | None) -> None:
     here, ranges = logits.argmax(1), _other_ranges(images)
     found = []
-    for name, inputs in ranges.items():
+    for name, (center, scale) in ranges.items():
+        def answer(pixels: Tensor, _: Tensor, center: Tensor = center, scale: Tensor = scale) -> Tensor:
+            return model((pixels - center) / scale)
+
         try:
             with torch.no_grad():
-                other = model(inputs)
+                other = torch.cat(_in_portions(answer, images, labels, batch_size))
         except torch.OutOfMemoryError:
             raise
         except Exception:  # a network may refuse what is outside [0, 1], and is right then
@@ -297,14 +303,14 @@ def _check_range(model: nn.Module, images: Tensor, labels: Tensor, logits: Tenso
                          "takes [0, 1]: make this its first layer")
 
 
-def _other_ranges(images: Tensor) -> dict[str, Tensor]:
-    """The images as networks of other conventions expect them, by what has been done to them."""
-    ranges = {"scaled to [0, 255]": 255 * images, "scaled to [-1, 1]": 2 * images - 1}
+def _other_ranges(images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Center and scale, (C, 1, 1) or (1, 1, 1), of what other conventions expect: (image - center) / scale."""
+    ranges: dict[str, tuple[Any, Any]] = {"scaled to [0, 255]": (0.0, 1 / 255), "scaled to [-1, 1]": (0.5, 0.5)}
     for name, (mean, std) in STATISTICS.items():
         if len(mean) == images.shape[1]:
-            center, scale = (images.new_tensor(values).view(-1, 1, 1) for values in (mean, std))
-            ranges[f"normalised with {name}'s mean and standard deviation"] = (images - center) / scale
-    return ranges
+            ranges[f"normalised with {name}'s mean and standard deviation"] = (mean, std)
+    return {name: (images.new_tensor(center).view(-1, 1, 1), images.new_tensor(scale).view(-1, 1, 1))
+            for name, (center, scale) in ranges.items()}
 
 
 def _significantly_better(here: Tensor, there: Tensor, labels: Tensor, classes: int, level: float) -> bool:

@@ -50,7 +50,7 @@ class RunDirectory:
         self._writer, self._fell_back = None, False
         if world.is_main and not self.finished:
             _create(path)
-            self._lock = _lock(path)
+            self._lock = hold(path)
             self.write_json("config.json", to_dict(config))
             self.write_json("inputs.json", self.inputs)
             self._append_environment()
@@ -234,8 +234,8 @@ def _create(path: Path) -> None:
                          "place with free space where you may write (--runs, --save)") from None
 
 
-def _lock(path: Path) -> Any:
-    """Hold the run for this process as long as it lives, where the file system can lock.
+def hold(path: Path) -> Any:
+    """Hold a folder for this process, where the file system can lock, until what this returns is closed or forgotten.
 
     Raises:
         InputError: another process holds it.

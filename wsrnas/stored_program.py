@@ -1,5 +1,6 @@
 """Networks stored as programs, TorchScript and torch.export: told apart by their contents, loaded, ready to attack."""
 
+import pickle
 import re
 import sys
 import warnings
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsrnas.batch_norm import BATCH_NORM
 from wsrnas.errors import InputError
 from wsrnas.user_function import first_line
 
@@ -34,6 +36,18 @@ def kind_of_file(path: Path) -> str:
         raise InputError(f"{path} is a compiled package of AOTInductor, which has no gradient to attack with; expected "
                          "the program that was compiled, as torch.export.save writes it")
     return "checkpoint"
+
+
+def pickled_object(path: Path) -> str:
+    """The first thing in a file that is neither a tensor nor a plain container; empty if that is not the trouble."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        return found[1] if found else ""
+    except Exception:  # damaged bytes; checkpoint.read has the words for them
+        pass
+    return ""
 
 
 def load_script(path: Path) -> nn.Module:
@@ -102,3 +116,51 @@ class ExportedNetwork(nn.Module):
                 return output  # no network of ours; `check_model` has the words for it
             logits.append(output[:len(portion)])
         return torch.cat(logits)
+
+
+# -- modes ----------------------------------------------------------------------------------------------------------
+
+
+def trained_operation(program: torch.fx.GraphModule) -> str:
+    """The first operation of a program that its graph holds in training mode; empty if there is none."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
+        if schema is None:
+            continue
+        given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)}
+        given |= node.kwargs
+        # BatchNorm that keeps no statistics takes the batch's in either mode.
+        if given.get("training", given.get("train")) is True and given.get("running_mean", True) is not None:
+            return schema.name.split("::")[-1]
+    return ""
+
+
+def uses_batch_norm(model: nn.Module) -> bool:
+    """Whether a network has BatchNorm: as a layer, or as an operation of a stored program.
+
+    One that an export has folded into a convolution is none, and one that a Python function calls is not seen.
+    """
+    return any(isinstance(module, BATCH_NORM) or _script_has_batch_norm(module)
+               or (isinstance(module, torch.fx.GraphModule) and _graph_has_batch_norm(module))
+               for module in model.modules())
+
+
+def can_train(model: nn.Module) -> bool:
+    """Whether ``train()`` gives the network its training mode.
+
+    A program of torch.export, and the BatchNorm of TorchScript that was traced or frozen, keep the mode that they were
+    stored in.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        return not _script_has_batch_norm(model) or 'name="training"' in str(model.inlined_graph)
+    return not isinstance(model, ExportedNetwork) and all(map(can_train, model.children()))
+
+
+def _script_has_batch_norm(module: nn.Module) -> bool:
+    # A list of layers has no graph.
+    return isinstance(module, torch.jit.ScriptModule) and "batch_norm(" in str(getattr(module, "inlined_graph", ""))
+
+
+def _graph_has_batch_norm(program: torch.fx.GraphModule) -> bool:
+    # aten.batch_norm and, decomposed, aten._native_batch_norm_legit_no_training
+    return any(node.op == "call_function" and "batch_norm" in str(node.target) for node in program.graph.nodes)

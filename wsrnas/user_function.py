@@ -14,11 +14,17 @@ from torch import nn
 
 from wsrnas.errors import InputError
 
+MODULE = "_network_of_"  # how the modules' names begin that users' files are run as
 
-def call_function(file: Path, name: str) -> nn.Module:
-    """The network that the function ``name`` of a user's Python file returns; it is called without arguments.
 
-    While the file runs, imports find its folder first.
+def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
+    """The network that the function ``name`` of a user's Python file returns, and a hash of the code behind it.
+
+    The function is called without arguments. While the file runs, imports find its folder first. The hash covers the
+    name, the file, and every other file of its folder that is loaded as a module when the function has returned,
+    whichever network's file imported it. It does not cover modules outside the folder, installed packages, this
+    package and the running program (where they are in the folder), what is imported only when the network is called,
+    or data that the code reads.
 
     Raises:
         InputError: there is no such file or function, it raised something, or what it returned is not a network.
@@ -33,13 +39,14 @@ def call_function(file: Path, name: str) -> nn.Module:
             function = getattr(module, name, None)
             _check_function(function, given, module)
             model = function()
+            code = _hash_of_code(file.absolute(), name)
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the user's code: whatever it raises is the answer
         raise InputError(f"{given} raised {first_line(error)}{_place(error, folder)}") from None
     if not isinstance(model, nn.Module):
         raise InputError(f"{given} returned a {type(model).__name__}; expected a torch.nn.Module")
-    return model
+    return model, code
 
 
 def _check_function(function: object, given: str, module: ModuleType) -> None:
@@ -61,12 +68,35 @@ def _check_function(function: object, given: str, module: ModuleType) -> None:
 
 def _execute(file: Path) -> ModuleType:
     """Run a Python file as a module of its own name, which hides no other."""
-    name = f"_network_of_{hashlib.blake2b(str(file.absolute()).encode(), digest_size=8).hexdigest()}"
+    name = f"{MODULE}{hashlib.blake2b(str(file.absolute()).encode(), digest_size=8).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def _hash_of_code(file: Path, name: str) -> bytes:
+    digest = hashlib.blake2b(name.encode())
+    for path in sorted({file, *_loaded_from(file.parent)}):
+        digest.update(f"\0{path.relative_to(file.parent)}\0".encode() + hashlib.blake2b(path.read_bytes()).digest())
+    return digest.digest()
+
+
+def _loaded_from(folder: Path) -> Iterator[Path]:
+    """The files of the modules that are loaded from ``folder``, without those that ``call_function`` excepts."""
+    main = sys.modules["__main__"]
+    in_package = getattr(getattr(main, "__spec__", None), "parent", "")
+    # A network beside this package is no other one after a change of how networks are evaluated.
+    ours = [Path(__file__).parent] + ([Path(main.__file__).parent] if in_package else [])
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        if name.startswith((MODULE, "__main__")) or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        if not (path.is_absolute() and path.is_relative_to(folder) and path.is_file()):  # torch.ops: no real file
+            continue
+        if "site-packages" not in path.relative_to(folder).parts and not any(map(path.is_relative_to, ours)):
+            yield path
 
 
 @contextmanager

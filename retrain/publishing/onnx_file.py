@@ -72,7 +72,11 @@ def difference(model: nn.Module, image_shape: tuple[int, ...], path: Path) -> tu
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own types, which derive from nothing else
+        raise InputError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name} ({type(error).__name__}); "
+                         "expected a version that knows its opset, or another --opset") from None
     absolute = relative = 0.0
     for batch in BATCHES:
         images = torch.rand(batch, *image_shape, generator=generator(batch, "onnx check"))

@@ -114,10 +114,10 @@ def _is_share(value: object) -> bool:
 def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
     """What the stored evaluations say: AutoAttack on the most images, and the clean accuracy beside it."""
     standard, lowest = _at_threat_strength(evaluations, dataset)
-    beside = standard or lowest
+    attacked = [measurement.document for measurement in (standard, lowest) if measurement]
     clean = standard.document if standard else max(
-        evaluations, key=lambda d: (d["images"], bool(beside) and d is beside.document), default=None)
-    used = list({id(d): d for d in (clean, *(m.document for m in (standard, lowest) if m)) if d}.values())
+        evaluations, key=lambda document: (document["images"], document in attacked), default=None)
+    used = [*attacked, *([clean] if clean else [])]
     failed = list(dict.fromkeys(check for document in used for check in failed_checks(document)))
     notes = _scope(clean["images"], dataset, bool(standard), lowest) if clean else []
     if lowest and lowest.row["method"] != "autoattack":

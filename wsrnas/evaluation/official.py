@@ -19,6 +19,7 @@ from wsrnas.batch_norm import BATCH_NORM
 from wsrnas.confidence import difference_interval
 from wsrnas.config import format_epsilon
 from wsrnas.distributed import World, all_sum
+from wsrnas.errors import InputError
 from wsrnas.loader import BatchLoader
 from wsrnas.run import progress
 from wsrnas.seeding import generator
@@ -49,6 +50,9 @@ def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[
         epsilons: (S,) in pixels of [0, 1]; steps of 2.5/steps of them, no random start.
         state: file that a killed evaluation goes on from; None stores nothing.
         header: what ``state`` must have been made from.
+
+    Raises:
+        InputError: not enough memory for a batch.
     """
     images = len(loader.image_set)
     correct = torch.zeros(len(epsilons), images, dtype=torch.bool)
@@ -73,9 +77,13 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
     for (row, batch), (images, labels) in progress(zip(plan, pixels, strict=True), f"{label}: the published way", world,
                                                    done + len(plan), initial=done):
         epsilon = epsilons[row]
-        adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, 2.5 * epsilon / steps)
-        with torch.no_grad():
-            correct[row, batch] = (model.eval()(adversarial).argmax(1) == labels).cpu()
+        try:
+            adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, 2.5 * epsilon / steps)
+            with torch.no_grad():
+                correct[row, batch] = (model.eval()(adversarial).argmax(1) == labels).cpu()
+        except torch.OutOfMemoryError:
+            raise InputError(f"the GPU is out of memory with {BATCH} images, of which the published way takes the "
+                             "statistics; free it, or use --device cpu") from None
         done += 1
         if state:
             state.parent.mkdir(parents=True, exist_ok=True)

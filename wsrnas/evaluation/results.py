@@ -62,10 +62,10 @@ def _accuracy(flags: Tensor) -> dict[str, Any]:
 
 def _spectrum(measured: Sequence[tuple[Attack, Tensor]]) -> list[tuple[Attack, Tensor]]:
     """The longest series of one L-inf PGD over strengths; FGSM, other norms and other attacks are not averaged in."""
-    series: dict[str, list[tuple[Attack, Tensor]]] = {}
+    series: dict[Attack, list[tuple[Attack, Tensor]]] = {}
     for attack, flags in measured:
         if attack.method == "pgd" and attack.norm == "linf":
-            series.setdefault(attack.label, []).append((attack, flags))
+            series.setdefault(attack.family, []).append((attack, flags))
     return sorted(max(series.values(), key=len, default=[]), key=lambda pair: pair[0].epsilon)
 
 
@@ -89,13 +89,21 @@ def normalised_area(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) ->
 
     Between neighbouring strengths the curve is a straight line; None for fewer than two strengths.
     """
+    scores = _area_scores(clean, measured)
+    if scores is None:
+        return None
+    return {"value": float(scores.mean()), "interval": list(accuracy_interval(scores)),
+            "up_to": _spectrum(measured)[-1][0].epsilon}
+
+
+def _area_scores(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) -> np.ndarray | None:
+    """(N,) for each image the area under its own steps; None for fewer than two strengths."""
     series = _spectrum(measured)
     if len(series) < 2:
         return None
     epsilons = np.array([0.0, *(attack.epsilon for attack, _ in series)])
     flags = torch.stack([clean, *(flags for _, flags in series)]).double().numpy()
-    scores = np.trapezoid(flags, epsilons, axis=0) / epsilons[-1]
-    return {"value": float(scores.mean()), "interval": list(accuracy_interval(scores)), "up_to": float(epsilons[-1])}
+    return np.trapezoid(flags, epsilons, axis=0) / epsilons[-1]
 
 
 def flags_of(row: dict[str, Any]) -> np.ndarray:
@@ -109,8 +117,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """Results side by side as text: one row an attack, one column a network, in percent with 95 % intervals."""
     first = next(iter(results.values()))
     rows = [["", *results], ["clean", *(_cell(result["clean"]) for result in results.values())]]
-    for index, attack in enumerate(first["attacks"]):
-        rows.append([str(attack_of(attack)), *(_cell(result["attacks"][index]) for result in results.values())])
+    columns = [{str(attack_of(row)): _cell(row) for row in result["attacks"]} for result in results.values()]
+    for attack in dict.fromkeys(attack for column in columns for attack in column):
+        rows.append([attack, *(column.get(attack, "-") for column in columns)])
     if first["average_robust"]:
         rows.append([f"average over {len(first['average_robust']['over'])} strengths of PGD",
                      *(_cell(result["average_robust"]) for result in results.values())])
@@ -141,20 +150,22 @@ def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for name, result in others:
         if result["image_set"] != first["image_set"]:
             continue
-        mine, theirs = _scores_by_attack(result), _scores_by_attack(first)
+        mine, theirs = scores_by_attack(result), scores_by_attack(first)
         rows += [{"name": name, "against": first_name, "attack": attack,
                   "difference": float((mine[attack] - theirs[attack]).mean()),
-                  "interval": list(difference_interval(mine[attack], theirs[attack]))} for attack in mine]
+                  "interval": list(difference_interval(mine[attack], theirs[attack]))}
+                 for attack in mine if attack in theirs]
     return rows
 
 
-def _scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:
-    """(N,) scores in [0, 1] of the images: without noise, under every attack, and their average over strengths."""
+def scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:
+    """(N,) scores in [0, 1] of the images: ``clean``, under every attack, ``average robust`` and ``area``."""
     measured = [(attack_of(row), torch.from_numpy(flags_of(row))) for row in result["attacks"]]
-    scores = {"clean": flags_of(result["clean"]).astype(float)}
+    clean = torch.from_numpy(flags_of(result["clean"]))
+    scores: dict[str, np.ndarray | None] = {"clean": clean.double().numpy()}
     scores |= {str(attack): flags.double().numpy() for attack, flags in measured}
-    average = _average_scores(measured)
-    return scores if average is None else scores | {"average robust": average}
+    scores |= {"average robust": _average_scores(measured), "area": _area_scores(clean, measured)}
+    return {name: values for name, values in scores.items() if values is not None}
 
 
 def difference_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -175,6 +186,8 @@ def check_lines(result: dict[str, Any]) -> list[str]:
     if result["failed_checks"]:
         lines.append(f"!!! {len(result['failed_checks'])} honesty check(s) failed: the accuracies above are only upper "
                      "bounds, and probably too high")
+    if missing := sum(check["passed"] is None for check in result["checks"]):
+        lines.append(f"    {missing} check(s) could not be run")
     return lines
 
 

@@ -11,7 +11,7 @@ from wsrnas.config import format_epsilon
 from wsrnas.evaluation.protocols import Attack
 from wsrnas.report.data import Evaluation
 from wsrnas.report.figures import accuracy
-from wsrnas.report.html import Cell, Section, paragraph, table
+from wsrnas.report.html import Cell, Section, alarm, paragraph, table
 from wsrnas.report.networks import (
     AREA,
     AVERAGE,
@@ -154,6 +154,23 @@ def _which(network: Network, evaluation: Evaluation) -> str:
     return f"{network.name} ({evaluation.run}/eval/{evaluation.label}.json)"
 
 
+def alarms(networks: Sequence[Network]) -> list[str]:
+    """A box for each kind of thing that nobody should overlook."""
+    failed, parts, blind = failed_checks(networks), unfinished(networks), unchecked(networks)
+    return [alarm(text, sentences) for sentences, text in (
+        (failed, f"{_counted(failed, 'honesty check')} failed: these networks may be less robust than their accuracies "
+                 "say."),
+        (parts, f"{_counted(parts, 'evaluation')} unfinished, still running or stopped: these numbers are not "
+                "final. The same command goes on."),
+        (blind, f"{_counted(blind, 'evaluation')} without any honesty check: nothing says whether these accuracies can "
+                "be believed."),
+    ) if sentences]
+
+
+def _counted(found: Sequence[str], what: str) -> str:
+    return f"{len(found)} {what}{'s' * (len(found) > 1)}"
+
+
 def failed_checks(networks: Sequence[Network]) -> list[str]:
     """A sentence for each honesty check that failed."""
     failed = []
@@ -236,7 +253,8 @@ def _differences(own: dict[Hashable, np.ndarray], base: dict[Hashable, np.ndarra
     if len(names) == 1:
         return []
     names |= {key: key[0] + marks.get(key[1], "") for key in shared if isinstance(key, tuple)}
-    return [[names[key], *_difference(own[key], base[key])] for key in sorted(shared, key=lambda k: isinstance(k, tuple))]
+    shared.sort(key=lambda key: isinstance(key, tuple))  # averages and areas last
+    return [[names[key], *_difference(own[key], base[key])] for key in shared]
 
 
 def _difference(own: np.ndarray, base: np.ndarray) -> list[str | Cell]:

@@ -64,6 +64,12 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
+def alarm(text: str, sentences: Iterable[str]) -> str:
+    """A box that cannot be overlooked: what is wrong, and each case of it."""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<div class="alarm" role="alert"><strong>{escape(text)}</strong><ul>{items}</ul></div>'
+
+
 @dataclass(frozen=True)
 class Cell:
     """A table cell of its own looks.

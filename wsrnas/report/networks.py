@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.evaluation import results
 from wsrnas.evaluation.protocols import Attack, attack_of
+from wsrnas.evaluation.results import scores_by_attack
 from wsrnas.report.data import Evaluation
 
 PARAMETERS = ("attack", "method", "norm", "epsilon", "steps", "step_size", "restarts", "random_start", "loss", "source")
@@ -152,7 +152,7 @@ def attack_names(attacks: Iterable[Attack | str]) -> dict[Attack | str, str]:
     """Names of attacks or of their families, for those that share one with how they go about it."""
     names = {attack: str(attack) for attack in attacks}
     counts = Counter(names.values())
-    return {attack: name if counts[name] == 1 else ", ".join([name, *_manner(attack)]) for attack, name in names.items()}
+    return {attack: ", ".join([name, *(_manner(attack) if counts[name] > 1 else [])]) for attack, name in names.items()}
 
 
 def _manner(attack: Attack | str) -> list[str]:
@@ -165,8 +165,11 @@ def _manner(attack: Attack | str) -> list[str]:
 # -- scores of images -------------------------------------------------------------------------------------------------
 
 def image_scores(network: Network) -> dict[Hashable, np.ndarray]:
-    """(N,) scores of the images in [0, 1]: under ``CLEAN``, under each ``Attack``, (``AVERAGE``, attacks) and (``AREA``,
-    attacks). What is damaged is left out."""
+    """(N,) scores of the images in [0, 1], without what is damaged.
+
+    Returns:
+        By ``CLEAN``, by each ``Attack``, and by (``AVERAGE``, attacks) and (``AREA``, attacks).
+    """
     found: dict[Hashable, np.ndarray] = {}
     for evaluation in network.evaluations:
         found |= _scores(evaluation.result)
@@ -178,7 +181,7 @@ def _scores(result: dict[str, Any]) -> dict[Hashable, np.ndarray]:
     rows = {attack: {"source": "", **row} for row in result["attacks"]
             if (attack := whole_attack(row)) and len(_flags(row)) == count > 0}
     try:
-        scores = results.scores_by_attack({**result, "attacks": list(rows.values())})
+        scores = scores_by_attack({**result, "attacks": list(rows.values())})
     except DAMAGE:
         return {}
     named: dict[Hashable, str] = {CLEAN: "clean"} | {attack: str(attack) for attack in rows}

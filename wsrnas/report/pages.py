@@ -17,16 +17,7 @@ from typing import Any
 from wsrnas.checkpoint import write_atomic
 from wsrnas.errors import InputError
 from wsrnas.report.data import Run, column, read_run, run_names
-from wsrnas.report.evaluation import (
-    failed_checks,
-    honesty,
-    official,
-    paired_differences,
-    percent,
-    robustness,
-    unchecked,
-    unfinished,
-)
+from wsrnas.report.evaluation import alarms, honesty, official, paired_differences, percent, robustness
 from wsrnas.report.figures import cells, phases, total_seconds, training
 from wsrnas.report.html import (
     Cell,
@@ -254,24 +245,6 @@ def heading(runs: Sequence[Run], title: str, networks: Sequence[Network], live: 
     return "\n".join(lines)
 
 
-def alarms(networks: Sequence[Network]) -> list[str]:
-    """A box for everything that nobody should overlook."""
-    failed, parts, blind = failed_checks(networks), unfinished(networks), unchecked(networks)
-    titles = ((failed, f"{_counted(failed, 'honesty check')} failed: these networks may be less robust than their "
-                       "accuracies say."),
-              (parts, f"{_counted(parts, 'evaluation')} unfinished, still running or stopped: these numbers are not the "
-                      "final ones. The same command goes on."),
-              (blind, f"{_counted(blind, 'evaluation')} without any honesty check: nothing says whether these accuracies "
-                      "can be believed."))
-    return [f'<div class="alarm" role="alert"><strong>{escape(text)}</strong><ul>'
-            f'{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)}</ul></div>'
-            for sentences, text in titles if sentences]
-
-
-def _counted(found: Sequence[str], what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) > 1)}"
-
-
 def made_numbers(run: Run) -> list[tuple[str, str, str]]:
     """The key numbers, or none where the data are not what was expected."""
     try:
@@ -316,8 +289,8 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
             write_atomic(folder / "figures" / f"{name}.csv", shown.table.encode())
         write_atomic(folder / "report.html", text.encode(errors="replace"))
     except OSError as error:
-        raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()} "
-                         f"({error.filename}); expected a folder that can be made and written") from None
+        raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
+                         "expected a folder that can be made and written") from None
     return folder / "report.html"
 
 
