@@ -288,7 +288,8 @@ def evaluation(*attacks: dict, images: int = 10_000, clean: float = 0.8149, data
     return {"format": "wsrnas evaluation 1", "name": "x", "protocol": "custom", "dataset": dataset, "images": images,
             "complete": True, "clean": {"accuracy": clean, "interval": [0.81, 0.82], "robust": "1"},
             "attacks": list(attacks), "average_robust": {"accuracy": 0.41, "interval": [0.4, 0.42], "over": ["PGD-20"]},
-            "area": None, "checks": [{"check": "logits are deterministic", "passed": True, "says": "", "numbers": {}},
+            "area": None,
+            "checks": [{"check": "logits are deterministic", "passed": True, "says": "", "numbers": {}},
                        {"check": "square is weaker", "passed": None, "says": "", "numbers": {}}],
             "failed_checks": list(failed), "warnings": ["zero gradients"],
             "model": {"source": "runs/retrain/x/best.pt", "fingerprint": fingerprint}}

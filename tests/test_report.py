@@ -588,6 +588,8 @@ def test_damaged_scores_are_left_out_and_so_are_averages_over_them():
     assert [row[0] for row in rows_of_differences(torn)] == ["no attack", "C&W-20 L2"]
     assert rows_of_differences(torn[:3]) is None
     assert rows_of_differences(attacks, clean={"accuracy": 0.5, "robust": "x"}) is None
+    short = [*attacks, attack_row(robust="110")]  # the average would be over the two others: not what the file says
+    assert [row[0] for row in rows_of_differences(short)] == ["no attack", *(str(attack_of(row)) for row in attacks)]
     old = [{name: value for name, value in row.items() if name != "source"} for row in attacks]
     assert len(rows_of_differences(old)) == 7
 
