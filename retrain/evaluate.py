@@ -36,7 +36,7 @@ from wsrnas.errors import InputError, run_program
 from wsrnas.evaluation.autoattack import LEAST_CLASSES
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
-from wsrnas.evaluation.official import has_batch_norm, official_accuracy, official_rows
+from wsrnas.evaluation.official import official_accuracy, official_rows
 from wsrnas.evaluation.protocols import Attack, attack_of
 from wsrnas.evaluation.results import (
     FORMAT,
@@ -53,6 +53,7 @@ from wsrnas.loader import BatchLoader
 from wsrnas.model_source import ModelSource, check_model, open_model
 from wsrnas.report import refresh, write_report
 from wsrnas.run import environment, hold
+from wsrnas.stored_program import can_train, uses_batch_norm
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     subjects = make_subjects(config, networks)
     involved = [network for subject in subjects for network in (subject.network, subject.source) if network]
     for network in {id(network): network for network in involved}.values():
-        refuse_misfit(network, images, world, ours=network.network is not None and not config.state_dict)
+        refuse_misfit(config, network, images, world)
 
     results: dict[str, dict[str, Any]] = {}
     for subject in subjects:
@@ -189,16 +190,16 @@ def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> st
     return config.dataset or trained[0]
 
 
-def refuse_misfit(network: ModelSource, images: EvaluationImages, world: World, ours: bool) -> None:
+def refuse_misfit(config: EvaluateConfig, network: ModelSource, images: EvaluationImages, world: World) -> None:
     """Move a network to the device and see that it takes the images and answers with logits of their classes.
-
-    Args:
-        ours: a checkpoint of retraining, which is known to take [0, 1].
 
     Raises:
         InputError: naming the network and what it does instead.
     """
+    require(config.protocol != "official" or can_train(network.model), f"{network.source} is an exported program "
+            "without a training mode, which the published way of --protocol official needs")
     expected = network.network
+    ours = expected is not None and not config.state_dict  # what retraining wrote takes [0, 1]
     if expected and (expected["num_classes"], *expected["image_shape"]) != (images.num_classes, *images.shape):
         raise InputError(f"{network.source} was trained on {expected['num_classes']} classes of images "
                          f"{tuple(expected['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
@@ -208,7 +209,8 @@ def refuse_misfit(network: ModelSource, images: EvaluationImages, world: World, 
     spread = torch.linspace(0, count - 1, min(count, 256)).long().unique()  # files are ordered by class
     pixels, labels = next(iter(images.loader.images_at([spread])))
     try:
-        check_model(network.model, pixels, labels, images.num_classes, range_is_known=ours)
+        check_model(network.model, pixels, labels, images.num_classes, range_is_known=ours,
+                    batch_size=config.batch_size)
     except InputError as error:
         raise InputError(f"{network.source}: {error}") from None
 
@@ -245,7 +247,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
         flags = official_accuracy(network.model, images.loader, strengths, world, state=chunks / "official.pt",
                                   header=header, label=name)
         published = official_rows(strengths, flags, [torch.from_numpy(flags_of(row)) for row in result["attacks"]])
-        if not has_batch_norm(network.model):
+        if not uses_batch_norm(network.model):
             evaluation.log(f"{name}: no BatchNorm, so the published way cannot differ by its statistics")
     result = {**about, **result, "official": published}
     if world.is_main:

@@ -334,6 +334,16 @@ def test_what_the_published_way_has_found_is_kept_until_overwrite(network, monke
     assert known == [False, True, False]
 
 
+def test_the_published_way_needs_a_training_mode(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(3600, 10)).eval()
+    batch = torch.export.Dim("batch", min=2)
+    exported = torch.export.export(model, (torch.rand(4, 3, 32, 32),), dynamic_shapes=({0: batch},))
+    torch.export.save(exported, tmp_path / "network.pt2")
+    with pytest.raises(InputError, match="without a training mode, which the published way"):
+        evaluate(tmp_path / "network.pt2", "--dataset", "digits", "--protocol", "official", runs=tmp_path)
+
+
 def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_path):
     evaluate(network, "--attacks", "apgd-ce", "autoattack", "--strengths", "0.9", "--dataset", "digits", "--max_test",
              10, runs=tmp_path)
@@ -467,4 +477,4 @@ def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
     images = program.EvaluationImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
                                 (3, 32, 32), "")
     with pytest.raises(InputError, match=r"trained on 10 classes of images .* but digits has 7 classes"):
-        program.refuse_misfit(program.open_model(str(run)), images, World(), True)
+        program.refuse_misfit(EvaluateConfig(), program.open_model(str(run)), images, World())

@@ -618,6 +618,12 @@ def test_a_fingerprint_covers_what_a_file_imports_from_its_folder(tmp_path, monk
     (tmp_path / "beside.py").write_text("from torch.nn import Identity as build\n")
     open_model(f"{tmp_path}/beside.py:build")
     assert open_model(f"{file}:build").fingerprint == first, "another network's file is not imported"
+    forget(tmp_path)
+    around = f"{tmp_path}/blocks/../net.py:build"
+    assert open_model(around).fingerprint == first == open_model(f"{file}:build").fingerprint
+    (tmp_path / "lazy.py").rename(tmp_path / "far.txt")
+    (tmp_path / "lazy.py").symlink_to(tmp_path / "far.txt")
+    assert fingerprint() == first, "a link counts as the file that it leads to"
     copied = importing_folder(tmp_path / "copy")
     assert open_model(f"{copied}:build").fingerprint == first, "where the folder is does not count"
 
@@ -665,7 +671,8 @@ def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch
     script = code("", "script.py")  # a program that is no package, in the network's folder
     assert code("script.py", "script.py") == script
     second = code("genotypes_at_home.py")
-    assert second != first and code("net.py") not in (first, second)
+    assert second != first and code("", "script.py") != script
+    assert code("net.py") not in (first, second)
 
 
 # -- checks ----------------------------------------------------------------------------------------------------------
@@ -869,8 +876,8 @@ SCRIPTED = RuntimeError("The following operation failed in the TorchScript inter
 
 @pytest.mark.parametrize("error", [None, SCRIPTED])
 @pytest.mark.parametrize("most, size, seen", [
-    (9, None, [9]), (9, 20, [9]), (9, 4, [4, 4, 1]), (4, None, [9, 4, 4, 1]), (4, 20, [9, 4, 4, 1]), (3, 6, [6, 3, 3, 3]),
-    (2, 8, [8, 4, 2, 2, 2, 2, 1]), (1, 3, [3] + 9 * [1])])
+    (9, None, [9]), (9, 20, [9]), (9, 4, [4, 4, 1]), (4, None, [9, 4, 4, 1]), (4, 20, [9, 4, 4, 1]),
+    (3, 6, [6, 3, 3, 3]), (2, 8, [8, 4, 2, 2, 2, 2, 1]), (1, 3, [3] + 9 * [1])])
 def test_images_are_checked_in_portions_that_fit_into_memory(error, most, size, seen):
     model = Limited(network(), most, error)
     check_model(model, *batch(), CLASSES, range_is_known=True, batch_size=size)

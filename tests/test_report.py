@@ -574,6 +574,11 @@ def change_evaluation(run, **change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
+def test_unknown_images_are_not_the_same():
+    unknown = [Evaluation(name, name, evaluation(name, image_set=None)) for name in "ab"]
+    assert paired_differences(networks_of(unknown)) is None
+
+
 def test_only_one_network_is_no_comparison(tmp_path, words_only):
     runs = [write_run(tmp_path / name, EPOCHS, [evaluation("net", image_set=name) for name in ("one", "two")])
             for name in "ab"]  # a copy of a run is still the same network
@@ -627,7 +632,9 @@ def test_evaluations_of_one_network_are_one_column(tmp_path, drawn):
     line = next(line for line in drawn["accuracy"].axes[0].lines if len(line.get_xdata()) == 4)
     assert line.get_xydata() == pytest.approx(np.array([[0, 80], [7.65, 60], [8, 40], [25.5, 40]]))
     os.utime(run / "eval" / "1.json", (3000, 3000))
-    assert "PGD-20 L∞ 0.0300 7.65 20.0 [10.0, 30.0] 20" in made(run).text
+    text = made(run).text
+    assert "PGD-20 L∞ 0.0300 7.65 20.0 [10.0, 30.0] 20" in text
+    assert text.index("PGD-20 L∞ 0.0314") < text.index("PGD-20 L∞ 0.1000")  # in the order of strengths, not of files
 
 
 def test_averages_over_other_attacks_are_rows_of_their_own(tmp_path, words_only):
@@ -677,6 +684,7 @@ def test_attacks_of_another_manner_or_source_are_others(tmp_path, drawn):
     legend = [text.get_text() for text in drawn["accuracy"].axes[0].get_legend().get_texts()]
     assert legend == ["net", "PGD-20, step 0.125 ε", "PGD-20, step 0.25 ε", "PGD-20, step 0.125 ε, random start",
                       "transfer PGD-20 from aaaaaa", "transfer PGD-20 from bbbbbb"]
+    assert sum(len(line.get_xdata()) for line in drawn["accuracy"].axes[0].lines) == 1 + len(rows)  # each point once
     other = rows_of_differences([attack_row(step_size=2 / 255), *evaluation()["attacks"]])
     assert not [row for row in other if row[0].startswith("PGD-20 eps 0.0314")]  # steps of another length: no pair
 
@@ -690,6 +698,7 @@ def test_an_unfinished_evaluation_is_an_alarm(change, tmp_path, words_only):
     assert "1 evaluation unfinished" in alarm and "other (run/eval/1.json): 4 attacks are measured" in alarm
     assert "ε in 1/255 net other (unfinished) steps" in page.text and "any honesty check" not in page.text
     assert "80.0 % test, other (unfinished)" in page.text and "80.0 % test, net average" in page.text
+    assert "Accuracy of net, other (unfinished) over" in page.source  # and in the figure's legend
     alone = made(write_run(tmp_path / "alone", EPOCHS, [evaluation(**change)]))
     assert "80.0 % 5 test images, unfinished" in alone.text
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
             function = getattr(module, name, None)
             _check_function(function, given, module)
             model = function()
-            code = _hash_of_code(file.absolute(), name)
+            code = _hash_of_code(Path(os.path.abspath(file)), name)
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the user's code: whatever it raises is the answer
@@ -90,10 +91,11 @@ def _loaded_from(folder: Path) -> Iterator[Path]:
     # A network beside this package is no other one after a change of how networks are evaluated.
     ours = [Path(__file__).parent] + ([Path(main.__file__).parent] if in_package else [])
     for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "")
-        if name.startswith((MODULE, "__main__")) or name.partition(".")[0] in sys.stdlib_module_names:
+        origin = getattr(module, "__file__", None) or ""
+        if not os.path.isabs(origin) or name.startswith((MODULE, "__main__")):  # torch.ops has a relative one
             continue
-        if not (path.is_absolute() and path.is_relative_to(folder) and path.is_file()):  # torch.ops: no real file
+        path = Path(os.path.abspath(origin))  # without "..", yet links are not followed: they may lead elsewhere
+        if not path.is_relative_to(folder) or not path.is_file():
             continue
         if "site-packages" not in path.relative_to(folder).parts and not any(map(path.is_relative_to, ours)):
             yield path

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from wsrnas import checkpoint
 from wsrnas.attacks import pgd
-from wsrnas.batch_norm import BATCH_NORM
 from wsrnas.confidence import difference_interval
 from wsrnas.config import format_epsilon
 from wsrnas.distributed import World, all_sum
@@ -90,11 +89,6 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
             checkpoint.save(state, {"header": parameters, "buffers": dict(model.named_buffers()),
                                     "correct": correct, "batches": done}, keep_replaced=False)
     return correct
-
-
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether the published way differs from the honest one at all."""
-    return any(isinstance(module, BATCH_NORM) for module in model.modules())
 
 
 def official_rows(epsilons: Sequence[float], published: Tensor, honest: Sequence[Tensor]) -> list[dict[str, Any]]:
