@@ -268,6 +268,18 @@ def test_the_evaluations_own_attacks_are_compared_over_all_images(rows, failed, 
     assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), elsewhere))
 
 
+def test_black_box_attacks_are_judged_against_all_white_box_ones_together(data):
+    """Half of the images fall to one, half to the other, all to Square: nothing escapes both."""
+    first, second = torch.arange(100) < 50, torch.arange(100) >= 50
+    rows = [(at_strength(parse_attack("pgd-1"), 0.1), first),
+            (at_strength(parse_attack("square-50"), 0.1), first & second)]
+    told = Told(data, HONEST)
+    for more, failed in (([], ["white box is not weaker than Square"]),
+                         ([(at_strength(parse_attack("mim-9"), 0.1), second)], [])):
+        checks = honesty_checks(told, Part(told, torch.arange(100), 0.1), [*rows, *more])
+        assert [row["check"] for row in checks if not row["passed"]] == failed
+
+
 @pytest.mark.parametrize("escaped, passed", [(21, True), (27, False)])
 def test_images_that_only_the_weaker_attack_breaks_are_suspicious_though_the_other_breaks_more(escaped, passed, data):
     """At a share of 5 %, seeing 27 of 250 has a probability below 1/1000, seeing 21 has not."""
