@@ -11,14 +11,14 @@ source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
 common=(--preset tiny --dataset "$DATASET" --data "$DATA" --runs "$RUNS")
-evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 160 --batch_size 40)
+evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 160 --batch_size 40 --check_images 50)
 search=()
 retrain=()
 if [ "$DATASET" != digits ]; then
     # Photographs yield to smaller noise than the digits, and the sets are larger: a few thousand images are enough here.
     search=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --held_out 300 --epsilon 0.03)
-    evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50)
+    evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50 --check_images 50)
     case "$DATASET" in cifar10 | cifar100 | svhn) common+=(--download) evaluation+=(--download) ;; esac
 fi
 name="quickstart-$DATASET"
