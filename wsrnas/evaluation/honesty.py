@@ -1,8 +1,9 @@
 """Checks that an evaluation can be believed: signs of gradients that hide a network's weakness instead of mending it.
 
-After Athalye et al. (2018) and Carlini et al. (2019). Each check runs on a random part of the test images; where it
-compares two attacks, it does so image by image, and fails when the exact sign test says that chance does not explain
-the difference. A failed check says that the accuracies under attack are upper bounds and probably too high.
+After Athalye et al. (2018) and Carlini et al. (2019). Each check runs on a random part of the test images, and compares
+the evaluation's own attacks on all of them. Two attacks are compared image by image: a check fails when an exact test
+says that chance does not explain how many images escape the stronger one. Then the accuracies under attack are upper
+bounds, and probably too high.
 """
 
 import itertools
