@@ -152,11 +152,12 @@ def display_names(config: EvaluateConfig, networks: list[ModelSource]) -> list[s
     Raises:
         InputError: the same network, or the same name, is given twice.
     """
-    for given, what in ((config.names, "names"), (config.model, "networks")):
-        twice = next((name for name in given if given.count(name) > 1), None) if not config.state_dict else None
+    sources = [network.source for network in networks]
+    for given, what in ((list(config.names), "names"), (sources, "networks")):
+        twice = next((name for name in given if given.count(name) > 1), None)
         require(twice is None, f"{twice} is among the {what} twice; expected different ones")
     names = list(config.names) or [network.name for network in networks]
-    return names if len(set(names)) == len(names) else [network.source for network in networks]
+    return names if len(set(names)) == len(names) else sources
 
 
 def load_images(config: EvaluateConfig, networks: list[ModelSource], world: World) -> EvaluationImages:

@@ -40,6 +40,14 @@ def linear() -> nn.Module:
     return model
 
 
+def negative(model: nn.Module) -> nn.Module:
+    """The network that answers the opposite."""
+    with torch.no_grad():
+        for parameter in model[1].parameters():
+            parameter.neg_()
+    return model
+
+
 def bent() -> nn.Module:
     """A network whose random starts matter."""
     torch.manual_seed(3)
@@ -132,10 +140,7 @@ def test_more_starts_never_help_the_network():
 
 def test_a_transfer_attack_comes_from_its_source():
     """The opposite network's images do the opposite of harm; its own are those of PGD."""
-    model, opposite = linear(), linear()
-    with torch.no_grad():
-        for parameter in opposite.parameters():
-            parameter.neg_()
+    model, opposite = linear(), negative(linear())
     attack = at_strength(parse_attack("transfer-20"), between(radii(model, 1)))
     among = evaluation(model).clean().nonzero().flatten()
     helped = evaluation(model, source=opposite, source_name="a").robust(attack, among)
@@ -362,10 +367,7 @@ def test_chunks_of_which_a_part_is_stored_are_measured_whole(tmp_path):
 
 
 def test_images_of_another_source_are_measured_anew(tmp_path):
-    model, opposite = linear(), linear()
-    with torch.no_grad():
-        for parameter in opposite.parameters():
-            parameter.neg_()
+    model, opposite = linear(), negative(linear())
     attack = at_strength(parse_attack("transfer-20"), between(radii(model, 1)))
     among = evaluation(model).clean().nonzero().flatten()
     count = {name: int(evaluation(model, source=source, source_name=name, journal=Journal(tmp_path, {}))
