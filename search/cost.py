@@ -6,44 +6,43 @@ from contextlib import contextmanager
 
 import torch
 
-from search.searcher import NOISE_SAMPLES
-from search.settings import SearchConfig
+from search.searcher import Searcher
 from wsrnas.distributed import World
 
 
-def iteration_passes(config: SearchConfig, train_images: int, validation_images: int) -> dict[str, dict[str, int]]:
-    """Images through the supernet in one population or search iteration, by phase.
+def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
+    """Images through the supernet in one population or search iteration as the strengths are divided now, by phase.
 
     ``forward_backward`` counts a forward and a backward pass together (one PGD step on one image), ``forward`` the
     forward passes without gradient.
-
-    Args:
-        train_images, validation_images: sizes of D_t and D_v.
     """
+    config, steps = searcher.config, searcher.config.num_steps
+    train_images, validation_images, checked = (len(images) for images in (
+        searcher.train_set, searcher.validation_loader.image_set, searcher.check_loader.image_set))
+    sources, targets = len(searcher.attacked), len(searcher.estimated)
+    asked = searcher.estimator.gradients(targets) if targets else 0  # of the supernet, by the AN-Estimator
     trained = train_images - train_images % config.batch_size
-    sources, steps = config.num_pgd_strengths, config.num_steps
     trades = config.adv_loss == "trades"
     passes = {
         # TRADES also updates on the clean images, and its attack needs their predictions once.
         "train": {"forward_backward": trained * (steps + 1 + trades), "forward": trained * trades},
         "recalibrate": {"forward_backward": 0,
                         "forward": min(trained, config.recalibration_batches * config.batch_size)},
-        "validate": {"forward_backward": validation_images * sources * steps,
+        "validate": {"forward_backward": validation_images * (sources * steps + asked),
                      "forward": validation_images * (1 + len(config.strengths))},
     }
-    if config.num_estimated_strengths:
-        # The few noises that the report shows.
-        images, strengths = (min(most, there) for most, there in zip(
-            NOISE_SAMPLES, (validation_images, config.num_estimated_strengths), strict=True))
-        passes["validate"]["forward_backward"] += images * (sources + strengths) * steps
+    if searcher.learns_to_estimate:
         attacked = min(config.estimator_images, train_images) * (sources + 1) * steps
         passes["estimator"] = {"forward_backward": attacked, "forward": 0}
+    if searcher.checks:
+        passes["estimator_check"] = {"forward_backward": checked * ((sources + targets) * steps + asked),
+                                     "forward": checked * 2 * targets}
     return passes
 
 
-def total_passes(config: SearchConfig, train_images: int, validation_images: int) -> dict[str, int]:
-    """``forward_backward`` and ``forward`` image passes of the whole search."""
-    passes = iteration_passes(config, train_images, validation_images)
+def total_passes(searcher: Searcher) -> dict[str, int]:
+    """``forward_backward`` and ``forward`` image passes of the whole search, should no strength fall back to PGD."""
+    config, passes = searcher.config, iteration_passes(searcher)
     measured = config.warmup_architectures + config.iterations
     epochs = {phase: measured + (config.warmup_architectures if phase == "train" else 0) for phase in passes}
     return {kind: sum(passes[phase][kind] * epochs[phase] for phase in passes)

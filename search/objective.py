@@ -1,9 +1,13 @@
 """The efficient wide spectrum searcher (EWSS): strengths, the robust search objective, the architecture's step."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from search.loss_estimator import ValidationLossEstimator
@@ -41,6 +45,55 @@ def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -
         require(0 < strength < 1, f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
     for weaker, stronger in itertools.pairwise(strengths):
         require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
+
+
+def check_attacked(attacked: Sequence[float], strengths: Sequence[float], count: int) -> None:
+    """Refuse attacked strengths that are not ``count`` (N1) different ones of ``strengths``; none at all is a choice.
+
+    Raises:
+        InputError: with what is wrong and what was expected.
+    """
+    for strength in attacked:
+        require(strength in strengths, f"attacked_strengths contains {strength:g}, which is not among strengths; "
+                f"expected some of {', '.join(f'{e:g}' for e in strengths)}")
+        require(attacked.count(strength) == 1, f"attacked_strengths contains {strength:g} twice; expected each once")
+    require(len(attacked) in (0, count), f"attacked_strengths has {len(attacked)} entries; expected N1 = {count}, or "
+            "none for the first strength of each of N1 intervals")
+
+
+def attacked_indices(strengths: Sequence[float], attacked: Sequence[float], count: int) -> list[int]:
+    """Indices, ascending, of the ``attacked`` strengths; where none are named, of the paper's ``count`` (N1)."""
+    if not attacked:
+        return list(split_strengths(len(strengths), count)[0])
+    return sorted(strengths.index(strength) for strength in attacked)
+
+
+def column_name(epsilon: float) -> str:
+    """What a strength is called in ``metrics.jsonl``."""
+    return f"eps_{epsilon:.4g}"
+
+
+def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tensor, images: int) -> dict[str, Any]:
+    """How far the AN-Estimator's noise is from PGD's on the same images; positive where the estimate is weaker.
+
+    Args:
+        strengths: the T estimated ones.
+        estimated, attacked: (2, T) sums over the images of loss (nats) and of correct predictions, under the estimated
+            noise and under PGD's.
+
+    Returns:
+        ``gap`` (accuracy under the estimate minus that under PGD, as shares), ``loss_gap`` (loss under PGD minus that
+        under the estimate), the accuracies, all by strength; ``mean_gap``, ``largest_gap`` and its strength
+        ``largest_gap_at`` (the weakest of several).
+    """
+    losses, accuracies = (torch.stack([estimated, attacked], 1).double() / images).cpu()  # (2, T) each
+    gaps = (accuracies[0] - accuracies[1]).tolist()
+    columns = {"gap": gaps, "loss_gap": (losses[1] - losses[0]).tolist(),
+               "estimated_accuracy": accuracies[0].tolist(), "pgd_accuracy": accuracies[1].tolist()}
+    names = [column_name(strength) for strength in strengths]
+    return {"images": images, "mean_gap": sum(gaps) / len(gaps), "largest_gap": max(gaps),
+            "largest_gap_at": strengths[gaps.index(max(gaps))],
+            **{key: dict(zip(names, values, strict=True)) for key, values in columns.items()}}
 
 
 def check_objective(alpha: float, beta: float, weights: Sequence[float], count: int) -> None:
@@ -90,3 +143,19 @@ def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, 
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return objective.item()
+
+
+def rank_correlation(predictions: Iterable[Sequence[float]]) -> dict[str, float | None]:
+    """Kendall's τ of (predicted, measured) pairs in the order of their making; empty for fewer than three.
+
+    The supernet keeps learning, so both columns fall over time and τ alone flatters; ``kendall_tau_detrended`` is that
+    of what a straight line over time leaves (from five pairs on).
+    """
+    pairs = np.array(list(predictions), dtype=float).reshape(-1, 2)
+    columns = {"kendall_tau": pairs} if len(pairs) >= 3 else {}
+    if len(pairs) >= 5:
+        time = np.arange(len(pairs))
+        line = np.polynomial.polynomial.polyfit(time, pairs, 1)
+        columns["kendall_tau_detrended"] = pairs - np.polynomial.polynomial.polyval(time, line).T
+    taus = {name: kendalltau(values[:, 0], values[:, 1]).statistic for name, values in columns.items()}
+    return {name: None if math.isnan(tau) else float(tau) for name, tau in taus.items()}

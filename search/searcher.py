@@ -2,21 +2,25 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
 from search.memory import Memory
-from search.objective import robust_search_objective, split_strengths, update_architecture
-from search.settings import SearchConfig
+from search.objective import (
+    attacked_indices,
+    estimator_gap,
+    rank_correlation,
+    robust_search_objective,
+    update_architecture,
+)
+from search.settings import SearchConfig, Step, schedule
 from search.supernet import Supernet
 from wsrnas.attacks import attack_mode, multi_strength_pgd
 from wsrnas.batch_norm import recalibrate_batch_norm
@@ -37,51 +41,6 @@ NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept t
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
 
 
-@dataclass(frozen=True)
-class Step:
-    """One epoch of the search: its number among all, its phase, its number within the phase."""
-
-    index: int
-    phase: str
-    number: int
-    trains_losses: bool
-
-    @property
-    def title(self) -> str:
-        return f"{self.phase} {self.number + 1}"
-
-
-def schedule(config: SearchConfig) -> list[Step]:
-    """Algorithm 1 as a list: lines 3-5 (``warm-up``), lines 7-17 (``population``), lines 19-25 (``search``).
-
-    The VLE is trained after the last network of the population (line 18) and in every search step (line 23).
-    """
-    population, iterations = config.warmup_architectures, config.iterations
-    phases = [("warm-up", population), ("population", population), ("search", iterations)]
-    steps = []
-    for phase, count in phases:
-        for number in range(count):
-            trains = phase == "search" or (phase == "population" and number == population - 1)
-            steps.append(Step(len(steps), phase, number, trains))
-    return steps
-
-
-def rank_correlation(predictions: Iterable[Sequence[float]]) -> dict[str, float | None]:
-    """Kendall's τ of (predicted, measured) pairs in the order of their making; empty for fewer than three.
-
-    The supernet keeps learning, so both columns fall over time and τ alone flatters; ``kendall_tau_detrended`` is that
-    of what a straight line over time leaves (from five pairs on).
-    """
-    pairs = np.array(list(predictions), dtype=float).reshape(-1, 2)
-    columns = {"kendall_tau": pairs} if len(pairs) >= 3 else {}
-    if len(pairs) >= 5:
-        time = np.arange(len(pairs))
-        line = np.polynomial.polynomial.polyfit(time, pairs, 1)
-        columns["kendall_tau_detrended"] = pairs - np.polynomial.polynomial.polyval(time, line).T
-    taus = {name: kendalltau(values[:, 0], values[:, 1]).statistic for name, values in columns.items()}
-    return {name: None if math.isnan(tau) else float(tau) for name, tau in taus.items()}
-
-
 class Searcher:
     """Supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
 
@@ -91,17 +50,21 @@ class Searcher:
 
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
         self.config, self.world = config, world
-        attacked, estimated = split_strengths(len(config.strengths), config.num_pgd_strengths)
-        strengths = torch.tensor(config.strengths, device=world.device)
-        self.attacked, self.estimated = list(attacked), list(estimated)
-        self.source_epsilons, self.target_epsilons = strengths[self.attacked], strengths[self.estimated]
+        self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
         self.weights = torch.tensor(config.strength_weights, device=world.device)
         self._build_loaders(data, split)
         self._build_networks(data)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(config.loss_memory)
         self.estimator_step = 0
+        self.estimator_total = self._planned_estimator_steps(config.warmup_architectures + config.iterations)
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
         self.initial_genotype = self.supernet.genotype()
+
+    def _divide(self, attacked: list[int]) -> None:
+        """Attack the strengths of these indices (ascending) by PGD and estimate all others."""
+        strengths = torch.tensor(self.config.strengths, device=self.world.device)
+        self.attacked, self.estimated = attacked, [i for i in range(len(strengths)) if i not in attacked]
+        self.source_epsilons, self.target_epsilons = strengths[self.attacked], strengths[self.estimated]
 
     def _build_loaders(self, data: DataSet, split: tuple[Tensor, Tensor]) -> None:
         config, world = self.config, self.world
@@ -113,8 +76,12 @@ class Searcher:
             BatchLoader(self.train_set, config.batch_size, config.seed, purpose, shuffle=True,
                         augment=data.augmentation, drop_last=True, **shards)
             for purpose in ("training", "recalibration"))
-        self.validation_loader = BatchLoader(validation, config.validation_batch_size, config.seed, "validation",
-                                             **shards)
+        # At least one image a class: sets of folders come class by class, and their first images are all alike.
+        checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
+                                  "check_images", data.num_classes)
+        self.validation_loader, self.check_loader = (
+            BatchLoader(images, config.validation_batch_size, config.seed, purpose, **shards)
+            for images, purpose in ((validation, "validation"), (validation.subset(checked), "check")))
 
     def _build_networks(self, data: DataSet) -> None:
         config, device = self.config, self.world.device
@@ -179,7 +146,7 @@ class Searcher:
         error, self.estimator_step = train_estimator(
             self.estimator, self.estimator_optimizer, self.estimator_memory.rows, config.estimator_passes,
             generator(config.seed, "estimator", step.index), learning_rate=config.estimator_learning_rate,
-            step=self.estimator_step, total_steps=self._total_estimator_steps(),
+            step=self.estimator_step, total_steps=self.estimator_total,
             batch_size=config.estimator_batch_size)
         broadcast_model(self.estimator, self.world)
         return {"relative_error": error, "tasks": len(self.estimator_memory),
@@ -195,12 +162,7 @@ class Searcher:
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
         for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
-            spectrum = self._spectrum(images, labels)
-            with attack_mode(self.supernet):
-                for column, noisy in enumerate(spectrum):
-                    logits = self.supernet(noisy)
-                    sums[0, column] += F.cross_entropy(logits, labels, reduction="sum")
-                    sums[1, column] += (logits.argmax(1) == labels).sum()
+            sums += self._measure(self._spectrum(images, labels), labels)
             count += len(images)
         losses, accuracies = all_sum(sums, self.world) / all_sum(count, self.world)
         if not losses.isfinite().all():
@@ -209,26 +171,43 @@ class Searcher:
         return {"losses": losses.float(), "accuracies": accuracies}
 
     @torch.no_grad()
-    def noise_samples(self, step: Step) -> dict[str, np.ndarray]:
-        """The first images of D_v with PGD's noise at the first estimated strengths and the AN-Estimator's beside it.
+    def check_estimator(self, step: Step) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """How much weaker the estimated noise is than PGD's on ``check_images`` of D_v, and a few noises to look at.
 
-        Draws no random number and changes no state.
+        Draws no random number and changes no state; the numbers are the same on all processes.
 
         Returns:
-            ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated`` (B, T, C, H, W), and ``step``.
+            For ``metrics.jsonl``: ``objective.estimator_gap``, the ``attacked`` strengths and, where the mean gap is
+            above ``max_estimator_gap``, the ``fallback``: the strength that PGD should attack, too.
+            To be looked at: ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated``
+            (B, T, C, H, W), and ``step``; empty where this process has no image.
         """
-        count, shown = NOISE_SAMPLES
-        whole = self.validation_loader.image_set
-        chosen = whole.subset(torch.arange(min(count, len(whole))))
-        images = (chosen.images.float() / 255).contiguous(memory_format=torch.channels_last)
-        sources, targets = self.source_epsilons, self.target_epsilons[:shown]
-        attacked = multi_strength_pgd(self.supernet, images, chosen.labels, torch.cat([sources, targets]),
-                                      steps=self.config.num_steps)
-        noises = attacked - images.unsqueeze(1)
-        estimated = self.estimator(noises[:, :len(sources)], images, sources, targets)
-        arrays = {"images": chosen.images, "epsilons": targets, "pgd": noises[:, len(sources):].half(),
-                  "estimated": estimated.half()}
-        return {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step.index)}
+        config, loader, targets = self.config, self.check_loader, self.target_epsilons
+        sums = torch.zeros(2, 2, len(targets), dtype=torch.float64, device=self.world.device)
+        shown: dict[str, np.ndarray] = {}
+        for images, labels in progress(loader.batches(), f"{step.title}: check", self.world, len(loader)):
+            estimated = self._estimate(images, labels, self._attack(images, labels, self.source_epsilons))
+            attacked = self._attack(images, labels, targets)
+            sums += torch.stack([self._measure(noisy.unbind(1), labels) for noisy in (estimated, attacked)])
+            if not shown:
+                few, weakest = (slice(count) for count in NOISE_SAMPLES)
+                arrays = {"images": (255 * images[few]).round().byte(), "epsilons": targets[weakest]}
+                arrays |= {name: (noisy[few, weakest] - images[few].unsqueeze(1)).half()
+                           for name, noisy in (("pgd", attacked), ("estimated", estimated))}
+                shown = {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step.index)}
+        row = estimator_gap([config.strengths[i] for i in self.estimated], *all_sum(sums, self.world),
+                            len(loader.image_set)) | {"attacked": [config.strengths[i] for i in self.attacked]}
+        if 0 < config.max_estimator_gap < row["mean_gap"]:
+            row["fallback"] = row["largest_gap_at"]
+        return row, shown
+
+    def attack_too(self, strength: float, step: Step) -> None:
+        """After ``step``, PGD attacks one of the estimated strengths, too."""
+        self._divide(sorted([*self.attacked, self.config.strengths.index(strength)]))
+        # The tasks in M_a have one source fewer than those to come; rows of one queue have one shape.
+        self.estimator_memory = Memory(self.config.estimator_memory)
+        remaining = len(schedule(self.config)) - step.index - 1
+        self.estimator_total = self.estimator_step + self._planned_estimator_steps(remaining)
 
     def remember(self, step: Step, losses: Tensor) -> dict[str, Any]:
         """Line 16: append (H, L) to M_v, and say how well the VLE ranks entries that it has not been trained on."""
@@ -265,15 +244,31 @@ class Searcher:
 
     def _spectrum(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """Natural images, then one noisy copy (B, C, H, W) for each strength in order."""
-        columns: list[Tensor] = [images] * (1 + len(self.config.strengths))
-        attacked = multi_strength_pgd(self.supernet, images, labels, self.source_epsilons, steps=self.config.num_steps)
-        for position, index in enumerate(self.attacked):
-            columns[1 + index] = attacked[:, position]
+        attacked = self._attack(images, labels, self.source_epsilons)
+        noisy = dict(zip(self.attacked, attacked.unbind(1), strict=True))
         if self.estimated:
-            noises = self.estimator(attacked - images.unsqueeze(1), images, self.source_epsilons, self.target_epsilons)
-            for position, index in enumerate(self.estimated):
-                columns[1 + index] = (images + noises[:, position]).clamp(0, 1)
-        return [column.contiguous(memory_format=torch.channels_last) for column in columns]
+            noisy |= zip(self.estimated, self._estimate(images, labels, attacked).unbind(1), strict=True)
+        return [images, *(noisy[index] for index in range(len(noisy)))]
+
+    def _attack(self, images: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:
+        """PGD's images (B, S, C, H, W), at most the configuration's N1 strengths at a time: a fallback fits as well."""
+        groups = epsilons.split(self.config.num_pgd_strengths)
+        return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.num_steps)
+                          for group in groups], 1)
+
+    def _estimate(self, images: Tensor, labels: Tensor, attacked: Tensor) -> Tensor:
+        """Images with the AN-Estimator's noise (B, N2, C, H, W), from those that PGD attacked (B, N1, C, H, W)."""
+        clean = images.unsqueeze(1)
+        noises, epsilons = self.estimator.more_sources(self.supernet, images, labels, attacked - clean,
+                                                       self.source_epsilons, self.target_epsilons)
+        return (clean + self.estimator(noises, images, epsilons, self.target_epsilons)).clamp(0, 1)
+
+    def _measure(self, columns: Iterable[Tensor], labels: Tensor) -> Tensor:
+        """Summed loss in nats and number of correct predictions on each of N sets of images (B, C, H, W): (2, N)."""
+        with attack_mode(self.supernet):
+            logits = [self.supernet(images.contiguous(memory_format=torch.channels_last)) for images in columns]
+        losses = torch.stack([F.cross_entropy(column, labels, reduction="sum") for column in logits])
+        return torch.stack([losses, torch.stack([(column.argmax(1) == labels).sum() for column in logits])])
 
     def _objective(self, losses: Tensor) -> float:
         return robust_search_objective(losses, self.config.alpha, self.config.beta, self.weights).item()
@@ -286,13 +281,22 @@ class Searcher:
         share = 0.5 * (1 + math.cos(math.pi * step.number / config.iterations))
         return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
 
-    def _total_estimator_steps(self) -> int:
-        """Optimiser steps of the AN-Estimator in the whole run, for its schedule."""
+    def _planned_estimator_steps(self, rounds: int) -> int:
+        """Optimiser steps of the AN-Estimator in so many iterations from an empty M_a, for its schedule."""
         config = self.config
-        tasks = config.estimator_images * (config.num_pgd_strengths + 1)
-        rounds = range(1, config.warmup_architectures + config.iterations + 1)
-        batches = (math.ceil(min(config.estimator_memory, tasks * n) / config.estimator_batch_size) for n in rounds)
-        return config.estimator_passes * sum(batches)
+        tasks = config.estimator_images * (len(self.attacked) + 1)
+        sizes = (min(config.estimator_memory, tasks * n) for n in range(1, rounds + 1))
+        return config.estimator_passes * sum(math.ceil(size / config.estimator_batch_size) for size in sizes)
+
+    @property
+    def learns_to_estimate(self) -> bool:
+        """Whether there is an AN-Estimator to train: one with weights, and strengths to estimate."""
+        return bool(self.estimated) and self.estimator_optimizer is not None
+
+    @property
+    def checks(self) -> bool:
+        """Whether estimates are compared with PGD."""
+        return bool(self.estimated) and self.config.check_images > 0
 
     def genotype(self) -> Genotype:
         return self.supernet.genotype()
@@ -323,7 +327,8 @@ class Searcher:
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
-            "estimator_step": self.estimator_step, "predictions": list(self.predictions),
+            "estimator_step": self.estimator_step, "estimator_total": self.estimator_total,
+            "attacked": self.attacked, "predictions": list(self.predictions),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -337,7 +342,8 @@ class Searcher:
                 part.load_state_dict(state[name])
             self.estimator_memory.load_state_dict(state["estimator_memory"], self.world.device)
             self.loss_memory.load_state_dict(state["loss_memory"], self.world.device)
-            self.estimator_step = state["estimator_step"]
+            self.estimator_step, self.estimator_total = state["estimator_step"], state["estimator_total"]
+            self._divide(list(state["attacked"]))
             self.predictions = deque(state["predictions"], maxlen=NEWEST)
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError("the checkpoint belongs to another configuration: "

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
-from search.searcher import Searcher, Step, schedule
-from search.settings import PRESETS, SearchConfig
+from search.objective import column_name
+from search.searcher import Searcher
+from search.settings import PRESETS, SearchConfig, Step, schedule
 from wsrnas.batch_norm import average_buffers
 from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
@@ -58,13 +59,15 @@ def main(argv: list[str] | None = None) -> None:
         if step.phase != "warm-up":
             with clock("recalibrate"):
                 searcher.recalibrate(step)
-            if config.num_estimated_strengths:
+            if searcher.learns_to_estimate:
                 with clock("estimator"):
                     searcher.update_estimator_memory(step)                              # line 9: M_a
                     row["estimator"] = searcher.train_estimator(step)                   # line 10
             with clock("validate"):
                 measured = searcher.validate(step)                                      # lines 11-15
-                keep_noise_samples(run, searcher, step)
+            if searcher.checks:
+                with clock("estimator_check"):
+                    row["estimator_check"] = check_estimator(run, searcher, step)       # its estimates against PGD
             row["loss_estimator"] = searcher.remember(step, measured["losses"])         # line 16: M_v
             row.update(name_columns(config, measured))
         if step.trains_losses:
@@ -102,10 +105,12 @@ def resume(run: RunDirectory, searcher: Searcher) -> int:
 
 def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,
                 total: int) -> None:
-    """Report one step, keep its genotype, and make it the point to resume from."""
+    """Report one step, keep its genotype, and make it the point to resume from.
+
+    Where the step's check asks for it, PGD attacks one more strength from the next step on.
+    """
     architecture = searcher.describe_architecture()
-    sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
-    passes = iteration_passes(searcher.config, *sizes)
+    passes = iteration_passes(searcher)
     row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
     run.record(step.index, row)
@@ -113,8 +118,15 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
         save_genotype(run, searcher, f"genotypes/epoch_{step.number:03d}.json", step)
         save_genotype(run, searcher, "genotype.json", step)
     average_buffers(searcher.supernet, run.world)
+    check = row.get("estimator_check", {})
+    if "fallback" in check:
+        searcher.attack_too(check["fallback"], step)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
     run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
+    if "fallback" in check:
+        tolerated, strength = searcher.config.max_estimator_gap, format_epsilon(check["fallback"])
+        run.log(f"estimator gap {100 * check['mean_gap']:.2f} points exceeds {100 * tolerated:g}: {strength} is "
+                "attacked by PGD from now on")
     refresh(run.path, run.log)
 
 
@@ -126,6 +138,10 @@ def summary(step: Step, row: dict[str, Any]) -> str:
     if "estimator" in row:
         parts.append(f"estimator error {row['estimator']['relative_error']:.3f} "
                      f"({row['estimator']['networks']} networks in M_a)")
+    if "estimator_check" in row:
+        check = row["estimator_check"]
+        parts.append(f"estimator gap {100 * check['mean_gap']:+.1f} points "
+                     f"(worst {100 * check['largest_gap']:+.1f} at {check['largest_gap_at']:.4f})")
     if row.get("loss_estimator", {}).get("kendall_tau") is not None:
         parts.append(f"VLE tau {row['loss_estimator']['kendall_tau']:+.2f}")
     if step.phase == "search":
@@ -135,7 +151,7 @@ def summary(step: Step, row: dict[str, Any]) -> str:
 
 def name_columns(config: SearchConfig, measured: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
     """Losses and accuracies (1 + N1 + N2,) under the names of their strengths."""
-    names = ["natural", *(f"eps_{epsilon:.4g}" for epsilon in config.strengths)]
+    names = ["natural", *map(column_name, config.strengths)]
     return {key: dict(zip(names, values.tolist(), strict=True)) for key, values in measured.items()}
 
 
@@ -148,12 +164,14 @@ def save_genotype(run: RunDirectory, searcher: Searcher, name: str, step: Step |
                                         "dataset": config.dataset, "iteration": step and step.number + 1})
 
 
-def keep_noise_samples(run: RunDirectory, searcher: Searcher, step: Step) -> None:
-    """Write a few noises, attacked and estimated, for the report to show; those of the step before are replaced."""
-    if run.world.is_main and searcher.estimated:
+def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[str, Any]:
+    """The check's row; its noises are written for the report to show, in place of those of the step before."""
+    row, noises = searcher.check_estimator(step)
+    if run.world.is_main:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **searcher.noise_samples(step))
+        np.savez_compressed(buffer, **noises)
         write_atomic(run.path / NOISE_FILE, buffer.getbuffer())
+    return row
 
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
@@ -162,7 +180,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     searcher = Searcher(config, data, halves, world)
     searcher.supernet.sample(generator(config.seed, "path", "population", 0))
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
-    passes = total_passes(config, *sizes)
+    passes = total_passes(searcher)
     adds = multiply_adds(searcher.supernet, data.image_shape)
     batch = max(config.batch_size, config.validation_batch_size * config.num_pgd_strengths) // world.size
     attacked = [format_epsilon(e) for e in searcher.source_epsilons.tolist()]
@@ -171,6 +189,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         describe(config), f"data: {len(data.train)} training images {data.image_shape}, {data.num_classes} classes; "
         f"D_t {sizes[0]}, D_v {sizes[1]}",
         f"strengths by PGD: {', '.join(attacked)}; estimated: {', '.join(estimated) or 'none'}",
+        f"estimator check: {describe_check(searcher)}",
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
         f"VLE {readable(count_parameters(searcher.losses))}",
@@ -178,10 +197,21 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"population, {config.iterations} search) of {len(searcher.train_loader)} batches "
         f"({config.batch_size} = {world.size} x {config.batch_size // world.size})",
         f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "
-        f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds",
+        f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds"
+        + ", more after a fallback" * (searcher.checks and config.max_estimator_gap > 0),
         f"memory: about {activation_bytes(searcher.supernet, data.image_shape) * batch / 2**30:.1f} GiB of activations "
         f"for the largest batch of {batch} images a process",
     ]))
+
+
+def describe_check(searcher: Searcher) -> str:
+    """What compares the AN-Estimator with PGD while the search runs, and what follows from it."""
+    if not searcher.checks:
+        return "none"
+    tolerated = searcher.config.max_estimator_gap
+    follows = f"above a mean gap of {100 * tolerated:g} points PGD attacks the worst of them from then on"
+    return (f"{len(searcher.check_loader.image_set)} images of D_v at the estimated strengths in every iteration; "
+            f"{follows if tolerated else 'only reported'}")
 
 
 def print_on_main(world: World, text: str) -> None:

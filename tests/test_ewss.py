@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
 from search.memory import Memory
 from search.objective import (
+    attacked_indices,
+    check_attacked,
     check_objective,
     check_strengths,
     robust_search_objective,
     split_strengths,
     update_architecture,
 )
-from search.searcher import schedule
-from search.settings import PRESETS, SearchConfig
+from search.settings import PRESETS, SearchConfig, schedule
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
 from wsrnas.errors import InputError
 from wsrnas.operations import PRIMITIVES
@@ -93,16 +94,53 @@ def test_strengths_that_do_not_fit_are_refused(strengths, attacked, estimated, n
         check_strengths(strengths, attacked, estimated)
 
 
+@pytest.mark.parametrize("attacked, count, named", [
+    ((0.15,), 1, "attacked_strengths contains 0.15, which is not among strengths; expected some of 0.1, 0.2, 0.3"),
+    ((0.2, 0.2), 2, "attacked_strengths contains 0.2 twice; expected each once"),
+    ((0.1, 0.2), 1, "attacked_strengths has 2 entries; expected N1 = 1, or none"),
+    ((0.1,), 2, "attacked_strengths has 1 entries; expected N1 = 2, or none"),
+    ((float("nan"),), 1, "attacked_strengths contains nan"),
+])
+def test_attacked_strengths_that_do_not_fit_are_refused(attacked, count, named):
+    with pytest.raises(InputError, match=named):
+        check_attacked(attacked, (0.1, 0.2, 0.3), count)
+
+
+def test_the_attacked_strengths_are_a_choice():
+    strengths = (0.1, 0.2, 0.3, 0.4)
+    check_attacked((), strengths, 2)
+    check_attacked((0.4, 0.2), strengths, 2)
+    assert attacked_indices(strengths, (), 2) == [0, 2]
+    assert attacked_indices(strengths, (0.4, 0.2), 2) == [1, 3]
+    assert attacked_indices(strengths, (0.3,), 1) == [2]
+    SearchConfig(num_pgd_strengths=2, num_estimated_strengths=4, attacked_strengths=(0.105, 0.045))
+    with pytest.raises(InputError, match="attacked_strengths has 1 entries; expected N1 = 3"):
+        SearchConfig(attacked_strengths=(0.03,))
+
+
+@pytest.mark.parametrize("fields, named", [
+    ({"check_images": -1}, "check_images is -1; expected at least 0"),
+    ({"max_estimator_gap": -0.1}, "max_estimator_gap is -0.1; expected at least 0"),
+    ({"max_estimator_gap": float("nan")}, "max_estimator_gap is nan"),
+    ({"max_estimator_gap": 0.02, "check_images": 0}, "max_estimator_gap is 0.02 but check_images is 0; expected"),
+])
+def test_checks_that_cannot_be_made_are_refused(fields, named):
+    with pytest.raises(InputError, match=named):
+        SearchConfig(**fields)
+    SearchConfig(check_images=0)
+
+
 # ---- presets and schedule ------------------------------------------------------------------------------------
 
 
 def attacked_strengths(config: SearchConfig) -> list[float]:
-    return [config.strengths[i] for i in split_strengths(len(config.strengths), config.num_pgd_strengths)[0]]
+    indices = attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths)
+    return [config.strengths[i] for i in indices]
 
 
 @pytest.mark.parametrize("name, attacked, estimated", [
     ("paper", 3, 3), ("plus", 3, 8), ("naive-1", 1, 0), ("naive-3", 3, 0), ("naive-6", 6, 0), ("naive-11", 11, 0),
-    ("tiny", 2, 2),
+    ("tiny", 2, 2), ("wide", 1, 15),
 ])
 def test_presets(name, attacked, estimated):
     config = PRESETS[name]
@@ -116,8 +154,24 @@ def test_presets(name, attacked, estimated):
 
 def test_basic_and_plus_attack_at_the_same_strengths():
     assert attacked_strengths(PRESETS["paper"]) == attacked_strengths(PRESETS["plus"]) == [0.03, 0.06, 0.09]
-    assert set(PRESETS) == {"paper", "plus", "naive-1", "naive-3", "naive-6", "naive-11", "tiny"}
+    assert set(PRESETS) == {"paper", "plus", "wide", "naive-1", "naive-3", "naive-6", "naive-11", "tiny"}
 
+
+def test_wide_attacks_one_strength_in_the_middle_and_checks_the_rest():
+    config = PRESETS["wide"]
+    assert attacked_strengths(config) == [0.06] and config.estimator == "C-ANE"
+    assert (config.strengths[0], config.strengths[-1]) == (0.01, 0.25) and set(config.strength_weights) == {1 / 16}
+    assert [name for name, preset in PRESETS.items() if preset.max_estimator_gap] == ["wide"]
+    assert config.max_estimator_gap == 0.02 and config.check_images == 100
+
+
+def test_equal_weights_are_nearly_those_of_the_area():
+    """Of the trapezoidal area over (0, 0.25], the evaluation's."""
+    ends = (0.0, *PRESETS["wide"].strengths, 0.25)
+    shares = [b - a for a, b in zip(ends, ends[2:], strict=False)]
+    shares = [share / sum(shares) for share in shares]
+    for weight, share in zip(PRESETS["wide"].strength_weights, shares, strict=True):
+        assert 0.65 < share / weight < 1.35
 
 def test_the_schedule_is_algorithm_1():
     config = SearchConfig(warmup_architectures=3, iterations=2)

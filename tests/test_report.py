@@ -21,8 +21,8 @@ import torch
 import genotypes
 import retrain.train_cifar
 import search.wsr_nas
-from search.searcher import Searcher, schedule
-from search.settings import SearchConfig
+from search.searcher import Searcher
+from search.settings import SearchConfig, schedule
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.errors import InputError, run_program
 from wsrnas.evaluation.protocols import attack_of
@@ -81,6 +81,9 @@ def search_row(step, **more):
             "accuracies": {"natural": 0.5 + 0.1 * step, "eps_0.03": 0.25 + 0.1 * step},
             "loss_estimator": {"predicted_objective": [1, 3, 2, 5, 4][step], "measured_objective": step + 1},
             "estimator": {"relative_error": 0.75},
+            "estimator_check": {"images": 50, "mean_gap": 0.01 * step, "largest_gap": 0.03 * step,
+                                "largest_gap_at": 0.1, "attacked": [0.03] if step < 3 else [0.03, 0.1],
+                                **({"fallback": 0.1} if step == 2 else {})},
             "architecture": {"changed_choices": 3,
                              "genotype": {"normal": pairs, "reduce": [list(pair) for pair in CELL.reduce]},
                              "alphas": {kind: alphas(step).tolist() for kind in ("normal", "reduce")}},
@@ -197,10 +200,11 @@ def a_search(tmp_path_factory):
 def test_a_search_has_the_sections_of_its_data_and_no_others(a_search):
     run, page, _ = a_search
     assert page.titles() == ["The cell", "Architecture weights", "Losses over the strengths",
-                             "Predicted and measured objective", "Estimated noise", "Training", "Time",
-                             "How it was made"]
+                             "Predicted and measured objective", "Estimator against PGD", "Estimated noise", "Training",
+                             "Time", "How it was made"]
     assert "not finished, 5 of 6 steps" in page.text and "3 of 16" in page.text and "0.750" in page.text
-    names = {"cells", "weights-normal", "weights-reduce", "losses", "predictions", "noise", "training", "time"}
+    names = {"cells", "weights-normal", "weights-reduce", "losses", "predictions", "estimator-gap", "noise", "training",
+             "time"}
     files = {path.name for path in (run / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "csv")}
 
@@ -252,7 +256,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert "@import" not in page.source
     assert "prefers-color-scheme: dark" in page.source and "@media print" in page.source
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(figures) == 11 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
+    assert len(figures) == 12 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
 
 
 def test_a_figure_of_the_page_takes_the_pages_colours_and_its_file_keeps_its_own(tmp_path):
@@ -278,7 +282,7 @@ def test_the_same_run_gives_the_same_figures(a_search, tmp_path):
 def test_a_downloaded_table_is_the_file(a_search):
     run, page, _ = a_search
     links = {a["download"]: a["href"] for tag, a in page.tags if tag == "a"}
-    assert len(links) == 8
+    assert len(links) == 9
     for name, target in links.items():
         assert base64.b64decode(target.split("base64,")[1]) == (run / "figures" / name).read_bytes()
 
@@ -457,6 +461,25 @@ def test_the_rank_correlation_counts_pairs(a_search):
     assert "+0.60" in page.text and "τ of all 5: +0.60" in page.text
     assert numbers(run, "predictions")[1:] == [[str(step), f"{a}.0", f"{b}.0"]
                                                for step, (a, b) in enumerate(zip(x, y, strict=True))]
+
+
+def test_the_gap_and_its_fallback_are_drawn(a_search):
+    run, page, drawn = a_search
+    mean, largest, zero, fallback = drawn["estimator-gap"].axes[0].lines
+    assert mean.get_xdata().tolist() == [1, 2, 3, 4, 5] and list(zero.get_ydata()) == [0, 0]
+    assert mean.get_ydata() == pytest.approx([0, 1, 2, 3, 4]) and largest.get_ydata() == pytest.approx([0, 3, 6, 9, 12])
+    assert list(fallback.get_xdata()) == [3, 3]
+    assert "Strengths that PGD attacks: 0.0300 (7.65/255); 0.1000 (25.5/255) from step 4 on." in page.text
+    assert "on 50 images of D_v" in page.text and "+4.0 points" in page.text
+    assert numbers(run, "estimator-gap")[3:5] == [["2", "0.02", "0.06", "0.1", "0.03"],
+                                                  ["3", "0.03", "0.09", "0.1", "0.03 0.1"]]
+
+
+def test_a_search_without_estimates_has_no_gap(tmp_path, words_only):
+    rows = [{name: value for name, value in search_row(step).items() if not name.startswith("estimator")}
+            for step in range(3)]
+    page = made(write_run(tmp_path / "run", rows))
+    assert "Estimator against PGD" not in page.titles() and "estimator" not in page.text.replace("loss estimator", "")
 
 
 def test_noises_are_amplified_as_said_and_compared_in_closed_form(a_search):
@@ -849,19 +872,19 @@ def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
     searcher.sample(step)
     state = {key: value.clone() for key, value in searcher.supernet.state_dict().items()}
     before = torch.get_rng_state()
-    first, again = searcher.noise_samples(step), searcher.noise_samples(step)
+    first, again = searcher.check_estimator(step)[1], searcher.check_estimator(step)[1]
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(value, state[key]) for key, value in searcher.supernet.state_dict().items())
     assert all(np.array_equal(first[name], again[name]) for name in first)
-    images, labels = next(iter(searcher.validation_loader.batches()))
+    images, labels = next(iter(searcher.check_loader.batches()))
     assert np.array_equal(first["images"], (images[:3] * 255).round().byte().numpy())
-    whole = multi_strength_pgd(searcher.supernet, images[:3], labels[:3], searcher.target_epsilons, steps=1)
-    assert first["pgd"] == pytest.approx((whole - images[:3].unsqueeze(1)).numpy(), abs=1e-4)
-    sources = multi_strength_pgd(searcher.supernet, images[:3], labels[:3], searcher.source_epsilons, steps=1)
+    whole = multi_strength_pgd(searcher.supernet, images, labels, searcher.target_epsilons, steps=1)
+    assert first["pgd"] == pytest.approx((whole - images.unsqueeze(1))[:3].numpy(), abs=1e-4)
+    sources = multi_strength_pgd(searcher.supernet, images, labels, searcher.source_epsilons, steps=1)
     with torch.no_grad():
-        estimate = searcher.estimator(sources - images[:3].unsqueeze(1), images[:3], searcher.source_epsilons,
+        estimate = searcher.estimator(sources - images.unsqueeze(1), images, searcher.source_epsilons,
                                       searcher.target_epsilons)
-    assert first["estimated"] == pytest.approx(estimate.numpy(), abs=1e-4)
+    assert first["estimated"] == pytest.approx(estimate[:3].numpy(), abs=1e-4)
 
 
 def test_a_retraining_writes_its_page_while_it_runs_and_at_its_end(tmp_path, words_only, monkeypatch):
@@ -920,7 +943,7 @@ def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path)
     for result in results:
         assert result["needed"] <= result["width"], result
         assert result["broken"] == [] and result["tall"] == 0
-        assert result["figures"] == 11 and result["pictures"] >= 1
+        assert result["figures"] == 12 and result["pictures"] >= 1
 
 
 def test_the_table_of_numbers_keeps_commas_and_gaps():

@@ -15,8 +15,10 @@ import retrain.export
 import retrain.recipes
 import retrain.train_cifar
 import search.wsr_nas
+import test_AN_estimator.settings
 from retrain.recipes import RetrainConfig
 from search.settings import SearchConfig
+from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters
 from wsrnas.config import parse_config
 from wsrnas.models import build_model
@@ -24,11 +26,12 @@ from wsrnas.models import build_model
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
-LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "evaluate"))]
+LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "evaluate"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
            "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None),
+           "test_AN_estimator.benchmark": (BenchmarkConfig, test_AN_estimator.settings.PRESETS),
            "retrain.export": (retrain.export.ExportConfig, None)}
 
 
@@ -75,8 +78,10 @@ def test_the_shell_accepts_the_script(path):
 def test_every_promised_script_is_there():
     names = {path.name for path in SCRIPTS}
     assert {"setup.sh", "quickstart.sh", "test.sh", "search_pgd.sh", "search_trades.sh", "search_plus.sh",
-            "search_naive.sh", "train_rnas.sh", *(f"train_ImgNet_{n}.sh" for n in ("WsrNet_basic", "RACL", "AdvRush")),
-            *(f"train_wsrnet_{n}.sh" for n in ("basic", "robust", "m", "m_1", "n", "plus"))} <= names
+            "search_naive.sh", "search_wide.sh", "train_rnas.sh",
+            *(f"train_ImgNet_{n}.sh" for n in ("WsrNet_basic", "RACL", "AdvRush")),
+            *(f"train_wsrnet_{n}.sh" for n in ("basic", "robust", "m", "m_1", "n", "plus")),
+            *(f"test_{n}_ANE.sh" for n in ("A", "E", "E_minus", "WA", "plus", "C", "all"))} <= names
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
     config, invocation = parsed(command)
     assert invocation.dry_run and config.seed == 5 and config.dataset == ("imagenet" if large else "digits")
     assert config.data == str(tmp_path / "pictures") and config.runs == str(tmp_path / "runs")  # from where one stands
-    programs = {"search": "search.wsr_nas", "evaluate.sh": "retrain.evaluate"}
+    programs = {"search": "search.wsr_nas", "evaluate.sh": "retrain.evaluate", "test": "test_AN_estimator.benchmark"}
     program = "retrain.train_imagenet" if large else "retrain.train_cifar"
     assert command[1] == programs.get(name.split("_")[0], program)
 
@@ -141,11 +146,22 @@ def test_several_processes_are_started_by_torchrun(launch):
 
 
 def test_the_searches_of_the_paper(launch):
-    searches = {name: parsed(launch(f"search_{name}.sh")[0])[0] for name in ("pgd", "trades", "plus", "naive")}
+    searches = {name: parsed(launch(f"search_{name}.sh")[0])[0] for name in ("pgd", "trades", "plus", "naive",
+                                                                                         "wide")}
     assert {name: (c.preset, c.adv_loss) for name, c in searches.items()} == {
-        "pgd": ("paper", "pgd"), "trades": ("paper", "trades"), "plus": ("plus", "pgd"), "naive": ("naive-6", "pgd")}
+        "pgd": ("paper", "pgd"), "trades": ("paper", "trades"), "plus": ("plus", "pgd"), "naive": ("naive-6", "pgd"),
+        "wide": ("wide", "pgd")}
     assert parsed(launch("search_naive.sh", STRENGTHS="11")[0])[0].preset == "naive-11"
-    assert len({c.name for c in searches.values()}) == 4
+    assert len({c.name for c in searches.values()}) == 5
+
+
+@pytest.mark.parametrize(("script", "estimators"), [
+    ("A", ("A-ANE", "WA-ANE")), ("E", ("E-ANE", "WA-ANE")), ("E_minus", ("E-ANE-minus", "WA-ANE")),
+    ("plus", ("A-ANE-plus", "WA-ANE")), ("C", ("C-ANE", "WA-ANE")), ("WA", ("WA-ANE", "WA-ANE-paper")),
+    ("all", BenchmarkConfig().estimators)])
+def test_the_studies_of_the_estimators(script, estimators, launch):
+    config, _ = parsed(launch(f"test_{script}_ANE.sh")[0])
+    assert config.estimators == estimators and config.name == BenchmarkConfig().name  # all fill one study
 
 
 @pytest.mark.parametrize(("script", "cell", "channels", "batch_size", "weight_decay"), [

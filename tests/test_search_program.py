@@ -13,8 +13,9 @@ from PIL import Image
 
 import search.searcher
 import search.wsr_nas as program
-from search.searcher import Searcher, rank_correlation, schedule
-from search.settings import PRESETS
+from search.objective import rank_correlation
+from search.searcher import Searcher
+from search.settings import PRESETS, schedule
 from search.supernet import Supernet
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
@@ -244,9 +245,14 @@ def test_every_search_step_reports_everything(whole):
         assert 0 <= architecture["changed_choices"] <= 16
         assert list(row["losses"]) == NAMES == list(row["accuracies"])
         assert all(math.isfinite(loss) and loss > 0 for loss in row["losses"].values())
-        phases = ["train", "recalibrate", "estimator", "validate", "loss_estimator", "architecture"]
+        phases = ["train", "recalibrate", "estimator", "validate", "estimator_check", "loss_estimator", "architecture"]
         assert list(row["seconds"]) == phases and all(value > 0 for value in row["seconds"].values())
-        assert set(row["passes"]) == set(phases[:4])
+        assert set(row["passes"]) == set(phases[:5])
+        check = row["estimator_check"]
+        assert check["images"] == 20 and check["attacked"] == [0.05, 0.15] and "fallback" not in check
+        for key in ("gap", "loss_gap", "estimated_accuracy", "pgd_accuracy"):
+            assert list(check[key]) == ["eps_0.1", "eps_0.2"] and all(map(math.isfinite, check[key].values()))
+        assert f"| estimator gap {100 * check['mean_gap']:+.1f} points (worst" in (run / "log.txt").read_text()
         assert row["estimator"]["relative_error"] > 0
         assert {"predicted_objective", "measured_objective", "ranked", "squared_error"} <= set(row["loss_estimator"])
         stored = json.loads((run / "genotypes" / f"epoch_{row['number']:03d}.json").read_text())
@@ -302,12 +308,13 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-@pytest.mark.parametrize(("argv", "estimates"), [
-    (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2"], True),
-    (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}"], True),
-    (["--preset", "naive-6", "--validation_batch_size", "7"], False),
-], ids=["trades", "plus", "naive"])
-def test_other_ways_to_search(argv, estimates, pictures, tmp_path):
+@pytest.mark.parametrize(("argv", "learns", "checks"), [
+    (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2"], True, True),
+    (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0"], True, False),
+    (["--preset", "wide", "--num_steps", "2"], False, True),
+    (["--preset", "naive-6", "--validation_batch_size", "7"], False, False),
+], ids=["trades", "plus", "wide", "naive"])
+def test_other_ways_to_search(argv, learns, checks, pictures, tmp_path):
     once = ["--warmup_architectures", "1", "--iterations", "1"]
     with counted() as steps:
         run = start(tmp_path, [*SMALL, *(word.format(pictures=pictures) for word in argv), *once])
@@ -316,9 +323,70 @@ def test_other_ways_to_search(argv, estimates, pictures, tmp_path):
     assert len(rows) == 3
     for row in rows[1:]:
         assert len(row["losses"]) == 1 + len(PRESETS[argv[1]].strengths)
-        assert ("estimator" in row) == ("estimator" in row["seconds"]) == estimates
+        assert ("estimator" in row) == ("estimator" in row["seconds"]) == learns
+        assert ("estimator_check" in row) == ("estimator_check" in row["seconds"]) == checks
+    assert (run / "noise_samples.npz").exists() == checks
+    for row in rows[1:]:
         assert ("clean_accuracy" in row["train"]) == ("trades" in argv)
     Genotype.load(run / "genotype.json")
+
+
+# -- the fallback from estimates to PGD -----------------------------------------------------------------------------
+
+FALLING = ["--preset", "tiny", *SMALL, "--warmup_architectures", "1", "--iterations", "2", "--max_estimator_gap", "0.4"]
+
+
+@contextmanager
+def weak_estimates():
+    """Every check finds a mean gap of 50 points; where the largest one is remains as measured."""
+    def gap(*arguments, original=search.searcher.estimator_gap):
+        return original(*arguments) | {"mean_gap": 0.5}
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(search.searcher, "estimator_gap", gap)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fallen(tmp_path_factory):
+    """An uninterrupted search in which both estimated strengths fall back to PGD, and its counted images."""
+    with counted() as steps, weak_estimates():
+        run = start(tmp_path_factory.mktemp("fallen"), FALLING)
+    return run, steps
+
+
+def test_one_strength_an_iteration_falls_back_until_none_is_estimated(fallen):
+    run, steps = fallen
+    rows = read(run)
+    first, second = (row["estimator_check"]["fallback"] for row in rows[1:3])
+    assert {first, second} == {0.1, 0.2}
+    assert [row["estimator_check"]["attacked"] for row in rows[1:3]] == [[0.05, 0.15], sorted([0.05, 0.15, first])]
+    assert list(rows[2]["estimator_check"]["gap"]) == [f"eps_{second:g}"]
+    assert [row["estimator"]["networks"] for row in rows[1:3]] == [1, 1]  # M_a begins anew
+    assert [row["estimator"]["tasks"] for row in rows[1:3]] == [6, 8]     # 2 images, N1 + 1 strengths
+    for name in ("estimator", "estimator_check"):
+        assert name not in rows[3] and name not in rows[3]["seconds"] and name not in rows[3]["passes"]
+    assert [list(row["losses"]) for row in rows[1:]] == [NAMES] * 3
+    assert_reported_passes(rows, steps)
+    log = (run / "log.txt").read_text()
+    for strength, text in ((first, "estimator gap 50.00 points exceeds 40: "), (second, "exceeds 40: ")):
+        assert f"{text}{strength:.4f} ({strength * 255:.4g}/255) is attacked by PGD from now on" in log
+
+
+def test_a_search_interrupted_at_a_fallback_is_the_unbroken_one(fallen, tmp_path):
+    run = tmp_path / "search" / "run"
+    for die, after, completed in ((die_between_record_and_checkpoint, 1, 1), (die_in_training, 1, 2)):
+        with weak_estimates(), pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+            die(context, after)
+            start(tmp_path, FALLING)
+        assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == completed
+    assert len(torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["attacked"]) == 3
+    with weak_estimates():
+        start(tmp_path, FALLING)
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (fallen[0], run)]
+    for state in states:
+        assert state.pop("config").pop("runs") and state["searcher"]["attacked"] == [0, 1, 2, 3]
+    assert_equal(*states)
+    assert without_time(read(run)) == without_time(read(fallen[0]))
 
 
 # -- data -----------------------------------------------------------------------------------------------------------
@@ -374,8 +442,16 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     assert os.listdir(tmp_path) == []
     for words in ("init_channels ", "parameters", "multiply-adds", "6 epochs (2 warm-up, 2 population, 2 search)",
                   "forward and backward", "memory: about", "strengths by PGD: 0.0500 (12.75/255), 0.1500 (38.25/255)",
-                  "D_t 30, D_v 20"):
+                  "D_t 30, D_v 20", "estimator check: 20 images of D_v at the estimated strengths in every iteration; "
+                  "only reported"):
         assert words in said, words
+    program.main([*TINY, "--dry_run", "--max_estimator_gap", "0.03", "--attacked_strengths", "0.2", "0.1"])
+    said = capsys.readouterr().out
+    for words in ("above a mean gap of 3 points PGD attacks the worst of them from then on", "more after a fallback",
+                  "strengths by PGD: 0.1000 (25.5/255), 0.2000 (51/255); estimated: 0.0500"):
+        assert words in said, words
+    program.main([*TINY, "--dry_run", "--check_images", "0"])
+    assert "estimator check: none" in capsys.readouterr().out
 
 
 def test_the_dry_run_counts_the_passes_of_the_run(whole, capsys, tmp_path):

@@ -42,14 +42,14 @@ class RunDirectory:
         # A requeued Slurm job repeats its whole command line: there, the run is the job's own.
         requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
         if overwrite and not requeued and world.is_main and path.exists():
-            _move_aside(path)
+            move_aside(path)
         barrier(world)
         self.finished = (path / "FINISHED").exists()
         self._check_same_configuration()
         barrier(world)
         self._writer, self._fell_back = None, False
         if world.is_main and not self.finished:
-            _create(path)
+            create(path)
             self._lock = hold(path)
             self.write_json("config.json", to_dict(config))
             self.write_json("inputs.json", self.inputs)
@@ -216,12 +216,18 @@ def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:
         yield suffix, value
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
+    """Rename a folder to the first free of ``NAME.old1``, ``NAME.old2``, ..."""
     number = next(n for n in range(1, 10**6) if not path.with_name(f"{path.name}.old{n}").exists())
     path.rename(path.with_name(f"{path.name}.old{number}"))
 
 
-def _create(path: Path) -> None:
+def create(path: Path) -> None:
+    """Make a run directory, if it is not there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     probe = path / ".writable"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -240,12 +246,21 @@ def hold(path: Path) -> Any:
     Raises:
         InputError: another process holds it.
     """
+    file = claim(path)
+    if file is None:
+        raise InputError(f"another process is writing {path}; wait for it, or choose another --save")
+    return file
+
+
+def claim(path: Path) -> Any:
+    """``hold``, but None where another process holds the folder."""
     file = open(path / ".lock", "w")  # noqa: SIM115 - open until the process ends
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise InputError(f"another process is writing {path}; wait for it, or choose another --save") from None
+            file.close()
+            return None
     return file
 
 

@@ -5,6 +5,7 @@ from torch import nn
 from wsrnas.errors import InputError
 from wsrnas.estimators.attention import AANE
 from wsrnas.estimators.base import MIN_IMAGE_SIZE, NoiseEstimator, project
+from wsrnas.estimators.continuation import CANE
 from wsrnas.estimators.encoding import EANE, EANEMinus
 from wsrnas.estimators.interpolation import WAANE, WAANEPaper
 from wsrnas.estimators.plus import AANEPlus
@@ -18,6 +19,7 @@ ESTIMATORS: dict[str, type[NoiseEstimator]] = {
     "E-ANE": EANE,
     "E-ANE-minus": EANEMinus,
     "A-ANE-plus": AANEPlus,
+    "C-ANE": CANE,
 }
 
 

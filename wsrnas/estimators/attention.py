@@ -13,7 +13,7 @@ from wsrnas.estimators.recurrence import (
     RecurrentEstimator,
     attend,
     each,
-    shrink,
+    zeroed,
 )
 
 FILTERS = 10
@@ -63,7 +63,7 @@ class AANE(RecurrentEstimator):
         self.value = nn.Sequential(
             nn.Conv2d(channels, VALUE_WIDTH, 3, padding=1),
             nn.ReLU(),
-            shrink(nn.Conv2d(VALUE_WIDTH, channels, 3, padding=1)),
+            zeroed(nn.Conv2d(VALUE_WIDTH, channels, 3, padding=1)),
         )
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -61,6 +61,24 @@ class NoiseEstimator(nn.Module):
         noise = self.unprojected(source_noises, images, source_epsilons, target_epsilons)
         return project(noise, images, target_epsilons)
 
+    def gradients(self, targets: int) -> int:
+        """Forward and backward passes of the network that `more_sources` needs for one image and so many targets."""
+        return 0
+
+    def more_sources(
+        self, model: nn.Module, images: Tensor, labels: Tensor, source_noises: Tensor, source_epsilons: Tensor,
+        target_epsilons: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Sources to estimate from: the given ones; an estimator that asks the network adds some of its own.
+
+        Args:
+            model: images (B, C, H, W) in [0,1] -> logits (B, K); attacked in `attack_mode`.
+            labels: (B,) classes; the other arguments are those of `forward`.
+        Returns:
+            noises (B, S', C, H, W) and their strengths, (S',) or (B, S'), ascending.
+        """
+        return source_noises, source_epsilons
+
     def unprojected(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:

@@ -12,7 +12,7 @@ from wsrnas.estimators.recurrence import (
     RecurrentEstimator,
     attend,
     each,
-    shrink,
+    zeroed,
 )
 
 WIDTH = 100
@@ -52,6 +52,7 @@ class EANE(EncodingEstimator):
         super().__init__(_cell(channels), _cell(channels))
         self.query, self.key = _code(2 * channels), _code(2 * channels)
         self.value = _value(channels)
+        zeroed(self.value[-1])
 
     def decode(self, queries: tuple[Tensor, Tensor], hidden: Tensor, units: Tensor) -> Tensor:
         """Queries and keys are spatial means of encoded states, values decoded states."""
@@ -102,5 +103,5 @@ def _value(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(2 * channels, WIDTH, 3, padding=1),
         nn.ReLU(),
-        shrink(nn.Conv2d(WIDTH, channels, 3, padding=1)),
+        nn.Conv2d(WIDTH, channels, 3, padding=1),
     )

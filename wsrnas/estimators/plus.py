@@ -4,17 +4,16 @@ Shapes: N any number, C channels, H W image. In training mode BatchNorm mixes th
 mode it uses running statistics, and every image is estimated on its own.
 """
 
-import torch
 from torch import nn
 
 from wsrnas.estimators.encoding import EANE, QUERY, EncodingEstimator
-from wsrnas.estimators.recurrence import FINAL_SCALE
+from wsrnas.estimators.recurrence import zeroed
 
 WIDTH = 300
 
 
 class AANEPlus(EANE):
-    """The reference's `AN_estimator_plus` ("A-ANE-plus"). 137,673 parameters.
+    """The reference's `AN_estimator_plus` ("A-ANE-plus"). 137,670 parameters.
 
     The paper's "modified AN-Estimator" for WsrNet-Plus, whose design it does not give.
 
@@ -25,9 +24,8 @@ class AANEPlus(EANE):
         EncodingEstimator.__init__(self, _cell(channels), _cell(channels))
         self.query = nn.Sequential(_block(2 * channels, QUERY), nn.ReLU())
         self.key = nn.Sequential(_block(2 * channels, QUERY), nn.ReLU())
-        self.value = _block(2 * channels, channels)
-        with torch.no_grad():
-            self.value[-1].weight.mul_(FINAL_SCALE)
+        # Deviation: the reference ends values in BatchNorm, too. Its one scale a channel leaves zero too slowly.
+        self.value = nn.Sequential(*_block(2 * channels, channels)[:-2], zeroed(nn.Conv2d(WIDTH, channels, 1)))
 
 
 def _cell(channels: int) -> nn.Sequential:

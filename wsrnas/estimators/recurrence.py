@@ -15,7 +15,6 @@ from wsrnas.estimators.interpolation import bracket, interpolation_weights, weig
 
 STRENGTH_UNIT = 8 / 255  # the strength that the strength encoders see as 1
 STRENGTH_FEATURES = 20
-FINAL_SCALE = 0.1  # of the last layer that makes the adjustment: training starts near WA-ANE
 
 
 class RecurrentEstimator(NoiseEstimator):
@@ -126,9 +125,10 @@ def _standardised(vectors: Tensor) -> Tensor:
     return F.layer_norm(vectors, vectors.shape[-1:])
 
 
-def shrink(layer: nn.Module) -> nn.Module:
-    """Scale the weight of a last layer down and zero its bias; returns the layer."""
+def zeroed(layer: nn.Module) -> nn.Module:
+    """Zero the last layer of an adjustment, so that training starts exactly at WA-ANE; returns the layer."""
+    # Deviation: in the reference, training starts with random noise on top of the average.
     with torch.no_grad():
-        layer.weight.mul_(FINAL_SCALE)
+        layer.weight.zero_()
         layer.bias.zero_()
     return layer

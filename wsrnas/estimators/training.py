@@ -24,14 +24,28 @@ def leave_one_out(model: nn.Module, images: Tensor, labels: Tensor, source_epsil
         One row for each of the B (S + 1) tasks: ``images`` (C, H, W), ``source_noises`` (S, C, H, W),
         ``source_epsilons`` (S,), ``target_epsilons`` (1,), ``target_noises`` (C, H, W).
     """
-    batch, sources = len(images), len(source_epsilons)
-    drawn = max_epsilon * (1 - torch.rand(batch, 1, generator=generator))
-    epsilons, _ = torch.cat([source_epsilons.to(images).expand(batch, -1), drawn.to(images)], 1).sort(1)
+    drawn = max_epsilon * (1 - torch.rand(len(images), 1, generator=generator))
+    epsilons = torch.cat([source_epsilons.to(images).expand(len(images), -1), drawn.to(images)], 1)
     noises = multi_strength_pgd(model, images, labels, epsilons, steps=steps) - images.unsqueeze(1)
-    hidden = torch.arange(sources + 1, device=images.device)
+    return hide_each(images, epsilons, noises)
+
+
+def hide_each(images: Tensor, epsilons: Tensor, noises: Tensor) -> dict[str, Tensor]:
+    """The tasks of ``leave_one_out`` from noises made before.
+
+    Args:
+        images: (B, C, H, W); epsilons: (B, S + 1) strengths in any order; noises: (B, S + 1, C, H, W).
+
+    Returns:
+        As ``leave_one_out``: an image's tasks follow one another, the weakest noise hidden first.
+    """
+    count = epsilons.shape[1]
+    epsilons, order = epsilons.sort(1)
+    noises = noises[torch.arange(len(images), device=order.device).unsqueeze(1), order]
+    hidden = torch.arange(count, device=images.device)
     kept = torch.stack([hidden[hidden != task] for task in hidden])  # (S + 1, S)
     return {
-        "images": images.repeat_interleave(sources + 1, 0),
+        "images": images.repeat_interleave(count, 0),
         "source_noises": noises[:, kept].flatten(0, 1),
         "source_epsilons": epsilons[:, kept].flatten(0, 1),
         "target_epsilons": epsilons.reshape(-1, 1),

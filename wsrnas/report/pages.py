@@ -33,7 +33,7 @@ from wsrnas.report.html import (
     tiles,
 )
 from wsrnas.report.networks import Network, networks_of
-from wsrnas.report.search_figures import losses, noise, predictions, rank_correlation, weights
+from wsrnas.report.search_figures import estimator_gaps, losses, noise, predictions, rank_correlation, weights
 
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # of a run's time, at most, goes into refreshing its page
@@ -64,6 +64,12 @@ def predictions_section(run: Run) -> Section | None:
     """How well the validation loss estimator ranks."""
     shown = predictions(run.rows, rank_correlation(run.rows))
     return Section("Predicted and measured objective", [shown]) if shown else None
+
+
+def gap_section(run: Run) -> Section | None:
+    """How much weaker the estimated noise is than PGD's."""
+    shown = estimator_gaps(run.rows)
+    return Section("Estimator against PGD", [shown]) if shown else None
 
 
 def noise_section(run: Run) -> Section | None:
@@ -120,8 +126,8 @@ def start_pairs(start: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
-    cell_section, weights_section, losses_section, predictions_section, noise_section, training_section, time_section,
-    origin_section)
+    cell_section, weights_section, losses_section, predictions_section, gap_section, noise_section, training_section,
+    time_section, origin_section)
 EVALUATION_SECTIONS = (robustness, paired_differences, honesty, official)
 
 
@@ -174,6 +180,9 @@ def key_numbers(run: Run) -> list[tuple[str, str, str]]:
     error = next((v for v in reversed(column(run.rows, "estimator", "relative_error")) if v is not None), None)
     if error is not None:
         found.append(("estimator error", f"{error:.3f}", "Σ‖φ − δ‖² / Σ‖δ‖², 1 for no estimate"))
+    gap = next((v for v in reversed(column(run.rows, "estimator_check", "mean_gap")) if v is not None), None)
+    if gap is not None:
+        found.append(("estimator gap", f"{100 * gap:+.1f} points", "mean, weaker than PGD, last check"))
     robust, clean = (column(run.rows, "held_out", f"{word}_accuracy") for word in ("robust", "clean"))
     if any(value is not None for value in robust):
         best = max((i for i, value in enumerate(robust) if value is not None), key=lambda i: robust[i])

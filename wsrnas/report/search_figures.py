@@ -162,6 +162,37 @@ def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | 
 
 
 @styled
+def estimator_gaps(rows: Sequence[dict[str, Any]]) -> Picture | None:
+    """By how many points the estimated noise is weaker than PGD's, over the steps."""
+    kept = [row for row in rows if column([row], "estimator_check", "mean_gap") != [None]]
+    if not kept:
+        return None
+    figure = blank(9.4, 3)
+    axes = figure.subplots()
+    steps = [row["step"] + 1 for row in kept]
+    lines = [axes.plot(steps, [100 * gap for gap in numbers(column(kept, "estimator_check", name))], color=colour,
+                       marker=marker_of(len(kept)), markersize=3)[0]
+             for name, colour in (("mean_gap", INK), ("largest_gap", _between(1, 2)))]
+    axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--")
+    fallbacks = [(row["step"] + 1, row["estimator_check"]["fallback"]) for row in kept
+                 if "fallback" in row["estimator_check"]]
+    for step, _ in fallbacks:
+        axes.axvline(step, color=MUTED, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="step", ylabel="points of accuracy")
+    whole_ticks(axes)
+    legend(axes, lines, ["mean of the estimated strengths", "largest"], loc="upper left", bbox_to_anchor=(1.01, 1))
+    checks = [row["estimator_check"] for row in kept]
+    attacked = ", ".join(map(format_epsilon, checks[0].get("attacked", [])))
+    then = "".join(f"; {format_epsilon(strength)} from step {step + 1} on" for step, strength in fallbacks)
+    table = [[row["step"], check["mean_gap"], check.get("largest_gap"), check.get("largest_gap_at"),
+              " ".join(map(str, check.get("attacked", [])))] for row, check in zip(kept, checks, strict=True)]
+    return picture(figure, "estimator-gap", f"Mean and largest gap between estimated noise and PGD over {len(kept)} "
+                   "steps.", f"Accuracy under the estimated noise minus that under PGD, on {checks[-1].get('images')} "
+                   "images of D_v: above zero, the estimate is the weaker attack. Strengths that PGD attacks: "
+                   f"{attacked}{then}.", ("step", "mean gap", "largest gap", "at", "attacked"), table)
+
+
+@styled
 def noise(arrays: dict[str, np.ndarray]) -> Picture | None:
     """Images with PGD's noise beside the estimator's, both amplified so that ±ε fills the range of a display."""
     images, pgd, estimated = (arrays[name].astype(float) for name in ("images", "pgd", "estimated"))

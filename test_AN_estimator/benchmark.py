@@ -1,0 +1,86 @@
+"""How well AN-Estimators replace the attack (Wsr-NAS, AAAI 2023, Table 5), and which one a wide search should use.
+
+    python -m test_AN_estimator.benchmark --preset paper --data DATA
+    python -m test_AN_estimator.benchmark --preset tiny --estimators A-ANE
+
+The study's folder keeps networks and attacks, made once; estimators may be added later. The same command resumes;
+started several times at once, it shares its work.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from test_AN_estimator.measurement import cost, measure
+from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, training_tasks
+from test_AN_estimator.noises import noise_tasks, read, tested_file
+from test_AN_estimator.report import write_report
+from test_AN_estimator.results import FORMAT
+from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
+from test_AN_estimator.sharing import Task, alone, share
+from test_AN_estimator.study import check, dry_run, open_study
+from test_AN_estimator.training import trained_estimator
+from wsrnas.complexity import count_parameters
+from wsrnas.config import parse_config
+from wsrnas.data import DataSet, load_dataset_once
+from wsrnas.distributed import World, barrier, initialize, shutdown
+from wsrnas.errors import Preempted, run_program
+from wsrnas.run import RunDirectory
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The protocol of docs/AN_ESTIMATOR.md, step by step."""
+    config, invocation = parse_config(BenchmarkConfig, PRESETS, argv, prog="test_AN_estimator.benchmark")
+    job = initialize(config.device)
+    data = load_dataset_once(job, config.dataset, config.data, config.download, max_train=config.max_train,
+                             max_test=config.max_test, seed=config.seed)
+    specs = network_specs(config)
+    check(config, specs, data, job)
+    if invocation.dry_run:
+        dry_run(config, specs, data, job)
+        return
+    study = open_study(config, specs, data, job, invocation.overwrite)
+    barrier(job)
+    world = World(device=job.device)  # from here on, processes meet in the study's files alone
+    networks, noises, claims = study / "networks", study / "noises", study / "claims"
+
+    share(training_tasks(config, specs, data, networks, world), claims, "networks", world)
+    share(noise_tasks(config, specs, data, networks, noises, world), claims, "noises", world)
+    share(estimator_tasks(config, specs, data, study, world), claims, "estimators", world)
+    with alone(claims, "report"):
+        print(write_report(config, study), flush=True)
+
+
+def estimator_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path,
+                    world: World) -> list[Task]:
+    """One task for each estimator in each setting: train it, measure it on every network."""
+    return [Task(f"{setting.name}-{name}", (study / setting.name / name / "FINISHED").exists,
+                 lambda stop, setting=setting, name=name: study_estimator(config, setting, name, specs, data, study,
+                                                                          world, stop))
+            for name in config.estimators for setting in config.settings()]
+
+
+def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs: list[NetworkSpec], data: DataSet,
+                    study: Path, world: World, stop: Callable[[], bool]) -> None:
+    """One epoch over the training noises, then every network's test set under the estimates."""
+    run = RunDirectory(study / setting.name / name, config, world)
+    noises = study / "noises"
+    estimator = trained_estimator(config, setting, name, data, noises, run, stop)
+    measured = []
+    for spec in specs:
+        if stop():
+            raise Preempted(f"{name}, {setting.name}: stopped before measuring {spec.name}")
+        model = load_network(spec, study / "networks", data, world.device)
+        measured.append(measure(config, setting, spec, model, estimator, data, noises, world.device))
+        if spec is specs[0]:
+            taken = cost(config, setting, estimator, model, read(tested_file(noises, spec, 0), world.device))
+    run.write_json("result.json", {
+        "format": FORMAT, "estimator": name, "setting": setting.name, "sources": setting.sources,
+        "parameters": count_parameters(estimator), **taken, "networks": measured})
+    run.finish(f"{name}, {setting.name}: measured")
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

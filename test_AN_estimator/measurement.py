@@ -1,0 +1,122 @@
+"""How strong an AN-Estimator's noise is, image by image beside the PGD noise that it replaces, and what it costs.
+
+Shapes: B images, N all test images, S sources, T targets, C channels, H W image.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from test_AN_estimator.networks import NetworkSpec
+from test_AN_estimator.noises import Noises, chunks, predict, read, tested_file
+from test_AN_estimator.settings import BenchmarkConfig, Setting
+from wsrnas.attacks import pgd
+from wsrnas.data import DataSet
+from wsrnas.estimators.base import radii
+
+REPEATS = 7  # of a timed call; the median counts
+MEANS = ("cosine", "sign_agreement", "ball", "pgd_ball")
+
+
+def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model: nn.Module, estimator: nn.Module,
+            data: DataSet, noises: Path, device: torch.device) -> dict[str, Any]:
+    """One network's whole test set under the estimator's noise and under PGD's.
+
+    Args:
+        noises: folder of the test noises.
+
+    Returns:
+        ``network``; ``clean``, one character an image, 1 where the network is right; ``targets``: for each strength
+        ``epsilon`` (None: the random one), ``estimate`` and ``pgd`` in the same way under either noise, and means
+        over the images: ``cosine`` of the two noises, ``sign_agreement`` (share of entries with equal signs), ``ball``
+        and ``pgd_ball`` (mean absolute entry in units of the strength).
+    """
+    parts: list[dict[str, Tensor]] = []
+    _, targets = columns_of(config, setting)
+    for chunk in range(chunks(config, data)):
+        made = read(tested_file(noises, spec, chunk), device)
+        estimated = estimate(config, setting, estimator, model, made)
+        attacked, radius = made.noises[:, targets], radii(made.epsilons[:, targets])
+        correct = [predict(model, made.images + noise) == made.labels for noise in estimated.unbind(1)]
+        parts.append({
+            "clean": made.clean_correct, "estimate": torch.stack(correct, 1), "pgd": made.pgd_correct[:, targets],
+            "cosine": F.cosine_similarity(estimated.flatten(2), attacked.flatten(2), 2),
+            "sign_agreement": (estimated.sign() == attacked.sign()).float().flatten(2).mean(2),
+            "ball": (estimated.abs() / radius).flatten(2).mean(2),
+            "pgd_ball": (attacked.abs() / radius).flatten(2).mean(2)})
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    epsilons = [*config.tested_strengths, None]
+    return {"network": spec.name, "clean": flags(whole["clean"]), "targets": [
+        {"epsilon": epsilons[column], "estimate": flags(whole["estimate"][:, place]),
+         "pgd": flags(whole["pgd"][:, place])} | {name: whole[name][:, place].mean().item() for name in MEANS}
+        for place, column in enumerate(targets)]}
+
+
+def columns_of(config: BenchmarkConfig, setting: Setting) -> tuple[list[int], list[int]]:
+    """Which columns of the test noises are sources and which are estimated; in leave-one-out all are both."""
+    sources, targets = ([config.tested_strengths.index(epsilon) for epsilon in strengths]
+                        for strengths in (setting.sources, setting.targets))
+    if setting.targets:
+        return sources, targets
+    everything = [*sources, len(config.tested_strengths)]
+    return everything, everything
+
+
+@torch.no_grad()
+def estimate(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model: nn.Module,
+             made: Noises) -> Tensor:
+    """Noise at the setting's targets, (B, T, C, H, W); in leave-one-out from all others of them."""
+    sources, targets = columns_of(config, setting)
+
+    def from_columns(known: list[int], wanted: list[int]) -> Tensor:
+        epsilons, order = made.epsilons[:, known].sort(1)
+        noises = made.noises[:, known][torch.arange(len(order), device=order.device).unsqueeze(1), order]
+        wanted_epsilons = made.epsilons[:, wanted]
+        noises, epsilons = estimator.more_sources(model, made.images, made.labels, noises, epsilons, wanted_epsilons)
+        return estimator(noises, made.images, epsilons, wanted_epsilons)
+
+    if setting.targets:
+        return from_columns(sources, targets)
+    return torch.cat([from_columns([c for c in sources if c != hidden], [hidden]) for hidden in targets], 1)
+
+
+def flags(correct: Tensor) -> str:
+    """(N,) of bool as one character an image."""
+    return "".join("1" if flag else "0" for flag in correct.tolist())
+
+
+def cost(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model: nn.Module,
+         made: Noises) -> dict[str, float]:
+    """Milliseconds an image and a strength: of the estimator, what it asks of the network included, and of PGD.
+
+    Both run in turn on the same images; the medians are reported, and the median of the ratios.
+    """
+    count = len(columns_of(config, setting)[1])
+    calls = {"milliseconds": lambda: estimate(config, setting, estimator, model, made),
+             "pgd_milliseconds": lambda: pgd(model, made.images, made.labels, made.epsilons[:, 0],
+                                             steps=config.num_steps)}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(REPEATS + 1):  # the first one warms up
+        for name, call in calls.items():
+            taken = timed(call, made.images.device)
+            if repeat:
+                seconds[name].append(taken / len(made.images) / (count if name == "milliseconds" else 1))
+    share = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
+    return {name: 1000 * statistics.median(values) for name, values in seconds.items()} | {"share_of_pgd": share}
+
+
+def timed(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of a call, with the device idle at both ends."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started

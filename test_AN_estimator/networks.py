@@ -1,0 +1,168 @@
+"""The networks whose noise is estimated: different cells, trained for different times, made once and kept."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import genotypes
+from test_AN_estimator.settings import BenchmarkConfig
+from test_AN_estimator.sharing import Task
+from wsrnas.config import require
+from wsrnas.data import DataSet
+from wsrnas.distributed import World
+from wsrnas.errors import InputError, Preempted
+from wsrnas.genotype import Genotype
+from wsrnas.loader import BatchLoader
+from wsrnas.losses import LOSSES
+from wsrnas.model_source import check_model, open_model
+from wsrnas.models import build_model, description
+from wsrnas.run import RunDirectory
+from wsrnas.schedules import Schedule
+from wsrnas.seeding import derive_seed
+from wsrnas.training import Epoch, Refinements, Trainer, train_epoch
+
+TRAINED_HERE = re.compile(r"(?P<arch>.+):(?P<channels>[1-9]\d*):(?P<epochs>[1-9]\d*)(?P<natural>:natural)?")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One network of the study.
+
+    Args:
+        name: unique in the study; of its folder, where it is trained here.
+        given: what the user wrote.
+        genotype, init_channels, epochs: of a network trained here; None and 0 for one trained before.
+        natural: trained here without attacks.
+    """
+
+    name: str
+    given: str
+    genotype: Genotype | None = None
+    init_channels: int = 0
+    epochs: int = 0
+    natural: bool = False
+
+
+def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
+    """What ``config.networks`` names, in its order.
+
+    Raises:
+        InputError: an entry is neither a genotype with channels and epochs nor a network trained before.
+    """
+    specs = []
+    for number, given in enumerate(config.networks, start=1):
+        if found := TRAINED_HERE.fullmatch(given):
+            genotype = genotypes.load(found["arch"])
+            plain = re.sub(r"\W+", "-", Path(found["arch"]).name)
+            natural = bool(found["natural"])
+            name = "-".join([str(number), plain, found["channels"], found["epochs"], *["natural"] * natural])
+            specs.append(NetworkSpec(name, given, genotype, int(found["channels"]), int(found["epochs"]), natural))
+        else:
+            require(Path(given.rpartition(":")[0] or given).exists() or Path(given).exists(),
+                    f"networks: {given!r} is neither GENOTYPE:CHANNELS:EPOCHS[:natural], as cna_r:45:40, nor a run "
+                    "directory or file of a trained network")
+            specs.append(NetworkSpec(f"{number}-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(given).name)}", given))
+    return specs
+
+
+def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.device) -> nn.Module:
+    """The trained network in evaluation mode on its device.
+
+    Args:
+        folder: of the networks trained here.
+
+    Raises:
+        InputError: it cannot be read, or does not classify these images.
+    """
+    given = str(folder / spec.name) if spec.genotype else spec.given
+    model = open_model(given, "last").model.to(device, memory_format=torch.channels_last)
+    some = data.test.subset(torch.arange(min(64, len(data.test))))
+    try:
+        check_model(model, (some.images.float() / 255).to(device), some.labels.to(device), data.num_classes,
+                    range_is_known=spec.genotype is not None)
+    except InputError as error:
+        raise InputError(f"{given}: {error}") from None
+    return model
+
+
+def training_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, folder: Path,
+                   world: World) -> list[Task]:
+    """One task for each network that is trained here, the longest first."""
+    trained = sorted((spec for spec in specs if spec.genotype), key=lambda spec: -spec.epochs * spec.init_channels)
+    return [Task(f"network-{spec.name}", (folder / spec.name / "FINISHED").exists,
+                 lambda stop, spec=spec: train_network(config, spec, data, folder / spec.name, world, stop))
+            for spec in trained]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a network trained here depends on; kept in its folder."""
+
+    network: str
+    layers: int
+    epsilon: float
+    train_steps: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    grad_clip: float
+    max_train: int
+    seed: int
+
+
+def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, folder: Path, world: World,
+                  stop: Callable[[], bool]) -> None:
+    """Train for the network's epochs, from wherever its folder says that it stands.
+
+    Raises:
+        Preempted: a signal asked to stop; the last completed epoch is saved.
+        InputError: the loss diverged.
+    """
+    assert spec.genotype is not None
+    run = RunDirectory(folder, NetworkConfig(
+        spec.given, config.layers, config.epsilon, config.train_steps, config.network_batch_size, config.learning_rate,
+        config.momentum, config.weight_decay, config.grad_clip, config.max_train, config.seed), world)
+    trainer, loader = make_trainer(config, spec, data, world)
+    about = description(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name, data.image_shape)
+    state = run.restore()
+    if state is not None:
+        trainer.load_state_dict(state["trainer"])
+    for number in range(state["step"] if state else 0, spec.epochs):
+
+        def after_step(epoch: Epoch, number: int = number) -> None:
+            if stop():
+                raise Preempted(f"{spec.name}: stopped after epoch {number}/{spec.epochs}")
+
+        trained = train_epoch(trainer, loader, number, label=f"{spec.name}: epoch {number + 1}/{spec.epochs}",
+                              report_freq=config.report_freq, after_step=after_step, log=run.log)
+        run.record(number, {"train": trained})
+        run.save({"step": number + 1, "trainer": trainer.state_dict(), "network": about,
+                  "model": trainer.network.state_dict()})
+        accuracy = "clean_accuracy" if spec.natural else "adversarial_accuracy"
+        run.log(f"{spec.name}: epoch {number + 1}/{spec.epochs} loss {trained['loss']:.3f}, "
+                f"{accuracy.replace('_', ' ')} in training {trained[accuracy]:.1%}, {trained['seconds']:.0f} s")
+    run.finish(f"{spec.name}: trained")
+
+
+def make_trainer(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet,
+                 world: World) -> tuple[Trainer, BatchLoader]:
+    """Seeded weights, SGD with a cosine over the network's own epochs, and its batches: all other than its fellows'."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights", spec.name))
+        network = build_model(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name,
+                              data.image_shape[0])
+    network.to(world.device, memory_format=torch.channels_last)
+    loader = BatchLoader(data.train.to(world.device), config.network_batch_size, config.seed,
+                         f"training of {spec.name}", shuffle=True, augment=replace(data.augmentation, cutout=0),
+                         drop_last=True)
+    optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum,
+                                weight_decay=config.weight_decay)
+    schedule = Schedule("cosine", config.learning_rate, spec.epochs * len(loader), len(loader))
+    trainer = Trainer(network, LOSSES["standard" if spec.natural else "pgd"], config.loss_settings(), optimizer, world,
+                      config.seed, schedule, Refinements(grad_clip=config.grad_clip))
+    return trainer, loader

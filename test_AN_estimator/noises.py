@@ -1,0 +1,163 @@
+"""PGD noise of the study's networks, made once and kept in files: every estimator is trained and measured on the same.
+
+Shapes: B images, K strengths, C channels, H W image.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from test_AN_estimator.networks import NetworkSpec, load_network
+from test_AN_estimator.settings import BenchmarkConfig
+from test_AN_estimator.sharing import Task
+from wsrnas import checkpoint
+from wsrnas.attacks import attack_mode, multi_strength_pgd
+from wsrnas.config import require
+from wsrnas.data import DataSet
+from wsrnas.distributed import World
+from wsrnas.estimators import project
+from wsrnas.loader import BatchLoader
+from wsrnas.seeding import generator
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Images and what PGD made of them.
+
+    Args:
+        images: (B, C, H, W) float32 in [0, 1], channels_last; labels: (B,).
+        epsilons: (B, K) in pixels of [0, 1]: the fixed strengths in their order, then random ones.
+        noises: (B, K, C, H, W) float32, inside their balls and the image box.
+        clean_correct: (B,) whether the network is right without noise; with it, pgd_correct: (B, K). Test images only.
+    """
+
+    images: Tensor
+    labels: Tensor
+    epsilons: Tensor
+    noises: Tensor
+    clean_correct: Tensor
+    pgd_correct: Tensor
+
+
+def training_file(folder: Path, rotation: int) -> Path:
+    return folder / f"train-{rotation:05d}.pt"
+
+
+def tested_file(folder: Path, spec: NetworkSpec, chunk: int) -> Path:
+    return folder / f"test-{spec.name}-{chunk:04d}.pt"
+
+
+def training_batches(config: BenchmarkConfig, data: DataSet) -> int:
+    """Batches in the one epoch that estimators are trained for.
+
+    Raises:
+        InputError: there are none.
+    """
+    images = min(config.max_estimator_train or len(data.train), len(data.train))
+    require(images >= config.batch_size, f"batch_size is {config.batch_size}, but the estimators' epoch has {images} "
+            "images; expected at least one full batch")
+    return images // config.batch_size
+
+
+def rotations(config: BenchmarkConfig, data: DataSet) -> int:
+    """Groups of batches attacked by one network each."""
+    return -(-training_batches(config, data) // config.rotation)
+
+
+def chunks(config: BenchmarkConfig, data: DataSet) -> int:
+    """Files of a network's test noises."""
+    return -(-len(data.test) // config.eval_batch_size)
+
+
+def noise_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, networks: Path, folder: Path,
+                world: World) -> list[Task]:
+    """One task for each file: the training set once, its maker changing with the rotation; the test set by each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made: dict[str, nn.Module] = {}
+
+    def network(spec: NetworkSpec) -> nn.Module:
+        if spec.name not in made:
+            made.clear()  # one network in memory
+            made[spec.name] = load_network(spec, networks, data, world.device)
+        return made[spec.name]
+
+    tasks = []
+    for number, spec in enumerate(specs):
+        for chunk in range(chunks(config, data)):
+            path = tested_file(folder, spec, chunk)
+            tasks.append(Task(path.stem, path.exists, lambda stop, spec=spec, chunk=chunk, path=path: write(
+                path, attack_test_images(config, network(spec), data, chunk, world))))
+        for rotation in range(number, rotations(config, data), len(specs)):
+            path = training_file(folder, rotation)
+            tasks.append(Task(path.stem, path.exists, lambda stop, spec=spec, rotation=rotation, path=path: write(
+                path, attack_training_images(config, network(spec), data, rotation, world))))
+    return tasks
+
+
+def attack_training_images(config: BenchmarkConfig, model: nn.Module, data: DataSet, rotation: int,
+                    world: World) -> dict[str, Tensor]:
+    """Noise at the fixed strengths and two random ones, on one rotation's augmented training batches."""
+    loader = BatchLoader(data.train.to(world.device), config.batch_size, config.seed, "estimators", shuffle=True,
+                         augment=data.augmentation, drop_last=True)
+    draw = generator(config.seed, "training strengths", rotation)
+    largest = torch.tensor([config.leave_one_out_max_epsilon, config.spectrum_max_epsilon])
+    parts: list[tuple[Tensor, ...]] = []
+    first = rotation * config.rotation
+    for images, labels in loader.batches(start=first):
+        drawn = largest * (1 - torch.rand(len(images), len(largest), generator=draw))
+        epsilons = torch.cat([torch.tensor(config.fixed_strengths).expand(len(images), -1), drawn], 1).to(images)
+        noises = multi_strength_pgd(model, images, labels, epsilons, steps=config.num_steps) - images.unsqueeze(1)
+        parts.append((images, labels, epsilons, noises.half()))
+        if first + len(parts) == training_batches(config, data) or len(parts) == config.rotation:
+            break
+    return dict(zip(("images", "labels", "epsilons", "noises"), map(torch.cat, zip(*parts, strict=True)), strict=True))
+
+
+def attack_test_images(config: BenchmarkConfig, model: nn.Module, data: DataSet, chunk: int,
+                world: World) -> dict[str, Tensor]:
+    """Noise at all tested strengths and a random one for the paper's setting, on one chunk of test images."""
+    rows = torch.arange(len(data.test)).split(config.eval_batch_size)[chunk]
+    some = data.test.subset(rows).to(world.device)
+    images = (some.images.float() / 255).contiguous(memory_format=torch.channels_last)
+    uniform = torch.rand(len(data.test), 1, generator=generator(config.seed, "test strengths"))[rows]
+    epsilons = torch.cat([torch.tensor(config.tested_strengths).expand(len(images), -1),
+                          config.leave_one_out_max_epsilon * (1 - uniform)], 1).to(images)
+    noises, correct = [], [predict(model, images) == some.labels]
+    for column in epsilons.split(1, 1):  # one strength at a time: no batch is larger than --eval_batch_size
+        attacked = multi_strength_pgd(model, images, some.labels, column, steps=config.num_steps)
+        noises.append(project((attacked - images.unsqueeze(1)).half().float(), images, column))
+        correct.append(predict(model, images + noises[-1][:, 0]) == some.labels)
+    return {"images": images, "labels": some.labels, "epsilons": epsilons, "noises": torch.cat(noises, 1).half(),
+            "clean_correct": correct[0], "pgd_correct": torch.stack(correct[1:], 1)}
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor) -> Tensor:
+    """Classes (B,) of images (B, C, H, W) in evaluation mode."""
+    with attack_mode(model):
+        return model(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+
+
+def write(path: Path, noises: dict[str, Tensor]) -> None:
+    """Store on the way to half the size: images as bytes, noises in half precision."""
+    images = (noises["images"] * 255).round().to(torch.uint8)
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in (noises | {"images": images}).items()}, buffer)
+    checkpoint.write_atomic(path, buffer.getbuffer())
+
+
+def read(path: Path, device: torch.device) -> Noises:
+    """What ``write`` stored, projected after its rounding.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    stored = {name: value.to(device) for name, value in checkpoint.read(path).items()}
+    images = (stored["images"].float() / 255).contiguous(memory_format=torch.channels_last)
+    none = torch.empty(0, dtype=torch.bool, device=device)
+    return Noises(images, stored["labels"], stored["epsilons"],
+                  project(stored["noises"].float(), images, stored["epsilons"]), stored.get("clean_correct", none),
+                  stored.get("pgd_correct", none))

@@ -1,0 +1,238 @@
+"""The report of a study: tables, figures, and the lines that the program ends with."""
+
+import io
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from test_AN_estimator.results import AVERAGE, machines, read_results, summarise
+from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
+from wsrnas.checkpoint import write_atomic
+from wsrnas.config import format_epsilon
+from wsrnas.estimators import names as estimator_names
+from wsrnas.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
+from wsrnas.report.figures import blank, styled
+
+# Table 5: natural accuracy, accuracy under PGD-7 and under the estimates. Its WA-ANE is Eq. 6 as printed; its header
+# has E-ANE twice, the first time without the minus.
+PUBLISHED_NATURAL = 73.0
+PUBLISHED = {"PGD": 38.7, "A-ANE": 43.6, "WA-ANE-paper": 67.4, "E-ANE-minus": 71.1, "E-ANE": 48.9}
+TICKS = (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
+
+def write_report(config: BenchmarkConfig, study: Path) -> str:
+    """Write ``report.md``, ``summary.json`` and ``figures/gap-SETTING.svg`` and ``.png`` from the results so far.
+
+    Args:
+        study: folder with ``SETTING/ESTIMATOR/result.json``; any of them may be missing.
+
+    Returns:
+        The main numbers as lines for a terminal.
+
+    Raises:
+        InputError: there is no result, or one cannot be read or belongs to another study.
+    """
+    results = read_results(config, study)
+    summary = summarise(config, results)
+    figures = study / "figures"
+    figures.mkdir(exist_ok=True)
+    for setting in config.settings():
+        if setting.targets and setting.name in results:
+            figure = gap_figure(config, setting, summary["settings"][setting.name])
+            write_atomic(figures / f"gap-{setting.name}.svg", svg_text(figure, f"gap-{setting.name}").encode())
+            write_atomic(figures / f"gap-{setting.name}.png", png(figure))
+    write_atomic(study / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_atomic(study / "report.md", report(config, summary, machines(study, results)).encode())
+    return overview(summary)
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+def signed(value: float, digits: int = 1) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # never -0.0
+
+
+def with_interval(row: dict[str, Any], digits: int = 1) -> str:
+    """``+0.4 [-0.1, 0.9]``."""
+    low, high = (round(end, digits) + 0.0 for end in row["interval"])
+    return f"{signed(row['gap'], digits)} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def share_of_time(share: float) -> str:
+    """``1/26 (3.8 %)``; more than the attack's own time in multiples."""
+    if not 0 < share < 0.99:
+        return f"{share:.1f} times"
+    return f"1/{1 / share:.{0 if share < 0.1 else 1}f} ({100 * share:.2g} %)"
+
+
+def three_digits(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,.7g}"  # never 1.23e+03
+
+
+def share_of_drop(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def strength(epsilon: float | None) -> str:
+    return "random" if epsilon is None else format_epsilon(epsilon)
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table whose first column is text."""
+    header = list(header)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def report(config: BenchmarkConfig, summary: dict[str, Any], times: Sequence[str]) -> str:
+    """The whole of ``report.md``."""
+    training = f"{config.max_train:,}" if config.max_train else "all"
+    parts = ["# AN-Estimators against the attack that they replace", f"```bash\n{command(config)}\n```",
+             f"{config.dataset}: {training} training images, {summary['images']:,} test images; seed {config.seed}; "
+             f"attack: PGD-{config.num_steps}." + "".join(f" Times: {machine}." for machine in times),
+             "Accuracies are in percent. A gap is accuracy under the estimated noise minus accuracy under the attack, "
+             "in points: positive where the estimate is weaker than the attack. In brackets: its 95 % interval, a "
+             "paired bootstrap over the test images for these networks and strengths.",
+             network_table(config, summary)]
+    if (paper := summary["settings"].get("leave-one-out")) is not None:
+        parts += ["## In the form of the paper's Table 5", paper_table(config, paper, summary["natural"])]
+    for setting in config.settings():
+        if setting.name in summary["settings"]:
+            parts += [f"## {setting.name}", *setting_parts(config, setting, summary)]
+    rows = [f"- {setting}: {row['estimator']} {'' if row['verdict'].startswith('cannot') else 'is '}{row['verdict']} "
+            f"{row['average']}: {with_interval(row, 2)} points."
+            for setting, found in summary["settings"].items() for row in found["comparisons"]]
+    if rows:
+        parts += [f"## Against the average that they contain\n\nMean gap of the estimator minus that of {AVERAGE}, on "
+                  "the same images; clearly: the interval excludes zero.", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def command(config: BenchmarkConfig) -> str:
+    """A command that repeats the study: its preset and what differs from it, of what changes the result."""
+    base = PRESETS.get(config.preset, PRESETS["paper"])
+    words = ["python -m test_AN_estimator.benchmark", f"--preset {base.preset}"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name != "preset" and field.metadata.get("identity", True) and value != getattr(base, field.name):
+            words.append(f"--{field.name} {shlex.join(map(str, value if isinstance(value, tuple) else [value]))}")
+    return " ".join(words + ["--data DATA"] * (config.dataset != "digits"))
+
+
+def network_table(config: BenchmarkConfig, summary: dict[str, Any]) -> str:
+    """Every network's accuracies and each estimator's mean gap on it in spectrum-1."""
+    one = summary["settings"].get("spectrum-1", {"estimators": {}})["estimators"]
+    attack = f"PGD-{config.num_steps}"
+    return markdown(
+        ["network", "natural", *(f"{attack} at {format_epsilon(e)}" for e, _ in summary["networks"][0]["pgd"]),
+         *(f"mean gap in spectrum-1, {name}" for name in one)],
+        ([row["network"], f"{row['natural']:.1f}", *(f"{accuracy:.1f}" for _, accuracy in row["pgd"]),
+          *(signed(found["networks"][place], 2) for found in one.values())]
+         for place, row in enumerate(summary["networks"])))
+
+
+def paper_table(config: BenchmarkConfig, found: dict[str, Any], natural: float) -> str:
+    """Accuracy under each noise, averaged over networks and sources, beside the published figures."""
+    attack = next(iter(found["estimators"].values()))["pgd"]
+    rows = [(f"PGD-{config.num_steps}", attack, PUBLISHED["PGD"])]
+    rows += [(name, row["accuracy"], PUBLISHED.get(name)) for name, row in found["estimators"].items()]
+    return markdown(
+        ["noise", "natural accuracy", "accuracy under the noise", "paper: natural", "paper: under the noise"],
+        ([name, f"{natural:.1f}", f"{accuracy:.1f}", *(["–"] * 2 if paper is None else [
+            f"{PUBLISHED_NATURAL:.1f}", f"{paper:.1f}"])] for name, accuracy, paper in rows)
+    ) + (f"\n\nThe paper's WA-ANE ({PUBLISHED['WA-ANE-paper']}) is Eq. 6 as printed, here WA-ANE-paper; WA-ANE here is "
+         "the mended rule. The networks are others than the paper's: compare the distances to PGD.")
+
+
+def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, Any]) -> list[str]:
+    """The question, the summary, the figure where there is one, and every strength."""
+    found, attack = summary["settings"][setting.name]["estimators"], f"PGD-{config.num_steps}"
+    sources = ", ".join(map(format_epsilon, setting.sources))
+    question = (f"From {attack} noise at {sources}: noise at strengths that are not attacked."
+                if setting.targets else
+                f"{attack} noise at {sources} and at a random strength up to "
+                f"{format_epsilon(config.leave_one_out_max_epsilon)}; each is hidden in turn and estimated from the "
+                "others. Averages are without the random one.")
+    first = next(iter(found.values()))
+    means = markdown(
+        ["estimator", "mean gap", "mean of absolute gaps", "largest gap", f"of {attack}'s drop", "cosine",
+         "equal signs", f"size ({attack}: {first['pgd_ball']:.2f})", "parameters", "ms", f"of {attack}'s time"],
+        ([name, with_interval(row, 2), f"{row['mean_absolute_gap']:.2f}",
+          f"{signed(row['largest']['gap'])}, {row['largest']['network']}, {strength(row['largest']['epsilon'])}",
+          share_of_drop(row["share_of_drop"]), f"{row['cosine']:.3f}", f"{row['sign_agreement']:.3f}",
+          f"{row['ball']:.2f}", f"{row['parameters']:,.0f}", three_digits(row["milliseconds"]),
+          share_of_time(row["share_of_pgd"])] for name, row in found.items()))
+    explained = (f"Averages are over {len(summary['networks'])} networks and the strengths; absolute and largest gaps "
+                 "are of single networks at single strengths. Drop: from natural accuracy. Size: mean absolute entry "
+                 "of the noise in units of its strength. ms: of an image and a strength.")
+    strengths = markdown(
+        ["strength", attack, *(f"gap, {name}" for name in found)],
+        ([strength(row["epsilon"]), f"{row['pgd']:.1f}",
+          *(with_interval(other["strengths"][place]) for other in found.values())]
+         for place, row in enumerate(first["strengths"])))
+    image = [f"![Gap over strength in {setting.name}](figures/gap-{setting.name}.svg)"] if setting.targets else []
+    return [question, means, explained, *image, f"Accuracy under {attack} (natural: {summary['natural']:.1f}) and the "
+            "estimators' gaps at every strength:", strengths]
+
+
+def overview(summary: dict[str, Any]) -> str:
+    """The main numbers of every setting as aligned text."""
+    blocks = []
+    for setting, found in summary["settings"].items():
+        rows = [[setting, "mean gap", "mean |gap|", "largest", "of PGD's drop", "of PGD's time"]]
+        rows += [[name, with_interval(row, 2), f"{row['mean_absolute_gap']:.2f}", signed(row["largest"]["gap"]),
+                  share_of_drop(row["share_of_drop"]), share_of_time(row["share_of_pgd"])]
+                 for name, row in found["estimators"].items()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        blocks += ["  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
+                   for first, *rest in rows]
+        blocks += [f"  {row['estimator']} {row['verdict']} {row['average']}: {with_interval(row, 2)}"
+                   for row in found["comparisons"]] + [""]
+    return "\n".join([*blocks, "gap: accuracy under the estimated noise minus accuracy under PGD, in points; "
+                      f"{summary['images']} test images, {len(summary['networks'])} networks"])
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+@styled
+def gap_figure(config: BenchmarkConfig, setting: Setting, found: dict[str, Any]):
+    """Every estimator's gap over the strength with its interval; linear within a point of zero, then logarithmic."""
+    from matplotlib.patches import Rectangle
+    figure = blank(9, 4.6)
+    figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
+    axes = figure.subplots()
+    for place, name in enumerate(estimator_names()):  # a name keeps its colour, whichever others are measured
+        if name not in found["estimators"]:
+            continue
+        rows = found["estimators"][name]["strengths"]
+        x, line = [255 * row["epsilon"] for row in rows], LINES[place // len(COLOURS) % len(LINES)]
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot(x, [row["gap"] for row in rows], color=colour, linestyle=line, marker="o", markersize=3, label=name)
+        low, high = zip(*(row["interval"] for row in rows), strict=True)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(0, color=INK, linewidth=0.9)
+    axes.plot([255 * e for e in setting.sources], [0] * len(setting.sources), transform=axes.get_xaxis_transform(),
+              color=INK, linestyle="", marker="^", markersize=7, clip_on=False, label="attacked strength")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(xlabel="L∞ strength ε (n/255)", title=setting.name,
+             ylabel=f"gap to PGD-{config.num_steps} (points), logarithmic beyond ±1")
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in sorted({*TICKS, *(-tick for tick in TICKS)}) if low <= tick <= high]
+    axes.set_yticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
+    axes.set_xlim(left=0)
+    top = axes.secondary_xaxis("top", functions=(lambda x: x / 255, lambda x: x * 255))
+    top.set_xlabel("ε in pixels of [0, 1]")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def png(figure) -> bytes:
+    """The figure as PNG without the name of what wrote it: the same figure gives the same bytes."""
+    from matplotlib import rc_context
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()

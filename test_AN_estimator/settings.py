@@ -1,0 +1,140 @@
+"""Configuration of the AN-Estimator benchmark: its networks, strengths and budgets, and the named presets."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from wsrnas.config import SmallImagesConfig, option, require
+from wsrnas.estimators import names as estimator_names
+from wsrnas.losses import LossSettings
+
+# The published seven: genotype, initial channels (published code); epochs, for the paper says only "different epochs".
+PAPER_NETWORKS = ("cna_r:45:40", "cna_m:45:32", "cna_n:50:24", "cna_m_1:45:16", "cna_r_minus:42:10", "cna_r:45:6",
+                  "cna_m:45:3")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A question to the estimators.
+
+    Args:
+        name: of its folder.
+        sources: attacked strengths, ascending.
+        targets: strengths to estimate, ascending; empty: the sources and a random strength, each hidden in turn.
+        drawn: which column of the training noises has the random strengths of its tasks.
+    """
+
+    name: str
+    sources: tuple[float, ...]
+    targets: tuple[float, ...]
+    drawn: int
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig(SmallImagesConfig):
+    """How well AN-Estimators replace the attack: Table 5 of Wsr-NAS (AAAI 2023), and the spectrum that a search needs.
+
+    Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. Started several times (or with NGPU > 1), the
+    same command shares its work.
+    """
+
+    preset: str = "paper"
+    estimators: tuple[str, ...] = option(tuple(estimator_names()), "AN-Estimators to train and measure, by name",
+                                         identity=False)
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
+
+    networks: tuple[str, ...] = option(PAPER_NETWORKS, "GENOTYPE:CHANNELS:EPOCHS is trained here, adversarially, or "
+                                       "with :natural after it without attacks; a run directory or a file (as "
+                                       "retrain.evaluate's --model) is a network trained before")
+    layers: int = option(20, "cells of the networks trained here")
+    epsilon: float = option(0.031, "strength of their training attack")
+    train_steps: int = option(7, "steps of their training attack")
+    network_batch_size: int = option(64, "images of their training steps")
+    learning_rate: float = option(0.1, "largest of their SGD, a cosine to zero over each network's epochs")
+    momentum: float = option(0.9, "of their SGD")
+    weight_decay: float = option(5e-4, "of their SGD")
+    grad_clip: float = option(5.0, "largest gradient norm; 0: no clipping")
+
+    num_steps: int = option(7, "steps of the PGD attack that the estimators replace (PGD-7)")
+    sources: tuple[float, ...] = option((0.03, 0.06, 0.09), "attacked strengths (N1 of them), increasing")
+    single_source: float = option(0.06, "the attacked strength of the setting with N1 = 1")
+    leave_one_out_max_epsilon: float = option(0.15, "largest of the random strengths in the paper's setting")
+    spectrum: tuple[float, ...] = option(
+        (0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25),
+        "strengths measured in the settings that a search needs, increasing; those not attacked are unseen")
+    spectrum_max_epsilon: float = option(0.25, "largest of the random strengths in their training tasks")
+
+    max_estimator_train: int = option(0, "training images in the estimators' one epoch; 0: all")
+    batch_size: int = option(32, "training images attacked together, each giving one task a strength (published code)")
+    rotation: int = option(10, "batches until the next network makes the training noise (paper)")
+    eval_batch_size: int = option(100, "test images attacked at a time, and stored in a file")
+    estimator_batch_size: int = option(32, "tasks per optimiser step (published code)")
+    estimator_learning_rate: float = option(5e-4, "of AdamW, 4 % linear warm-up, then half a cosine (published code)")
+    estimator_weight_decay: float = option(1e-4, "of AdamW (published code)")
+
+    def __post_init__(self) -> None:
+        self.require_at_least(1, "layers", "train_steps", "network_batch_size", "num_steps", "batch_size", "rotation",
+                              "eval_batch_size", "estimator_batch_size", "report_freq")
+        self.require_at_least(0, "max_train", "max_test", "max_estimator_train", "momentum", "weight_decay",
+                              "grad_clip", "estimator_weight_decay")
+        self.require_positive("learning_rate", "estimator_learning_rate")
+        self.require_strength("epsilon", "single_source", "leave_one_out_max_epsilon", "spectrum_max_epsilon")
+        for name in ("sources", "spectrum"):
+            strengths = getattr(self, name)
+            require(all(0 < value < 1 for value in strengths), f"{name} are {strengths}; expected pixels of [0, 1], "
+                    "strictly inside (0, 1)")
+            require(all(a < b for a, b in pairwise(strengths)), f"{name} are {strengths}; expected them to increase")
+        require(len(self.sources) >= 2, f"sources are {self.sources}; expected at least two: each is hidden in turn")
+        require(all(setting.targets for setting in self.settings()[1:]),
+                f"spectrum is {self.spectrum}; expected strengths beside the sources, {self.sources}, and beside "
+                f"single_source, {self.single_source:g}")
+        for name in self.estimators:
+            require(name in estimator_names(), f"unknown estimator {name!r}; expected one of "
+                    f"{', '.join(estimator_names())}")
+        require(len(set(self.estimators)) == len(self.estimators) > 0, f"estimators are {self.estimators}; expected "
+                "different names, at least one")
+        require(bool(self.networks), "networks is empty; expected at least one")
+
+    @property
+    def name(self) -> str:
+        """Of the study's folder; without a time stamp, so that a restarted job finds itself."""
+        return self.save or f"{self.preset}-{self.dataset}-seed{self.seed}"
+
+    def loss_settings(self) -> LossSettings:
+        """The training attack of the networks."""
+        return LossSettings(self.epsilon, self.train_steps, batch_statistics=True)
+
+    def settings(self) -> tuple["Setting", ...]:
+        """What is asked of the estimators: the paper's question, then a search's with N1 sources, then with one."""
+        count, column = len(self.sources), len(self.fixed_strengths)
+        unseen, beside_one = (tuple(e for e in self.spectrum if e not in known)
+                              for known in (self.sources, (self.single_source,)))
+        return (Setting("leave-one-out", self.sources, (), column),
+                Setting(f"spectrum-{count}", self.sources, unseen, column + 1),
+                Setting("spectrum-1", (self.single_source,), beside_one, column + 1))
+
+    @property
+    def fixed_strengths(self) -> tuple[float, ...]:
+        """What training images are attacked at, beside the random strengths; ascending."""
+        return tuple(sorted({*self.sources, self.single_source}))
+
+    @property
+    def tested_strengths(self) -> tuple[float, ...]:
+        """What test images are attacked at, beside the random strength of the paper's setting; ascending."""
+        return tuple(sorted({*self.fixed_strengths, *self.spectrum}))
+
+
+PRESETS: dict[str, BenchmarkConfig] = {"paper": BenchmarkConfig()}
+# Two hours on two CPU cores (started twice): CIFAR-10, the published cells at an eighth of their width.
+PRESETS["small"] = replace(
+    PRESETS["paper"], preset="small", networks=("cna_r:6:9", "cna_m:6:8", "cna_n:7:6", "cna_m_1:6:5",
+                                                "cna_r_minus:6:4", "cna_r:6:3", "cna_m:6:2"),
+    layers=5, train_steps=3, network_batch_size=32, learning_rate=0.05, max_train=6000, max_test=400,
+    max_estimator_train=2240, batch_size=16, estimator_batch_size=16)
+# Minutes on two CPU cores. The digits resist small noise, hence stronger training and sources.
+PRESETS["tiny"] = replace(
+    PRESETS["paper"], preset="tiny", dataset="digits", networks=("cna_r:4:4", "cna_m:4:3", "cna_n:4:3", "cna_m_1:4:2",
+                                                                 "cna_r_minus:4:2", "cna_r:4:1", "cna_m:4:2"),
+    layers=4, epsilon=0.1, train_steps=2, network_batch_size=16, learning_rate=0.05, max_train=1120, max_test=50,
+    max_estimator_train=280, batch_size=4, estimator_batch_size=16, estimator_learning_rate=2e-3,
+    sources=(0.06, 0.12, 0.18), single_source=0.12, leave_one_out_max_epsilon=0.25,
+    spectrum=(0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.25))

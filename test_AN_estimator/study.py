@@ -1,0 +1,124 @@
+"""The folder of a study: what it belongs to, and what it will take to fill it."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from test_AN_estimator.networks import NetworkSpec, load_network
+from test_AN_estimator.noises import chunks, rotations, training_batches
+from test_AN_estimator.settings import BenchmarkConfig
+from test_AN_estimator.sharing import alone
+from wsrnas.checkpoint import write_atomic
+from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.config import describe, format_epsilon, identity_differences, require, to_dict
+from wsrnas.data import DataSet
+from wsrnas.distributed import World
+from wsrnas.errors import InputError
+from wsrnas.estimators import build_estimator
+from wsrnas.model_source import open_model
+from wsrnas.models import build_model
+from wsrnas.run import create, move_aside
+
+
+def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:
+    """Refuse at once what would otherwise end the study after its networks are trained.
+
+    Raises:
+        InputError: batches larger than the data, images too small, or a network that does not classify them.
+    """
+    training_batches(config, data)
+    build_estimator(config.estimators[0], data.image_shape)
+    for spec in specs:
+        if spec.genotype is None:
+            load_network(spec, Path(), data, job.device)
+        else:
+            require(config.network_batch_size <= len(data.train), f"network_batch_size is {config.network_batch_size}; "
+                    f"expected at most {len(data.train)}, the number of images")
+
+
+def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World,
+               overwrite: bool = False) -> Path:
+    """The study's folder, new or as earlier and other processes have left it.
+
+    Raises:
+        InputError: it holds a study of another configuration, other images or other networks, or cannot be written.
+    """
+    study = study_folder(config)
+    if job.is_main:
+        # A requeued Slurm job repeats its whole command line: there, the study is the job's own.
+        requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        if overwrite and not requeued and study.exists():
+            move_aside(study)
+        create(study)
+        inputs = {"data set": data.fingerprint(), "test images": data.test.fingerprint(),
+                  "networks": [spec.genotype.to_json() if spec.genotype else open_model(spec.given, "last").fingerprint
+                               for spec in specs]}
+        with alone(study / "claims", "study"):
+            _agree(study / "config.json", to_dict(config), lambda stored: identity_differences(config, stored))
+            _agree(study / "inputs.json", inputs, lambda stored: [
+                f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
+        print(f"study {study}\n{describe(config)}", flush=True)
+    return study
+
+
+def study_folder(config: BenchmarkConfig) -> Path:
+    """Where the study is kept."""
+    return Path(config.runs) / "test_AN_estimator" / config.name
+
+
+def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
+    """Write ``values`` where nothing is, else refuse what differs from them."""
+    if not path.exists():
+        write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+        return
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError:
+        stored = None
+    require(isinstance(stored, dict), f"{path} is not a JSON object; repair it, or pass --overwrite to move the study "
+            "aside")
+    if found := differences(stored):
+        raise InputError(f"{path.parent} holds another study ({'; '.join(found)}); choose another --save, or pass "
+                         "--overwrite to move it aside")
+
+
+def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:
+    """Print the configuration and what the study would cost."""
+    if not job.is_main:
+        return
+    lines = [describe(config), f"data: {len(data.train)} training and {len(data.test)} test images {data.image_shape}, "
+             f"{data.num_classes} classes"]
+    training = 0
+    for spec in specs:
+        if spec.genotype is None:
+            lines.append(f"network {spec.name}: trained before ({spec.given})")
+            continue
+        network = build_model(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name,
+                              data.image_shape[0])
+        images = len(data.train) - len(data.train) % config.network_batch_size
+        training += spec.epochs * images * (1 if spec.natural else config.train_steps + 1)
+        lines.append(f"network {spec.name}: {readable(count_parameters(network))} parameters, "
+                     f"{readable(multiply_adds(network, data.image_shape))} multiply-adds, {spec.epochs} epochs"
+                     f"{' without attacks' * spec.natural}")
+    strengths = len(config.fixed_strengths) + 2, len(config.tested_strengths) + 1
+    attacked = training_batches(config, data) * config.batch_size, len(data.test) * len(specs)
+    noises = [images * count for images, count in zip(attacked, strengths, strict=True)]
+    pixels = data.train.images[0].numel()
+    lines += [
+        f"passes: networks {readable(training)} images forward and backward, noises "
+        f"{readable(sum(noises) * config.num_steps)} ({readable(noises[0])} of training images, {readable(noises[1])} "
+        "of test images)",
+        f"files of noises: {rotations(config, data)} of training images, {chunks(config, data) * len(specs)} of test "
+        f"images, {sum(noises) * pixels * 2 / 2**30:.1f} GiB",
+        *(f"estimator {name}: {readable(count_parameters(build_estimator(name, data.image_shape)))} parameters"
+          for name in config.estimators),
+        *(f"setting {setting.name}: sources {_strengths(setting.sources)}; targets "
+          f"{_strengths(setting.targets) or 'each source and a random strength, hidden in turn'}"
+          for setting in config.settings())]
+    print("\n".join(lines), flush=True)
+
+
+def _strengths(epsilons: tuple[float, ...]) -> str:
+    return ", ".join(map(format_epsilon, epsilons))

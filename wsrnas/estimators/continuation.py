@@ -1,0 +1,67 @@
+"""C-ANE: follow the noise from strength to strength, one gradient step at a few of them, and interpolate.
+
+Shapes: B batch, C channels, H W image, S source strengths, T target strengths, A anchors. Strengths are L-inf radii in
+pixels of [0,1].
+"""
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.attacks import pgd
+from wsrnas.estimators.base import project
+from wsrnas.estimators.interpolation import WAANE, interpolation_weights, weighted_average
+
+ANCHOR_SHARE = 4, 15  # anchors for so many targets: with PGD-7, 4 / (7 * 15) = 1/26 of the attack's time a target
+STEP = 0.5  # of an anchor's gradient step, in units of its strength
+
+
+class CANE(WAANE):
+    """The continuation AN-Estimator (C-ANE): WA-ANE between more sources. No parameters.
+
+    Before it interpolates, it adds anchors to the sources: every fourth target or so, nearest to the sources first.
+    Each begins at WA-ANE's estimate from all noises known by then and takes one step of PGD with the network itself. So
+    the noise is followed along its strength, as a path is in numerical continuation, instead of being guessed where it
+    turns. Without a network (`forward` on the given sources alone) it is WA-ANE.
+
+    Deviation: not in the paper. docs/AN_ESTIMATOR.md measures what it gains.
+    """
+
+    def gradients(self, targets: int) -> int:
+        """Anchors for so many targets, hence forward and backward passes of the network for one image."""
+        return targets * ANCHOR_SHARE[0] // ANCHOR_SHARE[1]
+
+    def more_sources(
+        self, model: nn.Module, images: Tensor, labels: Tensor, source_noises: Tensor, source_epsilons: Tensor,
+        target_epsilons: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The sources and the anchors, ascending: noises (B, S + A, C, H, W), strengths (B, S + A)."""
+        batch = len(images)
+        row = torch.arange(batch, device=images.device).unsqueeze(1)
+        noises, sources = source_noises, source_epsilons.to(images).expand(batch, -1)
+        anchors = anchor_strengths(sources, target_epsilons.to(images).expand(batch, -1),
+                                   self.gradients(target_epsilons.shape[-1]))
+        for epsilon in anchors.unbind(1):
+            target = epsilon.unsqueeze(1)
+            start = project(weighted_average(interpolation_weights(sources, target), noises), images, target)
+            noise = pgd(model, images, labels, epsilon, steps=1, step_size=STEP * epsilon,
+                        start=images + start.squeeze(1)) - images
+            sources, order = torch.cat([sources, target], 1).sort(1)
+            noises = torch.cat([noises, noise.unsqueeze(1)], 1)[row, order]
+        return noises, sources
+
+
+def anchor_strengths(sources: Tensor, targets: Tensor, count: int) -> Tensor:
+    """The middles of `count` equal groups of the targets, those at the smallest ratio to a source first.
+
+    Args:
+        sources: (B, S), positive.
+        targets: (B, T), in any order.
+    Returns:
+        (B, count).
+    """
+    total = targets.shape[1]
+    # Counted on the device: as an index, a list is a copy that the host waits for.
+    middles = (2 * torch.arange(count, device=targets.device) + 1) * total // max(1, 2 * count)
+    anchors = targets.sort(1).values[:, middles]
+    ratios = (anchors.clamp_min(torch.finfo(anchors.dtype).tiny).log().unsqueeze(2) - sources.log().unsqueeze(1)).abs()
+    return anchors.gather(1, ratios.amin(2).argsort(dim=1, stable=True))
