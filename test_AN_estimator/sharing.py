@@ -47,7 +47,14 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World) -> None
     with stop_requests(world) as stop:
         pending, waits = [task for task in tasks if not task.done()], False
         while pending:
-            left = [task for task in pending if not _work(task, claims, stop)]
+            left = []
+            for task in pending:
+                started = time.monotonic()
+                if not _work(task, claims, stop):
+                    left.append(task)
+                    continue
+                there = sum(other.done() for other in tasks)
+                print(f"{label} {there}/{len(tasks)}: {task.name}, {time.monotonic() - started:.0f} s", flush=True)
             left = [task for task in left if not task.done()]
             if len(left) == len(pending):
                 if not waits:

@@ -112,7 +112,7 @@ def held_by_a_child(work):
     """A task, and the process that has begun it and will never end it."""
     def hang(stop):
         (work.folder / "begun").touch()
-        time.sleep(600)
+        time.sleep(60)
 
     child = fork(lambda: work.share(work.task("held", hang)))
     wait_for((work.folder / "begun").exists)
@@ -129,10 +129,11 @@ def test_the_task_of_a_killed_process_is_taken_over(work, monkeypatch, capsys):
             os.kill(child, signal.SIGKILL)
             assert ends(child) == -signal.SIGKILL
 
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     work.share(held, work.task("other"))
     assert [name for name, _ in work.log] == ["other", "held"] and len(waits) == 3
-    assert capsys.readouterr().out == "parts: waiting for other processes (held)\n"  # once
+    assert capsys.readouterr().out == (
+        "parts 1/2: other, 0 s\nparts: waiting for other processes (held)\nparts 2/2: held, 0 s\n")  # waiting: once
 
 
 def test_a_signal_stops_after_the_task_at_hand_and_keeps_what_is_done(work):
@@ -151,7 +152,8 @@ def test_a_signal_stops_after_the_task_at_hand_and_keeps_what_is_done(work):
 
 def test_a_signal_ends_waiting(work, monkeypatch):
     held, child = held_by_a_child(work)
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=lambda _: os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(
+        sleep=lambda _: os.kill(os.getpid(), signal.SIGTERM), monotonic=time.monotonic))
     try:
         with pytest.raises(Preempted, match="parts: stopped while waiting"):
             work.share(held)
