@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.results import AVERAGE, machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from wsrnas.checkpoint import write_atomic
@@ -169,13 +170,18 @@ def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, 
                  "are of single networks at single strengths. Drop: from natural accuracy. Size: mean absolute entry "
                  "of the noise in units of its strength. ms: of an image and a strength.")
     strengths = markdown(
-        ["strength", attack, *(f"gap, {name}" for name in found)],
+        ["strength", attack, *found],
         ([strength(row["epsilon"]), f"{row['pgd']:.1f}",
-          *(with_interval(other["strengths"][place]) for other in found.values())]
-         for place, row in enumerate(first["strengths"])))
+          *(f"{other['strengths'][place]['accuracy']:.1f}: {with_interval(other['strengths'][place])}"
+            for other in found.values())] for place, row in enumerate(first["strengths"])))
+    noises = markdown(
+        ["strength", *found],
+        ([strength(row["epsilon"]), *(" ".join(f"{other['strengths'][place][name]:.2f}" for name in MEANS[:3])
+                                      for other in found.values())] for place, row in enumerate(first["strengths"])))
     image = [f"![Gap over strength in {setting.name}](figures/gap-{setting.name}.svg)"] if setting.targets else []
-    return [question, means, explained, *image, f"Accuracy under {attack} (natural: {summary['natural']:.1f}) and the "
-            "estimators' gaps at every strength:", strengths]
+    return [question, means, explained, *image, f"Accuracy under {attack} (natural: {summary['natural']:.1f}), and "
+            "under the estimators' noises, each with its gap:", strengths,
+            f"Cosine with {attack}'s noise, share of equal signs, and size:", noises]
 
 
 def overview(summary: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ def test_the_random_strength_is_a_row_of_its_own(tmp_path):
     assert [row["gap"], row["mean_absolute_gap"], row["largest"]["gap"]] == pytest.approx([5, 5, 5])
     assert [at["gap"] for at in row["strengths"]] == pytest.approx([5, 5, 50])
     write_report(CONFIG, tmp_path)
-    assert "\n| random | 50.0 | +50.0 [" in (tmp_path / "report.md").read_text()
+    assert "\n| random | 50.0 | 100.0: +50.0 [" in (tmp_path / "report.md").read_text()
 
 
 def test_an_estimator_may_be_stronger_than_the_attack(tmp_path):
@@ -226,10 +226,15 @@ def test_tables_of_networks_and_strengths(tmp_path):
     assert rows == [["1-cell", "75.0", "50.0", "25.0", "+10.00", "+2.50"],
                     ["2-cell", "70.0", "45.0", "20.0", "+20.00", "+5.00"]]
     header, *rows = cells(text[text.index("## spectrum-1"):], "strength")
-    assert header == ["strength", "PGD-7", "gap, WA-ANE", "gap, C-ANE"]
+    assert header == ["strength", "PGD-7", "WA-ANE", "C-ANE"]
     assert [row[:2] for row in rows] == [["0.0500 (12.75/255)", "37.5"], ["0.2000 (51/255)", "22.5"],
                                          ["0.2500 (63.75/255)", "37.5"]]
-    assert all(row[2].startswith("+15.0 [") and row[3].startswith("+3.8 [") for row in rows)
+    assert rows[0][2].startswith("52.5: +15.0 [") and rows[1][2].startswith("37.5: +15.0 [")
+    assert rows[0][3].startswith("41.2: +3.8 [")
+    header, *rows = cells(text[text.rindex("share of equal signs, and size"):], "strength")
+    assert header == ["strength", "WA-ANE", "C-ANE"] and len(rows) == 3
+    means = summary_of(tmp_path)["settings"]["spectrum-1"]["estimators"]["C-ANE"]["strengths"][1]
+    assert rows[1][2] == f"{means['cosine']:.2f} {means['sign_agreement']:.2f} {means['ball']:.2f}"
     _, *rows = cells(text[text.index("## spectrum-1"):], "estimator")
     assert rows[0][0] == "WA-ANE" and rows[0][1].startswith("+15.00 [") and rows[0][2] == "15.00"
     assert rows[0][3] == "+20.0, 2-cell, 0.0500 (12.75/255)" and rows[0][8:] == ["1,234,567", "0.25", "1/20 (5 %)"]
