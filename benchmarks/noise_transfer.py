@@ -14,7 +14,7 @@ from test_AN_estimator.networks import load_network, network_specs
 from test_AN_estimator.noises import predict, read, tested_file
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig
 from test_AN_estimator.study import study_folder
-from wsrnas.config import parse_config
+from wsrnas.config import identity_differences, load_config, parse_config, require, to_dict
 from wsrnas.data import load_dataset
 from wsrnas.distributed import initialize
 from wsrnas.errors import run_program
@@ -26,6 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     device, study = initialize(config.device).device, study_folder(config)
     data = load_dataset(config.dataset, config.data, config.download, max_train=config.max_train,
                         max_test=config.max_test, seed=config.seed)
+    stored = load_config(BenchmarkConfig, study / "config.json")
+    require(not (differences := identity_differences(config, to_dict(stored))),
+            f"{study} holds another study ({'; '.join(differences)}); pass the flags that it was made with")
     strengths = config.spectrum
     columns = [config.tested_strengths.index(epsilon) for epsilon in strengths]
     gaps = torch.zeros(len(strengths), len(strengths))  # source, target

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table 5 and the wide spectrum for the encoding AN-Estimator without attention, beside the weighted average that needs no training.
+# Table 5 and the wide spectrum for the encoding AN-Estimator without attention, beside the weighted average.
 # NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them; --preset tiny: minutes).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"

@@ -197,13 +197,18 @@ class Searcher:
                 shown = {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step.index)}
         row = estimator_gap([config.strengths[i] for i in self.estimated], *all_sum(sums, self.world),
                             len(loader.image_set)) | {"attacked": [config.strengths[i] for i in self.attacked]}
-        if 0 < config.max_estimator_gap < row["mean_gap"]:
+        if 0 < config.max_estimator_gap < row["largest_gap"]:
             row["fallback"] = row["largest_gap_at"]
         return row, shown
 
-    def attack_too(self, strength: float, step: Step) -> None:
-        """After ``step``, PGD attacks one of the estimated strengths, too."""
-        self._divide(sorted([*self.attacked, self.config.strengths.index(strength)]))
+    def attack_too(self, strength: float, loss_gap: float, step: Step) -> None:
+        """After ``step``, PGD attacks one of the estimated strengths, too, where the loss was short by ``loss_gap``."""
+        index = self.config.strengths.index(strength)
+        self._divide(sorted([*self.attacked, index]))
+        # What M_v holds of this strength is what the weaker estimate found; the VLE's target must not change meaning.
+        if len(self.loss_memory):
+            self.loss_memory["losses"][:, 1 + index] += loss_gap
+        self.predictions.clear()
         # The tasks in M_a have one source fewer than those to come; rows of one queue have one shape.
         self.estimator_memory = Memory(self.config.estimator_memory)
         remaining = len(schedule(self.config)) - step.index - 1

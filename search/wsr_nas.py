@@ -120,12 +120,12 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     average_buffers(searcher.supernet, run.world)
     check = row.get("estimator_check", {})
     if "fallback" in check:
-        searcher.attack_too(check["fallback"], step)
+        searcher.attack_too(check["fallback"], check["loss_gap"][column_name(check["fallback"])], step)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
     run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
     if "fallback" in check:
         tolerated, strength = searcher.config.max_estimator_gap, format_epsilon(check["fallback"])
-        run.log(f"estimator gap {100 * check['mean_gap']:.2f} points exceeds {100 * tolerated:g}: {strength} is "
+        run.log(f"estimator gap {100 * check['largest_gap']:.2f} points exceeds {100 * tolerated:g}: {strength} is "
                 "attacked by PGD from now on")
     refresh(run.path, run.log)
 

@@ -17,6 +17,7 @@ from test_AN_estimator.networks import NetworkSpec
 from test_AN_estimator.noises import Noises, chunks, predict, read, tested_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.attacks import pgd
+from wsrnas.config import require
 from wsrnas.data import DataSet
 from wsrnas.estimators.base import radii
 
@@ -31,6 +32,9 @@ def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model:
     Args:
         noises: folder of the test noises.
 
+    Raises:
+        InputError: an estimate is not finite (a NaN image counts as one class, which would pass for a strong attack).
+
     Returns:
         ``network``; ``clean``, one character an image, 1 where the network is right; ``targets``: for each strength
         ``epsilon`` (None: the random one), ``estimate`` and ``pgd`` in the same way under either noise, and means
@@ -42,6 +46,8 @@ def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model:
     for chunk in range(chunks(config, data)):
         made = read(tested_file(noises, spec, chunk), device)
         estimated = estimate(config, setting, estimator, model, made)
+        require(bool(estimated.isfinite().all()), f"{setting.name}, {spec.name}: the estimated noise is not finite; "
+                "start under another --save with a lower --estimator_learning_rate")
         attacked, radius = made.noises[:, targets], radii(made.epsilons[:, targets])
         correct = [predict(model, made.images + noise) == made.labels for noise in estimated.unbind(1)]
         parts.append({

@@ -18,6 +18,7 @@ from wsrnas.attacks import attack_mode, multi_strength_pgd
 from wsrnas.config import require
 from wsrnas.data import DataSet
 from wsrnas.distributed import World
+from wsrnas.errors import InputError
 from wsrnas.estimators import project
 from wsrnas.loader import BatchLoader
 from wsrnas.seeding import generator
@@ -155,7 +156,10 @@ def read(path: Path, device: torch.device) -> Noises:
     Raises:
         InputError: the file is missing or damaged.
     """
-    stored = {name: value.to(device) for name, value in checkpoint.read(path).items()}
+    try:
+        stored = {name: value.to(device) for name, value in checkpoint.read(path).items()}
+    except InputError as error:
+        raise InputError(f"{error}; delete the file, and the same command makes it anew") from None
     images = (stored["images"].float() / 255).contiguous(memory_format=torch.channels_last)
     none = torch.empty(0, dtype=torch.bool, device=device)
     return Noises(images, stored["labels"], stored["epsilons"],

@@ -172,13 +172,17 @@ def overall(result: Result) -> dict[str, Any]:
 
 
 def against_average(by_estimator: dict[str, Result]) -> list[dict[str, Any]]:
-    """How the mean gap of estimators differs from that of the average they contain; negative: they are stronger."""
+    """How the mean gap of estimators differs from that of the average they contain; negative: they are stronger.
+
+    Where every image fares equally under both (C-ANE with few targets is its average), there is nothing to compare.
+    """
     if AVERAGE not in by_estimator:
         return []
     average = by_estimator[AVERAGE]
     rows = [{"estimator": name, "average": AVERAGE,
              **paired_gap(by_estimator[name].estimate[:, average.fixed], average.estimate[:, average.fixed])}
-            for name in CONTAIN_AVERAGE if name in by_estimator]
+            for name in CONTAIN_AVERAGE if name in by_estimator
+            and not np.array_equal(by_estimator[name].estimate, average.estimate)]
     return [row | {"verdict": verdict(*row["interval"])} for row in rows]
 
 

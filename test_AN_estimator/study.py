@@ -19,7 +19,7 @@ from wsrnas.errors import InputError
 from wsrnas.estimators import build_estimator
 from wsrnas.model_source import open_model
 from wsrnas.models import build_model
-from wsrnas.run import create, move_aside
+from wsrnas.run import claim, create, move_aside
 
 
 def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:
@@ -50,6 +50,7 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
         # A requeued Slurm job repeats its whole command line: there, the study is the job's own.
         requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
         if overwrite and not requeued and study.exists():
+            _refuse_company(study)
             move_aside(study)
         create(study)
         inputs = {"data set": data.fingerprint(), "test images": data.test.fingerprint(),
@@ -66,6 +67,16 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
 def study_folder(config: BenchmarkConfig) -> Path:
     """Where the study is kept."""
     return Path(config.runs) / "test_AN_estimator" / config.name
+
+
+def _refuse_company(study: Path) -> None:
+    """Raise InputError where another process holds a part of the study: it would go on writing under the same name."""
+    for folder in sorted((study / "claims").glob("*")):
+        held = claim(folder)
+        if held is None:
+            raise InputError(f"another process is at work in {study} ({folder.name}); wait for it, or choose another "
+                             "--save")
+        held.close()
 
 
 def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:

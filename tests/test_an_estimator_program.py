@@ -26,6 +26,7 @@ from wsrnas.data import DataSet, ImageSet, load_dataset
 from wsrnas.distributed import World
 from wsrnas.errors import STOPPED, InputError, Preempted, run_program
 from wsrnas.models import build_model
+from wsrnas.run import claim
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -579,6 +580,27 @@ def test_overwriting_moves_the_old_study_aside(flags, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # a requeued job repeats its command line: the study is its own
     start(tmp_path, flags, "--num_steps", "2", "--overwrite")
     assert not folder.with_name("study.old2").exists()
+
+
+def test_a_study_with_others_at_work_is_not_moved_from_under_them(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "share", lambda *_: None)
+    monkeypatch.setattr(program, "write_report", lambda *_: "")
+    claims = start(tmp_path, flags) / "claims"
+    (claims / "network").mkdir()
+
+    def work():
+        with claim(claims / "network"):
+            (tmp_path / "begun").touch()
+            time.sleep(60)
+
+    child = fork(work)
+    try:
+        wait_for((tmp_path / "begun").exists)
+        (tmp_path / "begun").unlink()
+        assert "another process is at work" in fails(flags, "--overwrite", runs=tmp_path, capsys=capsys)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        ends(child)
 
 
 def test_a_dry_run_writes_nothing_and_counts(flags, tmp_path, capsys):

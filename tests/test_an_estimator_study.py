@@ -486,6 +486,12 @@ def measured(folder, setting, estimator, number=0):
     return measure(CONFIG, setting, SPECS[number], MODELS[SPECS[number].name], estimator, DATA, folder, CPU)
 
 
+def test_noise_that_is_not_finite_is_no_attack(folder):
+    nothing = Asked(lambda noises, images, sources, targets: torch.full((*targets.shape, 3, 8, 8), math.nan))
+    with pytest.raises(InputError, match="the estimated noise is not finite"):
+        measured(folder, CONFIG.settings()[1], nothing)
+
+
 @EACH_SETTING
 def test_an_estimator_that_knows_the_attacks_noise_has_no_gap(setting, folder):
     made = [read(noises.tested_file(folder, SPECS[0], chunk), CPU) for chunk in range(3)]

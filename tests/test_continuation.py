@@ -297,7 +297,7 @@ def operators(batch: int, targets: int, sources: int = 1, per_image: bool = Fals
 @pytest.mark.parametrize("per_image", [False, True])
 def test_nothing_waits_for_the_device_and_images_are_not_looped_over(per_image: bool) -> None:
     """The attack included. What grows with the targets is the number of anchors, one gradient step each."""
-    counts = {targets: {operators(batch, targets, sources, per_image) for batch, sources in ((2, 1), (64, 1), (2, 3))}
+    counts = {targets: {operators(batch, targets, sources, per_image) for batch, sources in ((2, 2), (64, 2), (2, 3))}
               for targets in (3, 4, 7, 8, 12)}
     assert all(len(found) == 1 for found in counts.values()), "the same for any number of images and of sources"
     none, one, still_one, two, three = (found.pop() for found in counts.values())

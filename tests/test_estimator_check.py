@@ -177,9 +177,10 @@ def test_pgd_itself_has_no_gap_and_no_estimate_has_a_large_one(trained, monkeypa
     assert all(gap > 0 for gap in nothing["loss_gap"].values())
 
 
-def test_the_mean_decides_and_zero_only_reports(trained, monkeypatch):
-    mean = with_estimator(trained, Nothing(), monkeypatch)["mean_gap"]
-    cases = [with_estimator(trained, Nothing(), monkeypatch, gap) for gap in (0.0, mean, 0.99 * mean)]
+def test_the_largest_gap_decides_and_zero_only_reports(trained, monkeypatch):
+    row = with_estimator(trained, Nothing(), monkeypatch)
+    assert row["mean_gap"] < row["largest_gap"]
+    cases = [with_estimator(trained, Nothing(), monkeypatch, share * row["largest_gap"]) for share in (0, 1, 0.99)]
     assert ["fallback" in case for case in cases] == [False, False, True]
 
 
@@ -191,34 +192,47 @@ def test_a_fallback_moves_one_strength_to_pgd():
     searcher.train_estimator(STEP)
     taken = searcher.estimator_step
     assert len(searcher.estimator_memory) == 4 and taken == 6
-    searcher.attack_too(0.25, schedule(searcher.config)[2])  # the first of five rounds: four remain
+    searcher.attack_too(0.25, 0.5, schedule(searcher.config)[2])  # the first of five rounds: four remain
     assert (searcher.attacked, searcher.estimated) == ([1, 4], [0, 2, 3])
     assert searcher.source_epsilons.tolist() == pytest.approx([0.06, 0.25])
     assert searcher.target_epsilons.tolist() == pytest.approx([0.02, 0.1, 0.15])
     assert len(searcher.estimator_memory) == 0 and searcher.estimator_step == taken
     assert searcher.estimator_total == taken + 3 * sum(3 * n for n in range(1, 5))
-    searcher.attack_too(0.02, STEP)
+    searcher.attack_too(0.02, 0.5, STEP)
     assert searcher.attacked == [0, 1, 4] and searcher.source_epsilons.tolist() == pytest.approx([0.02, 0.06, 0.25])
     searcher.update_estimator_memory(STEP)
     assert searcher.estimator_memory["source_noises"].shape[:2] == (8, 3)
     assert searcher.check_estimator(STEP)[0]["attacked"] == [0.02, 0.06, 0.25]
 
 
+def test_a_fallback_corrects_what_the_loss_memory_holds_of_that_strength():
+    searcher = make_searcher()
+    losses = torch.arange(6.0)
+    for number in range(2):
+        searcher.supernet.sample(torch.Generator().manual_seed(number))
+        searcher.remember(schedule(searcher.config)[-1], losses + number)
+    assert len(searcher.predictions) == 2
+    searcher.attack_too(0.15, 0.25, STEP)
+    added = torch.tensor([0, 0, 0, 0, 0.25, 0])  # natural, then 0.02, 0.06, 0.1, 0.15, 0.25
+    assert torch.equal(searcher.loss_memory["losses"], torch.stack([losses, losses + 1]) + added)
+    assert not searcher.predictions  # they were measured against the weaker estimate
+
+
 def test_all_columns_stay_where_they_are():
     searcher = make_searcher(Itself())
     before = searcher.validate(STEP)
-    searcher.attack_too(0.15, STEP)
+    searcher.attack_too(0.15, 0.0, STEP)
     after = searcher.validate(STEP)  # PGD in another way: the same noise in the same columns
     assert after["losses"].tolist() == pytest.approx(before["losses"].tolist(), abs=1e-4)
     for strength in (0.02, 0.25, 0.1):
-        searcher.attack_too(strength, STEP)
+        searcher.attack_too(strength, 0.0, STEP)
     assert not searcher.estimated and not searcher.checks and not searcher.learns_to_estimate
     assert searcher.validate(STEP)["losses"].tolist() == pytest.approx(before["losses"].tolist(), abs=1e-4)
 
 
 def test_a_fallback_needs_no_larger_batches(monkeypatch):
     searcher, sizes = make_searcher(), []
-    searcher.attack_too(0.15, STEP)
+    searcher.attack_too(0.15, 0.0, STEP)
     searcher.attack_too(0.25, STEP)
     original = search.searcher.multi_strength_pgd
     monkeypatch.setattr(search.searcher, "multi_strength_pgd",
@@ -229,7 +243,7 @@ def test_a_fallback_needs_no_larger_batches(monkeypatch):
 
 def test_the_state_holds_the_division():
     searcher, other = make_searcher(), make_searcher()
-    searcher.attack_too(0.15, STEP)
+    searcher.attack_too(0.15, 0.0, STEP)
     other.load_state_dict(searcher.state_dict())
     assert (other.attacked, other.estimated) == (searcher.attacked, searcher.estimated) == ([1, 3], [0, 2, 4])
     assert torch.equal(other.target_epsilons, searcher.target_epsilons)

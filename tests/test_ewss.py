@@ -121,6 +121,7 @@ def test_the_attacked_strengths_are_a_choice():
 @pytest.mark.parametrize("fields, named", [
     ({"check_images": -1}, "check_images is -1; expected at least 0"),
     ({"max_estimator_gap": -0.1}, "max_estimator_gap is -0.1; expected at least 0"),
+    ({"max_estimator_gap": 2.0}, "max_estimator_gap is 2; expected a share of accuracy below 1"),
     ({"max_estimator_gap": float("nan")}, "max_estimator_gap is nan"),
     ({"max_estimator_gap": 0.02, "check_images": 0}, "max_estimator_gap is 0.02 but check_images is 0; expected"),
 ])
@@ -162,7 +163,7 @@ def test_wide_attacks_one_strength_in_the_middle_and_checks_the_rest():
     assert attacked_strengths(config) == [0.06] and config.estimator == "C-ANE"
     assert (config.strengths[0], config.strengths[-1]) == (0.01, 0.25) and set(config.strength_weights) == {1 / 16}
     assert [name for name, preset in PRESETS.items() if preset.max_estimator_gap] == ["wide"]
-    assert config.max_estimator_gap == 0.02 and config.check_images == 100
+    assert config.max_estimator_gap == 0.05 and config.check_images == 100
 
 
 def test_equal_weights_are_nearly_those_of_the_area():

@@ -56,11 +56,16 @@ def paper_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
 
 
 def weighted_average(weights: Tensor, noises: Tensor) -> Tensor:
-    """Sum the noises (B, S, C, H, W) under weights (T, S) or (B, T, S): (B, T, C, H, W).
+    """Sum the noises (B, S, C, H, W) under weights (T, S) or (B, T, S), two of S at most not zero: (B, T, C, H, W).
 
-    Products and a sum rather than a matrix product: neither TF32 nor autocast may round the noise.
+    Products and a sum rather than a matrix product: neither TF32 nor autocast may round the noise. Only the two that
+    count are touched, so that the time does not grow with S.
     """
-    return (radii(weights) * noises.unsqueeze(1)).sum(2)
+    chosen = weights.abs().topk(min(2, weights.shape[-1]), sorted=False).indices
+    chosen = chosen.expand(len(noises), *chosen.shape[-2:])  # (B, T, 2)
+    kept = weights.expand(len(noises), *weights.shape[-2:]).gather(-1, chosen)
+    row = torch.arange(len(noises), device=noises.device).unsqueeze(1)
+    return sum(radii(kept[..., place]) * noises[row, chosen[..., place]] for place in range(kept.shape[-1]))
 
 
 class WAANE(NoiseEstimator):
