@@ -233,7 +233,7 @@ def test_all_columns_stay_where_they_are():
 def test_a_fallback_needs_no_larger_batches(monkeypatch):
     searcher, sizes = make_searcher(), []
     searcher.attack_too(0.15, 0.0, STEP)
-    searcher.attack_too(0.25, STEP)
+    searcher.attack_too(0.25, 0.0, STEP)
     original = search.searcher.multi_strength_pgd
     monkeypatch.setattr(search.searcher, "multi_strength_pgd",
                         lambda *a, **k: sizes.append(len(a[1]) * len(a[3])) or original(*a, **k))
