@@ -134,7 +134,7 @@ PRESETS["small"] = replace(
 PRESETS["tiny"] = replace(
     PRESETS["paper"], preset="tiny", dataset="digits", networks=("cna_r:4:4", "cna_m:4:3", "cna_n:4:3", "cna_m_1:4:2",
                                                                  "cna_r_minus:4:2", "cna_r:4:1", "cna_m:4:2"),
-    layers=4, epsilon=0.1, train_steps=2, network_batch_size=16, learning_rate=0.05, max_train=1120, max_test=50,
-    max_estimator_train=280, batch_size=4, estimator_batch_size=16, estimator_learning_rate=2e-3,
+    layers=4, epsilon=0.1, train_steps=2, network_batch_size=16, learning_rate=0.05, max_train=1120, max_test=30,
+    max_estimator_train=140, batch_size=2, estimator_batch_size=8, estimator_learning_rate=2e-3,
     sources=(0.06, 0.12, 0.18), single_source=0.12, leave_one_out_max_epsilon=0.25,
     spectrum=(0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.25))
