@@ -11,3 +11,9 @@ torch.set_num_threads(1)
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture
+def seed() -> None:
+    """Torch's own generator begins anew."""
+    torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """The AN-Estimator study as a program: shared work, its networks, and the whole of it at the smallest size."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -341,12 +342,13 @@ def test_networks_from_every_place_are_loaded_ready_for_attacks(data, tmp_path):
     toy = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).eval()
     torch.jit.trace(toy, torch.rand(2, 3, 8, 8)).save(tmp_path / "toy.pt")
     (tmp_path / "user.py").write_text(USER.format(classes=10, size=8))
-    namespace = {}
-    exec(USER.format(classes=10, size=8), namespace)
+    spec = importlib.util.spec_from_file_location("user", tmp_path / "user.py")
+    user = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(user)
     images, labels = data.test.images.float() / 255, data.test.labels
     for spec, expected in zip(specs_of("cna_r:2:2", f"{tmp_path}/1-cna_r-2-2", f"{tmp_path}/1-cna_r-2-2/checkpoint.pt",
                                        f"{tmp_path}/toy.pt", f"{tmp_path}/user.py:small"),
-                              [reference] * 3 + [toy, namespace["small"]()], strict=True):
+                              [reference] * 3 + [toy, user.small()], strict=True):
         model = load_network(spec, tmp_path, data, torch.device("cpu"))
         assert not any(module.training for module in model.modules())
         torch.testing.assert_close(model(images), expected(images))

@@ -1,7 +1,6 @@
 """C-ANE: which strengths it visits, how often it asks the network, and that it follows the attack's noise."""
 
 import copy
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -20,18 +19,7 @@ SPECTRUM = torch.tensor([0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12
 SOURCE = torch.tensor([0.06], dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many threads, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seed")
 
 
 def smooth_network() -> nn.Module:

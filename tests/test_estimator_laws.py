@@ -4,7 +4,7 @@ Below, source noises follow a law, and the estimate has to be the law at the tar
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,18 +23,7 @@ TOLERANCE = {"rtol": 1e-12, "atol": 1e-16}
 Law = Callable[[Tensor], Tensor]  # strengths (B, N) -> noise (B, N, 3, 8, 8)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many threads, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seed")
 
 
 def grey(batch: int) -> Tensor:

@@ -1,7 +1,6 @@
 """AN-Estimators: laws of the interpolation, the ball and the box, gradients, and that learning learns."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,18 +16,7 @@ SOURCES = torch.tensor([4, 10, 18]) / 255
 TARGETS = torch.tensor([2, 4, 7, 13, 18, 24]) / 255  # below, on, between, on the last, beyond
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many threads, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seed")
 
 
 def inputs(batch: int = 2, sources: int = 3, targets: int = 2, height: int = 12, width: int = 12) -> tuple:
