@@ -6,8 +6,12 @@ from contextlib import contextmanager
 
 import torch
 
-from search.searcher import Searcher
+from search.rnas_searcher import RnasSearcher
+from search.wsr_nas_searcher import Searcher
 from wsrnas.distributed import World
+from wsrnas.losses import step_passes
+
+PROJECTION_EVALUATIONS = 4  # of F, which a projection is taken to need
 
 
 def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
@@ -47,6 +51,28 @@ def total_passes(searcher: Searcher) -> dict[str, int]:
     epochs = {phase: measured + (config.warmup_architectures if phase == "train" else 0) for phase in passes}
     return {kind: sum(passes[phase][kind] * epochs[phase] for phase in passes)
             for kind in ("forward_backward", "forward")}
+
+
+def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:
+    """Forward-backward passes of one image through the supernet in a whole RNAS search, by part, as far as foreseeable.
+
+    A projection counts ``PROJECTION_EVALUATIONS`` times, although most that begin within the bound need one.
+    """
+    config, attack = searcher.config, searcher.config.num_steps
+    epochs, images = config.epochs - config.warmup_epochs, config.batch_size
+    free, constrained = searcher.unconstrained_steps, searcher.steps - searcher.unconstrained_steps
+    trained = config.warmup_epochs * searcher.steps + epochs * free
+    trained += epochs * constrained * (config.constrained_step != "project")
+    descended = epochs * (free + constrained * (config.constrained_step == "descend+project"))
+    halves = sum(weight > 0 for weight in config.upper_weights)
+    upper = (1 if config.adv_loss == "fast" else attack) * (config.upper_weights[1] > 0) + halves
+    bounded = epochs * constrained * config.bound().finite
+    return {
+        "weights": images * trained * step_passes(config.adv_loss, config.loss_settings())[0],
+        "architecture": images * descended * (upper if config.order == "first" else 3 * upper),
+        "projection": images * bounded * (attack + 2 * PROJECTION_EVALUATIONS),
+        "vulnerability": images * config.epochs * config.watched_batches * (attack + 2),
+    }
 
 
 class PhaseClock:

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from search.loss_estimator import ValidationLossEstimator
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from search.vulnerability.projection import Projection, project
 from wsrnas.config import require
+
+PROJECTION_STEP = 0.5  # in logits
 
 
 def split_strengths(count: int, attacked: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -78,18 +81,20 @@ def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tenso
 
     Args:
         strengths: the T estimated ones.
-        estimated, attacked: (2, T) sums over the images of loss (nats) and of correct predictions, under the estimated
-            noise and under PGD's.
+        estimated, attacked: (2 or 3, T) sums over the images of loss (nats), of correct predictions and of
+            vulnerability where there is one, under the estimated noise and under PGD's.
 
     Returns:
-        ``gap`` (accuracy under the estimate minus that under PGD, as shares), ``loss_gap`` (loss under PGD minus that
-        under the estimate), the accuracies, all by strength; ``mean_gap``, ``largest_gap`` and its strength
-        ``largest_gap_at`` (the weakest of several).
+        ``gap`` (accuracy under the estimate minus that under PGD, as shares), ``loss_gap`` and ``vulnerability_gap``
+        (under PGD minus under the estimate), the accuracies, all by strength; ``mean_gap``, ``largest_gap`` and its
+        strength ``largest_gap_at`` (the weakest of several).
     """
-    losses, accuracies = (torch.stack([estimated, attacked], 1).double() / images).cpu()  # (2, T) each
+    losses, accuracies, *vulnerabilities = (torch.stack([estimated, attacked], 1).double() / images).cpu()  # (2, T)
     gaps = (accuracies[0] - accuracies[1]).tolist()
     columns = {"gap": gaps, "loss_gap": (losses[1] - losses[0]).tolist(),
                "estimated_accuracy": accuracies[0].tolist(), "pgd_accuracy": accuracies[1].tolist()}
+    if vulnerabilities:
+        columns["vulnerability_gap"] = (vulnerabilities[0][1] - vulnerabilities[0][0]).tolist()
     names = [column_name(strength) for strength in strengths]
     return {"images": images, "mean_gap": sum(gaps) / len(gaps), "largest_gap": max(gaps),
             "largest_gap_at": strengths[gaps.index(max(gaps))],
@@ -114,12 +119,13 @@ def robust_search_objective(losses: Tensor, alpha: float, beta: float, weights: 
     """α L_natural + β Σ β_i L_i (Eq. 10).
 
     Args:
-        losses: (..., 1 + N), natural first; weights: (N,) the β_i.
+        losses: (..., 1 + N or more), natural first; what follows the losses is not read.
+        weights: (N,) the β_i.
 
     Returns:
         (...,) in nats.
     """
-    return alpha * losses[..., 0] + beta * (losses[..., 1:] @ weights)
+    return alpha * losses[..., 0] + beta * (losses[..., 1:1 + len(weights)] @ weights)
 
 
 def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer,
@@ -143,6 +149,32 @@ def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, 
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return objective.item()
+
+
+def project_architecture(supernet: Supernet, estimator: ValidationLossEstimator, bounds: Tensor, samples: int,
+                         generator: torch.Generator) -> Projection:
+    """Move A to the nearest point whose predicted vulnerability is within its bound at every strength.
+
+    This puts the constraint of RNAS (Eq. 9) into Wsr-NAS: F_i, the mean over ``samples`` draws of ξ of what the VLE
+    predicts for strength i, is differentiable in A, and the supernet is not asked. In the result the vulnerability is
+    the largest F_i / H_i, and the bound 1.
+
+    Args:
+        estimator: its last N columns are vulnerabilities; bounds: (N,) the H_i.
+    """
+    alphas = supernet.alphas().detach()
+    noise = gumbel_noise((samples, *alphas.shape), generator).to(alphas)
+
+    def vulnerability(alphas: Tensor) -> Tensor:
+        predicted = estimator(gumbel_softmax(alphas, noise, supernet.tau).flatten(1, 2))[:, -len(bounds):].mean(0)
+        return (predicted / bounds).max()
+
+    # The VLE knows the neighbourhood of the paths that it has seen: short steps.
+    found = project(vulnerability, alphas, 1.0, trust_region=PROJECTION_STEP)
+    with torch.no_grad():
+        for parameter, values in zip(supernet.architecture_parameters(), found.alphas, strict=True):
+            parameter.copy_(values)
+    return found
 
 
 def rank_correlation(predictions: Iterable[Sequence[float]]) -> dict[str, float | None]:

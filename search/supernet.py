@@ -1,4 +1,4 @@
-"""The supernet of DARTS cells: Gumbel-softmax samples one operation an edge, shared by all cells of a kind (Eq. 2)."""
+"""The supernet of DARTS cells, shared by both searches: its cells run one operation an edge, or a mixture of all."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,22 @@ NODES = 4
 EDGES = sum(range(2, NODES + 2))  # 14
 KINDS = ("normal", "reduce")
 NONE = PRIMITIVES.index("none")
+EdgeOperations = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Path:
-    """A sampled architecture, resolved once and used for a whole epoch.
+    """What the supernet runs: resolved once, so that a forward pass never asks the device.
 
     Attributes:
-        gates: H of Eq. 2, (2, E, O): Gumbel-softmax weights of the normal and the reduction cell, on the CPU. The
-            validation loss estimator reads them as ``encoding``.
-        operations: the largest gate of each edge, as integers: a forward pass never asks the device.
-        scales: those gates, (2, E), on the supernet's device.
+        gates: weights (2, E, O) of all operations in the normal and the reduction cell. Those of a sampled path (H of
+            Wsr-NAS, Eq. 2) are on the CPU; the validation loss estimator reads them as ``encoding``.
+        operations: for each kind of cell and each edge, the operations that run: one of a path, all of a mixture.
+        scales: what their outputs are multiplied by, (2, E, operations an edge), on the supernet's device.
     """
 
     gates: Tensor
-    operations: tuple[tuple[int, ...], ...]
+    operations: tuple[EdgeOperations, ...]
     scales: Tensor
 
     @property
@@ -44,14 +45,15 @@ def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def gumbel_softmax(alphas: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """H = softmax((A + ξ) / τ) over the last dimension (Eq. 10)."""
+    """H = softmax((A + ξ) / τ) over the last dimension (Wsr-NAS, Eq. 10)."""
     return ((alphas + noise) / tau).softmax(-1)
 
 
 class SearchCell(nn.Module):
-    """A cell that holds every candidate operation on each of its 14 edges and runs one of them an edge.
+    """A cell that holds every candidate operation on each of its 14 edges and runs those that it is told.
 
-    Edges are ordered by node: 0->2, 1->2, 0->3, 1->3, 2->3, ...
+    Edges are ordered by node: 0->2, 1->2, 0->3, 1->3, 2->3, ... An edge's output is the sum of its operations' outputs,
+    each times its scale.
     """
 
     def __init__(self, channels_prev_prev: int, channels_prev: int, channels: int, reduction: bool,
@@ -67,15 +69,15 @@ class SearchCell(nn.Module):
             for node in range(NODES) for source in range(2 + node))
         self.out_channels = NODES * channels
 
-    def forward(self, s0: Tensor, s1: Tensor, operations: tuple[int, ...], scales: Tensor) -> Tensor:
-        """s0, s1 (B, C', H, W), one operation and one scale an edge -> (B, 4 C, H / stride, W / stride)."""
+    def forward(self, s0: Tensor, s1: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
+        """s0, s1 (B, C', H, W), operations and scales of every edge -> (B, 4 C, H / stride, W / stride)."""
         states = [self.preprocess[0](s0), self.preprocess[1](s1)]
         edge = 0
         for _ in range(NODES):
             incoming = []
             for state in states:
-                if operations[edge] != NONE:
-                    incoming.append(self.edges[edge][operations[edge]](state) * scales[edge])
+                incoming += [self.edges[edge][operation](state) * scales[edge, place]
+                             for place, operation in enumerate(operations[edge]) if operation != NONE]
                 edge += 1
             states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
         return torch.cat(states[2:], dim=1)
@@ -88,8 +90,9 @@ class SearchCell(nn.Module):
 class Supernet(CellNetwork):
     """Weights of all paths and the architecture parameters A: two matrices (E, O), one for each kind of cell.
 
-    ``sample`` draws a path, ``forward`` runs it. The architecture gets its gradient through the validation loss
-    estimator, never through the supernet.
+    ``sample`` draws a path, ``use`` and ``mix`` take weights made elsewhere, ``forward`` runs them. In Wsr-NAS
+    the architecture gets its gradient through the validation loss estimator, never through the supernet; in RNAS it
+    flows through the weights given to ``use`` or ``mix``.
 
     Args:
         tau: temperature τ of the Gumbel-softmax.
@@ -126,23 +129,34 @@ class Supernet(CellNetwork):
         return self.use(gates)
 
     def use(self, gates: Tensor) -> Path:
-        """Make the path of given gates H (2, E, O) the current one."""
-        scales, operations = gates.max(-1)
-        self.path = Path(gates, tuple(map(tuple, operations.tolist())), scales.to(self.alphas_normal.device))
+        """Make the path of given gates H (2, E, O) the current one: the operation with the largest gate on each edge,
+        its output times that gate, to which a gradient flows if ``gates`` has a graph."""
+        scales, operations = gates.max(-1, keepdim=True)
+        resolved = tuple(tuple(map(tuple, kind)) for kind in operations.tolist())
+        self.path = Path(gates, resolved, scales.to(self.alphas_normal.device))
+        return self.path
+
+    def mix(self, weights: Tensor) -> Path:
+        """Run all operations of every edge, weighted by ``weights`` (2, E, O) (DARTS, Eq. 2; RNAS, Eq. 1)."""
+        every = (tuple(range(len(PRIMITIVES))),) * EDGES
+        self.path = Path(weights, (every,) * len(KINDS), weights)
         return self.path
 
     def run_cell(self, cell: SearchCell, s0: Tensor, s1: Tensor) -> Tensor:
         return cell(s0, s1, self.path.operations[cell.kind], self.path.scales[cell.kind])
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, K) of the current path.
+
+        Args:
+            outputs: a list that takes the output (B, C', H', W') of every cell.
 
         Raises:
             InputError: no path was sampled.
         """
         if self.path is None:
             raise InputError("the supernet has no path yet: call sample(generator) before forward")
-        return super().forward(images)
+        return super().forward(images, outputs)
 
     def genotype(self) -> Genotype:
         """The discrete cell of the current A: for each node the two incoming edges with the largest weight over the
@@ -169,3 +183,21 @@ def _discretize(alphas: Tensor) -> tuple[tuple[str, int], ...]:
         pairs += [(PRIMITIVES[operation[first + i]], i) for i in inputs]
         first += 2 + node
     return tuple(pairs)
+
+
+def genotype_gates(genotype: Genotype) -> Tensor:
+    """Gates (2, E, O) of a discretised supernet: one for each edge of the genotype, ``none`` on the other edges.
+
+    Args:
+        genotype: a cell of this search space, as ``Supernet.genotype`` returns it.
+    """
+    gates = torch.zeros(len(KINDS), EDGES, len(PRIMITIVES))
+    gates[:, :, NONE] = 1
+    for kind, name in enumerate(KINDS):
+        first = 0
+        for number, edges in enumerate(genotype.nodes(name)):
+            for operation, source in edges:
+                gates[kind, first + source] = 0
+                gates[kind, first + source, PRIMITIVES.index(operation)] = 1
+            first += 2 + number
+    return gates

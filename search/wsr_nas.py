@@ -14,26 +14,28 @@ import numpy as np
 import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
+from search.files import halves, save_genotype, say_finished, stored_split
 from search.objective import column_name
-from search.searcher import Searcher
-from search.settings import PRESETS, SearchConfig, Step, schedule
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
 from wsrnas.batch_norm import average_buffers
 from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
 from wsrnas.config import describe, format_epsilon, parse_config
 from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, barrier, initialize, shutdown
+from wsrnas.distributed import World, initialize, print_on_main, shutdown
 from wsrnas.errors import run_program
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import generator
-from wsrnas.splits import balanced_split, load_split, save_split
+
+PROGRAM = "search.wsr_nas"
 
 
 def main(argv: list[str] | None = None) -> None:
     """Algorithm 1, line by line."""
-    config, invocation = parse_config(SearchConfig, PRESETS, argv, prog="search.wsr_nas")
+    config, invocation = parse_config(SearchConfig, PRESETS, argv, prog=PROGRAM)
     world = initialize(config.device)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              seed=config.seed)
@@ -43,12 +45,11 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
                        {"data set": data.fingerprint()})
     if run.finished:
-        print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
-                             "(--overwrite begins anew)")
+        say_finished(run)
         return
     run.log(run.describe())
 
-    searcher = Searcher(config, data, stored_split(run, data, config, world), world)    # line 1: D_t and D_v
+    searcher = Searcher(config, data, stored_split(run, data, world), world)    # line 1: D_t and D_v
     steps = schedule(config)
     completed = resume(run, searcher)
     for step in steps[completed:]:
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             if searcher.checks:
                 with clock("estimator_check"):
                     row["estimator_check"] = check_estimator(run, searcher, step)       # its estimates against PGD
-            row["loss_estimator"] = searcher.remember(step, measured["losses"])         # line 16: M_v
+            row["loss_estimator"] = searcher.remember(step, measured)                   # line 16: M_v
             row.update(name_columns(config, measured))
         if step.trains_losses:
             with clock("loss_estimator"):
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> None:
         if step.phase == "search":
             with clock("architecture"):
                 row["predicted_objective"] = searcher.update_architecture(step)         # line 24: A
+            if config.bounded:
+                with clock("projection"):
+                    row["projection"] = searcher.project_architecture(step)             # RNAS, Eq. 9
         finish_step(run, searcher, step, row, clock, len(steps))
 
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
@@ -83,21 +87,11 @@ def main(argv: list[str] | None = None) -> None:
     refresh(run.path, run.log, ended=True)
 
 
-def stored_split(run: RunDirectory, data: DataSet, config: SearchConfig,
-                 world: World) -> tuple[torch.Tensor, torch.Tensor]:
-    """D_t and D_v: class-balanced halves of the training set, drawn at the start and kept in ``split.json``."""
-    path = run.path / "split.json"
-    if world.is_main and not run.has_checkpoint:
-        save_split(path, *balanced_split(data.train.labels, 0.5, config.seed, data.num_classes))
-    barrier(world)
-    return load_split(path, len(data.train))
-
-
 def resume(run: RunDirectory, searcher: Searcher) -> int:
     """Load the last checkpoint, if any; the number of completed steps."""
     state = run.restore()
     if state is None:
-        save_genotype(run, searcher, "genotypes/initial.json")
+        save_genotype(run, searcher.genotype(), "genotypes/initial.json", PROGRAM)
         return 0
     searcher.load_state_dict(state["searcher"])
     return state["step"]
@@ -115,12 +109,14 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
     run.record(step.index, row)
     if step.phase == "search":
-        save_genotype(run, searcher, f"genotypes/epoch_{step.number:03d}.json", step)
-        save_genotype(run, searcher, "genotype.json", step)
+        for name in (f"genotypes/epoch_{step.number:03d}.json", "genotype.json"):
+            save_genotype(run, searcher.genotype(), name, PROGRAM, step.number + 1)
     average_buffers(searcher.supernet, run.world)
     check = row.get("estimator_check", {})
     if "fallback" in check:
-        searcher.attack_too(check["fallback"], check["loss_gap"][column_name(check["fallback"])], step)
+        name = column_name(check["fallback"])
+        gaps = [check[kind][name] for kind in ("loss_gap", "vulnerability_gap") if kind in check]
+        searcher.attack_too(check["fallback"], gaps, step)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
     run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
     if "fallback" in check:
@@ -144,24 +140,18 @@ def summary(step: Step, row: dict[str, Any]) -> str:
                      f"(worst {100 * check['largest_gap']:+.1f} at {check['largest_gap_at']:.4f})")
     if row.get("loss_estimator", {}).get("kendall_tau") is not None:
         parts.append(f"VLE tau {row['loss_estimator']['kendall_tau']:+.2f}")
+    if "projection" in row:
+        found = row["projection"]
+        parts.append(f"predicted F/H {found['before']:.2f} -> {found['after']:.2f}")
     if step.phase == "search":
         parts.append(f"changed {row['architecture']['changed_choices']}/16")
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
 
 
 def name_columns(config: SearchConfig, measured: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    """Losses and accuracies (1 + N1 + N2,) under the names of their strengths."""
+    """Losses and accuracies (1 + N1 + N2,), vulnerabilities (N1 + N2,), under the names of their strengths."""
     names = ["natural", *map(column_name, config.strengths)]
-    return {key: dict(zip(names, values.tolist(), strict=True)) for key, values in measured.items()}
-
-
-def save_genotype(run: RunDirectory, searcher: Searcher, name: str, step: Step | None = None) -> None:
-    """Write the current cell to the file ``name`` of the run, with where it comes from."""
-    if run.world.is_main:
-        path, config = run.path / name, searcher.config
-        path.parent.mkdir(exist_ok=True)
-        searcher.genotype().save(path, {"program": "search.wsr_nas", "preset": config.preset, "seed": config.seed,
-                                        "dataset": config.dataset, "iteration": step and step.number + 1})
+    return {key: dict(zip(names[-len(values):], values.tolist(), strict=True)) for key, values in measured.items()}
 
 
 def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[str, Any]:
@@ -176,8 +166,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     """Print the configuration and what the search would cost."""
-    halves = balanced_split(data.train.labels, 0.5, config.seed, data.num_classes)
-    searcher = Searcher(config, data, halves, world)
+    searcher = Searcher(config, data, halves(data, config.seed), world)
     searcher.supernet.sample(generator(config.seed, "path", "population", 0))
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
     passes = total_passes(searcher)
@@ -212,11 +201,6 @@ def describe_check(searcher: Searcher) -> str:
     follows = f"above a mean gap of {100 * tolerated:g} points PGD attacks the worst of them from then on"
     return (f"{len(searcher.check_loader.image_set)} images of D_v at the estimated strengths in every iteration; "
             f"{follows if tolerated else 'only reported'}")
-
-
-def print_on_main(world: World, text: str) -> None:
-    if world.is_main:
-        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ import pytest
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
 from retrain.recipes import RECIPES as RETRAIN_PRESETS
-from search.settings import PRESETS as SEARCH_PRESETS
-from search.settings import SearchConfig
+from search.rnas_settings import PRESETS as RNAS_PRESETS
+from search.rnas_settings import RnasConfig
+from search.vulnerability.settings import VulnerabilityConfig
+from search.wsr_nas_settings import PRESETS as SEARCH_PRESETS
+from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import PRESETS as BENCHMARK_PRESETS
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas import config as module
@@ -57,8 +60,16 @@ FLAGS = {
         estimator_weight_decay grad_clip init_channels iterations layers learning_rate learning_rate_min
         loss_hidden_size loss_learning_rate loss_memory loss_passes loss_weight_decay max_estimator_gap
         max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps
-        recalibration_batches report_freq runs save seed step_size strength_weights strengths tau trades_beta
-        validation_batch_size warmup_architectures weight_decay""",
+        recalibration_batches report_freq runs save seed standardize step_size strength_weights strengths tau
+        trades_beta distance validation_batch_size vulnerability_bound warmup_architectures weight_decay""",
+    RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
+        constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
+        learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
+        recalibration_batches relaxation report_freq runs save seed solver solver_iterations standardize statistics
+        step_size tau trades_beta unconstrained_share upper_weights vulnerability_bound warmup_epochs watched_batches
+        weight_decay""",
+    VulnerabilityConfig: """batch_size data dataset device distance download epsilon layers max_test model names
+        num_steps random_start runs save seed standardize step_size weights""",
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
     EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
@@ -72,7 +83,8 @@ FLAGS = {
 PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_size", "learning_rate", "weight_decay",
              "seed", "report_freq"}
 PROGRAMS = [(SearchConfig, SEARCH_PRESETS), (RetrainConfig, RETRAIN_PRESETS), (ImageNetConfig, IMAGENET_RECIPES),
-            (EvaluateConfig, None), (BenchmarkConfig, BENCHMARK_PRESETS)]
+            (EvaluateConfig, None), (BenchmarkConfig, BENCHMARK_PRESETS), (RnasConfig, RNAS_PRESETS),
+            (VulnerabilityConfig, None)]
 
 
 def parse(*argv, cls=Small, presets=PLAIN):
@@ -179,7 +191,9 @@ def test_only_fields_that_change_the_result_are_compared():
 
 
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size",
+                    "vulnerability_bound"}),
+    (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
     (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
                      "on_overfitting"}),
     (ImageNetConfig, {"save", "runs", "device", "report_freq", "data", "eval_batch_size", "save_every",
@@ -216,7 +230,7 @@ def test_the_flags_are_frozen(cls, presets):
     flags = set(module._parser(cls, presets or {}, "program")._option_string_actions)
     assert flags >= {"--config", "--dry_run"}
     assert "--overwrite" in flags
-    if cls is not EvaluateConfig:
+    if cls not in (EvaluateConfig, VulnerabilityConfig):
         assert fields >= PUBLISHED - ({"init_channels"} if cls is BenchmarkConfig else set())  # one a network
     if cls in (RetrainConfig, ImageNetConfig):
         assert "arch" in fields and "--recipe" in flags

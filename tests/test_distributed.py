@@ -17,7 +17,7 @@ import retrain.train_cifar
 import search.wsr_nas
 from retrain.loop import make_network, make_trainer
 from retrain.recipes import RECIPES
-from search.searcher import Searcher
+from search.wsr_nas_searcher import Searcher
 from wsrnas.batch_norm import average_buffers
 from wsrnas.data import ImageSet, load_dataset
 from wsrnas.distributed import (

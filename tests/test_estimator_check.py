@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from processes import run_twice
 
-import search.searcher
+import search.wsr_nas_searcher
 from search.objective import estimator_gap
-from search.searcher import Searcher
-from search.settings import PRESETS, schedule
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import PRESETS, schedule
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data import load_dataset
 from wsrnas.distributed import World, initialize, shutdown
@@ -57,7 +57,7 @@ def make_searcher(made=None, world=None, **changes):
     data = load_dataset("digits", "data", max_train=config.max_train, seed=0)
     with pytest.MonkeyPatch.context() as context:
         if made is not None:
-            context.setattr(search.searcher, "build_estimator", lambda *arguments: made)
+            context.setattr(search.wsr_nas_searcher, "build_estimator", lambda *arguments: made)
         searcher = Searcher(config, data, balanced_split(data.train.labels, 0.5, 0, data.num_classes), world)
     searcher.sample(STEP)
     return searcher
@@ -192,13 +192,13 @@ def test_a_fallback_moves_one_strength_to_pgd():
     searcher.train_estimator(STEP)
     taken = searcher.estimator_step
     assert len(searcher.estimator_memory) == 4 and taken == 6
-    searcher.attack_too(0.25, 0.5, schedule(searcher.config)[2])  # the first of five rounds: four remain
+    searcher.attack_too(0.25, [0.5], schedule(searcher.config)[2])  # the first of five rounds: four remain
     assert (searcher.attacked, searcher.estimated) == ([1, 4], [0, 2, 3])
     assert searcher.source_epsilons.tolist() == pytest.approx([0.06, 0.25])
     assert searcher.target_epsilons.tolist() == pytest.approx([0.02, 0.1, 0.15])
     assert len(searcher.estimator_memory) == 0 and searcher.estimator_step == taken
     assert searcher.estimator_total == taken + 3 * sum(3 * n for n in range(1, 5))
-    searcher.attack_too(0.02, 0.5, STEP)
+    searcher.attack_too(0.02, [0.5], STEP)
     assert searcher.attacked == [0, 1, 4] and searcher.source_epsilons.tolist() == pytest.approx([0.02, 0.06, 0.25])
     searcher.update_estimator_memory(STEP)
     assert searcher.estimator_memory["source_noises"].shape[:2] == (8, 3)
@@ -210,9 +210,9 @@ def test_a_fallback_corrects_what_the_loss_memory_holds_of_that_strength():
     losses = torch.arange(6.0)
     for number in range(2):
         searcher.supernet.sample(torch.Generator().manual_seed(number))
-        searcher.remember(schedule(searcher.config)[-1], losses + number)
+        searcher.remember(schedule(searcher.config)[-1], {"losses": losses + number})
     assert len(searcher.predictions) == 2
-    searcher.attack_too(0.15, 0.25, STEP)
+    searcher.attack_too(0.15, [0.25], STEP)
     added = torch.tensor([0, 0, 0, 0, 0.25, 0])  # natural, then 0.02, 0.06, 0.1, 0.15, 0.25
     assert torch.equal(searcher.loss_memory["losses"], torch.stack([losses, losses + 1]) + added)
     assert not searcher.predictions  # they were measured against the weaker estimate
@@ -221,21 +221,21 @@ def test_a_fallback_corrects_what_the_loss_memory_holds_of_that_strength():
 def test_all_columns_stay_where_they_are():
     searcher = make_searcher(Itself())
     before = searcher.validate(STEP)
-    searcher.attack_too(0.15, 0.0, STEP)
+    searcher.attack_too(0.15, [0.0], STEP)
     after = searcher.validate(STEP)  # PGD in another way: the same noise in the same columns
     assert after["losses"].tolist() == pytest.approx(before["losses"].tolist(), abs=1e-4)
     for strength in (0.02, 0.25, 0.1):
-        searcher.attack_too(strength, 0.0, STEP)
+        searcher.attack_too(strength, [0.0], STEP)
     assert not searcher.estimated and not searcher.checks and not searcher.learns_to_estimate
     assert searcher.validate(STEP)["losses"].tolist() == pytest.approx(before["losses"].tolist(), abs=1e-4)
 
 
 def test_a_fallback_needs_no_larger_batches(monkeypatch):
     searcher, sizes = make_searcher(), []
-    searcher.attack_too(0.15, 0.0, STEP)
-    searcher.attack_too(0.25, 0.0, STEP)
-    original = search.searcher.multi_strength_pgd
-    monkeypatch.setattr(search.searcher, "multi_strength_pgd",
+    searcher.attack_too(0.15, [0.0], STEP)
+    searcher.attack_too(0.25, [0.0], STEP)
+    original = search.wsr_nas_searcher.multi_strength_pgd
+    monkeypatch.setattr(search.wsr_nas_searcher, "multi_strength_pgd",
                         lambda *a, **k: sizes.append(len(a[1]) * len(a[3])) or original(*a, **k))
     searcher.validate(STEP)
     assert sizes == [8, 8, 8, 8, 8, 8, 4, 4, 4]  # 20 images in batches of 8, one strength at a time
@@ -243,7 +243,7 @@ def test_a_fallback_needs_no_larger_batches(monkeypatch):
 
 def test_the_state_holds_the_division():
     searcher, other = make_searcher(), make_searcher()
-    searcher.attack_too(0.15, 0.0, STEP)
+    searcher.attack_too(0.15, [0.0], STEP)
     other.load_state_dict(searcher.state_dict())
     assert (other.attacked, other.estimated) == (searcher.attacked, searcher.estimated) == ([1, 3], [0, 2, 4])
     assert torch.equal(other.target_epsilons, searcher.target_epsilons)

@@ -19,8 +19,8 @@ from search.objective import (
     split_strengths,
     update_architecture,
 )
-from search.settings import PRESETS, SearchConfig, schedule
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
 from wsrnas.errors import InputError
 from wsrnas.operations import PRIMITIVES
 

@@ -21,8 +21,8 @@ import torch
 import genotypes
 import retrain.train_cifar
 import search.wsr_nas
-from search.searcher import Searcher
-from search.settings import SearchConfig, schedule
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import SearchConfig, schedule
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.errors import InputError, run_program
 from wsrnas.evaluation.protocols import attack_of

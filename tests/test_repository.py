@@ -14,10 +14,13 @@ import retrain.evaluate
 import retrain.export
 import retrain.recipes
 import retrain.train_cifar
+import search.rnas
 import search.wsr_nas
 import test_AN_estimator.settings
 from retrain.recipes import RetrainConfig
-from search.settings import SearchConfig
+from search.rnas_settings import RnasConfig
+from search.vulnerability.settings import VulnerabilityConfig
+from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters
 from wsrnas.config import parse_config
@@ -26,8 +29,11 @@ from wsrnas.models import build_model
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
-LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "evaluate"))]
+LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "evaluate",
+                                                                              "vulnerability"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
+           "search.rnas": (RnasConfig, search.rnas.PRESETS),
+           "search.vulnerability": (VulnerabilityConfig, None),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
            "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None),
@@ -78,7 +84,7 @@ def test_the_shell_accepts_the_script(path):
 def test_every_promised_script_is_there():
     names = {path.name for path in SCRIPTS}
     assert {"setup.sh", "quickstart.sh", "test.sh", "search_pgd.sh", "search_trades.sh", "search_plus.sh",
-            "search_naive.sh", "search_wide.sh", "train_rnas.sh",
+            "search_naive.sh", "search_wide.sh", "search_rnas.sh", "train_rnas.sh", "vulnerability.sh",
             *(f"train_ImgNet_{n}.sh" for n in ("WsrNet_basic", "RACL", "AdvRush")),
             *(f"train_wsrnet_{n}.sh" for n in ("basic", "robust", "m", "m_1", "n", "plus")),
             *(f"test_{n}_ANE.sh" for n in ("A", "E", "E_minus", "WA", "plus", "C", "all"))} <= names
@@ -125,16 +131,18 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
     config, invocation = parsed(command)
     assert invocation.dry_run and config.seed == 5 and config.dataset == ("imagenet" if large else "digits")
     assert config.data == str(tmp_path / "pictures") and config.runs == str(tmp_path / "runs")  # from where one stands
-    programs = {"search": "search.wsr_nas", "evaluate.sh": "retrain.evaluate", "test": "test_AN_estimator.benchmark"}
-    program = "retrain.train_imagenet" if large else "retrain.train_cifar"
-    assert command[1] == programs.get(name.split("_")[0], program)
+    programs = {"search_rnas": "search.rnas", "search": "search.wsr_nas", "evaluate": "retrain.evaluate",
+                "vulnerability": "search.vulnerability", "test": "test_AN_estimator.benchmark",
+                "train_ImgNet": "retrain.train_imagenet", "train": "retrain.train_cifar"}
+    assert command[1] == next(program for start, program in programs.items() if name.startswith(start))
 
 
-@pytest.mark.parametrize("name", ["search_pgd.sh", "train_wsrnet_basic.sh"])
+@pytest.mark.parametrize("name", ["search_pgd.sh", "search_rnas.sh", "train_wsrnet_basic.sh"])
 def test_a_launched_command_runs(name, launch, capsys, tmp_path):
-    command, = launch(name, "--dataset", "digits", "--init_channels", "2", "--layers", "3", "--dry_run")
-    main = search.wsr_nas.main if command[1] == "search.wsr_nas" else retrain.train_cifar.main
-    main(command[2:])
+    command, = launch(name, "--dataset", "digits", "--init_channels", "2", "--layers", "3", "--batch_size", "16",
+                      "--dry_run")
+    programs = {"search.wsr_nas": search.wsr_nas, "search.rnas": search.rnas, "retrain.train_cifar": retrain.train_cifar}
+    programs[command[1]].main(command[2:])
     assert "multiply-adds" in capsys.readouterr().out
 
 
@@ -153,6 +161,12 @@ def test_the_searches_of_the_paper(launch):
         "wide": ("wide", "pgd")}
     assert parsed(launch("search_naive.sh", STRENGTHS="11")[0])[0].preset == "naive-11"
     assert len({c.name for c in searches.values()}) == 5
+
+
+def test_the_searches_of_rnas_differ_in_the_bound(launch):
+    bounds = {preset: parsed(launch("search_rnas.sh", "--preset", preset)[0])[0].bound().value
+              for preset in ("rnas-l", "paper", "rnas-h")}
+    assert bounds == {"rnas-l": 0.8, "paper": 0.6, "rnas-h": 0.5}
 
 
 @pytest.mark.parametrize(("script", "estimators"), [

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-import search.searcher
 import search.wsr_nas as program
+import search.wsr_nas_searcher
 from search.objective import rank_correlation
-from search.searcher import Searcher
-from search.settings import PRESETS, schedule
 from search.supernet import Supernet
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import PRESETS, schedule
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
 from wsrnas.errors import InputError
@@ -78,9 +78,9 @@ def counted():
                 yield
             phase[0] = "none"
 
-    def forward(self, images, original=Supernet.forward):
+    def forward(self, images, outputs=None, original=Supernet.forward):
         counts[phase[0], "forward_backward" if torch.is_grad_enabled() else "forward"] += len(images)
-        return original(self, images)
+        return original(self, images, outputs)
 
     def record(self, step, values, original=RunDirectory.record):
         steps.append(dict(counts))
@@ -117,7 +117,7 @@ class Killed(BaseException):
 
 def die_in_training(context, index):
     """Raise in the middle of the epoch of step ``index`` (one of its two batches is trained on)."""
-    def dying(trainer, loader, *arguments, original=search.searcher.train_epoch, **more):
+    def dying(trainer, loader, *arguments, original=search.wsr_nas_searcher.train_epoch, **more):
         def after_step(epoch):
             if dying.left == 0:
                 assert epoch.batches == 1 < len(loader)
@@ -126,7 +126,7 @@ def die_in_training(context, index):
         dying.left -= 1
         return result
     dying.left = index
-    context.setattr(search.searcher, "train_epoch", dying)
+    context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
 
 
 def die_between_record_and_checkpoint(context, count):
@@ -226,7 +226,8 @@ def test_both_warm_up_loops_train_the_same_architectures(tmp_path):
 
     with pytest.MonkeyPatch.context() as context:
         context.setattr(Searcher, "sample", sample)
-        context.setattr(search.searcher, "train_epoch", lambda *a, **k: {"loss": 1.0, "adversarial_accuracy": 0.0})
+        context.setattr(search.wsr_nas_searcher, "train_epoch",
+                        lambda *a, **k: {"loss": 1.0, "adversarial_accuracy": 0.0})
         start(tmp_path, [*TINY, "--preset", "naive-1"])
     gates = {(phase, number): value for phase, number, value in paths}
     for number in range(2):
@@ -339,10 +340,10 @@ FALLING = ["--preset", "tiny", *SMALL, "--warmup_architectures", "1", "--iterati
 @contextmanager
 def weak_estimates():
     """Every check finds a largest gap of 50 points, where the largest one was measured."""
-    def gap(*arguments, original=search.searcher.estimator_gap):
+    def gap(*arguments, original=search.wsr_nas_searcher.estimator_gap):
         return original(*arguments) | {"largest_gap": 0.5}
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(search.searcher, "estimator_gap", gap)
+        context.setattr(search.wsr_nas_searcher, "estimator_gap", gap)
         yield
 
 
@@ -427,7 +428,7 @@ def test_validation_images_are_not_augmented(tmp_path):
     config, _ = parse_config(type(PRESETS["tiny"]), PRESETS, TINY)
     split = torch.arange(0, 60, 2), torch.arange(1, 60, 2)
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(search.searcher, "balanced_subset", lambda labels, *rest: torch.arange(len(labels)))
+        context.setattr(search.wsr_nas_searcher, "balanced_subset", lambda labels, *rest: torch.arange(len(labels)))
         searcher = Searcher(config, data, split, program.initialize("cpu"))
     seen = torch.cat([images for images, _ in searcher.validation_loader.batches()])
     assert torch.equal(seen, data.train.images[split[1]].float() / 255)

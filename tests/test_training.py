@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import genotypes
 import wsrnas.training
-from search.supernet import Supernet
+from search.supernet import EdgeOperations, Supernet
 from wsrnas.data import Augmentation, ImageSet
 from wsrnas.distributed import World
 from wsrnas.errors import InputError
@@ -583,13 +583,13 @@ def test_the_state_of_another_training_is_refused():
 
 # -- some parameters off the path -----------------------------------------------------------------------------------
 
-def on_path(name: str, operations: tuple[tuple[int, ...], ...], supernet: Supernet) -> bool:
+def on_path(name: str, operations: tuple[EdgeOperations, ...], supernet: Supernet) -> bool:
     """Whether a parameter takes part when these operations are chosen: all but the other operations of the edges."""
     parts = name.split(".")
     if "edges" not in parts:
         return True
     cell, edge, operation = int(parts[1]), int(parts[3]), int(parts[4])
-    return operations[supernet.cells[cell].kind][edge] == operation
+    return operation in operations[supernet.cells[cell].kind][edge]
 
 
 @pytest.mark.parametrize("loss", ["pgd", "trades"])

@@ -59,6 +59,12 @@ def initialize(device: str = "auto") -> World:
     return World(rank, size, chosen)
 
 
+def print_on_main(world: World, text: str) -> None:
+    """Print once, whatever the number of processes."""
+    if world.is_main:
+        print(text, flush=True)
+
+
 def shutdown() -> None:
     """Leave the process group, if any."""
     if dist.is_initialized():

@@ -180,10 +180,13 @@ class CellNetwork(nn.Module):
         """Apply one cell; networks whose cells take more than their two inputs override this."""
         return cell(s0, s1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
+        """Logits (B, K); a list ``outputs`` takes the output of every cell."""
         s0, s1 = self.stem(self.normalize(images))
         for cell in self.cells:
             s0, s1 = s1, self.run_cell(cell, s0, s1)
+            if outputs is not None:
+                outputs.append(s1)
         return self.classifier(s1.mean((2, 3)))
 
 

@@ -1,10 +1,13 @@
-"""Figures without a display: accuracy over noise strength, the drawing of a cell, and SVG that a page can hold."""
+"""Figures without a display: the drawing of a cell, curves over networks' layers, and SVG that a page can hold."""
 
 import io
+import itertools
+import math
 import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsrnas.errors import InputError, run_program
@@ -146,6 +149,67 @@ def _label(axes, start, end, bend, text, colour, share) -> None:
             for a, c, b in zip(start, control, end, strict=True))
     axes.text(x, y, text, fontsize=8, color=colour, ha="center", va="center", zorder=2,
               bbox={"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none", "alpha": 0.9})
+
+
+def draw_layers(curves: Mapping[str, Sequence[float | None]], path: Path, label: str, notes: Sequence[str],
+                ticks: Sequence[str] = ()) -> Path:
+    """Draw one curve a network over its layers, on a logarithmic axis; None and what is not positive leave gaps.
+
+    Args:
+        curves: for each network's name the values of its layers, in their order.
+        path: without a suffix.
+        label: of the y axis.
+        notes: below each name in the legend.
+        ticks: names of the layers; empty: their numbers from 1.
+
+    Returns:
+        The path of the PNG; an SVG lies beside it.
+    """
+    from matplotlib import rc_context
+    from matplotlib.patches import Rectangle
+    with rc_context(STYLE):
+        figure = _figure(9, 4.2)
+        figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
+        axes = figure.subplots()
+        styles = itertools.cycle(itertools.product(LINES, zip(COLOURS[:6], "os^DvP", strict=True)))
+        for (name, values), note, (line, (colour, marker)) in zip(curves.items(), notes, styles, strict=False):
+            heights = [math.nan if value is None or value <= 0 else value for value in values]
+            axes.plot(range(1, len(values) + 1), heights, color=colour, linestyle=line, marker=marker, markersize=5,
+                      label=f"{plain(name if len(name) <= 40 else '…' + name[-39:])}\n{plain(note)}")
+        _layer_axes(axes, [value for values in curves.values() for value in values if value and value > 0],
+                    max(map(len, curves.values())), ticks)
+        axes.set_ylabel(label)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", labelspacing=0.9)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f"{path.name}.svg").write_text(svg_text(figure, path.name), encoding="utf-8")
+        figure.savefig(path.with_name(f"{path.name}.png"), dpi=150, metadata={"Software": None})
+    return path.with_name(f"{path.name}.png")
+
+
+def _layer_axes(axes, drawn: Sequence[float], count: int, ticks: Sequence[str]) -> None:
+    """Whole layers on the x axis; on the y axis numbers that can be read, whether it spans decades or less than one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    axes.set_xlim(0.6, count + 0.4)
+    if ticks:
+        long = max(map(len, ticks)) * count > 80
+        axes.set_xticks(range(1, count + 1), [plain(tick) for tick in ticks], rotation=40 if long else 0,
+                        ha="right" if long else "center", rotation_mode="anchor")
+    else:
+        axes.set_xticks(range(1, count + 1, 1 + count // 25))
+    axes.set_xlabel("layer" if ticks else "number of the layer")
+    if not drawn:
+        return
+    axes.set_yscale("log")
+    decades = math.log10(max(drawn) / min(drawn))
+    if decades < 0.6:  # at least a factor of four, in which there are numbers to label
+        middle = math.sqrt(max(drawn) * min(drawn))
+        axes.set_ylim(middle / 2, middle * 2)
+    marks = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=marks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:.4g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if decades < 2:
+        axes.grid(which="minor", linewidth=0.3)
 
 
 def genotype_text(genotype: Genotype) -> str:

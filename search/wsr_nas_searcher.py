@@ -1,35 +1,39 @@
 """Everything the Wsr-NAS search owns, and one method for each step of Algorithm 1."""
 
-import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from search.architecture import describe_architecture
+from search.files import require_same_bound
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
+from search.measurement import measure
 from search.memory import Memory
 from search.objective import (
     attacked_indices,
+    column_name,
     estimator_gap,
+    project_architecture,
     rank_correlation,
     robust_search_objective,
     update_architecture,
 )
-from search.settings import SearchConfig, Step, schedule
 from search.supernet import Supernet
-from wsrnas.attacks import attack_mode, multi_strength_pgd
+from search.vulnerability.projection import summarize
+from search.wsr_nas_settings import SearchConfig, Step, learning_rate, planned_estimator_steps, schedule
+from wsrnas.attacks import multi_strength_pgd
 from wsrnas.batch_norm import recalibrate_batch_norm
 from wsrnas.data import DataSet
 from wsrnas.distributed import World, all_sum, broadcast_model
 from wsrnas.errors import InputError
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import leave_one_out, train_estimator
-from wsrnas.genotype import Genotype, count_differences
+from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
 from wsrnas.losses import LOSSES
 from wsrnas.run import progress
@@ -56,7 +60,9 @@ class Searcher:
         self._build_networks(data)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(config.loss_memory)
         self.estimator_step = 0
-        self.estimator_total = self._planned_estimator_steps(config.warmup_architectures + config.iterations)
+        self.estimator_total = planned_estimator_steps(
+            config, len(self.attacked), config.warmup_architectures + config.iterations)
+        self.bounds: Tensor | None = None  # H at every strength, once the population is known
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
         self.initial_genotype = self.supernet.genotype()
 
@@ -90,7 +96,8 @@ class Searcher:
             self.supernet = Supernet(config.init_channels, config.layers, data.num_classes, config.tau,
                                      config.alpha_std, generator(config.seed, "alphas"))
             self.estimator = build_estimator(config.estimator, data.image_shape)
-            self.losses = ValidationLossEstimator(self.supernet.alphas_normal.shape[1], 1 + len(config.strengths),
+            columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
+            self.losses = ValidationLossEstimator(self.supernet.alphas_normal.shape[1], columns,
                                                   config.loss_hidden_size)
         self.supernet.to(device, memory_format=torch.channels_last)
         self.estimator.to(device)
@@ -119,7 +126,7 @@ class Searcher:
         """Lines 4, 8 and 21: train the sampled path adversarially on D_t for one epoch."""
         config = self.config
         for group in self.weight_optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = learning_rate(config, step)
         self.trainer.steps = step.index * len(self.train_loader)
         return train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
                            report_freq=config.report_freq)
@@ -157,18 +164,23 @@ class Searcher:
         """Lines 11-15: losses and accuracies (1 + N1 + N2,) over D_v: natural, then the strengths in order.
 
         PGD makes the noise of the N1 strengths in one batch, the AN-Estimator turns it into the noise of the N2 others.
+        Under a bound also the vulnerability at every strength (N1 + N2,).
         """
-        sums = torch.zeros(2, 1 + len(self.config.strengths), dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(2 + self.config.bounded, 1 + len(self.config.strengths), dtype=torch.float64,
+                           device=self.world.device)
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
         for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
-            sums += self._measure(self._spectrum(images, labels), labels)
+            sums += measure(self.supernet, self._spectrum(images, labels), labels, images, self.config)
             count += len(images)
-        losses, accuracies = all_sum(sums, self.world) / all_sum(count, self.world)
+        losses, accuracies, *vulnerabilities = all_sum(sums, self.world) / all_sum(count, self.world)
         if not losses.isfinite().all():
             raise InputError(f"{step.title}: a loss on D_v is not finite ({losses.tolist()}); start "
                              "under another --save with a lower --learning_rate")
-        return {"losses": losses.float(), "accuracies": accuracies}
+        measured = {"losses": losses.float(), "accuracies": accuracies}
+        if vulnerabilities:
+            measured["vulnerabilities"] = vulnerabilities[0][1:].float()
+        return measured
 
     @torch.no_grad()
     def check_estimator(self, step: Step) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -183,12 +195,13 @@ class Searcher:
             (B, T, C, H, W), and ``step``; empty where this process has no image.
         """
         config, loader, targets = self.config, self.check_loader, self.target_epsilons
-        sums = torch.zeros(2, 2, len(targets), dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(2, 2 + config.bounded, len(targets), dtype=torch.float64, device=self.world.device)
         shown: dict[str, np.ndarray] = {}
         for images, labels in progress(loader.batches(), f"{step.title}: check", self.world, len(loader)):
             estimated = self._estimate(images, labels, self._attack(images, labels, self.source_epsilons))
             attacked = self._attack(images, labels, targets)
-            sums += torch.stack([self._measure(noisy.unbind(1), labels) for noisy in (estimated, attacked)])
+            sums += torch.stack([measure(self.supernet, noisy.unbind(1), labels, images, config)
+                                 for noisy in (estimated, attacked)])
             if not shown:
                 few, weakest = (slice(count) for count in NOISE_SAMPLES)
                 arrays = {"images": (255 * images[few]).round().byte(), "epsilons": targets[weakest]}
@@ -201,21 +214,31 @@ class Searcher:
             row["fallback"] = row["largest_gap_at"]
         return row, shown
 
-    def attack_too(self, strength: float, loss_gap: float, step: Step) -> None:
-        """After ``step``, PGD attacks one of the estimated strengths, too, where the loss was short by ``loss_gap``."""
-        index = self.config.strengths.index(strength)
+    def attack_too(self, strength: float, gaps: Sequence[float], step: Step) -> None:
+        """After ``step``, PGD attacks one of the estimated strengths, too.
+
+        Args:
+            gaps: by how much the loss, and under a bound the vulnerability, was short there.
+        """
+        index, count = self.config.strengths.index(strength), len(self.config.strengths)
         self._divide(sorted([*self.attacked, index]))
         # What M_v holds of this strength is what the weaker estimate found; the VLE's target must not change meaning.
         if len(self.loss_memory):
-            self.loss_memory["losses"][:, 1 + index] += loss_gap
+            for column, gap in zip((1 + index, 1 + count + index), gaps, strict=False):
+                self.loss_memory["losses"][:, column] += gap
         self.predictions.clear()
         # The tasks in M_a have one source fewer than those to come; rows of one queue have one shape.
         self.estimator_memory = Memory(self.config.estimator_memory)
         remaining = len(schedule(self.config)) - step.index - 1
-        self.estimator_total = self.estimator_step + self._planned_estimator_steps(remaining)
+        self.estimator_total = self.estimator_step + planned_estimator_steps(self.config, len(self.attacked),
+                                                                              remaining)
 
-    def remember(self, step: Step, losses: Tensor) -> dict[str, Any]:
-        """Line 16: append (H, L) to M_v, and say how well the VLE ranks entries that it has not been trained on."""
+    def remember(self, step: Step, measured: dict[str, Tensor]) -> dict[str, Any]:
+        """Line 16: append (H, L) to M_v, and say how well the VLE ranks entries that it has not been trained on.
+
+        Under a bound, the vulnerabilities follow the losses in L.
+        """
+        losses = torch.cat([measured[name] for name in ("losses", "vulnerabilities") if name in measured])
         gates = self.supernet.path.encoding.to(self.world.device).unsqueeze(0)
         result: dict[str, Any] = {}
         if step.phase == "search":
@@ -245,6 +268,18 @@ class Searcher:
         broadcast_model(self.supernet, self.world)
         return objective
 
+    def project_architecture(self, step: Step) -> dict[str, Any]:
+        """A onto the bounds of the vulnerability, as the VLE predicts it (no part of Algorithm 1)."""
+        config = self.config
+        if self.bounds is None:
+            reference = self.loss_memory["losses"][:, 1 + len(config.strengths):].median(0).values
+            self.bounds = torch.stack([value.new_tensor(config.bound().resolve(value.item())) for value in reference])
+        found = project_architecture(self.supernet, self.losses, self.bounds, config.architecture_samples,
+                                     generator(config.seed, "projection", step.index))
+        broadcast_model(self.supernet, self.world)
+        return {"bounds": dict(zip(map(column_name, config.strengths), self.bounds.tolist(), strict=True)),
+                **summarize([found])}
+
     # -- what they need -------------------------------------------------------------------------------------------
 
     def _spectrum(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -268,30 +303,8 @@ class Searcher:
                                                        self.source_epsilons, self.target_epsilons)
         return (clean + self.estimator(noises, images, epsilons, self.target_epsilons)).clamp(0, 1)
 
-    def _measure(self, columns: Iterable[Tensor], labels: Tensor) -> Tensor:
-        """Summed loss in nats and number of correct predictions on each of N sets of images (B, C, H, W): (2, N)."""
-        with attack_mode(self.supernet):
-            logits = [self.supernet(images.contiguous(memory_format=torch.channels_last)) for images in columns]
-        losses = torch.stack([F.cross_entropy(column, labels, reduction="sum") for column in logits])
-        return torch.stack([losses, torch.stack([(column.argmax(1) == labels).sum() for column in logits])])
-
     def _objective(self, losses: Tensor) -> float:
         return robust_search_objective(losses, self.config.alpha, self.config.beta, self.weights).item()
-
-    def _learning_rate(self, step: Step) -> float:
-        """Constant in the warm-up, half a cosine down to the minimum over the search iterations."""
-        config = self.config
-        if step.phase != "search":
-            return config.learning_rate
-        share = 0.5 * (1 + math.cos(math.pi * step.number / config.iterations))
-        return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
-
-    def _planned_estimator_steps(self, rounds: int) -> int:
-        """Optimiser steps of the AN-Estimator in so many iterations from an empty M_a, for its schedule."""
-        config = self.config
-        tasks = config.estimator_images * (len(self.attacked) + 1)
-        sizes = (min(config.estimator_memory, tasks * n) for n in range(1, rounds + 1))
-        return config.estimator_passes * sum(math.ceil(size / config.estimator_batch_size) for size in sizes)
 
     @property
     def learns_to_estimate(self) -> bool:
@@ -307,18 +320,8 @@ class Searcher:
         return self.supernet.genotype()
 
     def describe_architecture(self) -> dict[str, Any]:
-        """The genotype, A and how far it has come: changed choices of 16, entropy in nats, skips and pools a cell."""
-        genotype, entropy = self.genotype(), self.supernet.entropy()
-        count = {kind: [name for node in genotype.nodes(kind) for name, _ in node] for kind in ("normal", "reduce")}
-        return {
-            "genotype": {"normal": genotype.normal, "reduce": genotype.reduce},
-            "alphas": {kind: [[round(value, 4) for value in edge] for edge in alphas.tolist()] for kind, alphas
-                       in zip(("normal", "reduce"), self.supernet.alphas().detach(), strict=True)},
-            "changed_choices": count_differences(genotype, self.initial_genotype),
-            "alpha_entropy": dict(zip(("normal", "reduce"), entropy, strict=True)),
-            "skips": {kind: names.count("skip_connect") for kind, names in count.items()},
-            "pools": {kind: sum("pool" in name for name in names) for kind, names in count.items()},
-        }
+        """``architecture.describe_architecture`` of the supernet."""
+        return describe_architecture(self.supernet, self.initial_genotype)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -333,7 +336,8 @@ class Searcher:
             **{name: part.state_dict() for name, part in self._parts().items()},
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
             "estimator_step": self.estimator_step, "estimator_total": self.estimator_total,
-            "attacked": self.attacked, "predictions": list(self.predictions),
+            "attacked": self.attacked, "predictions": list(self.predictions), "bounds": self.bounds,
+            "asked": self.config.vulnerability_bound,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -342,6 +346,8 @@ class Searcher:
         Raises:
             InputError: the state belongs to another configuration.
         """
+        if state.get("bounds") is not None:
+            require_same_bound(state["asked"], self.config, "the run")
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
@@ -349,6 +355,7 @@ class Searcher:
             self.loss_memory.load_state_dict(state["loss_memory"], self.world.device)
             self.estimator_step, self.estimator_total = state["estimator_step"], state["estimator_total"]
             self._divide(list(state["attacked"]))
+            self.bounds = state["bounds"] if state["bounds"] is None else state["bounds"].to(self.world.device)
             self.predictions = deque(state["predictions"], maxlen=NEWEST)
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError("the checkpoint belongs to another configuration: "

@@ -1,0 +1,32 @@
+"""What is told about the architecture parameters in every step of a search."""
+
+from typing import Any
+
+from search.supernet import KINDS, NONE, Supernet
+from wsrnas.genotype import Genotype, count_differences
+from wsrnas.operations import PRIMITIVES
+
+SKIP = PRIMITIVES.index("skip_connect")
+
+
+def describe_architecture(supernet: Supernet, initial: Genotype) -> dict[str, Any]:
+    """The genotype, A and how far it has come, by kind of cell.
+
+    Returns:
+        ``changed_choices`` of 16 since the ``initial`` genotype, ``alpha_entropy`` in nats an edge, ``none_mass`` and
+        ``skip_mass`` (mean of softmax(A) over the edges), ``skips`` and ``pools`` in the genotype.
+    """
+    genotype, alphas = supernet.genotype(), supernet.alphas().detach()
+    mass = alphas.softmax(-1).mean(1).tolist()  # kind, operation
+    count = {kind: [name for node in genotype.nodes(kind) for name, _ in node] for kind in KINDS}
+    return {
+        "genotype": {"normal": genotype.normal, "reduce": genotype.reduce},
+        "alphas": {kind: [[round(value, 4) for value in edge] for edge in rows]
+                   for kind, rows in zip(KINDS, alphas.tolist(), strict=True)},
+        "changed_choices": count_differences(genotype, initial),
+        "alpha_entropy": dict(zip(KINDS, supernet.entropy(), strict=True)),
+        "none_mass": {kind: row[NONE] for kind, row in zip(KINDS, mass, strict=True)},
+        "skip_mass": {kind: row[SKIP] for kind, row in zip(KINDS, mass, strict=True)},
+        "skips": {kind: names.count("skip_connect") for kind, names in count.items()},
+        "pools": {kind: sum("pool" in name for name in names) for kind, names in count.items()},
+    }

@@ -1,0 +1,151 @@
+"""RNAS: search for cells under a bound on the vulnerability of their features (ICLR 2022 submission, Algorithm 1).
+
+    python -m search.rnas --preset paper --data DATA
+    torchrun --standalone --nproc_per_node=4 -m search.rnas --preset paper --data DATA
+
+The run directory holds the genotype of every epoch and ``genotype.json``, the last one. The same command resumes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from search.cost import PhaseClock, rnas_passes
+from search.files import halves, save_genotype, say_finished, stored_split
+from search.rnas_searcher import RnasSearcher
+from search.rnas_settings import PRESETS, RnasConfig
+from wsrnas.batch_norm import average_buffers
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
+from wsrnas.config import describe, parse_config
+from wsrnas.data import DataSet, load_dataset_once
+from wsrnas.distributed import World, initialize, print_on_main, shutdown
+from wsrnas.errors import run_program
+from wsrnas.report import refresh
+from wsrnas.run import RunDirectory
+
+PROGRAM = "search.rnas"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Algorithm 1, part by part."""
+    config, invocation = parse_config(RnasConfig, PRESETS, argv, prog=PROGRAM)
+    world = initialize(config.device)
+    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
+                             seed=config.seed)
+    if invocation.dry_run:
+        dry_run(config, data, world)
+        return
+    run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
+                       {"data set": data.fingerprint()})
+    if run.finished:
+        say_finished(run)
+        return
+    run.log(run.describe())
+
+    searcher = RnasSearcher(config, data, stored_split(run, data, world), world)
+    for epoch in range(resume(run, searcher), config.epochs):
+        clock, row, trained = PhaseClock(world), {"number": epoch}, searcher.begin_epoch(epoch)
+        if epoch < config.warmup_epochs:                                                # phase I
+            row["phase"] = "warm-up"
+            with clock("train"):
+                searcher.warm_up(epoch, trained)
+        else:                                                                           # phase II
+            row["phase"] = "search"
+            if searcher.bound is None:
+                with clock("bound"):
+                    row["bound"] = searcher.resolve_bound()
+            with clock("unconstrained"):                                                # step 1
+                row["upper_loss"] = searcher.search_freely(epoch, trained)
+            with clock("constrained"):                                                  # step 2
+                row["projection"] = searcher.search_constrained(epoch, trained)
+        with clock("vulnerability"):
+            row["vulnerability"] = searcher.watch()
+        row["train"] = trained.summary(world)
+        finish_epoch(run, searcher, epoch, row, clock)
+
+    found = searcher.finish()                                                           # output: the last projection
+    save_genotype(run, searcher.genotype(), "genotype.json", PROGRAM, config.epochs, bound=searcher.bound, **found)
+    run.write_json("vulnerability.json", {"bound": searcher.bound, **found})
+    run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
+               f"{run.path / 'genotype.json'}")
+    refresh(run.path, run.log, ended=True)
+
+
+def resume(run: RunDirectory, searcher: RnasSearcher) -> int:
+    """Load the last checkpoint, if any; the number of completed epochs."""
+    state = run.restore()
+    if state is None:
+        save_genotype(run, searcher.genotype(), "genotypes/initial.json", PROGRAM)
+        return 0
+    searcher.load_state_dict(state["searcher"])
+    return state["step"]
+
+
+def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dict[str, Any], clock: PhaseClock) -> None:
+    """Report an epoch, keep its genotype, and make it the point to resume from."""
+    row |= {"architecture": searcher.describe_architecture(), "seconds": clock.seconds,
+            "peak_memory_gib": peak_memory_gib(run.world)}
+    run.record(epoch, row)
+    if row["phase"] == "search":
+        for name in (f"genotypes/epoch_{epoch:03d}.json", "genotype.json"):
+            save_genotype(run, searcher.genotype(), name, PROGRAM, epoch + 1)
+    average_buffers(searcher.supernet, run.world)
+    run.save({"step": epoch + 1, "searcher": searcher.state_dict()})
+    run.log(f"[{epoch + 1}/{searcher.config.epochs}] {summary(row)}")
+    refresh(run.path, run.log)
+
+
+def summary(row: dict[str, Any]) -> str:
+    """One line for people; ``metrics.jsonl`` holds everything."""
+    trained = row["train"]
+    parts = [row["phase"], f"train loss {trained['loss']:.3f} robust acc {trained['adversarial_accuracy']:.1%}"]
+    if "bound" in row:
+        parts.append(f"H = {row['bound']['bound']:.4g}")
+    parts.append(f"F {row['vulnerability']['network']:.4g}")
+    if row.get("projection", {}).get("projections"):
+        found = row["projection"]
+        parts.append(f"projections: F {found['before']:.4g} -> {found['after']:.4g}, {found['active']:.0%} moved by "
+                     f"{found['distance']:.2g} in {found['iterations']:.1f} iterations, multiplier "
+                     f"{found['multiplier']:.2g}, {found['feasible']:.0%} feasible")
+    architecture = row["architecture"]
+    for name in ("none", "skip"):
+        parts.append(f"{name} " + "/".join(f"{value:.2f}" for value in architecture[f"{name}_mass"].values()))
+    if row["phase"] == "search":
+        parts.append(f"changed {architecture['changed_choices']}/16")
+    return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
+
+
+def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:
+    """What is said of the cell at the end."""
+    child = found["child"]
+    return (f"{searcher.describe_architecture()['changed_choices']} of 16 choices differ from the initial cell, "
+            f"vulnerability of the discretised network {child['vulnerability']:.4g} (H = {searcher.bound:.4g})")
+
+
+def dry_run(config: RnasConfig, data: DataSet, world: World) -> None:
+    """Print the configuration and what the search would cost."""
+    searcher = RnasSearcher(config, data, halves(data, config.seed), world)
+    searcher.follow(searcher.alphas())
+    passes, adds = rnas_passes(searcher), multiply_adds(searcher.supernet, data.image_shape)
+    parts = ", ".join(f"{name} {readable(count)}" for name, count in passes.items())
+    largest = 2 * config.batch_size // world.size  # clean and adversarial images together
+    print_on_main(world, "\n".join([
+        describe(config), f"data: {len(data.train)} training images {data.image_shape}, {data.num_classes} classes; "
+        f"D_t {len(searcher.train_set)}, D_v {len(searcher.validation_set)}",
+        f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, "
+        f"{readable(adds)} multiply-adds ({config.relaxation} operations)",
+        f"epochs: {config.epochs} of {searcher.steps} steps of {config.batch_size} images ({world.size} x "
+        f"{config.batch_size // world.size}), {config.warmup_epochs} of them warm-up; after it "
+        f"{searcher.unconstrained_steps} steps without the bound and "
+        f"{searcher.steps - searcher.unconstrained_steps} that project",
+        f"passes: about {readable(sum(passes.values()))} images forward and backward ({parts}), "
+        f"{readable(3 * adds * sum(passes.values()))} multiply-adds",
+        f"memory: about {activation_bytes(searcher.supernet, data.image_shape) * largest / 2**30:.1f} GiB of "
+        f"activations for the largest batch of {largest} images a process",
+    ]))
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

@@ -1,0 +1,353 @@
+"""Everything the RNAS search owns, and one method for each part of its Algorithm 1."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.architecture import describe_architecture
+from search.files import require_same_bound
+from search.relaxation import Relaxation
+from search.rnas_settings import RnasConfig
+from search.supernet import Supernet, genotype_gates
+from search.unrolled import architecture_gradient, unrolled_gradient
+from search.vulnerability.constraint import Attacked, Batch, Constraint
+from search.vulnerability.projection import Projection, least, project, summarize
+from wsrnas.attacks import attack_mode, full_precision
+from wsrnas.batch_norm import recalibrate_batch_norm, running_statistics_kept
+from wsrnas.data import DataSet, ImageSet
+from wsrnas.distributed import World, all_sum
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype
+from wsrnas.loader import BatchLoader
+from wsrnas.losses import LOSSES
+from wsrnas.run import progress
+from wsrnas.seeding import BatchNoise, derive_seed, generator
+from wsrnas.training import Epoch, Refinements, Trainer
+
+LEAST_ITERATIONS = 30  # of the descent that tells the least vulnerability, where H cannot be reached
+
+
+class RnasSearcher:
+    """Supernet, architecture parameters A, their optimisers and the bound H, for one data set.
+
+    Args:
+        split: indices of D_t and D_v in the training set.
+    """
+
+    def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
+        self.config, self.world = config, world
+        self.bound: float | None = None  # H, once it is resolved
+        self.multiplier = 0.0
+        self._build_loaders(data, split)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "weights"))
+            self.supernet = Supernet(config.init_channels, config.layers, data.num_classes, config.tau,
+                                     config.alpha_std, generator(config.seed, "alphas"))
+        self.supernet.to(world.device, memory_format=torch.channels_last)
+        self.relaxation = Relaxation(config.relaxation, config.tau, config.seed)
+        self.constraint = Constraint(
+            self.supernet, self.relaxation, config.loss_settings(), config.statistics == "batch",
+            config.path_samples if config.relaxation == "sampled" else 1, config.distance, config.standardize, world,
+            config.seed)
+        self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
+                                                config.momentum, weight_decay=config.weight_decay)
+        self.trainer = Trainer(self.supernet, LOSSES[config.adv_loss], config.loss_settings(), self.weight_optimizer,
+                               world, config.seed, refinements=Refinements(grad_clip=config.grad_clip),
+                               single_path=True)
+        self.architecture_optimizer = torch.optim.Adam(
+            self.supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999),
+            weight_decay=config.architecture_weight_decay)
+        self.initial_genotype = self.supernet.genotype()
+
+    def _build_loaders(self, data: DataSet, split: tuple[Tensor, Tensor]) -> None:
+        config, world = self.config, self.world
+        self.train_set, self.validation_set = (data.train.subset(indices).to(world.device) for indices in split)
+
+        def loader(images: ImageSet, purpose: str, augment: bool) -> BatchLoader:
+            return BatchLoader(images, config.batch_size, config.seed, purpose, shuffle=True,
+                               augment=data.augmentation if augment else None, drop_last=True, rank=world.rank,
+                               world_size=world.size)
+        self.train_loader = loader(self.train_set, "training", True)
+        self.recalibration_loader = loader(self.train_set, "recalibration", True)
+        self.validation_loader = loader(self.validation_set, "architecture", True)
+        self.watch_loader = loader(self.validation_set, "vulnerability", False)
+        if len(self.watch_loader) < config.bound_batches:
+            raise InputError(f"D_v has {len(self.watch_loader)} batches of {config.batch_size} images; expected at "
+                             f"least bound_batches, {config.bound_batches}")
+
+    @property
+    def steps(self) -> int:
+        """T, steps of an epoch."""
+        return min(len(self.train_loader), len(self.validation_loader))
+
+    # -- the parts of Algorithm 1 ---------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> Epoch:
+        """Set the learning rate of an epoch; returns what its training is added up in."""
+        config = self.config
+        share = 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
+        self.trainer.steps = epoch * self.steps
+        return Epoch()
+
+    def warm_up(self, epoch: int, trained: Epoch) -> None:
+        """Phase I: an epoch of adversarial training on D_t, A stays."""
+        for step, batch, _ in self._batches(epoch, 0, self.steps, "warm-up"):
+            self._train(epoch, step, batch, trained)
+        trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
+
+    def search_freely(self, epoch: int, trained: Epoch) -> dict[str, float]:
+        """Phase II, step 1: the weights descend the adversarial loss on D_t, then A the upper loss on D_v (Eq. 8)."""
+        losses = []
+        for step, batch, held_out in self._batches(epoch, 0, self.unconstrained_steps, "step 1"):
+            self._train(epoch, step, batch, trained)
+            losses.append(self._descend(epoch, step, batch, held_out))
+        trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
+        return self._mean_losses(losses)
+
+    def search_constrained(self, epoch: int, trained: Epoch) -> dict[str, float]:
+        """Phase II, step 2: A becomes the nearest point with F <= H (Eq. 9), batch by batch."""
+        mode, projections = self.config.constrained_step, []
+        start = self.alphas()
+        for step, batch, held_out in self._batches(epoch, self.unconstrained_steps, self.steps, "step 2"):
+            if mode == "descend+project":
+                self._train(epoch, step, batch, trained)
+                self._descend(epoch, step, batch, held_out)
+            if self.bound < math.inf:
+                projections.append(self._project(epoch, step, held_out))
+            if mode == "project+train":
+                self._train(epoch, step, batch, trained)
+        trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
+        return summarize(projections) | {"travelled": (self.alphas() - start).norm().item()}
+
+    def resolve_bound(self) -> dict[str, Any]:
+        """H as a number, at the end of the warm-up: a relative one from the median F of ``bound_batches`` of D_v.
+
+        Raises:
+            InputError: H is below the least vulnerability that a search for it finds.
+        """
+        config = self.config
+        if not config.bounded:
+            self.bound = math.inf
+            return {"bound": math.inf}
+        frozen = self._watched(config.bound_batches)
+        values = [self.constraint.value(batch, self.alphas()) for batch in frozen]
+        reference = statistics.median(values)
+        bound = config.bound().resolve(reference)
+        vulnerability = self.constraint.of_batches(frozen)
+        trial = self._projected(vulnerability, bound)
+        if not trial.feasible:
+            lowest, _ = least(vulnerability, self.alphas(), iterations=LEAST_ITERATIONS)
+            lowest = min(lowest, trial.after)
+            if lowest > bound:
+                raise InputError(
+                    f"vulnerability_bound is {config.vulnerability_bound}, that is H = {bound:.4g}, but the least "
+                    f"vulnerability found on {config.bound_batches} batches of D_v is {lowest:.4g} "
+                    f"(rel:{lowest / reference:.2g}; after the warm-up it is {reference:.4g}); expected at least that. "
+                    "The warm-up is kept: the same command with a larger bound goes on from there")
+        self.bound = bound
+        return {"bound": bound, "reference": reference, "values": values}
+
+    def watch(self) -> dict[str, Any]:
+        """The vulnerability of the supernet on the same few batches of D_v every time, as a whole and by cell."""
+        parts = [part for batch in self._watched(self.config.watched_batches) for part in batch]
+        cells = self._mean([self.constraint.cells(part, self.alphas()) for part in parts])
+        return {"network": cells.mean().item(), "cells": cells.tolist()}
+
+    def finish(self) -> dict[str, Any]:
+        """The last projection, over ``bound_batches`` of D_v together, and the cell that it leads to.
+
+        Returns:
+            ``projection``; and of the ``child``, the discretised supernet with its weights, vulnerability and
+            accuracies.
+        """
+        result: dict[str, Any] = {}
+        if self.bound < math.inf:
+            vulnerability = self.constraint.of_batches(self._watched(self.config.bound_batches))
+            projection = self._projected(vulnerability, self.bound)
+            self._set_alphas(projection.alphas)
+            result["projection"] = summarize([projection])
+        return result | {"child": self._measure_child()}
+
+    # -- what they need -------------------------------------------------------------------------------------------
+
+    @property
+    def unconstrained_steps(self) -> int:
+        """u, steps of step 1 in an epoch."""
+        return self.config.unconstrained_steps(self.steps)
+
+    def _batches(self, epoch: int, first: int, last: int, label: str) -> Iterator[tuple[int, Batch, Batch]]:
+        """Number, batch of D_t and batch of D_v of some steps of an epoch."""
+        pairs = zip(range(first, last), self.train_loader.batches(epoch, first),
+                    self.validation_loader.batches(epoch, first), strict=False)
+        return iter(progress(pairs, f"epoch {epoch + 1}: {label}", self.world, last - first))
+
+    def follow(self, alphas: Tensor, *draw: int | str) -> None:
+        """Make the supernet run A = ``alphas``; ``draw`` names the noise of a sampled path."""
+        self.relaxation.follow(self.supernet, alphas, *draw)
+
+    def _watched(self, count: int) -> list[list[Attacked]]:
+        """The first batches of D_v, the same every time, frozen at the current A."""
+        return [self.constraint.freeze(batch, "watched", number)
+                for number, batch in enumerate(islice(self.watch_loader.batches(0), count))]
+
+    def _train(self, epoch: int, step: int, batch: Batch, trained: Epoch) -> None:
+        """One step of the weights at the current A."""
+        started = time.perf_counter()
+        self.follow(self.alphas(), "training", epoch, step)
+        trained.add(self.trainer.step(*batch))
+        trained.seconds += time.perf_counter() - started
+
+    def _descend(self, epoch: int, step: int, batch: Batch, held_out: Batch) -> Tensor:
+        """One step of Adam on A down the upper loss of ``held_out``; returns that loss (2,), clean and adversarial."""
+        losses: list[Tensor] = []
+        draw = ("architecture", epoch, step)
+        weights = torch.tensor(self.config.upper_weights, device=self.world.device)
+        upper = self._cross_entropies(held_out, self.config.upper_weights, *draw, "upper")
+
+        def upper_loss(alphas: Tensor) -> Tensor:
+            losses.append(upper(alphas))
+            return losses[-1] @ weights
+
+        if self.config.order == "first":
+            with attack_mode(self.supernet, batch_statistics=True):
+                gradient = architecture_gradient(upper_loss, self.alphas())
+        else:
+            lower = self._cross_entropies(batch, (0.0, 1.0), *draw, "lower")
+            with running_statistics_kept(self.supernet):
+                gradient = unrolled_gradient(upper_loss, lambda alphas: lower(alphas)[1], self.alphas(),
+                                             *self._optimizer_step(lower))
+        for parameter, part in zip(self.supernet.architecture_parameters(),
+                                   self.constraint.mean_over_processes(gradient), strict=True):
+            parameter.grad = part
+        self.architecture_optimizer.step()
+        self.architecture_optimizer.zero_grad(set_to_none=True)
+        return losses[0].detach()
+
+    def _optimizer_step(self, lower: Callable[[Tensor], Tensor]) -> tuple[list[nn.Parameter], list[Tensor], float]:
+        """The weights, the direction of their SGD at the current A, and its learning rate."""
+        weights = self.supernet.weight_parameters()
+        slopes = torch.autograd.grad(lower(self.alphas())[1], weights, allow_unused=True)
+        group, directions = self.weight_optimizer.param_groups[0], []
+        for weight, slope in zip(weights, slopes, strict=True):
+            velocity = self.weight_optimizer.state.get(weight, {}).get("momentum_buffer")
+            if slope is None:  # off the sampled path
+                directions.append(None)
+                continue
+            direction = slope + group["weight_decay"] * weight.detach()
+            directions.append(direction if velocity is None else direction + group["momentum"] * velocity)
+        return weights, directions, group["lr"]
+
+    def _cross_entropies(self, batch: Batch, weights: Sequence[float], *draw: int | str) -> Callable[[Tensor], Tensor]:
+        """Clean and adversarial cross-entropy (2,) in nats as a function of A, the noise made at the current one.
+
+        Both halves go through the supernet together; one without weight is left out and counts 0.
+        """
+        images, labels = batch
+        self.follow(self.alphas(), *draw)
+        stream = generator(self.config.seed, "attack", *draw, device=self.world.device)
+        attack = LOSSES["fast" if self.config.adv_loss == "fast" else "pgd"].attack
+        halves = [images if clean else attack(self.supernet, images, labels, self.config.loss_settings(),
+                                              BatchNoise(stream, self.world.rank, self.world.size))
+                  for clean, weight in zip((True, False), weights, strict=True) if weight]
+        both = torch.cat(halves).contiguous(memory_format=torch.channels_last)
+
+        def losses(alphas: Tensor) -> Tensor:
+            self.follow(alphas, *draw)
+            parts = iter(full_precision(self.supernet(both)).chunk(len(halves)))
+            return torch.stack([F.cross_entropy(next(parts), labels) if weight else both.new_zeros(())
+                                for weight in weights])
+        return losses
+
+    def _projected(self, vulnerability: Callable[[Tensor], Tensor], bound: float) -> Projection:
+        """A's projection under a vulnerability."""
+        config = self.config
+        iterations = config.solver_iterations if config.solver == "slp" else None
+        return project(vulnerability, self.alphas(), bound, config.solver, max_iterations=iterations,
+                       multiplier=self.multiplier)
+
+    def _project(self, epoch: int, step: int, held_out: Batch) -> Projection:
+        """A becomes its projection under F of one batch; the weights, buffers and random states stay."""
+        frozen = self.constraint.freeze(held_out, "projection", epoch, step)
+        result = self._projected(self.constraint.of_batch(frozen), self.bound)
+        self.multiplier = result.multiplier
+        self._set_alphas(result.alphas)
+        return result
+
+    def _measure_child(self) -> dict[str, Any]:
+        """Vulnerability and accuracies of the genotype with the supernet's weights, its BatchNorm recalibrated."""
+        batches = islice(self.recalibration_loader.batches(0), self.config.recalibration_batches)
+        self.supernet.use(genotype_gates(self.genotype()))
+        recalibrate_batch_norm(self.supernet, batches, self.world)
+        self.supernet.eval()
+        cells, correct, count = [], torch.zeros(2, device=self.world.device), 0
+        for number, (images, labels) in enumerate(islice(self.watch_loader.batches(0), self.config.bound_batches)):
+            stream = generator(self.config.seed, "child", number, device=self.world.device)
+            adversarial = LOSSES["pgd"].attack(self.supernet, images, labels, self.config.loss_settings(),
+                                               BatchNoise(stream, self.world.rank, self.world.size))
+            outputs: list[Tensor] = []
+            with torch.no_grad(), attack_mode(self.supernet):
+                logits = self.supernet(torch.cat([images, adversarial]), outputs)
+            cells.append(self.constraint.compare(outputs))
+            correct += torch.stack([(half.argmax(1) == labels).sum() for half in logits.chunk(2)])
+            count += len(images) * self.world.size
+        clean, robust = (all_sum(correct, self.world) / count).tolist()
+        mean = self._mean(cells)
+        return {"vulnerability": mean.mean().item(), "cells": mean.tolist(), "clean_accuracy": clean,
+                "adversarial_accuracy": robust}
+
+    def _mean(self, values: Sequence[Tensor]) -> Tensor:
+        """Mean over a list and the processes."""
+        return self.constraint.mean_over_processes(torch.stack([value.detach() for value in values]).mean(0))
+
+    def _mean_losses(self, losses: Sequence[Tensor]) -> dict[str, float]:
+        """Of step 1, on D_v, in nats."""
+        return dict(zip(("clean", "adversarial"), self._mean(losses).tolist(), strict=True)) if losses else {}
+
+    def alphas(self) -> Tensor:
+        """A (2, E, O), detached."""
+        return self.supernet.alphas().detach()
+
+    @torch.no_grad()
+    def _set_alphas(self, alphas: Tensor) -> None:
+        for parameter, values in zip(self.supernet.architecture_parameters(), alphas, strict=True):
+            parameter.copy_(values)
+
+    def genotype(self) -> Genotype:
+        return self.supernet.genotype()
+
+    def describe_architecture(self) -> dict[str, Any]:
+        """``architecture.describe_architecture`` of the supernet."""
+        return describe_architecture(self.supernet, self.initial_genotype)
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on; tensors and plain containers."""
+        return {"supernet": self.supernet.state_dict(), "weight_optimizer": self.weight_optimizer.state_dict(),
+                "architecture_optimizer": self.architecture_optimizer.state_dict(), "bound": self.bound,
+                "multiplier": self.multiplier, "asked": self.config.vulnerability_bound}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``'s result.
+
+        Raises:
+            InputError: the state belongs to another configuration, or to another bound that has been in use.
+        """
+        if state.get("bound") is not None:
+            require_same_bound(state["asked"], self.config, "the run")
+        try:
+            for name in ("supernet", "weight_optimizer", "architecture_optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+            self.bound, self.multiplier = state["bound"], state["multiplier"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError("the checkpoint belongs to another configuration: "
+                             f"{str(error).strip().splitlines()[0]}") from None

@@ -1,0 +1,103 @@
+"""Configuration of the RNAS search: every constant of its Algorithm 1, the named presets."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from search.settings import SupernetConfig
+from wsrnas.config import option, require
+from wsrnas.losses import LossSettings
+
+
+@dataclass(frozen=True)
+class RnasConfig(SupernetConfig):
+    """Search for cells under a bound on the vulnerability of their features (RNAS, ICLR 2022 submission, Algorithm 1).
+
+    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
+    """
+
+    preset: str = "paper"
+    relaxation: Literal["mixed", "sampled"] = option(
+        "mixed", "what an edge runs: mixed, all operations weighted by softmax(A) (DARTS; the paper); sampled, one "
+        "drawn by the Gumbel-softmax in every step, its gate the way of the gradient")
+    tau: float = option(1.0, "temperature of the Gumbel-softmax (sampled)")
+
+    adv_loss: Literal["pgd", "trades", "fast"] = option(
+        "pgd", "adversarial training of the supernet; fast: one step from a random start (Fast-AT)")
+    epsilon: float = option(8 / 255, "strength of every attack of the search")
+    step_size: float = option(2 / 255, "step of every attack; 0: 2.5 * epsilon / num_steps")
+    random_start: bool = option(True, "start every attack uniformly in the ball")
+    batch_size: int = option(128, "images per step, of D_t and of D_v, all processes together")
+    learning_rate: float = option(0.01, "of the supernet's SGD: the beginning of a cosine over all epochs")
+    learning_rate_min: float = option(0.0, "learning rate the cosine ends at")
+
+    epochs: int = option(60, "E, epochs of the whole search")
+    warmup_epochs: int = option(15, "epochs of phase I, which trains weights alone")
+    unconstrained_share: float = option(0.5, "u / T: share of an epoch's steps that search without the bound (step 1); "
+                                        "the rest project onto it (step 2)")
+    upper_weights: tuple[float, ...] = option((1.0, 1.0), "of the clean and of the adversarial loss on D_v, which the "
+                                              "architecture descends (Eq. 8)")
+    order: Literal["first", "second"] = option("first", "of the architecture's gradient: at the weights as they are, "
+                                               "or after one more step of theirs (DARTS)")
+    architecture_learning_rate: float = option(6e-4, "of Adam on the architecture parameters A")
+    architecture_weight_decay: float = option(1e-3, "of Adam on A")
+
+    vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (that share "
+                                      "of what is measured at the end of the warm-up), or inf for none", identity=False)
+    bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
+    watched_batches: int = option(2, "of these, batches on which the vulnerability is measured after every epoch")
+    constrained_step: Literal["project+train", "project", "descend+project"] = option(
+        "project+train", "a step of step 2: project A and train the weights; project A alone (the paper's text); "
+        "descend the upper loss, then project")
+    statistics: Literal["batch", "running"] = option(
+        "batch", "of BatchNorm while the vulnerability is measured: those of clean and adversarial images together, "
+        "or the running ones")
+    solver: Literal["slp", "dual"] = option("slp", "of the projection (Eq. 9): sequential linearised projection, or "
+                                            "dual ascent")
+    solver_iterations: int = option(8, "largest number of iterations of a projection by slp (dual ascent: 200)")
+    path_samples: int = option(4, "sampled: paths over whose parts of a batch the vulnerability is averaged")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "epochs", "bound_batches", "watched_batches", "solver_iterations", "path_samples")
+        self.require_at_least(0, "warmup_epochs", "architecture_weight_decay")
+        self.require_positive("architecture_learning_rate")
+        require(self.warmup_epochs < self.epochs, f"warmup_epochs is {self.warmup_epochs}; expected fewer than the "
+                f"{self.epochs} epochs of the search")
+        require(self.watched_batches <= self.bound_batches, f"watched_batches is {self.watched_batches}; expected at "
+                f"most bound_batches, {self.bound_batches}")
+        require(0 <= self.unconstrained_share <= 1,
+                f"unconstrained_share is {self.unconstrained_share:g}; expected a number from 0 to 1")
+        require(len(self.upper_weights) == 2, f"upper_weights has {len(self.upper_weights)} entries; expected two: of "
+                "the clean and of the adversarial loss")
+        for name, weight in zip(("clean", "adversarial"), self.upper_weights, strict=True):
+            require(weight >= 0, f"upper_weights: the {name} loss has the weight {weight:g}; expected at least 0")
+        require(sum(self.upper_weights) > 0, "upper_weights are both 0; expected one above 0")
+        require(self.relaxation == "mixed" or self.statistics == "batch", "statistics running with sampled paths: the "
+                "running statistics are those of other paths; expected batch")
+
+    @property
+    def name(self) -> str:
+        """Of the run directory; without a time stamp, so that a restarted job finds itself."""
+        return self.save or f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
+
+    def loss_settings(self) -> LossSettings:
+        """The supernet's training attack."""
+        return replace(super().loss_settings(), random_start=self.random_start)
+
+    def unconstrained_steps(self, steps: int) -> int:
+        """u, of an epoch's T steps."""
+        return math.floor(self.unconstrained_share * steps)
+
+
+PRESETS: dict[str, RnasConfig] = {
+    "paper": RnasConfig(),
+    # The paper's two cells differ in H and give the larger H alone, in an unknown unit: RNAS-H is the tighter one.
+    "rnas-h": RnasConfig(preset="rnas-h", vulnerability_bound="rel:0.5"),
+    "rnas-l": RnasConfig(preset="rnas-l", vulnerability_bound="rel:0.8"),
+}
+# Minutes on two CPU cores.
+PRESETS["tiny"] = replace(
+    PRESETS["paper"], preset="tiny", dataset="digits", init_channels=4, layers=3, batch_size=16, max_train=640,
+    num_steps=2, epsilon=0.1, step_size=0.0, learning_rate=0.1, epochs=8, warmup_epochs=4,
+    architecture_learning_rate=0.02, bound_batches=4)

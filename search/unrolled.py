@@ -1,0 +1,51 @@
+"""The gradient of the upper loss with respect to A, to the first or to the second order (DARTS, Eq. 6 and 7)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor], Tensor]
+DIFFERENCE = 0.01  # length of the finite difference in weight space, DARTS' 0.01 / ||v||
+
+
+def architecture_gradient(upper: Loss, alphas: Tensor) -> Tensor:
+    """First order: the weights are taken for the best ones; the gradient of ``upper`` at ``alphas``, in their shape."""
+    leaf = alphas.detach().requires_grad_(True)
+    return torch.autograd.grad(upper(leaf), leaf)[0]
+
+
+def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequence[nn.Parameter],
+                      steps: Sequence[Tensor | None], rate: float) -> Tensor:
+    """Second order: the weights follow ``alphas`` by one step of their optimiser.
+
+    grad_a U(w', a) - rate * grad_a,w L(w, a) grad_w' U(w', a) with w' = w - rate * step, where the product of the mixed
+    derivative is a central difference of grad_a L. The weights are as before afterwards, bit for bit.
+
+    Args:
+        upper: U, A -> scalar on D_v at the current weights; lower: L, the same on D_t.
+        steps: the optimiser's direction for each weight at the current A (momentum and weight decay included), None
+            for one that it leaves alone.
+        rate: of that step.
+    """
+    kept = [weight.detach().clone() for weight in weights]
+
+    def move(directions: Sequence[Tensor | None], length: float) -> None:
+        with torch.no_grad():
+            for weight, old, direction in zip(weights, kept, directions, strict=True):
+                weight.copy_(old if direction is None else old + length * direction)
+
+    try:
+        move(steps, -rate)
+        leaf = alphas.detach().requires_grad_(True)
+        direct, *slopes = torch.autograd.grad(upper(leaf), [leaf, *weights], allow_unused=True)
+        size = torch.stack([slope.norm() for slope in slopes if slope is not None]).norm().item()
+        if not size:
+            return direct
+        length, sides = DIFFERENCE / size, []
+        for sign in (1, -1):
+            move(slopes, sign * length)
+            sides.append(architecture_gradient(lower, alphas))
+        return direct - rate * (sides[0] - sides[1]) / (2 * length)
+    finally:
+        move([None] * len(kept), 0)
