@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-import genotypes
 from retrain.evaluate_files import (
     comparison_folder,
     file_label,
@@ -28,6 +27,7 @@ from retrain.evaluate_files import (
     weights_label,
 )
 from retrain.evaluate_settings import EvaluateConfig
+from retrain.recipes import load_architecture
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.config import describe, parse_config, require
 from wsrnas.data import load_dataset_once
@@ -116,8 +116,8 @@ def main(argv: list[str] | None = None) -> None:
 # -- what is evaluated ----------------------------------------------------------------------------------------------
 
 def named_architectures(config: EvaluateConfig) -> list[Any]:
-    """The genotypes of ``--model`` where ``--state_dict`` gives their weights; nothing without it."""
-    return [genotypes.load(given) for given in config.model] if config.state_dict else []
+    """The architectures of ``--model`` where ``--state_dict`` gives their weights; nothing without it."""
+    return [load_architecture(given) for given in config.model] if config.state_dict else []
 
 
 def named_sizes(config: EvaluateConfig, images: EvaluationImages) -> dict[str, Any]:
@@ -277,7 +277,8 @@ def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationIma
                  world: World) -> dict[str, Any]:
     """What a result file says beside the numbers."""
     network, source = subject.network, subject.source
-    genotype = json.loads(network.network["genotype"]) if network.network else None
+    described = network.network or {}
+    genotype = json.loads(described["genotype"]) if "genotype" in described else None
     return {"format": FORMAT, "name": subject.name, "protocol": protocol, "dataset": images.dataset,
             "seed": config.seed, "image_set": images.fingerprint,
             "model": {"source": network.source, "fingerprint": network.fingerprint, "genotype": genotype,

@@ -107,15 +107,16 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
     refresh(run.path, run.log, ended=True)
 
 
-def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], genotype: Genotype,
+def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,
              network: nn.Module) -> RunDirectory | None:
     """The run directory of a retraining, with its configuration in the log; None, said aloud, if it is finished.
 
     Args:
         fingerprint: of the data set; a resumed run must have the same one, and the same genotype.
+        arch: as for ``models.build_model``.
     """
     run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
-                       {"data set": fingerprint, "genotype": genotype.to_json()})
+                       {"data set": fingerprint} | ({"genotype": arch.to_json()} if isinstance(arch, Genotype) else {}))
     if run.finished:
         if world.is_main:
             print(f"{run.path} is finished (--overwrite begins anew)")
@@ -127,12 +128,12 @@ def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint:
 
 # -- what a training is made of -------------------------------------------------------------------------------------
 
-def make_network(config: TrainingConfig, genotype: Genotype, num_classes: int, channels: int,
+def make_network(config: TrainingConfig, arch: Genotype | str, num_classes: int, channels: int,
                  world: World) -> nn.Module:
     """The network with seeded weights on its device, equal on all processes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        network = build_model(genotype, num_classes, config.init_channels, config.layers, config.dataset, channels)
+        network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset, channels)
     network.to(world.device, memory_format=torch.channels_last)
     broadcast_model(network, world)
     return synchronize_batch_norm(network, world) if config.sync_bn else network

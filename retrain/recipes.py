@@ -1,10 +1,15 @@
 """What a retraining can be told, and the named recipes: the published ones of both papers, and our own."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from wsrnas.config import RunConfig, SmallImagesConfig, option, require
+import genotypes
+from wsrnas import hand_designed
+from wsrnas.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype
 from wsrnas.losses import LossSettings
 from wsrnas.schedules import Schedule
 from wsrnas.training import Refinements
@@ -71,7 +76,11 @@ class TrainingConfig(RunConfig):
         "there, the last good state stays; ignore: only report", identity=False)
 
     def __post_init__(self) -> None:
-        self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "accumulation", "epochs",
+        named = hand_designed.find(self.arch)
+        self.require_at_least(0 if named else 1, "layers")
+        require(not (named and self.drop_path),
+                f"drop_path is {self.drop_path:g}, but {named} is hand-designed and has none; expected 0")
+        self.require_at_least(1, "init_channels", "num_steps", "batch_size", "accumulation", "epochs",
                               "select_steps", "select_every", "eval_batch_size", "probe_steps", "report_freq")
         self.require_at_least(0, "max_train", "held_out", "step_size", "grad_clip", "weight_decay", "momentum",
                               "learning_rate_min", "awp_gamma", "awp_warmup", "save_every", "warmup_epochs")
@@ -124,12 +133,19 @@ class TrainingConfig(RunConfig):
 
 @dataclass(frozen=True)
 class RetrainConfig(TrainingConfig, SmallImagesConfig):
-    """Adversarially train a cell on small images; --recipe gives the published hyper-parameters.
+    """Adversarially train a network on small images; --recipe gives the published hyper-parameters.
 
-    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
+    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood. A recipe's init_channels and
+    layers are those of its cell: a hand-designed network has its published width unless --init_channels says otherwise.
     """
 
     preset: str = "wsrnet-basic"
+    arch: str = option("WsrNet_Basic", "published name, alias, genotype.json, or run directory of a search; or a "
+                       f"hand-designed network: {', '.join(hand_designed.names())}")
+    init_channels: int = option(45, "channels C of the first cells; of a hand-designed network those of its first "
+                                "stage (densenet121: growth rate; mobilenet_v2, squeezenet: stem), without this flag "
+                                "the published ones")
+    layers: int = option(20, "cells; a hand-designed network has a depth of its own: leave this out, or 0")
     cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none")
 
     def __post_init__(self) -> None:
@@ -155,6 +171,38 @@ class ImageNetConfig(TrainingConfig):
         super().__post_init__()
         self.require_at_least(0, "workers")
         self.require_at_least(32, "image_size")
+
+
+def parse_recipe(cls: type[RetrainConfig], recipes: Mapping[str, RetrainConfig], argv: Sequence[str] | None = None,
+                 prog: str | None = None) -> tuple[RetrainConfig, Invocation]:
+    """``parse_config``, with a hand-designed network's own width in place of a recipe's, which is its cell's.
+
+    Raises:
+        InputError: as ``parse_config``.
+    """
+    config, invocation = parse_config(cls, recipes, argv, prog)
+    if name := hand_designed.find(config.arch):
+        own = {"arch": name, "init_channels": hand_designed.published_width(name), "layers": 0}
+        config, invocation = parse_config(cls, {key: replace(recipe, **own) for key, recipe in recipes.items()}, argv,
+                                          prog)
+        config = replace(config, arch=name)  # one spelling, so that a resumed run finds itself
+    return config, invocation
+
+
+def load_architecture(spec: str) -> Genotype | str:
+    """The name of a hand-designed network, or the genotype that ``genotypes.load`` gives.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if name := hand_designed.find(spec):
+        return name
+    try:
+        return genotypes.load(spec)
+    except InputError as error:
+        closest = hand_designed.closest(spec)
+        hint = f" (did you mean {' or '.join(closest)}?)" if closest else ""
+        raise InputError(f"{error}; hand-designed networks: {', '.join(hand_designed.names())}{hint}") from None
 
 
 BASIC = RetrainConfig()

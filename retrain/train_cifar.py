@@ -1,7 +1,8 @@
-"""Adversarial retraining of a cell on small images: CIFAR-10 and -100, SVHN, digits, or a folder of pictures.
+"""Adversarial retraining of a network on small images: CIFAR-10 and -100, SVHN, digits, or a folder of pictures.
 
     python -m retrain.train_cifar --recipe wsrnet-basic --data DATA
     python -m retrain.train_cifar --recipe strong --arch runs/search/NAME/genotype.json --data DATA
+    python -m retrain.train_cifar --recipe strong --arch resnet18 --data DATA
     torchrun --standalone --nproc_per_node=8 -m retrain.train_cifar --recipe wsrnet-plus --data DATA
 
 Selection uses images held out of the training set. ``best.pt`` (highest robust accuracy there) and ``checkpoint.pt``
@@ -10,10 +11,8 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 
 from dataclasses import replace
 
-import genotypes
 from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
-from retrain.recipes import RECIPES, RetrainConfig
-from wsrnas.config import parse_config
+from retrain.recipes import RECIPES, RetrainConfig, load_architecture, parse_recipe
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import run_program
@@ -23,22 +22,22 @@ from wsrnas.splits import balanced_split
 
 
 def main(argv: list[str] | None = None) -> None:
-    config, invocation = parse_config(RetrainConfig, RECIPES, argv, prog="retrain.train_cifar")
-    genotype = genotypes.load(config.arch)
+    config, invocation = parse_recipe(RetrainConfig, RECIPES, argv, prog="retrain.train_cifar")
+    arch = load_architecture(config.arch)
     world = initialize(config.device)
     check_batch(config, world)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              seed=config.seed)
     train_loader, held_out_loader = make_loaders(config, data, world)
-    network = make_network(config, genotype, data.num_classes, data.image_shape[0], world)
+    network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
     if invocation.dry_run:
         dry_run(config, network, data.image_shape, len(train_loader.image_set), len(train_loader), data.num_classes,
                 world)
         return
-    run = open_run(config, world, invocation.overwrite, data.fingerprint(), genotype, network)
+    run = open_run(config, world, invocation.overwrite, data.fingerprint(), arch, network)
     if run is not None:
         retrain(config, run, network, train_loader, held_out_loader,
-                description(genotype, data.num_classes, config.init_channels, config.layers, config.dataset,
+                description(arch, data.num_classes, config.init_channels, config.layers or None, config.dataset,
                             data.image_shape))
 
 

@@ -36,8 +36,8 @@ def require_same_bound(used: str, config: SupernetConfig, where: str) -> None:
         InputError: with both.
     """
     require(used == config.vulnerability_bound,
-            f"{where} has searched under --vulnerability_bound {used}, not {config.vulnerability_bound}; choose another "
-            "--save, or pass --overwrite to move it aside")
+            f"{where} has searched under --vulnerability_bound {used}, not {config.vulnerability_bound}; choose "
+            "another --save, or pass --overwrite to move it aside")
 
 
 def say_finished(run: RunDirectory) -> None:

@@ -23,6 +23,7 @@ from wsrnas.report import refresh
 from wsrnas.run import RunDirectory
 
 PROGRAM = "search.rnas"
+TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the log warns
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
             row["phase"] = "search"
             if searcher.bound is None:
                 with clock("bound"):
-                    row["bound"] = searcher.resolve_bound()
+                    row |= searcher.resolve_bound()
             with clock("unconstrained"):                                                # step 1
                 row["upper_loss"] = searcher.search_freely(epoch, trained)
             with clock("constrained"):                                                  # step 2
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         finish_epoch(run, searcher, epoch, row, clock)
 
     found = searcher.finish()                                                           # output: the last projection
-    save_genotype(run, searcher.genotype(), "genotype.json", PROGRAM, config.epochs, bound=searcher.bound, **found)
-    run.write_json("vulnerability.json", {"bound": searcher.bound, **found})
+    save_genotype(run, searcher.genotype(), "genotype.json", PROGRAM, config.epochs, **found)
+    run.write_json("vulnerability.json", found)
     run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
                f"{run.path / 'genotype.json'}")
     refresh(run.path, run.log, ended=True)
@@ -91,6 +92,7 @@ def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dic
     average_buffers(searcher.supernet, run.world)
     run.save({"step": epoch + 1, "searcher": searcher.state_dict()})
     run.log(f"[{epoch + 1}/{searcher.config.epochs}] {summary(row)}")
+    warn_of_infeasible(run, row.get("projection", {}))
     refresh(run.path, run.log)
 
 
@@ -99,7 +101,7 @@ def summary(row: dict[str, Any]) -> str:
     trained = row["train"]
     parts = [row["phase"], f"train loss {trained['loss']:.3f} robust acc {trained['adversarial_accuracy']:.1%}"]
     if "bound" in row:
-        parts.append(f"H = {row['bound']['bound']:.4g}")
+        parts.append(f"H = {row['bound']['value']:.4g}")
     parts.append(f"F {row['vulnerability']['network']:.4g}")
     if row.get("projection", {}).get("projections"):
         found = row["projection"]
@@ -119,6 +121,13 @@ def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:
     child = found["child"]
     return (f"{searcher.describe_architecture()['changed_choices']} of 16 choices differ from the initial cell, "
             f"vulnerability of the discretised network {child['vulnerability']:.4g} (H = {searcher.bound:.4g})")
+
+
+def warn_of_infeasible(run: RunDirectory, projection: dict[str, Any]) -> None:
+    """Say so where many batches of an epoch could not be brought within the bound."""
+    if projection.get("feasible", 1) < 1 - TOLERATED_INFEASIBLE:
+        run.log(f"{1 - projection['feasible']:.0%} of the projections did not reach the bound: the least vulnerable "
+                "point found was taken; a larger --vulnerability_bound or more --solver_iterations may help")
 
 
 def dry_run(config: RnasConfig, data: DataSet, world: World) -> None:

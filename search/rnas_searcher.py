@@ -8,18 +8,18 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from search.architecture import describe_architecture
 from search.files import require_same_bound
 from search.relaxation import Relaxation
 from search.rnas_settings import RnasConfig
 from search.supernet import Supernet, genotype_gates
-from search.unrolled import architecture_gradient, unrolled_gradient
+from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
+from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
 from search.vulnerability.projection import Projection, least, project, summarize
-from wsrnas.attacks import attack_mode, full_precision
+from wsrnas.attacks import attack_mode
 from wsrnas.batch_norm import recalibrate_batch_norm, running_statistics_kept
 from wsrnas.data import DataSet, ImageSet
 from wsrnas.distributed import World, all_sum
@@ -56,6 +56,9 @@ class RnasSearcher:
             self.supernet, self.relaxation, config.loss_settings(), config.statistics == "batch",
             config.path_samples if config.relaxation == "sampled" else 1, config.distance, config.standardize, world,
             config.seed)
+        attack = LOSSES["fast" if config.adv_loss == "fast" else "pgd"].attack
+        self.cross_entropies = CrossEntropies(self.supernet, self.relaxation, attack, config.loss_settings(), world,
+                                              config.seed)
         self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
                                                 config.momentum, weight_decay=config.weight_decay)
         self.trainer = Trainer(self.supernet, LOSSES[config.adv_loss], config.loss_settings(), self.weight_optimizer,
@@ -131,13 +134,16 @@ class RnasSearcher:
     def resolve_bound(self) -> dict[str, Any]:
         """H as a number, at the end of the warm-up: a relative one from the median F of ``bound_batches`` of D_v.
 
+        Returns:
+            ``bound``: H, that median and the F of every batch; nothing without a bound.
+
         Raises:
             InputError: H is below the least vulnerability that a search for it finds.
         """
         config = self.config
         if not config.bounded:
             self.bound = math.inf
-            return {"bound": math.inf}
+            return {}
         frozen = self._watched(config.bound_batches)
         values = [self.constraint.value(batch, self.alphas()) for batch in frozen]
         reference = statistics.median(values)
@@ -154,7 +160,7 @@ class RnasSearcher:
                     f"(rel:{lowest / reference:.2g}; after the warm-up it is {reference:.4g}); expected at least that. "
                     "The warm-up is kept: the same command with a larger bound goes on from there")
         self.bound = bound
-        return {"bound": bound, "reference": reference, "values": values}
+        return {"bound": {"value": bound, "reference": reference, "batches": values}}
 
     def watch(self) -> dict[str, Any]:
         """The vulnerability of the supernet on the same few batches of D_v every time, as a whole and by cell."""
@@ -166,11 +172,12 @@ class RnasSearcher:
         """The last projection, over ``bound_batches`` of D_v together, and the cell that it leads to.
 
         Returns:
-            ``projection``; and of the ``child``, the discretised supernet with its weights, vulnerability and
-            accuracies.
+            ``bound``; ``projection``; and of the ``child``, the discretised supernet with its weights, vulnerability
+            and accuracies.
         """
-        result: dict[str, Any] = {}
+        result: dict[str, Any] = {"bound": None}
         if self.bound < math.inf:
+            result["bound"] = self.bound
             vulnerability = self.constraint.of_batches(self._watched(self.config.bound_batches))
             projection = self._projected(vulnerability, self.bound)
             self._set_alphas(projection.alphas)
@@ -208,64 +215,28 @@ class RnasSearcher:
 
     def _descend(self, epoch: int, step: int, batch: Batch, held_out: Batch) -> Tensor:
         """One step of Adam on A down the upper loss of ``held_out``; returns that loss (2,), clean and adversarial."""
-        losses: list[Tensor] = []
-        draw = ("architecture", epoch, step)
+        draw, measured = ("architecture", epoch, step), []
         weights = torch.tensor(self.config.upper_weights, device=self.world.device)
-        upper = self._cross_entropies(held_out, self.config.upper_weights, *draw, "upper")
+        losses = self.cross_entropies.freeze(held_out, self.config.upper_weights, *draw, "upper")
 
-        def upper_loss(alphas: Tensor) -> Tensor:
-            losses.append(upper(alphas))
-            return losses[-1] @ weights
+        def upper(alphas: Tensor) -> Tensor:
+            measured.append(losses(alphas))
+            return measured[-1] @ weights
 
         if self.config.order == "first":
             with attack_mode(self.supernet, batch_statistics=True):
-                gradient = architecture_gradient(upper_loss, self.alphas())
+                gradient = architecture_gradient(upper, self.alphas())
         else:
-            lower = self._cross_entropies(batch, (0.0, 1.0), *draw, "lower")
+            trained = self.cross_entropies.freeze(batch, (0, 1), *draw, "lower")
             with running_statistics_kept(self.supernet):
-                gradient = unrolled_gradient(upper_loss, lambda alphas: lower(alphas)[1], self.alphas(),
-                                             *self._optimizer_step(lower))
+                direction = sgd_direction(self.weight_optimizer, trained(self.alphas())[1])
+                gradient = unrolled_gradient(upper, lambda alphas: trained(alphas)[1], self.alphas(), *direction)
         for parameter, part in zip(self.supernet.architecture_parameters(),
                                    self.constraint.mean_over_processes(gradient), strict=True):
             parameter.grad = part
         self.architecture_optimizer.step()
         self.architecture_optimizer.zero_grad(set_to_none=True)
-        return losses[0].detach()
-
-    def _optimizer_step(self, lower: Callable[[Tensor], Tensor]) -> tuple[list[nn.Parameter], list[Tensor], float]:
-        """The weights, the direction of their SGD at the current A, and its learning rate."""
-        weights = self.supernet.weight_parameters()
-        slopes = torch.autograd.grad(lower(self.alphas())[1], weights, allow_unused=True)
-        group, directions = self.weight_optimizer.param_groups[0], []
-        for weight, slope in zip(weights, slopes, strict=True):
-            velocity = self.weight_optimizer.state.get(weight, {}).get("momentum_buffer")
-            if slope is None:  # off the sampled path
-                directions.append(None)
-                continue
-            direction = slope + group["weight_decay"] * weight.detach()
-            directions.append(direction if velocity is None else direction + group["momentum"] * velocity)
-        return weights, directions, group["lr"]
-
-    def _cross_entropies(self, batch: Batch, weights: Sequence[float], *draw: int | str) -> Callable[[Tensor], Tensor]:
-        """Clean and adversarial cross-entropy (2,) in nats as a function of A, the noise made at the current one.
-
-        Both halves go through the supernet together; one without weight is left out and counts 0.
-        """
-        images, labels = batch
-        self.follow(self.alphas(), *draw)
-        stream = generator(self.config.seed, "attack", *draw, device=self.world.device)
-        attack = LOSSES["fast" if self.config.adv_loss == "fast" else "pgd"].attack
-        halves = [images if clean else attack(self.supernet, images, labels, self.config.loss_settings(),
-                                              BatchNoise(stream, self.world.rank, self.world.size))
-                  for clean, weight in zip((True, False), weights, strict=True) if weight]
-        both = torch.cat(halves).contiguous(memory_format=torch.channels_last)
-
-        def losses(alphas: Tensor) -> Tensor:
-            self.follow(alphas, *draw)
-            parts = iter(full_precision(self.supernet(both)).chunk(len(halves)))
-            return torch.stack([F.cross_entropy(next(parts), labels) if weight else both.new_zeros(())
-                                for weight in weights])
-        return losses
+        return measured[0].detach()
 
     def _projected(self, vulnerability: Callable[[Tensor], Tensor], bound: float) -> Projection:
         """A's projection under a vulnerability."""

@@ -49,3 +49,21 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
         return direct - rate * (sides[0] - sides[1]) / (2 * length)
     finally:
         move([None] * len(kept), 0)
+
+
+def sgd_direction(optimizer: torch.optim.SGD, loss: Tensor) -> tuple[list[nn.Parameter], list[Tensor | None], float]:
+    """What the next step of ``optimizer`` down ``loss`` would be; nothing is changed.
+
+    Returns:
+        The weights; the direction of each, momentum and weight decay included (None: no gradient reaches it, and it
+        stays); the learning rate.
+    """
+    group = optimizer.param_groups[0]
+    weights, directions = group["params"], []
+    for weight, slope in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+        velocity = optimizer.state.get(weight, {}).get("momentum_buffer")
+        if slope is not None:
+            slope = slope + group["weight_decay"] * weight.detach()
+            slope = slope if velocity is None else slope + group["momentum"] * velocity
+        directions.append(slope)
+    return weights, directions, group["lr"]

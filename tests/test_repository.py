@@ -141,7 +141,8 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
 def test_a_launched_command_runs(name, launch, capsys, tmp_path):
     command, = launch(name, "--dataset", "digits", "--init_channels", "2", "--layers", "3", "--batch_size", "16",
                       "--dry_run")
-    programs = {"search.wsr_nas": search.wsr_nas, "search.rnas": search.rnas, "retrain.train_cifar": retrain.train_cifar}
+    programs = {"search.wsr_nas": search.wsr_nas, "search.rnas": search.rnas,
+                "retrain.train_cifar": retrain.train_cifar}
     programs[command[1]].main(command[2:])
     assert "multiply-adds" in capsys.readouterr().out
 

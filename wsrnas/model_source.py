@@ -56,7 +56,7 @@ class ModelSource:
         name: short, without a slash.
         fingerprint: a hash that differs where the weights or what is known of their architecture does (of a function
             in a file, the code that ``call_function`` names).
-        network: ``models.description``; None where the architecture is not one of a genotype.
+        network: ``models.description``; None where the architecture is neither a genotype nor hand-designed.
         folder: the run directory that it belongs to, None for others.
     """
 
@@ -68,7 +68,7 @@ class ModelSource:
     folder: Path | None = None
 
 
-def open_model(given: str, weights: str = "best", genotype: Genotype | None = None, state_dict: str = "",
+def open_model(given: str, weights: str = "best", genotype: Genotype | str | None = None, state_dict: str = "",
                num_classes: int = 10, init_channels: int | None = None, layers: int | None = None,
                dataset: str = "cifar10", image_shape: tuple[int, int, int] = (3, 32, 32)) -> ModelSource:
     """Open the network that a user names.
@@ -77,8 +77,8 @@ def open_model(given: str, weights: str = "best", genotype: Genotype | None = No
         given: a run directory of a retraining, a file (a checkpoint of retraining, TorchScript or torch.export),
             ``FILE.py:FUNCTION`` (called without arguments: it returns the network), or the name of ``genotype``.
         weights: ``"best"`` or ``"last"``, which checkpoint of a run directory.
-        genotype: of the named architecture, whose weights are in the file ``state_dict``; the arguments after it
-            are as for ``models.load_weights`` and count for such networks alone.
+        genotype: of the named architecture, or the name of a hand-designed one, whose weights are in the file
+            ``state_dict``; the arguments after it are as for ``models.load_weights`` and count for such networks alone.
 
     Raises:
         InputError: there is no such network, or it cannot be read; the sentence says why.
@@ -132,7 +132,8 @@ def _source(model: nn.Module, source: str, name: str, network: dict[str, Any] | 
         model = model.cpu()
         for parameter in model.parameters():  # one by one: a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
-        fingerprint = _fingerprint(model, code or (network or {}).get("genotype", "").encode())
+        described = network or {}
+        fingerprint = _fingerprint(model, code or described.get("genotype", described.get("arch", "")).encode())
     except (RuntimeError, NotImplementedError, ValueError) as error:  # lazy modules, the meta device
         raise InputError(f"the weights of {source} cannot be read ({first_line(error)})") from None
     return ModelSource(model, source, name, fingerprint, network, folder)

@@ -1,4 +1,4 @@
-"""One door to every network: from a genotype, with new or stored weights, or from a checkpoint of retraining."""
+"""One door to every network: by genotype or name, with new or stored weights, or from a checkpoint of retraining."""
 
 import re
 from pathlib import Path
@@ -6,43 +6,77 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wsrnas import checkpoint
+from wsrnas import checkpoint, hand_designed
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
-from wsrnas.network import NetworkCIFAR, NetworkImageNet
+from wsrnas.hand_designed import names
+from wsrnas.network import IMAGENET_MEAN, NetworkCIFAR, NetworkImageNet, Normalize
 
 # The DARTS conventions for cells whose papers give no width: (init_channels, layers).
 DEFAULT_SIZES = {"cifar": (36, 20), "imagenet": (48, 14)}
 
 
-def build_model(arch: Genotype, num_classes: int = 10, init_channels: int | None = None, layers: int | None = None,
-                dataset: str = "cifar10", channels: int = 3) -> nn.Module:
-    """The network of a genotype: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
+def build_model(arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
+                layers: int | None = None, dataset: str = "cifar10", channels: int = 3) -> nn.Module:
+    """A network of cells or a hand-designed one: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
 
     Args:
-        init_channels, layers: width and depth; None takes the DARTS convention, 36 and 20 (ImageNet: 48 and 14).
-        dataset: ``"imagenet"`` gives the network for large images, anything else the one for small images.
+        arch: a genotype, or one of ``names()``.
+        init_channels, layers: width and depth; None takes the DARTS convention, 36 and 20 (ImageNet: 48 and 14). Of a
+            hand-designed network the width as in ``wsrnas.hand_designed``, None for the published one, and no depth.
+        dataset: ``"imagenet"`` gives the network for large images, anything else the one for small images. A
+            hand-designed network is the same for both, behind ImageNet's normalisation for the former.
         channels: of the images.
 
     Raises:
-        InputError: ``arch`` is not a genotype, or a size is below 1.
+        InputError: ``arch`` is neither, a size is below 1, or a hand-designed network is given a depth.
     """
+    if isinstance(arch, Genotype):
+        network = NetworkImageNet if dataset == "imagenet" else NetworkCIFAR
+        return network(arch, *_sizes(arch, dataset, init_channels, layers), num_classes, channels)
+    name = _name_of(arch)
+    if layers is not None:
+        raise InputError(f"layers is {layers}, but {name} is hand-designed and has a depth of its own; expected none")
+    model = hand_designed.build(name, num_classes, init_channels, channels)
+    if dataset == "imagenet":
+        if channels != len(IMAGENET_MEAN):
+            raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
+        model.normalize = Normalize()
+    return model
+
+
+def _name_of(arch: Any) -> str:
+    """The hand-designed network that is meant."""
+    if name := hand_designed.find(str(arch)):
+        return name
+    closest = hand_designed.closest(str(arch))
+    hint = f" (did you mean {' or '.join(closest)}?)" if closest else ""
+    raise InputError(f"there is no network {arch!r}{hint}; expected a hand-designed one ({', '.join(names())}) or a "
+                     f"Genotype, such as genotypes.load({str(arch)!r})")
+
+
+def _sizes(arch: Genotype | str, dataset: str, init_channels: int | None,
+           layers: int | None) -> tuple[int, int | None]:
     if not isinstance(arch, Genotype):
-        raise InputError(f"build_model got {arch!r}; expected a Genotype, such as genotypes.load({str(arch)!r})")
-    network = NetworkImageNet if dataset == "imagenet" else NetworkCIFAR
-    return network(arch, *_sizes(dataset, init_channels, layers), num_classes, channels)
-
-
-def _sizes(dataset: str, init_channels: int | None, layers: int | None) -> tuple[int, int]:
+        return hand_designed.published_width(_name_of(arch)) if init_channels is None else init_channels, layers
     default_channels, default_layers = DEFAULT_SIZES["imagenet" if dataset == "imagenet" else "cifar"]
     return default_channels if init_channels is None else init_channels, default_layers if layers is None else layers
 
 
-def description(arch: Genotype, num_classes: int, init_channels: int, layers: int, dataset: str,
+def description(arch: Genotype | str, num_classes: int, init_channels: int, layers: int | None, dataset: str,
                 image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What a checkpoint stores beside the weights, so that ``load_model`` needs nothing else."""
-    return {"genotype": arch.to_json(), "num_classes": num_classes, "init_channels": init_channels, "layers": layers,
-            "dataset": dataset, "image_shape": list(image_shape)}
+    """What a checkpoint stores beside the weights, so that ``load_model`` needs nothing else.
+
+    That is a genotype as JSON under "genotype", or the name of a hand-designed network under "arch", with its sizes.
+    """
+    named = {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"arch": _name_of(arch)}
+    return named | {"num_classes": num_classes, "init_channels": init_channels, "layers": layers, "dataset": dataset,
+                    "image_shape": list(image_shape)}
+
+
+def _described_arch(network: dict[str, Any]) -> Genotype | str:
+    """What ``description`` was told."""
+    return network["arch"] if "arch" in network else Genotype.from_json(network["genotype"])
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -56,7 +90,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if not isinstance(network, dict) or "model" not in payload:
         raise InputError(f"{path} is not a checkpoint of retraining: it has no network description")
     try:
-        model = build_model(Genotype.from_json(network["genotype"]), network["num_classes"], network["init_channels"],
+        model = build_model(_described_arch(network), network["num_classes"], network["init_channels"],
                             network["layers"], network["dataset"], network["image_shape"][0])
         model.load_state_dict(payload["model"])
     except InputError as error:
@@ -69,18 +103,18 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), network
 
 
-def load_weights(path: str | Path, arch: Genotype, num_classes: int = 10, init_channels: int | None = None,
+def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
                  layers: int | None = None, dataset: str = "cifar10",
                  image_shape: tuple[int, int, int] = (3, 32, 32)) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a genotype with the weights of a file, as ``load_model`` gives it.
+    """The network of a genotype, or a hand-designed one, with the weights of a file, as ``load_model`` gives it.
 
     Args:
         path: a state_dict, or a dictionary with one as ``state_dict`` or ``model``; what DataParallel and torch.compile
             put before its keys is removed.
-        init_channels, layers: None reads them off the weights.
+        init_channels, layers: None reads them off the weights; a hand-designed network has its published width then.
 
     Raises:
-        InputError: the file holds no weights, those of another genotype, or weights that do not fit.
+        InputError: the file holds no weights, those of another architecture, or weights that do not fit.
     """
     payload = checkpoint.read(Path(path))
     weights = weights_in(payload)
@@ -88,15 +122,17 @@ def load_weights(path: str | Path, arch: Genotype, num_classes: int = 10, init_c
         raise InputError(f"{path} holds no weights; expected a state_dict (names of parameters -> tensors), or one "
                          "under \"state_dict\" or \"model\"")
     stored = payload.get("network")
-    if isinstance(stored, dict) and "genotype" in stored and Genotype.from_json(str(stored["genotype"])) != arch:
-        raise InputError(f"{path} is a checkpoint of another genotype than the one named")
+    arch = arch if isinstance(arch, Genotype) else _name_of(arch)
+    if isinstance(stored, dict) and {"genotype", "arch"} & set(stored) and _described_arch(stored) != arch:
+        raise InputError(f"{path} is a checkpoint of another {'genotype' if isinstance(arch, Genotype) else 'network'} "
+                         "than the one named")
     width, depth = _sizes_of_weights(weights)
-    width, depth = _sizes(dataset, width if init_channels is None else init_channels,
+    width, depth = _sizes(arch, dataset, width if init_channels is None else init_channels,
                           depth if layers is None else layers)
     model = build_model(arch, num_classes, width, depth, dataset, image_shape[0])
     if problem := _misfit(model.state_dict(), weights):
-        raise InputError(f"{path}: the weights do not fit the network of {width} channels, {depth} layers and "
-                         f"{num_classes} classes: {problem}")
+        sizes = f"{width} channels" + (f", {depth} layers" if depth else "")
+        raise InputError(f"{path}: the weights do not fit the network of {sizes} and {num_classes} classes: {problem}")
     model.load_state_dict(weights)
     return model.eval(), description(arch, num_classes, width, depth, dataset, image_shape)
 
