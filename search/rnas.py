@@ -19,6 +19,7 @@ from wsrnas.config import describe, parse_config
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, initialize, print_on_main, shutdown
 from wsrnas.errors import run_program
+from wsrnas.preemption import stop_requests
 from wsrnas.report import refresh
 from wsrnas.run import RunDirectory
 
@@ -43,25 +44,26 @@ def main(argv: list[str] | None = None) -> None:
     run.log(run.describe())
 
     searcher = RnasSearcher(config, data, stored_split(run, data, world), world)
-    for epoch in range(resume(run, searcher), config.epochs):
-        clock, row, trained = PhaseClock(world), {"number": epoch}, searcher.begin_epoch(epoch)
-        if epoch < config.warmup_epochs:                                                # phase I
-            row["phase"] = "warm-up"
-            with clock("train"):
-                searcher.warm_up(epoch, trained)
-        else:                                                                           # phase II
-            row["phase"] = "search"
-            if searcher.bound is None:
-                with clock("bound"):
-                    row |= searcher.resolve_bound()
-            with clock("unconstrained"):                                                # step 1
-                row["upper_loss"] = searcher.search_freely(epoch, trained)
-            with clock("constrained"):                                                  # step 2
-                row["projection"] = searcher.search_constrained(epoch, trained)
-        with clock("vulnerability"):
-            row["vulnerability"] = searcher.watch()
-        row["train"] = trained.summary(world)
-        finish_epoch(run, searcher, epoch, row, clock)
+    with stop_requests(world) as searcher.stop:
+        for epoch in range(resume(run, searcher), config.epochs):
+            clock, row, trained = PhaseClock(world), {"number": epoch}, searcher.begin_epoch(epoch)
+            if epoch < config.warmup_epochs:                                                    # phase I
+                row["phase"] = "warm-up"
+                with clock("train"):
+                    searcher.warm_up(epoch, trained)
+            else:                                                                               # phase II
+                row["phase"] = "search"
+                if searcher.bound is None:
+                    with clock("bound"):
+                        row |= searcher.resolve_bound()
+                with clock("unconstrained"):                                                    # step 1
+                    row["upper_loss"] = searcher.search_freely(epoch, trained)
+                with clock("constrained"):                                                      # step 2
+                    row["projection"] = searcher.search_constrained(epoch, trained)
+            with clock("vulnerability"):
+                row["vulnerability"] = searcher.watch()
+            row["train"] = trained.summary(world)
+            finish_epoch(run, searcher, epoch, row, clock)
 
     found = searcher.finish()                                                           # output: the last projection
     save_genotype(run, searcher.genotype(), "genotype.json", PROGRAM, config.epochs, **found)

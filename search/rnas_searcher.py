@@ -27,6 +27,7 @@ from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
 from wsrnas.losses import LOSSES
+from wsrnas.preemption import until_asked
 from wsrnas.run import progress
 from wsrnas.seeding import BatchNoise, derive_seed, generator
 from wsrnas.training import Epoch, Refinements, Trainer
@@ -44,6 +45,7 @@ class RnasSearcher:
     def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
         self.config, self.world = config, world
         self.bound: float | None = None  # H, once it is resolved
+        self.stop: Callable[[], bool] = lambda: False  # whether to stop between two steps
         self.multiplier = 0.0
         self._build_loaders(data, split)
         with torch.random.fork_rng(devices=[]):
@@ -195,7 +197,8 @@ class RnasSearcher:
         """Number, batch of D_t and batch of D_v of some steps of an epoch."""
         pairs = zip(range(first, last), self.train_loader.batches(epoch, first),
                     self.validation_loader.batches(epoch, first), strict=False)
-        return iter(progress(pairs, f"epoch {epoch + 1}: {label}", self.world, last - first))
+        steps = progress(pairs, f"epoch {epoch + 1}: {label}", self.world, last - first)
+        return until_asked(steps, self.stop, f"stopped in epoch {epoch + 1}; those before it are saved")
 
     def follow(self, alphas: Tensor, *draw: int | str) -> None:
         """Make the supernet run A = ``alphas``; ``draw`` names the noise of a sampled path."""

@@ -25,6 +25,7 @@ from wsrnas.config import describe, format_epsilon, parse_config
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, initialize, print_on_main, shutdown
 from wsrnas.errors import run_program
+from wsrnas.preemption import stop_requests
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
 from wsrnas.run import RunDirectory
@@ -52,35 +53,36 @@ def main(argv: list[str] | None = None) -> None:
     searcher = Searcher(config, data, stored_split(run, data, world), world)    # line 1: D_t and D_v
     steps = schedule(config)
     completed = resume(run, searcher)
-    for step in steps[completed:]:
-        clock, row = PhaseClock(world), {"phase": step.phase, "number": step.number}
-        searcher.sample(step)                                                           # lines 2 and 20: H_i
-        with clock("train"):
-            row["train"] = searcher.train_supernet(step)                                # lines 4, 8 and 21
-        if step.phase != "warm-up":
-            with clock("recalibrate"):
-                searcher.recalibrate(step)
-            if searcher.learns_to_estimate:
-                with clock("estimator"):
-                    searcher.update_estimator_memory(step)                              # line 9: M_a
-                    row["estimator"] = searcher.train_estimator(step)                   # line 10
-            with clock("validate"):
-                measured = searcher.validate(step)                                      # lines 11-15
-            if searcher.checks:
-                with clock("estimator_check"):
-                    row["estimator_check"] = check_estimator(run, searcher, step)       # its estimates against PGD
-            row["loss_estimator"] = searcher.remember(step, measured)                   # line 16: M_v
-            row.update(name_columns(config, measured))
-        if step.trains_losses:
-            with clock("loss_estimator"):
-                row["loss_estimator"]["squared_error"] = searcher.train_losses(step)    # lines 18 and 23
-        if step.phase == "search":
-            with clock("architecture"):
-                row["predicted_objective"] = searcher.update_architecture(step)         # line 24: A
-            if config.bounded:
-                with clock("projection"):
-                    row["projection"] = searcher.project_architecture(step)             # RNAS, Eq. 9
-        finish_step(run, searcher, step, row, clock, len(steps))
+    with stop_requests(world) as searcher.stop:
+        for step in steps[completed:]:
+            clock, row = PhaseClock(world), {"phase": step.phase, "number": step.number}
+            searcher.sample(step)                                                       # lines 2 and 20: H_i
+            with clock("train"):
+                row["train"] = searcher.train_supernet(step)                            # lines 4, 8 and 21
+            if step.phase != "warm-up":
+                with clock("recalibrate"):
+                    searcher.recalibrate(step)
+                if searcher.learns_to_estimate:
+                    with clock("estimator"):
+                        searcher.update_estimator_memory(step)                          # line 9: M_a
+                        row["estimator"] = searcher.train_estimator(step)               # line 10
+                with clock("validate"):
+                    measured = searcher.validate(step)                                  # lines 11-15
+                if searcher.checks:
+                    with clock("estimator_check"):
+                        row["estimator_check"] = check_estimator(run, searcher, step)   # its estimates against PGD
+                row["loss_estimator"] = searcher.remember(step, measured)               # line 16: M_v
+                row.update(name_columns(config, measured))
+            if step.trains_losses:
+                with clock("loss_estimator"):
+                    row["loss_estimator"]["squared_error"] = searcher.train_losses(step)  # lines 18 and 23
+            if step.phase == "search":
+                with clock("architecture"):
+                    row["predicted_objective"] = searcher.update_architecture(step)     # line 24: A
+                if config.bounded:
+                    with clock("projection"):
+                        row["projection"] = searcher.project_architecture(step)         # RNAS, Eq. 9
+            finish_step(run, searcher, step, row, clock, len(steps))
 
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
                f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")

@@ -1,7 +1,7 @@
 """Everything the Wsr-NAS search owns, and one method for each step of Algorithm 1."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,7 @@ from wsrnas.attacks import multi_strength_pgd
 from wsrnas.batch_norm import recalibrate_batch_norm
 from wsrnas.data import DataSet
 from wsrnas.distributed import World, all_sum, broadcast_model
-from wsrnas.errors import InputError
+from wsrnas.errors import InputError, Preempted
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.genotype import Genotype
@@ -39,7 +39,7 @@ from wsrnas.losses import LOSSES
 from wsrnas.run import progress
 from wsrnas.seeding import derive_seed, generator
 from wsrnas.splits import balanced_subset
-from wsrnas.training import Refinements, Trainer, train_epoch
+from wsrnas.training import Epoch, Refinements, Trainer, train_epoch
 
 NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept to be looked at
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
@@ -62,6 +62,7 @@ class Searcher:
         self.estimator_step = 0
         self.estimator_total = planned_estimator_steps(
             config, len(self.attacked), config.warmup_architectures + config.iterations)
+        self.stop: Callable[[], bool] = lambda: False  # whether to stop between two training steps
         self.bounds: Tensor | None = None  # H at every strength, once the population is known
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
         self.initial_genotype = self.supernet.genotype()
@@ -128,8 +129,13 @@ class Searcher:
         for group in self.weight_optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         self.trainer.steps = step.index * len(self.train_loader)
+
+        def after_step(epoch: Epoch) -> None:
+            if self.stop():
+                raise Preempted(f"stopped in {step.title}; the steps before it are saved")
+
         return train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
-                           report_freq=config.report_freq)
+                           report_freq=config.report_freq, after_step=after_step)
 
     def recalibrate(self, step: Step) -> None:
         """Give the path its own BatchNorm statistics before anything is measured on it in evaluation mode."""

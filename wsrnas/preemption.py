@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from wsrnas.distributed import World
-from wsrnas.errors import BAD_INPUT, STOPPED
+from wsrnas.errors import BAD_INPUT, STOPPED, Preempted
+
+Item = TypeVar("Item")
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _asked = False
@@ -49,6 +52,18 @@ def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def until_asked(items: Iterable[Item], stop: Callable[[], bool], message: str) -> Iterator[Item]:
+    """The items, as long as no stop is asked for.
+
+    Raises:
+        Preempted: with ``message``, before an item.
+    """
+    for item in items:
+        if stop():
+            raise Preempted(message)
+        yield item
 
 
 def _note(number: int, frame: FrameType | None) -> None:
