@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from wsrnas.plotting import PAGE_COLOURS, inline_svg, plain
 from wsrnas.report import figures as report_figures
 from wsrnas.report import pages as report
 from wsrnas.report import search_figures as report_search_figures
+from wsrnas.report import vulnerability as report_vulnerability
 from wsrnas.report.data import NOISE_FILE, Evaluation, evaluation_problem, read_run
 from wsrnas.report.evaluation import paired_differences
 from wsrnas.report.networks import networks_of
@@ -167,7 +169,7 @@ def kept_figures():
     """The matplotlib figures by name, as they are handed to be written."""
     figures = {}
     with pytest.MonkeyPatch.context() as context:
-        for module in (report_figures, report_search_figures):
+        for module in (report_figures, report_search_figures, report_vulnerability):
             def picture(figure, name, *rest, original=module.picture):
                 figures[name] = figure
                 return original(figure, name, *rest)
@@ -956,3 +958,214 @@ def test_paths_are_as_fine_as_a_screen_and_no_finer(a_search):
     text = (a_search[0] / "figures" / "weights-normal.svg").read_text()
     decimals = [len(d) for path in re.findall(r'\bd="([^"]*)"', text) for d in re.findall(r"\.(\d+)", path)]
     assert max(decimals) == 2 and "e-" not in "".join(re.findall(r'\bd="([^"]*)"', text))
+
+
+# -- vulnerability and the bound on it --------------------------------------------------------------------------------
+
+BOUND = {"bound": 0.01, "reference": 0.02, "values": [0.01, 0.02, 0.04]}
+RNAS = {"epochs": 6, "vulnerability_bound": "rel:0.5", "watched_batches": 2, "bound_batches": 4, "batch_size": 16,
+        "num_steps": 7, "epsilon": 8 / 255, "distance": "spatial"}
+FOUND = {"bound": 0.01, "projection": {"feasible": 1.0, "before": 0.0125, "after": 0.01},
+         "child": {"vulnerability": 0.015, "cells": [0.01, 0.02], "clean_accuracy": 0.75, "adversarial_accuracy": 0.25}}
+
+
+def rnas_row(step, bounded=True):
+    """An epoch of five: two of the warm-up, then one whose projections never moved A, one without a feasible point."""
+    network, searched = 0.03 - 0.005 * step, step >= 2
+    share = (0.0, 0.5, 1.0)[step - 2]
+    moved = {"projections": 4, "active": share, "feasible": (1.0, 1.0, 0.75)[step - 2], "before": 0.012 + 0.001 * step,
+             "after": 0.009 + 0.0005 * step, "multiplier": 10.0 * share * step, "distance": share * step}
+    search = {"phase": "search", "upper_loss": {"clean": 0.5 + step, "adversarial": 1.5 + step},
+              "projection": moved if bounded else {"projections": 0, "travelled": 0.0},
+              **({"bound": BOUND} if bounded and step == 2 else {})}
+    base = search_row(step)
+    mass = {"none_mass": {"normal": 0.125 + 0.01 * step, "reduce": 0.125}, "skip_mass": {"normal": 0.1, "reduce": 0.2}}
+    return {"step": step, "number": step, "phase": "warm-up", "train": base["train"],
+            "seconds": {"train": 3.0, "vulnerability": 1.0},
+            "vulnerability": {"network": network, "cells": [1.5 * network, 0.5 * network]},
+            "architecture": base["architecture"] | mass, **(search if searched else {})}
+
+
+def write_rnas(path, rows=None, found=FOUND, **config):
+    rows = [rnas_row(step) for step in range(5)] if rows is None else rows
+    return write_run(path, rows, config=RNAS | config,
+                     **({"vulnerability__json": json.dumps(found)} if found is not None else {}))
+
+
+def floats(values):
+    return [None if value is None else pytest.approx(value) for value in values]
+
+
+@pytest.fixture(scope="module")
+def an_rnas(tmp_path_factory):
+    run = write_rnas(tmp_path_factory.mktemp("rnas") / "run")
+    with kept_figures() as figures:
+        return run, made(run), figures
+
+
+def test_an_rnas_search_has_its_sections_and_counts_epochs(an_rnas):
+    run, page, figures = an_rnas
+    assert page.titles() == ["The cell", "Architecture weights", "Vulnerability", "The discretised network", "Training",
+                             "Time", "How it was made"]
+    assert "not finished, 5 of 6 epochs" in page.text and "epochs 3 to 5 from left to right" in page.text
+    assert "vulnerability 0.015 discretised network, H 0.01" in page.text
+    for name in ("vulnerability", "projections", "masses", "training", "time"):
+        assert {axes.get_xlabel() for axes in figures[name].axes} == {"epoch"}, name
+    live = made(write_rnas(run.parent / "live", found=None), out=run.parent / "out")
+    assert "The discretised network" not in live.titles() and "vulnerability.json" not in live.text
+    assert "vulnerability 0.01 supernet, last epoch, H 0.01" in live.text
+
+
+def test_the_vulnerability_its_bound_and_the_projections_are_those_of_the_rows(an_rnas):
+    run, page, figures = an_rnas
+    axes, = figures["vulnerability"].axes
+    network = [0.03, 0.025, 0.02, 0.015, 0.01]
+    first, last, thick, bound, before, after, cross = axes.lines
+    for line, factor in ((first, 1.5), (last, 0.5), (thick, 1)):
+        assert line.get_xydata() == pytest.approx(np.array([[i + 1, factor * f] for i, f in enumerate(network)]))
+    assert thick.get_linewidth() > 2 * first.get_linewidth()
+    assert bound.get_linestyle() == "--" and bound.get_xdata().tolist() == [2.5, 3, 4, 5, 5.5]  # not in the warm-up
+    assert set(bound.get_ydata()) == {0.01}
+    assert before.get_xydata() == pytest.approx(np.array([[3, 0.014], [4, 0.015], [5, 0.016]]))
+    assert after.get_xydata() == pytest.approx(np.array([[3, 0.01], [4, 0.0105], [5, 0.011]]))
+    assert cross.get_xydata() == pytest.approx(np.array([[5, 0.011]]))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "supernet", "cell 1", "cell 2", "bound H", "before projecting", "after projecting", "some infeasible"]
+    header, *rows = numbers(run, "vulnerability")
+    assert header == ["step", "network", "cell 1", "cell 2", "bound", "before", "after", "feasible"]
+    assert rows[1][4:] == [""] * 4 and floats(map(float, rows[4])) == [4, 0.01, 0.015, 0.005, 0.01, 0.016, 0.011, 0.75]
+    for words in ("the first 2 batches of 16 images of D_v under PGD-7 at ε 0.0314 (8/255)", "“spatial” distance",
+                  "H = 0.01 (rel:0.5, a share of the 0.02 after the warm-up, the median of 3 batches)"):
+        assert words in page.text, words
+
+
+def test_multiplier_and_distance_are_of_the_projections_that_moved(an_rnas):
+    run, _, figures = an_rnas
+    multiplier, distance, shares = figures["projections"].axes
+    assert multiplier.lines[0].get_ydata()[1:].tolist() == [15, 40] and np.isnan(multiplier.lines[0].get_ydata()[0])
+    assert distance.lines[0].get_ydata()[1:].tolist() == [1.5, 4] and np.isnan(distance.lines[0].get_ydata()[0])
+    assert [line.get_ydata().tolist() for line in shares.lines] == [[0, 50, 100], [100, 100, 75]]
+    assert shares.lines[0].get_xdata().tolist() == [3, 4, 5]
+    assert floats(map(float, numbers(run, "projections")[2])) == [3, 0.015, 0.0105, 15, 1.5, 0.5, 1]
+
+
+def test_masses_and_the_upper_loss_are_those_of_the_rows(an_rnas):
+    run, _, figures = an_rnas
+    axes, = figures["masses"].axes
+    assert [line.get_ydata()[[0, 4]].tolist() for line in axes.lines[:4]] == [
+        pytest.approx(ends) for ends in ([12.5, 16.5], [12.5, 12.5], [10, 10], [20, 20])]
+    assert list(axes.lines[4].get_ydata()) == [12.5, 12.5]
+    colours, styles = ([getattr(line, f"get_{what}")() for line in axes.lines[:4]] for what in ("color", "linestyle"))
+    assert colours[0] == colours[1] != colours[2] == colours[3] and styles == ["-", "--"] * 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "none, normal cell", "none, reduction cell", "skip, normal cell", "skip, reduction cell"]
+    loss = figures["training"].axes[0]
+    assert [line.get_ydata()[2:].tolist() for line in loss.lines] == [
+        pytest.approx([2.3, 2.2, 2.1]), [2.5, 3.5, 4.5], [3.5, 4.5, 5.5]]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "D_v clean", "D_v adversarial"]
+    header, *rows = numbers(run, "training")
+    assert header[:4] == ["epoch", "loss", "D_v clean", "D_v adversarial"] and rows[3][2:4] == ["3.5", "4.5"]
+
+
+def test_a_loss_without_weight_is_not_drawn(tmp_path, drawn):
+    rows = [rnas_row(step) for step in range(5)]
+    for row in rows[2:]:
+        row["upper_loss"]["clean"] = 0.0
+    made(write_rnas(tmp_path / "run", rows))
+    assert [text.get_text() for text in drawn["training"].axes[0].get_legend().get_texts()] == [
+        "training", "D_v adversarial"]
+
+
+def test_the_discretised_network_says_what_it_is(an_rnas):
+    text = an_rnas[1].text
+    for words in ("before the last projection 0.0125 1.25 – –", "supernet after it 0.01 1.00 – –",
+                  "discretised network 0.015 1.50 75.0 25.0", "is not retrained", "the first 4 batches of 16 images"):
+        assert words in text, words
+
+
+def test_a_last_projection_that_missed_the_bound_says_so(tmp_path, words_only):
+    missed = FOUND | {"projection": {"feasible": 0.0, "before": 0.03, "after": 0.02}}
+    assert "supernet after it, infeasible 0.02 2.00" in made(write_rnas(tmp_path / "run", found=missed)).text
+
+
+def test_without_a_bound_there_is_none(tmp_path, drawn):
+    rows = [rnas_row(step, bounded=False) for step in range(5)]
+    page = made(write_rnas(tmp_path / "run", rows, {"bound": math.inf, "child": FOUND["child"]},
+                           vulnerability_bound="inf"))
+    assert "Vulnerability" in page.titles() and "projections" not in drawn and "masses" in drawn
+    assert len(drawn["vulnerability"].axes[0].lines) == 3
+    assert "No bound (vulnerability_bound is inf)." in page.text and "Triangles" not in page.text
+    assert "discretised network 0.015 no bound 75.0 25.0" in page.text and "last projection" not in page.text
+    assert "0.015 discretised network " in page.text and ", H" not in page.text
+    early = made(write_rnas(tmp_path / "early", rows[:2], None)).text
+    assert "No bound holds yet (vulnerability_bound is rel:0.5)." in early
+
+
+@pytest.mark.parametrize(("low", "scale"), [(0.01, "linear"), (0.0005, "log")])
+def test_the_axis_is_logarithmic_where_a_decade_is_not_enough(low, scale, tmp_path, drawn):
+    rows = [rnas_row(step) for step in range(2)]
+    rows[1]["vulnerability"]["cells"] = [0.02, low]
+    rows[0]["vulnerability"]["cells"][0] = 0.0
+    made(write_rnas(tmp_path / "run", rows, None))
+    assert drawn["vulnerability"].axes[0].get_yscale() == scale
+
+
+LACKS = [({}, ("vulnerability",)), ({"vulnerability": {}}, ()), ({"vulnerability": {"network": 0.1}}, ()),
+         ({"vulnerability": {"network": "x", "cells": [None, "y", 1.0]}}, ()), ({"projection": None}, ()),
+         ({"projection": {"projections": 3}}, ()), ({}, ("phase", "projection", "bound")),
+         ({"bound": 3, "upper_loss": [1]}, ()), ({"architecture": {"none_mass": 0.5}}, ())]
+
+
+@pytest.mark.parametrize(("change", "without"), LACKS)
+def test_rows_that_lack_something_are_drawn_as_far_as_they_go(change, without, tmp_path, words_only):
+    rows = [rnas_row(step) for step in range(5)]
+    rows[2:4] = [{key: value for key, value in (row | change).items() if key not in without} for row in rows[2:4]]
+    page = made(write_rnas(tmp_path / "run", rows))
+    assert "Vulnerability" in page.titles() and "could not be drawn" not in page.text
+    assert "H = 0.01" in page.text  # where the row that told H is lost, vulnerability.json still knows
+
+
+@pytest.mark.parametrize("found", [{}, {"bound": "x", "child": 3}, {"projection": {"before": []}, "child": {}}])
+def test_a_vulnerability_file_without_numbers_makes_no_section(found, tmp_path, words_only):
+    page = made(write_rnas(tmp_path / "run", found=found))
+    assert "The discretised network" not in page.text and "could not be drawn" not in page.text
+    damaged = made(write_run(tmp_path / "torn", [rnas_row(0)], config=RNAS, vulnerability__json='{"bound": 1'))
+    assert "vulnerability.json cannot be read" in damaged.text and "Vulnerability" in damaged.titles()
+
+
+def bounded_row(step):
+    row = search_row(step, phase="search" if step >= 3 else "population",
+                     vulnerabilities={"eps_0.03": 0.01 * (step + 1), "eps_0.1": 0.02 * (step + 1)})
+    if step >= 3:
+        row["projection"] = {"bounds": {"eps_0.03": 0.02, "eps_0.1": 0.05}, "projections": 1, "active": 1.0,
+                             "feasible": float(step == 4), "before": 0.5 * step, "after": 0.25 * step,
+                             "multiplier": 2.0 * step, "distance": 1.0 * step}
+    return row
+
+
+def test_a_bounded_wsr_nas_shows_every_strength_with_its_bound(tmp_path, drawn):
+    run = write_run(tmp_path / "run", [bounded_row(step) for step in range(5)],
+                    config={"warmup_architectures": 1, "iterations": 4, "vulnerability_bound": "rel:0.6"})
+    page = made(run)
+    assert "not finished, 5 of 6 steps" in page.text and "The discretised network" not in page.text
+    weak, weak_bound, strong, strong_bound = drawn["vulnerability"].axes[0].lines
+    assert weak.get_ydata() == pytest.approx(0.01 * np.arange(1, 6)) and weak.get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert strong.get_ydata() == pytest.approx(0.02 * np.arange(1, 6))
+    for line, bound, value in ((weak, weak_bound, 0.02), (strong, strong_bound, 0.05)):
+        assert bound.get_color() == line.get_color() and bound.get_linestyle() == "--"
+        assert bound.get_xdata().tolist() == [3.5, 4, 5, 5.5] and set(bound.get_ydata()) == {value}
+    assert weak.get_color() != strong.get_color()
+    assert [text.get_text() for text in drawn["vulnerability"].axes[0].get_legend().get_texts()] == [
+        "ε 0.0300 (7.65/255)", "ε 0.1000 (25.5/255)", "its bound H"]
+    predicted, multiplier, _, shares = drawn["projections"].axes
+    before, after, cross, limit = predicted.lines
+    assert before.get_ydata().tolist() == [1.5, 2] and after.get_ydata().tolist() == [0.75, 1]
+    assert cross.get_xydata().tolist() == [[4, 0.75]] and list(limit.get_ydata()) == [1, 1]
+    assert multiplier.lines[0].get_ydata().tolist() == [6, 8] and shares.lines[1].get_ydata().tolist() == [0, 100]
+    assert numbers(run, "vulnerability")[5] == ["4", "0.05", "0.1", "0.02", "0.05"]
+    assert {axes.get_xlabel() for axes in (*drawn["projections"].axes, *drawn["time"].axes)} == {"step"}
+    assert "rel:0.6" in page.text and "masses" not in drawn  # these rows tell no masses
+
+
+def test_a_search_without_vulnerabilities_has_no_such_section(a_search):
+    assert "Vulnerability" not in a_search[1].titles() and "vulnerability" not in a_search[2]

@@ -1,6 +1,6 @@
 """The page of a run or of a comparison: ``pages`` puts it together from what ``data`` reads.
 
-``evaluation``, ``figures`` and ``search_figures`` draw its sections, ``html`` writes them.
+``evaluation``, ``figures``, ``search_figures`` and ``vulnerability`` draw its sections, ``html`` writes them.
 """
 
 from wsrnas.report.pages import refresh, write_report

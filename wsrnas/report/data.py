@@ -66,6 +66,7 @@ class Run:
         rows: those of ``metrics.jsonl``.
         starts: the environment of each start, oldest first.
         noise: the arrays of ``noise_samples.npz``.
+        vulnerability: what an RNAS search says at its end, ``vulnerability.json``.
         problems: one sentence for each thing that is missing or damaged.
         updated: when anything in it last changed, in seconds since the epoch.
     """
@@ -78,6 +79,7 @@ class Run:
     evaluations: list[Evaluation] = field(default_factory=list)
     genotype: Genotype | None = None
     noise: dict[str, np.ndarray] | None = None
+    vulnerability: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     problems: list[str] = field(default_factory=list)
     updated: float = 0.0
@@ -103,6 +105,11 @@ class Run:
             return 2 * population + iterations
         return epochs if isinstance(epochs, int) else None
 
+    @property
+    def unit(self) -> str:
+        """What one row tells of: an epoch, or in a Wsr-NAS search a step, which samples a path and trains it."""
+        return "step" if "epochs" not in self.config and any("phase" in row for row in self.rows) else "epoch"
+
 
 def read_run(path: Path) -> Run:
     """Read a run directory.
@@ -121,6 +128,8 @@ def read_run(path: Path) -> Run:
     run.evaluations = _read_evaluations(run)
     run.genotype = _read_genotype(run)
     run.noise = _read_noise(run)
+    if (path / "vulnerability.json").exists():
+        run.vulnerability = _read_json(run, "vulnerability.json", dict, {})
     files = [path / name for name in (*known, "log.txt", "checkpoint.pt", "FINISHED")]
     run.updated = max((file.stat().st_mtime for file in [*files, *(path / "eval").glob("*.json")] if file.exists()),
                       default=time.time())
@@ -239,7 +248,7 @@ def _read_noise(run: Run) -> dict[str, np.ndarray] | None:
 
 # -- what sections ask of the data ------------------------------------------------------------------------------------
 
-def column(rows: Sequence[dict[str, Any]], *keys: str) -> list[float | None]:
+def column(rows: Sequence[dict[Any, Any]], *keys: Any) -> list[float | None]:
     """One number a row, found by nested keys; None where a row lacks it."""
     values = []
     for row in rows:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,19 @@ def whole_ticks(*panels: Any) -> None:
     """No half steps on the x axis."""
     for axes in panels:
         axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def positive_axis(axes, values: Iterable[float | None]) -> None:
+    """A y axis from 0; where what is above 0 spans more than a decade, a logarithmic one, on which 0 leaves a gap."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    above = [value for value in values if value is not None and 0 < value < math.inf]
+    if not above or max(above) <= 10 * min(above):
+        axes.set_ylim(0, 1.06 * max(above) if above else None)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(above) < 100 * min(above) else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def legend(axes, lines: Sequence[Any], names: Sequence[str], **where: Any) -> None:
@@ -147,7 +160,7 @@ CURVES = {"train clean": ("train", "clean_accuracy"), "train robust": ("train", 
 
 @styled
 def training(rows: Sequence[dict[str, Any]], unit: str) -> Picture | None:
-    """Loss, accuracies and, where rows hold one, the learning rate over the epochs of a training."""
+    """Loss, accuracies and, where rows hold them, the upper loss of a search and the learning rate."""
     kept = [row for row in rows if isinstance(row.get("train"), dict)]
     if not kept:
         return None
@@ -155,11 +168,18 @@ def training(rows: Sequence[dict[str, Any]], unit: str) -> Picture | None:
     loss, rate = column(kept, "train", "loss"), column(kept, "learning_rate")
     curves = {name: column(kept, *keys) for name, keys in CURVES.items()}
     curves = {name: values for name, values in curves.items() if any(value is not None for value in values)}
+    upper = {f"D_v {name}": column(kept, "upper_loss", name) for name in ("clean", "adversarial")}
+    upper = {name: values for name, values in upper.items() if any(values)}  # one without weight is all zeros
     has_rate = any(value is not None for value in rate)
     figure = blank(9.8, 3.4)
     panels = figure.subplots(1, 2 + has_rate, width_ratios=[1, 1.25, 1][:2 + has_rate])
-    panels[0].plot(x, numbers(loss), color=INK, marker=marker_of(len(x)), markersize=3)
-    panels[0].set(title="training loss", xlabel=unit)
+    trained, = panels[0].plot(x, numbers(loss), color=INK, marker=marker_of(len(x)), markersize=3)
+    searched = [panels[0].plot(x, numbers(values), color=colour, marker=marker_of(len(x)), markersize=3)[0]
+                for values, colour in zip(upper.values(), COLOURS, strict=False)]
+    panels[0].set(title="loss" if upper else "training loss", xlabel=unit)
+    if upper:
+        legend(panels[0], [trained, *searched], ["training", *upper], loc="upper center", bbox_to_anchor=(0.5, -0.2),
+               ncols=3)
     lines = []
     for name, values in curves.items():
         points = [(step, 100 * value) for step, value in zip(x, values, strict=True) if value is not None]
@@ -173,16 +193,17 @@ def training(rows: Sequence[dict[str, Any]], unit: str) -> Picture | None:
         panels[2].plot(x, numbers(rate), color=INK, marker=marker_of(len(x)), markersize=3)
         panels[2].set(title="learning rate", xlabel=unit, ylim=(0, None))
     whole_ticks(*panels)
-    table = [[step, *values] for step, *values in zip(x, loss, *curves.values(), rate, strict=True)]
+    table = [[step, *values] for step, *values in zip(x, loss, *upper.values(), *curves.values(), rate, strict=True)]
+    searching = " Losses on D_v: what the architecture descends, in the mean over an epoch." * bool(upper)
     return picture(figure, "training", f"Training loss and {listed(list(curves))} accuracy over {len(x)} {unit}s.",
                    "Accuracies while training are those of the training forward passes, under the training attack; "
-                   "held-out images are training images kept out for selection.",
-                   (unit, "loss", *curves, "learning rate"), table)
+                   f"held-out images are training images kept out for selection.{searching}",
+                   (unit, "loss", *upper, *curves, "learning rate"), table)
 
 
 @styled
-def phases(rows: Sequence[dict[str, Any]]) -> Picture | None:
-    """Seconds of every step by phase, stacked."""
+def phases(rows: Sequence[dict[str, Any]], unit: str) -> Picture | None:
+    """Seconds of every step or epoch by phase, stacked."""
     kept = [row for row in rows if isinstance(row.get("seconds"), dict)]
     names = names_under(kept, "seconds")
     if not names:
@@ -195,11 +216,11 @@ def phases(rows: Sequence[dict[str, Any]]) -> Picture | None:
         axes.bar(x, values, bottom=np.sum([columns[other] for other in names[:i]], axis=0) if i else 0, width=0.8,
                  color=[*PALETTE, INK, MUTED][i % 8]) for i, (name, values) in enumerate(columns.items())]
     legend(axes, list(bars), [name.replace("_", " ") for name in names], loc="upper left", bbox_to_anchor=(1.01, 1))
-    axes.set(xlabel="step", ylabel="seconds")
+    axes.set(xlabel=unit, ylabel="seconds")
     axes.margins(x=0.01, y=0.06)
     whole_ticks(axes)
-    return picture(figure, "time", f"Seconds of {len(x)} steps by phase: {listed(names)}.",
-                   "Measured time of every step by phase.", ("step", *names),
+    return picture(figure, "time", f"Seconds of {len(x)} {unit}s by phase: {listed(names)}.",
+                   f"Measured time of every {unit} by phase.", ("step", *names),
                    [[row["step"], *(row["seconds"].get(name) for name in names)] for row in kept])
 
 

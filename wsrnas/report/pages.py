@@ -34,6 +34,7 @@ from wsrnas.report.html import (
 )
 from wsrnas.report.networks import Network, networks_of
 from wsrnas.report.search_figures import estimator_gaps, losses, noise, predictions, rank_correlation, weights
+from wsrnas.report.vulnerability import discretised_section, last_bound, vulnerability_section
 
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # of a run's time, at most, goes into refreshing its page
@@ -50,7 +51,7 @@ def cell_section(run: Run) -> Section | None:
 
 def weights_section(run: Run) -> Section | None:
     """Architecture weights over the search."""
-    pictures = [shown for kind in ("normal", "reduce") if (shown := weights(run.rows, kind))]
+    pictures = [shown for kind in ("normal", "reduce") if (shown := weights(run.rows, kind, run.unit))]
     return Section("Architecture weights", pictures) if pictures else None
 
 
@@ -80,8 +81,7 @@ def noise_section(run: Run) -> Section | None:
 
 def training_section(run: Run) -> Section | None:
     """Curves of the training."""
-    searched = any("phase" in row for row in run.rows)
-    shown = training(run.rows, "step" if searched else "epoch")
+    shown = training(run.rows, run.unit)
     return Section("Training", [shown]) if shown else None
 
 
@@ -91,7 +91,7 @@ def time_section(run: Run) -> Section | None:
     total = sum(seconds.values())
     if len(seconds) < 2 or not total:
         return None
-    shown = phases(run.rows)
+    shown = phases(run.rows, run.unit)
     rows = [[name.replace("_", " "), duration(value), f"{100 * value / total:.1f}"] for name, value in seconds.items()]
     rows.append(["all", duration(total), "100.0"])
     sums = table(["phase", "time", "share (%)"], rows, (1, 2), strong=(len(seconds),))
@@ -126,8 +126,8 @@ def start_pairs(start: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
-    cell_section, weights_section, losses_section, predictions_section, gap_section, noise_section, training_section,
-    time_section, origin_section)
+    cell_section, weights_section, vulnerability_section, discretised_section, losses_section, predictions_section,
+    gap_section, noise_section, training_section, time_section, origin_section)
 EVALUATION_SECTIONS = (robustness, paired_differences, honesty, official)
 
 
@@ -160,12 +160,11 @@ def command_text(command: Any) -> str:
 def state(run: Run, live: bool = False) -> str:
     """Finished, running or not finished, and how far."""
     done = f"{len(run.rows)} of {run.steps}" if isinstance(run.steps, int) else str(len(run.rows))
-    unit = "steps" if any("phase" in row for row in run.rows) else "epochs"
     if run.finished:
-        return f"finished, {len(run.rows)} {unit}" if run.rows else "finished"
+        return f"finished, {len(run.rows)} {run.unit}s" if run.rows else "finished"
     if not run.rows and run.evaluations and not run.config:
         return "evaluated"
-    return f"{'running' if live else 'not finished'}, {done} {unit}"
+    return f"{'running' if live else 'not finished'}, {done} {run.unit}s"
 
 
 def key_numbers(run: Run) -> list[tuple[str, str, str]]:
@@ -183,6 +182,12 @@ def key_numbers(run: Run) -> list[tuple[str, str, str]]:
     gap = next((v for v in reversed(column(run.rows, "estimator_check", "mean_gap")) if v is not None), None)
     if gap is not None:
         found.append(("estimator gap", f"{100 * gap:+.1f} points", "mean, weaker than PGD, last check"))
+    child, = column([run.vulnerability], "child", "vulnerability")
+    watched = next((v for v in reversed(column(run.rows, "vulnerability", "network")) if v is not None), None)
+    if child is not None or watched is not None:
+        bound = f", H {last_bound(run):.4g}" if last_bound(run) else ""
+        found.append(("vulnerability", f"{watched if child is None else child:.4g}",
+                      ("supernet, last epoch" if child is None else "discretised network") + bound))
     robust, clean = (column(run.rows, "held_out", f"{word}_accuracy") for word in ("robust", "clean"))
     if any(value is not None for value in robust):
         best = max((i for i, value in enumerate(robust) if value is not None), key=lambda i: robust[i])

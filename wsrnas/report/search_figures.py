@@ -18,7 +18,7 @@ DRAWN_POINTS = 120  # of a line among a hundred others; the numbers beside the f
 
 
 @styled
-def weights(rows: Sequence[dict[str, Any]], kind: str) -> Picture | None:
+def weights(rows: Sequence[dict[str, Any]], kind: str, unit: str) -> Picture | None:
     """softmax(A) of every edge of one cell over the search: a panel an edge, in the triangle that the edges form."""
     kept = [row for row in rows if kind in (row.get("architecture") or {}).get("alphas", {})
             and row.get("phase", "search") == "search"]  # before, nothing moves
@@ -57,10 +57,10 @@ def weights(rows: Sequence[dict[str, Any]], kind: str) -> Picture | None:
     first, last = kept[0]["step"] + 1, kept[-1]["step"] + 1
     title = "normal" if kind == "normal" else "reduction"
     return picture(figure, f"weights-{kind}", f"Weights of the operations on the {len(edges)} edges of the {title} "
-                   f"cell from step {first} to {last}.", f"{title.capitalize()} cell: softmax of the architecture "
-                   f"parameters, a panel an edge (its input → its node), steps {first} to {last} from left to "
-                   f"right, {low:.3f} to {high:.3f} from bottom to top; thick: the strongest at the end; dotted: where "
-                   "the genotype's operations on this edge change.",
+                   f"cell from {unit} {first} to {last}.", f"{title.capitalize()} cell: softmax of the architecture "
+                   f"parameters, a panel an edge (its input → its node), {unit}s {first} to {last} from left "
+                   f"to right, {low:.3f} to {high:.3f} from bottom to top; thick: the strongest at the end; dotted: "
+                   "where the genotype's operations on this edge change.",
                    header, table)
 
 
@@ -102,7 +102,7 @@ def losses(rows: Sequence[dict[str, Any]]) -> Picture | None:
     steps = [row["step"] + 1 for row in kept]
     lines = []
     for index, name in enumerate(names):
-        colour = INK if name == "natural" else _between(index - 1, len(names) - 1)
+        colour = INK if name == "natural" else between(index - 1, len(names) - 1)
         line, = left.plot(steps, numbers(column(kept, "losses", name)), color=colour, marker=marker_of(len(kept)),
                           markersize=3)
         right.plot(steps, [100 * a for a in numbers(column(kept, "accuracies", name))], color=colour,
@@ -128,7 +128,7 @@ def strength_text(name: str) -> str:
         return name
 
 
-def _between(index: int, count: int) -> str:
+def between(index: int, count: int) -> str:
     """From blue to vermilion: both are told apart by colour-blind readers, on white and on black."""
     share = min(max(index / max(count - 1, 1), 0), 1)
     ends = [[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in ("#3489C8", "#D55E00")]
@@ -148,11 +148,11 @@ def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | 
     steps, x, y = zip(*table, strict=True)
     axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.8, linestyle="--")
     for step, a, b in table:
-        axes.plot([a], [b], "o", color=_between(step - steps[0], steps[-1] - steps[0] + 1), markersize=5)
+        axes.plot([a], [b], "o", color=between(step - steps[0], steps[-1] - steps[0] + 1), markersize=5)
     for axis, values in (("x", x), ("y", y)):
         margin = 0.08 * (max(values) - min(values)) or 0.1
         axes.set(**{f"{axis}lim": (min(values) - margin, max(values) + margin)})
-    ends = [axes.plot([], [], "o", color=colour)[0] for colour in (_between(0, 2), _between(1, 2))]
+    ends = [axes.plot([], [], "o", color=colour)[0] for colour in (between(0, 2), between(1, 2))]
     legend(axes, ends, [f"step {steps[0] + 1}", f"step {steps[-1] + 1}"], loc="best")
     axes.set(xlabel="measured objective (nats)", ylabel="predicted objective (nats)")
     said = "" if tau is None else f" Kendall's τ of all {len(table)}: {tau:+.2f}."
@@ -172,7 +172,7 @@ def estimator_gaps(rows: Sequence[dict[str, Any]]) -> Picture | None:
     steps = [row["step"] + 1 for row in kept]
     lines = [axes.plot(steps, [100 * gap for gap in numbers(column(kept, "estimator_check", name))], color=colour,
                        marker=marker_of(len(kept)), markersize=3)[0]
-             for name, colour in (("mean_gap", INK), ("largest_gap", _between(1, 2)))]
+             for name, colour in (("mean_gap", INK), ("largest_gap", between(1, 2)))]
     axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--")
     fallbacks = [(row["step"] + 1, row["estimator_check"]["fallback"]) for row in kept
                  if "fallback" in row["estimator_check"]]
