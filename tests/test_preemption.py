@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from wsrnas import distributed, errors, preemption
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import InputError, Preempted, run_program
-from wsrnas.preemption import stop_requests
+from wsrnas.preemption import stop_requests, until_asked
 
 ROOT = Path(__file__).parent.parent
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -253,3 +253,12 @@ def test_processes_on_gpus_have_a_way_over_the_cpu(device, backend, monkeypatch)
     assert initialize(device) == World(1, 2, torch.device("cuda", 1) if device == "cuda" else torch.device("cpu"))
     assert started == [backend]
     assert dist.distributed_c10d.BackendConfig(backend).get_device_backend_map()["cpu"] == "gloo"
+
+
+def test_items_come_until_a_stop_is_asked_for():
+    answers, seen = iter([False, False, True]), []
+    with pytest.raises(Preempted, match="stopped in epoch 3"):
+        for item in until_asked("abc", lambda: next(answers), "stopped in epoch 3"):
+            seen.append(item)
+    assert seen == ["a", "b"]
+    assert list(until_asked("abc", lambda: False, "")) == ["a", "b", "c"]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 from collections import Counter
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
-from wsrnas.errors import InputError
+from wsrnas.errors import InputError, Preempted
 from wsrnas.genotype import Genotype, count_differences
 from wsrnas.run import RunDirectory
 
@@ -115,18 +116,32 @@ class Killed(BaseException):
     """As sudden as a kill: nothing in the program may catch it."""
 
 
-def die_in_training(context, index):
+def kill(epoch):
+    raise Killed
+
+
+def ask_to_stop(epoch):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def die_in_training(context, index, how=kill):
     """Raise in the middle of the epoch of step ``index`` (one of its two batches is trained on)."""
-    def dying(trainer, loader, *arguments, original=search.wsr_nas_searcher.train_epoch, **more):
-        def after_step(epoch):
+    def dying(trainer, loader, *arguments, after_step, original=search.wsr_nas_searcher.train_epoch, **more):
+        def die(epoch):
             if dying.left == 0:
                 assert epoch.batches == 1 < len(loader)
-                raise Killed
-        result = original(trainer, loader, *arguments, after_step=after_step, **more)
+                how(epoch)
+            after_step(epoch)
+        result = original(trainer, loader, *arguments, after_step=die, **more)
         dying.left -= 1
         return result
     dying.left = index
     context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
+
+
+def stop_in_training(context, index):
+    """The same, but asked for by a signal."""
+    die_in_training(context, index, ask_to_stop)
 
 
 def die_between_record_and_checkpoint(context, count):
@@ -144,10 +159,10 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
     deaths = [(die_in_training, 1, 1),                    # the second warm-up step (index 1)
               (die_in_training, 2, 3),                    # the second network of the population (index 3)
               (die_between_record_and_checkpoint, 1, 4),  # the first search step (index 4)
-              (die_in_training, 1, 5)]                    # the second search step (index 5)
+              (stop_in_training, 1, 5)]                   # the second search step (index 5)
     run = tmp_path / "search" / "run"
     for die, after, completed in deaths:
-        with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        with pytest.MonkeyPatch.context() as context, pytest.raises((Killed, Preempted)):
             die(context, after)
             start(tmp_path, TINY)
         assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == completed
