@@ -26,8 +26,8 @@ class EvaluateConfig:
                                     "without arguments, TorchScript or torch.export files, or names of architectures "
                                     "(with --state_dict)")
     state_dict: tuple[str, ...] = option((), "weights of the named architectures, one file for each --model")
-    init_channels: int = option(0, "width of a named architecture; 0: read from its weights (of a hand-designed one: "
-                                "the published width)")
+    init_channels: int = option(0, "width of a named architecture; 0: read from its weights, where they tell "
+                                "(resnet18 and the like: the published width)")
     layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     names: tuple[str, ...] = option((), "what to call the networks in tables and figures; empty: their run directories")

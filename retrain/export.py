@@ -102,8 +102,8 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     source = open_model(str(path))
     require(source.network is not None, f"{path} is not a checkpoint of retraining; expected one, or its run directory")
     network, payload = source.network, checkpoint.read(path)
-    require("genotype" in network, f"{path} is of the hand-designed network {network.get('arch')}; expected one of "
-            "cells, which alone can be exported")
+    require("genotype" in network, f"{path} is of the network {network.get('arch')}; expected one of cells, "
+            "which alone can be exported")
     size = network["image_shape"][1]
     evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, network["dataset"])
     if not is_finished(path.parent):

@@ -79,7 +79,7 @@ class TrainingConfig(RunConfig):
         named = hand_designed.find(self.arch)
         self.require_at_least(0 if named else 1, "layers")
         require(not (named and self.drop_path),
-                f"drop_path is {self.drop_path:g}, but {named} is hand-designed and has none; expected 0")
+                f"drop_path is {self.drop_path:g}, but {named} has none; expected 0")
         self.require_at_least(1, "init_channels", "num_steps", "batch_size", "accumulation", "epochs",
                               "select_steps", "select_every", "eval_batch_size", "probe_steps", "report_freq")
         self.require_at_least(0, "max_train", "held_out", "step_size", "grad_clip", "weight_decay", "momentum",
@@ -136,16 +136,17 @@ class RetrainConfig(TrainingConfig, SmallImagesConfig):
     """Adversarially train a network on small images; --recipe gives the published hyper-parameters.
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood. A recipe's init_channels and
-    layers are those of its cell: a hand-designed network has its published width unless --init_channels says otherwise.
+    layers are those of its cell: a network with a design of its own has its published width unless --init_channels
+    says otherwise.
     """
 
     preset: str = "wsrnet-basic"
     arch: str = option("WsrNet_Basic", "published name, alias, genotype.json, or run directory of a search; or a "
-                       f"hand-designed network: {', '.join(hand_designed.names())}")
-    init_channels: int = option(45, "channels C of the first cells; of a hand-designed network those of its first "
-                                "stage (densenet121: growth rate; mobilenet_v2, squeezenet: stem), without this flag "
-                                "the published ones")
-    layers: int = option(20, "cells; a hand-designed network has a depth of its own: leave this out, or 0")
+                       f"network with a design of its own: {', '.join(hand_designed.names())}")
+    init_channels: int = option(45, "channels C of the first cells; of a network with a design of its own those of its "
+                                "first stage (densenet121: growth rate; mobilenet_v2, squeezenet: stem), without this "
+                                "flag the published ones")
+    layers: int = option(20, "cells; a network with a design of its own has its depth, too: leave this out, or 0")
     cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none")
 
     def __post_init__(self) -> None:
@@ -175,7 +176,7 @@ class ImageNetConfig(TrainingConfig):
 
 def parse_recipe(cls: type[RetrainConfig], recipes: Mapping[str, RetrainConfig], argv: Sequence[str] | None = None,
                  prog: str | None = None) -> tuple[RetrainConfig, Invocation]:
-    """``parse_config``, with a hand-designed network's own width in place of a recipe's, which is its cell's.
+    """``parse_config``, with a named network's own width in place of a recipe's, which is its cell's.
 
     Raises:
         InputError: as ``parse_config``.
@@ -190,7 +191,7 @@ def parse_recipe(cls: type[RetrainConfig], recipes: Mapping[str, RetrainConfig],
 
 
 def load_architecture(spec: str) -> Genotype | str:
-    """The name of a hand-designed network, or the genotype that ``genotypes.load`` gives.
+    """The name of a network with a design of its own, or the genotype that ``genotypes.load`` gives.
 
     Raises:
         InputError: it is neither.
@@ -202,7 +203,7 @@ def load_architecture(spec: str) -> Genotype | str:
     except InputError as error:
         closest = hand_designed.closest(spec)
         hint = f" (did you mean {' or '.join(closest)}?)" if closest else ""
-        raise InputError(f"{error}; hand-designed networks: {', '.join(hand_designed.names())}{hint}") from None
+        raise InputError(f"{error}; other networks: {', '.join(hand_designed.names())}{hint}") from None
 
 
 BASIC = RetrainConfig()

@@ -65,11 +65,13 @@ def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:
     trained += epochs * constrained * (config.constrained_step != "project")
     descended = epochs * (free + constrained * (config.constrained_step == "descend+project"))
     halves = sum(weight > 0 for weight in config.upper_weights)
-    upper = (1 if config.adv_loss == "fast" else attack) * (config.upper_weights[1] > 0) + halves
+    upper_attack = 1 if config.adv_loss == "fast" else attack
+    upper = upper_attack * (config.upper_weights[1] > 0) + halves
+    lower = upper_attack + 3  # second order: the direction of the step, and two sides of a difference
     bounded = epochs * constrained * config.bound().finite
     return {
         "weights": images * trained * step_passes(config.adv_loss, config.loss_settings())[0],
-        "architecture": images * descended * (upper if config.order == "first" else 3 * upper),
+        "architecture": images * descended * (upper + lower * (config.order == "second")),
         "projection": images * bounded * (attack + 2 * PROJECTION_EVALUATIONS),
         "vulnerability": images * config.epochs * config.watched_batches * (attack + 2),
     }

@@ -86,6 +86,9 @@ class RnasSearcher:
         if len(self.watch_loader) < config.bound_batches:
             raise InputError(f"D_v has {len(self.watch_loader)} batches of {config.batch_size} images; expected at "
                              f"least bound_batches, {config.bound_batches}")
+        if config.constrained_step == "project" and not self.unconstrained_steps:
+            raise InputError(f"with constrained_step project and unconstrained_share {config.unconstrained_share:g}, "
+                             f"no step of an epoch would train the weights ({self.steps} steps); expected at least one")
 
     @property
     def steps(self) -> int:
@@ -150,7 +153,7 @@ class RnasSearcher:
         values = [self.constraint.value(batch, self.alphas()) for batch in frozen]
         reference = statistics.median(values)
         bound = config.bound().resolve(reference)
-        vulnerability = self.constraint.of_batches(frozen)
+        vulnerability = self.constraint.of_batches(frozen[:config.watched_batches])
         trial = self._projected(vulnerability, bound)
         if not trial.feasible:
             lowest, _ = least(vulnerability, self.alphas(), iterations=LEAST_ITERATIONS)
@@ -158,7 +161,7 @@ class RnasSearcher:
             if lowest > bound:
                 raise InputError(
                     f"vulnerability_bound is {config.vulnerability_bound}, that is H = {bound:.4g}, but the least "
-                    f"vulnerability found on {config.bound_batches} batches of D_v is {lowest:.4g} "
+                    f"vulnerability found on {config.watched_batches} batches of D_v is {lowest:.4g} "
                     f"(rel:{lowest / reference:.2g}; after the warm-up it is {reference:.4g}); expected at least that. "
                     "The warm-up is kept: the same command with a larger bound goes on from there")
         self.bound = bound
@@ -220,7 +223,7 @@ class RnasSearcher:
         """One step of Adam on A down the upper loss of ``held_out``; returns that loss (2,), clean and adversarial."""
         draw, measured = ("architecture", epoch, step), []
         weights = torch.tensor(self.config.upper_weights, device=self.world.device)
-        losses = self.cross_entropies.freeze(held_out, self.config.upper_weights, *draw, "upper")
+        losses = self.cross_entropies.freeze(held_out, self.config.upper_weights, "upper", *draw)
 
         def upper(alphas: Tensor) -> Tensor:
             measured.append(losses(alphas))
@@ -230,7 +233,7 @@ class RnasSearcher:
             with attack_mode(self.supernet, batch_statistics=True):
                 gradient = architecture_gradient(upper, self.alphas())
         else:
-            trained = self.cross_entropies.freeze(batch, (0, 1), *draw, "lower")
+            trained = self.cross_entropies.freeze(batch, (0, 1), "lower", *draw)
             with running_statistics_kept(self.supernet):
                 direction = sgd_direction(self.weight_optimizer, trained(self.alphas())[1])
                 gradient = unrolled_gradient(upper, lambda alphas: trained(alphas)[1], self.alphas(), *direction)

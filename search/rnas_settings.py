@@ -45,7 +45,8 @@ class RnasConfig(SupernetConfig):
     vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (that share "
                                       "of what is measured at the end of the warm-up), or inf for none", identity=False)
     bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
-    watched_batches: int = option(2, "of these, batches on which the vulnerability is measured after every epoch")
+    watched_batches: int = option(2, "of these, batches on which the vulnerability is measured after every epoch, "
+                                 "and on which it is tried whether H can be reached")
     constrained_step: Literal["project+train", "project", "descend+project"] = option(
         "project+train", "a step of step 2: project A and train the weights; project A alone (the paper's text); "
         "descend the upper loss, then project")
@@ -99,5 +100,5 @@ PRESETS: dict[str, RnasConfig] = {
 # Minutes on two CPU cores.
 PRESETS["tiny"] = replace(
     PRESETS["paper"], preset="tiny", dataset="digits", init_channels=4, layers=3, batch_size=16, max_train=640,
-    num_steps=2, epsilon=0.1, step_size=0.0, learning_rate=0.1, epochs=8, warmup_epochs=4,
+    num_steps=2, epsilon=0.1, step_size=0.0, learning_rate=0.1, epochs=7, warmup_epochs=4,
     architecture_learning_rate=0.02, bound_batches=4)

@@ -39,7 +39,8 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
         move(steps, -rate)
         leaf = alphas.detach().requires_grad_(True)
         direct, *slopes = torch.autograd.grad(upper(leaf), [leaf, *weights], allow_unused=True)
-        size = torch.stack([slope.norm() for slope in slopes if slope is not None]).norm().item()
+        norms = [slope.norm() for slope in slopes if slope is not None]
+        size = torch.stack(norms).norm().item() if norms else 0
         if not size:
             return direct
         length, sides = DIFFERENCE / size, []

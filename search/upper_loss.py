@@ -33,18 +33,19 @@ class CrossEntropies:
     world: World
     seed: int
 
-    def freeze(self, batch: tuple[Tensor, Tensor], weights: Sequence[float], *draw: int | str) -> Losses:
+    def freeze(self, batch: tuple[Tensor, Tensor], weights: Sequence[float], part: str, *draw: int | str) -> Losses:
         """Both losses (2,) in nats of a batch as a function of A, the noise made at the supernet's current one.
 
         Both halves go through the supernet together, in its own mode; one without weight is left out and counts 0.
 
         Args:
             weights: of the clean and of the adversarial loss.
-            draw: names the noise of a sampled path and of the attack.
+            part: names, with ``draw``, the attack's random start.
+            draw: names the noise of a sampled path; two batches of one draw see one path.
         """
         images, labels = batch
         self.relaxation.follow(self.supernet, self.supernet.alphas().detach(), *draw)
-        stream = generator(self.seed, "attack", *draw, device=images.device)
+        stream = generator(self.seed, "attack", part, *draw, device=images.device)
         noise = BatchNoise(stream, self.world.rank, self.world.size)
         clean, adversarial = weights
         halves = [images] if clean else []

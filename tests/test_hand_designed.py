@@ -21,6 +21,7 @@ from wsrnas.errors import InputError
 from wsrnas.model_source import _source, open_model
 from wsrnas.models import build_model, description, load_model, load_weights, names
 from wsrnas.network import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from wsrnas.robnet import ROBNETS
 from wsrnas.run import RunDirectory
 
 PUBLISHED = {  # width, parameters for ten classes
@@ -57,7 +58,7 @@ def photographs(count: int = 2, size: int = 32, channels: int = 3) -> Tensor:
 # -- the published networks -----------------------------------------------------------------------------------------
 
 def test_every_network_is_in_the_table():
-    assert names() == hand_designed.names() and set(names()) == set(PUBLISHED)
+    assert names() == hand_designed.names() and set(names()) == {*PUBLISHED, *ROBNETS}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -455,7 +456,7 @@ def test_it_is_evaluated_like_any_run(run, capsys):
 
 
 def test_an_export_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match="hand-designed network resnet18; expected one of cells"):
+    with pytest.raises(InputError, match="of the network resnet18; expected one of cells"):
         retrain.export.main(["--model", str(run), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
@@ -464,8 +465,8 @@ def test_an_export_is_refused(run, tmp_path):
     (("--layers", "20"), "layers is 20, but resnet18 is hand-designed"),
     (("--layers", "-1"), "layers is -1; expected at least 0"),
     (("--init_channels", "0"), "init_channels is 0; expected at least 1"),
-    (("--drop_path", "0.1"), "drop_path is 0.1, but resnet18 is hand-designed and has none; expected 0"),
-    (("--arch", "resnet34"), "unknown architecture 'resnet34'.*hand-designed networks: .*did you mean .*resnet18"),
+    (("--drop_path", "0.1"), "drop_path is 0.1, but resnet18 has none; expected 0"),
+    (("--arch", "resnet34"), "unknown architecture 'resnet34'.*other networks: .*did you mean .*resnet18"),
     (("--arch", "RACL", "--layers", "0"), "layers is 0; expected at least 1")])
 def test_bad_input_is_refused(argv, named, tmp_path):
     with pytest.raises(InputError, match=named):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.supernet import EDGES, Supernet, gumbel_noise, gumbel_softmax
+from search.supernet import EDGES, Supernet, genotype_gates, gumbel_noise, gumbel_softmax
 from wsrnas.attacks import fgsm, pgd
 from wsrnas.complexity import count_parameters
 from wsrnas.errors import InputError
@@ -310,3 +310,103 @@ def test_the_losses_gradient_reaches_the_sampled_operations_alone():
                     assert all(g is not None for g in gradients)
                 else:
                     assert all(g is None for g in gradients)
+
+
+# ---- a mixture -----------------------------------------------------------------------------------------------
+
+
+def mixed_by_hand(supernet: Supernet, images: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and the output of every cell: on every edge the weighted sum of all operations, ``none`` included."""
+    s0 = s1 = supernet.stem.norm(supernet.stem.conv(images))
+    outputs = []
+    for number, cell in enumerate(supernet.cells):
+        states = [cell.preprocess[0](s0), cell.preprocess[1](s1)]
+        for node, first in enumerate(FIRST):
+            total = 0
+            for source in range(node + 2):
+                edge = first + source
+                for operation, weight in zip(cell.edges[edge], weights[int(number > 0), edge], strict=True):
+                    total = total + weight * operation(states[source])
+            states.append(total)
+        s0, s1 = s1, torch.cat(states[2:], 1)
+        outputs.append(s1)
+    return s1.mean((2, 3)) @ supernet.classifier.weight.T + supernet.classifier.bias, outputs
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mixture_is_the_weighted_sum_of_all_operations(training):
+    supernet, draw = small().double(), seeded(5)
+    images = torch.rand(2, 3, 8, 8, generator=draw, dtype=torch.float64)
+    supernet.mix(torch.rand(2, EDGES, 8, generator=draw, dtype=torch.float64))
+    with torch.no_grad():
+        supernet(images)  # the running statistics are somebody's
+    supernet.train(training)
+    values = torch.randn(2, EDGES, 8, generator=draw, dtype=torch.float64)  # negative ones, too: they are but weights
+    weights, same = (values.clone().requires_grad_(True) for _ in range(2))
+    path, outputs = supernet.mix(weights), []
+    logits = supernet(images, outputs)
+    expected, by_cell = mixed_by_hand(supernet, images, same)
+    torch.testing.assert_close(logits, expected)
+    assert supernet.path is path and len(outputs) == 3
+    for output, hand in zip(outputs, by_cell, strict=True):
+        torch.testing.assert_close(output, hand)
+    torch.testing.assert_close(supernet.classifier(outputs[-1].mean((2, 3))), logits)
+    assert torch.equal(supernet(images), logits)  # asked for nothing, it is the same function
+    labels = torch.tensor([1, 4])
+    gradients = [torch.autograd.grad(F.cross_entropy(values, labels), leaf)[0]
+                 for values, leaf in ((logits, weights), (expected, same))]
+    torch.testing.assert_close(*gradients)
+    assert (gradients[0][..., 1:] != 0).all() and (gradients[0][..., 0] == 0).all()  # none gives nothing
+
+
+def test_a_mixture_of_one_operation_an_edge_is_that_path():
+    supernet, draw = small().double().eval(), seeded(6)
+    gates = one_hot(torch.randint(8, (2, EDGES), generator=draw)).double()
+    images = torch.rand(2, 3, 8, 8, generator=draw, dtype=torch.float64)
+    with torch.no_grad():
+        results = []
+        for choose in (supernet.mix, supernet.use):
+            choose(gates)
+            outputs = []
+            results.append([supernet(images, outputs), *outputs])
+    torch.testing.assert_close(*results)
+    assert [tuple(output.shape) for output in results[1][1:]] == [(2, 16, 8, 8), (2, 32, 4, 4), (2, 64, 2, 2)]
+
+
+# ---- a genotype's gates --------------------------------------------------------------------------------------
+
+
+def test_the_gates_of_a_genotype_and_back():
+    supernet, draw = small(), seeded(7)
+    for _ in range(20):
+        set_alphas(supernet, torch.randn(2, EDGES, 8, generator=draw))
+        genotype = supernet.genotype()
+        gates = genotype_gates(genotype)
+        assert gates.shape == (2, EDGES, 8) and torch.equal(gates.sum(-1), torch.ones(2, EDGES))
+        for kind, name in enumerate(("normal", "reduce")):
+            for node, edges in enumerate(genotype.nodes(name)):
+                rows = gates[kind, FIRST[node]:FIRST[node] + node + 2].argmax(-1).tolist()
+                kept = {source: operation for operation, source in edges}
+                assert [PRIMITIVES[row] for row in rows] == [kept.get(i, "none") for i in range(node + 2)]
+        set_alphas(supernet, 50 * gates)
+        again = supernet.genotype()
+        for name in ("normal", "reduce"):  # the two edges of a node are equally strong now
+            assert list(map(set, again.nodes(name))) == list(map(set, genotype.nodes(name)))
+
+
+def test_a_genotypes_gates_run_its_eight_operations_a_cell():
+    supernet = small().double().eval()
+    set_alphas(supernet, torch.randn(2, EDGES, 8, generator=seeded(8)))
+    genotype = supernet.genotype()
+    images = torch.rand(2, 3, 8, 8, generator=seeded(9), dtype=torch.float64)
+    with torch.no_grad():
+        s0 = s1 = supernet.stem.norm(supernet.stem.conv(images))
+        for number, cell in enumerate(supernet.cells):
+            states = [cell.preprocess[0](s0), cell.preprocess[1](s1)]
+            for node, edges in enumerate(genotype.nodes("reduce" if number else "normal")):
+                states.append(sum(cell.edges[FIRST[node] + source][PRIMITIVES.index(name)](states[source])
+                                  for name, source in edges))
+            s0, s1 = s1, torch.cat(states[2:], 1)
+        path = supernet.use(genotype_gates(genotype).double())
+        torch.testing.assert_close(supernet(images), supernet.classifier(s1.mean((2, 3))))
+    assert [sum(operation != (0,) for operation in kind) for kind in path.operations] == [8, 8]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.errors import InputError
+from wsrnas.robnet import ROBNETS
 
 
 class HandDesignedNetwork(nn.Module):
@@ -310,12 +311,12 @@ def squeezenet(num_classes: int = 10, width: int = 96, channels: int = 3) -> nn.
 # -- by name --------------------------------------------------------------------------------------------------------
 
 _BY_NAME: dict[str, Callable[[int, int, int], nn.Module]] = {build.__name__: build for build in (
-    resnet18, resnet50, wrn_28_10, wrn_34_10, vgg16, densenet121, mobilenet_v2, shufflenet_v2, squeezenet)}
+    resnet18, resnet50, wrn_28_10, wrn_34_10, vgg16, densenet121, mobilenet_v2, shufflenet_v2, squeezenet)} | ROBNETS
 _BY_PLAIN_NAME = {name.replace("_", ""): name for name in _BY_NAME}
 
 
 def names() -> list[str]:
-    """The hand-designed networks."""
+    """The hand-designed networks, and the RobNets, which are named and sized like them."""
     return list(_BY_NAME)
 
 
@@ -339,7 +340,6 @@ def build(name: str, num_classes: int = 10, width: int | None = None, channels: 
 
     Args:
         width: as the network's own function says; None is the published one.
-
     Raises:
         InputError: a number is below 1.
     """

@@ -9,56 +9,68 @@ from torch import Tensor, nn
 from wsrnas import checkpoint, hand_designed
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
-from wsrnas.hand_designed import names
+from wsrnas.hand_designed import names, published_width
 from wsrnas.network import IMAGENET_MEAN, NetworkCIFAR, NetworkImageNet, Normalize
+from wsrnas.robnet import ROBNETS
 
-# The DARTS conventions for cells whose papers give no width: (init_channels, layers).
+# The DARTS conventions for cells whose papers give no width: (init_channels, layers). RobNet-large's width on ImageNet
+# is the same.
 DEFAULT_SIZES = {"cifar": (36, 20), "imagenet": (48, 14)}
 
 
 def build_model(arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
                 layers: int | None = None, dataset: str = "cifar10", channels: int = 3) -> nn.Module:
-    """A network of cells or a hand-designed one: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
+    """A network of cells, or one by name: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
 
     Args:
         arch: a genotype, or one of ``names()``.
         init_channels, layers: width and depth; None takes the DARTS convention, 36 and 20 (ImageNet: 48 and 14). Of a
-            hand-designed network the width as in ``wsrnas.hand_designed``, None for the published one, and no depth.
+            network by name the width as in ``wsrnas.hand_designed``, None for the published one, and no depth.
         dataset: ``"imagenet"`` gives the network for large images, anything else the one for small images. A
-            hand-designed network is the same for both, behind ImageNet's normalisation for the former.
+            hand-designed network is the same for both, behind ImageNet's normalisation for the former; a RobNet has
+            the stem of cells for large images.
         channels: of the images.
 
     Raises:
-        InputError: ``arch`` is neither, a size is below 1, or a hand-designed network is given a depth.
+        InputError: ``arch`` is neither, a size is below 1, or a network by name is given a depth.
     """
     if isinstance(arch, Genotype):
         network = NetworkImageNet if dataset == "imagenet" else NetworkCIFAR
         return network(arch, *_sizes(arch, dataset, init_channels, layers), num_classes, channels)
     name = _name_of(arch)
     if layers is not None:
-        raise InputError(f"layers is {layers}, but {name} is hand-designed and has a depth of its own; expected none")
-    model = hand_designed.build(name, num_classes, init_channels, channels)
+        kind = "a RobNet" if name in ROBNETS else "hand-designed"
+        raise InputError(f"layers is {layers}, but {name} is {kind} and has a depth of its own; expected none")
+    if dataset == "imagenet" and channels != len(IMAGENET_MEAN):
+        raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
+    width = _width(name, dataset) if init_channels is None else init_channels
+    if dataset == "imagenet" and name in ROBNETS:
+        return ROBNETS[name](num_classes, width, channels, imagenet=True)
+    model = hand_designed.build(name, num_classes, width, channels)
     if dataset == "imagenet":
-        if channels != len(IMAGENET_MEAN):
-            raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
         model.normalize = Normalize()
     return model
 
 
 def _name_of(arch: Any) -> str:
-    """The hand-designed network that is meant."""
+    """The one of ``names()`` that is meant."""
     if name := hand_designed.find(str(arch)):
         return name
     closest = hand_designed.closest(str(arch))
     hint = f" (did you mean {' or '.join(closest)}?)" if closest else ""
-    raise InputError(f"there is no network {arch!r}{hint}; expected a hand-designed one ({', '.join(names())}) or a "
-                     f"Genotype, such as genotypes.load({str(arch)!r})")
+    raise InputError(f"there is no network {arch!r}{hint}; expected one of {', '.join(names())}, or a Genotype, "
+                     f"such as genotypes.load({str(arch)!r})")
+
+
+def _width(name: str, dataset: str) -> int:
+    """``init_channels`` of the published network."""
+    return DEFAULT_SIZES["imagenet"][0] if dataset == "imagenet" and name in ROBNETS else published_width(name)
 
 
 def _sizes(arch: Genotype | str, dataset: str, init_channels: int | None,
            layers: int | None) -> tuple[int, int | None]:
     if not isinstance(arch, Genotype):
-        return hand_designed.published_width(_name_of(arch)) if init_channels is None else init_channels, layers
+        return _width(_name_of(arch), dataset) if init_channels is None else init_channels, layers
     default_channels, default_layers = DEFAULT_SIZES["imagenet" if dataset == "imagenet" else "cifar"]
     return default_channels if init_channels is None else init_channels, default_layers if layers is None else layers
 
@@ -67,7 +79,7 @@ def description(arch: Genotype | str, num_classes: int, init_channels: int, laye
                 image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """What a checkpoint stores beside the weights, so that ``load_model`` needs nothing else.
 
-    That is a genotype as JSON under "genotype", or the name of a hand-designed network under "arch", with its sizes.
+    That is a genotype as JSON under "genotype", or one of ``names()`` under "arch", with its sizes.
     """
     named = {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"arch": _name_of(arch)}
     return named | {"num_classes": num_classes, "init_channels": init_channels, "layers": layers, "dataset": dataset,
@@ -106,12 +118,13 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
                  layers: int | None = None, dataset: str = "cifar10",
                  image_shape: tuple[int, int, int] = (3, 32, 32)) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a genotype, or a hand-designed one, with the weights of a file, as ``load_model`` gives it.
+    """The network of a genotype, or one by name, with the weights of a file, as ``load_model`` gives it.
 
     Args:
         path: a state_dict, or a dictionary with one as ``state_dict`` or ``model``; what DataParallel and torch.compile
             put before its keys is removed.
-        init_channels, layers: None reads them off the weights; a hand-designed network has its published width then.
+        init_channels, layers: None reads them off the weights; a hand-designed network has its published width then,
+            and a network by name a depth of its own.
 
     Raises:
         InputError: the file holds no weights, those of another architecture, or weights that do not fit.
@@ -127,6 +140,7 @@ def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, 
         raise InputError(f"{path} is a checkpoint of another {'genotype' if isinstance(arch, Genotype) else 'network'} "
                          "than the one named")
     width, depth = _sizes_of_weights(weights)
+    depth = depth if isinstance(arch, Genotype) else None
     width, depth = _sizes(arch, dataset, width if init_channels is None else init_channels,
                           depth if layers is None else layers)
     model = build_model(arch, num_classes, width, depth, dataset, image_shape[0])
