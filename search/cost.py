@@ -40,7 +40,7 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
         passes["estimator"] = {"forward_backward": attacked, "forward": 0}
     if searcher.checks:
         passes["estimator_check"] = {"forward_backward": checked * ((sources + targets) * steps + asked),
-                                     "forward": checked * 2 * targets}
+                                     "forward": checked * 2 * (targets + config.bounded)}
     return passes
 
 

@@ -177,7 +177,7 @@ class Searcher:
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
         for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
-            sums += measure(self.supernet, self._spectrum(images, labels), labels, images, self.config)
+            sums += measure(self.supernet, self._spectrum(images, labels), labels, self.config)
             count += len(images)
         losses, accuracies, *vulnerabilities = all_sum(sums, self.world) / all_sum(count, self.world)
         if not losses.isfinite().all():
@@ -206,7 +206,7 @@ class Searcher:
         for images, labels in progress(loader.batches(), f"{step.title}: check", self.world, len(loader)):
             estimated = self._estimate(images, labels, self._attack(images, labels, self.source_epsilons))
             attacked = self._attack(images, labels, targets)
-            sums += torch.stack([measure(self.supernet, noisy.unbind(1), labels, images, config)
+            sums += torch.stack([measure(self.supernet, noisy.unbind(1), labels, config, images)
                                  for noisy in (estimated, attacked)])
             if not shown:
                 few, weakest = (slice(count) for count in NOISE_SAMPLES)

@@ -15,6 +15,7 @@ from search.objective import (
     check_attacked,
     check_objective,
     check_strengths,
+    project_architecture,
     robust_search_objective,
     split_strengths,
     update_architecture,
@@ -377,3 +378,47 @@ def test_the_search_finds_the_optimum_of_the_law_and_moves_nothing_else(learned)
         assert torch.equal(tensor, value), name
         assert (tensor.grad is None) if gradient is None else torch.equal(tensor.grad, gradient), name
     assert all(p.grad is None for p in supernet.architecture_parameters())
+
+
+# ---- the projection of the architecture ----------------------------------------------------------------------------
+
+
+class Columns(nn.Module):
+    """Three losses that do not matter, then two vulnerabilities, linear in the gates."""
+
+    SLOPES = torch.randn(28, 8, 2, generator=seeded(8)).abs()
+
+    def forward(self, gates: Tensor) -> Tensor:
+        vulnerabilities = torch.einsum("beo,eon->bn", gates, self.SLOPES)
+        return torch.cat([gates.new_full((len(gates), 3), torch.nan), vulnerabilities], 1)
+
+
+def predicted(supernet: Supernet, samples: int, draw: torch.Generator) -> Tensor:
+    noise = gumbel_noise((samples, 2, 14, 8), draw)
+    with torch.no_grad():
+        return Columns()(gumbel_softmax(supernet.alphas(), noise, supernet.tau).flatten(1, 2))[:, 3:].mean(0)
+
+
+def test_the_architecture_is_moved_within_the_bound_at_every_strength():
+    torch.manual_seed(0)
+    supernet = Supernet(2, 3, 4, tau=1.0, generator=seeded())
+    weights = [parameter.detach().clone() for parameter in supernet.weight_parameters()]
+    start, state = supernet.alphas().detach().clone(), torch.get_rng_state()
+    before = predicted(supernet, 8, seeded(3))
+    found = project_architecture(supernet, Columns(), before * torch.tensor([0.9, 2.0]), 8, seeded(3))
+    after = predicted(supernet, 8, seeded(3))
+    assert found.feasible and found.before == pytest.approx(1 / 0.9, rel=1e-4)
+    assert after[0] <= 0.9 * before[0] * 1.011 and after[1] <= 2 * before[1]
+    assert found.distance == pytest.approx((supernet.alphas().detach() - start).norm().item(), rel=1e-4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(*pair) for pair in zip(weights, supernet.weight_parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in supernet.parameters())
+    again = supernet.alphas().detach().clone()
+    assert project_architecture(supernet, Columns(), before, 8, seeded(3)).iterations == 0
+    assert torch.equal(supernet.alphas().detach(), again)  # within the bound, nothing moves
+
+
+def test_the_objective_does_not_read_what_follows_the_losses():
+    losses = torch.tensor([[1.0, 2.0, 4.0, 8.0, torch.nan, torch.inf]])
+    value = robust_search_objective(losses, 0.8, 0.2, torch.tensor([0.5, 0.25, 0.25]))
+    torch.testing.assert_close(value, torch.tensor([1.6]))

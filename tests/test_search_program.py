@@ -329,7 +329,8 @@ def pictures(tmp_path):
     (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0"], True, False),
     (["--preset", "wide", "--num_steps", "2"], False, True),
     (["--preset", "naive-6", "--validation_batch_size", "7"], False, False),
-], ids=["trades", "plus", "wide", "naive"])
+    (["--preset", "paper", "--num_steps", "2", "--vulnerability_bound", "rel:0.6"], True, True),
+], ids=["trades", "plus", "wide", "naive", "bounded"])
 def test_other_ways_to_search(argv, learns, checks, pictures, tmp_path):
     once = ["--warmup_architectures", "1", "--iterations", "1"]
     with counted() as steps:
@@ -340,11 +341,75 @@ def test_other_ways_to_search(argv, learns, checks, pictures, tmp_path):
     for row in rows[1:]:
         assert len(row["losses"]) == 1 + len(PRESETS[argv[1]].strengths)
         assert ("estimator" in row) == ("estimator" in row["seconds"]) == learns
+        assert ("vulnerabilities" in row) == ("--vulnerability_bound" in argv)
         assert ("estimator_check" in row) == ("estimator_check" in row["seconds"]) == checks
     assert (run / "noise_samples.npz").exists() == checks
     for row in rows[1:]:
         assert ("clean_accuracy" in row["train"]) == ("trades" in argv)
     Genotype.load(run / "genotype.json")
+
+
+# -- a bound on the vulnerability -----------------------------------------------------------------------------------
+
+BOUNDED = [*TINY, "--vulnerability_bound", "rel:0.5"]
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory):
+    """An uninterrupted search under a bound, and its counted images."""
+    with counted() as steps:
+        run = start(tmp_path_factory.mktemp("bounded"), BOUNDED)
+    return run, steps
+
+
+def test_a_bounded_search_measures_and_bounds_the_vulnerability_at_every_strength(bounded, whole):
+    rows = read(bounded[0])
+    assert_reported_passes(rows, bounded[1])
+    assert [rows[i]["losses"] for i in (2, 3)] == [read(whole[0])[i]["losses"] for i in (2, 3)]  # before A moves
+    for row in rows[2:]:
+        values = list(row["vulnerabilities"].values())
+        assert list(row["vulnerabilities"]) == NAMES[1:] and values == sorted(values) and values[0] > 0
+        assert set(row["estimator_check"]["vulnerability_gap"]) == set(row["estimator_check"]["loss_gap"])
+    population = torch.tensor([list(row["vulnerabilities"].values()) for row in rows[2:4]])
+    for row in rows[4:]:
+        found = row["projection"]
+        torch.testing.assert_close(torch.tensor(list(found["bounds"].values())), 0.5 * population.median(0).values)
+        assert found["after"] <= found["before"] and (found["feasible"] == 1) == (found["after"] <= 1.01)
+    assert any(row["projection"]["distance"] > 0 for row in rows[4:])
+    state = torch.load(bounded[0] / "checkpoint.pt", weights_only=True)["searcher"]
+    assert state["loss_memory"]["losses"].shape[1] == 5 + 4
+    for measured, row in zip(state["loss_memory"]["losses"].tolist(), rows[2:], strict=True):
+        assert measured == pytest.approx([*row["losses"].values(), *row["vulnerabilities"].values()])
+
+
+def test_a_bounded_search_goes_on_as_if_unbroken_but_not_under_another_bound(bounded, tmp_path):
+    run = tmp_path / "search" / "run"
+    other = [*BOUNDED[:-1], "rel:0.9"]
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        die_in_training(context, 2)
+        start(tmp_path, other)  # in the population: no bound is in use yet
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        die_in_training(context, 3)
+        start(tmp_path, BOUNDED)
+    with pytest.raises(InputError, match=r"has searched under --vulnerability_bound rel:0\.5, not rel:0\.9"):
+        start(tmp_path, other)
+    start(tmp_path, BOUNDED)
+    assert without_time(read(run)) == without_time(read(bounded[0]))
+    with pytest.raises(InputError, match=r"has searched under --vulnerability_bound rel:0\.5, not rel:0\.9"):
+        start(tmp_path, other)
+
+
+def test_a_strength_that_falls_back_takes_its_vulnerability_along(tmp_path):
+    with weak_estimates():
+        run = start(tmp_path, [*FALLING, "--vulnerability_bound", "rel:0.5"])
+    first, second = read(run)[1:3]
+    name = f"eps_{first['estimator_check']['fallback']:g}"
+    column = 5 + NAMES[1:].index(name)
+    memory = torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["loss_memory"]["losses"]
+    gaps = [first["estimator_check"]["vulnerability_gap"][name]]
+    if f"eps_{second['estimator_check']['fallback']:g}" == name:
+        gaps.append(second["estimator_check"]["vulnerability_gap"][name])
+    assert memory[0, column] == pytest.approx(first["vulnerabilities"][name] + sum(gaps), rel=1e-5)
 
 
 # -- the fallback from estimates to PGD -----------------------------------------------------------------------------
