@@ -9,14 +9,14 @@ from wsrnas.operations import PRIMITIVES
 SKIP = PRIMITIVES.index("skip_connect")
 
 
-def describe_architecture(supernet: Supernet, initial: Genotype) -> dict[str, Any]:
-    """The genotype, A and how far it has come, by kind of cell.
+def describe_architecture(supernet: Supernet, genotype: Genotype, initial: Genotype) -> dict[str, Any]:
+    """The ``genotype`` of the current A, A itself and how far it has come, by kind of cell.
 
     Returns:
         ``changed_choices`` of 16 since the ``initial`` genotype, ``alpha_entropy`` in nats an edge, ``none_mass`` and
         ``skip_mass`` (mean of softmax(A) over the edges), ``skips`` and ``pools`` in the genotype.
     """
-    genotype, alphas = supernet.genotype(), supernet.alphas().detach()
+    alphas = supernet.alphas().detach()
     mass = alphas.softmax(-1).mean(1).tolist()  # kind, operation
     count = {kind: [name for node in genotype.nodes(kind) for name, _ in node] for kind in KINDS}
     return {

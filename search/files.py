@@ -1,16 +1,20 @@
 """What every search keeps in its run directory beside what it measures: split, genotypes, under which bound."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from search.settings import SupernetConfig
-from wsrnas.config import load_config, require
+from wsrnas.config import require
 from wsrnas.data import DataSet
-from wsrnas.distributed import World, barrier, print_on_main
+from wsrnas.distributed import World, barrier
 from wsrnas.genotype import Genotype
 from wsrnas.run import RunDirectory
 from wsrnas.splits import balanced_split, load_split, save_split
+
+BOUND_FILE = "bound.json"
 
 
 def halves(data: DataSet, seed: int) -> tuple[Tensor, Tensor]:
@@ -27,29 +31,18 @@ def stored_split(run: RunDirectory, data: DataSet, world: World) -> tuple[Tensor
     return load_split(path, len(data.train))
 
 
-def require_same_bound(used: str, config: SupernetConfig, where: str) -> None:
-    """Refuse to go on under another bound than the one that has been in use.
+def require_same_bound(path: Path, asked: str) -> None:
+    """Refuse to go on with the run in ``path`` under another bound than the one that it has searched under.
 
-    Until it is, at the end of the warm-up, the bound may still be changed: it is no part of a run's identity.
+    Until the warm-up ends, the bound may still be changed: it is no part of the run's identity.
 
     Raises:
         InputError: with both.
     """
-    require(used == config.vulnerability_bound,
-            f"{where} has searched under --vulnerability_bound {used}, not {config.vulnerability_bound}; choose "
-            "another --save, or pass --overwrite to move it aside")
-
-
-def say_finished(run: RunDirectory) -> None:
-    """Tell where the cell of a finished run is.
-
-    Raises:
-        InputError: it was searched under another bound.
-    """
-    stored = load_config(type(run.config), run.path / "config.json")
-    require_same_bound(stored.vulnerability_bound, run.config, str(run.path))
-    print_on_main(run.world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} (--overwrite begins "
-                             "anew)")
+    file = path / BOUND_FILE
+    used = json.loads(file.read_text())["asked"] if file.exists() else asked
+    require(used == asked, f"{path} has searched under --vulnerability_bound {used}, not {asked}; choose another "
+            "--save, or pass --overwrite to move it aside")
 
 
 def save_genotype(run: RunDirectory, genotype: Genotype, name: str, program: str, iteration: int | None = None,

@@ -157,7 +157,7 @@ def project_architecture(supernet: Supernet, estimator: ValidationLossEstimator,
 
     This puts the constraint of RNAS (Eq. 9) into Wsr-NAS: F_i, the mean over ``samples`` draws of ξ of what the VLE
     predicts for strength i, is differentiable in A, and the supernet is not asked. In the result the vulnerability is
-    the largest F_i / H_i, and the bound 1.
+    the largest F_i / H_i, and the bound 1. Its gradient is that of the strength which is farthest off.
 
     Args:
         estimator: its last N columns are vulnerabilities; bounds: (N,) the H_i.

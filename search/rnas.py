@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.cost import PhaseClock, rnas_passes
-from search.files import halves, save_genotype, say_finished, stored_split
+from search.files import BOUND_FILE, halves, require_same_bound, save_genotype, stored_split
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from wsrnas.batch_norm import average_buffers
@@ -24,6 +24,7 @@ from wsrnas.report import refresh
 from wsrnas.run import RunDirectory
 
 PROGRAM = "search.rnas"
+TIMES = ("seconds", "images_per_second")  # the clock of the phases waits for the device, that of the steps does not
 TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the log warns
 
 
@@ -36,10 +37,13 @@ def main(argv: list[str] | None = None) -> None:
     if invocation.dry_run:
         dry_run(config, data, world)
         return
-    run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
-                       {"data set": data.fingerprint()})
+    folder = Path(config.runs) / "search" / config.name
+    if not invocation.overwrite:
+        require_same_bound(folder, config.vulnerability_bound)
+    run = RunDirectory(folder, config, world, invocation.overwrite, {"data set": data.fingerprint()})
     if run.finished:
-        say_finished(run)
+        print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
+                             "(--overwrite begins anew)")
         return
     run.log(run.describe())
 
@@ -56,18 +60,22 @@ def main(argv: list[str] | None = None) -> None:
                 if searcher.bound is None:
                     with clock("bound"):
                         row |= searcher.resolve_bound()
+                    run.write_json(BOUND_FILE, {"asked": config.vulnerability_bound, **row.get("bound", {})})
                 with clock("unconstrained"):                                                    # step 1
                     row["upper_loss"] = searcher.search_freely(epoch, trained)
                 with clock("constrained"):                                                      # step 2
                     row["projection"] = searcher.search_constrained(epoch, trained)
             with clock("vulnerability"):
                 row["vulnerability"] = searcher.watch()
-            row["train"] = trained.summary(world)
+            row["train"] = {name: value for name, value in trained.summary(world).items() if name not in TIMES}
             finish_epoch(run, searcher, epoch, row, clock)
 
     found = searcher.finish()                                                           # output: the last projection
     save_genotype(run, searcher.genotype(), "genotype.json", PROGRAM, config.epochs, **found)
-    run.write_json("vulnerability.json", found)
+    run.write_json("vulnerability.json", found | {"architecture": searcher.describe_architecture()})
+    if "projection" in found:
+        run.log(f"last projection, over {config.bound_batches} batches: {describe_projections(found['projection'])}")
+        warn_of_infeasible(run, found["projection"])
     run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
                f"{run.path / 'genotype.json'}")
     refresh(run.path, run.log, ended=True)
@@ -106,16 +114,20 @@ def summary(row: dict[str, Any]) -> str:
         parts.append(f"H = {row['bound']['value']:.4g}")
     parts.append(f"F {row['vulnerability']['network']:.4g}")
     if row.get("projection", {}).get("projections"):
-        found = row["projection"]
-        parts.append(f"projections: F {found['before']:.4g} -> {found['after']:.4g}, {found['active']:.0%} moved by "
-                     f"{found['distance']:.2g} in {found['iterations']:.1f} iterations, multiplier "
-                     f"{found['multiplier']:.2g}, {found['feasible']:.0%} feasible")
+        parts.append(f"projections: {describe_projections(row['projection'])}")
     architecture = row["architecture"]
     for name in ("none", "skip"):
         parts.append(f"{name} " + "/".join(f"{value:.2f}" for value in architecture[f"{name}_mass"].values()))
     if row["phase"] == "search":
         parts.append(f"changed {architecture['changed_choices']}/16")
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
+
+
+def describe_projections(found: dict[str, Any]) -> str:
+    """F before and after projections, how many moved A, how far, and how many reached the bound."""
+    return (f"F {found['before']:.4g} -> {found['after']:.4g}, {found['active']:.0%} moved by {found['distance']:.2g} "
+            f"in {found['iterations']:.1f} iterations, multiplier {found['multiplier']:.2g}, "
+            f"{found['feasible']:.0%} feasible")
 
 
 def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:

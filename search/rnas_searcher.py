@@ -4,17 +4,16 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from search.architecture import describe_architecture
-from search.files import require_same_bound
 from search.relaxation import Relaxation
 from search.rnas_settings import RnasConfig
-from search.supernet import Supernet, genotype_gates
+from search.supernet import Supernet, discretize, genotype_gates
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
 from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
@@ -22,7 +21,7 @@ from search.vulnerability.projection import Projection, least, project, summariz
 from wsrnas.attacks import attack_mode
 from wsrnas.batch_norm import recalibrate_batch_norm, running_statistics_kept
 from wsrnas.data import DataSet, ImageSet
-from wsrnas.distributed import World, all_sum
+from wsrnas.distributed import World, all_sum, broadcast
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.loader import BatchLoader
@@ -46,7 +45,6 @@ class RnasSearcher:
         self.config, self.world = config, world
         self.bound: float | None = None  # H, once it is resolved
         self.stop: Callable[[], bool] = lambda: False  # whether to stop between two steps
-        self.multiplier = 0.0
         self._build_loaders(data, split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -55,12 +53,12 @@ class RnasSearcher:
         self.supernet.to(world.device, memory_format=torch.channels_last)
         self.relaxation = Relaxation(config.relaxation, config.tau, config.seed)
         self.constraint = Constraint(
-            self.supernet, self.relaxation, config.loss_settings(), config.statistics == "batch",
-            config.path_samples if config.relaxation == "sampled" else 1, config.distance, config.standardize, world,
-            config.seed)
-        attack = LOSSES["fast" if config.adv_loss == "fast" else "pgd"].attack
-        self.cross_entropies = CrossEntropies(self.supernet, self.relaxation, attack, config.loss_settings(), world,
-                                              config.seed)
+            self.supernet, self.relaxation, config.pgd_settings(), config.statistics == "batch",
+            self._paths, config.distance, config.standardize, world, config.seed)
+        fast = config.adv_loss == "fast"
+        self.cross_entropies = CrossEntropies(
+            self.supernet, self.relaxation, LOSSES["fast" if fast else "pgd"].attack,
+            config.loss_settings() if fast else config.pgd_settings(), world, config.seed)
         self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
                                                 config.momentum, weight_decay=config.weight_decay)
         self.trainer = Trainer(self.supernet, LOSSES[config.adv_loss], config.loss_settings(), self.weight_optimizer,
@@ -69,7 +67,7 @@ class RnasSearcher:
         self.architecture_optimizer = torch.optim.Adam(
             self.supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay)
-        self.initial_genotype = self.supernet.genotype()
+        self.initial_genotype = self.genotype()
 
     def _build_loaders(self, data: DataSet, split: tuple[Tensor, Tensor]) -> None:
         config, world = self.config, self.world
@@ -85,10 +83,21 @@ class RnasSearcher:
         self.watch_loader = loader(self.validation_set, "vulnerability", False)
         if len(self.watch_loader) < config.bound_batches:
             raise InputError(f"D_v has {len(self.watch_loader)} batches of {config.batch_size} images; expected at "
-                             f"least bound_batches, {config.bound_batches}")
+                             f"least bound_batches, {config.bound_batches} (lower it, or --batch_size)")
+        parts = world.size * self._paths
+        if config.batch_size % parts or config.batch_size < 2 * parts:
+            raise InputError(f"batch_size is {config.batch_size}; expected a multiple of {parts} ({world.size} "
+                             f"processes x {self._paths} paths), two images each at least")
+        if config.order == "second" and world.size > 1:
+            raise InputError(f"order second runs in one process, not in {world.size}")
         if config.constrained_step == "project" and not self.unconstrained_steps:
             raise InputError(f"with constrained_step project and unconstrained_share {config.unconstrained_share:g}, "
                              f"no step of an epoch would train the weights ({self.steps} steps); expected at least one")
+
+    @property
+    def _paths(self) -> int:
+        """Paths over whose parts of a batch the vulnerability is averaged."""
+        return self.config.path_samples if self.config.relaxation == "sampled" else 1
 
     @property
     def steps(self) -> int:
@@ -108,7 +117,7 @@ class RnasSearcher:
 
     def warm_up(self, epoch: int, trained: Epoch) -> None:
         """Phase I: an epoch of adversarial training on D_t, A stays."""
-        for step, batch, _ in self._batches(epoch, 0, self.steps, "warm-up"):
+        for step, batch, _ in self._batches(epoch, 0, self.steps, "warm-up", held_out=False):
             self._train(epoch, step, batch, trained)
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
@@ -130,7 +139,7 @@ class RnasSearcher:
                 self._train(epoch, step, batch, trained)
                 self._descend(epoch, step, batch, held_out)
             if self.bound < math.inf:
-                projections.append(self._project(epoch, step, held_out))
+                projections.append(self._project(epoch, step, held_out, trained))
             if mode == "project+train":
                 self._train(epoch, step, batch, trained)
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
@@ -163,7 +172,7 @@ class RnasSearcher:
                     f"vulnerability_bound is {config.vulnerability_bound}, that is H = {bound:.4g}, but the least "
                     f"vulnerability found on {config.watched_batches} batches of D_v is {lowest:.4g} "
                     f"(rel:{lowest / reference:.2g}; after the warm-up it is {reference:.4g}); expected at least that. "
-                    "The warm-up is kept: the same command with a larger bound goes on from there")
+                    "What was trained is kept: the same command with a larger bound goes on from there")
         self.bound = bound
         return {"bound": {"value": bound, "reference": reference, "batches": values}}
 
@@ -196,10 +205,11 @@ class RnasSearcher:
         """u, steps of step 1 in an epoch."""
         return self.config.unconstrained_steps(self.steps)
 
-    def _batches(self, epoch: int, first: int, last: int, label: str) -> Iterator[tuple[int, Batch, Batch]]:
-        """Number, batch of D_t and batch of D_v of some steps of an epoch."""
+    def _batches(self, epoch: int, first: int, last: int, label: str,
+                 held_out: bool = True) -> Iterator[tuple[int, Batch, Batch | None]]:
+        """Number, batch of D_t and, where one is ``held_out``, batch of D_v of some steps of an epoch."""
         pairs = zip(range(first, last), self.train_loader.batches(epoch, first),
-                    self.validation_loader.batches(epoch, first), strict=False)
+                    self.validation_loader.batches(epoch, first) if held_out else repeat(None), strict=False)
         steps = progress(pairs, f"epoch {epoch + 1}: {label}", self.world, last - first)
         return until_asked(steps, self.stop, f"stopped in epoch {epoch + 1}; those before it are saved")
 
@@ -218,6 +228,8 @@ class RnasSearcher:
         self.follow(self.alphas(), "training", epoch, step)
         trained.add(self.trainer.step(*batch))
         trained.seconds += time.perf_counter() - started
+        if trained.batches % self.config.report_freq == 0:
+            trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
     def _descend(self, epoch: int, step: int, batch: Batch, held_out: Batch) -> Tensor:
         """One step of Adam on A down the upper loss of ``held_out``; returns that loss (2,), clean and adversarial."""
@@ -248,14 +260,16 @@ class RnasSearcher:
         """A's projection under a vulnerability."""
         config = self.config
         iterations = config.solver_iterations if config.solver == "slp" else None
-        return project(vulnerability, self.alphas(), bound, config.solver, max_iterations=iterations,
-                       multiplier=self.multiplier)
+        return project(vulnerability, self.alphas(), bound, config.solver, max_iterations=iterations)
 
-    def _project(self, epoch: int, step: int, held_out: Batch) -> Projection:
+    def _project(self, epoch: int, step: int, held_out: Batch, trained: Epoch) -> Projection:
         """A becomes its projection under F of one batch; the weights, buffers and random states stay."""
         frozen = self.constraint.freeze(held_out, "projection", epoch, step)
-        result = self._projected(self.constraint.of_batch(frozen), self.bound)
-        self.multiplier = result.multiplier
+        try:
+            result = self._projected(self.constraint.of_batch(frozen), self.bound)
+        except InputError:  # F is not a number
+            trained.refuse_divergence(f"epoch {epoch + 1}", self.world)  # because the training diverged, if it did
+            raise
         self._set_alphas(result.alphas)
         return result
 
@@ -268,7 +282,7 @@ class RnasSearcher:
         cells, correct, count = [], torch.zeros(2, device=self.world.device), 0
         for number, (images, labels) in enumerate(islice(self.watch_loader.batches(0), self.config.bound_batches)):
             stream = generator(self.config.seed, "child", number, device=self.world.device)
-            adversarial = LOSSES["pgd"].attack(self.supernet, images, labels, self.config.loss_settings(),
+            adversarial = LOSSES["pgd"].attack(self.supernet, images, labels, self.config.pgd_settings(),
                                                BatchNoise(stream, self.world.rank, self.world.size))
             outputs: list[Tensor] = []
             with torch.no_grad(), attack_mode(self.supernet):
@@ -297,34 +311,33 @@ class RnasSearcher:
     def _set_alphas(self, alphas: Tensor) -> None:
         for parameter, values in zip(self.supernet.architecture_parameters(), alphas, strict=True):
             parameter.copy_(values)
+        broadcast(self.supernet.architecture_parameters(), self.world)
 
     def genotype(self) -> Genotype:
-        return self.supernet.genotype()
+        """The cell of the current A by the DARTS rule: the largest softmax weights."""
+        return discretize(self.alphas().softmax(-1))
 
     def describe_architecture(self) -> dict[str, Any]:
         """``architecture.describe_architecture`` of the supernet."""
-        return describe_architecture(self.supernet, self.initial_genotype)
+        return describe_architecture(self.supernet, self.genotype(), self.initial_genotype)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on; tensors and plain containers."""
         return {"supernet": self.supernet.state_dict(), "weight_optimizer": self.weight_optimizer.state_dict(),
-                "architecture_optimizer": self.architecture_optimizer.state_dict(), "bound": self.bound,
-                "multiplier": self.multiplier, "asked": self.config.vulnerability_bound}
+                "architecture_optimizer": self.architecture_optimizer.state_dict(), "bound": self.bound}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict``'s result.
 
         Raises:
-            InputError: the state belongs to another configuration, or to another bound that has been in use.
+            InputError: the state belongs to another configuration.
         """
-        if state.get("bound") is not None:
-            require_same_bound(state["asked"], self.config, "the run")
         try:
             for name in ("supernet", "weight_optimizer", "architecture_optimizer"):
                 getattr(self, name).load_state_dict(state[name])
-            self.bound, self.multiplier = state["bound"], state["multiplier"]
+            self.bound = state["bound"]
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError("the checkpoint belongs to another configuration: "
                              f"{str(error).strip().splitlines()[0]}") from None

@@ -25,7 +25,8 @@ class RnasConfig(SupernetConfig):
     adv_loss: Literal["pgd", "trades", "fast"] = option(
         "pgd", "adversarial training of the supernet; fast: one step from a random start (Fast-AT)")
     epsilon: float = option(8 / 255, "strength of every attack of the search")
-    step_size: float = option(2 / 255, "step of every attack; 0: 2.5 * epsilon / num_steps")
+    step_size: float = option(2 / 255, "step of every PGD attack; 0: 2.5 * epsilon / num_steps (fast: always 1.25 * "
+                              "epsilon)")
     random_start: bool = option(True, "start every attack uniformly in the ball")
     batch_size: int = option(128, "images per step, of D_t and of D_v, all processes together")
     learning_rate: float = option(0.01, "of the supernet's SGD: the beginning of a cosine over all epochs")
@@ -38,7 +39,8 @@ class RnasConfig(SupernetConfig):
     upper_weights: tuple[float, ...] = option((1.0, 1.0), "of the clean and of the adversarial loss on D_v, which the "
                                               "architecture descends (Eq. 8)")
     order: Literal["first", "second"] = option("first", "of the architecture's gradient: at the weights as they are, "
-                                               "or after one more step of theirs (DARTS)")
+                                               "or after one more step of theirs down the adversarial cross-entropy "
+                                               "(DARTS; one process)")
     architecture_learning_rate: float = option(6e-4, "of Adam on the architecture parameters A")
     architecture_weight_decay: float = option(1e-3, "of Adam on A")
 
@@ -72,8 +74,11 @@ class RnasConfig(SupernetConfig):
         require(len(self.upper_weights) == 2, f"upper_weights has {len(self.upper_weights)} entries; expected two: of "
                 "the clean and of the adversarial loss")
         for name, weight in zip(("clean", "adversarial"), self.upper_weights, strict=True):
-            require(weight >= 0, f"upper_weights: the {name} loss has the weight {weight:g}; expected at least 0")
+            require(0 <= weight < math.inf,
+                    f"upper_weights: the {name} loss has the weight {weight:g}; expected a number of at least 0")
         require(sum(self.upper_weights) > 0, "upper_weights are both 0; expected one above 0")
+        require(self.bounded or self.constrained_step != "project", "constrained_step is project, but there is no "
+                "bound to project onto; expected a finite vulnerability_bound, or another constrained_step")
         require(self.relaxation == "mixed" or self.statistics == "batch", "statistics running with sampled paths: the "
                 "running statistics are those of other paths; expected batch")
 
@@ -83,7 +88,12 @@ class RnasConfig(SupernetConfig):
         return self.save or f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
-        """The supernet's training attack."""
+        """The supernet's training attack; Fast-AT keeps its own step, 1.25 epsilon, whatever that of PGD is."""
+        own = {"step_size": None} if self.adv_loss == "fast" else {}
+        return replace(super().loss_settings(), random_start=self.random_start, **own)
+
+    def pgd_settings(self) -> LossSettings:
+        """PGD of the vulnerability and of the upper loss, however the weights are trained."""
         return replace(super().loss_settings(), random_start=self.random_start)
 
     def unconstrained_steps(self, steps: int) -> int:

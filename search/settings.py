@@ -31,8 +31,7 @@ class SupernetConfig(SmallImagesConfig):
     grad_clip: float = option(5.0, "largest gradient norm of the supernet; 0: no clipping")
     recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
 
-    vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability: a number, rel:0.6 (that share of "
-                                      "what is measured at the end of the warm-up), or inf for none", identity=False)
+    vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")
     distance: Literal[DISTANCES] = option("spatial", "between clean and adversarial feature maps in the vulnerability")
     standardize: bool = option(True, "divide feature maps by the clean channel's deviation before they are compared, "
                                "so that shrinking them does not help")

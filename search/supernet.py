@@ -159,11 +159,8 @@ class Supernet(CellNetwork):
         return super().forward(images, outputs)
 
     def genotype(self) -> Genotype:
-        """The discrete cell of the current A: for each node the two incoming edges with the largest weight over the
-        operations other than ``none``, each with that operation; listed strongest first."""
-        normal, reduce = (_discretize(a.detach().cpu()) for a in self.architecture_parameters())
-        concat = tuple(range(2, 2 + NODES))
-        return Genotype(normal, concat, reduce, concat)
+        """The discrete cell of the current A, as Wsr-NAS takes it: ``discretize`` of A itself."""
+        return discretize(self.alphas())
 
     def entropy(self) -> tuple[float, float]:
         """Mean entropy in nats of softmax(A) over an edge's operations, for the normal and the reduction cell."""
@@ -172,7 +169,18 @@ class Supernet(CellNetwork):
         return tuple(entropies.tolist())
 
 
-def _discretize(alphas: Tensor) -> tuple[tuple[str, int], ...]:
+def discretize(weights: Tensor) -> Genotype:
+    """The cell of weights (2, E, O): for each node the two incoming edges with the largest weight over the operations
+    other than ``none``, each with that operation; listed strongest first.
+
+    Wsr-NAS' code compares A itself; DARTS and RNAS compare softmax(A), where an edge whose mass is on ``none`` is weak.
+    """
+    normal, reduce = map(_pairs, weights.detach().cpu())
+    concat = tuple(range(2, 2 + NODES))
+    return Genotype(normal, concat, reduce, concat)
+
+
+def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:
     """(E, O) -> eight (operation, input) pairs, two a node."""
     candidates = alphas.clone()
     candidates[:, NONE] = -torch.inf

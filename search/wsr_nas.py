@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
-from search.files import halves, save_genotype, say_finished, stored_split
+from search.files import halves, save_genotype, stored_split
 from search.objective import column_name
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
                        {"data set": data.fingerprint()})
     if run.finished:
-        say_finished(run)
+        print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
+                             "(--overwrite begins anew)")
         return
     run.log(run.describe())
 
@@ -144,7 +145,8 @@ def summary(step: Step, row: dict[str, Any]) -> str:
         parts.append(f"VLE tau {row['loss_estimator']['kendall_tau']:+.2f}")
     if "projection" in row:
         found = row["projection"]
-        parts.append(f"predicted F/H {found['before']:.2f} -> {found['after']:.2f}")
+        parts.append(f"predicted F/H {found['before']:.2f} -> {found['after']:.2f}"
+                     + " (H not reached)" * (not found["feasible"]))
     if step.phase == "search":
         parts.append(f"changed {row['architecture']['changed_choices']}/16")
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])

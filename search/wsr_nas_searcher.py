@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from search.architecture import describe_architecture
-from search.files import require_same_bound
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
 from search.measurement import measure
 from search.memory import Memory
@@ -327,7 +326,7 @@ class Searcher:
 
     def describe_architecture(self) -> dict[str, Any]:
         """``architecture.describe_architecture`` of the supernet."""
-        return describe_architecture(self.supernet, self.initial_genotype)
+        return describe_architecture(self.supernet, self.genotype(), self.initial_genotype)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -343,7 +342,6 @@ class Searcher:
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
             "estimator_step": self.estimator_step, "estimator_total": self.estimator_total,
             "attacked": self.attacked, "predictions": list(self.predictions), "bounds": self.bounds,
-            "asked": self.config.vulnerability_bound,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -352,8 +350,6 @@ class Searcher:
         Raises:
             InputError: the state belongs to another configuration.
         """
-        if state.get("bounds") is not None:
-            require_same_bound(state["asked"], self.config, "the run")
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])

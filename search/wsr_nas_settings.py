@@ -25,6 +25,9 @@ class SearchConfig(SupernetConfig):
     preset: str = "paper"
     max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all")
 
+    vulnerability_bound: str = option("inf", "H, upper bound of the predicted vulnerability: a number, the same at "
+                                      "every strength, rel:0.6 (that share of the population's median, at each "
+                                      "strength), or inf for none")
     learning_rate: float = option(0.1, "of the supernet's SGD: constant in the warm-up, half a cosine in the search")
 
     warmup_architectures: int = option(100, "N, size of the warm-up population (Algorithm 1, line 2)")

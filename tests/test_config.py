@@ -191,8 +191,7 @@ def test_only_fields_that_change_the_result_are_compared():
 
 
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size",
-                    "vulnerability_bound"}),
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
     (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
     (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
                      "on_overfitting"}),

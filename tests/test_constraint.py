@@ -340,3 +340,14 @@ def test_texts_that_are_no_bounds_are_refused(text):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+@pytest.mark.parametrize("mean", [1e-3, 0.3, 7.0])
+def test_f_is_exactly_the_mean_over_the_processes(mean, monkeypatch):
+    """Or processes would decide differently and wait for one another: x + (m - x) is not always m."""
+    constraint = make()
+    monkeypatch.setattr(Constraint, "mean_over_processes", lambda self, values: torch.full_like(values.detach(), mean))
+    leaf = here(constraint).requires_grad_(True)
+    value = constraint.of_batch(constraint.freeze(batch()))(leaf)
+    assert torch.equal(value.detach(), torch.full_like(value.detach(), mean))
+    assert torch.autograd.grad(value, leaf)[0].abs().sum() > 0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.supernet import EDGES, Supernet, genotype_gates, gumbel_noise, gumbel_softmax
+from search.supernet import EDGES, Supernet, discretize, genotype_gates, gumbel_noise, gumbel_softmax
 from wsrnas.attacks import fgsm, pgd
 from wsrnas.complexity import count_parameters
 from wsrnas.errors import InputError
@@ -101,6 +101,14 @@ def test_genotype_agrees_with_brute_force():
     for _ in range(60):
         set_alphas(supernet, torch.randn(2, EDGES, 8, generator=draw))
         assert supernet.genotype() == expected_genotype(supernet)
+
+
+def test_by_their_softmax_weights_edges_with_mass_on_none_are_weak():
+    values = torch.zeros(2, EDGES, 8)
+    values[:, 2, 3], values[:, 2, 0] = 2.0, 6.0  # the first edge of node 3: a large logit, and a larger one on none
+    values[:, 3, 4], values[:, 4, 5] = 1.0, 1.0
+    assert discretize(values).nodes("normal")[1] == (("skip_connect", 0), ("sep_conv_3x3", 1))
+    assert discretize(values.softmax(-1)).nodes("normal")[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))
 
 
 def test_ties_go_to_the_lower_input_and_operation():
