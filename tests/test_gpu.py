@@ -4,9 +4,14 @@ import pytest
 import torch
 
 import genotypes
+import search.rnas
+from search.files import halves
+from search.rnas_searcher import RnasSearcher
+from search.rnas_settings import PRESETS, RnasConfig
 from search.supernet import Supernet
 from wsrnas.attacks import mim, multi_strength_pgd, pgd
 from wsrnas.carlini_wagner import carlini_wagner
+from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
 from wsrnas.distributed import World
 from wsrnas.estimators import build_estimator
@@ -137,3 +142,18 @@ def test_a_path_does_not_depend_on_the_device(supernet):
     path = other.sample(torch.Generator().manual_seed(0))
     assert path.operations == supernet.path.operations
     torch.testing.assert_close(path.gates, supernet.path.gates)
+
+
+@pytest.mark.parametrize("relaxation", ["mixed", "sampled"])
+def test_a_search_under_a_bound_runs_on_the_gpu_and_its_vulnerability_is_that_of_the_cpu(relaxation, tmp_path):
+    program = ["--preset", "tiny", "--relaxation", relaxation, "--init_channels", "2", "--max_train", "128", "--epochs",
+               "2", "--warmup_epochs", "1", "--bound_batches", "2", "--vulnerability_bound", "rel:0.9"]
+    search.rnas.main([*program, "--device", "cuda", "--runs", str(tmp_path), "--save", "run"])
+    assert (tmp_path / "search" / "run" / "FINISHED").exists()
+    values = []
+    for device in ("cpu", "cuda"):
+        config, _ = parse_config(RnasConfig, PRESETS, [*program, "--device", device, "--no-random_start"])
+        data = load_dataset("digits", max_train=config.max_train, seed=config.seed)
+        searcher = RnasSearcher(config, data, halves(data, config.seed), World(device=torch.device(device)))
+        values.append(searcher.watch()["network"])
+    assert values[1] == pytest.approx(values[0], rel=0.02)
