@@ -59,3 +59,13 @@ def save_genotype(run: RunDirectory, genotype: Genotype, name: str, program: str
         path.parent.mkdir(exist_ok=True)
         genotype.save(path, {"program": program, "preset": config.preset, "seed": config.seed,
                              "dataset": config.dataset, "iteration": iteration, **found})
+
+
+def resume(run: RunDirectory, searcher: Any, program: str) -> int:
+    """Load the last checkpoint, or keep the initial cell of a fresh run; the number of completed steps."""
+    state = run.restore()
+    if state is None:
+        save_genotype(run, searcher.genotype(), "genotypes/initial.json", program)
+        return 0
+    searcher.load_state_dict(state["searcher"])
+    return state["step"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.cost import PhaseClock, rnas_passes
-from search.files import BOUND_FILE, halves, require_same_bound, save_genotype, stored_split
+from search.files import BOUND_FILE, halves, require_same_bound, resume, save_genotype, stored_split
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from wsrnas.batch_norm import average_buffers
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
     searcher = RnasSearcher(config, data, stored_split(run, data, world), world)
     with stop_requests(world) as searcher.stop:
-        for epoch in range(resume(run, searcher), config.epochs):
+        for epoch in range(resume(run, searcher, PROGRAM), config.epochs):
             clock, row, trained = PhaseClock(world), {"number": epoch}, searcher.begin_epoch(epoch)
             if epoch < config.warmup_epochs:                                                    # phase I
                 row["phase"] = "warm-up"
@@ -79,16 +79,6 @@ def main(argv: list[str] | None = None) -> None:
     run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
                f"{run.path / 'genotype.json'}")
     refresh(run.path, run.log, ended=True)
-
-
-def resume(run: RunDirectory, searcher: RnasSearcher) -> int:
-    """Load the last checkpoint, if any; the number of completed epochs."""
-    state = run.restore()
-    if state is None:
-        save_genotype(run, searcher.genotype(), "genotypes/initial.json", PROGRAM)
-        return 0
-    searcher.load_state_dict(state["searcher"])
-    return state["step"]
 
 
 def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dict[str, Any], clock: PhaseClock) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
-from search.files import halves, save_genotype, stored_split
+from search.files import halves, resume, save_genotype, stored_split
 from search.objective import column_name
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
     searcher = Searcher(config, data, stored_split(run, data, world), world)    # line 1: D_t and D_v
     steps = schedule(config)
-    completed = resume(run, searcher)
+    completed = resume(run, searcher, PROGRAM)
     with stop_requests(world) as searcher.stop:
         for step in steps[completed:]:
             clock, row = PhaseClock(world), {"phase": step.phase, "number": step.number}
@@ -88,16 +88,6 @@ def main(argv: list[str] | None = None) -> None:
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
                f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
     refresh(run.path, run.log, ended=True)
-
-
-def resume(run: RunDirectory, searcher: Searcher) -> int:
-    """Load the last checkpoint, if any; the number of completed steps."""
-    state = run.restore()
-    if state is None:
-        save_genotype(run, searcher.genotype(), "genotypes/initial.json", PROGRAM)
-        return 0
-    searcher.load_state_dict(state["searcher"])
-    return state["step"]
 
 
 def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,

@@ -23,6 +23,7 @@ from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from search.supernet import Supernet
 from search.vulnerability import projection
+from tests.run_files import assert_equal, read, without_time
 from wsrnas.attacks import pgd
 from wsrnas.config import parse_config
 from wsrnas.data import load_dataset
@@ -47,35 +48,8 @@ def start(folder, argv, seed=[0]):  # noqa: B006 - a counter over all starts
     return folder / "search" / "run"
 
 
-def read(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def stored(run):
     return torch.load(run / "checkpoint.pt", weights_only=True)
-
-
-def without_time(rows):
-    """Rows without what a clock or the machine measured."""
-    return [{k: {n: v for n, v in row[k].items() if n not in ("seconds", "images_per_second")} if k == "train" else v
-             for k, v in row.items() if k not in ("seconds", "peak_memory_gib")} for row in rows]
-
-
-def assert_equal(a, b, place=""):
-    """Nested containers are the same, tensors bit for bit."""
-    assert type(a) is type(b), place
-    if isinstance(a, dict):
-        assert list(a) == list(b), place
-        for key in a:
-            assert_equal(a[key], b[key], f"{place}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), place
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{place}/{index}")
-    elif isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), place
-    else:
-        assert a == b, place
 
 
 class Watched:
