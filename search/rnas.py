@@ -24,7 +24,6 @@ from wsrnas.report import refresh
 from wsrnas.run import RunDirectory
 
 PROGRAM = "search.rnas"
-TIMES = ("seconds", "images_per_second")  # the clock of the phases waits for the device, that of the steps does not
 TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the log warns
 
 
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
                     row["projection"] = searcher.search_constrained(epoch, trained)
             with clock("vulnerability"):
                 row["vulnerability"] = searcher.watch()
-            row["train"] = {name: value for name, value in trained.summary(world).items() if name not in TIMES}
+            row["train"] = trained.summary(world)
             finish_epoch(run, searcher, epoch, row, clock)
 
     found = searcher.finish()                                                           # output: the last projection

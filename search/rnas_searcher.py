@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, repeat
 from typing import Any
@@ -158,7 +157,7 @@ class RnasSearcher:
         if not config.bounded:
             self.bound = math.inf
             return {}
-        frozen = self._watched(config.bound_batches)
+        frozen = self.watched(config.bound_batches)
         values = [self.constraint.value(batch, self.alphas()) for batch in frozen]
         reference = statistics.median(values)
         bound = config.bound().resolve(reference)
@@ -178,7 +177,7 @@ class RnasSearcher:
 
     def watch(self) -> dict[str, Any]:
         """The vulnerability of the supernet on the same few batches of D_v every time, as a whole and by cell."""
-        parts = [part for batch in self._watched(self.config.watched_batches) for part in batch]
+        parts = [part for batch in self.watched(self.config.watched_batches) for part in batch]
         cells = self._mean([self.constraint.cells(part, self.alphas()) for part in parts])
         return {"network": cells.mean().item(), "cells": cells.tolist()}
 
@@ -192,9 +191,9 @@ class RnasSearcher:
         result: dict[str, Any] = {"bound": None}
         if self.bound < math.inf:
             result["bound"] = self.bound
-            vulnerability = self.constraint.of_batches(self._watched(self.config.bound_batches))
+            vulnerability = self.constraint.of_batches(self.watched(self.config.bound_batches))
             projection = self._projected(vulnerability, self.bound)
-            self._set_alphas(projection.alphas)
+            self.set_alphas(projection.alphas)
             result["projection"] = summarize([projection])
         return result | {"child": self._measure_child()}
 
@@ -217,17 +216,15 @@ class RnasSearcher:
         """Make the supernet run A = ``alphas``; ``draw`` names the noise of a sampled path."""
         self.relaxation.follow(self.supernet, alphas, *draw)
 
-    def _watched(self, count: int) -> list[list[Attacked]]:
+    def watched(self, count: int) -> list[list[Attacked]]:
         """The first batches of D_v, the same every time, frozen at the current A."""
         return [self.constraint.freeze(batch, "watched", number)
                 for number, batch in enumerate(islice(self.watch_loader.batches(0), count))]
 
     def _train(self, epoch: int, step: int, batch: Batch, trained: Epoch) -> None:
         """One step of the weights at the current A."""
-        started = time.perf_counter()
         self.follow(self.alphas(), "training", epoch, step)
         trained.add(self.trainer.step(*batch))
-        trained.seconds += time.perf_counter() - started
         if trained.batches % self.config.report_freq == 0:
             trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
@@ -270,7 +267,7 @@ class RnasSearcher:
         except InputError:  # F is not a number
             trained.refuse_divergence(f"epoch {epoch + 1}", self.world)  # because the training diverged, if it did
             raise
-        self._set_alphas(result.alphas)
+        self.set_alphas(result.alphas)
         return result
 
     def _measure_child(self) -> dict[str, Any]:
@@ -308,7 +305,7 @@ class RnasSearcher:
         return self.supernet.alphas().detach()
 
     @torch.no_grad()
-    def _set_alphas(self, alphas: Tensor) -> None:
+    def set_alphas(self, alphas: Tensor) -> None:
         for parameter, values in zip(self.supernet.architecture_parameters(), alphas, strict=True):
             parameter.copy_(values)
         broadcast(self.supernet.architecture_parameters(), self.world)

@@ -14,6 +14,7 @@ import retrain.evaluate
 import retrain.export
 import retrain.train_cifar
 from retrain.recipes import RECIPES, RetrainConfig, load_architecture, parse_recipe
+from tests.networks import seeded
 from wsrnas import checkpoint, hand_designed
 from wsrnas.attacks import pgd
 from wsrnas.complexity import count_parameters
@@ -35,20 +36,6 @@ SMALL = {"resnet18": 4, "resnet50": 4, "wrn_28_10": 6, "wrn_34_10": 6, "vgg16": 
 def on_meta(name: str, *sizes, **more) -> nn.Module:
     with torch.device("meta"):
         return hand_designed.build(name, *sizes, **more)
-
-
-def seeded(model: nn.Module) -> nn.Module:
-    """Random weights, statistics and biases that let no layer go unnoticed, in float64 and evaluation mode."""
-    generator = torch.Generator().manual_seed(0)
-    model = model.double().to_empty(device="cpu").eval()
-    for name, value in model.state_dict().items():
-        if value.ndim == 4:
-            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
-        elif "running_mean" in name or "bias" in name:
-            value.normal_(0, 0.3, generator=generator)
-        elif value.is_floating_point():
-            value.uniform_(0.5, 1.5, generator=generator)
-    return model
 
 
 def photographs(count: int = 2, size: int = 32, channels: int = 3) -> Tensor:

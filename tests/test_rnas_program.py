@@ -283,7 +283,7 @@ def test_the_last_act_is_a_projection_under_all_batches_together():
     config, _ = parse_config(RnasConfig, PRESETS, [*WHOLE, "--bound_batches", "2"])
     data = load_dataset("digits", max_train=60)
     searcher = RnasSearcher(config, data, halves(data, 0), program.initialize("cpu"))
-    before, batches = searcher.alphas().clone(), searcher._watched(2)
+    before, batches = searcher.alphas().clone(), searcher.watched(2)
     values = [searcher.constraint.value(batch, before) for batch in batches]
     searcher.bound = 0.9 * sum(values) / 2
     found = searcher.finish()["projection"]

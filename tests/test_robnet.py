@@ -10,11 +10,12 @@ from torch import Tensor, nn
 import genotypes
 import retrain.train_cifar
 from retrain.recipes import load_architecture
+from tests.networks import seeded
 from wsrnas import checkpoint, hand_designed
 from wsrnas.complexity import count_parameters
 from wsrnas.errors import InputError
 from wsrnas.models import build_model, description, load_model, load_weights, names
-from wsrnas.network import IMAGENET_MEAN, IMAGENET_STD, CifarStem, ImageNetStem
+from wsrnas.network import CifarStem, ImageNetStem
 from wsrnas.robnet import FREE, LARGE, ROBNETS, SMALL, RobNet, cell_of, means_of_parts
 
 # The 28 bits of every cell as a number, layer by layer.
@@ -28,22 +29,6 @@ WIDTHS = {"robnet_small": 36, "robnet_large_v1": 36, "robnet_large_v2": 64, "rob
 COUNTS = {  # parameters for ten classes; the same with a scale and a shift in every BatchNorm
     "robnet_small": (4_359_574, 4_417_030), "robnet_large_v1": (6_842_710, 6_942_070),
     "robnet_large_v2": (33_357_386, 33_637_962), "robnet_free": (5_439_790, 5_513_806)}
-
-
-def seeded(model: nn.Module) -> nn.Module:
-    """Random weights and statistics that let no layer go unnoticed, in float64 and evaluation mode."""
-    generator = torch.Generator().manual_seed(0)
-    model = model.double().to_empty(device="cpu").eval()
-    for name, value in model.state_dict().items():
-        if value.ndim == 4:
-            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
-        elif "running_mean" in name or "bias" in name:
-            value.normal_(0, 0.3, generator=generator)
-        elif name.startswith("normalize"):
-            value.copy_(torch.tensor(IMAGENET_MEAN if name.endswith("mean") else IMAGENET_STD).view(-1, 1, 1))
-        elif value.is_floating_point():
-            value.uniform_(0.5, 1.5, generator=generator)
-    return model
 
 
 def photographs(count: int = 2, size: int = 32, channels: int = 3) -> Tensor:

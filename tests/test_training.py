@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import genotypes
 import wsrnas.training
 from search.supernet import EdgeOperations, Supernet
+from tests.run_files import assert_equal
 from wsrnas.data import Augmentation, ImageSet
 from wsrnas.distributed import World
 from wsrnas.errors import InputError
@@ -66,23 +67,6 @@ def noise_of(step: int, seed: int = 0) -> BatchNoise:
 
 def weights(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in model.parameters()]
-
-
-def assert_same(a, b, place: str = "") -> None:
-    """Nested containers are the same, tensors bit for bit."""
-    assert type(a) is type(b), place
-    if isinstance(a, dict):
-        assert list(a) == list(b), place
-        for key in a:
-            assert_same(a[key], b[key], f"{place}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), place
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{place}/{index}")
-    elif isinstance(a, Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), place
-    else:
-        assert a == b, place
 
 
 class HandMade:
@@ -262,7 +246,7 @@ def test_the_moving_average_does_not_change_the_training():
         trainer = trainer_of(model, ema_decay=decay)
         for seed in range(2):
             trainer.step(*batch(seed=seed))
-    assert_same(models[0].state_dict(), models[1].state_dict())
+    assert_equal(models[0].state_dict(), models[1].state_dict())
 
 
 def test_every_step_has_the_learning_rate_of_the_schedule():
@@ -431,11 +415,11 @@ def test_weights_and_statistics_are_what_they_were(fails):
     context = nullcontext() if fails == "nowhere" else pytest.raises(KeyError)
     with context, perturbed_weights(model, broken if fails == "before" else plain_loss(model), 0.1, WORLD):
         assert fails != "before"
-        assert_same(dict(model.named_buffers()), {name: state[name] for name, _ in model.named_buffers()})
+        assert_equal(dict(model.named_buffers()), {name: state[name] for name, _ in model.named_buffers()})
         assert not torch.equal(model[0].weight, state["0.weight"])
         if fails == "inside":
             raise KeyError
-    assert_same(dict(model.state_dict()), dict(state))
+    assert_equal(dict(model.state_dict()), dict(state))
     assert model[1].track_running_stats and model[1].training
     model(batch()[0])  # and the next forward counts again
     assert model[1].num_batches_tracked == state["1.num_batches_tracked"] + 1
@@ -449,7 +433,7 @@ def test_weights_without_a_gradient_stay():
         assert torch.equal(model[2].unused.weight, before["2.unused.weight"])
         assert model[0].weight.isfinite().all()
     with perturbed_weights(model, lambda: 0 * plain_loss(model)(), 0.1, WORLD):
-        assert_same(dict(model.state_dict()), dict(before))
+        assert_equal(dict(model.state_dict()), dict(before))
 
 
 def test_large_weights_without_a_gradient_stay():
@@ -538,9 +522,9 @@ def test_interrupted_steps_equal_uninterrupted_ones_bit_for_bit(bfloat16):
     torch.manual_seed(99)
     for step in range(3, 6):
         metrics.append(trainer.step(*float_batch(seed=step)))
-    assert_same(metrics, expected)
-    assert_same(trainer.state_dict(), whole.state_dict())
-    assert_same(dict(trainer.evaluated.state_dict()), dict(whole.evaluated.state_dict()))
+    assert_equal(metrics, expected)
+    assert_equal(trainer.state_dict(), whole.state_dict())
+    assert_equal(dict(trainer.evaluated.state_dict()), dict(whole.evaluated.state_dict()))
     assert not torch.equal(trainer.evaluated.classifier.weight, trainer.network.classifier.weight)
 
 
@@ -561,7 +545,7 @@ def test_a_state_with_another_moving_average_is_refused(mine, other):
     before = weights(model)
     with pytest.raises(ValueError, match="ema_decay"):
         trainer_of(model, ema_decay=mine).load_state_dict(state)
-    assert_same(weights(model), before)
+    assert_equal(weights(model), before)
 
 
 def test_the_state_of_another_training_is_refused():
@@ -704,7 +688,7 @@ def test_the_epoch_trains_on_the_batches_of_its_number():
     reference = trainer_of(twin)
     for images, labels in loader.batches(3):
         reference.step(images, labels)
-    assert_same(dict(model.state_dict()), dict(twin.state_dict()))
+    assert_equal(dict(model.state_dict()), dict(twin.state_dict()))
     assert trainer.steps == 6 and result["images"] == 24
     asked = Batches([float_batch()] * 3)
     train_epoch(trainer, asked, 5, epoch=Epoch(batches=2))
@@ -750,7 +734,7 @@ def test_an_interrupted_epoch_goes_on_as_if_nothing_had_been(loss, stops):
     result, state = start(epoch, state, None)
     assert without_time(result) == without_time(expected)
     assert result["seconds"] > seconds
-    assert_same(state, whole.state_dict())
+    assert_equal(state, whole.state_dict())
 
 
 def test_the_state_of_an_epoch_is_plain_numbers():
@@ -759,8 +743,8 @@ def test_the_state_of_an_epoch_is_plain_numbers():
     epoch.add({"loss": (torch.tensor(6.0), 3), "clean_accuracy": (torch.tensor(2), 4)})
     epoch.add({"loss": (torch.tensor(1.0), 1), "clean_accuracy": (torch.tensor(1), 1)})
     state = epoch.state_dict(WORLD)
-    assert_same(state, {"batches": 2, "seconds": 2.5, "sums": {"clean_accuracy": [3.0, 5], "loss": [7.0, 4]}})
-    assert_same(Epoch.load(state, WORLD).state_dict(WORLD), state)
+    assert_equal(state, {"batches": 2, "seconds": 2.5, "sums": {"clean_accuracy": [3.0, 5], "loss": [7.0, 4]}})
+    assert_equal(Epoch.load(state, WORLD).state_dict(WORLD), state)
 
 
 def test_the_main_process_takes_what_all_have_summed_up():

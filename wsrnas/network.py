@@ -187,7 +187,11 @@ class CellNetwork(nn.Module):
             s0, s1 = s1, self.run_cell(cell, s0, s1)
             if outputs is not None:
                 outputs.append(s1)
-        return self.classifier(s1.mean((2, 3)))
+        return self.classifier(self.pool(s1))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Output of the last cell (B, C', H', W') -> what the classifier reads, (B, C')."""
+        return features.mean((2, 3))
 
 
 class NetworkCIFAR(CellNetwork):

@@ -101,14 +101,8 @@ class RobNet(CellNetwork):
         self.parts = parts
         self.classifier = nn.Linear(parts**2 * self.cells[-1].out_channels, num_classes)
 
-    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
-        """Logits (B, K); a list ``outputs`` takes the output of every cell."""
-        s0, s1 = self.stem(self.normalize(images))
-        for cell in self.cells:
-            s0, s1 = s1, self.run_cell(cell, s0, s1)
-            if outputs is not None:
-                outputs.append(s1)
-        return self.classifier(means_of_parts(s1, self.parts))
+    def pool(self, features: Tensor) -> Tensor:
+        return means_of_parts(features, self.parts)
 
 
 def _without_scale_and_shift(cell: Cell) -> Cell:

@@ -285,11 +285,15 @@ class Epoch:
         return cls(state["batches"], state["seconds"], sums)
 
     def summary(self, world: World) -> dict[str, float]:
-        """Exact global means, ``images``, ``seconds`` and ``images_per_second``; called by every process."""
+        """Exact global means, ``images`` and, where it was timed, ``seconds`` and ``images_per_second``.
+
+        Called by every process.
+        """
         state = self.state_dict(world)
         images = state["sums"]["loss"][1]
         means = {name: total / count for name, (total, count) in state["sums"].items()}
-        return {**means, "images": images, "seconds": self.seconds, "images_per_second": images / self.seconds}
+        times = {"seconds": self.seconds, "images_per_second": images / self.seconds} if self.seconds else {}
+        return {**means, "images": images, **times}
 
     def refuse_divergence(self, label: str, world: World) -> None:
         """Stop all processes when the loss of one of them was not finite (waits for the device).
