@@ -12,16 +12,16 @@ import time
 
 import torch
 
-import genotypes
 from retrain import train_cifar, train_imagenet
 from retrain.loop import batch_text, check_batch, make_network, make_trainer
-from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig
+from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig, parse_recipe
 from wsrnas.complexity import count_parameters, peak_memory_gib, readable
-from wsrnas.config import parse_config, require
+from wsrnas.config import require
 from wsrnas.data import load_dataset_once
 from wsrnas.distributed import initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.imagenet import list_imagenet
+from wsrnas.models import load_architecture
 
 
 def main() -> None:
@@ -30,19 +30,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")
     arguments, rest = parser.parse_known_args()
     small = arguments.program == "cifar"
-    config, _ = parse_config(RetrainConfig if small else ImageNetConfig, RECIPES if small else IMAGENET_RECIPES, rest)
+    config, _ = parse_recipe(RetrainConfig if small else ImageNetConfig, RECIPES if small else IMAGENET_RECIPES, rest)
     world = initialize(config.device)
     check_batch(config, world)
     if small:
         data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
-                                 seed=config.seed)
+                                 seed=config.data_seed)
         loader, _ = train_cifar.make_loaders(config, data, world)
         classes, channels = data.num_classes, data.image_shape[0]
     else:
-        files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.seed)
+        files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.data_seed)
         loader, _ = train_imagenet.make_loaders(config, files, world)
         classes, channels = len(files.class_names), 3
-    network = make_network(config, genotypes.load(config.arch), classes, channels, world)
+    network = make_network(config, load_architecture(config.arch), classes, channels, world)
     trainer = make_trainer(config, network, len(loader), world)
     if config.compile:
         network.compile()

@@ -11,6 +11,7 @@ the same command goes on after a kill. Results, figures and a report page go to 
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,9 @@ from retrain.evaluate_files import (
     weights_label,
 )
 from retrain.evaluate_settings import EvaluateConfig
-from retrain.recipes import load_architecture
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.config import describe, parse_config, require
-from wsrnas.data import load_dataset_once
+from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import InputError, run_program
 from wsrnas.evaluation.autoattack import LEAST_CLASSES
@@ -51,6 +51,7 @@ from wsrnas.evaluation.results import (
 from wsrnas.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.loader import BatchLoader
 from wsrnas.model_source import ModelSource, check_model, open_model
+from wsrnas.models import load_architecture
 from wsrnas.report import refresh, write_report
 from wsrnas.run import environment, hold
 from wsrnas.stored_program import can_train, uses_batch_norm
@@ -77,6 +78,7 @@ class Subject:
     source: ModelSource | None
 
 
+@exact_arithmetic()
 def main(argv: list[str] | None = None) -> None:
     config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
     require(bool(config.model), "nothing to evaluate: pass --model RUN_DIRECTORY_OR_FILE [...]")
@@ -84,7 +86,6 @@ def main(argv: list[str] | None = None) -> None:
     named = named_architectures(config)
     networks = [open_model(given, config.weights) for given in config.model] if not named else []
     world = initialize(config.device)
-    exact_arithmetic()
     images = load_images(config, networks, world)
     networks = networks or [open_model(given, genotype=genotype, state_dict=weights, **named_sizes(config, images))
                             for given, genotype, weights in zip(config.model, named, config.state_dict, strict=True)]
@@ -171,9 +172,14 @@ def load_images(config: EvaluateConfig, networks: list[ModelSource], world: Worl
                                  device=world.device)
         fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
         return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint)
-    data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test, seed=config.seed)
+    return test_images(config, load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
+                                                 seed=config.seed), world)
+
+
+def test_images(config: EvaluateConfig, data: DataSet, world: World) -> EvaluationImages:
+    """The test images of a data set in memory."""
     loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test")
-    return EvaluationImages(dataset, loader, data.num_classes, data.image_shape, data.test.fingerprint())
+    return EvaluationImages(data.name, loader, data.num_classes, data.image_shape, data.test.fingerprint())
 
 
 def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> str:
@@ -219,7 +225,8 @@ def refuse_misfit(config: EvaluateConfig, network: ModelSource, images: Evaluati
 # -- the evaluation -------------------------------------------------------------------------------------------------
 
 def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
-             attacks: tuple[Attack, ...], world: World, overwrite: bool) -> dict[str, Any]:
+             attacks: tuple[Attack, ...], world: World, overwrite: bool,
+             stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """One network: everything that its result file holds; it is written as attacks are completed."""
     name, network, folder, source = subject.name, subject.network, subject.folder, subject.source
     source_name = source.fingerprint[:8] if source else ""
@@ -233,7 +240,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     barrier(world)
     evaluation = Evaluation(network.model, images.loader, images.num_classes, world, config.seed, config.batch_size,
                             journal, source.model if source else None, source_name, name,
-                            print if world.is_main else lambda line: None)
+                            print if world.is_main else lambda line: None, stop)
     about = describe_run(config, subject, images, protocol, world)
 
     def keep(result: dict[str, Any]) -> None:

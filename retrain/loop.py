@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from retrain.overfitting import MAX_ROLLBACKS, STEP_FACTOR, has_collapsed, probe_accuracy
-from retrain.recipes import TrainingConfig
+from retrain.recipes import TrainingConfig, TrainingRecipe
 from wsrnas import checkpoint
 from wsrnas.batch_norm import synchronize_batch_norm
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
@@ -133,7 +133,8 @@ def make_network(config: TrainingConfig, arch: Genotype | str, num_classes: int,
     """The network with seeded weights on its device, equal on all processes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset, channels)
+        network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset, channels,
+                              bool(config.auxiliary_weight))
     network.to(world.device, memory_format=torch.channels_last)
     broadcast_model(network, world)
     return synchronize_batch_norm(network, world) if config.sync_bn else network
@@ -147,7 +148,7 @@ def make_trainer(config: TrainingConfig, network: nn.Module, steps_per_epoch: in
                    config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
 
 
-def check_batch(config: TrainingConfig, world: World) -> None:
+def check_batch(config: TrainingRecipe, world: World) -> None:
     """Refuse a batch that does not divide among processes and accumulated parts.
 
     Raises:
@@ -159,6 +160,8 @@ def check_batch(config: TrainingConfig, world: World) -> None:
         shares += f" x {config.accumulation} accumulated parts"
     require(config.batch_size % parts == 0,
             f"batch_size is {config.batch_size}, for all processes together; expected a multiple of {parts} ({shares})")
+    require(not config.auxiliary_weight or config.batch_size > parts, f"batch_size is {config.batch_size}; expected at "
+            f"least {2 * parts}, for the auxiliary head's BatchNorm needs two images ({shares})")
 
 
 def batch_text(config: TrainingConfig, world: World) -> str:
@@ -359,20 +362,32 @@ def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, 
     if not world.is_main:
         return
     adds = multiply_adds(network, image_shape)
-    local = config.batch_size // (world.size * config.accumulation)
-    settings = config.loss_settings()
-    objective = objective_passes(config.adv_loss, settings)
-    both, forward = step_passes(config.adv_loss, settings)
-    both += objective * bool(config.awp_gamma)
-    total = steps_per_epoch * config.batch_size * config.epochs
-    memory = activation_bytes(network, image_shape) * local * objective / 2**30
+    both, forward = training_passes(config, steps_per_epoch)
+    memory = training_memory_gib(config, network, image_shape, world)
     print("\n".join([
         describe(config), f"data: {images} training images {image_shape}, {config.held_out} held out, {num_classes} "
         "classes",
         f"network: {readable(count_parameters(network))} parameters, {readable(adds)} multiply-adds an image",
         f"steps: {config.epochs} epochs of {steps_per_epoch} batches ({batch_text(config, world)}), loss "
         f"{config.adv_loss} at {format_epsilon(config.epsilon)}",
-        f"passes: {readable(total * both)} images forward and backward, {readable(total * forward)} forward, "
-        f"{readable(total * adds * (3 * both + forward))} multiply-adds",
+        f"passes: {readable(both)} images forward and backward, {readable(forward)} forward, "
+        f"{readable(adds * (3 * both + forward))} multiply-adds",
         f"memory: about {memory:.1f} GiB of activations a process",
     ]), flush=True)
+
+
+def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, int]:
+    """Passes of images through the network in a whole training: forward and backward, and forward alone."""
+    settings = config.loss_settings()
+    both, forward = step_passes(config.adv_loss, settings)
+    both += objective_passes(config.adv_loss, settings) * bool(config.awp_gamma)
+    images = steps_per_epoch * config.batch_size * config.epochs
+    return images * both, images * forward
+
+
+def training_memory_gib(config: TrainingRecipe, network: nn.Module, image_shape: tuple[int, int, int],
+                        world: World) -> float:
+    """About what the activations of a training step take in each process."""
+    local = config.batch_size // (world.size * config.accumulation)
+    return activation_bytes(network, image_shape) * local * objective_passes(config.adv_loss,
+                                                                             config.loss_settings()) / 2**30

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
-import genotypes
 from wsrnas import hand_designed
 from wsrnas.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
-from wsrnas.errors import InputError
-from wsrnas.genotype import Genotype
 from wsrnas.losses import LossSettings
+from wsrnas.models import sizes
 from wsrnas.schedules import Schedule
 from wsrnas.training import Refinements
 
@@ -18,14 +16,28 @@ SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
 
 
 @dataclass(frozen=True)
-class TrainingConfig(RunConfig):
-    """The fields that retraining on small images and on ImageNet share; the defaults are those of WsrNet-Basic."""
+class ArchitectureConfig(RunConfig):
+    """Which network is trained.
+
+    A recipe's init_channels and layers are those of its cell: a network with a design of its own has its published
+    width unless it is given one, and its own depth.
+    """
+
+    arch: str = option("WsrNet_Basic", "name of an architecture (python -m wsrnas.models --list), genotype.json, or "
+                       "run directory of a search")
+    init_channels: int = option(45, "channels C of the first cells; of a network with a design of its own those of its "
+                                "first stage (densenet121: growth rate; mobilenet_v2, squeezenet: stem), without this "
+                                "flag the published ones")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe(RunConfig):
+    """How a network is trained, whichever it is; the defaults are those of WsrNet-Basic."""
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--recipe", "--preset")
 
-    arch: str = option("WsrNet_Basic", "published name, alias, genotype.json, or run directory of a search")
-    init_channels: int = option(45, "channels C of the first cells")
-    layers: int = option(20, "cells")
+    layers: int = option(20, "cells; a network with a design of its own has its depth, too: leave this out, or 0")
+    split_seed: int = option(-1, "of the choice of training images (--max_train) and of those held out; -1: --seed")
     held_out: int = option(1000, "images of the training set held out for selection; 0: none, best.pt is not written")
 
     adv_loss: Literal["pgd", "trades", "mart", "multi", "fast", "standard"] = option(
@@ -40,6 +52,8 @@ class TrainingConfig(RunConfig):
     random_start: bool = option(False, "start pgd and multi uniformly in the ball (other losses have their own start)")
     batch_statistics: bool = option(False, "attack under the batch's BatchNorm statistics instead of the running ones")
     label_smoothing: float = option(0.0, "share of the target spread over all classes")
+    auxiliary_weight: float = option(0.0, "weight of the auxiliary head's loss, for networks of two cells (DARTS: "
+                                     "0.4); 0: no head")
 
     batch_size: int = option(400, "images per step, all processes together")
     accumulation: int = option(1, "parts in which each process handles its share of a batch, to need less memory")
@@ -76,14 +90,12 @@ class TrainingConfig(RunConfig):
         "there, the last good state stays; ignore: only report", identity=False)
 
     def __post_init__(self) -> None:
-        named = hand_designed.find(self.arch)
-        self.require_at_least(0 if named else 1, "layers")
-        require(not (named and self.drop_path),
-                f"drop_path is {self.drop_path:g}, but {named} has none; expected 0")
-        self.require_at_least(1, "init_channels", "num_steps", "batch_size", "accumulation", "epochs",
+        self.require_at_least(-1, "split_seed")
+        self.require_at_least(1, "num_steps", "batch_size", "accumulation", "epochs",
                               "select_steps", "select_every", "eval_batch_size", "probe_steps", "report_freq")
         self.require_at_least(0, "max_train", "held_out", "step_size", "grad_clip", "weight_decay", "momentum",
-                              "learning_rate_min", "awp_gamma", "awp_warmup", "save_every", "warmup_epochs")
+                              "learning_rate_min", "awp_gamma", "awp_warmup", "save_every", "warmup_epochs",
+                              "auxiliary_weight")
         self.require_positive("learning_rate", "beta")
         self.require_strength("epsilon")
         self.require_share("label_smoothing", "drop_path", "ema_decay", "momentum")
@@ -108,16 +120,15 @@ class TrainingConfig(RunConfig):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name):g}; expected 0 or more, below 1")
 
     @property
-    def name(self) -> str:
-        """Of the run directory; without a time stamp, so that a restarted job finds itself."""
-        path = Path(self.arch)
-        arch = path.parent.name if path.name == "genotype.json" else path.stem
-        return self.save or f"{arch}-{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+    def data_seed(self) -> int:
+        """Of the choice of images."""
+        return self.seed if self.split_seed < 0 else self.split_seed
 
     def loss_settings(self) -> LossSettings:
         """Attack and weights of the training loss."""
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, self.random_start,
-                            self.batch_statistics, self.beta, self.label_smoothing, self.strengths)
+                            self.batch_statistics, self.beta, self.label_smoothing, self.strengths,
+                            self.auxiliary_weight)
 
     def schedule_of(self, steps_per_epoch: int) -> Schedule:
         """The learning rate of every step."""
@@ -132,21 +143,31 @@ class TrainingConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class RetrainConfig(TrainingConfig, SmallImagesConfig):
-    """Adversarially train a network on small images; --recipe gives the published hyper-parameters.
+class TrainingConfig(TrainingRecipe, ArchitectureConfig):
+    """One network and its training."""
 
-    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood. A recipe's init_channels and
-    layers are those of its cell: a network with a design of its own has its published width unless --init_channels
-    says otherwise.
-    """
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = hand_designed.find(self.arch)
+        self.require_at_least(0 if named else 1, "layers")
+        self.require_at_least(1, "init_channels")
+        require(not (named and self.drop_path),
+                f"drop_path is {self.drop_path:g}, but {named} has none; expected 0")
+        require(not (named and self.auxiliary_weight),
+                f"auxiliary_weight is {self.auxiliary_weight:g}, but {named} has no auxiliary head; expected 0")
 
-    preset: str = "wsrnet-basic"
-    arch: str = option("WsrNet_Basic", "published name, alias, genotype.json, or run directory of a search; or a "
-                       f"network with a design of its own: {', '.join(hand_designed.names())}")
-    init_channels: int = option(45, "channels C of the first cells; of a network with a design of its own those of its "
-                                "first stage (densenet121: growth rate; mobilenet_v2, squeezenet: stem), without this "
-                                "flag the published ones")
-    layers: int = option(20, "cells; a network with a design of its own has its depth, too: leave this out, or 0")
+    @property
+    def name(self) -> str:
+        """Of the run directory; without a time stamp, so that a restarted job finds itself."""
+        path = Path(self.arch)
+        arch = path.parent.name if path.name == "genotype.json" else path.stem
+        return self.save or f"{arch}-{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class SmallImagesRecipe(TrainingRecipe, SmallImagesConfig):
+    """How a network is trained on small images."""
+
     cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none")
 
     def __post_init__(self) -> None:
@@ -155,8 +176,20 @@ class RetrainConfig(TrainingConfig, SmallImagesConfig):
 
 
 @dataclass(frozen=True)
+class RetrainConfig(TrainingConfig, SmallImagesRecipe):
+    """Adversarially train a network on small images; --recipe gives the published hyper-parameters.
+
+    Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood. A recipe's init_channels and
+    layers are those of its cell: a network with a design of its own has its published width unless --init_channels
+    says otherwise.
+    """
+
+    preset: str = "wsrnet-basic"
+
+
+@dataclass(frozen=True)
 class ImageNetConfig(TrainingConfig):
-    """Train a cell on ImageNet by Fast-AT; --recipe gives the published hyper-parameters.
+    """Train a network on ImageNet by Fast-AT; --recipe gives the published hyper-parameters.
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "4/255" is understood.
     """
@@ -174,36 +207,23 @@ class ImageNetConfig(TrainingConfig):
         self.require_at_least(32, "image_size")
 
 
-def parse_recipe(cls: type[RetrainConfig], recipes: Mapping[str, RetrainConfig], argv: Sequence[str] | None = None,
-                 prog: str | None = None) -> tuple[RetrainConfig, Invocation]:
-    """``parse_config``, with a named network's own width in place of a recipe's, which is its cell's.
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def parse_recipe(cls: type[Config], recipes: Mapping[str, Config], argv: Sequence[str] | None = None,
+                 prog: str | None = None) -> tuple[Config, Invocation]:
+    """``parse_config``, with the width of a network with a design of its own in place of a recipe's, its cell's.
 
     Raises:
         InputError: as ``parse_config``.
     """
     config, invocation = parse_config(cls, recipes, argv, prog)
     if name := hand_designed.find(config.arch):
-        own = {"arch": name, "init_channels": hand_designed.published_width(name), "layers": 0}
+        own = {"arch": name, "init_channels": sizes(name, config.dataset)[0], "layers": 0}
         config, invocation = parse_config(cls, {key: replace(recipe, **own) for key, recipe in recipes.items()}, argv,
                                           prog)
         config = replace(config, arch=name)  # one spelling, so that a resumed run finds itself
     return config, invocation
-
-
-def load_architecture(spec: str) -> Genotype | str:
-    """The name of a network with a design of its own, or the genotype that ``genotypes.load`` gives.
-
-    Raises:
-        InputError: it is neither.
-    """
-    if name := hand_designed.find(spec):
-        return name
-    try:
-        return genotypes.load(spec)
-    except InputError as error:
-        closest = hand_designed.closest(spec)
-        hint = f" (did you mean {' or '.join(closest)}?)" if closest else ""
-        raise InputError(f"{error}; other networks: {', '.join(hand_designed.names())}{hint}") from None
 
 
 BASIC = RetrainConfig()

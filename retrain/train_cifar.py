@@ -12,33 +12,44 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 from dataclasses import replace
 
 from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
-from retrain.recipes import RECIPES, RetrainConfig, load_architecture, parse_recipe
+from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.loader import BatchLoader
-from wsrnas.models import description
+from wsrnas.models import description, load_architecture
 from wsrnas.splits import balanced_split
 
 
 def main(argv: list[str] | None = None) -> None:
     config, invocation = parse_recipe(RetrainConfig, RECIPES, argv, prog="retrain.train_cifar")
-    arch = load_architecture(config.arch)
+    load_architecture(config.arch)  # refused before any data is read
     world = initialize(config.device)
     check_batch(config, world)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
-                             seed=config.seed)
+                             seed=config.data_seed)
+    if not invocation.dry_run:
+        train(config, data, world, invocation.overwrite)
+        return
+    loader, _ = make_loaders(config, data, world)
+    network = make_network(config, load_architecture(config.arch), data.num_classes, data.image_shape[0], world)
+    dry_run(config, network, data.image_shape, len(loader.image_set), len(loader), data.num_classes, world)
+
+
+def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = False) -> None:
+    """Train the network of a configuration on its images, from wherever its run directory says that it stands.
+
+    Raises:
+        Preempted, InputError: as ``retrain``.
+    """
+    arch = load_architecture(config.arch)
     train_loader, held_out_loader = make_loaders(config, data, world)
     network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
-    if invocation.dry_run:
-        dry_run(config, network, data.image_shape, len(train_loader.image_set), len(train_loader), data.num_classes,
-                world)
-        return
-    run = open_run(config, world, invocation.overwrite, data.fingerprint(), arch, network)
+    run = open_run(config, world, overwrite, data.fingerprint(), arch, network)
     if run is not None:
         retrain(config, run, network, train_loader, held_out_loader,
                 description(arch, data.num_classes, config.init_channels, config.layers or None, config.dataset,
-                            data.image_shape))
+                            data.image_shape, bool(config.auxiliary_weight)))
 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:
@@ -46,7 +57,7 @@ def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[Ba
     shards = {"rank": world.rank, "world_size": world.size}
     train, held_out = data.train, None
     if config.held_out:
-        first, rest = balanced_split(data.train.labels, config.held_out, config.seed, data.num_classes)
+        first, rest = balanced_split(data.train.labels, config.held_out, config.data_seed, data.num_classes)
         train = data.train.subset(rest)
         held_out = BatchLoader(data.train.subset(first).to(world.device), config.eval_batch_size, config.seed,
                                "held out", **shards)

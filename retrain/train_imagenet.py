@@ -1,4 +1,4 @@
-"""Retraining of a cell on ImageNet by Fast-AT (Wsr-NAS, Table 4), or by any other loss.
+"""Retraining of a network on ImageNet by Fast-AT (Wsr-NAS, Table 4), or by any other loss.
 
     python -m retrain.train_imagenet --recipe wsrnet-basic --data DATA
     torchrun --standalone --nproc_per_node=4 -m retrain.train_imagenet --recipe racl --data DATA
@@ -7,36 +7,34 @@ DATA holds ``train/<class>/*`` and ``val/<class>/*``. Selection uses images held
 touched. After each epoch a PGD probe catches catastrophic overfitting. The same command resumes, from any step.
 """
 
-
 import torch
 
-import genotypes
 from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
-from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig
-from wsrnas.config import parse_config
+from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, parse_recipe
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import run_program
 from wsrnas.imagenet import ImageFileLoader, ImageFiles, list_imagenet
-from wsrnas.models import description
+from wsrnas.models import description, load_architecture
 from wsrnas.splits import balanced_split
 
 
 def main(argv: list[str] | None = None) -> None:
-    config, invocation = parse_config(ImageNetConfig, IMAGENET_RECIPES, argv, prog="retrain.train_imagenet")
-    genotype = genotypes.load(config.arch)
+    config, invocation = parse_recipe(ImageNetConfig, IMAGENET_RECIPES, argv, prog="retrain.train_imagenet")
+    arch = load_architecture(config.arch)
     world = initialize(config.device)
     check_batch(config, world)
-    files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.seed)
+    files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.data_seed)
     num_classes, image_shape = len(files.class_names), (3, config.image_size, config.image_size)
     train_loader, held_out_loader = make_loaders(config, files, world)
-    network = make_network(config, genotype, num_classes, 3, world)
+    network = make_network(config, arch, num_classes, 3, world)
     if invocation.dry_run:
         dry_run(config, network, image_shape, len(train_loader.files), len(train_loader), num_classes, world)
         return
-    run = open_run(config, world, invocation.overwrite, files.fingerprint(), genotype, network)
+    run = open_run(config, world, invocation.overwrite, files.fingerprint(), arch, network)
     if run is not None:
         retrain(config, run, network, train_loader, held_out_loader,
-                description(genotype, num_classes, config.init_channels, config.layers, "imagenet", image_shape))
+                description(arch, num_classes, config.init_channels, config.layers or None, "imagenet", image_shape,
+                            bool(config.auxiliary_weight)))
 
 
 def make_loaders(config: ImageNetConfig, files: ImageFiles,
@@ -46,7 +44,7 @@ def make_loaders(config: ImageNetConfig, files: ImageFiles,
               "world_size": world.size, "device": world.device}
     held_out, chosen = None, torch.arange(len(files))
     if config.held_out:
-        first, chosen = balanced_split(files.labels, config.held_out, config.seed, len(files.class_names))
+        first, chosen = balanced_split(files.labels, config.held_out, config.data_seed, len(files.class_names))
         held_out = ImageFileLoader(files.subset(first), config.eval_batch_size, config.seed, "held out", **common)
     return ImageFileLoader(files.subset(chosen), config.batch_size, config.seed, "training", shuffle=True, augment=True,
                            color_jitter=config.color_jitter, drop_last=True, **common), held_out

@@ -16,7 +16,6 @@ from test_AN_estimator.noises import noise_tasks, read, tested_file
 from test_AN_estimator.report import write_report
 from test_AN_estimator.results import FORMAT
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
-from test_AN_estimator.sharing import Task, alone, share
 from test_AN_estimator.study import check, dry_run, open_study
 from test_AN_estimator.training import trained_estimator
 from wsrnas.complexity import count_parameters
@@ -25,6 +24,7 @@ from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import Preempted, run_program
 from wsrnas.run import RunDirectory
+from wsrnas.sharing import Task, alone, share
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,6 @@ from torch import nn
 
 import genotypes
 from test_AN_estimator.settings import BenchmarkConfig
-from test_AN_estimator.sharing import Task
 from wsrnas.config import require
 from wsrnas.data import DataSet
 from wsrnas.distributed import World
@@ -23,6 +22,7 @@ from wsrnas.models import build_model, description
 from wsrnas.run import RunDirectory
 from wsrnas.schedules import Schedule
 from wsrnas.seeding import derive_seed
+from wsrnas.sharing import Task
 from wsrnas.training import Epoch, Refinements, Trainer, train_epoch
 
 TRAINED_HERE = re.compile(r"(?P<arch>.+):(?P<channels>[1-9]\d*):(?P<epochs>[1-9]\d*)(?P<natural>:natural)?")

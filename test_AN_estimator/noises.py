@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.settings import BenchmarkConfig
-from test_AN_estimator.sharing import Task
 from wsrnas import checkpoint
 from wsrnas.attacks import attack_mode, multi_strength_pgd
 from wsrnas.config import require
@@ -22,6 +21,7 @@ from wsrnas.errors import InputError
 from wsrnas.estimators import project
 from wsrnas.loader import BatchLoader
 from wsrnas.seeding import generator
+from wsrnas.sharing import Task
 
 
 @dataclass(frozen=True)

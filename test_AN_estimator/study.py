@@ -1,25 +1,18 @@
 """The folder of a study: what it belongs to, and what it will take to fill it."""
 
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.noises import chunks, rotations, training_batches
 from test_AN_estimator.settings import BenchmarkConfig
-from test_AN_estimator.sharing import alone
-from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.config import describe, format_epsilon, identity_differences, require, to_dict
+from wsrnas.config import describe, format_epsilon, require
 from wsrnas.data import DataSet
 from wsrnas.distributed import World
-from wsrnas.errors import InputError
 from wsrnas.estimators import build_estimator
 from wsrnas.model_source import open_model
 from wsrnas.models import build_model
-from wsrnas.run import claim, create, move_aside
+from wsrnas.sharing import open_shared_folder
 
 
 def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:
@@ -47,19 +40,10 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
     """
     study = study_folder(config)
     if job.is_main:
-        # A requeued Slurm job repeats its whole command line: there, the study is the job's own.
-        requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-        if overwrite and not requeued and study.exists():
-            _refuse_company(study)
-            move_aside(study)
-        create(study)
         inputs = {"data set": data.fingerprint(), "test images": data.test.fingerprint(),
                   "networks": [spec.genotype.to_json() if spec.genotype else open_model(spec.given, "last").fingerprint
                                for spec in specs]}
-        with alone(study / "claims", "study"):
-            _agree(study / "config.json", to_dict(config), lambda stored: identity_differences(config, stored))
-            _agree(study / "inputs.json", inputs, lambda stored: [
-                f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
+        open_shared_folder(study, config, inputs, overwrite)
         print(f"study {study}\n{describe(config)}", flush=True)
     return study
 
@@ -67,32 +51,6 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
 def study_folder(config: BenchmarkConfig) -> Path:
     """Where the study is kept."""
     return Path(config.runs) / "test_AN_estimator" / config.name
-
-
-def _refuse_company(study: Path) -> None:
-    """Raise InputError where another process holds a part of the study: it would go on writing under the same name."""
-    for folder in sorted((study / "claims").glob("*")):
-        held = claim(folder)
-        if held is None:
-            raise InputError(f"another process is at work in {study} ({folder.name}); wait for it, or choose another "
-                             "--save")
-        held.close()
-
-
-def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
-    """Write ``values`` where nothing is, else refuse what differs from them."""
-    if not path.exists():
-        write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
-        return
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError:
-        stored = None
-    require(isinstance(stored, dict), f"{path} is not a JSON object; repair it, or pass --overwrite to move the study "
-            "aside")
-    if found := differences(stored):
-        raise InputError(f"{path.parent} holds another study ({'; '.join(found)}); choose another --save, or pass "
-                         "--overwrite to move it aside")
 
 
 def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:

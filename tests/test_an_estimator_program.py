@@ -1,4 +1,4 @@
-"""The AN-Estimator study as a program: shared work, its networks, and the whole of it at the smallest size."""
+"""The AN-Estimator study as a program: its networks, and the whole of it at the smallest size."""
 
 import importlib.util
 import json
@@ -6,185 +6,25 @@ import os
 import signal
 import sys
 import time
-import traceback
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import wait_for
 from torch import nn
 
 import genotypes
 from test_AN_estimator import benchmark as program
-from test_AN_estimator import networks, sharing, study
+from test_AN_estimator import networks
 from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, train_network, training_tasks
 from test_AN_estimator.settings import PRESETS
-from test_AN_estimator.sharing import Task, alone, share
 from wsrnas import checkpoint
 from wsrnas.attacks import pgd
 from wsrnas.data import DataSet, ImageSet, load_dataset
 from wsrnas.distributed import World
 from wsrnas.errors import STOPPED, InputError, Preempted, run_program
 from wsrnas.models import build_model
-from wsrnas.run import claim
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-
-# -- shared work ----------------------------------------------------------------------------------------------------
-
-
-def fork(work) -> int:
-    """``work()`` in a process of its own, which ends with 0 if nothing was raised; its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc(file=sys.__stderr__)
-    finally:
-        os._exit(code)
-
-
-def ends(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-class Work:
-    """Tasks that note who has done them, and are done when their file is there."""
-
-    def __init__(self, folder):
-        self.folder, self.claims = folder, folder / "claims"
-
-    def task(self, name, before=lambda stop: None):
-        def work(stop):
-            before(stop)
-            with open(self.folder / "log", "a") as file:
-                file.write(f"{name} {os.getpid()}\n")
-            (self.folder / name).touch()
-        return Task(name, (self.folder / name).exists, work)
-
-    @property
-    def log(self):
-        path = self.folder / "log"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-    def share(self, *tasks):
-        share(tasks, self.claims, "parts", World())
-
-
-@pytest.fixture
-def work(tmp_path):
-    return Work(tmp_path)
-
-
-def test_tasks_are_done_once_and_in_order(work):
-    work.share(*(work.task(name) for name in "cab"))
-    work.share(*(work.task(name) for name in "cdab"))
-    assert [name for name, _ in work.log] == ["c", "a", "b", "d"]
-
-
-def test_a_task_that_another_has_done_meanwhile_is_not_done_again(work):
-    last = work.task("b")
-    work.share(work.task("a", lambda stop: last.work(stop)), last)
-    assert [name for name, _ in work.log] == ["b", "a"]
-
-
-def test_processes_share_the_tasks_and_return_when_all_are_done(work, monkeypatch):
-    monkeypatch.setattr(sharing, "WAIT_SECONDS", 0.02)
-    names = [str(number) for number in range(12)]
-    tasks = [work.task(name, lambda stop, name=name: time.sleep(0.4 if name == "11" else 0.03)) for name in names]
-
-    def process():
-        wait_for((work.folder / "go").exists)
-        work.share(*tasks)
-        assert all(task.done() for task in tasks)
-
-    children = [fork(process) for _ in range(2)]
-    (work.folder / "go").touch()
-    assert [ends(child) for child in children] == [0, 0]
-    assert sorted((name for name, _ in work.log), key=int) == names
-    assert {int(process) for _, process in work.log} == set(children)
-
-
-def held_by_a_child(work):
-    """A task, and the process that has begun it and will never end it."""
-    def hang(stop):
-        (work.folder / "begun").touch()
-        time.sleep(60)
-
-    child = fork(lambda: work.share(work.task("held", hang)))
-    wait_for((work.folder / "begun").exists)
-    return work.task("held"), child
-
-
-def test_the_task_of_a_killed_process_is_taken_over(work, monkeypatch, capsys):
-    held, child = held_by_a_child(work)
-    waits = []
-
-    def sleep(seconds):
-        waits.append(seconds)
-        if len(waits) == 3:
-            os.kill(child, signal.SIGKILL)
-            assert ends(child) == -signal.SIGKILL
-
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
-    work.share(held, work.task("other"))
-    assert [name for name, _ in work.log] == ["other", "held"] and len(waits) == 3
-    assert capsys.readouterr().out == (
-        "parts 1/2: other, 0 s\nparts: waiting for other processes (held)\nparts 2/2: held, 0 s\n")  # waiting: once
-
-
-def test_a_signal_stops_after_the_task_at_hand_and_keeps_what_is_done(work):
-    def asked(stop):
-        assert not stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-
-    tasks = [work.task("a"), work.task("b", asked), work.task("c")]
-    with pytest.raises(Preempted, match="stopped before c"):
-        work.share(*tasks)
-    assert [name for name, _ in work.log] == ["a", "b"]
-    work.share(*tasks)
-    assert [name for name, _ in work.log] == ["a", "b", "c"]
-
-
-def test_a_signal_ends_waiting(work, monkeypatch):
-    held, child = held_by_a_child(work)
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(
-        sleep=lambda _: os.kill(os.getpid(), signal.SIGTERM), monotonic=time.monotonic))
-    try:
-        with pytest.raises(Preempted, match="parts: stopped while waiting"):
-            work.share(held)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        ends(child)
-
-
-def test_a_task_that_fails_is_free_again(work):
-    def fail(stop):
-        raise InputError("no")
-
-    with pytest.raises(InputError):
-        work.share(work.task("a", fail))
-    assert ends(fork(lambda: work.share(work.task("a")))) == 0
-    assert [name for name, _ in work.log] == ["a"]
-
-
-def test_alone_means_one_after_the_other(work, monkeypatch):
-    monkeypatch.setattr(sharing, "MOMENT_SECONDS", 0.01)
-
-    def process():
-        with alone(work.claims, "report"):
-            (work.folder / "there").touch(exist_ok=False)
-            time.sleep(0.1)
-            (work.folder / "there").unlink()
-
-    assert [ends(child) for child in [fork(process) for _ in range(3)]] == [0, 0, 0]
-
 
 # -- networks -------------------------------------------------------------------------------------------------------
 
@@ -584,27 +424,6 @@ def test_overwriting_moves_the_old_study_aside(flags, tmp_path, monkeypatch):
     assert not folder.with_name("study.old2").exists()
 
 
-def test_a_study_with_others_at_work_is_not_moved_from_under_them(flags, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program, "share", lambda *_: None)
-    monkeypatch.setattr(program, "write_report", lambda *_: "")
-    claims = start(tmp_path, flags) / "claims"
-    (claims / "network").mkdir()
-
-    def work():
-        with claim(claims / "network"):
-            (tmp_path / "begun").touch()
-            time.sleep(60)
-
-    child = fork(work)
-    try:
-        wait_for((tmp_path / "begun").exists)
-        (tmp_path / "begun").unlink()
-        assert "another process is at work" in fails(flags, "--overwrite", runs=tmp_path, capsys=capsys)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        ends(child)
-
-
 def test_a_dry_run_writes_nothing_and_counts(flags, tmp_path, capsys):
     start(tmp_path / "runs", flags, "--dry_run")
     said = capsys.readouterr().out
@@ -614,13 +433,3 @@ def test_a_dry_run_writes_nothing_and_counts(flags, tmp_path, capsys):
     # Images through the networks: 40 with an attack of one step, 40 without; attacks: 16 at 4 strengths, 30 at 5.
     assert "networks 120 images forward and backward, noises 214 (64 of training images, 150 of test images)" in said
     assert "2 of training images, 6 of test images" in said  # files
-
-
-def test_processes_that_open_a_study_at_once_agree(data, monkeypatch, tmp_path):
-    """Each writes slowly what the others would write, too."""
-    config = replace(CONFIG, runs=str(tmp_path))
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (time.sleep(0.1), fsync(file)))
-    monkeypatch.setattr(study, "print", lambda *_, **__: None, raising=False)
-    children = [fork(lambda: study.open_study(config, network_specs(config), data, World())) for _ in range(3)]
-    assert [ends(child) for child in children] == [0, 0, 0]

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from retrain.evaluate_settings import EvaluateConfig
+from retrain.race.settings import RACE_RECIPES, CompareConfig
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
 from retrain.recipes import RECIPES as RETRAIN_PRESETS
 from search.rnas_settings import PRESETS as RNAS_PRESETS
@@ -48,11 +49,11 @@ class Small:
 PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
 
 # A flag that a published command line may hold must not vanish: removing one has to be done here, too.
-TRAINING = """accumulation adv_loss amp arch awp_gamma awp_warmup batch_size batch_statistics beta compile data device
-    drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels label_smoothing layers
-    learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting peak_share probe_drop
-    probe_steps random_start report_freq runs save save_every schedule seed select_every select_steps step_size
-    strengths sync_bn warmup_epochs weight_decay"""
+TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warmup batch_size batch_statistics beta
+    compile data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
+    label_smoothing layers learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting
+    peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every select_steps split_seed
+    step_size strengths sync_bn warmup_epochs weight_decay"""
 FLAGS = {
     SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples attacked_strengths
         batch_size beta check_images data dataset device download epsilon estimator estimator_batch_size
@@ -72,6 +73,8 @@ FLAGS = {
         num_steps random_start runs save seed standardize step_size weights""",
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
+    CompareConfig: f"""{TRAINING.replace(" arch ", " ").replace(" init_channels ", " ")} archs attacks budget
+        check_images cutout dataset download max_test protocol seeds test_batch_size test_strengths tolerance""",
     EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
         max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths weights
         workers""",
@@ -84,7 +87,7 @@ PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_s
              "seed", "report_freq"}
 PROGRAMS = [(SearchConfig, SEARCH_PRESETS), (RetrainConfig, RETRAIN_PRESETS), (ImageNetConfig, IMAGENET_RECIPES),
             (EvaluateConfig, None), (BenchmarkConfig, BENCHMARK_PRESETS), (RnasConfig, RNAS_PRESETS),
-            (VulnerabilityConfig, None)]
+            (VulnerabilityConfig, None), (CompareConfig, RACE_RECIPES)]
 
 
 def parse(*argv, cls=Small, presets=PLAIN):
@@ -230,7 +233,8 @@ def test_the_flags_are_frozen(cls, presets):
     assert flags >= {"--config", "--dry_run"}
     assert "--overwrite" in flags
     if cls not in (EvaluateConfig, VulnerabilityConfig):
-        assert fields >= PUBLISHED - ({"init_channels"} if cls is BenchmarkConfig else set())  # one a network
+        one_each = {"init_channels"} if cls in (BenchmarkConfig, CompareConfig) else set()  # a width for each network
+        assert fields >= PUBLISHED - one_each
     if cls in (RetrainConfig, ImageNetConfig):
         assert "arch" in fields and "--recipe" in flags
 

@@ -176,7 +176,7 @@ def test_a_cell_is_drawn_with_all_its_operations(name, tmp_path):
     svg = written(draw_genotype(genotype, tmp_path / "new" / "cell.svg", name))
     edges = edges_of(genotype)
     for operation in {edge[2] for edge in edges}:
-        assert svg.count(f"<!-- {operation} -->") == sum(edge[2] == operation for edge in edges), operation
+        assert svg.count(f">{operation}</text>") == sum(edge[2] == operation for edge in edges), operation
     assert f"{name}: normal cell" in svg and f"{name}: reduce cell" in svg
 
 

@@ -463,7 +463,7 @@ def test_weights_of_a_network_for_large_images(tmp_path):
 @pytest.mark.parametrize("change, arguments, named", [
     (lambda s: {k: v for k, v in s.items() if "stem" not in k}, {"init_channels": 4},
      "4 channels, 3 layers and 5 classes: the file lacks stem.conv.weight (and 5 more)"),
-    (lambda s: {**s, "auxiliary.weight": torch.ones(1)}, {}, "the network has no auxiliary.weight"),
+    (lambda s: {**s, "extra.weight": torch.ones(1)}, {}, "the network has no extra.weight"),
     (lambda s: s, {"num_classes": 100}, "classifier.weight has shape (5, 64), expected (100, 64) (and 1 more)"),
     (lambda s: s, {"init_channels": 8}, "stem.conv.weight has shape (12, 3, 3, 3), expected (24, 3, 3, 3)"),
     (lambda s: s, {"layers": 4}, "4 channels, 4 layers and 5 classes: the file lacks cells."),

@@ -17,39 +17,6 @@ from wsrnas.seeding import BatchNoise
 ALL_NAMES = genotypes.names()
 
 
-def parameters(network_class, name: str, init_channels: int, layers: int, num_classes: int) -> int:
-    with torch.device("meta"):
-        network = network_class(genotypes.load(name), init_channels, layers, num_classes)
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-# Published sizes
-
-@pytest.mark.parametrize("name, init_channels, expected", [
-    ("WsrNet_Basic", 45, 4_544_830), ("WsrNet_Plus", 46, 4_737_412), ("WsrNet_M", 45, 4_484_350),
-    ("WsrNet_M_1", 45, 4_540_510), ("WsrNet_N", 50, 4_721_560), ("WsrNet_Basic", 36, 2_959_678),
-    ("RACL", 36, 3_571_174), ("AdvRush", 36, 4_158_046), ("RNAS_repo_H", 36, 3_495_790),
-    ("RNAS_repo_L", 36, 3_170_926), ("DARTS_V1", 36, 3_169_414), ("DARTS_V2", 36, 3_349_342),
-    ("PC_DARTS", 36, 3_634_678), ("PC_DARTS_ImageNet", 36, 3_721_510), ("P_DARTS", 36, 3_433_798),
-    ("SNAS_mild", 36, 2_661_382), ("SNAS_moderate", 36, 2_847_358), ("NASNet_A", 36, 3_830_950),
-    ("AmoebaNet_A", 36, 3_145_078), ("PNAS", 36, 4_481_110), ("E2RNAS", 36, 2_546_470),
-    ("NAS_OoD_twostage", 36, 3_316_726), ("NAS_OoD_onestage", 36, 3_363_598),
-    ("NAS_OoD_ImageNet", 36, 4_017_862), ("PVLL", 36, 3_505_726), ("LRNAS_cifar10", 36, 2_179_702),
-    ("LRNAS_cifar100", 36, 2_269_558), ("TRNAS_c10", 36, 3_919_366), ("RNTK", 36, 3_413_278),
-    ("REP_PGD", 36, 3_553_894), ("A3D_DE_AAA", 36, 4_159_990), ("CRoZe_cifar10", 36, 5_524_894),
-])
-def test_parameters_on_cifar(name, init_channels, expected):
-    assert parameters(NetworkCIFAR, name, init_channels, 20, 10) == expected
-
-
-@pytest.mark.parametrize("name, init_channels, layers, expected", [
-    ("WsrNet_Basic", 74, 20, 13_161_567), ("RACL", 64, 20, 11_950_472), ("AdvRush", 60, 20, 12_179_710),
-    ("NASNet_A", 48, 14, 5_564_320), ("CRoZe_cifar10", 48, 14, 8_127_712),
-])
-def test_parameters_on_imagenet(name, init_channels, layers, expected):
-    assert parameters(NetworkImageNet, name, init_channels, layers, 1000) == expected
-
-
 # Forward and backward
 
 @pytest.mark.parametrize("name", ALL_NAMES)

@@ -12,6 +12,7 @@ import torch
 import genotypes
 import retrain.evaluate
 import retrain.export
+import retrain.race.settings
 import retrain.recipes
 import retrain.train_cifar
 import search.rnas
@@ -29,14 +30,15 @@ from wsrnas.models import build_model
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
-LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "evaluate",
-                                                                              "vulnerability"))]
+LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "compare",
+                                                                              "evaluate", "vulnerability"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "search.rnas": (RnasConfig, search.rnas.PRESETS),
            "search.vulnerability": (VulnerabilityConfig, None),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
            "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None),
+           "retrain.compare": (retrain.race.settings.CompareConfig, retrain.race.settings.RACE_RECIPES),
            "test_AN_estimator.benchmark": (BenchmarkConfig, test_AN_estimator.settings.PRESETS),
            "retrain.export": (retrain.export.ExportConfig, None)}
 
@@ -84,7 +86,7 @@ def test_the_shell_accepts_the_script(path):
 def test_every_promised_script_is_there():
     names = {path.name for path in SCRIPTS}
     assert {"setup.sh", "quickstart.sh", "test.sh", "search_pgd.sh", "search_trades.sh", "search_plus.sh",
-            "search_naive.sh", "search_wide.sh", "search_rnas.sh", "train_rnas.sh", "vulnerability.sh",
+            "search_naive.sh", "search_wide.sh", "search_rnas.sh", "train_rnas.sh", "vulnerability.sh", "compare.sh",
             *(f"train_ImgNet_{n}.sh" for n in ("WsrNet_basic", "RACL", "AdvRush")),
             *(f"train_wsrnet_{n}.sh" for n in ("basic", "robust", "m", "m_1", "n", "plus")),
             *(f"test_{n}_ANE.sh" for n in ("A", "E", "E_minus", "WA", "plus", "C", "all"))} <= names
@@ -132,8 +134,9 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
     assert invocation.dry_run and config.seed == 5 and config.dataset == ("imagenet" if large else "digits")
     assert config.data == str(tmp_path / "pictures") and config.runs == str(tmp_path / "runs")  # from where one stands
     programs = {"search_rnas": "search.rnas", "search": "search.wsr_nas", "evaluate": "retrain.evaluate",
-                "vulnerability": "search.vulnerability", "test": "test_AN_estimator.benchmark",
-                "train_ImgNet": "retrain.train_imagenet", "train": "retrain.train_cifar"}
+                "compare": "retrain.compare", "vulnerability": "search.vulnerability",
+                "test": "test_AN_estimator.benchmark", "train_ImgNet": "retrain.train_imagenet",
+                "train": "retrain.train_cifar"}
     assert command[1] == next(program for start, program in programs.items() if name.startswith(start))
 
 

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 import genotypes
 import retrain.train_cifar
-from retrain.recipes import load_architecture
 from tests.networks import seeded
 from wsrnas import checkpoint, hand_designed
 from wsrnas.complexity import count_parameters
 from wsrnas.errors import InputError
-from wsrnas.models import build_model, description, load_model, load_weights, names
+from wsrnas.models import build_model, description, load_architecture, load_model, load_weights, names
 from wsrnas.network import CifarStem, ImageNetStem
 from wsrnas.robnet import FREE, LARGE, ROBNETS, SMALL, RobNet, cell_of, means_of_parts
 
@@ -241,7 +240,8 @@ def test_forward_and_backward(name, size, channels, dataset, seed):
     ("RobNet_free", {"init_channels": 0}, "init_channels is 0; expected at least 1"),
     ("RobNet_free", {"init_channels": 1, "dataset": "imagenet"}, "init_channels is 1; the ImageNet stem needs"),
     ("RobNet_free", {"dataset": "imagenet", "channels": 1}, "channels is 1; expected 3 for imagenet"),
-    ("RobNet_medium", {}, "there is no network 'RobNet_medium' .did you mean .*robnet_small")])
+    ("RobNet_medium", {}, "RobNet_medium cannot be built: RobNet's authors released"),
+    ("RobNet_smal", {}, "unknown architecture 'RobNet_smal'; did you mean robnet_small")])
 def test_what_is_no_network_is_refused(arch, more, named):
     with pytest.raises(InputError, match=named):
         build_model(arch, **more)

@@ -1,6 +1,11 @@
 """What a network and a search cost: parameters, multiply-adds, passes of images through the network."""
 
+import platform
 import resource
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,8 +42,6 @@ def readable(count: float) -> str:
     return f"{count:.4g}"
 
 
-
-
 @torch.no_grad()
 def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Bytes of all leaf modules' outputs for one image: about what training keeps for the backward pass."""
@@ -58,6 +61,47 @@ def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int
         for hook in hooks:
             hook.remove()
     return total
+
+
+@torch.no_grad()
+def latencies(networks: Mapping[str, nn.Module], image_shape: tuple[int, int, int], batch: int = 64,
+              rounds: int = 7) -> dict[str, dict[str, Any]]:
+    """Seconds of a forward pass in evaluation mode, for one image and for a batch: medians of ``rounds``.
+
+    The networks, all on one device, take turns in every round, so that what else the machine does falls on all of
+    them. A first round is not timed.
+
+    Returns:
+        By name ``seconds_one``, ``seconds_batch``, ``batch``, ``device`` and ``threads``.
+    """
+    seconds: dict[tuple[str, int], list[float]] = {(name, size): [] for name in networks for size in (1, batch)}
+    for number in range(rounds + 1):
+        for (name, size), taken in seconds.items():
+            network = networks[name]
+            device = next(network.parameters()).device
+            images = torch.zeros(size, *image_shape, device=device).contiguous(memory_format=torch.channels_last)
+            with attack_mode(network):
+                _wait_for(device)
+                started = time.perf_counter()
+                network(images)
+                _wait_for(device)
+            taken.extend([time.perf_counter() - started] * bool(number))
+    return {name: {"seconds_one": statistics.median(seconds[name, 1]),
+                   "seconds_batch": statistics.median(seconds[name, batch]), "batch": batch,
+                   "device": device_name(next(network.parameters()).device), "threads": torch.get_num_threads()}
+            for name, network in networks.items()}
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or what the system says of its processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 def peak_memory_gib(world: World) -> float:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from wsrnas.errors import InputError
-from wsrnas.operations import OPERATIONS
+from wsrnas.operations import OPERATIONS, PRIMITIVES
 
 Edge = tuple[str, int]
 Nodes = tuple[tuple[Edge, ...], ...]
@@ -122,6 +124,24 @@ class Genotype:
             raise InputError(f"the genotype file {path} is not UTF-8 text") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+def random_genotype(generator: torch.Generator, nodes: int = 4) -> Genotype:
+    """Two cells drawn uniformly from the DARTS space: each node has two edges from different sources, none ``none``.
+
+    The usual baseline of architecture search (Li and Talwalkar, UAI 2019).
+
+    Args:
+        generator: on the CPU.
+    """
+    operations = PRIMITIVES[1:]
+
+    def cell() -> list[Edge]:
+        return [(operations[int(torch.randint(len(operations), (), generator=generator))], source)
+                for node in range(2, nodes + 2) for source in torch.randperm(node, generator=generator)[:2].tolist()]
+
+    concat = tuple(range(2, nodes + 2))
+    return Genotype(normal=cell(), normal_concat=concat, reduce=cell(), reduce_concat=concat)
 
 
 def count_differences(a: Genotype, b: Genotype) -> int:

@@ -10,12 +10,14 @@ number of processes and a perturbation of the weights (AWP) fit between the two.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsrnas.attacks import attack_mode, full_precision, multi_strength_pgd, pgd
+from wsrnas.errors import InputError
 from wsrnas.seeding import BatchNoise
 
 Metrics = dict[str, tuple[Tensor, int]]
@@ -35,6 +37,7 @@ class LossSettings:
         label_smoothing: share of the target that is spread over all classes; also in the attack that maximises a
             cross-entropy, so that what is maximised is what is minimised. MART has none.
         strengths: the L-inf radii of multi-strength training, in place of ``epsilon``.
+        auxiliary_weight: of the cross-entropy of the auxiliary head in every objective (DARTS: 0.4); 0 is without.
     """
 
     epsilon: float
@@ -45,6 +48,7 @@ class LossSettings:
     beta: float = 1.0
     label_smoothing: float = 0.0
     strengths: tuple[float, ...] = ()
+    auxiliary_weight: float = 0.0
 
 
 Attack = Callable[[nn.Module, Tensor, Tensor, LossSettings, BatchNoise], Tensor]
@@ -131,6 +135,43 @@ def mart_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: Loss
 
 # -- objectives -----------------------------------------------------------------------------------------------------
 
+class _LogitsAlone:
+    """A network as objectives see it; the auxiliary logits of its latest forward are kept here."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.auxiliary = model, None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        output = self.model(images)
+        logits, self.auxiliary = output if isinstance(output, tuple) else (output, None)
+        return logits
+
+
+def with_auxiliary_head(objective: Objective) -> Objective:
+    """Add ``auxiliary_weight`` times the cross-entropy of the auxiliary logits of all that ``objective`` looks at.
+
+    Clean and adversarial images count alike in it. Attacks, in evaluation mode, see nothing of it.
+
+    Raises:
+        InputError: by the objective, when there is a weight and the network gives no such logits.
+    """
+    @wraps(objective)
+    def both(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+             settings: LossSettings) -> tuple[Tensor, Metrics]:
+        network = _LogitsAlone(model)
+        loss, metrics = objective(network, images, adversarial, labels, settings)
+        if not settings.auxiliary_weight:
+            return loss, metrics
+        if network.auxiliary is None:
+            raise InputError(f"auxiliary_weight is {settings.auxiliary_weight:g}, but the network gives no auxiliary "
+                             "logits; expected one with an auxiliary head, in training mode")
+        logits = full_precision(network.auxiliary)
+        auxiliary = F.cross_entropy(logits, labels.repeat(len(logits) // len(labels)),
+                                    label_smoothing=settings.label_smoothing)
+        return loss + settings.auxiliary_weight * auxiliary, metrics
+    return both
+
+
 def _correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     return (logits.detach().argmax(1) == labels).sum(), len(labels)
 
@@ -146,6 +187,7 @@ def _clean_and_adversarial(model: nn.Module, images: Tensor, adversarial: Tensor
     return clean, robust
 
 
+@with_auxiliary_head
 def standard_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
                        settings: LossSettings) -> tuple[Tensor, Metrics]:
     """Cross-entropy on the images."""
@@ -154,6 +196,7 @@ def standard_objective(model: nn.Module, images: Tensor, adversarial: Tensor, la
     return loss, {"clean_accuracy": _correct(logits, labels)}
 
 
+@with_auxiliary_head
 def adversarial_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
                           settings: LossSettings) -> tuple[Tensor, Metrics]:
     """Cross-entropy on the adversarial images alone (Madry et al. 2018)."""
@@ -163,6 +206,7 @@ def adversarial_objective(model: nn.Module, images: Tensor, adversarial: Tensor,
     return loss, {"adversarial_accuracy": _correct(logits, labels)}
 
 
+@with_auxiliary_head
 def trades_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
                      settings: LossSettings) -> tuple[Tensor, Metrics]:
     """Clean cross-entropy plus ``beta`` times KL(clean || adversarial) (TRADES, Zhang et al. 2019, Eq. 5)."""
@@ -172,6 +216,7 @@ def trades_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labe
     return loss, {"clean_accuracy": _correct(clean, labels), "adversarial_accuracy": _correct(robust, labels)}
 
 
+@with_auxiliary_head
 def mart_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
                    settings: LossSettings) -> tuple[Tensor, Metrics]:
     """Misclassification-aware adversarial training (MART, Wang et al. 2020, Eq. 11).

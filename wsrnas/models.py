@@ -1,89 +1,119 @@
-"""One door to every network: by genotype or name, with new or stored weights, or from a checkpoint of retraining."""
+"""One door to every network: by genotype or name, with new or stored weights, or from a checkpoint of retraining.
 
+    python -m wsrnas.models --list                       every architecture: source, the papers' parameters and ours
+    python -m wsrnas.models --list --dataset imagenet
+"""
+
+import argparse
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from wsrnas import checkpoint, hand_designed
-from wsrnas.errors import InputError
+from wsrnas import cells, checkpoint, hand_designed
+from wsrnas.catalogue import (
+    CIFAR_SIZE,
+    ENTRIES,
+    IMAGENET_SIZE,
+    UNAVAILABLE,
+    Entry,
+    Unavailable,
+    closest,
+    find,
+    why_unavailable,
+)
+from wsrnas.complexity import count_parameters, multiply_adds
+from wsrnas.errors import InputError, run_program
 from wsrnas.genotype import Genotype
-from wsrnas.hand_designed import names, published_width
-from wsrnas.network import IMAGENET_MEAN, NetworkCIFAR, NetworkImageNet, Normalize
+from wsrnas.network import NetworkCIFAR, NetworkImageNet
 from wsrnas.robnet import ROBNETS
 
-# The DARTS conventions for cells whose papers give no width: (init_channels, layers). RobNet-large's width on ImageNet
-# is the same.
-DEFAULT_SIZES = {"cifar": (36, 20), "imagenet": (48, 14)}
+
+def names() -> list[str]:
+    """Every architecture that ``build_model`` knows by name, without aliases."""
+    return list(ENTRIES)
 
 
-def build_model(arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
-                layers: int | None = None, dataset: str = "cifar10", channels: int = 3) -> nn.Module:
-    """A network of cells, or one by name: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
+def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
+    """A cell as its genotype, or the name of a network with a design of its own.
 
     Args:
-        arch: a genotype, or one of ``names()``.
-        init_channels, layers: width and depth; None takes the DARTS convention, 36 and 20 (ImageNet: 48 and 14). Of a
-            network by name the width as in ``wsrnas.hand_designed``, None for the published one, and no depth.
-        dataset: ``"imagenet"`` gives the network for large images, anything else the one for small images. A
-            hand-designed network is the same for both, behind ImageNet's normalisation for the former; a RobNet has
-            the stem of cells for large images.
-        channels: of the images.
+        spec: a name in ``names()`` or an alias of a cell, however it is spelled; or the path of a genotype's JSON file
+            or of a run directory that holds one; a genotype is given back.
 
     Raises:
-        InputError: ``arch`` is neither, a size is below 1, or a network by name is given a depth.
+        InputError: it is none of these; the closest names are given, or why the architecture cannot be had.
     """
+    if isinstance(spec, Genotype):
+        return spec
+    spec = str(spec)
+    if name := find(spec):
+        return cells.PUBLISHED.get(name, name)
+    if Path(spec).exists() or cells.is_path(spec):
+        return cells.load(spec)
+    if reason := why_unavailable(spec):
+        raise InputError(reason)
+    near = closest(spec)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"unknown architecture {spec!r}{hint} (python -m wsrnas.models --list shows all names; the "
+                     "path of a genotype JSON or of a run directory is understood, too)")
+
+
+def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channels: int | None = None,
+                layers: int | None = None, dataset: str = "cifar10", channels: int = 3,
+                auxiliary: bool = False) -> nn.Module:
+    """A network: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
+
+    Args:
+        arch: a genotype, or what ``load_architecture`` takes.
+        init_channels, layers: width and depth; None takes the published ones of a name, and the DARTS convention for a
+            genotype: 36 and 20 (ImageNet: 48 and 14). A network with a design of its own has its width as in
+            ``wsrnas.hand_designed``, and no other depth.
+        dataset: ``"imagenet"`` gives the network for large images, behind ImageNet's normalisation; anything else the
+            one for small images.
+        channels: of the images.
+        auxiliary: with DARTS's auxiliary head, for training; networks of two cells alone can have one.
+
+    Raises:
+        InputError: there is no such architecture, a size is below 1, or a network with a design of its own is given a
+            depth or an auxiliary head.
+    """
+    width, depth = sizes(arch, dataset, init_channels, layers)
+    arch, imagenet = load_architecture(arch), dataset == "imagenet"
     if isinstance(arch, Genotype):
-        network = NetworkImageNet if dataset == "imagenet" else NetworkCIFAR
-        return network(arch, *_sizes(arch, dataset, init_channels, layers), num_classes, channels)
-    name = _name_of(arch)
+        network = NetworkImageNet if imagenet else NetworkCIFAR
+        return network(arch, width, depth, num_classes, channels, auxiliary=auxiliary)
     if layers is not None:
-        kind = "a RobNet" if name in ROBNETS else "hand-designed"
-        raise InputError(f"layers is {layers}, but {name} is {kind} and has a depth of its own; expected none")
-    if dataset == "imagenet" and channels != len(IMAGENET_MEAN):
-        raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
-    width = _width(name, dataset) if init_channels is None else init_channels
-    if dataset == "imagenet" and name in ROBNETS:
-        return ROBNETS[name](num_classes, width, channels, imagenet=True)
-    model = hand_designed.build(name, num_classes, width, channels)
-    if dataset == "imagenet":
-        model.normalize = Normalize()
-    return model
+        kind = "a RobNet" if arch in ROBNETS else "hand-designed"
+        raise InputError(f"layers is {layers}, but {arch} is {kind} and has a depth of its own; expected none")
+    if auxiliary:
+        raise InputError(f"{arch} has no auxiliary head; expected a network of two cells")
+    return hand_designed.build(arch, num_classes, width, channels, imagenet)
 
 
-def _name_of(arch: Any) -> str:
-    """The one of ``names()`` that is meant."""
-    if name := hand_designed.find(str(arch)):
-        return name
-    closest = hand_designed.closest(str(arch))
-    hint = f" (did you mean {' or '.join(closest)}?)" if closest else ""
-    raise InputError(f"there is no network {arch!r}{hint}; expected one of {', '.join(names())}, or a Genotype, "
-                     f"such as genotypes.load({str(arch)!r})")
-
-
-def _width(name: str, dataset: str) -> int:
-    """``init_channels`` of the published network."""
-    return DEFAULT_SIZES["imagenet"][0] if dataset == "imagenet" and name in ROBNETS else published_width(name)
-
-
-def _sizes(arch: Genotype | str, dataset: str, init_channels: int | None,
-           layers: int | None) -> tuple[int, int | None]:
-    if not isinstance(arch, Genotype):
-        return _width(_name_of(arch), dataset) if init_channels is None else init_channels, layers
-    default_channels, default_layers = DEFAULT_SIZES["imagenet" if dataset == "imagenet" else "cifar"]
-    return default_channels if init_channels is None else init_channels, default_layers if layers is None else layers
+def sizes(arch: Genotype | str | Path, dataset: str, init_channels: int | None = None,
+          layers: int | None = None) -> tuple[int, int | None]:
+    """(init_channels, layers) of the network that ``build_model`` makes; layers is None where a design has its own."""
+    name = None if isinstance(arch, Genotype) else find(str(arch))
+    convention = IMAGENET_SIZE if dataset == "imagenet" else CIFAR_SIZE
+    width, depth = ENTRIES[name].size_for(dataset) if name else convention
+    return width if init_channels is None else init_channels, depth if layers is None else layers
 
 
 def description(arch: Genotype | str, num_classes: int, init_channels: int, layers: int | None, dataset: str,
-                image_shape: tuple[int, int, int]) -> dict[str, Any]:
+                image_shape: tuple[int, int, int], auxiliary: bool = False) -> dict[str, Any]:
     """What a checkpoint stores beside the weights, so that ``load_model`` needs nothing else.
 
-    That is a genotype as JSON under "genotype", or one of ``names()`` under "arch", with its sizes.
+    That is a genotype as JSON under "genotype", or the name of a network with a design of its own under "arch", with
+    its sizes.
     """
-    named = {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"arch": _name_of(arch)}
+    arch = load_architecture(arch)
+    named = {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"arch": arch}
     return named | {"num_classes": num_classes, "init_channels": init_channels, "layers": layers, "dataset": dataset,
-                    "image_shape": list(image_shape)}
+                    "image_shape": list(image_shape)} | ({"auxiliary": True} if auxiliary else {})
 
 
 def _described_arch(network: dict[str, Any]) -> Genotype | str:
@@ -93,6 +123,8 @@ def _described_arch(network: dict[str, Any]) -> Genotype | str:
 
 def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a checkpoint of retraining, on the CPU, in evaluation mode, and its description.
+
+    An auxiliary head, which only training uses, is left out.
 
     Raises:
         InputError: the file is missing, truncated, or not such a checkpoint.
@@ -104,7 +136,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         model = build_model(_described_arch(network), network["num_classes"], network["init_channels"],
                             network["layers"], network["dataset"], network["image_shape"][0])
-        model.load_state_dict(payload["model"])
+        model.load_state_dict(without_auxiliary_head(payload["model"]) if network.get("auxiliary") else
+                              payload["model"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except KeyError as error:
@@ -112,7 +145,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     except RuntimeError as error:
         raise InputError(f"{path}: the weights do not fit the stored architecture "
                          f"({str(error).splitlines()[0]})") from None
-    return model.eval(), network
+    return model.eval(), {key: value for key, value in network.items() if key != "auxiliary"}
 
 
 def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
@@ -122,7 +155,7 @@ def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, 
 
     Args:
         path: a state_dict, or a dictionary with one as ``state_dict`` or ``model``; what DataParallel and torch.compile
-            put before its keys is removed.
+            put before its keys is removed, and so is an auxiliary head.
         init_channels, layers: None reads them off the weights; a hand-designed network has its published width then,
             and a network by name a depth of its own.
 
@@ -135,20 +168,26 @@ def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, 
         raise InputError(f"{path} holds no weights; expected a state_dict (names of parameters -> tensors), or one "
                          "under \"state_dict\" or \"model\"")
     stored = payload.get("network")
-    arch = arch if isinstance(arch, Genotype) else _name_of(arch)
+    arch = load_architecture(arch)
     if isinstance(stored, dict) and {"genotype", "arch"} & set(stored) and _described_arch(stored) != arch:
         raise InputError(f"{path} is a checkpoint of another {'genotype' if isinstance(arch, Genotype) else 'network'} "
                          "than the one named")
     width, depth = _sizes_of_weights(weights)
     depth = depth if isinstance(arch, Genotype) else None
-    width, depth = _sizes(arch, dataset, width if init_channels is None else init_channels,
-                          depth if layers is None else layers)
+    width, depth = sizes(arch, dataset, width if init_channels is None else init_channels,
+                         depth if layers is None else layers)
+    weights = without_auxiliary_head(weights)
     model = build_model(arch, num_classes, width, depth, dataset, image_shape[0])
     if problem := _misfit(model.state_dict(), weights):
-        sizes = f"{width} channels" + (f", {depth} layers" if depth else "")
-        raise InputError(f"{path}: the weights do not fit the network of {sizes} and {num_classes} classes: {problem}")
+        size = f"{width} channels" + (f", {depth} layers" if depth else "")
+        raise InputError(f"{path}: the weights do not fit the network of {size} and {num_classes} classes: {problem}")
     model.load_state_dict(weights)
     return model.eval(), description(arch, num_classes, width, depth, dataset, image_shape)
+
+
+def without_auxiliary_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict for the network as it is used: the auxiliary head of DARTS serves training alone."""
+    return {key: value for key, value in weights.items() if not key.startswith("auxiliary.")}
 
 
 def weights_in(payload: dict[str, Any]) -> dict[str, Tensor] | None:
@@ -182,3 +221,54 @@ def _misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             problems.append(f"{words} {found[0]}{more}".strip())
     return "; ".join(problems)
+
+
+# -- the list ---------------------------------------------------------------------------------------------------------
+
+IMAGES = {"cifar10": (10, (3, 32, 32)), "cifar100": (100, (3, 32, 32)), "imagenet": (1000, (3, 224, 224))}
+COLUMNS = {"name": 18, "family": 13, "C, layers": 9, "parameters": 10, "multiply-adds": 13, "in the papers": 48}
+
+
+def listing(dataset: str) -> Iterator[str]:
+    """Lines of a table of all architectures at their published sizes, each as soon as its network is counted.
+
+    Args:
+        dataset: "cifar10", "cifar100" or "imagenet".
+    """
+    yield "  ".join([*(title.ljust(width) for title, width in COLUMNS.items()), "source"])
+    for entry in ENTRIES.values():
+        classes, shape = IMAGES[dataset]
+        with torch.device("meta"):  # shapes without numbers: nothing is allocated
+            network = build_model(entry.name, classes, dataset=dataset)
+        width, layers = entry.size_for(dataset)
+        row = [entry.name, entry.family, f"{width}, {layers or 'own'}", f"{count_parameters(network) / 1e6:.3f} M",
+               f"{multiply_adds(network, shape) / 1e6:.1f} M", in_the_papers(entry, dataset)]
+        source = entry.source + (f" ({entry.note})" if entry.note else "")
+        yield "  ".join([*(text.ljust(width) for text, width in zip(row, COLUMNS.values(), strict=True)), source])
+    yield ""
+    for missing in UNAVAILABLE.values():
+        yield f"{missing.name.ljust(COLUMNS['name'])}  not available: {missing.reason} ({in_the_papers(missing)})"
+    yield ""
+    yield ("Without auxiliary head; multiply-adds of convolutions and linear layers for one image. In the papers: "
+           "millions of parameters as printed, and the tables.")
+
+
+def in_the_papers(entry: Entry | Unavailable, dataset: str = "") -> str:
+    """``4.5 (Wsr-NAS 1, 2)``: what the tables of either paper say, those on ImageNet for that data set alone."""
+    return "; ".join(f"{said.millions} ({said.place})".strip() for said in entry.reported
+                     if not dataset or said.imagenet == (dataset == "imagenet")) or "-"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the list that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="wsrnas.models", description="Every architecture that --arch and build_model "
+                                     "know: where it was published, the papers' parameter counts and ours.")
+    parser.add_argument("--list", action="store_true", required=True, help="print the table")
+    parser.add_argument("--dataset", choices=list(IMAGES), default="cifar10",
+                        help="for 10 or 100 classes of 32x32 pixels, or for ImageNet (default: cifar10)")
+    for line in listing(parser.parse_args(argv).dataset):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,12 +1,15 @@
 """Networks of searched cells: one stack for CIFAR, ImageNet and the supernet; they differ in stem and cells.
 
-Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1 and 3. Parameter counts are those of the published networks
-without an auxiliary head. No attribute is called "model" or "module", which checkpoint loaders cut from keys.
+Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1 and 3, and its code for the auxiliary head. Parameter counts are those
+of the published networks, with that head where they include it. No attribute is called "model" or "module", which
+checkpoint loaders cut from keys.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsrnas.errors import InputError
@@ -18,6 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MakeCell = Callable[[int, int, int, bool, bool], nn.Module]
 MakeStem = Callable[[int, int], nn.Module]
+MakeHead = Callable[[int, int], nn.Module]
 
 
 class Normalize(nn.Module):
@@ -137,10 +141,52 @@ def _influential(nodes: Nodes, concat: tuple[int, ...]) -> tuple[Nodes, tuple[bo
     return tuple(reversed(kept)), (0 in needed, 1 in needed)
 
 
+class AuxiliaryHead(nn.Module):
+    """A second classifier amid the cells, which helps to train them: their output (B, C, H, W) -> logits (B, K).
+
+    ReLU, means over 5x5 windows, 1x1 and 2x2 convolution, mean over what is left of the image, linear. In DARTS all of
+    the image, 8x8 pixels there (ImageNet: 7x7), ends in one position of the 2x2 convolution; a larger one has several.
+    A side too short for two windows still has two, in the same proportion to it, one at each end.
+    """
+
+    window = 5
+
+    def __init__(self, in_channels: int, num_classes: int, imagenet: bool = False) -> None:
+        super().__init__()
+        self.step = 2 if imagenet else 3
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.Identity() if imagenet else nn.BatchNorm2d(768),  # DARTS left it out by mistake and then kept it so
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(self.pool(F.relu(x))).mean((2, 3)))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Means over windows, at least two a side: (B, C, H, W) -> (B, C, H', W')."""
+        height, width = (max(side, 2) for side in x.shape[2:])
+        (tall, down), (wide, across) = self._window(height), self._window(width)
+        return F.avg_pool2d(x.expand(-1, -1, height, width), (tall, wide), (down, across))  # one pixel becomes two
+
+    def _window(self, side: int) -> tuple[int, int]:
+        """Length of a window and step to the next one."""
+        shortest = self.window + self.step
+        if side >= shortest:
+            return self.window, self.step
+        length = round(self.window * side / shortest)
+        return length, side - length
+
+
 class CellNetwork(nn.Module):
     """Stem, cells, mean over the image, linear classifier: (B, channels, H, W) in [0,1] -> logits (B, K).
 
-    Cells layers // 3 and 2 * layers // 3, counted from 0, are reductions, which double the channels.
+    Cells layers // 3 and 2 * layers // 3, counted from 0, are reductions, which double the channels. The child
+    ``auxiliary``, None without ``make_head``, reads the latter's output, in training mode alone.
 
     Args:
         make_cell: (channels of the cell before the previous one, of the previous one, of this cell's nodes,
@@ -151,13 +197,15 @@ class CellNetwork(nn.Module):
         make_stem: (channels, init_channels) -> a module that maps images to the pair (s0, s1) and has the
             attributes ``out_channels`` and ``reduction`` (whether s1 is half as large as s0).
         normalize: the network's first child; None leaves the images as they are.
+        make_head: (channels of its input, num_classes) -> the auxiliary head; None is without. It is called last: the
+            same seed draws the same weights for all the rest with and without.
     Raises:
         InputError: a number is below 1.
     """
 
     def __init__(self, make_cell: MakeCell, init_channels: int, layers: int, num_classes: int,
                  channels: int = 3, make_stem: MakeStem = CifarStem,
-                 normalize: nn.Module | None = None) -> None:
+                 normalize: nn.Module | None = None, make_head: MakeHead | None = None) -> None:
         super().__init__()
         for name, value in {"init_channels": init_channels, "layers": layers, "num_classes": num_classes,
                             "channels": channels}.items():
@@ -175,19 +223,28 @@ class CellNetwork(nn.Module):
             self.cells.append(cell)
             prev_prev, prev, reduction_prev = prev, cell.out_channels, reduction
         self.classifier = nn.Linear(prev, num_classes)
+        read = self.cells[2 * layers // 3].out_channels
+        self.auxiliary = None if make_head is None else make_head(read, num_classes)
 
     def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
         """Apply one cell; networks whose cells take more than their two inputs override this."""
         return cell(s0, s1)
 
-    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
-        """Logits (B, K); a list ``outputs`` takes the output of every cell."""
+    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (B, K), with an auxiliary head in training mode the pair of them and the head's logits.
+
+        A list ``outputs`` takes the output of every cell.
+        """
         s0, s1 = self.stem(self.normalize(images))
-        for cell in self.cells:
+        auxiliary = None
+        for layer, cell in enumerate(self.cells):
             s0, s1 = s1, self.run_cell(cell, s0, s1)
             if outputs is not None:
                 outputs.append(s1)
-        return self.classifier(self.pool(s1))
+            if self.auxiliary is not None and self.training and layer == 2 * len(self.cells) // 3:
+                auxiliary = self.auxiliary(s1)
+        logits = self.classifier(self.pool(s1))
+        return logits if auxiliary is None else (logits, auxiliary)
 
     def pool(self, features: Tensor) -> Tensor:
         """Output of the last cell (B, C', H', W') -> what the classifier reads, (B, C')."""
@@ -195,12 +252,17 @@ class CellNetwork(nn.Module):
 
 
 class NetworkCIFAR(CellNetwork):
-    """The network of a genotype for small images: (B, channels, H, W) in [0,1] -> logits (B, K)."""
+    """The network of a genotype for small images: (B, channels, H, W) in [0,1] -> logits (B, K).
+
+    Args:
+        auxiliary: with an auxiliary head, whose logits join the others in training mode.
+    """
 
     def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
-                 channels: int = 3) -> None:
+                 channels: int = 3, auxiliary: bool = False) -> None:
         drop_path = DropPath()
-        super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels)
+        super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels,
+                         make_head=AuxiliaryHead if auxiliary else None)
         self.genotype, self.drop_path = genotype, drop_path
 
 
@@ -212,19 +274,21 @@ class NetworkImageNet(CellNetwork):
 
     Args:
         mean, std: of the training images, one number a channel.
+        auxiliary: with an auxiliary head, whose logits join the others in training mode.
     Raises:
         InputError: a number is too small, or ``mean`` and ``std`` do not have ``channels`` entries.
     """
 
     def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
                  channels: int = 3, mean: Sequence[float] = IMAGENET_MEAN,
-                 std: Sequence[float] = IMAGENET_STD) -> None:
+                 std: Sequence[float] = IMAGENET_STD, auxiliary: bool = False) -> None:
         if not len(mean) == len(std) == channels:
             raise InputError(f"mean and std have {len(mean)} and {len(std)} entries; "
                              f"expected {channels}, one a channel")
         drop_path = DropPath()
         super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels,
-                         make_stem=ImageNetStem, normalize=Normalize(mean, std))
+                         make_stem=ImageNetStem, normalize=Normalize(mean, std),
+                         make_head=partial(AuxiliaryHead, imagenet=True) if auxiliary else None)
         self.genotype, self.drop_path = genotype, drop_path
 
 

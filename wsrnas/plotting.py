@@ -9,9 +9,10 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from wsrnas.errors import InputError, run_program
-from wsrnas.genotype import Genotype
+from wsrnas.genotype import Genotype, Nodes
 
 # Okabe and Ito's palette: distinct to colour-blind readers, in print too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,18 +32,19 @@ FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], 
 INPUT_NAMES = ("cₖ₋₂", "cₖ₋₁")
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float, layout: str | None = "constrained"):
     from matplotlib.figure import Figure  # without pyplot: no display, no global state, no import at start-up
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def _save(figure, path: Path) -> Path:
-    """Write the figure as SVG and PNG; returns the path of the PNG."""
+    """Write the figure on an opaque ground as SVG and PNG, under the pages' style; returns the path of the PNG."""
+    from matplotlib.patches import Rectangle
+    figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.stem if path.suffix in (".svg", ".png") else path.name  # strengths in a name have points, too
-    figure.savefig(path.with_name(f"{name}.svg"))
-    figure.savefig(path.with_name(f"{name}.png"), dpi=150)
-    return path.with_name(f"{name}.png")
+    path.with_name(f"{path.name}.svg").write_text(svg_text(figure, path.name), encoding="utf-8")
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=150, metadata={"Software": None})
+    return path.with_name(f"{path.name}.png")
 
 
 def svg_text(figure, name: str) -> str:
@@ -88,67 +90,118 @@ def plain(text: str) -> str:
 def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
     """Draw both cells, inputs on the left, output on the right, every edge with its operation.
 
+    Args:
+        path: with or without a suffix.
+
     Returns:
         The path of the PNG; an SVG lies beside it.
     """
-    return _save(cell_figure(genotype, title), path)
+    from matplotlib import rc_context
+    if path.suffix in (".svg", ".png"):  # any other point belongs to the name
+        path = path.with_suffix("")
+    with rc_context(STYLE):
+        return _save(cell_figure(genotype, title), path)
 
 
 def cell_figure(genotype: Genotype, title: str = ""):
-    """Both cells of a genotype as a matplotlib figure."""
-    figure = _figure(11, 6.6)
-    for axes, kind in zip(figure.subplots(2, 1), ("normal", "reduce"), strict=True):
-        _draw_cell(axes, genotype.nodes(kind), getattr(genotype, f"{kind}_concat"))
-        axes.set_title(f"{title + ': ' if title else ''}{kind} cell")
+    """Both cells of a genotype as a matplotlib figure, as large as they need."""
+    cells = {kind: _boxes(genotype.nodes(kind)) for kind in ("normal", "reduce")}
+    width = max(boxes[-1].right for boxes in cells.values()) + 2 * MARGIN
+    heights = [TITLE + 2 * MARGIN - boxes[-1].bottom for boxes in cells.values()]
+    figure = _figure(width, sum(heights), layout=None)
+    above = 0.0
+    for (kind, boxes), height in zip(cells.items(), heights, strict=True):
+        above += height
+        axes = figure.add_axes((0, 1 - above / sum(heights), 1, (height - TITLE) / sum(heights)))
+        axes.set(xlim=(-MARGIN, width - MARGIN), ylim=(boxes[-1].bottom - MARGIN, MARGIN))  # in inches
+        axes.axis("off")
+        axes.set_title(f"{plain(title) + ': ' if title else ''}{kind} cell", loc="left", x=MARGIN / width)
+        _draw_boxes(axes, boxes)
+        _draw_edges(axes, genotype.nodes(kind), boxes)
+        _draw_concat(axes, getattr(genotype, f"{kind}_concat"), boxes)
     return figure
 
 
-def _draw_cell(axes, nodes, concat) -> None:
-    from matplotlib.patches import FancyArrowPatch
+# A cell's layout, in inches. The nodes descend like stairs, and an edge leaves its source downwards and enters its node
+# from the left, in a row of its own. So no line meets a node that it does not join, no two lines run on top of each
+# other, and the names of the operations, beside the node that they enter, meet neither each other nor another line.
 
-    places = _positions(len(nodes))
-    output = (2.4 * len(nodes) + 2.2, 0.0)
-    seen: Counter = Counter()
+MARGIN, TITLE = 0.15, 0.3
+ROW, LANE = 0.24, 0.12  # from one line to the next: into a node, out of a node
+STEP = 0.18  # down from a node to the next
+WIDTH, OUTPUT_WIDTH = 0.46, 0.68
+BEFORE, CHARACTER, AFTER = 0.2, 0.07, 0.24  # an edge's line before its name, the name in 8 points, the arrow's head
+BESIDE_INPUT, BEFORE_OUTPUT = 0.2, 0.7
+CORNER = 0.1
+ON_A_LINE = {"fontsize": 8, "va": "center", "zorder": 2,
+             "bbox": {"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none"}}
+
+
+class _Box(NamedTuple):
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.bottom + self.top) / 2
+
+
+def _boxes(nodes: Nodes) -> list[_Box]:
+    """The boxes of the inputs, the nodes and the output, the first at (0, 0) and all others to the right and below."""
+    leaving = Counter(source for edges in nodes for _, source in edges)
+    names = CHARACTER * max(len(operation) for edges in nodes for operation, _ in edges)
+    boxes: list[_Box] = []
+    for number, rows in enumerate([1, 1, *map(len, nodes)]):
+        before = BESIDE_INPUT if number == 1 else BEFORE + names + AFTER
+        left = boxes[-1].right + before if boxes else 0.0
+        top = boxes[-1].bottom - STEP if number >= 2 else 0.0
+        boxes.append(_Box(left, top - ROW * rows, left + max(WIDTH, LANE * (leaving[number] + 1)), top))
+    left = boxes[-1].right + BEFORE_OUTPUT
+    return [*boxes, _Box(left, boxes[-1].bottom, left + OUTPUT_WIDTH, boxes[2].top)]
+
+
+def _draw_boxes(axes, boxes: Sequence[_Box]) -> None:
+    from matplotlib.patches import FancyBboxPatch
+    for name, box in zip([*INPUT_NAMES, *range(2, len(boxes) - 1), "output"], boxes, strict=True):
+        face = SURFACE if isinstance(name, int) else TINT
+        axes.add_patch(FancyBboxPatch((box.left, box.bottom), box.right - box.left, box.top - box.bottom, zorder=3,
+                                      boxstyle="round,pad=0,rounding_size=0.06", facecolor=face, edgecolor=MUTED))
+        axes.text(*box.centre, str(name), ha="center", va="center", zorder=4, color=INK)
+
+
+def _draw_edges(axes, nodes: Nodes, boxes: Sequence[_Box]) -> None:
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path as Curve
+    waiting = Counter(source for edges in nodes for _, source in edges)
+    lanes = {source: boxes[source].centre[0] - LANE * (count + 1) / 2 for source, count in waiting.items()}
     for node, edges in enumerate(nodes, start=2):
-        for slot, (operation, source) in enumerate(edges):
-            bend = 0.12 * (-1) ** slot + 0.18 * seen[source, node]
-            seen[source, node] += 1
+        # Nearest source first, a source's uppermost edge rightmost: edges to one node or from one never cross.
+        for row, (operation, source) in enumerate(sorted(edges, key=lambda edge: -edge[1])):
+            x, y = lanes[source] + LANE * waiting[source], boxes[node].top - ROW * (row + 0.5)
+            waiting[source] -= 1
+            curve = Curve([(x, boxes[source].bottom), (x, y + CORNER), (x, y), (x + CORNER, y), (boxes[node].left, y)],
+                          [Curve.MOVETO, Curve.LINETO, Curve.CURVE3, Curve.CURVE3, Curve.LINETO])
             colour = operation_colour(operation)
-            axes.add_patch(FancyArrowPatch(places[source], places[node], connectionstyle=f"arc3,rad={bend}",
-                                           arrowstyle="-|>", mutation_scale=12, color=colour, shrinkA=17, shrinkB=17))
-            _label(axes, places[source], places[node], bend, operation, colour, 0.62 if source < 2 else 0.5)
-    for node in sorted(set(concat)):
-        times = concat.count(node)
-        axes.add_patch(FancyArrowPatch(places[node], output, arrowstyle="-", color=MUTED, linestyle=":",
-                                       linewidth=1.2 * times, shrinkA=17, shrinkB=17))
-    names = [*INPUT_NAMES] + [str(node) for node in range(2, len(nodes) + 2)]
-    for name, place in [*zip(names, places, strict=True), ("output", output)]:
-        face = TINT if name in INPUT_NAMES or name == "output" else SURFACE
-        axes.text(*place, name, ha="center", va="center", zorder=3, color=INK,
-                  bbox={"boxstyle": "round,pad=0.45", "facecolor": face, "edgecolor": MUTED})
-    axes.set_xlim(-0.8, output[0] + 0.8)
-    axes.set_ylim(-1.9, 1.9)
-    axes.axis("off")
+            axes.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=10, color=colour, linewidth=1.2,
+                                           linestyle=(0, (3, 2)) if operation == "none" else "-"))
+            axes.text(boxes[node].left - AFTER, y, operation, color=colour, ha="right", **ON_A_LINE)
+
+
+def _draw_concat(axes, concat: Sequence[int], boxes: Sequence[_Box]) -> None:
+    """A dotted line from each node that the output concatenates, with the number of times where it is not once."""
+    output = boxes[-1]
+    for node, times in Counter(concat).items():
+        y = boxes[node].centre[1]
+        axes.plot([boxes[node].right, output.left], [y, y], color=MUTED, linestyle=":", linewidth=1.2, zorder=1)
+        if times > 1:
+            axes.text((boxes[-2].right + output.left) / 2, y, f"×{times}", color=INK, ha="center", **ON_A_LINE)
 
 
 def operation_colour(operation: str) -> str:
     """The colour of an operation's family, in cells and in curves."""
     return next(colour for family, colour in FAMILIES.items() if operation.startswith(family))
-
-
-def _positions(nodes: int) -> list[tuple[float, float]]:
-    """Inputs above each other, then the nodes from left to right on alternating heights."""
-    return [(0.0, 1.1), (0.0, -1.1)] + [(2.2 + 2.4 * k, 0.85 * (-1) ** k) for k in range(nodes)]
-
-
-def _label(axes, start, end, bend, text, colour, share) -> None:
-    """Text on the quadratic curve that matplotlib's arc3 draws, a share of the way along."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    control = ((start[0] + end[0]) / 2 + bend * dy, (start[1] + end[1]) / 2 - bend * dx)
-    x, y = (((1 - share) ** 2) * a + 2 * share * (1 - share) * c + share**2 * b
-            for a, c, b in zip(start, control, end, strict=True))
-    axes.text(x, y, text, fontsize=8, color=colour, ha="center", va="center", zorder=2,
-              bbox={"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none", "alpha": 0.9})
 
 
 def draw_layers(curves: Mapping[str, Sequence[float | None]], path: Path, label: str, notes: Sequence[str],
@@ -166,10 +219,8 @@ def draw_layers(curves: Mapping[str, Sequence[float | None]], path: Path, label:
         The path of the PNG; an SVG lies beside it.
     """
     from matplotlib import rc_context
-    from matplotlib.patches import Rectangle
     with rc_context(STYLE):
         figure = _figure(9, 4.2)
-        figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
         axes = figure.subplots()
         styles = itertools.cycle(itertools.product(LINES, zip(COLOURS[:6], "os^DvP", strict=True)))
         for (name, values), note, (line, (colour, marker)) in zip(curves.items(), notes, styles, strict=False):
@@ -180,10 +231,7 @@ def draw_layers(curves: Mapping[str, Sequence[float | None]], path: Path, label:
                     max(map(len, curves.values())), ticks)
         axes.set_ylabel(label)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", labelspacing=0.9)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(f"{path.name}.svg").write_text(svg_text(figure, path.name), encoding="utf-8")
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=150, metadata={"Software": None})
-    return path.with_name(f"{path.name}.png")
+        return _save(figure, path)
 
 
 def _layer_axes(axes, drawn: Sequence[float], count: int, ticks: Sequence[str]) -> None:

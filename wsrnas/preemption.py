@@ -34,7 +34,8 @@ def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
     elsewhere none is heard.
     """
     global _asked
-    _asked = False
+    if not _listening():  # within another such context, what has been asked for stays asked for
+        _asked = False
 
     def stop() -> bool:
         if world.size == 1:

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from wsrnas import checkpoint
+from wsrnas.complexity import device_name
 from wsrnas.config import describe, identity_differences, to_dict
 from wsrnas.distributed import World, barrier
 from wsrnas.errors import InputError
@@ -191,7 +192,7 @@ def environment(world: World) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": sys.argv, "git": _git_version(),
         "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "device": torch.cuda.get_device_name(world.device) if cuda else platform.processor() or platform.machine(),
+        "device": device_name(world.device),
         "threads": torch.get_num_threads(), "processes": world.size, "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"), "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT"),
     }

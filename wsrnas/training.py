@@ -124,6 +124,8 @@ class Trainer:
         if refinements.drop_path:
             self.network.drop_path.rate = refinements.drop_path * self.steps / self.schedule.total_steps
             self.network.drop_path.noise = noise
+        if dropout := getattr(self.network, "dropout", None):
+            dropout.noise = noise
         self.optimizer.zero_grad(set_to_none=True)
         sums: Metrics = {}
         parts = list(zip(images.chunk(refinements.accumulation), labels.chunk(refinements.accumulation), strict=True))

@@ -1,7 +1,8 @@
 """Which images a network gets right under which attack: one network, in evaluation mode, is attacked and predicts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.journal import UNKNOWN, Journal
 from wsrnas.evaluation.protocols import STAGES, Attack
 from wsrnas.loader import BatchLoader
+from wsrnas.preemption import until_asked
 from wsrnas.run import progress
 from wsrnas.seeding import generator
 
@@ -22,10 +24,15 @@ from wsrnas.seeding import generator
 Judge = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[str]]]
 
 
-def exact_arithmetic() -> None:
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
     """Full float32 on a GPU, whose TF32 would round every product to 10 bits: for all numbers that are reported."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Evaluation:
@@ -42,15 +49,18 @@ class Evaluation:
         batch_size: images of a chunk, which is attacked at once, or in halves where the GPU is out of memory.
         source: the network whose adversarial images ``transfer`` shows to this one.
         source_name: its fingerprint.
+        stop: asked before every chunk, of one process alone; the evaluation then ends with ``Preempted``.
     """
 
     def __init__(self, model: nn.Module, loader: BatchLoader, num_classes: int, world: World | None = None,
                  seed: int = 0, batch_size: int = 500, journal: Journal | None = None, source: nn.Module | None = None,
-                 source_name: str = "", name: str = "evaluate", log: Callable[[str], None] = print) -> None:
+                 source_name: str = "", name: str = "evaluate", log: Callable[[str], None] = print,
+                 stop: Callable[[], bool] = lambda: False) -> None:
         self.model, self.loader, self.num_classes = model, loader, num_classes
         self.source, self.source_name = source, source_name
         self.world = world or World()
         self.seed, self.batch_size, self.journal, self.name, self.log = seed, batch_size, journal, name, log
+        self.stop = stop
         self.images, self.part = len(loader.image_set), batch_size
         self.seconds: dict[str, float] = {}
         self.warnings: dict[str, list[str]] = {}
@@ -119,7 +129,8 @@ class Evaluation:
         withstood = known.clone()
         for chunk in chunks:
             withstood[chunk] = 0  # measured anew as a whole
-        batches = zip(mine, self.loader.images_at(mine), strict=True)
+        batches = until_asked(zip(mine, self.loader.images_at(mine), strict=True), self.stop,
+                              f"{self.name}: stopped during {label}")
         for chunk, (pixels, labels) in progress(batches, f"{self.name}: {label}", self.world, len(mine)):
             begin = time.perf_counter()
             flags, said = self._in_parts(judge, pixels, labels, chunk)

@@ -20,6 +20,7 @@ from wsrnas.config import format_epsilon
 from wsrnas.distributed import World, all_sum
 from wsrnas.errors import InputError
 from wsrnas.loader import BatchLoader
+from wsrnas.network import CellNetwork
 from wsrnas.run import progress
 from wsrnas.seeding import generator
 
@@ -62,6 +63,9 @@ def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[
 
 def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], correct: Tensor, steps: int,
              state: Path | None, header: dict[str, Any], label: str, world: World) -> Tensor:
+    for module in model.modules():
+        if isinstance(module, CellNetwork):
+            module.auxiliary = None  # logits alone in training mode, too
     parameters = dict(header, epsilons=list(epsilons), steps=steps, batch=BATCH)
     stored = checkpoint.read(state) if state and state.exists() else {}
     done = 0

@@ -2,6 +2,7 @@
 
     python -m wsrnas.report RUN                        writes RUN/report.html and RUN/figures/
     python -m wsrnas.report RUN RUN [...] --out FOLDER  compares them, in FOLDER (default: runs/report)
+    python -m wsrnas.report RACE                       the page of a race, see ``race``
 
 Every section is one function of the runs that gives None where its data do not exist.
 """
@@ -10,7 +11,7 @@ import argparse
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     """Write ``report.html`` and ``figures/NAME.svg``, ``figures/NAME.csv``.
 
     Args:
-        paths: run directories.
+        paths: run directories, or the folder of one race.
         out: folder of the page; None is the run's own, or ``runs/report`` for several.
         live: whether the run is going on.
 
@@ -293,15 +294,21 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     Raises:
         InputError: one of the paths is not a run directory, or the page cannot be written.
     """
+    if len(paths) == 1 and (Path(paths[0]) / "race.json").exists():
+        from wsrnas.report.race import write_race_report  # here: it is put together with the parts of this module
+        return write_race_report(Path(paths[0]), out, live)
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
-    folder = out or (runs[0].path if len(runs) == 1 else Path("runs/report"))
-    text, pictures = page(runs, live)
+    return write_files(out or (runs[0].path if len(runs) == 1 else Path("runs/report")), *page(runs, live))
+
+
+def write_files(folder: Path, text: str, pictures: Mapping[str, Picture]) -> Path:
+    """Write a page and its figures, each file wholly or not at all; raises as ``write_report``."""
+    files = {f"figures/{name}.{kind}": content for name, shown in pictures.items()
+             for kind, content in (("svg", shown.svg), ("csv", shown.table)) if content} | {"report.html": text}
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, shown in pictures.items():
-            write_atomic(folder / "figures" / f"{name}.svg", shown.svg.encode())
-            write_atomic(folder / "figures" / f"{name}.csv", shown.table.encode())
-        write_atomic(folder / "report.html", text.encode(errors="replace"))
+        for name, content in files.items():
+            write_atomic(folder / name, content.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
                          "expected a folder that can be made and written") from None
@@ -337,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the page that the command line asks for, and say where it is."""
     parser = argparse.ArgumentParser(prog="wsrnas.report", description="Write the page of a run, or of a comparison of "
                                      "several, as one HTML file that needs no network.")
-    parser.add_argument("run", nargs="+", type=Path, help="run directories: of a search, a retraining or evaluations")
+    parser.add_argument("run", nargs="+", type=Path, help="runs: of a search, a retraining or evaluations; or one race")
     parser.add_argument("--out", type=Path, help="folder of the page (default: the run's own; runs/report for several)")
     arguments = parser.parse_args(argv)
     print(f"report: {write_report(arguments.run, arguments.out)}")

@@ -1,0 +1,105 @@
+"""A fair race between architectures: one budget, one recipe, one split, one protocol, several seeds.
+
+    python -m retrain.compare --archs WsrNet_Basic,RACL,AdvRush,resnet18,random:2 --budget params=4.5M --recipe strong \
+        --seeds 3 --data DATA
+    python -m retrain.compare --archs runs/search/NAME,WsrNet_Basic --budget macs=700M --data DATA
+
+The race's folder holds one run directory for each entrant and seed, ``race.json``, ``race.md`` and ``report.html``. The
+same command resumes; started several times at once, it shares its jobs.
+"""
+
+from pathlib import Path
+
+from retrain.loop import check_batch, training_memory_gib, training_passes
+from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
+from retrain.race.jobs import Job, check_jobs, keep_genotypes, race_jobs, tasks
+from retrain.race.results import document, keep_document, standing, write_costs
+from retrain.race.settings import CompareConfig, parse_budget, parse_race
+from wsrnas.complexity import readable
+from wsrnas.config import describe
+from wsrnas.data import DataSet, load_dataset_once
+from wsrnas.distributed import World, barrier, initialize, shutdown
+from wsrnas.errors import run_program
+from wsrnas.report.race import write_race_report
+from wsrnas.sharing import alone, open_shared_folder, share
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, invocation = parse_race(argv)
+    check_batch(config, World())
+    entrants = load_entrants(config.archs, config.layers, config.seed)
+    together = initialize(config.device)
+    data = load_dataset_once(together, config.dataset, config.data, config.download, max_train=config.max_train,
+                             max_test=config.max_test, seed=config.seed)
+    entrants = widen(entrants, parse_budget(config.budget), config.tolerance, data.num_classes, data.image_shape,
+                     config.dataset)
+    race = Path(config.runs) / "compare" / config.name
+    jobs = race_jobs(config, entrants, race)
+    if invocation.dry_run:
+        if together.is_main:
+            dry_run(config, entrants, jobs, data)
+        return
+    if together.is_main:
+        open_shared_folder(race, config, {"data set": data.fingerprint(), "test images": data.test.fingerprint()},
+                           invocation.overwrite)
+        keep_genotypes(race, entrants)
+        check_jobs(jobs, data)
+        print(f"race {race}\n{describe(config)}\n{entrant_lines(entrants)}", flush=True)
+    barrier(together)
+    world = World(device=together.device)  # from here on, processes meet in the race's files alone
+
+    claims = race / "claims"
+
+    def keep() -> None:
+        with alone(claims, "report"):
+            keep_document(race, document(config, entrants, jobs, {}))
+            write_race_report(race)
+
+    # Processes of one launcher end together; those that were started one by one leave when nothing is left for them.
+    if share(tasks(config, jobs, data, world, keep), claims, "jobs", world, wait=together.size > 1):
+        with alone(claims, "report"):
+            conclude(config, race, entrants, jobs, data, world)
+
+
+def conclude(config: CompareConfig, race: Path, entrants: list[Entrant], jobs: list[Job], data: DataSet,
+             world: World) -> None:
+    """Write and print what came out, with what every entrant costs on this device."""
+    values = document(config, entrants, jobs, write_costs(race, entrants, data, world))
+    keep_document(race, values)
+    text = standing(values)
+    (race / "race.md").write_text(text + "\n", encoding="utf-8")
+    page = write_race_report(race)
+    failed = [check for entrant in values["entrants"] for check in entrant["failed_checks"]]
+    print("\n".join([text, *(f"!!! honesty check FAILED: {check}" for check in failed), f"report: {page}"]), flush=True)
+
+
+def entrant_lines(entrants: list[Entrant]) -> str:
+    """Who starts, and at which size."""
+    width = max(len(entrant.name) for entrant in entrants)
+    return "\n".join(f"entrant {entrant.name:<{width}}  init_channels {entrant.init_channels}, "
+                     f"{f'{entrant.layers} layers' if entrant.layers else 'own depth'}, {readable(entrant.parameters)} "
+                     f"parameters, {readable(entrant.multiply_adds)} multiply-adds" for entrant in entrants)
+
+
+def dry_run(config: CompareConfig, entrants: list[Entrant], jobs: list[Job], data: DataSet) -> None:
+    """Print the configuration and what the race would cost."""
+    images = len(data.train) - config.held_out
+    both, forward = training_passes(config, images // config.batch_size)
+    adds = sum(entrant.multiply_adds for entrant in entrants) * config.seeds
+    memory = max(training_memory_gib(config, shapes_of(entrant, entrant.init_channels, data.num_classes,
+                                                       data.image_shape, config.dataset), data.image_shape, World())
+                 for entrant in entrants)
+    print("\n".join([
+        describe(config), entrant_lines(entrants),
+        f"data: {images} training images {data.image_shape}, {config.held_out} held out, {len(data.test)} test images",
+        f"jobs: {len(jobs)}, each of {config.epochs} epochs of {images // config.batch_size} batches; "
+        f"{readable(both)} images forward and backward, {readable(forward)} forward",
+        f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together",
+        f"memory: up to {memory:.1f} GiB of activations"]), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        run_program(main)
+    finally:
+        shutdown()

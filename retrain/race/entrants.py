@@ -1,0 +1,162 @@
+"""Who takes part in a race: architectures by name, by file or drawn at random, each at the width of the budget."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from retrain.race.settings import Budget
+from wsrnas.catalogue import ENTRIES, find
+from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.config import require
+from wsrnas.errors import InputError
+from wsrnas.genotype import Genotype, random_genotype
+from wsrnas.models import build_model, load_architecture, sizes
+from wsrnas.seeding import generator
+
+# Widths around the nearest one, as a share of it, among which a budget is sought that all entrants meet.
+NEIGHBOURHOOD = 0.2
+QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An architecture in a race.
+
+    Args:
+        name: unique in the race, usable as a folder's.
+        arch: as ``models.load_architecture`` gives it.
+        source: where it was published, or the file it was read from.
+        family: as in the catalogue; "searched" from a file, "random".
+        layers: cells; None for a network with a depth of its own.
+        init_channels, parameters, multiply_adds: 0 until ``widen``.
+    """
+
+    name: str
+    arch: Genotype | str
+    source: str
+    family: str
+    layers: int | None
+    init_channels: int = 0
+    parameters: int = 0
+    multiply_adds: int = 0
+
+
+def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]:
+    """What ``--archs`` names, in its order.
+
+    Args:
+        layers: cells of those that are made of cells.
+        seed: of the random cells; ``random:5`` are the first three of ``random:3`` and two more.
+
+    Raises:
+        InputError: an unknown architecture (the closest names are given), a malformed file, or the same name twice.
+    """
+    entrants: list[Entrant] = []
+    for spec in (part for text in specs for part in text.split(",") if part):
+        if found := re.fullmatch(r"random:(\d+)", spec):
+            require(int(found[1]) > 0, f"archs contains {spec}; expected at least one random cell")
+            entrants += [Entrant(f"random_{number}", random_genotype(generator(seed, "random cell", number)),
+                                 f"drawn with seed {seed}", "random", layers)
+                         for number in range(1, int(found[1]) + 1)]
+        else:
+            entrants.append(_entrant(spec, layers))
+    names = [entrant.name.lower() for entrant in entrants]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    require(twice is None, f"{twice} is among the entrants twice; expected different ones")
+    return entrants
+
+
+def _entrant(spec: str, layers: int) -> Entrant:
+    arch = load_architecture(spec)
+    depth = layers if isinstance(arch, Genotype) else None
+    if name := find(spec):
+        return Entrant(name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)
+    path = Path(spec)
+    own = path.resolve().parent.name if path.name == "genotype.json" else path.resolve().stem
+    return Entrant(re.sub(r"[^0-9A-Za-z_.]+", "-", own), arch, spec, "searched", depth)
+
+
+def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_classes: int,
+          image_shape: tuple[int, int, int], dataset: str) -> list[Entrant]:
+    """The entrants at the widths that come nearest to the budget.
+
+    Raises:
+        InputError: no width of some entrant meets it; says the nearest, and a budget that all would meet.
+    """
+    costs = [cost_of(entrant, budget.quantity, num_classes, image_shape, dataset) for entrant in entrants]
+    widths = [nearest_width(cost, budget.value, sizes(entrant.arch, dataset)[0])
+              for entrant, cost in zip(entrants, costs, strict=True)]
+    missed = [f"{entrant.name} comes nearest with {readable(cost(width))} ({cost(width) / budget.value - 1:+.1%}, "
+              f"init_channels {width})" for entrant, cost, width in zip(entrants, costs, widths, strict=True)
+              if abs(cost(width) - budget.value) > tolerance * budget.value]
+    if missed:
+        common = common_budget(costs, widths, budget.value, tolerance)
+        hint = (f"; all entrants meet {budget.quantity}={readable(common)}" if common else
+                "; no budget near it is met by all entrants")
+        raise InputError(f"no width meets the budget {budget.text} ({QUANTITIES[budget.quantity]}) within "
+                         f"{tolerance:.3g} of it: {'; '.join(missed)}{hint}; choose that one, or a larger --tolerance")
+    widened = []
+    for entrant, width in zip(entrants, widths, strict=True):
+        network = shapes_of(entrant, width, num_classes, image_shape, dataset)
+        widened.append(replace(entrant, init_channels=width, parameters=count_parameters(network),
+                               multiply_adds=multiply_adds(network, image_shape)))
+    return widened
+
+
+def shapes_of(entrant: Entrant, width: int, num_classes: int, image_shape: tuple[int, int, int],
+              dataset: str) -> torch.nn.Module:
+    """The entrant's network without numbers, to count."""
+    with torch.device("meta"):
+        return build_model(entrant.arch, num_classes, width, entrant.layers, dataset, image_shape[0])
+
+
+def cost_of(entrant: Entrant, quantity: str, num_classes: int, image_shape: tuple[int, int, int],
+            dataset: str) -> Callable[[int], int]:
+    """Width -> parameters or multiply-adds; remembers what it has counted."""
+    @cache
+    def cost(width: int) -> int:
+        network = shapes_of(entrant, width, num_classes, image_shape, dataset)
+        return count_parameters(network) if quantity == "params" else multiply_adds(network, image_shape)
+    return cost
+
+
+def nearest_width(cost: Callable[[int], int], target: float, start: int) -> int:
+    """The width, at least 1, whose cost is nearest to ``target``; of several the smallest.
+
+    Args:
+        cost: does not fall with the width.
+        start: where to begin.
+    """
+    guess = max(1, round(start * (target / cost(start)) ** 0.5))  # costs are about quadratic
+    low, high = max(1, guess - 1), guess + 1
+    while low > 1 and cost(low) >= target:
+        low, high = max(1, low - 2 * (high - low)), low
+    while cost(high) < target:
+        low, high = high, high + 2 * (high - low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) < target else (low, middle)
+    return low if target - cost(low) <= cost(high) - target else high
+
+
+def common_budget(costs: Sequence[Callable[[int], int]], widths: Sequence[int], target: float,
+                  tolerance: float) -> float | None:
+    """The budget nearest to ``target`` that every entrant meets, among widths near those given; None if there is none.
+
+    A cost c meets the budgets from c / (1 + tolerance) to c / (1 - tolerance).
+    """
+    met = []
+    for cost, width in zip(costs, widths, strict=True):
+        reach = max(1, round(NEIGHBOURHOOD * width))
+        near = {cost(other) for other in range(max(1, width - reach), width + reach + 1)}
+        met.append([(count / (1 + tolerance), count / (1 - tolerance)) for count in near])
+    # Rounded inwards to four digits, as it will be typed.
+    candidates = {float(f"{edge * side:.4g}") for intervals in met for interval in intervals
+                  for edge, side in zip(interval, (1.0005, 0.9995), strict=True)}
+    common = [value for value in candidates
+              if all(any(low <= value <= high for low, high in intervals) for intervals in met)]
+    return min(common, key=lambda value: abs(value - target), default=None)

@@ -1,0 +1,163 @@
+"""What comes out of a race: one document (``race.json``), its table, and what every entrant costs on this device."""
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrain.race.entrants import Entrant
+from retrain.race.jobs import Job, kept_weights, results
+from retrain.race.settings import CompareConfig, parse_budget
+from wsrnas.checkpoint import write_atomic
+from wsrnas.complexity import activation_bytes, latencies, readable
+from wsrnas.config import to_dict
+from wsrnas.data import DataSet
+from wsrnas.distributed import World
+from wsrnas.evaluation.comparison import FORMAT, measures, over_seeds, paired
+from wsrnas.genotype import Genotype
+from wsrnas.models import build_model
+
+
+def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
+    """Activation memory and latency of every entrant, measured once and kept in ``costs.json``.
+
+    Those that are not there yet are measured in turns, so that what else the machine does falls on all.
+    """
+    path = race / "costs.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    networks = {entrant.name: build_model(entrant.arch, data.num_classes, entrant.init_channels, entrant.layers,
+                                          data.name, data.image_shape[0]).to(world.device,
+                                                                             memory_format=torch.channels_last)
+                for entrant in entrants if entrant.name not in known}
+    measured = latencies(networks, data.image_shape)
+    known |= {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
+              for name, network in networks.items()}
+    _store(path, known)
+    return known
+
+
+def document(config: CompareConfig, entrants: Sequence[Entrant], jobs: Sequence[Job],
+             costs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything that the race has found so far, as plain values; its form is described in docs/RACE.md."""
+    found = {job.name: results(config, job) for job in jobs}
+    some = next((result for by_weights in found.values() for result in by_weights.values()), None)
+    by_entrant = {entrant.name: [job for job in jobs if job.entrant.name == entrant.name] for entrant in entrants}
+    trainings = {(entrant.name, weights): {job.seed: found[job.name][weights] for job in by_entrant[entrant.name]
+                                           if weights in found[job.name]}
+                 for entrant in entrants for weights in ("best", "last")}
+    budget = parse_budget(config.budget)
+    done = sum(len(by_weights) == len(kept_weights(config)) for by_weights in found.values())
+    return {
+        "format": FORMAT, "name": config.name, "complete": done == len(jobs), "done": done, "jobs": len(jobs),
+        "budget": {"quantity": budget.quantity, "value": budget.value, "tolerance": config.tolerance},
+        "dataset": config.dataset, "recipe": config.preset, "protocol": config.protocol,
+        "images": some["images"] if some else None, "seeds": [config.seed + number for number in range(config.seeds)],
+        "command": sys.argv, "measures": measures(some) if some else [],
+        "entrants": [_entrant(entrant, by_entrant[entrant.name], found, trainings, costs.get(entrant.name, {}))
+                     for entrant in entrants],
+        "differences": [{"first": first.name, "second": second.name, "weights": weights, **row}
+                        for weights in kept_weights(config) for first, second in itertools.combinations(entrants, 2)
+                        for row in paired(trainings[first.name, weights], trainings[second.name, weights])],
+        "config": to_dict(config),
+    }
+
+
+def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[str, Any]],
+             trainings: Mapping[tuple[str, str], Any], cost: Mapping[str, Any]) -> dict[str, Any]:
+    cell = json.loads(entrant.arch.to_json()) if isinstance(entrant.arch, Genotype) else None
+    return {
+        "name": entrant.name, "family": entrant.family, "source": entrant.source, "genotype": cell,
+        "init_channels": entrant.init_channels, "layers": entrant.layers, "parameters": entrant.parameters,
+        "multiply_adds": entrant.multiply_adds, "activation_bytes": cost.get("activation_bytes"),
+        "latency": cost.get("latency"),
+        **{weights: over_seeds(trainings[entrant.name, weights]) or None for weights in ("best", "last")},
+        "jobs": [f"retrain/{job.name}" for job in jobs],
+        "failed_checks": [f"{job.name} {weights}: {check}" for job in jobs
+                          for weights, result in found[job.name].items() for check in result["failed_checks"]],
+    }
+
+
+def keep_document(race: Path, values: Mapping[str, Any]) -> None:
+    """Write ``race.json``."""
+    _store(race / "race.json", values)
+
+
+def _store(path: Path, values: Mapping[str, Any]) -> None:
+    write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+
+
+# -- for people -----------------------------------------------------------------------------------------------------
+
+def standing(values: Mapping[str, Any]) -> str:
+    """The tables of a race as Markdown: accuracies of best and last weights, paired differences, costs."""
+    weights = [kind for kind in ("best", "last") if any(entrant[kind] for entrant in values["entrants"])]
+    if not weights:
+        return "no training is complete yet"
+    names = {"best": "Best weights (highest robust accuracy on held-out images)", "last": "Last weights"}
+    parts = [f"**{names[kind]}**, accuracy in %, mean ± standard deviation over {len(values['seeds'])} seeds, "
+             f"{values['images']} test images:\n\n{accuracy_table(values, kind)}" for kind in weights]
+    measure = main_measure(values)
+    if rows := difference_rows(values, weights[0], measure):
+        parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: mean ± standard deviation "
+                     "over seeds [95 % over test images]; * where the interval excludes 0 and all seeds agree (not "
+                     f"corrected for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
+    parts.append(f"**Cost** of one image:\n\n{cost_table(values)}")
+    return "\n\n".join(parts)
+
+
+def main_measure(values: Mapping[str, Any]) -> str:
+    """What entrants are ranked by: the average over strengths, else the first attack, else the clean accuracy."""
+    names = [measure["name"] for measure in values["measures"]]
+    return "average robust" if "average robust" in names else names[min(1, len(names) - 1)]
+
+
+def accuracy_table(values: Mapping[str, Any], weights: str) -> str:
+    """One row an entrant, the best in the main measure first."""
+    names = [measure["name"] for measure in values["measures"]]
+    ranked = sorted((entrant for entrant in values["entrants"] if entrant[weights]),
+                    key=lambda entrant: -entrant[weights][main_measure(values)]["mean"])
+    rows = [[entrant["name"], *(_percent(entrant[weights][name]) for name in names)] for entrant in ranked]
+    return markdown(["entrant", *names], rows)
+
+
+def difference_rows(values: Mapping[str, Any], weights: str, measure: str) -> list[list[str]]:
+    rows = []
+    for row in values["differences"]:
+        if (row["weights"], row["measure"]) == (weights, measure):
+            low, high = (100 * end for end in row["interval"])
+            deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
+            rows.append([f"{row['first']} − {row['second']}", f"{100 * row['difference']:+.2f}{deviation} "
+                         f"[{low:+.1f}, {high:+.1f}]{' *' * row['distinct']}"])
+    return rows
+
+
+def cost_table(values: Mapping[str, Any]) -> str:
+    """One row an entrant; the seconds are those of this device."""
+    rows = []
+    for entrant in values["entrants"]:
+        latency, memory = entrant["latency"], entrant["activation_bytes"]
+        rows.append([entrant["name"], f"{entrant['init_channels']}, {entrant['layers'] or 'own'}",
+                     readable(entrant["parameters"]), readable(entrant["multiply_adds"]),
+                     f"{memory / 2**20:.2f}" if memory else "-",
+                     f"{1000 * latency['seconds_one']:.2f}" if latency else "-",
+                     f"{1000 * latency['seconds_batch'] / latency['batch']:.3f}" if latency else "-"])
+    batch = next((entrant["latency"]["batch"] for entrant in values["entrants"] if entrant["latency"]), 0)
+    return markdown(["entrant", "C, layers", "parameters", "multiply-adds", "activations (MiB)", "alone (ms)",
+                     f"in a batch of {batch} (ms)"], rows)
+
+
+def _percent(cell: Mapping[str, Any]) -> str:
+    deviation = "" if cell["deviation"] is None else f" ± {100 * cell['deviation']:.2f}"
+    return f"{100 * cell['mean']:.2f}{deviation}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned in plain text, too."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+             for row in [header, *rows]]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

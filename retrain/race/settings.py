@@ -1,0 +1,119 @@
+"""What a race can be told: who enters, the budget they share, how they are trained and how they are measured."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from retrain.evaluate_settings import EvaluateConfig
+from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
+from wsrnas.config import Invocation, option, parse_config, require
+from wsrnas.errors import InputError
+
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every entrant may cost.
+
+    Args:
+        quantity: "params" (parameters) or "macs" (multiply-adds for one image).
+        value: how many.
+        text: as it was written.
+    """
+
+    quantity: str
+    value: float
+    text: str
+
+
+@dataclass(frozen=True)
+class CompareConfig(SmallImagesRecipe):
+    """Race architectures: widen each to one budget, train all by one recipe, measure all by one protocol.
+
+    Every entrant is trained once a seed, on the same images in the same split; best and last weights are both
+    evaluated. Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. The same command resumes; started
+    several times, with NGPU > 1 or as tasks of a Slurm array, it shares its work.
+    """
+
+    overwrite_help: ClassVar[str] = "move an existing race aside and begin anew"
+
+    preset: str = "wsrnet-basic"
+    archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
+                                    "--list), genotype.json files, run directories of a search, and random:N for N "
+                                    "random cells; more may enter later", identity=False)
+    budget: str = option("params=4.5M", "what every entrant is widened to: params=4.5M (parameters) or macs=700M "
+                         "(multiply-adds for one image)")
+    tolerance: float = option(0.02, "share of the budget by which an entrant may miss it", identity=False)
+    seeds: int = option(3, "trainings of every entrant, with --seed, --seed + 1, ...; more may follow later",
+                        identity=False)
+    protocol: Literal["paper", "rnas", "spectrum", "custom"] = option(
+        "paper", "as for retrain.evaluate: FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25; rnas: FGSM, PGD-20, C&W, "
+        "AutoAttack at 8/255; spectrum: PGD-20 at 2/255 to 32/255 and AutoAttack at 4, 8, 12, 16; custom: --attacks "
+        "and --test_strengths")
+    attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20")
+    test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255")
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
+    test_batch_size: int = option(500, "test images attacked at a time")
+    check_images: int = option(200, "correctly classified images that the honesty checks of an evaluation run on")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "seeds", "layers")
+        require(self.split_seed < 0, f"split_seed is {self.split_seed}; a race splits by --seed, for all its trainings")
+        require(0 < self.tolerance < 1, f"tolerance is {self.tolerance:g}; expected a share between 0 and 1")
+        parse_budget(self.budget)
+        self.evaluation().chosen(self.dataset)
+
+    @property
+    def name(self) -> str:
+        """Of the race's folder; without a time stamp, so that a restarted job finds itself."""
+        return self.save or f"{self.preset}-{self.dataset}-{self.budget.replace('=', '')}-seed{self.seed}"
+
+    def evaluation(self, **chosen: object) -> EvaluateConfig:
+        """The configuration of an evaluation by the race's protocol.
+
+        Raises:
+            InputError: the protocol and its attacks do not fit together.
+        """
+        require(self.protocol == "custom" or not (self.attacks or self.test_strengths), f"protocol {self.protocol} has "
+                "attacks of its own; --attacks and --test_strengths go with --protocol custom")
+        return EvaluateConfig(protocol=self.protocol, attacks=self.attacks, strengths=self.test_strengths,
+                              dataset=self.dataset, max_test=self.max_test, batch_size=self.test_batch_size,
+                              check_images=self.check_images, seed=self.seed, device=self.device, **chosen)
+
+    def training(self, arch: str, init_channels: int, layers: int | None, seed: int, folder: str,
+                 name: str) -> RetrainConfig:
+        """The configuration of one training: of the network with these sizes, kept in FOLDER/retrain/NAME."""
+        shared = {field: getattr(self, field) for field in SHARED}
+        shared |= {"layers": layers or 0, "seed": seed, "split_seed": self.seed, "runs": folder, "save": name}
+        return RetrainConfig(**shared, arch=arch, init_channels=init_channels)
+
+
+def parse_budget(text: str) -> Budget:
+    """``params=4.5M`` or ``macs=700M``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    found = re.fullmatch(r"(params|macs)=(\d+(?:\.\d*)?|\.\d+)([kKmMgG]?)", text)
+    if not found or not float(found[2]):
+        raise InputError(f"budget is {text!r}; expected params=NUMBER or macs=NUMBER, such as params=4.5M or macs=700M")
+    return Budget(found[1], float(found[2]) * UNITS[found[3].lower()], text)
+
+
+SHARED = tuple(field.name for field in fields(SmallImagesRecipe))
+RACE_RECIPES: dict[str, CompareConfig] = {
+    name: CompareConfig(**{field: getattr(recipe, field) for field in SHARED}) for name, recipe in RECIPES.items()}
+
+
+def parse_race(argv: Sequence[str] | None = None) -> tuple[CompareConfig, Invocation]:
+    """The race that the command line means.
+
+    Raises:
+        InputError: as ``parse_config``, or nobody enters.
+    """
+    config, invocation = parse_config(CompareConfig, RACE_RECIPES, argv, "retrain.compare")
+    require(bool(config.archs), "nobody enters the race: pass --archs NAME,NAME,random:2")
+    return config, invocation

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# A fair race: scripts/compare.sh --archs WsrNet_Basic,RACL,resnet18,random:2 --budget params=4.5M --recipe strong --seeds 3.
+# NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them). Started several times,
+# or as the tasks of a Slurm array, the same command shares its jobs.
+set -euo pipefail
+source "$(dirname "$0")/launch.sh"
+launch retrain.compare --data "$DATA" --runs "$RUNS" "$@"

@@ -1,0 +1,178 @@
+"""The tables of a race: its standing, its paired differences, what its entrants cost, and their numbers as CSV."""
+
+import base64
+
+from wsrnas.report.evaluation import percent
+from wsrnas.report.html import Cell, Picture, Section, details, paragraph, table
+from wsrnas.report.race_data import BEST, CLEAN, LAST, Difference, Entrant, Race, Score, listed, number
+
+MISSING = "–"
+
+
+# -- texts ------------------------------------------------------------------------------------------------------------
+
+def with_deviation(score: Score | None) -> str:
+    """``50.0 ± 1.2``, in percent."""
+    if score is None:
+        return MISSING
+    return percent(score.mean) + (f" ± {percent(score.deviation)}" if score.deviation is not None else "")
+
+
+def plain_name(measure: str | None) -> str:
+    """A measure's name with single spaces."""
+    return " ".join((measure or "").split())
+
+
+def shown(value: float | None, form: str = ",.0f", unit: float = 1.0) -> str:
+    """A number in multiples of ``unit``."""
+    return MISSING if value is None else format(value / unit, form)
+
+
+def title_of(entrant: Entrant) -> str:
+    """An entrant's name, with a word of warning where it needs one."""
+    return f"{entrant.name} (check failed)" if entrant.listed("failed_checks") else entrant.name
+
+
+# -- standing ---------------------------------------------------------------------------------------------------------
+
+def standing_section(race: Race) -> Section | None:
+    """Who leads, by the weights that are ranked; the other weights in a second table."""
+    if not race.entrants:
+        return None
+    parts = [paragraph(f"Ranked by {plain_name(race.ranking)}, {race.weights} weights." if race.ranking else
+                       "No network is evaluated yet."),
+             score_table(race, race.weights)]
+    if race.weights == BEST and any(entrant.scores[LAST] for entrant in race.entrants):
+        parts.append(score_table(race, LAST))
+        parts.append(paragraph("Best minus last is what the last epochs lose of the measure that is ranked: robust "
+                               "overfitting. It is left out where they stand on different numbers of seeds.", "note"))
+    numbers = standing_numbers(race)
+    return Section("Standing", parts + [csv_link(numbers)] * bool(numbers.rows))
+
+
+def score_table(race: Race, weights: str) -> str:
+    """One row an entrant, one column a measure; the clean accuracy and what is ranked come first."""
+    names = dict.fromkeys([CLEAN, race.ranking or CLEAN, *(measure.name for measure in race.measures)])
+    names = [name for name in names if any(entrant.score(weights, name) for entrant in race.entrants)]
+    rows = [[title_of(entrant), seeds_of(race, entrant, weights), *facts(race, entrant, weights).values(),
+             *(with_deviation(entrant.score(weights, name)) for name in names)] for entrant in race.standing]
+    header = ["entrant", "seeds", *facts(race, race.entrants[0], weights), *map(plain_name, names)]
+    which = "of the epoch that was most robust on held-out images" if weights == BEST else "of the last epoch"
+    return table(header, rows, range(1, len(header)), f"{weights.capitalize()} weights, {which}: accuracy "
+                 "in %, mean over the seeds ± sample standard deviation")
+
+
+def facts(race: Race, entrant: Entrant, weights: str) -> dict[str, str]:
+    """Beside the weights that are ranked, the entrant's size; beside the others, how they came to differ."""
+    if weights == race.weights:
+        return {"channels": shown(entrant.quantity("init_channels")),
+                "parameters": shown(entrant.quantity("parameters")),
+                "multiply-adds (M)": shown(entrant.quantity("multiply_adds"), ",.1f", 1e6)}
+    epochs = {"best epochs": ", ".join(map(str, entrant.listed("best_epochs"))) or MISSING} if any(
+        other.listed("best_epochs") for other in race.entrants) else {}
+    return {**epochs, "best minus last (points)": overfitting(race, entrant)}
+
+
+def seeds_of(race: Race, entrant: Entrant, weights: str) -> str:
+    """How many seeds are behind an entrant's numbers, and of how many where some are to come."""
+    score = entrant.score(weights, race.ranking)
+    count, every = len(score.values) if score else 0, len(listed(race.document.get("seeds")))
+    return str(count) if count >= every else f"{count} of {every}"
+
+
+def overfitting(race: Race, entrant: Entrant) -> str:
+    """Best minus last weights under the measure that is ranked, of the same seeds."""
+    best, last = (entrant.score(weights, race.ranking) for weights in (BEST, LAST))
+    if best is None or last is None or len(best.values) != len(last.values):
+        return MISSING
+    return percent(best.mean - last.mean, signed=True)
+
+
+# -- differences ------------------------------------------------------------------------------------------------------
+
+def differences_section(race: Race) -> Section | None:
+    """Every pair on what is ranked as a square, and all that was compared as a list."""
+    if not race.differences:
+        return None
+    names = [entrant.name for entrant in race.standing]
+    rows = [[name, *(signed_difference(race, name, other) for other in names)] for name in names]
+    pairs = len({frozenset((d.first, d.second)) for d in race.differences})
+    whole = table(["first", "second", "weights", "measure", "difference (points)", "over the seeds", ""],
+                  map(difference_row, race.differences), (4, 5))
+    return Section("Paired differences", [
+        paragraph("Each difference is taken image by image and seed by seed, in percent points. Its interval is a 95 % "
+                  "bootstrap interval, over the test images, of the mean over these seeds. A star marks a difference "
+                  "whose interval excludes 0 and that has the same sign in every seed. "
+                  f"{pairs} pair{'s are' if pairs > 1 else ' is'} compared, and the intervals are not corrected for "
+                  "their number: among many pairs some exclude 0 by chance."),
+        table(["row minus column", *names], rows, range(1, len(names) + 1),
+              f"{plain_name(race.ranking)}, {race.weights} weights, in percent points"),
+        details(f"all {len(race.differences)} differences with their intervals", whole),
+        csv_link(difference_numbers(race))])
+
+
+def signed_difference(race: Race, name: str, other: str) -> str | Cell:
+    """One field of the square: the row's entrant minus the column's."""
+    found = race.difference(name, other)
+    if found is None or name == other:
+        return Cell(MISSING, "muted")
+    value = percent(found.difference if found.first == name else -found.difference, signed=True)
+    return f"{value} *" if found.distinct else Cell(value, "muted")
+
+
+def difference_row(found: Difference) -> list[str]:
+    deviation = f"± {percent(found.deviation)}" if found.deviation is not None else MISSING
+    return [found.first, found.second, found.weights, plain_name(found.measure),
+            percent(found.difference, found.interval, signed=True), deviation, "*" * found.distinct]
+
+
+# -- cost -------------------------------------------------------------------------------------------------------------
+
+def cost_section(race: Race) -> Section | None:
+    """Size, work, memory and time."""
+    if not race.entrants:
+        return None
+    rows = []
+    for entrant in race.standing:
+        latency = entrant.document.get("latency")
+        latency = latency if isinstance(latency, dict) else {}
+        one, batch, count, threads = (number(latency.get(key)) for key in
+                                      ("seconds_one", "seconds_batch", "batch", "threads"))
+        each = batch / count if batch is not None and count else None
+        where = ", ".join([str(latency.get("device"))] * bool(latency.get("device"))
+                          + [f"{shown(threads)} thread{'s' * (threads != 1)}"] * (threads is not None))
+        rows.append([entrant.name, shown(entrant.quantity("parameters")),
+                     shown(entrant.quantity("multiply_adds"), ",.1f", 1e6),
+                     shown(entrant.quantity("activation_bytes"), ",.1f", 2**20), shown(one, ",.4g", 1e-3),
+                     shown(each, ",.4g", 1e-3), shown(count), where or MISSING])
+    return Section("Cost", [table(
+        ["entrant", "parameters", "multiply-adds (M)", "activations (MiB)", "one image alone (ms)",
+         "an image in a batch (ms)", "batch", "measured on"], rows, range(1, 7), "Multiply-adds and memory of the "
+        "activations are those of one image; times are of a forward pass")])
+
+
+# -- numbers to download ----------------------------------------------------------------------------------------------
+
+def standing_numbers(race: Race) -> Picture:
+    """Every score as CSV; a picture without a drawing."""
+    attacks = {measure.name: [measure.attack, measure.norm, measure.epsilon] for measure in race.measures}
+    return Picture("standing", "", "", "", ("entrant", "weights", "measure", "attack", "norm", "epsilon", "mean",
+                                            "deviation", "values, one a seed"),
+                   [[entrant.name, weights, name, *attacks[name], score.mean, score.deviation,
+                     " ".join(map(str, score.values))] for entrant in race.standing
+                    for weights, scores in entrant.scores.items() for name, score in scores.items()])
+
+
+def difference_numbers(race: Race) -> Picture:
+    """Every difference as CSV; a picture without a drawing."""
+    return Picture("differences", "", "", "", ("first", "second", "weights", "measure", "difference", "deviation",
+                                               "low", "high", "distinct"),
+                   [[d.first, d.second, d.weights, d.measure, d.difference, d.deviation, *(d.interval or (None, None)),
+                     str(d.distinct).lower()] for d in race.differences])
+
+
+def csv_link(numbers: Picture) -> str:
+    """The numbers of a table to download, in the page itself as those of figures are."""
+    data = base64.b64encode(numbers.table.encode(errors="replace")).decode()
+    return (f'<p class="note"><a download="{numbers.name}.csv" '
+            f'href="data:text/csv;charset=utf-8;base64,{data}">{numbers.name}.csv</a></p>')

@@ -1,0 +1,153 @@
+"""Work shared through files: any number of processes, started whenever, each taking what no other one is at."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsrnas.checkpoint import write_atomic
+from wsrnas.config import identity_differences, require, to_dict
+from wsrnas.distributed import World
+from wsrnas.errors import InputError, Preempted
+from wsrnas.preemption import stop_requests
+from wsrnas.run import claim, create, move_aside
+
+WAIT_SECONDS = 2.0
+MOMENT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of the work whose result is in files.
+
+    Args:
+        name: unique in the work, usable as the name of a folder.
+        done: whether the result is there.
+        work: makes it; begun again after a kill, it goes on or starts anew. It is given a function that says whether
+            to stop, and answers with ``Preempted``.
+    """
+
+    name: str
+    done: Callable[[], bool]
+    work: Callable[[Callable[[], bool]], None]
+
+
+def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwrite: bool = False) -> None:
+    """Make the folder of a work, or see that what earlier and other processes have left there is of the same work.
+
+    Args:
+        config: a dataclass; kept as ``config.json``.
+        inputs: what the work depends on beside it, by name; kept as ``inputs.json``.
+        overwrite: move an existing folder aside.
+
+    Raises:
+        InputError: it holds a work of another configuration or other inputs, another process is at work there, or it
+            cannot be written.
+    """
+    # A requeued Slurm job repeats its whole command line: there, the work is the job's own.
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    if overwrite and not requeued and folder.exists():
+        _refuse_company(folder)
+        move_aside(folder)
+    create(folder)
+    with alone(folder / "claims", "opening"):
+        _agree(folder / "config.json", to_dict(config), lambda stored: identity_differences(config, stored))
+        _agree(folder / "inputs.json", inputs, lambda stored: [
+            f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
+
+
+def _refuse_company(folder: Path) -> None:
+    """Raise InputError where another process holds a part of the work: it would go on writing under the same name."""
+    for claimed in sorted((folder / "claims").glob("*")):
+        held = claim(claimed)
+        if held is None:
+            raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "
+                             "--save")
+        held.close()
+
+
+def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
+    """Write ``values`` where nothing is, else refuse what differs from them."""
+    if not path.exists():
+        write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+        return
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError:
+        stored = None
+    require(isinstance(stored, dict), f"{path} is not a JSON object; repair it, or pass --overwrite to move its folder "
+            "aside")
+    if found := differences(stored):
+        raise InputError(f"{path.parent} holds other work ({'; '.join(found)}); choose another --save, or pass "
+                         "--overwrite to move it aside")
+
+
+def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:
+    """Do the tasks that no other process holds, in their order; whether all are done then.
+
+    A process holds a task through a lock that its end releases, whatever ends it; what a killed one has left undone
+    is taken over.
+
+    Args:
+        claims: folder for the locks.
+        label: what the tasks are, for the lines that tell how far they have come.
+        wait: return when all are done; otherwise, when other processes hold all that is left.
+
+    Raises:
+        Preempted: a signal asked to stop; finished tasks stay.
+    """
+    with stop_requests(world) as stop:
+        pending, waits = [task for task in tasks if not task.done()], False
+        while pending:
+            left = []
+            for task in pending:
+                started = time.monotonic()
+                if not _work(task, claims, stop):
+                    left.append(task)
+                    continue
+                there = sum(other.done() for other in tasks)
+                print(f"{label} {there}/{len(tasks)}: {task.name}, {time.monotonic() - started:.0f} s", flush=True)
+            left = [task for task in left if not task.done()]
+            if left and not wait:
+                names = ", ".join(task.name for task in left)
+                print(f"{label}: {len(left)} with other processes ({names})", flush=True)
+                return False
+            if len(left) == len(pending):
+                if not waits:
+                    print(f"{label}: waiting for other processes ({', '.join(task.name for task in left)})", flush=True)
+                waits = True
+                time.sleep(WAIT_SECONDS)
+                if stop():
+                    raise Preempted(f"{label}: stopped while waiting")
+            pending = left
+    return True
+
+
+@contextmanager
+def alone(claims: Path, name: str) -> Iterator[None]:
+    """Within it, which takes moments, no other process is within that of the same name; waits for them."""
+    folder = claims / name
+    folder.mkdir(parents=True, exist_ok=True)
+    while (held := claim(folder)) is None:
+        time.sleep(MOMENT_SECONDS)
+    with held:
+        yield
+
+
+def _work(task: Task, claims: Path, stop: Callable[[], bool]) -> bool:
+    """Do a task; False where another process holds it."""
+    if stop():
+        raise Preempted(f"stopped before {task.name}")
+    folder = claims / task.name
+    folder.mkdir(parents=True, exist_ok=True)
+    held = claim(folder)
+    if held is None:
+        return False
+    with held:
+        if not task.done():
+            task.work(stop)
+    return True
