@@ -13,8 +13,9 @@ from pathlib import Path
 from retrain.loop import check_batch, training_memory_gib, training_passes
 from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
 from retrain.race.jobs import Job, check_jobs, keep_genotypes, race_jobs, tasks
-from retrain.race.results import document, keep_document, standing, write_costs
+from retrain.race.results import document, keep_document, known_costs, standing, write_costs
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
+from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
 from wsrnas.config import describe
 from wsrnas.data import DataSet, load_dataset_once
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
                      config.dataset)
     race = Path(config.runs) / "compare" / config.name
     jobs = race_jobs(config, entrants, race)
+    make_loaders(jobs[0].config, data, World())  # refuses a batch or a held-out part that the images do not give
     if invocation.dry_run:
         if together.is_main:
             dry_run(config, entrants, jobs, data)
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def keep() -> None:
         with alone(claims, "report"):
-            keep_document(race, document(config, entrants, jobs, {}))
+            keep_document(race, document(config, entrants, jobs, known_costs(race)))
             write_race_report(race)
 
     # Processes of one launcher end together; those that were started one by one leave when nothing is left for them.

@@ -246,7 +246,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     def keep(result: dict[str, Any]) -> None:
         if world.is_main and not is_complete(path, network):  # until the new numbers are whole, the old ones stay
             store(path, {**about, **result, "official": None})
-            refresh(folder)
+            refresh(folder, world)
 
     result = measure(evaluation, attacks, config.check_images, keep)
     published = None

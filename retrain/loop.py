@@ -100,11 +100,11 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
                 run.save(state, "good.pt")  # before the other: never older than what the run resumes from
             run.save(state)
             run.log(summary(config, standing, row))
-            refresh(run.path, run.log)
+            refresh(run.path, run.world, run.log)
             if stop() and not last:
                 raise Preempted(f"stopped after epoch {standing.epochs}/{config.epochs}")
     run.finish(conclusion(config, standing))
-    refresh(run.path, run.log, ended=True)
+    refresh(run.path, run.world, run.log, ended=True)
 
 
 def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         warn_of_infeasible(run, found["projection"])
     run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
                f"{run.path / 'genotype.json'}")
-    refresh(run.path, run.log, ended=True)
+    refresh(run.path, run.world, run.log, ended=True)
 
 
 def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dict[str, Any], clock: PhaseClock) -> None:
@@ -92,7 +92,7 @@ def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dic
     run.save({"step": epoch + 1, "searcher": searcher.state_dict()})
     run.log(f"[{epoch + 1}/{searcher.config.epochs}] {summary(row)}")
     warn_of_infeasible(run, row.get("projection", {}))
-    refresh(run.path, run.log)
+    refresh(run.path, run.world, run.log)
 
 
 def summary(row: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
                f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
-    refresh(run.path, run.log, ended=True)
+    refresh(run.path, run.world, run.log, ended=True)
 
 
 def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,
@@ -116,7 +116,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
         tolerated, strength = searcher.config.max_estimator_gap, format_epsilon(check["fallback"])
         run.log(f"estimator gap {100 * check['largest_gap']:.2f} points exceeds {100 * tolerated:g}: {strength} is "
                 "attacked by PGD from now on")
-    refresh(run.path, run.log)
+    refresh(run.path, run.world, run.log)
 
 
 def summary(step: Step, row: dict[str, Any]) -> str:

@@ -52,8 +52,8 @@ PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
 TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warmup batch_size batch_statistics beta
     compile data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
     label_smoothing layers learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting
-    peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every select_steps split_seed
-    step_size strengths sync_bn warmup_epochs weight_decay"""
+    peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every
+    select_steps split_seed step_size strengths sync_bn warmup_epochs weight_decay"""
 FLAGS = {
     SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples attacked_strengths
         batch_size beta check_images data dataset device download epsilon estimator estimator_batch_size
@@ -73,8 +73,8 @@ FLAGS = {
         num_steps random_start runs save seed standardize step_size weights""",
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
-    CompareConfig: f"""{TRAINING.replace(" arch ", " ").replace(" init_channels ", " ")} archs attacks budget
-        check_images cutout dataset download max_test protocol seeds test_batch_size test_strengths tolerance""",
+    CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
+        cutout dataset download max_test protocol seeds test_batch_size test_strengths tolerance""",
     EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
         max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths weights
         workers""",

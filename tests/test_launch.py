@@ -287,6 +287,16 @@ def test_tasks_of_an_array_have_seed_and_run_of_their_own(flags, name, slurm, sc
     assert job.note("srun").split()[3:] == [*flags, "--seed", "3", "--save", f"{name}-seed3"]
 
 
+@pytest.mark.parametrize("name", ["compare", "test_all_ANE", "test_E_minus_ANE"])
+@pytest.mark.parametrize("flags", [[], ["--seeds", "3", "--save", "mine"]])
+def test_tasks_of_an_array_that_share_their_work_are_the_same_command(flags, name, slurm, script):
+    script.rename(script.with_name(f"{name}.sh"))
+    assert (ROOT / "scripts" / f"{name}.sh").exists()
+    job = slurm(f"scripts/{name}.sh", *flags, AT_ONCE="75", SLURM_ARRAY_JOB_ID="50070", SLURM_ARRAY_TASK_ID="3")
+    assert job.end()[2] == ["50070_3"]
+    assert job.note("srun").split() == ["--kill-on-bad-exit=1", "bash", f"scripts/{name}.sh", *flags]
+
+
 @pytest.mark.parametrize(("argv", "environment", "said"), [
     ([], {}, "SCRIPT= is not a file; usage: sbatch"),
     (["scripts/nothing.sh"], {}, "SCRIPT=scripts/nothing.sh is not a file; usage: sbatch"),

@@ -16,7 +16,7 @@ from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.carlini_wagner import carlini_wagner
 from wsrnas.data import ImageSet, load_dataset
 from wsrnas.distributed import World, initialize, shutdown
-from wsrnas.errors import InputError
+from wsrnas.errors import InputError, Preempted
 from wsrnas.evaluation.autoattack import autoattack_stage
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
@@ -327,6 +327,24 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     seen = Small(bent(), 10**9)
     assert all(map(torch.equal, flags(evaluation(seen, 16, journal=Journal(tmp_path / "whole", {"model": 1}))), whole))
     assert seen.seen == [], "everything was stored"
+
+
+@pytest.mark.parametrize("chunks, during", [(0, "clean"), (3, "clean"), (4, "PGD  eps 0.02"), (5, "PGD  eps 0.02")])
+def test_an_evaluation_that_is_asked_to_stop_keeps_its_chunks(chunks, during, tmp_path):
+    """Sixty images are four chunks without noise; the first attack comes next."""
+    whole = flags(evaluation(bent(), 16))
+    answers, model = iter([False] * chunks + [True]), Small(bent(), 10**9)
+    with pytest.raises(Preempted, match=f"^evaluate: stopped during {during}"):
+        flags(evaluation(model, 16, journal=Journal(tmp_path, {}), stop=lambda: next(answers)))
+    assert chunks_in(tmp_path) == chunks and len(model.seen) <= 3 * chunks, "more was begun"
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert all(map(torch.equal, flags(evaluation(bent(), 16, journal=Journal(tmp_path, {}))), whole))
+    assert all((tmp_path / name).read_text().startswith(text) for name, text in kept.items())
+    measured = [(path.name, row["stage"], image) for path in tmp_path.iterdir()
+                for row in map(json.loads, path.read_text().splitlines()[1:]) for image in row["images"]]
+    assert len(measured) == len(set(measured)), "a chunk was measured twice"
+    everything = evaluation(bent(), 16, journal=Journal(tmp_path, {}), stop=lambda: True)
+    assert all(map(torch.equal, flags(everything), whole)), "nothing is left to stop before"
 
 
 def test_a_torn_line_is_measured_again(tmp_path):

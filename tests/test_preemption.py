@@ -82,6 +82,25 @@ def test_a_signal_only_asks_and_so_does_a_second_one(number, heard, world):
         assert not stop()  # an old request is none of a new loop
 
 
+@BOTH
+def test_a_request_lasts_as_long_as_the_outermost_loop(number, heard, world):
+    with stop_requests(world) as outer:
+        with stop_requests(world) as inner:
+            assert not inner() and not outer()
+        os.kill(os.getpid(), number)  # the inner loop has left the outer one's handlers
+        with stop_requests(world) as inner:
+            assert inner() and outer()
+        assert outer()
+    with stop_requests(world) as outer:
+        assert not outer()
+        with stop_requests(world) as inner:
+            assert not inner()
+            os.kill(os.getpid(), number)
+            assert inner() and outer()
+        assert outer()
+    assert heard == []
+
+
 def test_the_handlers_return_after_an_error_too(heard, world):
     with pytest.raises(Preempted), stop_requests(world):
         raise Preempted("stopped after step 1")

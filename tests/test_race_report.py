@@ -20,8 +20,8 @@ import pytest
 
 import genotypes
 from wsrnas.errors import InputError, run_program
-from wsrnas.report import pages as report
 from wsrnas.report import race_figures
+from wsrnas.report import writing as report
 from wsrnas.report.race import page as page_of
 from wsrnas.report.race import read_race, write_race_report
 from wsrnas.report.race_data import race_of

@@ -25,14 +25,15 @@ import search.wsr_nas
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import SearchConfig, schedule
 from wsrnas.attacks import multi_strength_pgd
+from wsrnas.distributed import World
 from wsrnas.errors import InputError, run_program
 from wsrnas.evaluation.protocols import attack_of
 from wsrnas.operations import PRIMITIVES
 from wsrnas.plotting import PAGE_COLOURS, inline_svg, plain
 from wsrnas.report import figures as report_figures
-from wsrnas.report import pages as report
 from wsrnas.report import search_figures as report_search_figures
 from wsrnas.report import vulnerability as report_vulnerability
+from wsrnas.report import writing as report
 from wsrnas.report.data import NOISE_FILE, Evaluation, evaluation_problem, read_run
 from wsrnas.report.evaluation import paired_differences
 from wsrnas.report.networks import networks_of
@@ -775,33 +776,34 @@ def clock(monkeypatch):
     monkeypatch.setattr(report, "_started", clock.now)
     monkeypatch.setattr(report, "_refreshed", {})
     monkeypatch.setattr(report, "write_report", clock.write)
-    monkeypatch.delenv("RANK", raising=False)
     return clock
 
 
 def test_a_page_is_refreshed_once_a_minute(clock, tmp_path):
     for _ in range(300):
-        report.refresh(tmp_path)
+        report.refresh(tmp_path, World())
         clock.now += 1
     assert [round(at - 1000) for at, _ in clock.written] == [60, 120, 180, 240]
     assert all(live for _, live in clock.written)
-    report.refresh(tmp_path, ended=True)
+    report.refresh(tmp_path, World(), ended=True)
     assert clock.written[-1] == (1300, False)
 
 
 def test_a_slow_page_takes_at_most_a_twentieth_of_the_time(clock, tmp_path):
     clock.cost = 30.0
     while clock.now < 20_000:
-        report.refresh(tmp_path)
+        report.refresh(tmp_path, World())
         clock.now += 5
     spent = 30 * len(clock.written)
     assert 0.03 < spent / (clock.now - 1000) <= 0.05
 
 
 def test_only_the_main_process_writes(clock, tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    report.refresh(tmp_path, ended=True)
+    report.refresh(tmp_path, World(rank=1, size=2), ended=True)
     assert clock.written == []
+    monkeypatch.setenv("RANK", "1")  # torchrun's, of processes that share out runs of their own
+    report.refresh(tmp_path, World(), ended=True)
+    assert len(clock.written) == 1
 
 
 def test_a_failing_report_is_one_line_in_the_log(clock, tmp_path, monkeypatch):
@@ -809,14 +811,14 @@ def test_a_failing_report_is_one_line_in_the_log(clock, tmp_path, monkeypatch):
         raise ZeroDivisionError("no page today")
     monkeypatch.setattr(report, "write_report", fail)
     lines = []
-    report.refresh(tmp_path, lines.append, ended=True)
+    report.refresh(tmp_path, World(), lines.append, ended=True)
     assert lines == ["the report could not be written: ZeroDivisionError: no page today"]
-    report.refresh(tmp_path, lines.append)  # not again at once
+    report.refresh(tmp_path, World(), lines.append)  # not again at once
     assert len(lines) == 1
 
     def full_disk(line):
         raise OSError("no space left")
-    report.refresh(tmp_path, full_disk, ended=True)
+    report.refresh(tmp_path, World(), full_disk, ended=True)
 
 
 # -- the programs -----------------------------------------------------------------------------------------------------
@@ -865,7 +867,6 @@ def test_noises_are_kept_after_every_step(searched):
 def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
     from wsrnas.config import parse_config
     from wsrnas.data import load_dataset
-    from wsrnas.distributed import World
     from wsrnas.splits import balanced_split
     config = parse_config(SearchConfig, search.wsr_nas.PRESETS, SEARCH)[0]
     data = load_dataset("digits", "data", max_train=60, seed=0)
@@ -890,7 +891,6 @@ def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
 
 
 def test_a_retraining_writes_its_page_while_it_runs_and_at_its_end(tmp_path, words_only, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(report, "REFRESH_SECONDS", -1)
     monkeypatch.setattr(report, "REFRESH_SHARE", 1e9)
     seen = []

@@ -6,7 +6,6 @@ checkpoint loaders cut from keys.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -288,8 +287,12 @@ class NetworkImageNet(CellNetwork):
         drop_path = DropPath()
         super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels,
                          make_stem=ImageNetStem, normalize=Normalize(mean, std),
-                         make_head=partial(AuxiliaryHead, imagenet=True) if auxiliary else None)
+                         make_head=_imagenet_head if auxiliary else None)
         self.genotype, self.drop_path = genotype, drop_path
+
+
+def _imagenet_head(in_channels: int, num_classes: int) -> AuxiliaryHead:
+    return AuxiliaryHead(in_channels, num_classes, imagenet=True)
 
 
 def _cells_of(genotype: Genotype, drop_path: DropPath) -> MakeCell:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wsrnas import cells
 from wsrnas.errors import InputError, run_program
 from wsrnas.genotype import Genotype, Nodes
 
@@ -275,10 +276,11 @@ def genotype_text(genotype: Genotype) -> str:
 
 
 def main() -> None:
-    """``python -m wsrnas.plotting GENOTYPE_JSON OUTPUT``: draw a cell, on the terminal and as SVG and PNG."""
+    """``python -m wsrnas.plotting CELL OUTPUT``: draw a cell (name, file, run), on the terminal and as SVG and PNG."""
     if len(sys.argv) != 3:
-        raise InputError("expected two arguments: python -m wsrnas.plotting GENOTYPE_JSON OUTPUT")
-    genotype = Genotype.load(sys.argv[1])
+        raise InputError("expected two arguments: python -m wsrnas.plotting CELL OUTPUT (a published cell's name, a "
+                         "genotype.json or the run directory of a search; where the drawing goes)")
+    genotype = cells.load(sys.argv[1])
     print(genotype_text(genotype))
     print(f"drawing: {draw_genotype(genotype, Path(sys.argv[2]))}")
 

@@ -106,6 +106,8 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
             left = []
             for task in pending:
                 started = time.monotonic()
+                if task.done():  # by another process, meanwhile
+                    continue
                 if not _work(task, claims, stop):
                     left.append(task)
                     continue

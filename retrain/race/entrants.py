@@ -56,7 +56,7 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
         InputError: an unknown architecture (the closest names are given), a malformed file, or the same name twice.
     """
     entrants: list[Entrant] = []
-    for spec in (part for text in specs for part in text.split(",") if part):
+    for spec in (part.strip() for text in specs for part in text.split(",") if part.strip()):
         if found := re.fullmatch(r"random:(\d+)", spec):
             require(int(found[1]) > 0, f"archs contains {spec}; expected at least one random cell")
             entrants += [Entrant(f"random_{number}", random_genotype(generator(seed, "random cell", number)),
@@ -64,8 +64,8 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
                          for number in range(1, int(found[1]) + 1)]
         else:
             entrants.append(_entrant(spec, layers))
-    names = [entrant.name.lower() for entrant in entrants]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = [entrant.name.lower() for entrant in entrants]  # not every file system tells the two cases apart
+    twice = next((entrant.name for entrant in entrants if names.count(entrant.name.lower()) > 1), None)
     require(twice is None, f"{twice} is among the entrants twice; expected different ones")
     return entrants
 
@@ -75,8 +75,8 @@ def _entrant(spec: str, layers: int) -> Entrant:
     depth = layers if isinstance(arch, Genotype) else None
     if name := find(spec):
         return Entrant(name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)
-    path = Path(spec)
-    own = path.resolve().parent.name if path.name == "genotype.json" else path.resolve().stem
+    path = Path(spec).resolve()
+    own = path.parent.name if path.name == "genotype.json" else path.name.removesuffix(".json")
     return Entrant(re.sub(r"[^0-9A-Za-z_.]+", "-", own), arch, spec, "searched", depth)
 
 
@@ -95,10 +95,10 @@ def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_cla
               if abs(cost(width) - budget.value) > tolerance * budget.value]
     if missed:
         common = common_budget(costs, widths, budget.value, tolerance)
-        hint = (f"; all entrants meet {budget.quantity}={readable(common)}" if common else
-                "; no budget near it is met by all entrants")
+        advice = (f"all entrants meet {budget.quantity}={readable(common)}; choose that one" if common else
+                  "no budget near it is met by all entrants; choose another one")
         raise InputError(f"no width meets the budget {budget.text} ({QUANTITIES[budget.quantity]}) within "
-                         f"{tolerance:.3g} of it: {'; '.join(missed)}{hint}; choose that one, or a larger --tolerance")
+                         f"{tolerance:.3g} of it: {'; '.join(missed)}; {advice}, or a larger --tolerance")
     widened = []
     for entrant, width in zip(entrants, widths, strict=True):
         network = shapes_of(entrant, width, num_classes, image_shape, dataset)
@@ -140,7 +140,10 @@ def nearest_width(cost: Callable[[int], int], target: float, start: int) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) < target else (low, middle)
-    return low if target - cost(low) <= cost(high) - target else high
+    best = low if target - cost(low) <= cost(high) - target else high
+    while best > 1 and cost(best - 1) == cost(best):
+        best -= 1
+    return best
 
 
 def common_budget(costs: Sequence[Callable[[int], int]], widths: Sequence[int], target: float,

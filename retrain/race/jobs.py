@@ -107,7 +107,7 @@ def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, world: World,
             train(job.config, data, world)
         for weights in kept_weights(config):
             evaluate_job(config, job, weights, images, world, stop)
-        refresh(job.folder, ended=True)
+        refresh(job.folder, world, ended=True)
         keep()
 
     return [Task(job.name, lambda job=job: len(results(config, job)) == len(kept_weights(config)),
@@ -141,13 +141,14 @@ def results(config: CompareConfig, job: Job) -> dict[str, dict[str, Any]]:
     found = {}
     if (job.folder / "FINISHED").exists():
         for weights in kept_weights(config):
-            result = _read(job.folder / "eval" / f"{label}-{FILES[weights]}.json")
+            result = read_object(job.folder / "eval" / f"{label}-{FILES[weights]}.json")
             if result.get("complete") is True:
                 found[weights] = result
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object; an empty one where the file is missing or damaged."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError):

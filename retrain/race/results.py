@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from retrain.race.entrants import Entrant
-from retrain.race.jobs import Job, kept_weights, results
+from retrain.race.jobs import Job, kept_weights, read_object, results
 from retrain.race.settings import CompareConfig, parse_budget
 from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import activation_bytes, latencies, readable
@@ -22,13 +22,17 @@ from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
 
 
+def known_costs(race: Path) -> dict[str, dict[str, Any]]:
+    """What ``write_costs`` has measured so far."""
+    return read_object(race / "costs.json")
+
+
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
     """Activation memory and latency of every entrant, measured once and kept in ``costs.json``.
 
     Those that are not there yet are measured in turns, so that what else the machine does falls on all.
     """
-    path = race / "costs.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = known_costs(race)
     networks = {entrant.name: build_model(entrant.arch, data.num_classes, entrant.init_channels, entrant.layers,
                                           data.name, data.image_shape[0]).to(world.device,
                                                                              memory_format=torch.channels_last)
@@ -36,7 +40,7 @@ def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: W
     measured = latencies(networks, data.image_shape)
     known |= {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
               for name, network in networks.items()}
-    _store(path, known)
+    _store(race / "costs.json", known)
     return known
 
 

@@ -10,7 +10,7 @@ from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
 from wsrnas.config import Invocation, option, parse_config, require
 from wsrnas.errors import InputError
 
-UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def parse_budget(text: str) -> Budget:
     Raises:
         InputError: it is neither.
     """
-    found = re.fullmatch(r"(params|macs)=(\d+(?:\.\d*)?|\.\d+)([kKmMgG]?)", text)
+    found = re.fullmatch(r"(params|macs)=(\d+(?:\.\d*)?|\.\d+)([kKmMgGtT]?)", text)
     if not found or not float(found[2]):
         raise InputError(f"budget is {text!r}; expected params=NUMBER or macs=NUMBER, such as params=4.5M or macs=700M")
     return Budget(found[1], float(found[2]) * UNITS[found[3].lower()], text)
@@ -115,5 +115,5 @@ def parse_race(argv: Sequence[str] | None = None) -> tuple[CompareConfig, Invoca
         InputError: as ``parse_config``, or nobody enters.
     """
     config, invocation = parse_config(CompareConfig, RACE_RECIPES, argv, "retrain.compare")
-    require(bool(config.archs), "nobody enters the race: pass --archs NAME,NAME,random:2")
+    require(any(spec.strip(", ") for spec in config.archs), "nobody enters the race: pass --archs NAME,NAME,random:2")
     return config, invocation

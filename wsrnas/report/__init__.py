@@ -1,8 +1,9 @@
-"""The page of a run or of a comparison: ``pages`` puts it together from what ``data`` reads.
+"""The page of a run, of a comparison (``pages``, from what ``data`` reads) or of a race (``race``, ``race_data``).
 
-``evaluation``, ``figures``, ``search_figures`` and ``vulnerability`` draw its sections, ``html`` writes them.
+``evaluation``, ``figures``, ``search_figures``, ``vulnerability``, ``race_tables`` and ``race_figures`` draw their
+sections, ``html`` puts them together; ``writing`` is the door.
 """
 
-from wsrnas.report.pages import refresh, write_report
+from wsrnas.report.writing import refresh, write_report
 
 __all__ = ["refresh", "write_report"]

@@ -4,11 +4,13 @@ import base64
 import csv
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsrnas.checkpoint import write_atomic
+from wsrnas.errors import InputError
 from wsrnas.plotting import inline_svg, svg_text
 
 
@@ -172,3 +174,31 @@ def document(title: str, head: str, body: str) -> str:
 </body>
 </html>
 """
+
+
+def made(section: Callable[..., Section | None], *arguments: Any) -> Section | None:
+    """A section, or what says why data that are not what they should be keep it from being drawn."""
+    try:
+        return section(*arguments)
+    except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        title = section.__name__.removesuffix("_section").replace("_", " ")
+        return Section(title.capitalize(), [paragraph(f"This section could not be drawn: its data are not what was "
+                                                      f"expected ({type(error).__name__}: {error}).", "warning")])
+
+
+def write_files(folder: Path, text: str, pictures: Mapping[str, Picture]) -> Path:
+    """Write a page and its figures, each file wholly or not at all; the path of the page.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    files = {f"figures/{name}.{kind}": content for name, shown in pictures.items()
+             for kind, content in (("svg", shown.svg), ("csv", shown.table)) if content} | {"report.html": text}
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomic(folder / name, content.encode(errors="replace"))
+    except OSError as error:
+        raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
+                         "expected a folder that can be made and written") from None
+    return folder / "report.html"

@@ -1,23 +1,13 @@
-"""The page of a run or of a comparison: one HTML file that needs nothing else, and its figures beside it.
-
-    python -m wsrnas.report RUN                        writes RUN/report.html and RUN/figures/
-    python -m wsrnas.report RUN RUN [...] --out FOLDER  compares them, in FOLDER (default: runs/report)
-    python -m wsrnas.report RACE                       the page of a race, see ``race``
+"""The page of a run or of a comparison of several.
 
 Every section is one function of the runs that gives None where its data do not exist.
 """
 
-import argparse
-import contextlib
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from wsrnas.checkpoint import write_atomic
-from wsrnas.errors import InputError
-from wsrnas.report.data import Run, column, read_run, run_names
+from wsrnas.report.data import Run, column, run_names
 from wsrnas.report.evaluation import alarms, honesty, official, paired_differences, percent, robustness
 from wsrnas.report.figures import cells, phases, total_seconds, training
 from wsrnas.report.html import (
@@ -28,20 +18,15 @@ from wsrnas.report.html import (
     details,
     document,
     escape,
-    paragraph,
+    made,
     section_html,
     table,
     tiles,
 )
 from wsrnas.report.networks import Network, networks_of
 from wsrnas.report.search_figures import estimator_gaps, losses, noise, predictions, rank_correlation, weights
+from wsrnas.report.texts import command_text, duration, text_of
 from wsrnas.report.vulnerability import discretised_section, last_bound, vulnerability_section
-
-REFRESH_SECONDS = 60
-REFRESH_SHARE = 0.05  # of a run's time, at most, goes into refreshing its page
-_started = time.monotonic()
-_refreshed: dict[Path, tuple[float, float]] = {}  # when the last refresh of a run ended, and the seconds it took
-
 
 # -- sections of one run: a new one is a function and a line in SECTIONS ----------------------------------------------
 
@@ -134,30 +119,6 @@ EVALUATION_SECTIONS = (robustness, paired_differences, honesty, official)
 
 # -- texts ------------------------------------------------------------------------------------------------------------
 
-def duration(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 20 s`` or ``4.2 s``."""
-    minutes = int(seconds) // 60
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {int(seconds) % 60:02d} s" if minutes else f"{seconds:.1f} s"
-
-
-def text_of(value: Any) -> str:
-    """A JSON value in a line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {text_of(inner)}" for key, inner in value.items())
-    return " ".join(map(text_of, value)) if isinstance(value, list) else str(value)
-
-
-def command_text(command: Any) -> str:
-    """The command line, with the program as the module that it is."""
-    if not isinstance(command, list) or not command:
-        return text_of(command)
-    first, *arguments = map(str, command)
-    start = f"python -m {'.'.join(Path(first).with_suffix('').parts[-2:])}" if first.endswith(".py") else first
-    return " ".join([start, *(f"'{word}'" if " " in word else word for word in arguments)])
-
-
 def state(run: Run, live: bool = False) -> str:
     """Finished, running or not finished, and how far."""
     done = f"{len(run.rows)} of {run.steps}" if isinstance(run.steps, int) else str(len(run.rows))
@@ -211,16 +172,6 @@ def key_numbers(run: Run) -> list[tuple[str, str, str]]:
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
-
-def made(section: Callable[..., Section | None], *arguments: Any) -> Section | None:
-    """A section, or what says why data that are not what they should be keep it from being drawn."""
-    try:
-        return section(*arguments)
-    except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        title = section.__name__.removesuffix("_section").replace("_", " ")
-        return Section(title.capitalize(), [paragraph(f"This section could not be drawn: its data are not what was "
-                                                      f"expected ({type(error).__name__}: {error}).", "warning")])
-
 
 def page(runs: Sequence[Run], live: bool = False) -> tuple[str, dict[str, Picture]]:
     """The document of a run or of a comparison, and its pictures by the names of their files."""
@@ -278,73 +229,3 @@ def overview(runs: Sequence[Run], live: bool) -> str:
     different = [[name, *(Cell(text_of(run.config.get(name, "–")), "text") for run in runs)] for name in fields
                  if len({text_of(run.config.get(name, "–")) for run in runs}) > 1]
     return shown + table(["field", *names], different, caption="Where the configurations differ") * bool(different)
-
-
-def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = False) -> Path:
-    """Write ``report.html`` and ``figures/NAME.svg``, ``figures/NAME.csv``.
-
-    Args:
-        paths: run directories, or the folder of one race.
-        out: folder of the page; None is the run's own, or ``runs/report`` for several.
-        live: whether the run is going on.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        InputError: one of the paths is not a run directory, or the page cannot be written.
-    """
-    if len(paths) == 1 and (Path(paths[0]) / "race.json").exists():
-        from wsrnas.report.race import write_race_report  # here: it is put together with the parts of this module
-        return write_race_report(Path(paths[0]), out, live)
-    runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
-    return write_files(out or (runs[0].path if len(runs) == 1 else Path("runs/report")), *page(runs, live))
-
-
-def write_files(folder: Path, text: str, pictures: Mapping[str, Picture]) -> Path:
-    """Write a page and its figures, each file wholly or not at all; raises as ``write_report``."""
-    files = {f"figures/{name}.{kind}": content for name, shown in pictures.items()
-             for kind, content in (("svg", shown.svg), ("csv", shown.table)) if content} | {"report.html": text}
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_atomic(folder / name, content.encode(errors="replace"))
-    except OSError as error:
-        raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
-                         "expected a folder that can be made and written") from None
-    return folder / "report.html"
-
-
-def refresh(run_path: Path, log: Callable[[str], None] = print, ended: bool = False) -> None:
-    """Write a run's page from the program that makes it; a page that cannot be written is a line in its log.
-
-    While the run goes on, at most once a minute, and rarer where a page takes long: all refreshes together stay
-    below a twentieth of the time. Only the main process writes.
-
-    Args:
-        log: where the line goes.
-        ended: write it now; the program has nothing more to add.
-    """
-    if os.environ.get("RANK", "0") != "0":
-        return
-    now, key = time.monotonic(), Path(run_path).resolve()
-    before, took = _refreshed.get(key, (_started, 0.0))
-    if not ended and now - before < max(REFRESH_SECONDS, took / REFRESH_SHARE):
-        return
-    try:
-        write_report([Path(run_path)], live=not ended)
-    except Exception as error:  # a run of days must not end for its page
-        with contextlib.suppress(OSError):  # the disk that cannot hold the page may hold no log either
-            log(f"the report could not be written: {type(error).__name__}: {error}")
-    end = time.monotonic()
-    _refreshed[key] = (end, end - now)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the page that the command line asks for, and say where it is."""
-    parser = argparse.ArgumentParser(prog="wsrnas.report", description="Write the page of a run, or of a comparison of "
-                                     "several, as one HTML file that needs no network.")
-    parser.add_argument("run", nargs="+", type=Path, help="runs: of a search, a retraining or evaluations; or one race")
-    parser.add_argument("--out", type=Path, help="folder of the page (default: the run's own; runs/report for several)")
-    arguments = parser.parse_args(argv)
-    print(f"report: {write_report(arguments.run, arguments.out)}")

@@ -20,11 +20,12 @@ from wsrnas.report.html import (
     document,
     escape,
     figure_block,
+    made,
     paragraph,
     section_html,
     tiles,
+    write_files,
 )
-from wsrnas.report.pages import command_text, made, text_of, write_files
 from wsrnas.report.race_data import FILE, Race, listed, number, race_of, read_race
 from wsrnas.report.race_figures import accuracy_over_cost, accuracy_over_strength, cell_parts
 from wsrnas.report.race_tables import (
@@ -37,6 +38,7 @@ from wsrnas.report.race_tables import (
     standing_section,
     with_deviation,
 )
+from wsrnas.report.texts import command_text, text_of
 
 __all__ = ["read_race", "write_race_report"]
 

@@ -1,0 +1,267 @@
+"""Trainings side by side: closed forms, and differences counted image by image, seed by seed."""
+
+import json
+from dataclasses import replace
+from itertools import product
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+import torch
+
+from wsrnas.evaluation.comparison import measures, over_seeds, paired, spread
+from wsrnas.evaluation.protocols import at_strength, parse_attack
+from wsrnas.evaluation.results import flags_of, measure
+
+IMAGES = 50
+STRENGTHS = (0.05, 0.1, 0.2)
+PGD = tuple(at_strength(parse_attack("pgd-20"), strength) for strength in STRENGTHS)
+OTHERS = (at_strength(parse_attack("fgsm"), 0.1), at_strength(parse_attack("pgd-l2-20"), 0.5),
+          replace(at_strength(parse_attack("transfer-20"), 0.1), source="abcdef0123"), parse_attack("cw-l2-100"))
+NAMES = ["clean", *map(str, (*PGD, *OTHERS)), "average robust", "area"]
+
+
+class Known:
+    """An evaluation whose flags are known."""
+
+    seed, name = 0, "known"
+
+    def __init__(self, clean, flags):
+        self.images, self.flags, self.correct = len(clean), flags, clean
+
+    def log(self, line):
+        pass
+
+    def clean(self):
+        return self.correct
+
+    def robust(self, attack, among):
+        return self.flags[attack]
+
+    def cost(self, attack):
+        return 0.5, []
+
+
+@pytest.fixture(autouse=True)
+def only_flags(monkeypatch):
+    """The honesty checks and the accuracies' intervals have tests of their own."""
+    monkeypatch.setattr("wsrnas.evaluation.results.honesty_checks", lambda *arguments: [])
+    monkeypatch.setattr("wsrnas.evaluation.results.accuracy_interval", lambda scores: (0.0, 1.0))
+
+
+def result(clean, flags, image_set="same"):
+    """An evaluation's document, as it is read from its file."""
+    document = measure(Known(clean, flags), list(flags), 10) | {"image_set": image_set}
+    return json.loads(json.dumps(document))
+
+
+def first(count, images=IMAGES):
+    return torch.arange(images) < count
+
+
+def counted(clean, *pgd, **about):
+    """A training of which so many images survive PGD at each strength."""
+    return result(first(clean), {attack: first(count) for attack, count in zip(PGD, pgd, strict=False)}, **about)
+
+
+def random_result(number, chance=0.5, attacks=(*PGD, *OTHERS), **about):
+    draw = torch.Generator().manual_seed(number)
+    return result(torch.rand(IMAGES, generator=draw) < 0.9,
+                  {attack: torch.rand(IMAGES, generator=draw) < chance for attack in attacks}, **about)
+
+
+# -- what was measured ----------------------------------------------------------------------------------------------
+
+def test_measures_have_the_names_of_attacks_and_where_they_were_made():
+    found = measures(random_result(0))
+    assert [row["name"] for row in found] == NAMES
+    about = [tuple(row[key] for key in ("attack", "norm", "epsilon")) for row in found]
+    assert about == [(None, None, 0.0), *(("PGD-20", "linf", strength) for strength in STRENGTHS),
+                     ("FGSM", "linf", 0.1), ("PGD-20 L2", "l2", 0.5), ("transfer PGD-20 from abcdef", "linf", 0.1),
+                     ("C&W-100 L2", "l2", None), (None, None, None), (None, None, None)]
+    assert all(set(row) == {"name", "attack", "norm", "epsilon"} for row in found)
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(("pgd", "names"), [((), []), ((30,), [str(PGD[0])]),
+                                            ((30, 20), [*map(str, PGD[:2]), "average robust", "area"])])
+def test_averages_are_measures_where_there_are_several_strengths(pgd, names):
+    training = counted(40, *pgd)
+    assert [row["name"] for row in measures(training)] == ["clean", *names]
+    assert list(over_seeds({0: training})) == [row["measure"] for row in paired({0: training}, {0: training})] == [
+        "clean", *names]
+
+
+# -- over seeds -----------------------------------------------------------------------------------------------------
+
+def test_values_and_their_spread():
+    assert spread([1.0, 2.0, 6.0]) == {"values": [1.0, 2.0, 6.0], "mean": 3.0, "deviation": pytest.approx(7**0.5)}
+    assert spread((0.25,)) == {"values": [0.25], "mean": 0.25, "deviation": None}
+    assert spread([0.5, 0.5])["deviation"] == 0
+
+
+def test_means_and_deviations_of_known_counts():
+    """In the order of the seeds, whatever the order of the trainings."""
+    found = over_seeds({7: counted(45, 30, 20, 5), 0: counted(40, 30, 10, 0), 3: counted(35, 30, 15, 10)})
+    assert list(found) == ["clean", *map(str, PGD), "average robust", "area"]
+
+    def expected(*values):
+        return {"values": pytest.approx(values), "mean": pytest.approx(sum(values) / 3),
+                "deviation": pytest.approx(np.std(values, ddof=1))}
+
+    assert found["clean"] == expected(0.8, 0.7, 0.9)
+    assert found[str(PGD[0])] == {"values": [0.6] * 3, "mean": pytest.approx(0.6), "deviation": pytest.approx(0)}
+    assert found[str(PGD[1])] == expected(0.2, 0.3, 0.4)
+    assert found[str(PGD[2])] == expected(0.0, 0.2, 0.1)
+    assert found["average robust"] == expected(40 / 150, 55 / 150, 55 / 150)
+    # Trapezoids between 0, 0.05, 0.1 and 0.2, over 0.2.
+    areas = [(0.05 * (c + a) / 2 + 0.05 * (a + b) / 2 + 0.1 * (b + d) / 2) / 0.2
+             for c, a, b, d in ((0.8, 0.6, 0.2, 0.0), (0.7, 0.6, 0.3, 0.2), (0.9, 0.6, 0.4, 0.1))]
+    assert found["area"] == expected(*areas)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_one_training_has_no_deviation_and_none_no_measures():
+    found = over_seeds({4: counted(40, 30, 20, 10)})
+    assert found["clean"] == {"values": [0.8], "mean": 0.8, "deviation": None}
+    assert {row["deviation"] for row in found.values()} == {None}
+    assert over_seeds({}) == {}
+
+
+# -- paired differences ---------------------------------------------------------------------------------------------
+
+def image_scores(training, name):
+    """What one image scores under a measure, for every image, one after the other."""
+    clean, pgd = flags_of(training["clean"]), [flags_of(row) for row in training["attacks"][:3]]
+    rows = dict(zip(map(str, (*PGD, *OTHERS)), training["attacks"], strict=True))
+    scores = []
+    for image in range(IMAGES):
+        c, a, b, d = (float(flags[image]) for flags in (clean, *pgd))
+        scores.append({"clean": c, "average robust": (a + b + d) / 3, "area": (c + 2 * a + 3 * b + 2 * d) / 8}[name]
+                      if name not in rows else float(rows[name]["robust"][image]))
+    return scores
+
+
+def resampled(differences):
+    """The 95 % interval of a mean: the images drawn anew, one by one."""
+    draws = np.random.default_rng(5).integers(len(differences), size=(20_000, len(differences)))
+    return np.quantile(np.asarray(differences)[draws].mean(1), [0.025, 0.975])
+
+
+def test_differences_are_those_of_the_same_image_and_the_same_seed():
+    one = {seed: random_result(seed, 0.6) for seed in (2, 0, 1)}
+    other = {seed: random_result(10 + seed, 0.4) for seed in (0, 1, 2)}
+    rows = paired(one, other)
+    assert [row["measure"] for row in rows] == NAMES
+    for row in rows:
+        each = [[a - b for a, b in zip(image_scores(one[seed], row["measure"]),
+                                       image_scores(other[seed], row["measure"]), strict=True)] for seed in range(3)]
+        values = [fmean(differences) for differences in each]
+        assert row["values"] == pytest.approx(values)
+        assert row["difference"] == pytest.approx(fmean(values)) and row["deviation"] == pytest.approx(stdev(values))
+        low, high = resampled([fmean(of_an_image) for of_an_image in zip(*each, strict=True)])
+        step = 1 / (3 * IMAGES)  # of a mean of what images score: its quantiles move in steps
+        assert row["interval"] == pytest.approx([low, high], abs=1.01 * step) and high - low > 15 * step
+        low, high = row["interval"]
+        signs = {np.sign(value) for value in values}
+        assert row["distinct"] is (signs in ({1}, {-1}) and (low > 0 or high < 0))
+    assert {row["distinct"] for row in rows} == {True, False}
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def swaps(better, worse):
+    """A training that withstands ``better`` images which the plain one does not, and loses ``worse`` of its own."""
+    flags = first(25)
+    flags[25:25 + better] = True
+    flags[:worse] = False
+    return result(first(IMAGES), {PGD[0]: flags})
+
+
+def plain():
+    return swaps(0, 0)
+
+
+@pytest.mark.parametrize(("trainings", "distinct", "excluded"), [
+    ([(10, 0), (12, 1), (9, 0)], True, True),
+    ([(0, 10), (1, 12), (0, 9)], True, True),
+    ([(20, 0), (20, 0), (0, 1)], False, True),  # one seed says otherwise
+    ([(20, 0), (20, 0), (0, 0)], False, True),  # one seed says nothing
+    ([(10, 9), (10, 9), (10, 9)], False, False),  # all seeds agree, but on too few images
+    ([(0, 0), (0, 0), (0, 0)], False, False),
+    ([(12, 0)], True, True),
+    ([(1, 0)], False, False),
+])
+def test_distinct_is_what_all_seeds_and_the_images_say(trainings, distinct, excluded):
+    one = {seed: swaps(*counts) for seed, counts in enumerate(trainings)}
+    row = next(row for row in paired(one, dict.fromkeys(one, plain())) if row["measure"] == str(PGD[0]))
+    low, high = row["interval"]
+    assert row["values"] == pytest.approx([(better - worse) / IMAGES for better, worse in trainings])
+    assert (low > 0 or high < 0) is excluded and row["distinct"] is distinct
+    assert low <= row["difference"] <= high
+
+
+def test_what_both_have_in_common_does_not_widen_the_interval():
+    """Two trainings that differ in five images of fifty: unpaired, the interval would be nearly twice as wide."""
+    row = paired({0: swaps(5, 0)}, {0: plain()})[1]
+    width = row["interval"][1] - row["interval"][0]
+    assert width == pytest.approx(2 * 1.96 * (0.1 * 0.9 / IMAGES) ** 0.5, rel=0.1)
+    assert width < 0.5 * 2 * 1.96 * ((0.5 * 0.5 + 0.6 * 0.4) / IMAGES) ** 0.5
+
+
+def test_the_interval_is_of_the_mean_over_seeds():
+    """Each seed gains other images: every image gains a third, and the mean has little to vary in."""
+    def gains(images):
+        flags = torch.zeros(IMAGES, dtype=torch.bool)
+        flags[images::3] = True
+        return result(first(IMAGES), {PGD[0]: flags})
+
+    nothing = result(first(IMAGES), {PGD[0]: first(0)})
+    row = paired({seed: gains(seed) for seed in range(3)}, dict.fromkeys(range(3), nothing))[1]
+    assert row["values"] == pytest.approx([17 / 50, 17 / 50, 16 / 50]) and row["difference"] == pytest.approx(1 / 3)
+    low, high = row["interval"]  # no resample can differ: it reaches as far as what fifty images cannot rule out
+    unseen = 1 - 0.05 ** (1 / IMAGES)
+    assert high == pytest.approx(1 / 3 + unseen * 2 / 3) and low == pytest.approx(1 / 3 - unseen * 4 / 3)
+
+
+def test_the_other_way_round_it_is_the_opposite():
+    one, other = ({seed: random_result(seed + 20 * side, 0.5 + 0.2 * side) for seed in range(3)} for side in range(2))
+    there, back = paired(one, other), paired(other, one)
+    assert len(there) == len(back) == len(NAMES)
+    for a, b in zip(there, back, strict=True):
+        assert a["measure"] == b["measure"] and a["distinct"] is b["distinct"]
+        assert a["values"] == pytest.approx([-value for value in b["values"]])
+        assert a["difference"] == pytest.approx(-b["difference"]) and a["deviation"] == pytest.approx(b["deviation"])
+        (low, high), (other_low, other_high) = a["interval"], b["interval"]  # the resamples are others
+        assert [low, high] == pytest.approx([-other_high, -other_low], abs=0.05 * (high - low))
+
+
+def test_a_training_against_itself_is_no_different():
+    for row in paired(trainings := {seed: random_result(seed) for seed in range(2)}, trainings):
+        assert row["values"] == [0, 0] and row["difference"] == row["deviation"] == 0 and row["distinct"] is False
+        assert row["interval"][0] < 0 < row["interval"][1]
+
+
+def test_only_seeds_that_both_have_are_compared():
+    one = {seed: random_result(seed) for seed in (0, 1, 2, 5)}
+    other = {seed: random_result(10 + seed) for seed in (5, 1, 8)}
+    assert paired(one, other) == paired({seed: one[seed] for seed in (1, 5)}, {seed: other[seed] for seed in (1, 5)})
+    assert len(paired(one, other)[0]["values"]) == 2
+    single = paired(one, {2: other[1]})
+    assert {(len(row["values"]), row["deviation"]) for row in single} == {(1, None)}
+    assert paired(one, {}) == paired({}, one) == paired({0: one[0]}, {1: one[1]}) == []
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_other_test_images_are_not_compared(seed):
+    one, other = ({s: random_result(s + side) for s in range(2)} for side in (0, 10))
+    other[seed] = other[seed] | {"image_set": "others"}
+    assert paired(one, other) == paired(other, one) == []
+    del other[seed]
+    assert len(paired(one, other)) == len(NAMES)  # of the seed that is left
+
+
+@pytest.mark.parametrize(("side", "seed"), list(product(range(2), range(2))))
+def test_a_measure_that_one_training_lacks_is_left_out(side, seed):
+    trainings = [{s: random_result(s + 10 * number) for s in range(2)} for number in range(2)]
+    trainings[side][seed] = random_result(99, attacks=(PGD[0], *OTHERS[1:]))
+    assert {row["measure"] for row in paired(*trainings)} == {"clean", str(PGD[0]), *map(str, OTHERS[1:])}
