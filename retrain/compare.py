@@ -10,10 +10,12 @@ same command resumes; started several times at once, it shares its jobs.
 
 from pathlib import Path
 
+from retrain.evaluate import check_classes, test_images
 from retrain.loop import check_batch, training_memory_gib, training_passes
 from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
-from retrain.race.jobs import Job, check_jobs, keep_genotypes, race_jobs, tasks
-from retrain.race.results import document, keep_document, known_costs, standing, write_costs
+from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
+from retrain.race.register import enter, entered
+from retrain.race.results import document, keep_document, standing, write_costs
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
 from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
@@ -21,7 +23,7 @@ from wsrnas.config import describe
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
 from wsrnas.errors import run_program
-from wsrnas.report.race import write_race_report
+from wsrnas.report import refresh, write_report
 from wsrnas.sharing import alone, open_shared_folder, share
 
 
@@ -34,45 +36,59 @@ def main(argv: list[str] | None = None) -> None:
                              max_test=config.max_test, seed=config.seed)
     entrants = widen(entrants, parse_budget(config.budget), config.tolerance, data.num_classes, data.image_shape,
                      config.dataset)
-    race = Path(config.runs) / "compare" / config.name
-    jobs = race_jobs(config, entrants, race)
-    make_loaders(jobs[0].config, data, World())  # refuses a batch or a held-out part that the images do not give
+    check(config, entrants, data)
     if invocation.dry_run:
         if together.is_main:
-            dry_run(config, entrants, jobs, data)
+            dry_run(config, entrants, data)
         return
+    race = Path(config.runs) / "compare" / config.name
     if together.is_main:
-        open_shared_folder(race, config, {"data set": data.fingerprint(), "test images": data.test.fingerprint()},
-                           invocation.overwrite)
-        keep_genotypes(race, entrants)
-        check_jobs(jobs, data)
-        print(f"race {race}\n{describe(config)}\n{entrant_lines(entrants)}", flush=True)
+        open_shared_folder(race, config, {"data set": data.fingerprint()}, invocation.overwrite)
+        enter(race, entrants, config.seeds)
+        check_jobs(race_jobs(config, race), data)
+        print(f"race {race}\n{describe(config)}\n{entrant_lines(entered(race)[0])}", flush=True)
     barrier(together)
     world = World(device=together.device)  # from here on, processes meet in the race's files alone
 
-    claims = race / "claims"
+    images, claims = test_images(config.evaluation(), data, world), race / "claims"
 
     def keep() -> None:
         with alone(claims, "report"):
-            keep_document(race, document(config, entrants, jobs, known_costs(race)))
-            write_race_report(race)
+            keep_document(race, document(config, race, images.fingerprint, everything=False))
+            refresh(race, world)
 
+    jobs = tasks(config, race_jobs(config, race), data, images, world, keep)
     # Processes of one launcher end together; those that were started one by one leave when nothing is left for them.
-    if share(tasks(config, jobs, data, world, keep), claims, "jobs", world, wait=together.size > 1):
+    if share(jobs, claims, "jobs", world, wait=together.size > 1) and together.is_main:
         with alone(claims, "report"):
-            conclude(config, race, entrants, jobs, data, world)
+            conclude(config, race, images.fingerprint, data, world)
 
 
-def conclude(config: CompareConfig, race: Path, entrants: list[Entrant], jobs: list[Job], data: DataSet,
-             world: World) -> None:
+def check(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None:
+    """Refuse at once what would otherwise end the race after its first training.
+
+    Raises:
+        InputError: a recipe that does not suit an entrant, a batch or a held-out part that the images do not give, or
+            attacks that do not suit them.
+    """
+    for entrant in entrants:
+        arch = entrant.arch if isinstance(entrant.arch, str) else "WsrNet_Basic"  # any cell
+        training = config.training(arch, entrant.init_channels, entrant.layers, config.seed, "", entrant.name)
+    make_loaders(training, data, World())
+    check_classes(config.evaluation().chosen(config.dataset)[1], config.dataset, data.num_classes)
+
+
+def conclude(config: CompareConfig, race: Path, image_set: str, data: DataSet, world: World) -> None:
     """Write and print what came out, with what every entrant costs on this device."""
-    values = document(config, entrants, jobs, write_costs(race, entrants, data, world))
+    write_costs(race, entered(race)[0], data, world)
+    values = document(config, race, image_set)
     keep_document(race, values)
     text = standing(values)
     (race / "race.md").write_text(text + "\n", encoding="utf-8")
-    page = write_race_report(race)
-    failed = [check for entrant in values["entrants"] for check in entrant["failed_checks"]]
-    print("\n".join([text, *(f"!!! honesty check FAILED: {check}" for check in failed), f"report: {page}"]), flush=True)
+    failed = [f"!!! honesty check FAILED: {check}" for entrant in values["entrants"]
+              for check in entrant["failed_checks"]]
+    print("\n".join([text, *failed]), flush=True)
+    print(f"report: {write_report([race])}", flush=True)
 
 
 def entrant_lines(entrants: list[Entrant]) -> str:
@@ -83,20 +99,25 @@ def entrant_lines(entrants: list[Entrant]) -> str:
                      f"parameters, {readable(entrant.multiply_adds)} multiply-adds" for entrant in entrants)
 
 
-def dry_run(config: CompareConfig, entrants: list[Entrant], jobs: list[Job], data: DataSet) -> None:
+def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None:
     """Print the configuration and what the race would cost."""
-    images = len(data.train) - config.held_out
+    images, jobs = len(data.train) - config.held_out, len(entrants) * config.seeds
     both, forward = training_passes(config, images // config.batch_size)
     adds = sum(entrant.multiply_adds for entrant in entrants) * config.seeds
     memory = max(training_memory_gib(config, shapes_of(entrant, entrant.init_channels, data.num_classes,
                                                        data.image_shape, config.dataset), data.image_shape, World())
                  for entrant in entrants)
+    attacks = [attack.passes for attack in config.evaluation().chosen(config.dataset)[1]]
+    attacked = [len(data.test) * len(kept_weights(config)) * sum(passes) for passes in zip(*attacks, strict=True)]
     print("\n".join([
         describe(config), entrant_lines(entrants),
         f"data: {images} training images {data.image_shape}, {config.held_out} held out, {len(data.test)} test images",
-        f"jobs: {len(jobs)}, each of {config.epochs} epochs of {images // config.batch_size} batches; "
-        f"{readable(both)} images forward and backward, {readable(forward)} forward",
-        f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together",
+        f"jobs: {jobs}, each of {config.epochs} epochs of {images // config.batch_size} batches: {readable(both)} "
+        f"images forward and backward, {readable(forward)} forward",
+        f"attacks: in each job at most {readable(attacked[0])} images forward and backward, {readable(attacked[1])} "
+        f"forward, beside the honesty checks on at most {config.check_images}",
+        f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together, at most "
+        f"{readable(adds * (3 * attacked[0] + attacked[1]))} for all attacks",
         f"memory: up to {memory:.1f} GiB of activations"]), flush=True)
 
 

@@ -90,9 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     networks = networks or [open_model(given, genotype=genotype, state_dict=weights, **named_sizes(config, images))
                             for given, genotype, weights in zip(config.model, named, config.state_dict, strict=True)]
     protocol, attacks = config.chosen(images.dataset)
-    require(images.num_classes >= LEAST_CLASSES or all(attack.method != "autoattack" for attack in attacks),
-            f"AutoAttack's targeted loss needs at least {LEAST_CLASSES} classes, and {images.dataset} has "
-            f"{images.num_classes}; attack with apgd-ce and square instead")
+    check_classes(attacks, images.dataset, images.num_classes)
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
@@ -195,6 +193,17 @@ def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> st
     require(bool(config.dataset or trained),
             "no network says which data set it was trained on; choose one with --dataset")
     return config.dataset or trained[0]
+
+
+def check_classes(attacks: tuple[Attack, ...], dataset: str, num_classes: int) -> None:
+    """Refuse AutoAttack on images of too few classes.
+
+    Raises:
+        InputError: naming them.
+    """
+    require(num_classes >= LEAST_CLASSES or all(attack.method != "autoattack" for attack in attacks),
+            f"AutoAttack's targeted loss needs at least {LEAST_CLASSES} classes, and {dataset} has {num_classes}; "
+            "attack with apgd-ce and square instead")
 
 
 def refuse_misfit(config: EvaluateConfig, network: ModelSource, images: EvaluationImages, world: World) -> None:

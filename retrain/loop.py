@@ -64,11 +64,14 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
         InputError: the loss diverged, or Fast-AT overfitted and was told to stop; the last good state is saved.
     """
     world = run.world
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(world.device)
     trainer = make_trainer(config, network, len(train_loader), world)
     standing = resume(config, run, trainer, description, len(train_loader))
     if config.adv_loss == "fast" and not standing.epochs and not standing.epoch.batches:
         run.save(payload(trainer, standing, description), "good.pt")  # the first epoch may overfit, too
     if config.compile:
+        torch.compiler.reset()  # of one process' trainings, only the first few would be compiled otherwise
         network.compile()
     with stop_requests(world) as stop:
         while standing.epochs < config.epochs:
@@ -112,11 +115,10 @@ def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint:
     """The run directory of a retraining, with its configuration in the log; None, said aloud, if it is finished.
 
     Args:
-        fingerprint: of the data set; a resumed run must have the same one, and the same genotype.
+        fingerprint: of the data set; a resumed run must have the same one, and the same architecture.
         arch: as for ``models.build_model``.
     """
-    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
-                       {"data set": fingerprint} | ({"genotype": arch.to_json()} if isinstance(arch, Genotype) else {}))
+    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite, inputs(fingerprint, arch))
     if run.finished:
         if world.is_main:
             print(f"{run.path} is finished (--overwrite begins anew)")
@@ -124,6 +126,12 @@ def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint:
     run.log(run.describe())
     run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
     return run
+
+
+def inputs(fingerprint: dict[str, Any], arch: Genotype | str) -> dict[str, Any]:
+    """What a run is made from beside its configuration: the images, and the architecture however it was named."""
+    return {"data set": fingerprint} | (
+        {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"network": arch})
 
 
 # -- what a training is made of -------------------------------------------------------------------------------------

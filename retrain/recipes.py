@@ -24,7 +24,7 @@ class ArchitectureConfig(RunConfig):
     """
 
     arch: str = option("WsrNet_Basic", "name of an architecture (python -m wsrnas.models --list), genotype.json, or "
-                       "run directory of a search")
+                       "run directory of a search", identity=False)  # runs compare what it stands for
     init_channels: int = option(45, "channels C of the first cells; of a network with a design of its own those of its "
                                 "first stage (densenet121: growth rate; mobilenet_v2, squeezenet: stem), without this "
                                 "flag the published ones")

@@ -89,7 +89,8 @@ def test_the_parameters_of_a_cells_networks(name):
 def test_the_parameters_at_the_sizes_that_were_published(name, dataset, init_channels, layers, expected):
     classes = 1000 if dataset == "imagenet" else 10
     assert size(name, classes, init_channels, layers, dataset=dataset) == expected
-    assert size(name, classes, dataset=dataset) == expected  # nobody has to know them
+    if name != "PC_DARTS_ImageNet":  # that size is its ImageNet network's
+        assert size(name, classes, dataset=dataset) == expected  # nobody has to know them
 
 
 def test_the_table_of_sizes_is_complete():
@@ -173,7 +174,7 @@ def test_what_cannot_be_had_is_said(spec, words):
 
 def test_what_was_never_published_is_not_invented():
     assert list(UNAVAILABLE) == ["DSRNA", "RobNet_medium", "WsrNet_Naive_1", "WsrNet_Naive_3", "WsrNet_Naive_6",
-                                 "MetaQNN"]
+                                 "WsrNet_Naive_11", "MetaQNN"]
     assert not any(find(name) for name in UNAVAILABLE)
 
 

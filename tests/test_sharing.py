@@ -1,5 +1,6 @@
 """Work shared by processes: who does what, what a kill or a signal leaves, and whose folder it is."""
 
+import errno
 import json
 import os
 import signal
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+import torch
 from processes import wait_for
 
-from wsrnas import sharing
+from wsrnas import run, sharing
 from wsrnas.config import option
 from wsrnas.distributed import World
 from wsrnas.errors import InputError, Preempted
@@ -96,7 +98,7 @@ def held(work):
 
 def sleeping(monkeypatch, sleep):
     """``sleep`` in place of the pause of a process that waits."""
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic, time=time.time))
 
 
 def no_pause(seconds):
@@ -109,10 +111,65 @@ def test_tasks_are_done_once_and_in_order(work):
     assert work.names == ["c", "a", "b", "d"]
 
 
-def test_a_task_that_another_has_done_meanwhile_is_not_done_again(work):
+def test_a_task_that_another_has_done_meanwhile_is_not_done_again_nor_told(work, capsys):
     last = work.task("b")
-    work.share(work.task("a", lambda stop: last.work(stop)), last)
-    assert work.names == ["b", "a"]
+    assert work.share(work.task("a", lambda stop: last.work(stop)), last)
+    assert work.names == ["b", "a"] and capsys.readouterr().out == "parts 2/2: a, 0 s\n"
+
+
+def failing(error):
+    def work(stop):
+        raise error
+    return work
+
+
+NAN = InputError("the loss is nan")
+
+
+def test_a_task_that_fails_does_not_keep_the_others_from_being_done(work, capsys):
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    tasks = [work.task("a", failing(NAN)), work.task("b"), work.task("c", failing(full)), work.task("d")]
+    with pytest.raises(InputError) as caught:
+        work.share(*tasks)
+    assert str(caught.value) == ("2 of 4 parts failed; the same command tries them again: a: the loss is nan; c: the "
+                                 "GPU is out of memory")
+    shown = capsys.readouterr()
+    assert work.names == ["b", "d"] and "parts: a FAILED: the loss is nan" in shown.err and "FAILED" not in shown.out
+    assert work.share(*(work.task(name) for name in "abcd"))  # a later start tries again
+    assert work.names == ["b", "d", "a", "c"]
+
+
+def test_a_bug_is_no_failure_to_go_on_from(work):
+    with pytest.raises(ZeroDivisionError):
+        work.share(work.task("a", failing(ZeroDivisionError())), work.task("b"))
+    assert work.names == []
+
+
+def test_what_failed_in_another_process_meanwhile_is_not_tried_again(work):
+    def fail():
+        with pytest.raises(InputError):
+            work.share(work.task("b", failing(NAN)))
+
+    with pytest.raises(InputError, match=r"1 of 2 parts failed; .*: b: the loss is nan"):
+        work.share(work.task("a", lambda stop: ends(fork(fail))), work.task("b"))
+    assert work.names == ["a"]
+
+
+def test_what_others_leave_while_one_is_at_work_is_taken_without_waiting(work, held):
+    task, end = held
+    assert work.share(task, work.task("mine", lambda stop: end()), wait=False) is True
+    assert work.names == ["mine", "held"]
+
+
+def test_a_file_system_without_locks_is_refused(work, monkeypatch):
+    def no_locks(file, flags):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(run.fcntl, "lockf", no_locks)
+    for share_or_meet in (lambda: work.share(work.task("a")), lambda: alone(work.claims, "a").__enter__()):
+        with pytest.raises(InputError, match=r"cannot lock files .no locks available., by which processes share"):
+            share_or_meet()
+    assert work.names == []
+    assert run.claim(work.folder)  # for a run of its own it is enough
 
 
 def test_processes_share_the_tasks_and_return_when_all_are_done(work, monkeypatch):
@@ -259,9 +316,14 @@ def test_the_same_work_is_opened_again_and_nothing_is_written(folder):
     open_shared_folder(folder, Settings(), INPUTS)
     (folder / "result").write_text("mine")
     before = contents(folder)
-    for config in (Settings(), Settings(report_freq=7)):
-        open_shared_folder(folder, config, INPUTS)
-        assert contents(folder) == before
+    open_shared_folder(folder, Settings(), INPUTS)
+    assert contents(folder) == before
+
+
+def test_what_may_differ_is_kept_as_it_was_last_given(folder):
+    open_shared_folder(folder, Settings(), INPUTS)
+    open_shared_folder(folder, Settings(report_freq=7), INPUTS)
+    assert stored(folder)[0]["report_freq"] == 7
 
 
 def test_what_an_interrupted_opening_left_out_is_added(folder):

@@ -108,7 +108,7 @@ _CELLS = (
           note="the first-order cell, which RNAS' repository calls DARTS"),
     Entry("DARTS_V2", "NAS", f"{DARTS} DARTS_V2", note="the second-order cell, which most papers call DARTS"),
     Entry("PC_DARTS", "NAS", f"{PC_DARTS} PC_DARTS_cifar", (_rnas("3.6", "1-4"),)),
-    Entry("PC_DARTS_ImageNet", "NAS", f"{PC_DARTS} PC_DARTS_image", size=(48, 14)),
+    Entry("PC_DARTS_ImageNet", "NAS", f"{PC_DARTS} PC_DARTS_image", note="searched on ImageNet"),
     Entry("P_DARTS", "NAS", "chenxin061/pdarts genotypes.py@b880e873 PDARTS", (_rnas("3.4", "1"),)),
     Entry("SNAS_mild", "NAS", f"{SNAS} SNAS_mild", (_rnas("2.7", "1-4"),)),
     Entry("SNAS_moderate", "NAS", f"{SNAS} SNAS_moderate"),
@@ -186,6 +186,7 @@ UNAVAILABLE: dict[str, Unavailable] = {entry.name: entry for entry in (
     Unavailable("WsrNet_Naive_1", (_wsr("4.4"),), _NOT_NAMED),
     Unavailable("WsrNet_Naive_3", (_wsr("4.5"),), _NOT_NAMED),
     Unavailable("WsrNet_Naive_6", (_wsr("4.4"),), _NOT_NAMED),
+    Unavailable("WsrNet_Naive_11", (Reported("Wsr-NAS", "3"),), _NOT_NAMED),
     Unavailable("MetaQNN", (Reported("Wsr-NAS", "3"),), "named for its search time alone"),
 )}
 

@@ -78,14 +78,16 @@ def latencies(networks: Mapping[str, nn.Module], image_shape: tuple[int, int, in
     for number in range(rounds + 1):
         for (name, size), taken in seconds.items():
             network = networks[name]
-            device = next(network.parameters()).device
-            images = torch.zeros(size, *image_shape, device=device).contiguous(memory_format=torch.channels_last)
+            parameter = next(network.parameters())
+            images = torch.zeros(size, *image_shape, device=parameter.device, dtype=parameter.dtype)
+            images = images.contiguous(memory_format=torch.channels_last)
             with attack_mode(network):
-                _wait_for(device)
+                _wait_for(parameter.device)
                 started = time.perf_counter()
                 network(images)
-                _wait_for(device)
-            taken.extend([time.perf_counter() - started] * bool(number))
+                _wait_for(parameter.device)
+                passed = time.perf_counter() - started
+            taken.extend([passed] * bool(number))
     return {name: {"seconds_one": statistics.median(seconds[name, 1]),
                    "seconds_batch": statistics.median(seconds[name, batch]), "batch": batch,
                    "device": device_name(next(network.parameters()).device), "threads": torch.get_num_threads()}

@@ -36,7 +36,8 @@ def bootstrap_interval(scores: Sequence[float] | np.ndarray, lowest: float = -np
     Raises:
         ValueError: there are no scores.
     """
-    values, counts = np.unique(np.asarray(scores, dtype=float), return_counts=True)
+    # Means and areas of the same flags differ by rounding, which would make each image a score of its own.
+    values, counts = np.unique(np.asarray(scores, dtype=float).round(12), return_counts=True)
     images = int(counts.sum())
     if not images:
         raise ValueError("an interval over no images")

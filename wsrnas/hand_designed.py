@@ -274,11 +274,6 @@ def find(spec: str) -> str | None:
     return _BY_PLAIN_NAME.get(spelling.plain(spec))
 
 
-def closest(spec: str) -> list[str]:
-    """Names that ``spec`` may be a misspelling of."""
-    return spelling.closest(spec, _BY_NAME)
-
-
 def published_width(name: str) -> int:
     """``width`` of the published network, of a RobNet that for small images."""
     return inspect.signature(_BY_NAME[name]).parameters["width"].default

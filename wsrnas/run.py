@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from wsrnas import checkpoint
 from wsrnas.complexity import device_name
-from wsrnas.config import describe, identity_differences, to_dict
+from wsrnas.config import describe, identity_differences, require, to_dict
 from wsrnas.distributed import World, barrier
 from wsrnas.errors import InputError
 
@@ -253,8 +253,15 @@ def hold(path: Path) -> Any:
     return file
 
 
-def claim(path: Path) -> Any:
-    """``hold``, but None where another process holds the folder."""
+def claim(path: Path, must_lock: bool = False) -> Any:
+    """``hold``, but None where another process holds the folder.
+
+    Args:
+        must_lock: refuse a file system that cannot lock, on which several processes would all hold the folder.
+
+    Raises:
+        InputError: it cannot.
+    """
     file = open(path / ".lock", "w")  # noqa: SIM115 - open until the process ends
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -262,6 +269,9 @@ def claim(path: Path) -> Any:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.close()
             return None
+        why = (error.strerror or str(error)).lower()
+        require(not must_lock, f"the file system of {path} cannot lock files ({why}), by which processes share their "
+                "work; expected one that can (--runs)")
     return file
 
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from wsrnas.checkpoint import write_atomic
 from wsrnas.config import identity_differences, require, to_dict
@@ -58,6 +61,8 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
         _agree(folder / "config.json", to_dict(config), lambda stored: identity_differences(config, stored))
         _agree(folder / "inputs.json", inputs, lambda stored: [
             f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
+        if json.loads((folder / "config.json").read_text()) != to_dict(config):  # in fields that may differ
+            _store(folder / "config.json", to_dict(config))
 
 
 def _refuse_company(folder: Path) -> None:
@@ -73,7 +78,7 @@ def _refuse_company(folder: Path) -> None:
 def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
     """Write ``values`` where nothing is, else refuse what differs from them."""
     if not path.exists():
-        write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+        _store(path, values)
         return
     try:
         stored = json.loads(path.read_text())
@@ -86,11 +91,16 @@ def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, 
                          "--overwrite to move it aside")
 
 
+def _store(path: Path, values: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+
+
 def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:
     """Do the tasks that no other process holds, in their order; whether all are done then.
 
     A process holds a task through a lock that its end releases, whatever ends it; what a killed one has left undone
-    is taken over.
+    is taken over. A task that fails (its input cannot be used, or the GPU is too small) does not keep the others from
+    being done; processes that are at work then do not try it again, those that start later do.
 
     Args:
         claims: folder for the locks.
@@ -98,58 +108,85 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
         wait: return when all are done; otherwise, when other processes hold all that is left.
 
     Raises:
+        InputError: tasks failed; names each, with what it said.
         Preempted: a signal asked to stop; finished tasks stay.
     """
+    begin, waits = time.time(), False
+    failed: dict[str, str] = {}
     with stop_requests(world) as stop:
-        pending, waits = [task for task in tasks if not task.done()], False
+        pending = [task for task in tasks if not task.done()]
         while pending:
             left = []
             for task in pending:
                 started = time.monotonic()
-                if task.done():  # by another process, meanwhile
-                    continue
-                if not _work(task, claims, stop):
+                outcome = _work(task, claims, stop, begin)
+                if outcome is None:
                     left.append(task)
-                    continue
-                there = sum(other.done() for other in tasks)
-                print(f"{label} {there}/{len(tasks)}: {task.name}, {time.monotonic() - started:.0f} s", flush=True)
+                elif outcome == "done":
+                    there = sum(other.done() for other in tasks)
+                    print(f"{label} {there}/{len(tasks)}: {task.name}, {time.monotonic() - started:.0f} s", flush=True)
+                elif outcome:
+                    failed[task.name] = outcome
+                    print(f"{label}: {task.name} FAILED: {outcome}", file=sys.stderr, flush=True)
             left = [task for task in left if not task.done()]
-            if left and not wait:
+            if len(left) == len(pending):  # of those left, some may have been freed while this process was at work
                 names = ", ".join(task.name for task in left)
-                print(f"{label}: {len(left)} with other processes ({names})", flush=True)
-                return False
-            if len(left) == len(pending):
+                if not wait:
+                    print(f"{label}: {len(left)} with other processes ({names})", flush=True)
+                    break
                 if not waits:
-                    print(f"{label}: waiting for other processes ({', '.join(task.name for task in left)})", flush=True)
+                    print(f"{label}: waiting for other processes ({names})", flush=True)
                 waits = True
                 time.sleep(WAIT_SECONDS)
                 if stop():
                     raise Preempted(f"{label}: stopped while waiting")
             pending = left
-    return True
+    if failed:
+        raise InputError(f"{len(failed)} of {len(tasks)} {label} failed; the same command tries them again: "
+                         + "; ".join(f"{name}: {message}" for name, message in failed.items()))
+    return not pending
 
 
 @contextmanager
 def alone(claims: Path, name: str) -> Iterator[None]:
-    """Within it, which takes moments, no other process is within that of the same name; waits for them."""
+    """Within it, no other process is within that of the same name; waits for them."""
     folder = claims / name
     folder.mkdir(parents=True, exist_ok=True)
-    while (held := claim(folder)) is None:
+    while (held := claim(folder, must_lock=True)) is None:
         time.sleep(MOMENT_SECONDS)
     with held:
         yield
 
 
-def _work(task: Task, claims: Path, stop: Callable[[], bool]) -> bool:
-    """Do a task; False where another process holds it."""
+def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: float) -> str | None:
+    """Do a task.
+
+    Args:
+        begin: when this process began to share, in seconds since the epoch.
+
+    Returns:
+        None where another process holds it, "done", an empty text where it was done already, or what went wrong.
+    """
     if stop():
         raise Preempted(f"stopped before {task.name}")
     folder = claims / task.name
     folder.mkdir(parents=True, exist_ok=True)
-    held = claim(folder)
+    held = claim(folder, must_lock=True)
     if held is None:
-        return False
+        return None
+    failure = folder / "failed"
     with held:
-        if not task.done():
+        if task.done():
+            return ""
+        if failure.exists() and failure.stat().st_mtime > begin:
+            return failure.read_text()
+        failure.unlink(missing_ok=True)
+        try:
             task.work(stop)
-    return True
+        except InputError as error:
+            failure.write_text(str(error))
+            return str(error)
+        except torch.OutOfMemoryError:
+            failure.write_text("the GPU is out of memory")
+            return failure.read_text()
+    return "done"

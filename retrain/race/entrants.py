@@ -1,5 +1,6 @@
 """Who takes part in a race: architectures by name, by file or drawn at random, each at the width of the budget."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,9 @@ from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.models import build_model, load_architecture, sizes
 from wsrnas.seeding import generator
 
-# Widths around the nearest one, as a share of it, among which a budget is sought that all entrants meet.
-NEIGHBOURHOOD = 0.2
+# Widths around the nearest one, as a share of it and at least so many, among which a budget is sought that all entrants
+# meet.
+NEIGHBOURHOOD, NEIGHBOURS = 0.2, 8
 QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
 
 
@@ -66,18 +68,20 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
             entrants.append(_entrant(spec, layers))
     names = [entrant.name.lower() for entrant in entrants]  # not every file system tells the two cases apart
     twice = next((entrant.name for entrant in entrants if names.count(entrant.name.lower()) > 1), None)
-    require(twice is None, f"{twice} is among the entrants twice; expected different ones")
+    require(twice is None, f"{twice} is among the entrants twice; expected different ones (NAME=PATH names a file)")
     return entrants
 
 
 def _entrant(spec: str, layers: int) -> Entrant:
+    named = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
+    given, spec = named.groups() if named else ("", spec)
     arch = load_architecture(spec)
     depth = layers if isinstance(arch, Genotype) else None
     if name := find(spec):
-        return Entrant(name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)
+        return Entrant(given or name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)
     path = Path(spec).resolve()
     own = path.parent.name if path.name == "genotype.json" else path.name.removesuffix(".json")
-    return Entrant(re.sub(r"[^0-9A-Za-z_.]+", "-", own), arch, spec, "searched", depth)
+    return Entrant(given or re.sub(r"[^0-9A-Za-z_.]+", "-", own), arch, spec, "searched", depth)
 
 
 def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_classes: int,
@@ -95,10 +99,13 @@ def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_cla
               if abs(cost(width) - budget.value) > tolerance * budget.value]
     if missed:
         common = common_budget(costs, widths, budget.value, tolerance)
-        advice = (f"all entrants meet {budget.quantity}={readable(common)}; choose that one" if common else
-                  "no budget near it is met by all entrants; choose another one")
+        advice = (f"all entrants meet {budget.quantity}={readable(common)}" if common else
+                  "no budget near it is met by all entrants")
+        worst = max(abs(cost(width) / budget.value - 1) for cost, width in zip(costs, widths, strict=True))
+        admits = math.ceil(1000 * worst) / 1000
+        advice += f", and --tolerance {admits:g} admits all" if admits < 1 else ""
         raise InputError(f"no width meets the budget {budget.text} ({QUANTITIES[budget.quantity]}) within "
-                         f"{tolerance:.3g} of it: {'; '.join(missed)}; {advice}, or a larger --tolerance")
+                         f"{tolerance:.3g} of it: {'; '.join(missed)}; {advice}")
     widened = []
     for entrant, width in zip(entrants, widths, strict=True):
         network = shapes_of(entrant, width, num_classes, image_shape, dataset)
@@ -154,7 +161,7 @@ def common_budget(costs: Sequence[Callable[[int], int]], widths: Sequence[int], 
     """
     met = []
     for cost, width in zip(costs, widths, strict=True):
-        reach = max(1, round(NEIGHBOURHOOD * width))
+        reach = max(NEIGHBOURS, round(NEIGHBOURHOOD * width))
         near = {cost(other) for other in range(max(1, width - reach), width + reach + 1)}
         met.append([(count / (1 + tolerance), count / (1 - tolerance)) for count in near])
     # Rounded inwards to four digits, as it will be typed.

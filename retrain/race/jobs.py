@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrain.evaluate import EvaluationImages, evaluate, make_subjects, refuse_misfit, test_images
+from retrain.evaluate import EvaluationImages, evaluate, make_subjects, refuse_misfit
 from retrain.evaluate_files import file_label
+from retrain.loop import inputs
 from retrain.race.entrants import Entrant
+from retrain.race.register import entered, genotype_file
 from retrain.race.settings import CompareConfig
 from retrain.recipes import RetrainConfig
 from retrain.train_cifar import train
-from wsrnas.config import require
 from wsrnas.data import DataSet
 from wsrnas.distributed import World
 from wsrnas.evaluation.measurement import exact_arithmetic
-from wsrnas.genotype import Genotype
 from wsrnas.model_source import open_model
 from wsrnas.report import refresh
 from wsrnas.run import RunDirectory
@@ -47,38 +47,16 @@ class Job:
         return Path(self.config.runs) / "retrain" / self.name
 
 
-def race_jobs(config: CompareConfig, entrants: list[Entrant], race: Path) -> list[Job]:
-    """All jobs, seed by seed, so that the first seed of all entrants is there first."""
+def race_jobs(config: CompareConfig, race: Path) -> list[Job]:
+    """All jobs of those who have entered, seed by seed, so that the first seed of all entrants is there first."""
+    entrants, seeds = entered(race)
     jobs = []
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in range(config.seed, config.seed + seeds):
         for entrant in entrants:
-            arch = entrant.arch if isinstance(entrant.arch, str) else str(genotype_file(race, entrant))
+            arch = entrant.arch if isinstance(entrant.arch, str) else str(genotype_file(race, entrant.name))
             jobs.append(Job(entrant, seed, config.training(arch, entrant.init_channels, entrant.layers, seed, str(race),
                                                            f"{entrant.name}-seed{seed}")))
     return jobs
-
-
-def genotype_file(race: Path, entrant: Entrant) -> Path:
-    """Where the cell of an entrant is kept."""
-    return race / "genotypes" / f"{entrant.name}.json"
-
-
-def keep_genotypes(race: Path, entrants: list[Entrant]) -> None:
-    """Store every entrant's cell beside the race, which then needs nothing else.
-
-    Raises:
-        InputError: an entrant of the same name has another cell there.
-    """
-    for entrant in entrants:
-        path = genotype_file(race, entrant)
-        if not isinstance(entrant.arch, Genotype):
-            continue
-        if path.exists():
-            require(Genotype.load(path) == entrant.arch, f"{entrant.source} has changed since it entered the race "
-                    f"({path}); choose another --save, or pass --overwrite to move the race aside")
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        entrant.arch.save(path, {"entrant": entrant.name, "source": entrant.source})
 
 
 def check_jobs(jobs: list[Job], data: DataSet) -> None:
@@ -89,19 +67,17 @@ def check_jobs(jobs: list[Job], data: DataSet) -> None:
     """
     for job in jobs:
         if (job.folder / "FINISHED").exists():
-            genotype = {"genotype": job.entrant.arch.to_json()} if isinstance(job.entrant.arch, Genotype) else {}
-            RunDirectory(job.folder, job.config, World(), inputs={"data set": data.fingerprint()} | genotype)
+            RunDirectory(job.folder, job.config, World(), inputs=inputs(data.fingerprint(), job.entrant.arch))
 
 
-def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, world: World,
+def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, images: EvaluationImages, world: World,
           keep: Callable[[], None]) -> list[Task]:
     """The jobs as tasks to share.
 
     Args:
+        images: that all networks are attacked on.
         keep: called after each one, to bring the race's page up to date.
     """
-    images = test_images(config.evaluation(), data, world)
-
     def work(job: Job, stop: Callable[[], bool]) -> None:
         if not (job.folder / "FINISHED").exists():
             train(job.config, data, world)
@@ -110,8 +86,13 @@ def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, world: World,
         refresh(job.folder, world, ended=True)
         keep()
 
-    return [Task(job.name, lambda job=job: len(results(config, job)) == len(kept_weights(config)),
+    return [Task(job.name, lambda job=job: is_done(config, job, images.fingerprint),
                  lambda stop, job=job: work(job, stop)) for job in jobs]
+
+
+def is_done(config: CompareConfig, job: Job, image_set: str) -> bool:
+    """Whether a job is trained and measured."""
+    return len(results(config, job, image_set)) == len(kept_weights(config))
 
 
 def kept_weights(config: CompareConfig) -> list[str]:
@@ -122,7 +103,7 @@ def kept_weights(config: CompareConfig) -> list[str]:
 def evaluate_job(config: CompareConfig, job: Job, weights: str, images: EvaluationImages, world: World,
                  stop: Callable[[], bool]) -> None:
     """Attack one network of a job on the race's test images, from wherever its chunks say that this stands."""
-    if weights in results(config, job):
+    if weights in results(config, job, images.fingerprint):
         return
     settings = config.evaluation(model=(str(job.folder),), names=(f"{job.name} {weights}",), weights=weights)
     protocol, attacks = settings.chosen(images.dataset)
@@ -134,15 +115,15 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
         evaluate(settings, subject, images, protocol, attacks, world, overwrite=False, stop=stop)
 
 
-def results(config: CompareConfig, job: Job) -> dict[str, dict[str, Any]]:
-    """The complete evaluations of a job, by weights."""
+def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[str, Any]]:
+    """The complete evaluations of a job on the test images with that fingerprint, by weights."""
     settings = config.evaluation()
     label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
     found = {}
     if (job.folder / "FINISHED").exists():
         for weights in kept_weights(config):
             result = read_object(job.folder / "eval" / f"{label}-{FILES[weights]}.json")
-            if result.get("complete") is True:
+            if result.get("complete") is True and result.get("image_set") == image_set:
                 found[weights] = result
     return found
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from retrain.race.entrants import Entrant
-from retrain.race.jobs import Job, kept_weights, read_object, results
+from retrain.race.jobs import Job, kept_weights, race_jobs, read_object, results
+from retrain.race.register import entered
 from retrain.race.settings import CompareConfig, parse_budget
 from wsrnas.checkpoint import write_atomic
-from wsrnas.complexity import activation_bytes, latencies, readable
+from wsrnas.complexity import activation_bytes, device_name, latencies, readable
 from wsrnas.config import to_dict
 from wsrnas.data import DataSet
 from wsrnas.distributed import World
-from wsrnas.evaluation.comparison import FORMAT, measures, over_seeds, paired
+from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
 
@@ -28,44 +29,55 @@ def known_costs(race: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
-    """Activation memory and latency of every entrant, measured once and kept in ``costs.json``.
+    """Activation memory and latency of every entrant, kept in ``costs.json``.
 
-    Those that are not there yet are measured in turns, so that what else the machine does falls on all.
+    Where one is missing, or was measured on another device, all are measured anew, in turns, so that what else the
+    machine does falls on all.
     """
     known = known_costs(race)
-    networks = {entrant.name: build_model(entrant.arch, data.num_classes, entrant.init_channels, entrant.layers,
-                                          data.name, data.image_shape[0]).to(world.device,
-                                                                             memory_format=torch.channels_last)
-                for entrant in entrants if entrant.name not in known}
-    measured = latencies(networks, data.image_shape)
-    known |= {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
-              for name, network in networks.items()}
-    _store(race / "costs.json", known)
+    here = [device_name(world.device), torch.get_num_threads()]
+    if any([known.get(entrant.name, {}).get("latency", {}).get(key) for key in ("device", "threads")] != here
+           for entrant in entrants):
+        networks = {entrant.name: build_model(
+            entrant.arch, data.num_classes, entrant.init_channels, entrant.layers, data.name, data.image_shape[0]
+        ).to(world.device, memory_format=torch.channels_last) for entrant in entrants}
+        measured = latencies(networks, data.image_shape)
+        known = {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
+                 for name, network in networks.items()}
+        _store(race / "costs.json", known)
     return known
 
 
-def document(config: CompareConfig, entrants: Sequence[Entrant], jobs: Sequence[Job],
-             costs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Everything that the race has found so far, as plain values; its form is described in docs/RACE.md."""
-    found = {job.name: results(config, job) for job in jobs}
-    some = next((result for by_weights in found.values() for result in by_weights.values()), None)
-    by_entrant = {entrant.name: [job for job in jobs if job.entrant.name == entrant.name] for entrant in entrants}
-    trainings = {(entrant.name, weights): {job.seed: found[job.name][weights] for job in by_entrant[entrant.name]
-                                           if weights in found[job.name]}
+def document(config: CompareConfig, race: Path, image_set: str, everything: bool = True) -> dict[str, Any]:
+    """What the race has found so far, as plain values; its form is described in docs/RACE.md.
+
+    Args:
+        image_set: fingerprint of the test images.
+        everything: all differences; else those of the measure, and of the weights, that entrants are ranked by.
+    """
+    entrants, seeds = entered(race)
+    jobs, costs, budget = race_jobs(config, race), known_costs(race), parse_budget(config.budget)
+    found = {job.name: results(config, job, image_set) for job in jobs}
+    trainings = {(entrant.name, weights): {job.seed: found[job.name][weights] for job in jobs
+                                           if job.entrant == entrant and weights in found[job.name]}
                  for entrant in entrants for weights in ("best", "last")}
-    budget = parse_budget(config.budget)
-    done = sum(len(by_weights) == len(kept_weights(config)) for by_weights in found.values())
+    some = next((result for by_weights in found.values() for result in by_weights.values()), None)
+    rows, kept = measures(some) if some else [], kept_weights(config)
+    main = main_measure(rows, [over_seeds(trainings[entrant.name, kept[0]]) for entrant in entrants])
+    done = sum(len(by_weights) == len(kept) for by_weights in found.values())
     return {
         "format": FORMAT, "name": config.name, "complete": done == len(jobs), "done": done, "jobs": len(jobs),
         "budget": {"quantity": budget.quantity, "value": budget.value, "tolerance": config.tolerance},
         "dataset": config.dataset, "recipe": config.preset, "protocol": config.protocol,
-        "images": some["images"] if some else None, "seeds": [config.seed + number for number in range(config.seeds)],
-        "command": sys.argv, "measures": measures(some) if some else [],
-        "entrants": [_entrant(entrant, by_entrant[entrant.name], found, trainings, costs.get(entrant.name, {}))
-                     for entrant in entrants],
+        "images": some["images"] if some else None, "seeds": [config.seed + number for number in range(seeds)],
+        "command": sys.argv, "measures": rows, "main": main,
+        "entrants": [_entrant(entrant, [job for job in jobs if job.entrant == entrant], found, trainings,
+                              costs.get(entrant.name, {})) for entrant in entrants],
         "differences": [{"first": first.name, "second": second.name, "weights": weights, **row}
-                        for weights in kept_weights(config) for first, second in itertools.combinations(entrants, 2)
-                        for row in paired(trainings[first.name, weights], trainings[second.name, weights])],
+                        for weights in (kept if everything else kept[:1])
+                        for first, second in itertools.combinations(entrants, 2)
+                        for row in paired(trainings[first.name, weights], trainings[second.name, weights],
+                                          None if everything else [main])],
         "config": to_dict(config),
     }
 
@@ -104,26 +116,21 @@ def standing(values: Mapping[str, Any]) -> str:
     names = {"best": "Best weights (highest robust accuracy on held-out images)", "last": "Last weights"}
     parts = [f"**{names[kind]}**, accuracy in %, mean ± standard deviation over {len(values['seeds'])} seeds, "
              f"{values['images']} test images:\n\n{accuracy_table(values, kind)}" for kind in weights]
-    measure = main_measure(values)
+    measure = values["main"]
     if rows := difference_rows(values, weights[0], measure):
         parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: mean ± standard deviation "
                      "over seeds [95 % over test images]; * where the interval excludes 0 and all seeds agree (not "
                      f"corrected for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
-    parts.append(f"**Cost** of one image:\n\n{cost_table(values)}")
+    device = next((entrant["latency"]["device"] for entrant in values["entrants"] if entrant["latency"]), "")
+    parts.append(f"**Cost** of one image{f', times on {device}' * bool(device)}:\n\n{cost_table(values)}")
     return "\n\n".join(parts)
-
-
-def main_measure(values: Mapping[str, Any]) -> str:
-    """What entrants are ranked by: the average over strengths, else the first attack, else the clean accuracy."""
-    names = [measure["name"] for measure in values["measures"]]
-    return "average robust" if "average robust" in names else names[min(1, len(names) - 1)]
 
 
 def accuracy_table(values: Mapping[str, Any], weights: str) -> str:
     """One row an entrant, the best in the main measure first."""
     names = [measure["name"] for measure in values["measures"]]
     ranked = sorted((entrant for entrant in values["entrants"] if entrant[weights]),
-                    key=lambda entrant: -entrant[weights][main_measure(values)]["mean"])
+                    key=lambda entrant: -entrant[weights][values["main"]]["mean"])
     rows = [[entrant["name"], *(_percent(entrant[weights][name]) for name in names)] for entrant in ranked]
     return markdown(["entrant", *names], rows)
 

@@ -9,6 +9,7 @@ from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
 from wsrnas.config import Invocation, option, parse_config, require
 from wsrnas.errors import InputError
+from wsrnas.evaluation.honesty import LEAST_IMAGES
 
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -41,8 +42,8 @@ class CompareConfig(SmallImagesRecipe):
 
     preset: str = "wsrnet-basic"
     archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
-                                    "--list), genotype.json files, run directories of a search, and random:N for N "
-                                    "random cells; more may enter later", identity=False)
+                                    "--list), genotype.json files, run directories of a search (NAME=PATH names "
+                                    "them), and random:N for N random cells; who has entered stays", identity=False)
     budget: str = option("params=4.5M", "what every entrant is widened to: params=4.5M (parameters) or macs=700M "
                          "(multiply-adds for one image)")
     tolerance: float = option(0.02, "share of the budget by which an entrant may miss it", identity=False)
@@ -51,16 +52,27 @@ class CompareConfig(SmallImagesRecipe):
     protocol: Literal["paper", "rnas", "spectrum", "custom"] = option(
         "paper", "as for retrain.evaluate: FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25; rnas: FGSM, PGD-20, C&W, "
         "AutoAttack at 8/255; spectrum: PGD-20 at 2/255 to 32/255 and AutoAttack at 4, 8, 12, 16; custom: --attacks "
-        "and --test_strengths")
-    attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20")
-    test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255")
-    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
-    test_batch_size: int = option(500, "test images attacked at a time")
-    check_images: int = option(200, "correctly classified images that the honesty checks of an evaluation run on")
+        "and --test_strengths; another protocol measures what is trained anew", identity=False)
+    attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20",
+                                      identity=False)
+    test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255",
+                                               identity=False)
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", identity=False)
+    test_batch_size: int = option(500, "test images attacked at a time; changes memory and time, and AutoAttack's "
+                                  "random numbers", identity=False)
+    check_images: int = option(200, "correctly classified images that the honesty checks of an evaluation run on",
+                               identity=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "seeds", "layers")
+        self.require_at_least(1, "seeds", "layers", "test_batch_size")
+        self.require_at_least(0, "max_test")
+        self.require_at_least(LEAST_IMAGES, "check_images")
+        require(all(0 < strength < 1 for strength in self.test_strengths) and
+                list(self.test_strengths) == sorted(set(self.test_strengths)), f"test_strengths are "
+                f"{list(self.test_strengths)}; expected increasing pixels of [0, 1], strictly inside (0, 1)")
+        require(not any(attack.startswith("transfer") for attack in self.attacks), "attacks contains transfer, whose "
+                "images would be another network's for every entrant; a race has none")
         require(self.split_seed < 0, f"split_seed is {self.split_seed}; a race splits by --seed, for all its trainings")
         require(0 < self.tolerance < 1, f"tolerance is {self.tolerance:g}; expected a share between 0 and 1")
         parse_budget(self.budget)

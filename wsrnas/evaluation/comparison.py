@@ -1,6 +1,6 @@
 """Several trainings of several architectures side by side: means and deviations over seeds, paired differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
@@ -31,6 +31,23 @@ def measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, **about} for name, about in rows.items()]
 
 
+def main_measure(found: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
+    """What entrants are ranked by: the average over strengths; else AutoAttack, else whatever leaves least standing.
+
+    Args:
+        found: what ``measures`` gives.
+        summaries: what ``over_seeds`` gives of each entrant.
+    """
+    names = [measure["name"] for measure in found]
+    if "average robust" in names:
+        return "average robust"
+    bounded = [measure for measure in found if measure["attack"] and measure["epsilon"]]
+    strict = [measure["name"] for measure in bounded if measure["attack"].startswith("AutoAttack")]
+    measured = [summary for summary in summaries if summary]
+    return min(strict or [measure["name"] for measure in bounded] or names, default="clean", key=lambda name: sum(
+        summary[name]["mean"] for summary in measured if name in summary))
+
+
 def over_seeds(trainings: Trainings) -> dict[str, dict[str, Any]]:
     """By measure: ``values`` (accuracies in [0, 1], one a seed), ``mean``, and ``deviation`` (of the sample).
 
@@ -45,22 +62,26 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"values": list(values), "mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
 
 
-def paired(first: Trainings, second: Trainings) -> list[dict[str, Any]]:
+def paired(first: Trainings, second: Trainings, only: Collection[str] | None = None) -> list[dict[str, Any]]:
     """How much better ``first`` is than ``second``, seed by seed and image by image.
+
+    Args:
+        only: the measures to compare; None compares all.
 
     Returns:
         Rows with ``measure``, ``values`` (one difference of accuracies a common seed), ``difference`` (their mean),
         ``deviation`` over seeds, ``interval`` (95 %, bootstrap over the test images, of the mean over seeds), and
-        ``distinct``: the interval excludes 0 and all seeds agree on the sign. Nothing where the test images differ.
+        ``distinct``: the interval excludes 0 and all seeds, at least two, agree on the sign. Nothing where the test
+        images differ.
     """
     seeds = sorted(set(first) & set(second))
     pairs = [(first[seed], second[seed]) for seed in seeds]
-    if not pairs or any(one["image_set"] != other["image_set"] for one, other in pairs):
+    if len({result["image_set"] for pair in pairs for result in pair}) != 1:
         return []
     scores = [(scores_by_attack(dict(one)), scores_by_attack(dict(other))) for one, other in pairs]
     rows = []
     for measure in scores[0][0]:
-        if any(measure not in score for pair in scores for score in pair):
+        if any(measure not in score for pair in scores for score in pair) or (only is not None and measure not in only):
             continue
         seedwise = spread([float((one[measure] - other[measure]).mean()) for one, other in scores])
         low, high = difference_interval(sum(one[measure] for one, _ in scores) / len(scores),
@@ -68,5 +89,5 @@ def paired(first: Trainings, second: Trainings) -> list[dict[str, Any]]:
         agree = all(value > 0 for value in seedwise["values"]) or all(value < 0 for value in seedwise["values"])
         rows.append({"measure": measure, "values": seedwise["values"], "difference": seedwise["mean"],
                      "deviation": seedwise["deviation"], "interval": [low, high],
-                     "distinct": agree and (low > 0 or high < 0)})
+                     "distinct": len(pairs) > 1 and agree and (low > 0 or high < 0)})
     return rows

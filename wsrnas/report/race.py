@@ -98,7 +98,7 @@ def key_numbers(race: Race) -> list[tuple[str, str, str]]:
         seeds = f"{len(score.values)} seed{'s' * (len(score.values) != 1)}"
         remark = [f"{plain_name(race.ranking)} {with_deviation(score)} %, {race.weights} weights, {seeds}"]
         close = [other.name for other in race.standing[1:]
-                 if (pair := race.difference(leader.name, other.name)) and not pair.distinct]
+                 if not (pair := race.difference(leader.name, other.name)) or not pair.distinct]
         remark += [f"not distinct from {', '.join(close) if len(close) < 3 else f'{len(close)} others'}"] * bool(close)
         remark += ["a check failed"] * bool(leader.listed("failed_checks"))
         found.append(("leader" if race.complete else "leader so far", leader.name, "; ".join(remark)))

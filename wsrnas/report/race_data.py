@@ -112,9 +112,12 @@ class Race:
 
     @property
     def ranking(self) -> str | None:
-        """The measure that entrants are ranked by: the average, else the first attack; None before any result."""
+        """The measure that entrants are ranked by: what the document says, else the average, else the first attack.
+
+        None before any result.
+        """
         attacks = [measure.name for measure in self.measures if measure.attack]
-        names = [AVERAGE, *attacks, *(measure.name for measure in self.measures)]
+        names = [str(self.document.get("main")), AVERAGE, *attacks, *(measure.name for measure in self.measures)]
         return next((name for name in names if any(e.score(self.weights, name) for e in self.entrants)), None)
 
     @property

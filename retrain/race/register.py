@@ -1,0 +1,67 @@
+"""Who has entered a race, kept in its folder: entrants and seeds only ever join, whichever process names them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from retrain.race.entrants import Entrant
+from wsrnas.checkpoint import write_atomic
+from wsrnas.config import require
+from wsrnas.genotype import Genotype
+from wsrnas.sharing import alone
+
+
+def genotype_file(race: Path, name: str) -> Path:
+    """Where the cell of an entrant is kept."""
+    return race / "genotypes" / f"{name}.json"
+
+
+def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
+    """Add entrants, and trainings of each, to those that the race has.
+
+    Raises:
+        InputError: an entrant of the same name has another architecture or size there.
+    """
+    with alone(race / "claims", "entering"):
+        there, before = entered(race)
+        known = {entrant.name: entrant for entrant in there}
+        for entrant in entrants:
+            old = known.setdefault(entrant.name, entrant)
+            require((old.arch, old.init_channels) == (entrant.arch, entrant.init_channels), f"{entrant.name} "
+                    f"({entrant.source}) has changed since it entered the race in {race}; choose another --save, or "
+                    "pass --overwrite to move the race aside")
+            if isinstance(entrant.arch, Genotype):
+                path = genotype_file(race, entrant.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                entrant.arch.save(path, {"entrant": entrant.name, "source": entrant.source})
+        values = {"seeds": max(seeds, before), "entrants": [_to_json(entrant) for entrant in known.values()]}
+        write_atomic(race / "entrants.json", (json.dumps(values, indent=1) + "\n").encode())
+
+
+def entered(race: Path) -> tuple[list[Entrant], int]:
+    """All entrants of a race in the order in which they came, and the number of trainings of each.
+
+    Raises:
+        InputError: the list is damaged.
+    """
+    path = race / "entrants.json"
+    if not path.exists():
+        return [], 0
+    try:
+        values = json.loads(path.read_text())
+        return [_from_json(entry) for entry in values["entrants"]], int(values["seeds"])
+    except (ValueError, KeyError, TypeError):
+        require(False, f"{path} is damaged; remove it, and name all entrants again")
+        raise
+
+
+def _to_json(entrant: Entrant) -> dict[str, Any]:
+    cell = isinstance(entrant.arch, Genotype)
+    return asdict(replace(entrant, arch="")) | {"arch": json.loads(entrant.arch.to_json()) if cell else entrant.arch}
+
+
+def _from_json(entry: dict[str, Any]) -> Entrant:
+    arch = entry["arch"]
+    return Entrant(**entry | {"arch": arch if isinstance(arch, str) else Genotype.from_json(json.dumps(arch))})
