@@ -319,7 +319,9 @@ def test_an_estimator_added_later_is_the_only_one_trained(finished, flags, monke
     after = files(folder)
     assert {name.split("/")[1] for name in set(after) - set(before) if not name.startswith("claims")} == {"C-ANE"}
     assert set(results(folder)) >= {f"{setting}/C-ANE" for setting in SETTINGS}
-    assert all(after[name] == value for name, value in before.items() if not name.endswith(".lock"))
+    assert all(after[name] == value for name, value in before.items()
+               if not name.endswith(".lock") and name != "config.json")
+    assert json.loads((folder / "config.json").read_text())["estimators"] == ["WA-ANE", "C-ANE"]  # the latest wish
 
 
 def test_stopped_again_and_again_equals_never_stopped(finished, flags, monkeypatch, capsys, tmp_path):

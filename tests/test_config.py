@@ -196,10 +196,14 @@ def test_only_fields_that_change_the_result_are_compared():
 @pytest.mark.parametrize(("cls", "free"), [
     (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
     (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
+    # Of a network, its genotype or name is what counts, not how it was called: runs keep it beside the configuration.
     (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
-                     "on_overfitting"}),
+                     "on_overfitting", "arch"}),
     (ImageNetConfig, {"save", "runs", "device", "report_freq", "data", "eval_batch_size", "save_every",
-                      "on_overfitting", "workers"}),
+                      "on_overfitting", "workers", "arch"}),
+    (CompareConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
+                     "on_overfitting", "archs", "seeds", "tolerance", "protocol", "attacks", "test_strengths",
+                     "max_test", "test_batch_size", "check_images"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)

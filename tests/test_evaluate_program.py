@@ -204,6 +204,7 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
 
     def stop(*arguments):
         given.append(arguments)
+        assert not torch.backends.cudnn.allow_tf32
         raise Stopped
 
     monkeypatch.setattr(program, "measure", stop)
@@ -221,7 +222,6 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
     assert attack.step_size == pytest.approx(0.1)
     assert evaluation.source is not None is not evaluation.source_name and evaluation.source is not evaluation.model
     assert evaluation.journal.header["image_set"] == expected and evaluation.journal.header["seed"] == 5
-    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_every_network_is_checked_on_images_of_all_classes(run, network, monkeypatch, tmp_path):

@@ -249,12 +249,16 @@ def test_the_network_is_left_as_it_was():
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-def test_reported_numbers_are_in_full_float32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    with exact_arithmetic():
-        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32  # what comes next is not slower
+def test_reported_numbers_are_in_full_float32():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = True
+        with exact_arithmetic():
+            assert not matmul.allow_tf32 and not cudnn.allow_tf32
+        assert matmul.allow_tf32 and cudnn.allow_tf32  # what comes next is not slower
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

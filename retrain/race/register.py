@@ -9,6 +9,7 @@ from typing import Any
 from retrain.race.entrants import Entrant
 from wsrnas.checkpoint import write_atomic
 from wsrnas.config import require
+from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.sharing import alone
 
@@ -53,8 +54,7 @@ def entered(race: Path) -> tuple[list[Entrant], int]:
         values = json.loads(path.read_text())
         return [_from_json(entry) for entry in values["entrants"]], int(values["seeds"])
     except (ValueError, KeyError, TypeError):
-        require(False, f"{path} is damaged; remove it, and name all entrants again")
-        raise
+        raise InputError(f"{path} is damaged; remove it, and name all entrants again") from None
 
 
 def _to_json(entrant: Entrant) -> dict[str, Any]:
