@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsrnas.evaluation.comparison import measures, over_seeds, paired, spread
+from wsrnas.evaluation.comparison import main_measure, measures, over_seeds, paired, spread
 from wsrnas.evaluation.protocols import at_strength, parse_attack
 from wsrnas.evaluation.results import flags_of, measure
 
@@ -93,6 +93,35 @@ def test_averages_are_measures_where_there_are_several_strengths(pgd, names):
 
 
 # -- over seeds -----------------------------------------------------------------------------------------------------
+
+def ranked_by(*left):
+    """The measure that ranks where so many images are left under each attack, given by name and strength."""
+    flags = {at_strength(parse_attack(name), strength) if strength else parse_attack(name): first(count)
+             for name, strength, count in left}
+    document = result(first(40), flags)
+    return main_measure(measures(document), [over_seeds({0: document}), over_seeds({})])
+
+
+def test_entrants_are_ranked_by_the_average_over_strengths_where_there_is_one():
+    attacks = ("fgsm", 0.1, 3), ("pgd-20", 0.05, 20), ("pgd-20", 0.1, 9), ("autoattack", 0.1, 1)
+    assert ranked_by(*attacks) == "average robust"
+
+
+@pytest.mark.parametrize(("left", "named"), [
+    ([("fgsm", 0.1, 20), ("pgd-20", 0.1, 10), ("noise", 0.1, 39)], "PGD-20"),
+    ([("pgd-20", 0.1, 10), ("fgsm", 0.1, 20)], "PGD-20"),
+    ([("fgsm", 0.1, 5), ("autoattack", 0.1, 8), ("pgd-20", 0.1, 10)], "AutoAttack"),
+    ([("autoattack", 0.05, 8), ("autoattack", 0.1, 6)], "AutoAttack  eps 0.1000"),
+    ([("cw-l2-100", None, 0), ("pgd-20", 0.1, 10)], "PGD-20"),  # without a bound, everything falls
+    ([], "clean"),
+])
+def test_without_an_average_the_strictest_attack_ranks(left, named):
+    assert ranked_by(*left).startswith(named)
+
+
+def test_before_any_result_nothing_ranks_but_there_is_a_name():
+    assert main_measure([], []) == "clean"
+
 
 def test_values_and_their_spread():
     assert spread([1.0, 2.0, 6.0]) == {"values": [1.0, 2.0, 6.0], "mean": 3.0, "deviation": pytest.approx(7**0.5)}

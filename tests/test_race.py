@@ -376,6 +376,23 @@ def test_without_selection_a_race_has_last_weights_alone(tmp_path):
 
 # -- stopped, killed and shared ---------------------------------------------------------------------------------------
 
+def test_weights_that_are_best_and_last_are_attacked_once(tmp_path, monkeypatch):
+    attacked = []
+
+    def noted(config, subject, *arguments, **keywords):
+        attacked.append(subject.name)
+        return retrain.evaluate.evaluate(config, subject, *arguments, **keywords)
+    monkeypatch.setattr(jobs_module, "evaluate", noted)
+    race = start(tmp_path, "--epochs", "1", seeds=1)  # the first epoch is both
+    values = stored(race)
+    assert attacked == [f"{name}-seed{SEED} best" for name in NAMES] and values["complete"]
+    for entrant in values["entrants"]:
+        assert entrant["best"] == entrant["last"] is not None
+    before = files(race / "retrain")
+    start(tmp_path, "--epochs", "1", seeds=1)
+    assert len(attacked) == 2 and files(race / "retrain") == before
+
+
 class Killed(BaseException):
     """As sudden as a kill: nothing in the program may catch it."""
 

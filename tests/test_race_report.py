@@ -297,6 +297,15 @@ def test_without_an_average_the_first_attack_ranks(kept, ranking, tmp_path, word
     assert ("Accuracy over strength" in page.titles()) == (len(kept) > 1)
 
 
+def test_the_document_says_what_ranks(tmp_path, words_only):
+    document = race(measures=[measure for measure in MEASURES if measure["name"] in ("clean", *PGD, AUTO)])
+    for main, ranking in ((AUTO, AUTO), (PGD[1], PGD[1]), ("nothing of the kind", PGD[0]), (None, PGD[0])):
+        page = made(tmp_path, {**document, "main": main})
+        assert f"Ranked by {' '.join(ranking.split())}, best weights." in page.text
+        order = [e["name"] for e in ranked(document, measure=ranking)]
+        assert [row["entrant"] for row in page.table("parameters", "clean")] == order
+
+
 def test_where_nothing_was_held_out_the_last_weights_rank(tmp_path, words_only):
     document = race()
     for e in document["entrants"]:

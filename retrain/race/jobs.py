@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.evaluate import EvaluationImages, evaluate, make_subjects, refuse_misfit
-from retrain.evaluate_files import file_label
+from retrain.evaluate_files import file_label, store
 from retrain.loop import inputs
 from retrain.race.entrants import Entrant
 from retrain.race.register import entered, genotype_file
@@ -103,11 +103,16 @@ def kept_weights(config: CompareConfig) -> list[str]:
 def evaluate_job(config: CompareConfig, job: Job, weights: str, images: EvaluationImages, world: World,
                  stop: Callable[[], bool]) -> None:
     """Attack one network of a job on the race's test images, from wherever its chunks say that this stands."""
-    if weights in results(config, job, images.fingerprint):
+    found = results(config, job, images.fingerprint)
+    if weights in found:
         return
     settings = config.evaluation(model=(str(job.folder),), names=(f"{job.name} {weights}",), weights=weights)
     protocol, attacks = settings.chosen(images.dataset)
     subject, = make_subjects(settings, [open_model(str(job.folder), weights)])
+    for other in found.values():
+        if other["model"]["fingerprint"] == subject.network.fingerprint:  # the last epoch is the best one
+            store(result_file(config, job, weights), {**other, "name": subject.name})
+            return
     for network in (subject.network, subject.source):
         if network:
             refuse_misfit(settings, network, images, world)
@@ -117,15 +122,20 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
 
 def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[str, Any]]:
     """The complete evaluations of a job on the test images with that fingerprint, by weights."""
-    settings = config.evaluation()
-    label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
     found = {}
     if (job.folder / "FINISHED").exists():
         for weights in kept_weights(config):
-            result = read_object(job.folder / "eval" / f"{label}-{FILES[weights]}.json")
+            result = read_object(result_file(config, job, weights))
             if result.get("complete") is True and result.get("image_set") == image_set:
                 found[weights] = result
     return found
+
+
+def result_file(config: CompareConfig, job: Job, weights: str) -> Path:
+    """Where an evaluation of a job is kept."""
+    settings = config.evaluation()
+    label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
+    return job.folder / "eval" / f"{label}-{FILES[weights]}.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -114,13 +114,15 @@ def standing(values: Mapping[str, Any]) -> str:
     if not weights:
         return "no training is complete yet"
     names = {"best": "Best weights (highest robust accuracy on held-out images)", "last": "Last weights"}
-    parts = [f"**{names[kind]}**, accuracy in %, mean ± standard deviation over {len(values['seeds'])} seeds, "
-             f"{values['images']} test images:\n\n{accuracy_table(values, kind)}" for kind in weights]
+    seeds = len(values["seeds"])
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    parts = [f"**{names[kind]}**, accuracy in %, {over}, {values['images']} test images:\n\n"
+             f"{accuracy_table(values, kind)}" for kind in weights]
     measure = values["main"]
     if rows := difference_rows(values, weights[0], measure):
-        parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: mean ± standard deviation "
-                     "over seeds [95 % over test images]; * where the interval excludes 0 and all seeds agree (not "
-                     f"corrected for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
+        parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: {over} [95 % over test "
+                     "images]; * where the interval excludes 0 and all seeds, of at least two, agree (not corrected "
+                     f"for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
     device = next((entrant["latency"]["device"] for entrant in values["entrants"] if entrant["latency"]), "")
     parts.append(f"**Cost** of one image{f', times on {device}' * bool(device)}:\n\n{cost_table(values)}")
     return "\n\n".join(parts)
