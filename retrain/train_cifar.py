@@ -11,7 +11,8 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 
 from dataclasses import replace
 
-from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
+from retrain.cost import dry_run
+from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, initialize, shutdown

@@ -9,7 +9,8 @@ touched. After each epoch a PGD probe catches catastrophic overfitting. The same
 
 import torch
 
-from retrain.loop import check_batch, dry_run, make_network, open_run, retrain
+from retrain.cost import dry_run
+from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, parse_recipe
 from wsrnas.distributed import World, initialize, shutdown
 from wsrnas.errors import run_program

@@ -1,0 +1,47 @@
+"""What a retraining would cost: passes of images through the network, and memory."""
+
+from torch import nn
+
+from retrain.loop import batch_text
+from retrain.recipes import TrainingConfig, TrainingRecipe
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+from wsrnas.config import describe, format_epsilon
+from wsrnas.distributed import World
+from wsrnas.losses import objective_passes, step_passes
+
+
+def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, int, int], images: int,
+            steps_per_epoch: int, num_classes: int, world: World) -> None:
+    """Print the configuration and what the training would cost."""
+    if not world.is_main:
+        return
+    adds = multiply_adds(network, image_shape)
+    both, forward = training_passes(config, steps_per_epoch)
+    memory = training_memory_gib(config, network, image_shape, world)
+    print("\n".join([
+        describe(config), f"data: {images} training images {image_shape}, {config.held_out} held out, {num_classes} "
+        "classes",
+        f"network: {readable(count_parameters(network))} parameters, {readable(adds)} multiply-adds an image",
+        f"steps: {config.epochs} epochs of {steps_per_epoch} batches ({batch_text(config, world)}), loss "
+        f"{config.adv_loss} at {format_epsilon(config.epsilon)}",
+        f"passes: {readable(both)} images forward and backward, {readable(forward)} forward, "
+        f"{readable(adds * (3 * both + forward))} multiply-adds",
+        f"memory: about {memory:.1f} GiB of activations a process",
+    ]), flush=True)
+
+
+def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, int]:
+    """Passes of images through the network in a whole training: forward and backward, and forward alone."""
+    settings = config.loss_settings()
+    both, forward = step_passes(config.adv_loss, settings)
+    both += objective_passes(config.adv_loss, settings) * bool(config.awp_gamma)
+    images = steps_per_epoch * config.batch_size * config.epochs
+    return images * both, images * forward
+
+
+def training_memory_gib(config: TrainingRecipe, network: nn.Module, image_shape: tuple[int, int, int],
+                        world: World) -> float:
+    """About what the activations of a training step take in each process."""
+    local = config.batch_size // (world.size * config.accumulation)
+    return activation_bytes(network, image_shape) * local * objective_passes(config.adv_loss,
+                                                                             config.loss_settings()) / 2**30
