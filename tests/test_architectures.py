@@ -141,8 +141,8 @@ def test_every_architecture_learns_from_images_of_every_size(name, side, dataset
 
 @pytest.mark.parametrize(("spelled", "name"), [
     ("WsrNet-Basic", "WsrNet_Basic"), ("wsrnet_robust", "WsrNet_Basic"), ("cna_r", "WsrNet_Basic"),
-    ("WsrNetPlus", "WsrNet_Plus"), ("ResNet-18", "resnet18"), ("WRN-34-10", "wrn_34_10"), ("RobNet-large-v1",
-                                                                                         "robnet_large_v1")])
+    ("WsrNetPlus", "WsrNet_Plus"), ("DARTS V1", "DARTS_V1"), ("ResNet-18", "resnet18"), ("WRN-34-10", "wrn_34_10"),
+    ("RobNet-large-v1", "robnet_large_v1")])
 def test_one_door_for_every_spelling(spelled, name):
     assert find(spelled) == name
     assert load_architecture(spelled) == cells.PUBLISHED.get(name, name)
@@ -187,6 +187,8 @@ def test_a_genotype_that_refers_forward_is_refused(tmp_path):
 
 
 def test_the_closest_names_are_of_all_kinds():
+    assert closest("A3D") == ["A3D_DE_AAA"] and closest("RNAS")[:2] == ["RNAS_repo_H", "RNAS_repo_L"]  # begun so
+    assert closest("") == closest("xyzzy") == []
     assert "densenet121" in closest("densnet") and "PC_DARTS" in closest("pcdart") and "RNTK" in closest("RNTKK")
 
 
