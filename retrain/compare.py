@@ -15,15 +15,15 @@ from retrain.evaluate import check_classes, test_images
 from retrain.loop import check_batch
 from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
 from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
-from retrain.race.register import enter, entered
+from retrain.race.register import enter, entered, joined
 from retrain.race.results import document, keep_document, standing, write_costs
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
 from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
-from wsrnas.config import describe
+from wsrnas.config import describe, require
 from wsrnas.data import DataSet, load_dataset_once
 from wsrnas.distributed import World, barrier, initialize, shutdown
-from wsrnas.errors import run_program
+from wsrnas.errors import InputError, run_program
 from wsrnas.report import refresh, write_report
 from wsrnas.sharing import alone, open_shared_folder, share
 
@@ -31,7 +31,10 @@ from wsrnas.sharing import alone, open_shared_folder, share
 def main(argv: list[str] | None = None) -> None:
     config, invocation = parse_race(argv)
     check_batch(config, World())
+    race = Path(config.runs) / "compare" / config.name
     entrants = load_entrants(config.archs, config.layers, config.seed)
+    there = [] if invocation.overwrite else entered(race)[0]
+    require(bool(entrants or there), "nobody enters the race: pass --archs NAME,NAME,random:2")
     together = initialize(config.device)
     data = load_dataset_once(together, config.dataset, config.data, config.download, max_train=config.max_train,
                              max_test=config.max_test, seed=config.seed)
@@ -40,14 +43,15 @@ def main(argv: list[str] | None = None) -> None:
     check(config, entrants, data)
     if invocation.dry_run:
         if together.is_main:
-            dry_run(config, entrants, data)
+            dry_run(config, entrants or there, data)
         return
-    race = Path(config.runs) / "compare" / config.name
     if together.is_main:
         open_shared_folder(race, config, {"data set": data.fingerprint()}, invocation.overwrite)
+        check_jobs(race_jobs(config, race, joined(race, entrants), config.seeds), data)
+        before = len(entered(race)[0])
         enter(race, entrants, config.seeds)
-        check_jobs(race_jobs(config, race), data)
-        print(f"race {race}\n{describe(config)}\n{entrant_lines(entered(race)[0])}", flush=True)
+        print(f"race {race}\n{describe(config)}\n{entrant_lines(entered(race)[0])}"
+              + f"\n({before} of them had entered before)" * bool(before), flush=True)
     barrier(together)
     world = World(device=together.device)  # from here on, processes meet in the race's files alone
 
@@ -55,14 +59,21 @@ def main(argv: list[str] | None = None) -> None:
 
     def keep() -> None:
         with alone(claims, "report"):
-            keep_document(race, document(config, race, images.fingerprint, everything=False))
+            keep_document(race, document(config, race, images.fingerprint))
             refresh(race, world)
 
-    jobs = tasks(config, race_jobs(config, race), data, images, world, keep)
-    # Processes of one launcher end together; those that were started one by one leave when nothing is left for them.
-    if share(jobs, claims, "jobs", world, wait=together.size > 1) and together.is_main:
+    jobs = tasks(config, race_jobs(config, race, *entered(race)), data, images, world, keep)
+    ended, failed = False, None
+    try:
+        # Processes of one launcher end together; one that was started alone leaves when nothing is left for it.
+        ended = share(jobs, claims, "jobs", world, wait=together.size > 1)
+    except InputError as error:
+        failed = error
+    if (ended or failed) and together.is_main:
         with alone(claims, "report"):
             conclude(config, race, images.fingerprint, data, world)
+    if failed:
+        raise failed
 
 
 def check(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None:
@@ -72,9 +83,10 @@ def check(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None
         InputError: a recipe that does not suit an entrant, a batch or a held-out part that the images do not give, or
             attacks that do not suit them.
     """
+    training = config.training("WsrNet_Basic", 1, 1, config.seed, "", "any cell")
     for entrant in entrants:
-        arch = entrant.arch if isinstance(entrant.arch, str) else "WsrNet_Basic"  # any cell
-        training = config.training(arch, entrant.init_channels, entrant.layers, config.seed, "", entrant.name)
+        if isinstance(entrant.arch, str):
+            config.training(entrant.arch, entrant.init_channels, None, config.seed, "", entrant.name)
     make_loaders(training, data, World())
     check_classes(config.evaluation().chosen(config.dataset)[1], config.dataset, data.num_classes)
 

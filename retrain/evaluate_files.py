@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
-from wsrnas.checkpoint import write_atomic
+from wsrnas.checkpoint import write_json
 from wsrnas.evaluation.protocols import Attack
 from wsrnas.model_source import ModelSource
 
@@ -42,7 +42,7 @@ def weights_label(network: ModelSource) -> str:
 
 def store(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+    write_json(path, result)
 
 
 def is_complete(path: Path, network: ModelSource) -> bool:

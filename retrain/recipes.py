@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from wsrnas import hand_designed
+from wsrnas.catalogue import find
 from wsrnas.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
 from wsrnas.losses import LossSettings
 from wsrnas.models import sizes
@@ -36,7 +37,7 @@ class TrainingRecipe(RunConfig):
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--recipe", "--preset")
 
-    layers: int = option(20, "cells; a network with a design of its own has its depth, too: leave this out, or 0")
+    layers: int = option(20, "cells; a network with a design of its own has its own depth: leave this out, or 0")
     split_seed: int = option(-1, "of the choice of training images (--max_train) and of those held out; -1: --seed")
     held_out: int = option(1000, "images of the training set held out for selection; 0: none, best.pt is not written")
 
@@ -142,6 +143,14 @@ class TrainingRecipe(RunConfig):
                            self.awp_warmup * steps_per_epoch, self.ema_decay, self.drop_path, clean_accuracy=True)
 
 
+def spoken_name(arch: str) -> str:
+    """What to call an architecture: its published name, or that of its file, a genotype.json's being its folder's."""
+    if name := find(arch):
+        return name
+    path = Path(arch).resolve()
+    return path.parent.name if path.name == "genotype.json" else path.name.removesuffix(".json")
+
+
 @dataclass(frozen=True)
 class TrainingConfig(TrainingRecipe, ArchitectureConfig):
     """One network and its training."""
@@ -159,8 +168,7 @@ class TrainingConfig(TrainingRecipe, ArchitectureConfig):
     @property
     def name(self) -> str:
         """Of the run directory; without a time stamp, so that a restarted job finds itself."""
-        path = Path(self.arch)
-        arch = path.parent.name if path.name == "genotype.json" else path.stem
+        arch = spoken_name(self.arch)
         return self.save or f"{arch}-{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
 
 

@@ -1,7 +1,6 @@
 """The report of a study: tables, figures, and the lines that the program ends with."""
 
 import io
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -11,7 +10,7 @@ from typing import Any
 from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.results import AVERAGE, machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
-from wsrnas.checkpoint import write_atomic
+from wsrnas.checkpoint import write_atomic, write_json
 from wsrnas.config import format_epsilon
 from wsrnas.estimators import names as estimator_names
 from wsrnas.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
@@ -45,7 +44,7 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
             figure = gap_figure(config, setting, summary["settings"][setting.name])
             write_atomic(figures / f"gap-{setting.name}.svg", svg_text(figure, f"gap-{setting.name}").encode())
             write_atomic(figures / f"gap-{setting.name}.png", png(figure))
-    write_atomic(study / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(study / "summary.json", summary)
     write_atomic(study / "report.md", report(config, summary, machines(study, results)).encode())
     return overview(summary)
 

@@ -23,7 +23,7 @@ from retrain import compare, train_cifar
 from retrain.race import jobs as jobs_module
 from retrain.race.entrants import load_entrants
 from retrain.race.jobs import kept_weights, race_jobs
-from retrain.race.register import enter
+from retrain.race.register import enter, entered
 from retrain.race.settings import RACE_RECIPES, CompareConfig, parse_race
 from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe, parse_recipe
 from wsrnas.complexity import count_parameters, multiply_adds
@@ -139,7 +139,7 @@ def test_a_job_is_what_retraining_would_be_told(recipe, tmp_path, monkeypatch):
                 for entrant, width in zip(load_entrants(config.archs, config.layers, 5), (7, 8), strict=True)]
     monkeypatch.chdir(tmp_path)
     enter(Path("R"), entrants, config.seeds)
-    jobs = race_jobs(config, Path("R"))
+    jobs = race_jobs(config, Path("R"), *entered(Path("R")))
     assert [job.name for job in jobs] == ["RACL-seed5", "resnet18-seed5", "RACL-seed6", "resnet18-seed6"]
     for job in jobs:
         own = {"RACL": ["--arch", "R/genotypes/RACL.json", "--init_channels", "7"],
@@ -181,7 +181,6 @@ def test_an_evaluation_follows_the_races_protocol():
 
 
 @pytest.mark.parametrize(("flags", "words"), [
-    ([], "nobody enters the race"), (["--archs", ","], "nobody enters the race"),
     (["--archs", "RACL", "--attacks", "pgd-1"], "protocol paper has attacks of its own"),
     (["--archs", "RACL", "--test_strengths", "0.1"], "protocol paper has attacks of its own"),
     (["--archs", "RACL", "--protocol", "rnas", "--attacks", "pgd-1"], "protocol rnas has attacks of its own"),
@@ -227,7 +226,7 @@ def loaders(tmp_path_factory):
     race = tmp_path_factory.mktemp("race")
     enter(race, entrants, config.seeds)
     return {(job.entrant.name, job.seed): train_cifar.make_loaders(job.config, data, World())
-            for job in race_jobs(config, race)}
+            for job in race_jobs(config, race, *entered(race))}
 
 
 def test_all_trainings_have_the_same_images_and_hold_the_same_ones_out(loaders):
@@ -391,6 +390,39 @@ def test_weights_that_are_best_and_last_are_attacked_once(tmp_path, monkeypatch)
     before = files(race / "retrain")
     start(tmp_path, "--epochs", "1", seeds=1)
     assert len(attacked) == 2 and files(race / "retrain") == before
+
+
+@pytest.mark.parametrize("more", [(), ("--dry_run",), ("--overwrite",)])
+def test_a_race_without_entrants_is_refused(more, tmp_path):
+    assert "nobody enters the race: pass --archs" in fails(tmp_path, *more, archs=(",",))
+
+
+def test_who_has_entered_need_not_be_named_again(late, monkeypatch):
+    before = files(late / "runs" / "compare" / "race" / "retrain")
+    race = start(late, archs=(",",))
+    values = stored(race)
+    assert [entrant["name"] for entrant in values["entrants"]] == list(NAMES) and values["complete"]
+    assert files(race / "retrain") == before
+    assert "nobody enters the race" in fails(late, "--overwrite", archs=(",",))
+
+
+def test_a_job_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch, capsys):
+    def failing(config, data, world):
+        if config.save.startswith("squeezenet"):
+            raise InputError("the training loss is nan")
+        train_cifar.train(config, data, world)
+    monkeypatch.setattr(jobs_module, "train", failing)
+    with pytest.raises(InputError, match=r"1 of 2 jobs failed; .*: squeezenet-seed3: the training loss is nan"):
+        start(tmp_path, seeds=1)
+    race = tmp_path / "runs" / "compare" / "race"
+    values, table = stored(race), (race / "race.md").read_text()
+    assert not values["complete"] and (values["done"], values["jobs"]) == (1, 2)
+    assert values["failed"] == {"squeezenet-seed3": "the training loss is nan"}
+    assert table.startswith("**1 of 2 jobs are done.** squeezenet-seed3 failed: the training loss is nan.")
+    assert "one seed" in table and "| random_1 |" in table and "| squeezenet |" not in table.split("**Cost**")[0]
+    monkeypatch.setattr(jobs_module, "train", train_cifar.train)
+    values = stored(start(tmp_path, seeds=1))
+    assert values["complete"] and values["failed"] == {}
 
 
 class Killed(BaseException):

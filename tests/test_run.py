@@ -87,6 +87,9 @@ def test_two_processes_do_not_write_one_run(path, world):
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(InputError, match="another process is writing"):
+            RunDirectory(path, Settings(), world, overwrite=True)
+        assert not path.with_name("name.old1").exists()
+        with pytest.raises(InputError, match="another process is writing"):
             RunDirectory(path, Settings(), world)
     finally:
         holder.communicate("")

@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill: written aside and renamed, the previous one kept, read without pickle."""
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,11 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, as ``write_atomic`` writes."""
+    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def previous(path: Path) -> Path:

@@ -43,6 +43,8 @@ class RunDirectory:
         # A requeued Slurm job repeats its whole command line: there, the run is the job's own.
         requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
         if overwrite and not requeued and world.is_main and path.exists():
+            if path.is_dir():
+                hold(path).close()  # of a process at work there, which would go on writing under the same name
             move_aside(path)
         barrier(world)
         self.finished = (path / "FINISHED").exists()
@@ -123,7 +125,7 @@ class RunDirectory:
         if self.world.is_main:
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_atomic(target, (json.dumps(value, indent=1) + "\n").encode())
+            checkpoint.write_json(target, value)
 
     def save(self, payload: dict[str, Any], name: str = "checkpoint.pt") -> None:
         """Store a checkpoint and, in it, the configuration that it belongs to; the previous one is kept."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wsrnas.checkpoint import write_atomic
+from wsrnas.checkpoint import write_atomic, write_json
 from wsrnas.config import identity_differences, require, to_dict
 from wsrnas.distributed import World
 from wsrnas.errors import InputError, Preempted
@@ -62,12 +62,12 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
         _agree(folder / "inputs.json", inputs, lambda stored: [
             f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
         if json.loads((folder / "config.json").read_text()) != to_dict(config):  # in fields that may differ
-            _store(folder / "config.json", to_dict(config))
+            write_json(folder / "config.json", to_dict(config))
 
 
 def _refuse_company(folder: Path) -> None:
     """Raise InputError where another process holds a part of the work: it would go on writing under the same name."""
-    for claimed in sorted((folder / "claims").glob("*")):
+    for claimed in sorted((folder / "claims").glob("*/")):
         held = claim(claimed)
         if held is None:
             raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "
@@ -78,7 +78,7 @@ def _refuse_company(folder: Path) -> None:
 def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
     """Write ``values`` where nothing is, else refuse what differs from them."""
     if not path.exists():
-        _store(path, values)
+        write_json(path, values)
         return
     try:
         stored = json.loads(path.read_text())
@@ -89,10 +89,6 @@ def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, 
     if found := differences(stored):
         raise InputError(f"{path.parent} holds other work ({'; '.join(found)}); choose another --save, or pass "
                          "--overwrite to move it aside")
-
-
-def _store(path: Path, values: dict[str, Any]) -> None:
-    write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:
@@ -111,7 +107,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
         InputError: tasks failed; names each, with what it said.
         Preempted: a signal asked to stop; finished tasks stay.
     """
-    begin, waits = time.time(), False
+    begin, waits = _now(claims), False
     failed: dict[str, str] = {}
     with stop_requests(world) as stop:
         pending = [task for task in tasks if not task.done()]
@@ -158,11 +154,11 @@ def alone(claims: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: float) -> str | None:
+def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str | None:
     """Do a task.
 
     Args:
-        begin: when this process began to share, in seconds since the epoch.
+        begin: when this process began to share, by the file system's clock.
 
     Returns:
         None where another process holds it, "done", an empty text where it was done already, or what went wrong.
@@ -178,15 +174,29 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: float) -> s
     with held:
         if task.done():
             return ""
-        if failure.exists() and failure.stat().st_mtime > begin:
+        if failure.exists() and failure.stat().st_mtime_ns > begin:
             return failure.read_text()
         failure.unlink(missing_ok=True)
         try:
             task.work(stop)
+            return "done"
         except InputError as error:
-            failure.write_text(str(error))
-            return str(error)
+            message = str(error)
         except torch.OutOfMemoryError:
-            failure.write_text("the GPU is out of memory")
-            return failure.read_text()
-    return "done"
+            message = ("the GPU is out of memory (smaller batches of the attacks: --test_batch_size; of the training: "
+                       "--accumulation, under another --save)")
+        write_atomic(failure, message.encode())
+        return message
+
+
+def _now(claims: Path) -> int:
+    """The time by the clock of the file system, in nanoseconds: that of the host may be another."""
+    claims.mkdir(parents=True, exist_ok=True)
+    mark = claims / "started"
+    mark.touch()
+    return mark.stat().st_mtime_ns
+
+
+def failures(claims: Path) -> dict[str, str]:
+    """What tasks that failed, and have not been tried since, said at last; by their names."""
+    return {mark.parent.name: mark.read_text() for mark in sorted(claims.glob("*/failed"))}

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from retrain.race.settings import Budget
+from retrain.recipes import spoken_name
 from wsrnas.catalogue import ENTRIES, find
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.config import require
@@ -79,9 +80,7 @@ def _entrant(spec: str, layers: int) -> Entrant:
     depth = layers if isinstance(arch, Genotype) else None
     if name := find(spec):
         return Entrant(given or name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)
-    path = Path(spec).resolve()
-    own = path.parent.name if path.name == "genotype.json" else path.name.removesuffix(".json")
-    return Entrant(given or re.sub(r"[^0-9A-Za-z_.]+", "-", own), arch, spec, "searched", depth)
+    return Entrant(given or re.sub(r"[^0-9A-Za-z_.]+", "-", spoken_name(spec)), arch, spec, "searched", depth)
 
 
 def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_classes: int,

@@ -1,7 +1,7 @@
 """The jobs of a race: one training with its evaluations for each entrant and seed, in a run directory of its own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from retrain.evaluate import EvaluationImages, evaluate, make_subjects, refuse_m
 from retrain.evaluate_files import file_label, store
 from retrain.loop import inputs
 from retrain.race.entrants import Entrant
-from retrain.race.register import entered, genotype_file
+from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
 from retrain.recipes import RetrainConfig
 from retrain.train_cifar import train
@@ -47,9 +47,8 @@ class Job:
         return Path(self.config.runs) / "retrain" / self.name
 
 
-def race_jobs(config: CompareConfig, race: Path) -> list[Job]:
-    """All jobs of those who have entered, seed by seed, so that the first seed of all entrants is there first."""
-    entrants, seeds = entered(race)
+def race_jobs(config: CompareConfig, race: Path, entrants: Sequence[Entrant], seeds: int) -> list[Job]:
+    """The jobs of these entrants, seed by seed, so that the first seed of all entrants is there first."""
     jobs = []
     for seed in range(config.seed, config.seed + seeds):
         for entrant in entrants:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.race.entrants import Entrant
-from wsrnas.checkpoint import write_atomic
+from wsrnas.checkpoint import write_json
 from wsrnas.config import require
 from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
@@ -23,22 +23,32 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
     """Add entrants, and trainings of each, to those that the race has.
 
     Raises:
-        InputError: an entrant of the same name has another architecture or size there.
+        InputError: as ``joined``.
     """
     with alone(race / "claims", "entering"):
-        there, before = entered(race)
-        known = {entrant.name: entrant for entrant in there}
-        for entrant in entrants:
-            old = known.setdefault(entrant.name, entrant)
-            require((old.arch, old.init_channels) == (entrant.arch, entrant.init_channels), f"{entrant.name} "
-                    f"({entrant.source}) has changed since it entered the race in {race}; choose another --save, or "
-                    "pass --overwrite to move the race aside")
+        together = joined(race, entrants)
+        for entrant in together:
             if isinstance(entrant.arch, Genotype):
                 path = genotype_file(race, entrant.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 entrant.arch.save(path, {"entrant": entrant.name, "source": entrant.source})
-        values = {"seeds": max(seeds, before), "entrants": [_to_json(entrant) for entrant in known.values()]}
-        write_atomic(race / "entrants.json", (json.dumps(values, indent=1) + "\n").encode())
+        write_json(race / "entrants.json", {"seeds": max(seeds, entered(race)[1]),
+                                            "entrants": [_to_json(entrant) for entrant in together]})
+
+
+def joined(race: Path, entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Those who have entered, and these.
+
+    Raises:
+        InputError: one of the same name has another architecture or size there.
+    """
+    known = {entrant.name.lower(): entrant for entrant in entered(race)[0]}
+    for entrant in entrants:
+        old = known.setdefault(entrant.name.lower(), entrant)
+        same = (old.name, old.arch, old.init_channels) == (entrant.name, entrant.arch, entrant.init_channels)
+        require(same, f"{entrant.name} ({entrant.source}) has changed since it entered the race in {race}; choose "
+                "another --save, or pass --overwrite to move the race aside")
+    return list(known.values())
 
 
 def entered(race: Path) -> tuple[list[Entrant], int]:

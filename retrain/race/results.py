@@ -13,7 +13,7 @@ from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, read_object, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig, parse_budget
-from wsrnas.checkpoint import write_atomic
+from wsrnas.checkpoint import write_json
 from wsrnas.complexity import activation_bytes, device_name, latencies, readable
 from wsrnas.config import to_dict
 from wsrnas.data import DataSet
@@ -21,6 +21,7 @@ from wsrnas.distributed import World
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
+from wsrnas.sharing import failures
 
 
 def known_costs(race: Path) -> dict[str, dict[str, Any]]:
@@ -44,19 +45,22 @@ def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: W
         measured = latencies(networks, data.image_shape)
         known = {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
                  for name, network in networks.items()}
-        _store(race / "costs.json", known)
+        write_json(race / "costs.json", known)
     return known
 
 
-def document(config: CompareConfig, race: Path, image_set: str, everything: bool = True) -> dict[str, Any]:
+def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any]:
     """What the race has found so far, as plain values; its form is described in docs/RACE.md.
+
+    Until all jobs are done or have failed, differences are those of the measure, and of the weights, that entrants are
+    ranked by: all of them take their time.
 
     Args:
         image_set: fingerprint of the test images.
-        everything: all differences; else those of the measure, and of the weights, that entrants are ranked by.
     """
     entrants, seeds = entered(race)
-    jobs, costs, budget = race_jobs(config, race), known_costs(race), parse_budget(config.budget)
+    jobs, costs = race_jobs(config, race, entrants, seeds), known_costs(race)
+    budget = parse_budget(config.budget)
     found = {job.name: results(config, job, image_set) for job in jobs}
     trainings = {(entrant.name, weights): {job.seed: found[job.name][weights] for job in jobs
                                            if job.entrant == entrant and weights in found[job.name]}
@@ -64,9 +68,12 @@ def document(config: CompareConfig, race: Path, image_set: str, everything: bool
     some = next((result for by_weights in found.values() for result in by_weights.values()), None)
     rows, kept = measures(some) if some else [], kept_weights(config)
     main = main_measure(rows, [over_seeds(trainings[entrant.name, kept[0]]) for entrant in entrants])
-    done = sum(len(by_weights) == len(kept) for by_weights in found.values())
+    done = [name for name, by_weights in found.items() if len(by_weights) == len(kept)]
+    failed = {name: said for name, said in failures(race / "claims").items() if name in found and name not in done}
+    everything = len(done) + len(failed) == len(jobs)
     return {
-        "format": FORMAT, "name": config.name, "complete": done == len(jobs), "done": done, "jobs": len(jobs),
+        "format": FORMAT, "name": config.name, "complete": len(done) == len(jobs), "done": len(done),
+        "failed": failed, "jobs": len(jobs),
         "budget": {"quantity": budget.quantity, "value": budget.value, "tolerance": config.tolerance},
         "dataset": config.dataset, "recipe": config.preset, "protocol": config.protocol,
         "images": some["images"] if some else None, "seeds": [config.seed + number for number in range(seeds)],
@@ -99,11 +106,7 @@ def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[
 
 def keep_document(race: Path, values: Mapping[str, Any]) -> None:
     """Write ``race.json``."""
-    _store(race / "race.json", values)
-
-
-def _store(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+    write_json(race / "race.json", values)
 
 
 # -- for people -----------------------------------------------------------------------------------------------------
@@ -114,10 +117,11 @@ def standing(values: Mapping[str, Any]) -> str:
     if not weights:
         return "no training is complete yet"
     names = {"best": "Best weights (highest robust accuracy on held-out images)", "last": "Last weights"}
-    seeds = len(values["seeds"])
-    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    parts = [f"**{names[kind]}**, accuracy in %, {over}, {values['images']} test images:\n\n"
-             f"{accuracy_table(values, kind)}" for kind in weights]
+    over = seeds_of(values)
+    parts = [] if values["complete"] else [f"**{values['done']} of {values['jobs']} jobs are done.**" + "".join(
+        f" {name} failed: {said}." for name, said in values["failed"].items())]
+    parts += [f"**{names[kind]}**, accuracy in %, {over}, {values['images']} test images:\n\n"
+              f"{accuracy_table(values, kind)}" for kind in weights]
     measure = values["main"]
     if rows := difference_rows(values, weights[0], measure):
         parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: {over} [95 % over test "
@@ -126,6 +130,15 @@ def standing(values: Mapping[str, Any]) -> str:
     device = next((entrant["latency"]["device"] for entrant in values["entrants"] if entrant["latency"]), "")
     parts.append(f"**Cost** of one image{f', times on {device}' * bool(device)}:\n\n{cost_table(values)}")
     return "\n\n".join(parts)
+
+
+def seeds_of(values: Mapping[str, Any]) -> str:
+    """How many trainings the numbers are of."""
+    counts = sorted({len(entrant[kind]["clean"]["values"]) for entrant in values["entrants"]
+                     for kind in ("best", "last") if entrant[kind]})
+    if counts[-1] == 1:
+        return "one seed"
+    return f"mean ± standard deviation over {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds"
 
 
 def accuracy_table(values: Mapping[str, Any], weights: str) -> str:

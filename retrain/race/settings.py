@@ -41,6 +41,8 @@ class CompareConfig(SmallImagesRecipe):
     overwrite_help: ClassVar[str] = "move an existing race aside and begin anew"
 
     preset: str = "wsrnet-basic"
+    layers: int = option(20, "cells of the entrants that are made of cells; others have a depth of their own")
+    split_seed: int = option(-1, "not for a race, which splits by --seed for all its trainings")
     archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
                                     "--list), genotype.json files, run directories of a search (NAME=PATH names "
                                     "them), and random:N for N random cells; who has entered stays", identity=False)
@@ -124,8 +126,6 @@ def parse_race(argv: Sequence[str] | None = None) -> tuple[CompareConfig, Invoca
     """The race that the command line means.
 
     Raises:
-        InputError: as ``parse_config``, or nobody enters.
+        InputError: as ``parse_config``.
     """
-    config, invocation = parse_config(CompareConfig, RACE_RECIPES, argv, "retrain.compare")
-    require(any(spec.strip(", ") for spec in config.archs), "nobody enters the race: pass --archs NAME,NAME,random:2")
-    return config, invocation
+    return parse_config(CompareConfig, RACE_RECIPES, argv, "retrain.compare")
