@@ -132,8 +132,8 @@ def test_a_task_that_fails_does_not_keep_the_others_from_being_done(work, capsys
     with pytest.raises(InputError) as caught:
         work.share(*tasks)
     assert str(caught.value) == ("2 of 4 parts failed; the same command tries them again: a: the loss is nan; c: the "
-                                 "GPU is out of memory (smaller batches of the attacks: --test_batch_size; of the "
-                                 "training: --accumulation, under another --save)")
+                                 "GPU is out of memory; choose smaller batches (what changes the result needs "
+                                 "another --save)")
     shown = capsys.readouterr()
     assert work.names == ["b", "d"] and "parts: a FAILED: the loss is nan" in shown.err and "FAILED" not in shown.out
     assert work.share(*(work.task(name) for name in "abcd"))  # a later start tries again

@@ -183,8 +183,7 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
         except InputError as error:
             message = str(error)
         except torch.OutOfMemoryError:
-            message = ("the GPU is out of memory (smaller batches of the attacks: --test_batch_size; of the training: "
-                       "--accumulation, under another --save)")
+            message = "the GPU is out of memory; choose smaller batches (what changes the result needs another --save)"
         write_atomic(failure, message.encode())
         return message
 
