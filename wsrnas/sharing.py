@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,9 +192,8 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
 def _now(claims: Path) -> int:
     """The time by the clock of the file system, in nanoseconds: that of the host may be another."""
     claims.mkdir(parents=True, exist_ok=True)
-    mark = claims / "started"
-    mark.touch()
-    return mark.stat().st_mtime_ns
+    with tempfile.TemporaryFile(dir=claims) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def failures(claims: Path) -> dict[str, str]:
