@@ -162,6 +162,8 @@ class TrainingConfig(TrainingRecipe, ArchitectureConfig):
         self.require_at_least(1, "init_channels")
         require(not (named and self.drop_path),
                 f"drop_path is {self.drop_path:g}, but {named} has none; expected 0")
+        require(not (named == "vgg16_4096" and self.compile),
+                "compile and vgg16_4096 do not go together: the generator of its dropout cannot be compiled")
         require(not (named and self.auxiliary_weight),
                 f"auxiliary_weight is {self.auxiliary_weight:g}, but {named} has no auxiliary head; expected 0")
 

@@ -638,6 +638,8 @@ def test_an_export_is_refused(run, tmp_path):
     (("--layers", "-1"), "layers is -1; expected at least 0"),
     (("--init_channels", "0"), "init_channels is 0; expected at least 1"),
     (("--drop_path", "0.1"), "drop_path is 0.1, but resnet18 has none; expected 0"),
+    (("--auxiliary_weight", "0.4"), "auxiliary_weight is 0.4, but resnet18 has no auxiliary head; expected 0"),
+    (("--arch", "vgg16_4096", "--compile"), "compile and vgg16_4096 do not go together"),
     (("--arch", "resnet34"), "unknown architecture 'resnet34'; did you mean .*resnet18"),
     (("--arch", "RACL", "--layers", "0"), "layers is 0; expected at least 1")])
 def test_bad_input_is_refused(argv, named, tmp_path):
