@@ -20,14 +20,17 @@ from wsrnas import checkpoint, hand_designed
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.blocks import Dropout, scaled
 from wsrnas.complexity import count_parameters
+from wsrnas.distributed import World
 from wsrnas.errors import InputError
 from wsrnas.hand_designed import names
+from wsrnas.losses import LOSSES, LossSettings
 from wsrnas.model_source import _source, open_model
 from wsrnas.models import build_model, description, load_architecture, load_model, load_weights
 from wsrnas.network import Normalize
 from wsrnas.robnet import ROBNETS
 from wsrnas.run import RunDirectory
 from wsrnas.seeding import BatchNoise, generator
+from wsrnas.training import Trainer
 
 PUBLISHED = {  # width, parameters for ten classes
     "resnet18": (64, 11_173_962), "resnet50": (64, 23_520_842), "wrn_28_10": (160, 36_479_194),
@@ -631,6 +634,21 @@ def test_an_export_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="of the network resnet18; expected one of cells"):
         retrain.export.main(["--model", str(run), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_dropout_of_a_training_step_is_drawn_from_the_steps_own_generator():
+    states = []
+    for number, seed in ((1, 3), (2, 3), (3, 4)):
+        torch.manual_seed(0)
+        model = hand_designed.build("vgg16_4096", 5, 4)
+        trainer = Trainer(model, LOSSES["standard"], LossSettings(0.1, 1), torch.optim.SGD(model.parameters(), 0.1),
+                          World(), seed)
+        torch.manual_seed(number)  # of which nothing may depend
+        trainer.step(photographs(8), torch.arange(8) % 5)
+        states.append(model.state_dict())
+    first, second, other = states
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
 @pytest.mark.parametrize("argv, named", [
