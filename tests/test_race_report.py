@@ -11,12 +11,12 @@ import re
 import shutil
 import statistics
 import subprocess
-from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pages import Page, kept_figures
 
 import genotypes
 from wsrnas.errors import InputError, run_program
@@ -78,51 +78,6 @@ def race(names=NAMES, seeds=(0, 1), measures=MEASURES, **more):
             "entrants": entrants, "differences": differences, "config": {"epochs": 10, "data": "somewhere"}, **more}
 
 
-class Page(HTMLParser):
-    """What a browser would see: tags with attributes, tables as rows of texts, all text outside of the style sheet."""
-
-    def __init__(self, path):
-        super().__init__(convert_charrefs=True)
-        self.source = path.read_text()
-        self.tags, self.texts, self.tables, self.style, self.cell = [], [], [], False, False
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.style = tag == "style"
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.cell = True
-
-    def handle_endtag(self, tag):
-        self.style, self.cell = self.style and tag != "style", self.cell and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        if self.cell:
-            self.tables[-1][-1][-1] += data
-        if not self.style:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-    def titles(self):
-        return re.findall(r"<h2>(.*?)</h2>", self.source)
-
-    def table(self, *columns):
-        """The rows of the first table with these columns, by the names of all of its columns."""
-        header, *rows = next(table for table in self.tables if set(columns) <= set(table[0]))
-        return [dict(zip(header, row, strict=True)) for row in rows]
-
-    def links(self):
-        return [attributes["href"] for tag, attributes in self.tags if tag == "a" and "download" not in attributes]
-
-
 def store(folder, document):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "race.json").write_text(json.dumps(document))
@@ -153,21 +108,9 @@ def ranked(document, weights="best", measure="average robust"):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The matplotlib figures by name, as they are handed to be written."""
-    figures, original = {}, race_figures.picture
-
-    def picture(figure, name, *rest):
-        figures[name] = figure
-        return original(figure, name, *rest)
-    monkeypatch.setattr(race_figures, "picture", picture)
-    return figures
-
-
-@pytest.fixture
-def words_only(monkeypatch):
-    """Pages without drawings, for tests of what is said."""
-    monkeypatch.setattr("wsrnas.report.html.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
+def drawn():
+    with kept_figures(race_figures) as figures:
+        yield figures
 
 
 @pytest.fixture(scope="module")

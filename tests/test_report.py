@@ -10,14 +10,13 @@ import os
 import re
 import shutil
 import subprocess
-from contextlib import contextmanager
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from pages import Page, kept_figures
 
 import genotypes
 import retrain.train_cifar
@@ -127,35 +126,6 @@ EPOCHS = [{"step": step, "learning_rate": 0.1 / 2**step, "train": {"loss": 2.0 -
           for step in range(4)]
 
 
-class Page(HTMLParser):
-    """What a browser would see: tags with attributes, and the text outside of scripts and styles."""
-
-    def __init__(self, path):
-        super().__init__(convert_charrefs=True)
-        self.source = path.read_text()
-        self.tags, self.texts, self.open = [], [], []
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag in self.open:
-            self.open.remove(tag)
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-    def titles(self):
-        return re.findall(r"<h2>(.*?)</h2>", self.source)
-
-
 def made(*paths, out=None):
     return Page(report.write_report([Path(p) for p in paths], out))
 
@@ -165,36 +135,20 @@ def numbers(folder, name):
         return list(csv.reader(file))
 
 
-@contextmanager
-def kept_figures():
-    """The matplotlib figures by name, as they are handed to be written."""
-    figures = {}
-    with pytest.MonkeyPatch.context() as context:
-        for module in (report_figures, report_search_figures, report_vulnerability):
-            def picture(figure, name, *rest, original=module.picture):
-                figures[name] = figure
-                return original(figure, name, *rest)
-            context.setattr(module, "picture", picture)
-        yield figures
+DRAWING = (report_figures, report_search_figures, report_vulnerability)
 
 
 @pytest.fixture
 def drawn():
-    with kept_figures() as figures:
+    with kept_figures(*DRAWING) as figures:
         yield figures
-
-
-@pytest.fixture
-def words_only(monkeypatch):
-    """Pages without drawings, for tests of what is said."""
-    monkeypatch.setattr("wsrnas.report.html.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
 
 
 @pytest.fixture(scope="module")
 def a_search(tmp_path_factory):
     """A search's run directory by hand, its page, and the figures in it."""
     run = write_search(tmp_path_factory.mktemp("by-hand") / "run")
-    with kept_figures() as figures:
+    with kept_figures(*DRAWING) as figures:
         return run, made(run), figures
 
 
@@ -999,7 +953,7 @@ def floats(values):
 @pytest.fixture(scope="module")
 def an_rnas(tmp_path_factory):
     run = write_rnas(tmp_path_factory.mktemp("rnas") / "run")
-    with kept_figures() as figures:
+    with kept_figures(*DRAWING) as figures:
         return run, made(run), figures
 
 
