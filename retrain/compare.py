@@ -1,7 +1,6 @@
 """A fair race between architectures: one budget, one recipe, one split, one protocol, several seeds.
 
-    python -m retrain.compare --archs WsrNet_Basic,RACL,AdvRush,resnet18,random:2 --budget params=4.5M --recipe strong \
-        --seeds 3 --data DATA
+    python -m retrain.compare --archs WsrNet_Basic,RACL,AdvRush,resnet18,random:2 --budget params=4.53M --data DATA
     python -m retrain.compare --archs runs/search/NAME,WsrNet_Basic --budget macs=700M --data DATA
 
 The race's folder holds one run directory for each entrant and seed, ``race.json``, ``race.md`` and ``report.html``. The

@@ -1,6 +1,9 @@
 """Every architecture by name: exact sizes, forward and backward on small and large images, the list, the names."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -227,6 +230,12 @@ def test_both_papers_have_their_say():
     assert models.in_the_papers(ENTRIES["NASNet_A"], "imagenet") == "-"
     assert models.in_the_papers(UNAVAILABLE["MetaQNN"]) == "(Wsr-NAS 3)"
     assert ENTRIES["robnet_large_v1"].size_for("imagenet") == (48, None)
+
+
+def test_a_reader_of_the_list_may_leave():
+    done = subprocess.run(f"{sys.executable} -m wsrnas.models --list | head -n 2", shell=True, capture_output=True,
+                          text=True, cwd=Path(models.__file__).parents[1])
+    assert len(done.stdout.splitlines()) == 2 and done.stderr == ""
 
 
 def test_the_list_is_asked_for(capsys):

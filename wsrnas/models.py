@@ -5,7 +5,9 @@
 """
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -266,8 +268,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", required=True, help="print the table")
     parser.add_argument("--dataset", choices=list(IMAGES), default="cifar10",
                         help="for 10 or 100 classes of 32x32 pixels, or for ImageNet (default: cifar10)")
-    for line in listing(parser.parse_args(argv).dataset):
-        print(line, flush=True)
+    arguments = parser.parse_args(argv)
+    try:
+        for line in listing(arguments.dataset):
+            print(line, flush=True)
+    except BrokenPipeError:  # its reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
