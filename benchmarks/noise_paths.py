@@ -19,14 +19,14 @@ from test_AN_estimator.networks import load_network, network_specs
 from test_AN_estimator.noises import Noises, predict, read, tested_file
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig
 from test_AN_estimator.study import study_folder
-from wsrnas import checkpoint
 from wsrnas.attacks import attack_mode, fgsm, pgd
-from wsrnas.config import identity_differences, load_config, parse_config, require, to_dict
-from wsrnas.data import DataSet, load_dataset
-from wsrnas.distributed import initialize
-from wsrnas.errors import run_program
+from wsrnas.data.datasets import DataSet, load_dataset
 from wsrnas.estimators import build_estimator, project
 from wsrnas.estimators.continuation import STEP, anchor_strengths
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import identity_differences, load_config, parse_config, require, to_dict
+from wsrnas.runtime.distributed import initialize
+from wsrnas.runtime.errors import run_program
 
 Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 

@@ -16,12 +16,12 @@ from retrain import train_cifar, train_imagenet
 from retrain.loop import batch_text, check_batch, make_network, make_trainer
 from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig, parse_recipe
 from wsrnas.complexity import count_parameters, peak_memory_gib, readable
-from wsrnas.config import require
-from wsrnas.data import load_dataset_once
-from wsrnas.distributed import initialize, shutdown
-from wsrnas.errors import run_program
-from wsrnas.imagenet import list_imagenet
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.imagenet import list_imagenet
 from wsrnas.models import load_architecture
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import initialize, shutdown
+from wsrnas.runtime.errors import run_program
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from retrain.race.results import document, keep_document, standing, write_costs
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
 from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
-from wsrnas.config import describe, require
-from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, barrier, initialize, shutdown
-from wsrnas.errors import InputError, run_program
+from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh, write_report
-from wsrnas.sharing import alone, open_shared_folder, share
+from wsrnas.runtime.config import describe, require
+from wsrnas.runtime.distributed import World, barrier, initialize, shutdown
+from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.sharing import alone, open_shared_folder, share
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,9 +5,9 @@ from torch import nn
 from retrain.loop import batch_text
 from retrain.recipes import TrainingConfig, TrainingRecipe
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.config import describe, format_epsilon
-from wsrnas.distributed import World
-from wsrnas.losses import objective_passes, step_passes
+from wsrnas.runtime.config import describe, format_epsilon
+from wsrnas.runtime.distributed import World
+from wsrnas.training.losses import objective_passes, step_passes
 
 
 def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, int, int], images: int,

@@ -29,10 +29,9 @@ from retrain.evaluate_files import (
 )
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.config import describe, parse_config, require
-from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, barrier, initialize, shutdown
-from wsrnas.errors import InputError, run_program
+from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
+from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.autoattack import LEAST_CLASSES
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
@@ -48,13 +47,14 @@ from wsrnas.evaluation.results import (
     official_table,
     table,
 )
-from wsrnas.imagenet import ImageFileLoader, list_imagenet
-from wsrnas.loader import BatchLoader
-from wsrnas.model_source import ModelSource, check_model, open_model
 from wsrnas.models import load_architecture
 from wsrnas.report import refresh, write_report
-from wsrnas.run import environment, hold
-from wsrnas.stored_program import can_train, uses_batch_norm
+from wsrnas.runtime.config import describe, parse_config, require
+from wsrnas.runtime.distributed import World, barrier, initialize, shutdown
+from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.run import environment, hold
+from wsrnas.subjects.model_source import ModelSource, check_model, open_model
+from wsrnas.subjects.stored_program import can_train, uses_batch_norm
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
-from wsrnas.checkpoint import write_json
 from wsrnas.evaluation.protocols import Attack
-from wsrnas.model_source import ModelSource
+from wsrnas.runtime.checkpoint import write_json
+from wsrnas.subjects.model_source import ModelSource
 
 
 def result_folder(config: EvaluateConfig, network: ModelSource, name: str) -> Path:

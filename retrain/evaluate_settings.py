@@ -4,9 +4,9 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from wsrnas.config import option, require
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import RNAS_STRENGTH, Attack, custom_attacks, protocol_attacks
+from wsrnas.runtime.config import option, require
 
 L2_STRENGTHS = (0.5,)
 

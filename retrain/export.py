@@ -25,12 +25,12 @@ from retrain.publishing.model_card import is_finished, training_record
 from retrain.publishing.onnx_file import require_packages
 from retrain.publishing.package import Package, file_names, write_package
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
-from wsrnas import checkpoint
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.config import describe, option, parse_config, require
-from wsrnas.errors import run_program
 from wsrnas.genotype import Genotype
-from wsrnas.model_source import find_checkpoint, open_model
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import describe, option, parse_config, require
+from wsrnas.runtime.errors import run_program
+from wsrnas.subjects.model_source import find_checkpoint, open_model
 
 PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Robustness",
                     "Zhi Cheng, Yanxi Li, Minjing Dong, Xiu Su, Shan You, Chang Xu", "AAAI 2023",

@@ -11,21 +11,21 @@ from torch import nn
 
 from retrain.overfitting import MAX_ROLLBACKS, STEP_FACTOR, has_collapsed, probe_accuracy
 from retrain.recipes import TrainingConfig, TrainingRecipe
-from wsrnas import checkpoint
-from wsrnas.batch_norm import synchronize_batch_norm
 from wsrnas.complexity import count_parameters, peak_memory_gib, readable
-from wsrnas.config import format_epsilon, require
-from wsrnas.distributed import World, all_max, broadcast_model
-from wsrnas.errors import InputError, Preempted
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
-from wsrnas.losses import LOSSES
 from wsrnas.models import build_model
-from wsrnas.preemption import stop_requests
 from wsrnas.report import refresh
-from wsrnas.run import RunDirectory
-from wsrnas.seeding import derive_seed
-from wsrnas.training import Diverged, Epoch, Loader, Trainer, train_epoch
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import format_epsilon, require
+from wsrnas.runtime.distributed import World, all_max, broadcast_model
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.seeding import derive_seed
+from wsrnas.training.batch_norm import synchronize_batch_norm
+from wsrnas.training.losses import LOSSES
+from wsrnas.training.trainer import Diverged, Epoch, Loader, Trainer, train_epoch
 
 NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
 

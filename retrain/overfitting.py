@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from wsrnas.attacks import attack_mode, pgd
-from wsrnas.distributed import World, all_sum
-from wsrnas.training import Loader
+from wsrnas.runtime.distributed import World, all_sum
+from wsrnas.training.trainer import Loader
 
 STEP_FACTOR = 0.75  # of the attack's step after a roll-back: shorter steps overfit later (Wong et al. 2020, Sec. 5.1)
 MAX_ROLLBACKS = 8  # a tenth of the step is left then

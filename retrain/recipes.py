@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
-from wsrnas import hand_designed
-from wsrnas.catalogue import find
-from wsrnas.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
-from wsrnas.losses import LossSettings
+from wsrnas.architectures import hand_designed
+from wsrnas.architectures.catalogue import find
 from wsrnas.models import sizes
-from wsrnas.schedules import Schedule
-from wsrnas.training import Refinements
+from wsrnas.runtime.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
+from wsrnas.training.losses import LossSettings
+from wsrnas.training.schedules import Schedule
+from wsrnas.training.trainer import Refinements
 
 SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
 

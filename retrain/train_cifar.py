@@ -14,12 +14,12 @@ from dataclasses import replace
 from retrain.cost import dry_run
 from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
-from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, initialize, shutdown
-from wsrnas.errors import run_program
-from wsrnas.loader import BatchLoader
+from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.loader import BatchLoader
+from wsrnas.data.splits import balanced_split
 from wsrnas.models import description, load_architecture
-from wsrnas.splits import balanced_split
+from wsrnas.runtime.distributed import World, initialize, shutdown
+from wsrnas.runtime.errors import run_program
 
 
 def main(argv: list[str] | None = None) -> None:

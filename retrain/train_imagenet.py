@@ -12,11 +12,11 @@ import torch
 from retrain.cost import dry_run
 from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, parse_recipe
-from wsrnas.distributed import World, initialize, shutdown
-from wsrnas.errors import run_program
-from wsrnas.imagenet import ImageFileLoader, ImageFiles, list_imagenet
+from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
+from wsrnas.data.splits import balanced_split
 from wsrnas.models import description, load_architecture
-from wsrnas.splits import balanced_split
+from wsrnas.runtime.distributed import World, initialize, shutdown
+from wsrnas.runtime.errors import run_program
 
 
 def main(argv: list[str] | None = None) -> None:

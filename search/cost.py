@@ -8,8 +8,8 @@ import torch
 
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
-from wsrnas.distributed import World
-from wsrnas.losses import step_passes
+from wsrnas.runtime.distributed import World
+from wsrnas.training.losses import step_passes
 
 PROJECTION_EVALUATIONS = 4  # of F, which a projection is taken to need
 

@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from search.settings import SupernetConfig
-from wsrnas.config import require
-from wsrnas.data import DataSet
-from wsrnas.distributed import World, barrier
+from wsrnas.data.datasets import DataSet
+from wsrnas.data.splits import balanced_split, load_split, save_split
 from wsrnas.genotype import Genotype
-from wsrnas.run import RunDirectory
-from wsrnas.splits import balanced_split, load_split, save_split
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import World, barrier
+from wsrnas.runtime.run import RunDirectory
 
 BOUND_FILE = "bound.json"
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wsrnas.errors import InputError
+from wsrnas.runtime.errors import InputError
 
 
 class Memory:

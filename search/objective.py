@@ -13,7 +13,7 @@ from torch import Tensor
 from search.loss_estimator import ValidationLossEstimator
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
 from search.vulnerability.projection import Projection, project
-from wsrnas.config import require
+from wsrnas.runtime.config import require
 
 PROJECTION_STEP = 0.5  # in logits
 

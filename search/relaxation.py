@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
-from wsrnas.seeding import generator
+from wsrnas.runtime.seeding import generator
 
 
 @dataclass(frozen=True)

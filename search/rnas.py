@@ -13,15 +13,15 @@ from search.cost import PhaseClock, rnas_passes
 from search.files import BOUND_FILE, halves, require_same_bound, resume, save_genotype, stored_split
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
-from wsrnas.batch_norm import average_buffers
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
-from wsrnas.config import describe, parse_config
-from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, initialize, print_on_main, shutdown
-from wsrnas.errors import run_program
-from wsrnas.preemption import stop_requests
+from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh
-from wsrnas.run import RunDirectory
+from wsrnas.runtime.config import describe, parse_config
+from wsrnas.runtime.distributed import World, initialize, print_on_main, shutdown
+from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.run import RunDirectory
+from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.rnas"
 TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the log warns

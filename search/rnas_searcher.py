@@ -18,17 +18,17 @@ from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
 from search.vulnerability.projection import Projection, least, project, summarize
 from wsrnas.attacks import attack_mode
-from wsrnas.batch_norm import recalibrate_batch_norm, running_statistics_kept
-from wsrnas.data import DataSet, ImageSet
-from wsrnas.distributed import World, all_sum, broadcast
-from wsrnas.errors import InputError
+from wsrnas.data.datasets import DataSet, ImageSet
+from wsrnas.data.loader import BatchLoader
 from wsrnas.genotype import Genotype
-from wsrnas.loader import BatchLoader
-from wsrnas.losses import LOSSES
-from wsrnas.preemption import until_asked
-from wsrnas.run import progress
-from wsrnas.seeding import BatchNoise, derive_seed, generator
-from wsrnas.training import Epoch, Refinements, Trainer
+from wsrnas.runtime.distributed import World, all_sum, broadcast
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.preemption import until_asked
+from wsrnas.runtime.run import progress
+from wsrnas.runtime.seeding import BatchNoise, derive_seed, generator
+from wsrnas.training.batch_norm import recalibrate_batch_norm, running_statistics_kept
+from wsrnas.training.losses import LOSSES
+from wsrnas.training.trainer import Epoch, Refinements, Trainer
 
 LEAST_ITERATIONS = 30  # of the descent that tells the least vulnerability, where H cannot be reached
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from search.settings import SupernetConfig
-from wsrnas.config import option, require
-from wsrnas.losses import LossSettings
+from wsrnas.runtime.config import option, require
+from wsrnas.training.losses import LossSettings
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Literal
 
 from search.vulnerability.bound import Bound
 from search.vulnerability.metric import DISTANCES
-from wsrnas.config import SmallImagesConfig, option
-from wsrnas.losses import LossSettings
+from wsrnas.runtime.config import SmallImagesConfig, option
+from wsrnas.training.losses import LossSettings
 
 
 @dataclass(frozen=True)

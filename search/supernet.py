@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
+from wsrnas.runtime.errors import InputError
 
 NODES = 4
 EDGES = sum(range(2, NODES + 2))  # 14

@@ -10,9 +10,9 @@ from torch import Tensor
 from search.relaxation import Relaxation
 from search.supernet import Supernet
 from wsrnas.attacks import full_precision
-from wsrnas.distributed import World
-from wsrnas.losses import Attack, LossSettings
-from wsrnas.seeding import BatchNoise, generator
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.seeding import BatchNoise, generator
+from wsrnas.training.losses import Attack, LossSettings
 
 Losses = Callable[[Tensor], Tensor]
 

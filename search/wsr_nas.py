@@ -18,18 +18,18 @@ from search.files import halves, resume, save_genotype, stored_split
 from search.objective import column_name
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
-from wsrnas.batch_norm import average_buffers
-from wsrnas.checkpoint import write_atomic
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
-from wsrnas.config import describe, format_epsilon, parse_config
-from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, initialize, print_on_main, shutdown
-from wsrnas.errors import run_program
-from wsrnas.preemption import stop_requests
+from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
-from wsrnas.run import RunDirectory
-from wsrnas.seeding import generator
+from wsrnas.runtime.checkpoint import write_atomic
+from wsrnas.runtime.config import describe, format_epsilon, parse_config
+from wsrnas.runtime.distributed import World, initialize, print_on_main, shutdown
+from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.seeding import generator
+from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.wsr_nas"
 

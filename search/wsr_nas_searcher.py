@@ -26,19 +26,19 @@ from search.supernet import Supernet
 from search.vulnerability.projection import summarize
 from search.wsr_nas_settings import SearchConfig, Step, learning_rate, planned_estimator_steps, schedule
 from wsrnas.attacks import multi_strength_pgd
-from wsrnas.batch_norm import recalibrate_batch_norm
-from wsrnas.data import DataSet
-from wsrnas.distributed import World, all_sum, broadcast_model
-from wsrnas.errors import InputError, Preempted
+from wsrnas.data.datasets import DataSet
+from wsrnas.data.loader import BatchLoader
+from wsrnas.data.splits import balanced_subset
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.genotype import Genotype
-from wsrnas.loader import BatchLoader
-from wsrnas.losses import LOSSES
-from wsrnas.run import progress
-from wsrnas.seeding import derive_seed, generator
-from wsrnas.splits import balanced_subset
-from wsrnas.training import Epoch, Refinements, Trainer, train_epoch
+from wsrnas.runtime.distributed import World, all_sum, broadcast_model
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.run import progress
+from wsrnas.runtime.seeding import derive_seed, generator
+from wsrnas.training.batch_norm import recalibrate_batch_norm
+from wsrnas.training.losses import LOSSES
+from wsrnas.training.trainer import Epoch, Refinements, Trainer, train_epoch
 
 NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept to be looked at
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from search.objective import check_attacked, check_objective, check_strengths
 from search.settings import SupernetConfig
-from wsrnas.config import option, require
 from wsrnas.estimators import names as estimator_names
+from wsrnas.runtime.config import option, require
 
 SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
 SIX_WEIGHTS = tuple(w / 28 for w in (1, 2, 3, 5, 7, 10))

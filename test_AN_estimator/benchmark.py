@@ -19,12 +19,12 @@ from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from test_AN_estimator.study import check, dry_run, open_study
 from test_AN_estimator.training import trained_estimator
 from wsrnas.complexity import count_parameters
-from wsrnas.config import parse_config
-from wsrnas.data import DataSet, load_dataset_once
-from wsrnas.distributed import World, barrier, initialize, shutdown
-from wsrnas.errors import Preempted, run_program
-from wsrnas.run import RunDirectory
-from wsrnas.sharing import Task, alone, share
+from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.distributed import World, barrier, initialize, shutdown
+from wsrnas.runtime.errors import Preempted, run_program
+from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.sharing import Task, alone, share
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,9 +17,9 @@ from test_AN_estimator.networks import NetworkSpec
 from test_AN_estimator.noises import Noises, chunks, predict, read, tested_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.attacks import pgd
-from wsrnas.config import require
-from wsrnas.data import DataSet
+from wsrnas.data.datasets import DataSet
 from wsrnas.estimators.base import radii
+from wsrnas.runtime.config import require
 
 REPEATS = 7  # of a timed call; the median counts
 MEANS = ("cosine", "sign_agreement", "ball", "pgd_ball")

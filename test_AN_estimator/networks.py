@@ -10,20 +10,20 @@ from torch import nn
 
 import genotypes
 from test_AN_estimator.settings import BenchmarkConfig
-from wsrnas.config import require
-from wsrnas.data import DataSet
-from wsrnas.distributed import World
-from wsrnas.errors import InputError, Preempted
+from wsrnas.data.datasets import DataSet
+from wsrnas.data.loader import BatchLoader
 from wsrnas.genotype import Genotype
-from wsrnas.loader import BatchLoader
-from wsrnas.losses import LOSSES
-from wsrnas.model_source import check_model, open_model
 from wsrnas.models import build_model, description
-from wsrnas.run import RunDirectory
-from wsrnas.schedules import Schedule
-from wsrnas.seeding import derive_seed
-from wsrnas.sharing import Task
-from wsrnas.training import Epoch, Refinements, Trainer, train_epoch
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.seeding import derive_seed
+from wsrnas.runtime.sharing import Task
+from wsrnas.subjects.model_source import check_model, open_model
+from wsrnas.training.losses import LOSSES
+from wsrnas.training.schedules import Schedule
+from wsrnas.training.trainer import Epoch, Refinements, Trainer, train_epoch
 
 TRAINED_HERE = re.compile(r"(?P<arch>.+):(?P<channels>[1-9]\d*):(?P<epochs>[1-9]\d*)(?P<natural>:natural)?")
 

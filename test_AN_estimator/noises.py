@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.settings import BenchmarkConfig
-from wsrnas import checkpoint
 from wsrnas.attacks import attack_mode, multi_strength_pgd
-from wsrnas.config import require
-from wsrnas.data import DataSet
-from wsrnas.distributed import World
-from wsrnas.errors import InputError
+from wsrnas.data.datasets import DataSet
+from wsrnas.data.loader import BatchLoader
 from wsrnas.estimators import project
-from wsrnas.loader import BatchLoader
-from wsrnas.seeding import generator
-from wsrnas.sharing import Task
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.seeding import generator
+from wsrnas.runtime.sharing import Task
 
 
 @dataclass(frozen=True)

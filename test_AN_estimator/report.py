@@ -10,11 +10,11 @@ from typing import Any
 from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.results import AVERAGE, machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
-from wsrnas.checkpoint import write_atomic, write_json
-from wsrnas.config import format_epsilon
 from wsrnas.estimators import names as estimator_names
-from wsrnas.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
 from wsrnas.report.figures import blank, styled
+from wsrnas.report.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
+from wsrnas.runtime.checkpoint import write_atomic, write_json
+from wsrnas.runtime.config import format_epsilon
 
 # Table 5: natural accuracy, accuracy under PGD-7 and under the estimates. Its WA-ANE is Eq. 6 as printed; its header
 # has E-ANE twice, the first time without the minus.

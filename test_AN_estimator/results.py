@@ -13,10 +13,10 @@ import numpy as np
 
 from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.settings import BenchmarkConfig, Setting
-from wsrnas.confidence import difference_interval
-from wsrnas.config import require
-from wsrnas.errors import InputError
 from wsrnas.estimators import names as estimator_names
+from wsrnas.evaluation.intervals import difference_interval
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
 
 FORMAT = "wsrnas AN-Estimator 1"
 COSTS = ("parameters", "milliseconds", "pgd_milliseconds", "share_of_pgd")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from wsrnas.config import SmallImagesConfig, option, require
 from wsrnas.estimators import names as estimator_names
-from wsrnas.losses import LossSettings
+from wsrnas.runtime.config import SmallImagesConfig, option, require
+from wsrnas.training.losses import LossSettings
 
 # The published seven: genotype, initial channels (published code); epochs, for the paper says only "different epochs".
 PAPER_NETWORKS = ("cna_r:45:40", "cna_m:45:32", "cna_n:50:24", "cna_m_1:45:16", "cna_r_minus:42:10", "cna_r:45:6",

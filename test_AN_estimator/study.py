@@ -6,13 +6,13 @@ from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.noises import chunks, rotations, training_batches
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.config import describe, format_epsilon, require
-from wsrnas.data import DataSet
-from wsrnas.distributed import World
+from wsrnas.data.datasets import DataSet
 from wsrnas.estimators import build_estimator
-from wsrnas.model_source import open_model
 from wsrnas.models import build_model
-from wsrnas.sharing import open_shared_folder
+from wsrnas.runtime.config import describe, format_epsilon, require
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.sharing import open_shared_folder
+from wsrnas.subjects.model_source import open_model
 
 
 def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from test_AN_estimator.noises import Noises, read, rotations, training_batches, training_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
-from wsrnas.data import DataSet
-from wsrnas.errors import Preempted
+from wsrnas.data.datasets import DataSet
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import hide_each, train_estimator
-from wsrnas.run import RunDirectory, progress
-from wsrnas.seeding import derive_seed, generator
+from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.run import RunDirectory, progress
+from wsrnas.runtime.seeding import derive_seed, generator
 
 
 def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data: DataSet, noises: Path,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wsrnas.distributed import World
+from wsrnas.runtime.distributed import World
 
 torch.set_num_threads(1)
 

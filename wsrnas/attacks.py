@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.batch_norm import BATCH_NORM
-from wsrnas.errors import InputError
+from wsrnas.operations import BATCH_NORM
+from wsrnas.runtime.errors import InputError
 
 AttackLoss = Callable[[Tensor, Tensor], Tensor]
 

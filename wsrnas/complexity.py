@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsrnas.attacks import attack_mode
-from wsrnas.distributed import World
+from wsrnas.runtime.distributed import World
 
 
 def count_parameters(parameters) -> int:

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import torch
 
-from wsrnas.errors import InputError
 from wsrnas.operations import OPERATIONS, PRIMITIVES
+from wsrnas.runtime.errors import InputError
 
 Edge = tuple[str, int]
 Nodes = tuple[tuple[Edge, ...], ...]

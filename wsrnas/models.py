@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsrnas import cells, checkpoint, hand_designed
-from wsrnas.catalogue import (
+from wsrnas.architectures import cells, hand_designed
+from wsrnas.architectures.catalogue import (
     CIFAR_SIZE,
     ENTRIES,
     IMAGENET_SIZE,
@@ -27,11 +27,12 @@ from wsrnas.catalogue import (
     find,
     why_unavailable,
 )
+from wsrnas.architectures.robnet import ROBNETS
 from wsrnas.complexity import count_parameters, multiply_adds
-from wsrnas.errors import InputError, run_program
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
-from wsrnas.robnet import ROBNETS
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.errors import InputError, run_program
 
 
 def names() -> list[str]:
@@ -73,7 +74,7 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
         arch: a genotype, or what ``load_architecture`` takes.
         init_channels, layers: width and depth; None takes the published ones of a name, and the DARTS convention for a
             genotype: 36 and 20 (ImageNet: 48 and 14). A network with a design of its own has its width as in
-            ``wsrnas.hand_designed``, and no other depth.
+            ``wsrnas.architectures.hand_designed``, and no other depth.
         dataset: ``"imagenet"`` gives the network for large images, behind ImageNet's normalisation; anything else the
             one for small images.
         channels: of the images.

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype, Nodes
 from wsrnas.operations import DropPath, FactorizedReduce, ReLUConvBN, build_operation
+from wsrnas.runtime.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.errors import InputError
-from wsrnas.seeding import BatchNoise
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.seeding import BatchNoise
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # of every number of dimensions, synchronised or not
 
 
 class ReLUConvBN(nn.Module):

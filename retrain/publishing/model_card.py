@@ -9,9 +9,9 @@ from typing import Any
 
 from retrain.publishing.robustbench import Publication, failed_checks
 from wsrnas.complexity import readable
-from wsrnas.config import format_epsilon
 from wsrnas.genotype import Genotype
-from wsrnas.plotting import genotype_text
+from wsrnas.report.plotting import genotype_text
+from wsrnas.runtime.config import format_epsilon
 
 # Fields of a training's configuration that say where it ran and what it printed, not what it did.
 PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers", "eval_batch_size", "save_every")

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wsrnas.config import require
-from wsrnas.errors import InputError
-from wsrnas.seeding import generator
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.seeding import generator
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5  # of a logit

@@ -20,10 +20,10 @@ from retrain.publishing.onnx_file import write_onnx
 from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication, model_info, new_model_issue
 from retrain.publishing.standalone import LINE, standalone_source
 from wsrnas.complexity import count_parameters, multiply_adds
-from wsrnas.config import require
 from wsrnas.genotype import Genotype
-from wsrnas.plotting import draw_genotype
-from wsrnas.seeding import generator
+from wsrnas.report.plotting import draw_genotype
+from wsrnas.runtime.config import require
+from wsrnas.runtime.seeding import generator
 
 LOGITS_TOLERANCE = 1e-6
 CHECK_IMAGES = 4

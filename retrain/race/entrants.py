@@ -11,13 +11,13 @@ import torch
 
 from retrain.race.settings import Budget
 from retrain.recipes import spoken_name
-from wsrnas.catalogue import ENTRIES, find
+from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.config import require
-from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.models import build_model, load_architecture, sizes
-from wsrnas.seeding import generator
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.seeding import generator
 
 # Widths around the nearest one, as a share of it and at least so many, among which a budget is sought that all entrants
 # meet.

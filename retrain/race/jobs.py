@@ -14,13 +14,13 @@ from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
 from retrain.recipes import RetrainConfig
 from retrain.train_cifar import train
-from wsrnas.data import DataSet
-from wsrnas.distributed import World
+from wsrnas.data.datasets import DataSet
 from wsrnas.evaluation.measurement import exact_arithmetic
-from wsrnas.model_source import open_model
 from wsrnas.report import refresh
-from wsrnas.run import RunDirectory
-from wsrnas.sharing import Task
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.sharing import Task
+from wsrnas.subjects.model_source import open_model
 
 FILES = {"best": "best", "last": "checkpoint"}
 

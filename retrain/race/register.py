@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from retrain.race.entrants import Entrant
-from wsrnas.checkpoint import write_json
-from wsrnas.config import require
-from wsrnas.errors import InputError
 from wsrnas.genotype import Genotype
-from wsrnas.sharing import alone
+from wsrnas.runtime.checkpoint import write_json
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.sharing import alone
 
 
 def genotype_file(race: Path, name: str) -> Path:

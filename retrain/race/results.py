@@ -13,15 +13,15 @@ from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, read_object, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig, parse_budget
-from wsrnas.checkpoint import write_json
 from wsrnas.complexity import activation_bytes, device_name, latencies, readable
-from wsrnas.config import to_dict
-from wsrnas.data import DataSet
-from wsrnas.distributed import World
+from wsrnas.data.datasets import DataSet
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
-from wsrnas.sharing import failures
+from wsrnas.runtime.checkpoint import write_json
+from wsrnas.runtime.config import to_dict
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.sharing import failures
 
 
 def known_costs(race: Path) -> dict[str, dict[str, Any]]:

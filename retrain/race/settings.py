@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
-from wsrnas.config import Invocation, option, parse_config, require
-from wsrnas.errors import InputError
 from wsrnas.evaluation.honesty import LEAST_IMAGES
+from wsrnas.runtime.config import Invocation, option, parse_config, require
+from wsrnas.runtime.errors import InputError
 
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 

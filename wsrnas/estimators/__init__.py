@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from wsrnas.errors import InputError
 from wsrnas.estimators.attention import AANE
 from wsrnas.estimators.base import MIN_IMAGE_SIZE, NoiseEstimator, project
 from wsrnas.estimators.continuation import CANE
 from wsrnas.estimators.encoding import EANE, EANEMinus
 from wsrnas.estimators.interpolation import WAANE, WAANEPaper
 from wsrnas.estimators.plus import AANEPlus
+from wsrnas.runtime.errors import InputError
 
 __all__ = ["ESTIMATORS", "NoiseEstimator", "build_estimator", "names", "project"]
 

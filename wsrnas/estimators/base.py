@@ -7,7 +7,7 @@ in pixels of [0,1].
 import torch
 from torch import Tensor, nn
 
-from wsrnas.errors import InputError
+from wsrnas.runtime.errors import InputError
 
 MIN_IMAGE_SIZE = 8  # pixels; what the convolutions of the learned estimators need
 

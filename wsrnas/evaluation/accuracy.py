@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from wsrnas.attacks import attack_mode, pgd
-from wsrnas.distributed import World, all_sum
-from wsrnas.errors import InputError
-from wsrnas.loader import BatchLoader
-from wsrnas.run import progress
-from wsrnas.seeding import generator
+from wsrnas.data.loader import BatchLoader
+from wsrnas.runtime.distributed import World, all_sum
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.run import progress
+from wsrnas.runtime.seeding import generator
 
 
 def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], steps: int = 20,

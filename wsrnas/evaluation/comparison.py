@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
-from wsrnas.confidence import difference_interval
+from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.evaluation.protocols import attack_of
 from wsrnas.evaluation.results import scores_by_attack
 

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsrnas.attacks import attack_mode, full_precision, input_gradient
-from wsrnas.confidence import share_test, sign_test
-from wsrnas.config import format_epsilon
+from wsrnas.evaluation.intervals import share_test, sign_test
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import Attack, at_strength, parse_attack
-from wsrnas.seeding import generator
+from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.seeding import generator
 
 SIGNIFICANCE = 0.001
 LEAST_STRENGTH = 8 / 255  # below it, an honest attack may break too few images to be told from random noise

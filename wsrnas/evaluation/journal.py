@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsrnas.checkpoint import write_atomic
+from wsrnas.runtime.checkpoint import write_atomic
 
 UNKNOWN = -1
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import attack_mode, fgsm, mim, pgd, random_start
-from wsrnas.carlini_wagner import carlini_wagner
-from wsrnas.distributed import World, all_sum
-from wsrnas.errors import InputError
+from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
+from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.evaluation.journal import UNKNOWN, Journal
 from wsrnas.evaluation.protocols import STAGES, Attack
-from wsrnas.loader import BatchLoader
-from wsrnas.preemption import until_asked
-from wsrnas.run import progress
-from wsrnas.seeding import generator
+from wsrnas.runtime.distributed import World, all_sum
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.preemption import until_asked
+from wsrnas.runtime.run import progress
+from wsrnas.runtime.seeding import generator
 
 # What becomes of the images of one batch: (images, labels, indices) -> withstood (B,), warnings.
 Judge = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[str]]]

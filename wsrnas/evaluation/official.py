@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsrnas import checkpoint
 from wsrnas.attacks import pgd
-from wsrnas.confidence import difference_interval
-from wsrnas.config import format_epsilon
-from wsrnas.distributed import World, all_sum
-from wsrnas.errors import InputError
-from wsrnas.loader import BatchLoader
+from wsrnas.data.loader import BatchLoader
+from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.network import CellNetwork
-from wsrnas.run import progress
-from wsrnas.seeding import generator
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.distributed import World, all_sum
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.run import progress
+from wsrnas.runtime.seeding import generator
 
 BATCH = 25  # images that one process of the published evaluation sees at a time
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from wsrnas.config import format_epsilon
-from wsrnas.errors import InputError
+from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.errors import InputError
 
 # Tables 1 and 2 of Wsr-NAS: "average robust accuracy" is the plain mean over these; Table 4 has ImageNet's.
 PAPER_STRENGTHS = (0.03, 0.10, 0.17, 0.25)

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsrnas.confidence import accuracy_interval, difference_interval
-from wsrnas.config import format_epsilon
 from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, honesty_checks
+from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import Attack, attack_of
+from wsrnas.runtime.config import format_epsilon
 
 FORMAT = "wsrnas evaluation 1"
 SQUARE_EXCESS = 0.002  # AutoAttack's own bound on what Square may add to its white-box attacks

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.errors import InputError
 from wsrnas.evaluation.results import FORMAT
 from wsrnas.genotype import Genotype
+from wsrnas.runtime.errors import InputError
 
 NOISE_FILE = "noise_samples.npz"
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.confidence import difference_interval
-from wsrnas.config import format_epsilon
+from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.evaluation.protocols import Attack
 from wsrnas.report.data import Evaluation
 from wsrnas.report.figures import accuracy
@@ -23,6 +22,7 @@ from wsrnas.report.networks import (
     image_scores,
     series_marks,
 )
+from wsrnas.runtime.config import format_epsilon
 
 MARKS = {True: ("passed", "good"), False: ("FAILED", "bad"), None: ("not run", "muted")}
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from wsrnas.genotype import Genotype
-from wsrnas.plotting import COLOURS, INK, LINES, MUTED, STYLE, SURFACE, cell_figure, plain
 from wsrnas.report.data import column, names_under
 from wsrnas.report.html import Picture, picture
 from wsrnas.report.networks import Network, attack_family, attack_names
+from wsrnas.report.plotting import COLOURS, INK, LINES, MUTED, STYLE, SURFACE, cell_figure, plain
 
 PALETTE = COLOURS[:6]  # without black, which is ink
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsrnas.checkpoint import write_atomic
-from wsrnas.errors import InputError
-from wsrnas.plotting import inline_svg, svg_text
+from wsrnas.report.plotting import inline_svg, svg_text
+from wsrnas.runtime.checkpoint import write_atomic
+from wsrnas.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsrnas.errors import InputError
 from wsrnas.evaluation.comparison import FORMAT
 from wsrnas.report.networks import AVERAGE
+from wsrnas.runtime.errors import InputError
 
 FILE = "race.json"
 CLEAN = "clean"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from wsrnas.genotype import Genotype
-from wsrnas.plotting import LINES
 from wsrnas.report.figures import MARKERS, PALETTE, blank, cells, legend, listed, styled
 from wsrnas.report.html import Picture, paragraph, picture
 from wsrnas.report.networks import DAMAGE
+from wsrnas.report.plotting import LINES
 from wsrnas.report.race_data import CLEAN, Entrant, Measure, Race, Score
 
 LONGEST_NAME = 32  # in a legend; longer ones would leave no room for the curves

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.config import format_epsilon
 from wsrnas.operations import PRIMITIVES
-from wsrnas.plotting import INK, INPUT_NAMES, MUTED, operation_colour
 from wsrnas.report.data import column, names_under
 from wsrnas.report.figures import blank, legend, marker_of, numbers, styled, whole_ticks
 from wsrnas.report.html import Picture, picture
+from wsrnas.report.plotting import INK, INPUT_NAMES, MUTED, operation_colour
+from wsrnas.runtime.config import format_epsilon
 
 DRAWN_POINTS = 120  # of a line among a hundred others; the numbers beside the figure are all of them
 

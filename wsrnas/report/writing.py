@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsrnas.distributed import World
 from wsrnas.report.data import read_run
 from wsrnas.report.html import write_files
 from wsrnas.report.pages import page
 from wsrnas.report.race import write_race_report
+from wsrnas.runtime.distributed import World
 
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # of a run's time, at most, goes into refreshing its page

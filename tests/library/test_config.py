@@ -1,0 +1,261 @@
+"""Configuration: dataclass defaults < preset < --config < flags, the published flags, help, JSON."""
+
+import dataclasses
+import json
+import re
+from typing import Literal
+
+import pytest
+
+from retrain.evaluate_settings import EvaluateConfig
+from retrain.race.settings import RACE_RECIPES, CompareConfig
+from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
+from retrain.recipes import RECIPES as RETRAIN_PRESETS
+from search.rnas_settings import PRESETS as RNAS_PRESETS
+from search.rnas_settings import RnasConfig
+from search.vulnerability.settings import VulnerabilityConfig
+from search.wsr_nas_settings import PRESETS as SEARCH_PRESETS
+from search.wsr_nas_settings import SearchConfig
+from test_AN_estimator.settings import PRESETS as BENCHMARK_PRESETS
+from test_AN_estimator.settings import BenchmarkConfig
+from wsrnas.runtime import config as module
+from wsrnas.runtime.config import (
+    describe,
+    format_epsilon,
+    from_dict,
+    identity_differences,
+    load_config,
+    option,
+    parse_config,
+    to_dict,
+)
+from wsrnas.runtime.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """A program with one field of every kind."""
+
+    preset: str = "plain"
+    count: int = option(3, "how many (100 % of them)")
+    epsilon: float = option(0.03, "radius")
+    strengths: tuple[float, ...] = option((0.1, 0.2), "radii")
+    names: tuple[str, ...] = option((), "labels")
+    kind: Literal["pgd", "trades"] = option("pgd", "loss")
+    fast: bool = option(False, "be quick", identity=False)
+    where: str = option("here", "folder", identity=False)
+
+
+PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
+
+# A flag that a published command line may hold must not vanish: removing one has to be done here, too.
+TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warmup batch_size batch_statistics beta
+    compile data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
+    label_smoothing layers learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting
+    peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every
+    select_steps split_seed step_size strengths sync_bn warmup_epochs weight_decay"""
+FLAGS = {
+    SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples attacked_strengths
+        batch_size beta check_images data dataset device download epsilon estimator estimator_batch_size
+        estimator_images estimator_learning_rate estimator_max_epsilon estimator_memory estimator_passes
+        estimator_weight_decay grad_clip init_channels iterations layers learning_rate learning_rate_min
+        loss_hidden_size loss_learning_rate loss_memory loss_passes loss_weight_decay max_estimator_gap
+        max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps
+        recalibration_batches report_freq runs save seed standardize step_size strength_weights strengths tau
+        trades_beta distance validation_batch_size vulnerability_bound warmup_architectures weight_decay""",
+    RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
+        constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
+        learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
+        recalibration_batches relaxation report_freq runs save seed solver solver_iterations standardize statistics
+        step_size tau trades_beta unconstrained_share upper_weights vulnerability_bound warmup_epochs watched_batches
+        weight_decay""",
+    VulnerabilityConfig: """batch_size data dataset device distance download epsilon layers max_test model names
+        num_steps random_start runs save seed standardize step_size weights""",
+    RetrainConfig: f"{TRAINING} cutout dataset download",
+    ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
+    CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
+        cutout dataset download max_test protocol seeds test_batch_size test_strengths tolerance""",
+    EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
+        max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths weights
+        workers""",
+    BenchmarkConfig: """batch_size data dataset device download epsilon estimator_batch_size estimator_learning_rate
+        estimator_weight_decay estimators eval_batch_size grad_clip layers learning_rate leave_one_out_max_epsilon
+        max_estimator_train max_test max_train momentum network_batch_size networks num_steps report_freq rotation runs
+        save seed single_source sources spectrum spectrum_max_epsilon train_steps weight_decay""",
+}
+PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_size", "learning_rate", "weight_decay",
+             "seed", "report_freq"}
+PROGRAMS = [(SearchConfig, SEARCH_PRESETS), (RetrainConfig, RETRAIN_PRESETS), (ImageNetConfig, IMAGENET_RECIPES),
+            (EvaluateConfig, None), (BenchmarkConfig, BENCHMARK_PRESETS), (RnasConfig, RNAS_PRESETS),
+            (VulnerabilityConfig, None), (CompareConfig, RACE_RECIPES)]
+
+
+def parse(*argv, cls=Small, presets=PLAIN):
+    return parse_config(cls, presets, list(argv), prog="program")[0]
+
+
+def saved(path, config, **changes):
+    path.write_text(json.dumps(to_dict(config) | changes))
+    return str(path)
+
+
+def test_each_source_overrides_the_one_before(tmp_path):
+    stored = saved(tmp_path / "config.json", Small(count=7, epsilon=0.5))
+    assert parse() == Small()
+    assert parse("--preset", "large") == PLAIN["large"]
+    assert parse("--preset", "large", "--count", "4") == dataclasses.replace(PLAIN["large"], count=4)
+    assert parse("--config", stored) == Small(count=7, epsilon=0.5)
+    assert parse("--config", stored, "--count", "9") == Small(count=9, epsilon=0.5)
+    with pytest.raises(InputError, match="--preset and --config cannot be given together"):
+        parse("--preset", "large", "--config", stored)
+
+
+def test_values_of_every_kind():
+    assert parse("--epsilon", "8/255").epsilon == 8 / 255
+    assert parse("--strengths", "4/255", "0.1", "1e-1").strengths == (4 / 255, 0.1, 0.1)
+    assert parse("--names", "a", "b").names == ("a", "b")
+    assert parse("--fast").fast is True
+    assert parse("--preset", "large", "--no-fast").fast is False
+    assert parse("--kind", "trades").kind == "trades"
+    assert parse("--count=5").count == 5
+
+
+def test_dashes_are_understood_and_abbreviations_are_not():
+    assert parse("--adv-loss", "trades", cls=SearchConfig, presets=SEARCH_PRESETS).adv_loss == "trades"
+    with pytest.raises(InputError, match="unknown argument '--eps'"):
+        parse("--eps", "0.1")
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--epsilonn", "1"], "unknown argument '--epsilonn'; did you mean --epsilon"),
+    (["--count", "many"], "--count: invalid int value: 'many'"),
+    (["--count", "1.5"], "--count: invalid int value"),
+    (["--epsilon", "8/0"], "'8/0' is not a number such as 0.031 or 8/255"),
+    (["--epsilon", "large"], "'large' is not a number"),
+    (["--strengths", "0.1", "x"], "'x' is not a number"),
+    (["--kind", "fast"], "invalid choice: 'fast'"),
+    (["--preset", "huge"], "invalid choice: 'huge'"),
+    (["--epsilon"], "expected one argument"),
+    (["stray"], "unknown argument 'stray'"),
+    (["--config", "nowhere.json"], "cannot read the configuration nowhere.json: No such file"),
+])
+def test_a_wrong_command_line_is_one_sentence(argv, words):
+    with pytest.raises(InputError) as caught:
+        parse(*argv)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("cls", "presets"), PROGRAMS)
+def test_json_round_trip_of_every_preset(cls, presets, tmp_path):
+    for config in (presets or {"default": cls()}).values():
+        path = tmp_path / "config.json"
+        saved(path, config)
+        assert load_config(cls, path) == config
+        assert identity_differences(config, json.loads(path.read_text())) == []
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("{", "is not a JSON configuration"),
+    ("[1]", "expected a JSON object of configuration fields"),
+    ('{"count": 1}', "missing configuration fields"),
+])
+def test_a_broken_config_file_is_refused(text, words, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        parse("--config", str(path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("count", "3"), ("count", 3.5), ("count", True), ("count", None), ("epsilon", "0.03"), ("epsilon", [0.03]),
+    ("strengths", 0.1), ("strengths", [0.1, "a"]), ("names", [1]), ("kind", "fast"), ("kind", ["pgd"]),
+    ("fast", "yes"), ("fast", 1), ("where", 5),
+])
+def test_a_value_of_the_wrong_type_in_a_config_file_is_named(field, value, tmp_path):
+    stored = saved(tmp_path / "config.json", Small(), **{field: value})
+    with pytest.raises(InputError) as caught:
+        parse("--config", stored)
+    assert f"{field} is {value!r}; expected" in str(caught.value)
+    with pytest.raises(InputError, match="unknown configuration fields"):
+        from_dict(Small, to_dict(Small()) | {"stray": 1}, "here")
+
+
+def test_an_integer_is_a_number_in_a_config_file(tmp_path):
+    assert parse("--config", saved(tmp_path / "config.json", Small(), epsilon=1, strengths=[1, 0.5])).epsilon == 1
+
+
+def test_only_fields_that_change_the_result_are_compared():
+    stored = to_dict(Small(count=4, fast=True, where="there"))
+    assert identity_differences(Small(), stored) == ["count: 4 -> 3"]
+    stored.pop("epsilon")
+    assert identity_differences(Small(), stored) == ["count: 4 -> 3", "epsilon: absent -> 0.03"]
+
+
+@pytest.mark.parametrize(("cls", "free"), [
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
+    (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
+    # Of a network, its genotype or name is what counts, not how it was called: runs keep it beside the configuration.
+    (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
+                     "on_overfitting", "arch"}),
+    (ImageNetConfig, {"save", "runs", "device", "report_freq", "data", "eval_batch_size", "save_every",
+                      "on_overfitting", "workers", "arch"}),
+    (CompareConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
+                     "on_overfitting", "archs", "seeds", "tolerance", "protocol", "attacks", "test_strengths",
+                     "max_test", "test_batch_size", "check_images"}),
+])
+def test_where_a_run_lives_is_not_its_identity(cls, free):
+    fields = dataclasses.fields(cls)
+    assert {field.name for field in fields if not field.metadata.get("identity", True)} == free
+
+
+@pytest.mark.parametrize(("cls", "presets"), PROGRAMS)
+def test_help_shows_every_field_and_its_default(cls, presets, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20000")
+    with pytest.raises(SystemExit) as caught:
+        parse_config(cls, presets, ["--help"], prog="program")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    entries = {entry.split()[0].rstrip(","): " ".join(entry.split()) for entry in re.split(r"\n  (?=--)", text)[1:]}
+    base = next(iter(presets.values())) if presets else cls()  # what the program does without a flag
+    for field in dataclasses.fields(cls):
+        if field.name == "preset":
+            continue
+        shown = module._show(getattr(base, field.name))
+        assert entries[f"--{field.name}"].endswith(f"{field.metadata['help']} (default: {shown})")
+    assert cls.__doc__.strip().splitlines()[0] in text
+    for name in presets or ():
+        assert name in text
+
+
+@pytest.mark.parametrize(("cls", "presets"), PROGRAMS)
+def test_the_flags_are_frozen(cls, presets):
+    fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
+    assert fields == set(FLAGS[cls].split())
+    flags = set(module._parser(cls, presets or {}, "program")._option_string_actions)
+    assert flags >= {"--config", "--dry_run"}
+    assert "--overwrite" in flags
+    if cls not in (EvaluateConfig, VulnerabilityConfig):
+        one_each = {"init_channels"} if cls in (BenchmarkConfig, CompareConfig) else set()  # a width for each network
+        assert fields >= PUBLISHED - one_each
+    if cls in (RetrainConfig, ImageNetConfig):
+        assert "arch" in fields and "--recipe" in flags
+
+
+def test_the_presets_of_the_paper():
+    assert list(SEARCH_PRESETS) == ["paper", "plus", "wide", "naive-1", "naive-3", "naive-6", "naive-11", "tiny"]
+    counts = {name: (c.num_pgd_strengths, c.num_estimated_strengths) for name, c in SEARCH_PRESETS.items()}
+    assert counts == {"paper": (3, 3), "plus": (3, 8), "wide": (1, 15), "naive-1": (1, 0), "naive-3": (3, 0),
+                      "naive-6": (6, 0), "naive-11": (11, 0), "tiny": (2, 2)}
+    for name, config in SEARCH_PRESETS.items():
+        assert config.preset == name
+        assert len(config.strengths) == len(config.strength_weights) == sum(counts[name])
+    assert SEARCH_PRESETS["paper"].strengths == (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
+    assert all(config.preset == name for name, config in (RETRAIN_PRESETS | IMAGENET_RECIPES).items())
+
+
+def test_what_people_read():
+    assert format_epsilon(8 / 255) == "0.0314 (8/255)"
+    assert describe(Small()).splitlines()[:3] == ["  preset     plain", "  count      3", "  epsilon    0.03"]
+    assert "  strengths  0.1 0.2" in describe(Small())

@@ -1,0 +1,1120 @@
+"""Networks from every kind of place give the same logits and gradients; what cannot be evaluated is refused."""
+
+import argparse
+import copy
+import importlib
+import itertools
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import genotypes
+from wsrnas.attacks import pgd
+from wsrnas.data.datasets import load_dataset
+from wsrnas.genotype import Genotype
+from wsrnas.models import build_model, description
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.errors import InputError
+from wsrnas.subjects import user_function
+from wsrnas.subjects.model_source import (
+    _gain_by_chance,
+    _significantly_better,
+    check_model,
+    find_checkpoint,
+    open_model,
+)
+from wsrnas.subjects.stored_program import ExportedNetwork, can_train, uses_batch_norm
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning",
+                                        "ignore::torch.jit.TracerWarning")
+CLASSES = 5
+GENOTYPE = genotypes.load("WsrNet_Basic")
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
+                          nn.Linear(144, CLASSES))
+    model(torch.rand(16, 3, 8, 8))  # running statistics that differ from a batch's
+    return model.eval()
+
+
+def batch(count: int = 9) -> tuple[Tensor, Tensor]:
+    images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return images, torch.arange(count) % CLASSES
+
+
+def export(path: Path, model: nn.Module, count: int = 4, rows=None) -> Path:
+    program = torch.export.export(model, (torch.rand(count, 3, 8, 8),), dynamic_shapes=rows and ({0: rows},))
+    torch.export.save(program, path)
+    return path
+
+
+def refused(*arguments, **keywords) -> str:
+    with pytest.raises(InputError) as caught:
+        open_model(*arguments, **keywords)
+    message = str(caught.value)
+    assert "\n" not in message and "\x1b" not in message
+    return message
+
+
+def attack(model: nn.Module, count: int = 9) -> Tensor:
+    return pgd(model, *batch(count), 0.1, 3)
+
+
+def same_function(opened: nn.Module, model: nn.Module, counts: tuple[int, ...] = (9, 1)) -> None:
+    """Equal logits; equal adversarial images, which are equal gradients; nothing left trainable."""
+    assert not any(parameter.requires_grad for parameter in opened.parameters())
+    for count in counts:
+        images, _ = batch(count)
+        torch.testing.assert_close(opened(images), model(images))
+        adversarial = attack(opened, count)
+        torch.testing.assert_close(adversarial, attack(model, count))
+        assert ((adversarial - images).abs().amax((1, 2, 3)) > 0.05).all(), "no gradient reached the images"
+
+
+# -- checkpoints of retraining --------------------------------------------------------------------------------------
+
+
+def cells(seed: int = 0, genotype: Genotype = GENOTYPE, dataset: str = "cifar10") -> nn.Module:
+    torch.manual_seed(seed)
+    model = build_model(genotype, CLASSES, 4, 3, dataset)
+    model(torch.rand(4, 3, 32, 32))
+    return model.eval()
+
+
+def save(path: Path, model: nn.Module, genotype: Genotype = GENOTYPE) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    checkpoint.save(path, {"model": model.state_dict(), "step": 3,
+                           "network": description(genotype, CLASSES, 4, 3, "cifar10", (3, 32, 32))})
+    return path
+
+
+def test_a_run_directory_gives_its_best_or_last_network(tmp_path):
+    best, last = cells(0), cells(1)
+    save(tmp_path / "basic" / "best.pt", best)
+    save(tmp_path / "basic" / "checkpoint.pt", last)
+    (tmp_path / "basic" / "config.json").write_text("{}")
+    images = torch.rand(2, 3, 32, 32)
+    for weights, model, file in (("best", best, "best.pt"), ("last", last, "checkpoint.pt")):
+        for given in (tmp_path / "basic", tmp_path / "basic" / file):
+            opened = open_model(str(given), weights)
+            assert torch.equal(opened.model(images), model(images)) and not opened.model.training
+            assert (opened.name, opened.folder) == ("basic", tmp_path / "basic")
+            assert opened.source == str(tmp_path / "basic" / file)
+            assert Genotype.from_json(opened.network["genotype"]) == GENOTYPE and opened.network["layers"] == 3
+            assert not any(parameter.requires_grad for parameter in opened.model.parameters())
+
+
+@pytest.mark.parametrize("file, name", [("wide.pt", "wide"), ("best.pt", "weights"), ("checkpoint.pt", "weights")])
+def test_a_checkpoint_outside_a_run_directory_has_no_folder(tmp_path, file, name):
+    opened = open_model(str(save(tmp_path / "weights" / file, cells())))
+    assert (opened.name, opened.folder) == (name, None)
+
+
+def test_a_run_directory_given_as_the_working_directory_has_a_name(tmp_path, monkeypatch):
+    save(tmp_path / "basic" / "best.pt", cells())
+    monkeypatch.chdir(tmp_path / "basic")
+    assert open_model(".").name == "basic"
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    assert f"no checkpoint at {tmp_path}/none.pt; expected a file" in refused(str(tmp_path / "none.pt"))
+    assert "no checkpoint at" in refused(str(tmp_path))
+    assert refused("WsrNet_Basic").endswith("or the name of an architecture with its weights as --state_dict")
+    save(tmp_path / "run" / "checkpoint.pt", cells())
+    assert "--weights last" in refused(str(tmp_path / "run"))
+    assert find_checkpoint(str(tmp_path / "run"), "last") == tmp_path / "run" / "checkpoint.pt"
+    (tmp_path / "run" / "genotype.json").write_text("{}")  # a search's directory
+    assert f"no checkpoint at {tmp_path}/run/best.pt" in refused(str(tmp_path / "run"))
+
+
+# -- functions of a user's file -------------------------------------------------------------------------------------
+
+NETWORK_FILE = """
+from __future__ import annotations  # dataclasses then look their module up
+from dataclasses import dataclass
+import torch
+from torch import nn
+from parts import WIDTH, features
+
+@dataclass
+class Sizes:
+    width: int = WIDTH
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(*features(Sizes().width), nn.Linear(36 * WIDTH, 5)).eval()
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(*build())
+        self.eval()
+"""
+PARTS_FILE = """
+from torch import nn
+WIDTH = {width}
+def features(width):
+    return [nn.Conv2d(3, width, 3), nn.Tanh(), nn.Flatten()]
+"""
+
+
+def user_folder(folder: Path, width: int = 2, **files: str) -> Path:
+    """A folder with ``net.py``, which builds a network out of ``parts.py``, and other files."""
+    folder.mkdir(exist_ok=True)
+    for name, text in {"net": NETWORK_FILE, "parts": PARTS_FILE.format(width=width), **files}.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder / "net.py"
+
+
+@pytest.mark.parametrize("function", ["build", "Net"])
+def test_a_function_or_a_class_of_a_file(tmp_path, function):
+    paths = list(sys.path)
+    opened = open_model(f"{user_folder(tmp_path)}:{function}")
+    torch.manual_seed(0)
+    expected = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 5)).eval()
+    same_function(opened.model, expected)
+    assert (opened.name, opened.network, opened.folder) == (f"net.{function}", None, None)
+    assert opened.source == f"{tmp_path}/net.py:{function}"
+    assert sys.path == paths and "net" not in sys.modules
+
+
+def test_files_of_one_name_in_two_folders_do_not_mix(tmp_path):
+    files = [user_folder(tmp_path / str(width), width) for width in (2, 3, 5)]
+    for file, width in zip(files, (2, 3, 5), strict=True):
+        assert open_model(f"{file}:build").model[0].out_channels == width
+    assert open_model(f"{files[0]}:build").model[0].out_channels == 2
+
+
+def test_a_folders_own_modules_are_loaded_once(tmp_path):
+    counting = "from pathlib import Path\nPath(__file__).with_name('log').open('a').write('x')\n"
+    file = user_folder(tmp_path, net=NETWORK_FILE + "import loaded_once\n", loaded_once=counting)
+    for function in ("build", "Net"):
+        open_model(f"{file}:{function}")
+    assert (tmp_path / "log").read_text() == "x"
+
+
+@pytest.mark.parametrize("layout", ["genotypes.py", "genotypes/__init__.py"])
+def test_a_users_file_hides_a_loaded_module_of_its_name_for_as_long_as_it_runs(tmp_path, layout):
+    file = user_folder(tmp_path, net="import genotypes, parts, torch, json, wsrnas.models\n"
+                                     "def build(): return parts.features(genotypes.WIDTH)[0].eval()\n")
+    (tmp_path / layout).parent.mkdir(exist_ok=True)
+    (tmp_path / layout).write_text("WIDTH = 7\n")
+    (tmp_path / "torch").mkdir()  # of pictures, say: not what `import torch` means
+    (tmp_path / "json.py").write_text("raise RuntimeError\n")
+    before = {name: module for name, module in sys.modules.items() if name.startswith(("wsrnas", "torch.nn"))}
+    assert open_model(f"{file}:build").model.out_channels == 7
+    assert sys.modules["genotypes"] is genotypes and sys.modules["torch"] is torch
+    assert {name: sys.modules[name] for name in before} == before
+
+
+def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
+    for width in (2, 3):
+        file = user_folder(tmp_path / str(width), net="from layers.first import build\n")
+        (file.parent / "layers").mkdir()
+        (file.parent / "layers" / "first.py").write_text(
+            f"from torch import nn\ndef build(): return nn.Conv2d(3, {width}, 3).eval()\n")
+        assert open_model(f"{file}:build").model.out_channels == width
+
+
+@pytest.mark.parametrize("text, name, named", [
+    ("def build(): pass", "built", "names no function of the file; expected FILE.py:FUNCTION; it has build"),
+    ("def build(): pass", "", "names no function of the file"),
+    ("build = 3", "build", "is a int; expected a function"),
+    ("from torch import nn\nbuild = nn.Linear(2, 2)", "build", "is a Linear; expected a function"),
+    ("def build(width, depth=3): pass", "build", "needs arguments (missing a required argument: 'width')"),
+    ("def build(): return 1, 2", "build", "returned a tuple; expected a torch.nn.Module"),
+    ("def build(): pass", "build", "returned a NoneType"),
+    ("\n\ndef build():\n    raise KeyError('width')", "build", "raised KeyError: 'width' (line 4 of net.py)"),
+    ("import parts\ndef build():\n    parts.features()", "build", "raised TypeError: features() missing 1 required "
+     "positional argument: 'width' (line 3 of net.py)"),
+    ("import helper\n", "build", "raised ValueError: first (line 2 of helper.py)"),
+    ("def build():\n    import torch\n    torch.ones(2) @ torch.ones(3)", "build", "(line 3 of net.py)"),
+    ("import json\ndef build():\n    json.loads('{')", "build", "(line 3 of net.py)"),
+    ("import sys, os\nsys.path.append(os.path.dirname(__file__) + '/site-packages')\nimport library", "build",
+     "raised OSError: no (line 3 of net.py)"),
+    ("import nowhere_to_be_found", "build", "raised ModuleNotFoundError: No module named 'nowhere_to_be_found' (line "
+     "1 of net.py)"),
+    ("\ndef build() return", "build", "(line 2 of net.py)"),
+    ("\0", "build", "raised SyntaxError"),
+    ("import sys\ndef build():\n    sys.exit('usage')", "build", "raised SystemExit: usage (line 3 of net.py)"),
+    ("from torch import nn\ndef build(): return nn.LazyLinear(3).eval()", "build", "weights"),
+    ("import torch\ndef build(): return torch.nn.Linear(3, 3, device='meta').eval()", "build", "cannot be read"),
+])
+def test_what_goes_wrong_in_a_users_file_is_one_sentence(tmp_path, monkeypatch, text, name, named):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    paths, ours = list(sys.path), sys.modules["genotypes"]
+    file = user_folder(tmp_path, net=text, helper="\nraise ValueError('first\\nsecond')", genotypes="")
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "library.py").write_text("\nraise OSError('no')")
+    message = refused(f"{file}:{name}")
+    assert named in message and "net.py" in message
+    added = f"{tmp_path}/site-packages"  # by a user's file
+    assert [path for path in sys.path if path != added] == paths and sys.modules["genotypes"] is ours
+
+
+def test_a_missing_file_and_a_file_without_a_function(tmp_path):
+    assert f"no Python file at {tmp_path}/none.py" in refused(f"{tmp_path}/none.py:build")
+    assert "it has Sizes, build, Net" in refused(str(user_folder(tmp_path)))
+
+
+# -- TorchScript and torch.export -----------------------------------------------------------------------------------
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    return torch.jit.freeze(torch.jit.script(model))
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, batch(4)[0]), frozen])
+def test_torchscript_by_its_contents_and_not_its_name(tmp_path, make):
+    model = network()
+    for name in ("wide.pt", "wide.pt2", "wide"):
+        make(model).save(str(tmp_path / name))
+        opened = open_model(str(tmp_path / name))
+        assert (opened.name, opened.source, opened.network) == ("wide", str(tmp_path / name), None)
+    same_function(opened.model, model)
+    check_model(opened.model, *batch(), CLASSES)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> dict[str, Path]:
+    """One network exported for batches of several kinds: their least and greatest numbers of images."""
+    folder, rows = tmp_path_factory.mktemp("exported"), torch.export.Dim
+    return {"any": export(folder / "any.pt", network(), rows=rows("rows")),
+            "4": export(folder / "4.pt2", network()), "1": export(folder / "1.pt2", network(), 1),
+            "at most 6": export(folder / "most.pt2", network(), rows=rows("rows", max=6)),
+            "at least 3": export(folder / "least.pt2", network(), rows=rows("rows", min=3)),
+            "hint": export(folder / "hint.pt2", network(), rows=rows.AUTO)}
+
+
+@pytest.mark.parametrize("rows", ["any", "4", "1", "at most 6", "at least 3", "hint"])
+def test_an_exported_program_takes_any_number_of_images(exported, rows):
+    opened = open_model(str(exported[rows]))
+    same_function(opened.model, network(), (9, 4, 1, 3, 8))
+    assert opened.model(batch(0)[0]).shape == (0, CLASSES)
+    check_model(opened.model, *batch(), CLASSES)
+
+
+def test_an_exported_program_is_asked_for_no_more_images_than_needed(exported):
+    for rows, calls in (("any", [9]), ("4", [4, 4, 4]), ("at most 6", [6, 3]), ("at least 3", [9])):
+        model, seen = open_model(str(exported[rows])).model, []
+        program = model.program
+        model.program = None
+        model.__dict__["program"] = lambda x, program=program, seen=seen: seen.append(len(x)) or program(x)
+        del model._modules["program"]
+        model(batch(9)[0])
+        assert seen == calls, rows
+
+
+def test_an_exported_program_has_one_mode(exported):
+    model = open_model(str(exported["4"])).model
+    assert isinstance(model, ExportedNetwork) and model.train() is model and model.eval() is model
+    same_function(model, network())
+
+
+def test_an_exported_program_can_be_moved(exported):
+    model = open_model(str(exported["4"])).model.to("cpu", memory_format=torch.channels_last)
+    images = batch(6)[0].contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(images), network()(images))
+
+
+class Wrapped(nn.Module):
+    """A network of Python around a stored program."""
+
+    def __init__(self, program: nn.Module, *layers: nn.Module):
+        super().__init__()
+        self.layers = nn.ModuleList([program, *layers])
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.layers:
+            images = layer(images)
+        return images
+
+
+def without_batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, CLASSES)).eval()
+
+
+def stored(path: Path, model: nn.Module, kind: str) -> nn.Module:
+    """The network as it is opened again, or ``model`` itself."""
+    if kind == "plain":
+        return model
+    if kind.startswith("exported"):
+        program = torch.export.export(model, (batch(4)[0],))
+        torch.export.save(program.run_decompositions() if kind == "exported, decomposed" else program, path)
+    else:
+        script = {"scripted": torch.jit.script, "frozen": frozen,
+                  "traced": lambda m: torch.jit.trace(m, batch(4)[0])}[kind]
+        script(model).save(str(path))
+    return open_model(str(path)).model
+
+
+@pytest.mark.parametrize("kind, trains", [("plain", True), ("scripted", True), ("traced", False), ("frozen", False),
+                                          ("exported", False), ("exported, decomposed", False)])
+def test_batch_norm_and_the_training_mode_of_stored_programs(tmp_path, kind, trains):
+    bare = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, CLASSES)).eval()  # none to fold it into
+    for name, wrap in (("alone", lambda m: m), ("wrapped", Wrapped)):
+        model = wrap(stored(tmp_path / f"{name}.pt", copy.deepcopy(bare), kind))
+        assert uses_batch_norm(model) and can_train(model) == trains
+        before = model(batch()[0])
+        with torch.no_grad():
+            assert torch.equal(model.train()(batch()[0]), before) != trains, "train() itself says otherwise"
+        other = wrap(stored(tmp_path / f"{name} without.pt", without_batch_norm(), kind))
+        assert not uses_batch_norm(other) and can_train(other) == (not kind.startswith("exported"))
+
+
+def test_batch_norm_beside_or_folded_into_a_program(tmp_path):
+    script = stored(tmp_path / "a.pt", nn.Conv2d(3, 3, 1).eval(), "scripted")
+    assert uses_batch_norm(Wrapped(script, nn.BatchNorm2d(3))) and can_train(Wrapped(script, nn.BatchNorm2d(3)))
+    assert not uses_batch_norm(stored(tmp_path / "b.pt", network(), "frozen"))
+    layers = torch.jit.script(Wrapped(nn.Identity(), nn.BatchNorm2d(3)).eval())  # a list of layers has no graph
+    assert uses_batch_norm(layers) and can_train(layers)
+    assert not uses_batch_norm(torch.jit.script(Wrapped(nn.Identity(), nn.InstanceNorm2d(3)).eval()))
+
+
+class Two(nn.Module):
+    """A network of two inputs, or with two outputs."""
+
+    def __init__(self, inputs: bool):
+        super().__init__()
+        self.body, self.inputs = network(), inputs
+
+    def forward(self, images: Tensor, other: Tensor | None = None):
+        return self.body(images) + other if self.inputs else (self.body(images), images)
+
+
+def test_exported_programs_of_other_inputs_and_outputs(tmp_path):
+    program = torch.export.export(Two(True).eval(), (batch(4)[0], torch.ones(1)))
+    torch.export.save(program, tmp_path / "two.pt2")
+    assert "takes 2 inputs; expected images alone" in refused(str(tmp_path / "two.pt2"))
+    model = open_model(str(export(tmp_path / "pair.pt2", Two(False).eval()))).model
+    assert "returns a tuple of 2" in refused_by_check(model)
+
+
+@pytest.mark.parametrize("operation, named", [(nn.BatchNorm2d(3), "batch_norm"), (nn.Dropout(0.5), "dropout")])
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_a_program_exported_in_training_mode_is_refused(tmp_path, operation, named, decomposed):
+    program = torch.export.export(nn.Sequential(operation, nn.Flatten(), nn.Linear(192, CLASSES)).train(),
+                                  (batch(4)[0],))
+    torch.export.save(program.run_decompositions() if decomposed else program, tmp_path / "a.pt2")
+    message = refused_by_check(open_model(str(tmp_path / "a.pt2")).model)
+    assert "exported in training mode" in message and named in message
+
+
+def test_batch_statistics_without_running_ones_are_a_mode_of_their_own(tmp_path):
+    model = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(192, CLASSES)).eval()
+    check_model(model, *batch(), CLASSES)
+    check_model(open_model(str(export(tmp_path / "a.pt2", model, 9))).model, *batch(), CLASSES)
+
+
+def archive(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, "?")
+    return path
+
+
+@pytest.mark.parametrize("names, named", [
+    (["a/data.pkl", "a/constants.pkl"], r"the TorchScript file .*a\.pt cannot be loaded \("),
+    (["a/models/model.json"], r"the torch\.export file .*a\.pt cannot be loaded \("),
+    (["serialized_exported_program.json"], r"the torch\.export file .*a\.pt cannot be loaded \("),
+    (["a/data/aotinductor/model/a.so"], "compiled package of AOTInductor"),
+    (["word/document.xml"], r"a\.pt cannot be read"),
+])
+def test_archives_that_are_broken_or_something_else(tmp_path, names, named):
+    assert re.search(named, refused(str(archive(tmp_path / "a.pt", *names))))
+
+
+# -- weights with the name of their architecture --------------------------------------------------------------------
+
+
+def wrapped(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    return {"".join(prefixes) + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("form", [
+    lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s, "optimizer": {"state": {}}},
+    lambda s: wrapped(s, "module."), lambda s: {"state_dict": wrapped(s, "_orig_mod.")},
+    lambda s: wrapped(s, "module.", "_orig_mod."), lambda s: wrapped(s, "_orig_mod.", "module."),
+    lambda s: {k: v.double() for k, v in s.items()},
+])
+def test_weights_of_a_named_architecture(tmp_path, form):
+    model = cells()
+    torch.save(form(model.state_dict()), tmp_path / "w.pth")
+    opened = open_model("WsrNet_Basic", genotype=GENOTYPE, state_dict=str(tmp_path / "w.pth"), num_classes=CLASSES)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(opened.model(images), model(images)) and not opened.model.training
+    assert opened.network == description(GENOTYPE, CLASSES, 4, 3, "cifar10", (3, 32, 32))
+    assert (opened.name, opened.folder) == ("WsrNet_Basic", None)
+    assert opened.source == f"WsrNet_Basic with {tmp_path}/w.pth"
+
+
+def test_weights_of_a_network_for_large_images(tmp_path):
+    model = cells(dataset="imagenet")
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    opened = open_model("runs/x/genotype.json", genotype=GENOTYPE, state_dict=str(tmp_path / "w.pth"),
+                        num_classes=CLASSES, dataset="imagenet", image_shape=(3, 64, 64))
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(opened.model(images), model(images))
+    assert (opened.network["init_channels"], opened.network["layers"], opened.name) == (4, 3, "x")
+
+
+@pytest.mark.parametrize("change, arguments, named", [
+    (lambda s: {k: v for k, v in s.items() if "stem" not in k}, {"init_channels": 4},
+     "4 channels, 3 layers and 5 classes: the file lacks stem.conv.weight (and 5 more)"),
+    (lambda s: {**s, "extra.weight": torch.ones(1)}, {}, "the network has no extra.weight"),
+    (lambda s: s, {"num_classes": 100}, "classifier.weight has shape (5, 64), expected (100, 64) (and 1 more)"),
+    (lambda s: s, {"init_channels": 8}, "stem.conv.weight has shape (12, 3, 3, 3), expected (24, 3, 3, 3)"),
+    (lambda s: s, {"layers": 4}, "4 channels, 4 layers and 5 classes: the file lacks cells."),
+    (lambda s: s, {"image_shape": (1, 32, 32)}, "stem.conv.weight has shape (12, 3, 3, 3), expected (12, 1, 3, 3)"),
+    (lambda s: s, {"dataset": "imagenet"}, "the file lacks normalize.mean"),
+    (lambda s: network().state_dict(), {}, "36 channels, 20 layers and 5 classes: the file lacks stem.conv.weight"),
+    (lambda s: {"epoch": 3, "log": []}, {}, "holds no weights"),
+    (lambda s: {}, {}, "holds no weights"),
+    (lambda s: [1], {}, "expected a dictionary"),
+])
+def test_weights_that_do_not_fit_are_named(tmp_path, change, arguments, named):
+    torch.save(change(cells().state_dict()), tmp_path / "w.pth")
+    message = refused("WsrNet_Basic", genotype=GENOTYPE, state_dict=str(tmp_path / "w.pth"),
+                      **{"num_classes": CLASSES, **arguments})
+    assert named in message and "w.pth" in message
+
+
+def pooled() -> tuple[Genotype, Genotype]:
+    """Two genotypes that differ only in an operation without weights."""
+    return tuple(Genotype([(name, 0), ("sep_conv_3x3", 1)], [2], [("sep_conv_3x3", 0), ("sep_conv_3x3", 1)], [2])
+                 for name in ("skip_connect", "avg_pool_3x3"))
+
+
+def test_weights_of_another_genotype_are_refused_even_where_they_fit(tmp_path):
+    one, other = pooled()
+    path = str(save(tmp_path / "best.pt", cells(genotype=one), one))
+    assert open_model("one", genotype=one, state_dict=path, num_classes=CLASSES).network["init_channels"] == 4
+    assert "another genotype" in refused("other", genotype=other, state_dict=path, num_classes=CLASSES)
+
+
+def test_an_architecture_and_its_weights_need_one_another(tmp_path):
+    assert "architecture without weights" in refused("RACL", genotype=genotypes.load("RACL"))
+    path = str(save(tmp_path / "best.pt", cells()))
+    assert "needs the name of its architecture" in refused(path, state_dict=path)
+
+
+# -- files that are no network ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload, named", [
+    (lambda: network(), "a pickled torch.nn.modules.container.Sequential, and reading it could run any code"),
+    (lambda: {"state_dict": network().state_dict(), "args": argparse.Namespace()}, "a pickled argparse.Namespace"),
+    (lambda: network().state_dict(), "weights without their architecture"),
+    (lambda: {"state_dict": network().state_dict()}, "weights without their architecture"),
+    (lambda: {"step": 1, "searcher": {"step": 2}}, "not a checkpoint of retraining"),
+])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_weights_or_objects_alone_is_refused(tmp_path, payload, named, zipped):
+    torch.save(payload(), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    message = refused(str(tmp_path / "a.pt"))
+    assert named in message and f"{tmp_path}/a.pt" in message
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04", None])
+def test_a_damaged_file_is_refused(tmp_path, data):
+    if data is None:
+        torch.jit.script(network()).save(str(tmp_path / "whole.pt"))
+        data = (tmp_path / "whole.pt").read_bytes()[:-500]
+    (tmp_path / "a.pt").write_bytes(data)
+    assert "a.pt cannot be read" in refused(str(tmp_path / "a.pt"))
+
+
+# -- fingerprints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_that_of_weights_and_genotype_wherever_they_are(tmp_path):
+    model, (one, other) = cells(), pooled()
+
+    def fingerprint(change=lambda m: None) -> str:
+        changed = copy.deepcopy(model)
+        change(changed)
+        return open_model(str(save(tmp_path / "best.pt", changed))).fingerprint
+
+    first = fingerprint()
+    torch.save(wrapped(model.state_dict(), "module."), tmp_path / "w.pt")
+    named = open_model("x", genotype=GENOTYPE, state_dict=str(tmp_path / "w.pt"), num_classes=CLASSES)
+    assert first == fingerprint() == named.fingerprint and re.fullmatch("[0-9a-f]{16}", first)
+    assert first == fingerprint(lambda m: m.to(memory_format=torch.channels_last))
+    assert first != fingerprint(lambda m: m.classifier.bias.data.add_(1e-6))
+    assert first != fingerprint(lambda m: m.stem.norm.running_mean.mul_(1.001))
+    swapped = fingerprint(lambda m: m.classifier.bias.data.copy_(m.classifier.bias.flip(0)))
+    assert swapped != first
+    weights = cells(genotype=one)
+    assert open_model(str(save(tmp_path / "best.pt", weights, one))).fingerprint != open_model(
+        str(save(tmp_path / "best.pt", weights, other))).fingerprint
+
+
+def test_a_fingerprint_tells_code_apart(tmp_path, exported):
+    file = user_folder(tmp_path)
+    first = open_model(f"{file}:build").fingerprint
+    assert first == open_model(f"{file}:build").fingerprint != open_model(f"{file}:Net").fingerprint
+    file.write_text(NETWORK_FILE + "# another\n")
+    assert open_model(f"{file}:build").fingerprint != first
+    shape = "import torch, parts\ndef build(): return torch.nn.ParameterList([torch.ones(parts.SHAPE)]).eval()\n"
+    shaped = [user_folder(tmp_path / f"{side}", net=shape, parts=f"SHAPE = ({side}, {6 // side})") for side in (2, 3)]
+    assert open_model(f"{shaped[0]}:build").fingerprint != open_model(f"{shaped[1]}:build").fingerprint
+    prints = [open_model(str(exported[rows])).fingerprint for rows in ("any", "any", "4")]
+    assert prints[0] == prints[1] != prints[2]
+
+
+IMPORTING = """
+import importlib, json, torch
+import parts
+from blocks import first
+from loose.second import SIZE
+import library
+last = importlib.import_module("blocks." + "la" + "st")
+def build():
+    import lazy
+    return torch.nn.Identity().eval()
+def other():
+    return build()
+"""
+IMPORTED = ("parts.py", "blocks/__init__.py", "blocks/first.py", "blocks/last.py", "loose/second.py", "lazy.py")
+
+
+def forget(folder: Path) -> None:
+    """As in another process, none of the folder's modules is loaded."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+
+
+def importing_folder(folder: Path) -> Path:
+    """A folder with ``net.py``, which imports files of the folder in many ways, and others that it does not."""
+    file = user_folder(folder, net=IMPORTING, lazy="", unrelated="", beside="")
+    for name in (*IMPORTED[1:-1], "blocks/unrelated.py", "site-packages/library.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("SIZE = 3\n")
+    return file
+
+
+def test_a_fingerprint_covers_what_a_file_imports_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    file = importing_folder(tmp_path)
+
+    def fingerprint() -> str:
+        forget(tmp_path)
+        return open_model(f"{file}:build").fingerprint
+
+    first = fingerprint()
+    assert first == fingerprint() == open_model(f"{file}:build").fingerprint, "loaded or not, they count"
+    assert first != open_model(f"{file}:other").fingerprint
+    for name in IMPORTED:
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "# changed\n")
+        assert fingerprint() != first, name
+        (tmp_path / name).write_text(text)
+    for name in ("unrelated.py", "blocks/unrelated.py", "site-packages/library.py", "beside.py", "notes.txt"):
+        (tmp_path / name).write_text("SIZE = 4\n")
+        assert fingerprint() == first, name
+    (tmp_path / "beside.py").write_text("from torch.nn import Identity as build\n")
+    open_model(f"{tmp_path}/beside.py:build")
+    assert open_model(f"{file}:build").fingerprint == first, "another network's file is not imported"
+    forget(tmp_path)
+    around = f"{tmp_path}/blocks/../net.py:build"
+    assert open_model(around).fingerprint == first == open_model(f"{file}:build").fingerprint
+    (tmp_path / "lazy.py").rename(tmp_path / "far.txt")
+    (tmp_path / "lazy.py").symlink_to(tmp_path / "far.txt")
+    assert fingerprint() == first, "a link counts as the file that it leads to"
+    copied = importing_folder(tmp_path / "copy")
+    assert open_model(f"{copied}:build").fingerprint == first, "where the folder is does not count"
+
+
+def test_a_module_of_the_folder_that_the_program_has_loaded_counts(tmp_path, monkeypatch):
+    file = user_folder(tmp_path, net="import at_home\nimport torch\ndef build(): return torch.nn.Identity().eval()\n",
+                       at_home="")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("at_home")
+    first = open_model(f"{file}:build").fingerprint
+    (tmp_path / "at_home.py").write_text("# changed\n")
+    assert open_model(f"{file}:build").fingerprint != first
+    forget(tmp_path)
+
+
+def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch):
+    """A copy of this repository with a network in it: how networks are evaluated is not what they are."""
+    for package in ("wsrnas", "program"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    source = Path(user_function.__file__).read_text()
+    (tmp_path / "wsrnas" / "user_function.py").write_text(source)
+    (tmp_path / "wsrnas" / "operations.py").write_text("")
+    (tmp_path / "program" / "evaluate.py").write_text(
+        "import sys\nfrom pathlib import Path\nimport program.settings, genotypes_at_home, wsrnas.operations\n"
+        "from wsrnas.subjects.user_function import call_function\n"
+        "print(call_function(Path('net.py'), 'build')[1].hex())\n")
+    (tmp_path / "wsrnas" / "errors.py").write_text("class InputError(ValueError):\n    pass\n")
+    (tmp_path / "program" / "settings.py").write_text("")
+    (tmp_path / "genotypes_at_home.py").write_text("")
+    # torch itself takes seconds to import.
+    (tmp_path / "torch.py").write_text("class nn:\n    class Module:\n        pass\n")
+    (tmp_path / "net.py").write_text("from torch import nn\nimport genotypes_at_home\nbuild = lambda: nn.Module()\n")
+
+    def code(changed: str = "", *command: str) -> str:
+        if changed:
+            (tmp_path / changed).write_text((tmp_path / changed).read_text() + "# changed\n")
+        return subprocess.run([sys.executable, *(command or ("-m", "program.evaluate"))], cwd=tmp_path, check=True,
+                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}).stdout
+
+    first = code()
+    assert re.fullmatch("[0-9a-f]{128}\n", first) and code("program/settings.py") == first
+    assert code("wsrnas/operations.py") == first and code("wsrnas/subjects/user_function.py") == first
+    (tmp_path / "script.py").write_text("import program.evaluate\n")
+    script = code("", "script.py")  # a program that is no package, in the network's folder
+    assert code("script.py", "script.py") == script
+    second = code("genotypes_at_home.py")
+    assert second != first and code("", "script.py") != script
+    assert code("net.py") not in (first, second)
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def refused_by_check(model: nn.Module, images: Tensor | None = None, labels: Tensor | None = None,
+                     batch_size: int | None = None) -> str:
+    drawn, numbers = batch()
+    with pytest.raises(InputError) as caught:
+        check_model(model, drawn if images is None else images, numbers if labels is None else labels, CLASSES,
+                    batch_size=batch_size)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class Function(nn.Module):
+    """A function of the images as a network in evaluation mode."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.bias = function, nn.Parameter(torch.zeros(CLASSES))
+        self.eval()
+
+    def forward(self, images: Tensor):
+        return self.function(images)
+
+
+def logits_of(images: Tensor) -> Tensor:
+    return images.flatten(1)[:, :CLASSES]
+
+
+def test_a_network_is_left_as_it_was():
+    model, (images, labels) = network(), batch(64)
+    state, drawn = copy.deepcopy(model.state_dict()), images.clone()
+    check_model(model, images, labels, CLASSES)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert torch.equal(images, drawn) and not images.requires_grad
+
+
+def test_training_mode_is_refused(tmp_path):
+    model = network().train()
+    assert refused_by_check(model).startswith("the network is in training mode; expected evaluation mode: call .eval()")
+    model = nn.Sequential(network(), nn.Identity()).eval()
+    model[0][1].train()
+    model[0][3].train()
+    assert "the network's sub-module 0.1 (BatchNorm2d) is in training mode" in refused_by_check(model)
+    torch.jit.script(model).save(str(tmp_path / "a.pt"))
+    assert "sub-module 0.1 (BatchNorm2d)" in refused_by_check(open_model(str(tmp_path / "a.pt")).model)
+    file = user_folder(tmp_path, net="from torch import nn\ndef build(): return nn.Linear(3, 5)\n")
+    assert "call .eval()" in refused_by_check(open_model(f"{file}:build").model)
+
+
+def nan_for(rows: list[int], value: float):
+    def function(images: Tensor) -> Tensor:
+        logits = logits_of(images).clone()
+        logits[rows, 1] = value
+        return logits
+    return function
+
+
+@pytest.mark.parametrize("function, named", [
+    (lambda x: (logits_of(x), None), "returns a tuple of 2, such as logits and auxiliary logits; expected logits of "
+     "shape (9, 5) alone"),
+    (lambda x: [logits_of(x)], "returns a list of 1"),
+    (lambda x: {"logits": logits_of(x)}, "returns a dict; expected logits of shape (9, 5)"),
+    (lambda x: None, "returns a NoneType"),
+    (lambda x: x, "returns a tensor of shape (9, 3, 8, 8) for 9 images"),
+    (lambda x: logits_of(x).mean(0), "returns a tensor of shape (5,)"),
+    (lambda x: logits_of(x)[:8], "returns a tensor of shape (8, 5) for 9 images"),
+    (lambda x: x.flatten(1)[:, :4], "logits for 4 classes, but the data set has 5 classes"),
+    (lambda x: x.flatten(1)[:, :6], "logits for 6 classes, but the data set has 5 classes"),
+    (lambda x: (10 * logits_of(x)).long(), "returns torch.int64; expected logits"),
+    (nan_for([2, 5, 6], torch.nan), "NaN or infinite for 3 of 9 images"),
+    (nan_for([4], -torch.inf), "NaN or infinite for 1 of 9 images"),
+    (lambda x: logits_of(x.sub_(0.5)), "in-place operation"),
+    (lambda x: logits_of(x.data.sub_(0.5)), "changes the images that it is given"),
+    (lambda x: logits_of(x) @ torch.ones(4, 4), "take images of shape (9, 3, 8, 8) (RuntimeError: "),
+    (lambda x: logits_of(torch.ones(x.missing)), "(AttributeError: 'Tensor' object has no attribute 'missing')"),
+])
+def test_what_is_no_logits_is_refused(function, named):
+    assert named in refused_by_check(Function(function))
+
+
+@pytest.mark.parametrize("make", [
+    lambda m, folder: m, lambda m, folder: torch.jit.script(m), lambda m, folder: torch.jit.trace(m, batch(4)[0]),
+    lambda m, folder: open_model(str(export(folder / "a.pt2", m))).model])
+@pytest.mark.parametrize("shape, named", [((9, 1, 8, 8), "channels|shape|size"), ((9, 3, 10, 10), "shape|size")])
+def test_images_of_another_size_are_refused_with_the_networks_own_words(tmp_path, make, shape, named):
+    message = refused_by_check(make(network(), tmp_path), torch.rand(shape))
+    assert message.startswith(f"the network cannot take images of shape {shape} (")
+    assert re.search(named, message.split("(", 2)[2]) and "TorchScript" not in message
+
+
+class Backwardless(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, images: Tensor) -> Tensor:
+        return images.round()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        raise NotImplementedError("no derivative of rounding")
+
+
+class OutOfMemory(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, images: Tensor) -> Tensor:
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_gradient_that_raises_is_refused():
+    message = refused_by_check(Function(lambda x: logits_of(Backwardless.apply(x))))
+    assert "no gradient for its images (NotImplementedError: no derivative of rounding)" in message
+
+
+class Rooted(nn.Module):
+    """The same function of images in [0, 1] as ``model``, without a gradient at black pixels."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(torch.where(images > 0, images.sqrt(), 0) ** 2)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_gradient_that_is_not_finite_is_refused(size):
+    model, (images, labels) = Rooted(network()).eval(), batch()
+    check_model(model, images, labels, CLASSES, batch_size=size)
+    images[[1, 4, 5], 2, 3, 3] = 0
+    torch.testing.assert_close(model(images), network()(images))
+    message = refused_by_check(model, images, batch_size=size)
+    assert "cross-entropy is NaN or infinite for 3 of 9 images, and attacks cannot follow it; expected" in message
+    unmoved = pgd(model, images, labels, 0.25, 3)[1] == images[1]
+    assert unmoved[2, 3, 3], "this is why"
+    infinite = Function(lambda x: logits_of(x).sqrt())
+    images = batch()[0].clamp_min(0.1)
+    check_model(infinite, images, labels, CLASSES)
+    images[7] = 0
+    assert "for 1 of 9 images" in refused_by_check(infinite, images)
+
+
+def test_the_gradient_is_that_of_the_labels_cross_entropy():
+    """Finite for the sum of the logits, and for other labels, of which no attack follows the gradient."""
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits: Tensor) -> Tensor:
+            return logits.clone()
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor) -> Tensor:
+            # The cross-entropy's gradient is negative for the label alone.
+            return torch.where(gradient[:, 2:3] < 0, torch.nan, gradient)
+
+    images, labels = batch()
+    model = Function(lambda x: Broken.apply(logits_of(x)))
+    assert f"for {(labels == 2).sum()} of 9 images" in refused_by_check(model, images, labels)
+    check_model(model, images, torch.where(labels == 2, 1, labels), CLASSES)
+
+
+def test_no_gradient_at_all_is_for_others_to_judge():
+    check_model(Function(torch.no_grad()(logits_of)), *batch(), CLASSES)
+
+
+def test_too_little_memory_is_not_the_networks_fault():
+    def raises(images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def later(images: Tensor) -> Tensor:
+        return raises(images) if images.max() > 200 else logits_of(images)
+
+    for function in (raises, later, lambda x: logits_of(OutOfMemory.apply(x))):
+        with pytest.raises(torch.OutOfMemoryError):
+            check_model(Function(function), *batch(64), CLASSES)
+
+
+class Limited(nn.Module):
+    """A network for which memory suffices for ``most`` images at once."""
+
+    def __init__(self, model: nn.Module, most: int, error: Exception | None = None):
+        super().__init__()
+        self.model, self.most, self.seen = model, most, []
+        self.error = error or torch.OutOfMemoryError("tried to allocate 2 GiB")
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(len(images))
+        if len(images) > self.most:
+            raise self.error
+        return self.model(images)
+
+
+SCRIPTED = RuntimeError("The following operation failed in the TorchScript interpreter.\nRuntimeError: CUDA out of "
+                        "memory")
+
+
+@pytest.mark.parametrize("error", [None, SCRIPTED])
+@pytest.mark.parametrize("most, size, seen", [
+    (9, None, [9]), (9, 20, [9]), (9, 4, [4, 4, 1]), (4, None, [9, 4, 4, 1]), (4, 20, [9, 4, 4, 1]),
+    (3, 6, [6, 3, 3, 3]), (2, 8, [8, 4, 2, 2, 2, 2, 1]), (1, 3, [3] + 9 * [1])])
+def test_images_are_checked_in_portions_that_fit_into_memory(error, most, size, seen):
+    model = Limited(network(), most, error)
+    check_model(model, *batch(), CLASSES, range_is_known=True, batch_size=size)
+    assert model.seen == seen
+    check_model(model, *batch(), CLASSES, batch_size=size)
+    assert model.seen == seen + 7 * seen, "the other ranges, too"
+
+
+def test_portions_change_no_answer():
+    images, labels = plain(64)
+    for size in (None, 10, 1):
+        message = refused_by_check(Limited(Colours(*RANGES["SVHN"]), 5), images, labels, size)
+        assert "100 % of 64 images right when they are normalised with SVHN's mean" in message
+        assert "for 3 of 9" in refused_by_check(Function(lambda x: logits_of(x) / (x[:, :1, 0, 0] > 0)),
+                                                torch.rand(9, 3, 8, 8).index_fill_(0, torch.tensor([0, 3, 8]), 0.0),
+                                                batch_size=size)
+    check_model(Limited(Colours((0, 0, 0), (1, 1, 1)), 5), *plain(64), CLASSES, batch_size=10)
+    assert "shape (4, 5)" in refused_by_check(Function(lambda x: logits_of(x)[1:]), batch_size=4)
+
+
+def test_one_image_that_does_not_fit_into_memory():
+    model = Limited(network(), 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_model(model, *batch(), CLASSES, batch_size=4)
+    assert model.seen == [4, 2, 1]
+    assert "CUDA out of memory" in refused_by_check(Limited(network(), 0, SCRIPTED))
+    failing = Limited(network(), 0, RuntimeError("another"))
+    assert "another" in refused_by_check(failing) and failing.seen == [9], "no use in trying again"
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_outside_the_classes_is_refused(label):
+    labels = batch()[1].clone()
+    labels[3] = label
+    assert f"label {label}, but there are 5 classes; expected 0 to 4" in refused_by_check(network(), labels=labels)
+
+
+# -- the range of the inputs -----------------------------------------------------------------------------------------
+
+RANGES = {
+    "scaled to [0, 255]": ((0, 0, 0), (1 / 255,) * 3),
+    "scaled to [-1, 1]": ((0.5,) * 3, (0.5,) * 3),
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "SVHN": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "MNIST": ((0.1307,), (0.3081,)),
+}
+
+
+class Colours(nn.Module):
+    """Right for plain images of the grey (k + 0.5) / 5 after (x - mean) / std, and wrong for every other input."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        greys = (torch.arange(CLASSES) + 0.5) / CLASSES
+        self.colours = (greys[:, None] - torch.tensor(mean)) / torch.tensor(std)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        distances = (images.mean((2, 3))[:, None] - self.colours).abs().amax(2)
+        right = F.one_hot(distances.argmin(1), CLASSES).float()
+        return torch.where(distances.amin(1, keepdim=True) < 1e-3, right, right.roll(1, 1))
+
+
+def plain(count: int, channels: int = 3) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(count) % CLASSES
+    return ((labels + 0.5) / CLASSES).view(-1, 1, 1, 1).expand(-1, channels, 4, 4).clone(), labels
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_network_of_another_range_is_refused_with_the_range_named(name):
+    images, labels = plain(64, channels=len(RANGES[name][0]))
+    model = Colours(*RANGES[name])
+    message = refused_by_check(model, images, labels)
+    words = name if "scaled" in name else f"normalised with {name}'s mean and standard deviation"
+    plainly = 100 * (model(images).argmax(1) == labels).double().mean().item()
+    assert plainly < 50
+    assert f"gets 100 % of 64 images right when they are {words}, and {plainly:.0f} % in [0, 1]; expected" in message
+    check_model(model, images, labels, CLASSES, range_is_known=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_of_the_right_range_passes(channels):
+    honest, shapes = Colours((0,) * channels, (1,) * channels), []
+    check_model(Function(lambda x: shapes.append(x.shape[1:]) or honest(x)), *plain(64, channels), CLASSES)
+    assert set(shapes) == {(channels, 4, 4)} and len(shapes) == 1 + 2 + {1: 1, 3: 4}[channels]
+
+
+def test_of_several_better_ranges_the_best_is_named():
+    images, labels = plain(64)
+
+    def function(x: Tensor) -> Tensor:
+        right = 40 if x.max() > 100 else 64 if -1 < x.min() < 0 else 10
+        return F.one_hot(right_for(labels, right), CLASSES).float()
+
+    message = refused_by_check(Function(function), images, labels)
+    assert "100 % of 64 images right when they are scaled to [-1, 1], and 16 % in [0, 1]" in message
+
+
+def test_a_network_that_refuses_other_ranges_passes():
+    honest = Colours((0, 0, 0), (1, 1, 1))
+
+    def function(images: Tensor) -> Tensor:
+        if images.min() < 0 or images.max() > 1:
+            raise ValueError("images outside [0, 1]")
+        return honest(images).roll(1, 1)  # always wrong
+
+    check_model(Function(function), *plain(64), CLASSES)
+
+
+class Answers(nn.Module):
+    """Given answers in the order of the images: ``here`` in [0, 1], ``there`` in [0, 255]."""
+
+    def __init__(self, here: Tensor, there: Tensor, value: float = 1.0):
+        super().__init__()
+        self.here, self.there, self.value = here, there, value
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.value * F.one_hot(self.there if images.max() > 100 else self.here, CLASSES).float()
+
+
+def right_for(labels: Tensor, first: int) -> Tensor:
+    """Answers of which the first ones are right."""
+    return torch.where(torch.arange(len(labels)) < first, labels, (labels + 1) % CLASSES)
+
+
+@pytest.mark.parametrize("count, here, there, passes", [
+    (200, 100, 126, False), (200, 100, 125, True),  # a quarter of 100 mistakes
+    (200, 140, 161, False), (200, 140, 160, True),  # a tenth of the images
+    (13, 0, 13, False), (13, 0, 12, True), (12, 0, 12, True),  # too few for the sign test
+])
+def test_the_gain_that_is_refused(count, here, there, passes):
+    images, labels = batch(count)
+    model = Answers(right_for(labels, here), right_for(labels, there))
+    if passes:
+        check_model(model, images, labels, CLASSES)
+    else:
+        assert f"{100 * there / count:.0f} % of {count} images" in refused_by_check(model, images, labels)
+
+
+def test_a_gain_within_chance_passes():
+    images, labels = batch(200)
+    # A gain of 15 points, and of 30 % of the mistakes, from 170 images: a fair coin does so once in eighty times.
+    here, there = right_for(labels, 100), right_for(labels.flip(0), 130).flip(0)
+    assert ((there == labels) & (here != labels)).sum() == 100 and ((here == labels) & (there != labels)).sum() == 70
+    check_model(Answers(here, there), images, labels, CLASSES)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(200).long(), (torch.arange(200) % 4 == 3).long()])
+def test_one_answer_for_all_is_no_gain_where_that_class_is_frequent(labels):
+    images, _ = batch(200)
+    model = Answers(torch.full_like(labels, 1 if labels.float().mean() < 0.5 else 0), torch.zeros_like(labels))
+    assert (model.there == labels).float().mean() > 0.7 and (model.here == labels).float().mean() < 0.3
+    check_model(model, images, labels, CLASSES)
+
+
+def test_nearly_one_answer_for_all_is_no_gain_either():
+    images, _ = batch(200)
+    labels = (torch.arange(200) % 4 == 3).long()
+    here, there = torch.ones(200).long(), torch.zeros(200).long()
+    here[::20], there[::10] = 2, 3  # as often where the label is 0 as where it is 1
+    check_model(Answers(here, there), images, labels, CLASSES)
+
+
+def test_the_gain_by_chance_is_that_of_all_orders_of_the_labels():
+    generator = torch.Generator().manual_seed(0)
+    here, there, labels = torch.randint(3, (3, 6), generator=generator)
+    there[2] = -1  # not finite
+    gains = torch.tensor([((there == order).sum() - (here == order).sum()).item()
+                          for order in map(labels.new_tensor, itertools.permutations(labels.tolist()))]).double()
+    mean, deviation = _gain_by_chance(here, there, labels, 3)
+    assert mean == pytest.approx(gains.mean().item())
+    assert deviation == pytest.approx(gains.std(correction=0).item()) and deviation > 0.5
+
+
+def test_both_tests_count():
+    labels = torch.arange(400) % CLASSES
+    here, there = right_for(labels, 0), right_for(labels, 60)
+    assert _significantly_better(here, right_for(labels, 200), labels, CLASSES, 1e-4)
+    assert not _significantly_better(here, there, labels, CLASSES, 1e-4), "15 % of the mistakes"
+    assert not _significantly_better(here, right_for(labels, 200), labels, CLASSES, 2.0**-250)
+
+
+def test_logits_that_overflow_in_another_range_are_no_gain():
+    class Overflowing(Answers):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            return logits.where(logits == 0, torch.inf) if images.max() > 100 else logits
+
+    images, labels = batch(100)
+    check_model(Overflowing(right_for(labels, 0), labels), images, labels, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, tuple[Tensor, Tensor]]:
+    data = load_dataset("digits")
+    return {name: (F.avg_pool2d(part.images.float() / 255, 4), part.labels.long())
+            for name, part in (("train", data.train), ("test", data.test))}
+
+
+def small(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(576, 10))
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_networks_trained_on_digits(digits, scale):
+    (images, labels), model = digits["train"], small(0)
+    optimizer, generator = torch.optim.Adam(model.parameters(), 1e-2), torch.Generator().manual_seed(0)
+    for _ in range(100):
+        rows = torch.randint(len(images), (64,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(model(scale * images[rows]), labels[rows]).backward()
+        optimizer.step()
+    model.eval()
+    images, labels = (part[:64] for part in digits["test"])
+    if scale == 1:
+        check_model(model, images, labels, 10)
+        assert (model(images).argmax(1) == labels).float().mean() > 0.9, "the network learned nothing"
+    else:
+        with pytest.raises(InputError, match=r"scaled to \[0, 255\]"):
+            check_model(model, images, labels, 10)
+
+
+def test_untrained_and_constant_networks_pass(digits):
+    images, labels = digits["test"]
+    for seed in range(20):
+        check_model(small(seed).eval(), images, labels, 10)
+        check_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).eval(), images, labels, 10)
+    for answer in range(10):
+        check_model(Function(lambda x, k=answer: F.one_hot(torch.full((len(x),), k), 10).float()), images, labels, 10)

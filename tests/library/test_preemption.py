@@ -1,0 +1,284 @@
+"""Signals that ask a training to stop: one process, its children, and two processes (gloo) under torchrun.
+
+Run as a program, this file is one process of a training that takes much too long.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.utils.data import DataLoader
+
+from tests.processes import wait_for
+from wsrnas.runtime import distributed, errors, preemption
+from wsrnas.runtime.distributed import World, initialize, shutdown
+from wsrnas.runtime.errors import InputError, Preempted, run_program
+from wsrnas.runtime.preemption import stop_requests, until_asked
+
+ROOT = Path(__file__).parents[2]
+BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+
+
+def main(folder):
+    """Steps of a tenth of a second; notes ``rank<n>`` (its process and step) and, when asked to stop, ``saved<n>``."""
+    world = initialize("cpu")
+
+    def note(name, text):
+        (folder / "new").mkdir(exist_ok=True)
+        (folder / "new" / f"{name}{world.rank}").write_text(text)
+        (folder / "new" / f"{name}{world.rank}").replace(folder / f"{name}{world.rank}")
+
+    with stop_requests(world) as stop:
+        for step, _ in enumerate(DataLoader(range(300), num_workers=1, multiprocessing_context="fork")):
+            note("rank", f"{os.getpid()} {step}")
+            time.sleep(0.1)
+            if stop():
+                note("saved", str(step))
+                raise Preempted(f"stopped after step {step}")
+
+
+if __name__ == "__main__":
+    try:
+        run_program(lambda: main(Path(sys.argv[1])))
+    finally:
+        shutdown()
+        sys.stderr.flush()
+
+
+# -- one process ----------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def heard():
+    """Handlers that were there before, and what they have heard; restored after the test."""
+    heard = []
+    numbers = signal.SIGTERM, signal.SIGUSR1
+    before = {number: signal.signal(number, lambda n, _: heard.append(n)) for number in numbers}
+    yield heard
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@BOTH
+def test_a_signal_only_asks_and_so_does_a_second_one(number, heard, world):
+    with stop_requests(world) as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop() and stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+    assert heard == []
+    os.kill(os.getpid(), number)
+    assert heard == [number]  # the handlers of before
+    with stop_requests(world) as stop:
+        assert not stop()  # an old request is none of a new loop
+
+
+@BOTH
+def test_a_request_lasts_as_long_as_the_outermost_loop(number, heard, world):
+    with stop_requests(world) as outer:
+        with stop_requests(world) as inner:
+            assert not inner() and not outer()
+        os.kill(os.getpid(), number)  # the inner loop has left the outer one's handlers
+        with stop_requests(world) as inner:
+            assert inner() and outer()
+        assert outer()
+    with stop_requests(world) as outer:
+        assert not outer()
+        with stop_requests(world) as inner:
+            assert not inner()
+            os.kill(os.getpid(), number)
+            assert inner() and outer()
+        assert outer()
+    assert heard == []
+
+
+def test_the_handlers_return_after_an_error_too(heard, world):
+    with pytest.raises(Preempted), stop_requests(world):
+        raise Preempted("stopped after step 1")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+
+
+def test_another_thread_hears_nothing(heard, world):
+    seen = []
+
+    def loop():
+        with stop_requests(world) as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_for(lambda: heard)
+            seen.append(stop())
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
+    assert seen == [False] and heard == [signal.SIGUSR1]
+
+
+def in_child(look):
+    """The text that ``look()`` gives in a forked process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, str(look()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as file:
+        return file.read()
+
+
+def test_a_forked_process_dies_of_signals_sent_to_it_and_of_no_others(heard, world):
+    def look():
+        return [signal.getsignal(n) is signal.SIG_DFL for n in preemption.SIGNALS], os.getpgid(0) == os.getpid()
+
+    assert in_child(look) == "([False, False], False)"
+    with stop_requests(world) as stop:
+        assert in_child(look) == "([True, True], True)"
+        for _ in range(10):  # it may come as early as it likes
+            child = os.fork()
+            if not child:
+                time.sleep(2)
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)
+            assert os.waitpid(child, 0)[1] == signal.SIGTERM
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()  # the parent's handlers are as they were
+
+
+# -- the end of a program -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "stopped after step 3; the same command resumes\n"), ("1", "")])
+def test_a_stopped_program_says_one_sentence_and_exits_with_75(rank, said, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+
+    def stopped():
+        raise Preempted("stopped after step 3")
+
+    with pytest.raises(SystemExit) as end:
+        run_program(stopped)
+    assert end.value.code == errors.STOPPED == 75
+    assert capsys.readouterr() == ("", said)
+
+
+def test_bad_input_still_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: (_ for _ in ()).throw(InputError("no")))
+    assert end.value.code == 2 and capsys.readouterr().err == "error: no\n"
+
+
+def test_errors_are_told_without_importing_torch():
+    code = "import sys, wsrnas.runtime.errors; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def child_failed(*codes):
+    return ChildFailedError("program", {rank: ProcessFailure(local_rank=rank, pid=1, exitcode=code, error_file="<N/A>")
+                                        for rank, code in enumerate(codes)})
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (child_failed(-15, 75), 75), (SignalException("", signal.SIGTERM), 75), (SignalException("", signal.SIGUSR1), 75),
+    (child_failed(1, -15), None), (child_failed(2), 2), (child_failed(-15, 2), 2), (child_failed(2, 1), None),
+    (SignalException("", signal.SIGINT), None),
+])
+def test_torchrun_is_quiet_about_a_stop_and_bad_input_and_nothing_else(error, code, monkeypatch):
+    def run(argv):
+        raise error
+
+    monkeypatch.setattr("torch.distributed.run.main", run)
+    with pytest.raises(BaseException) as end:
+        preemption.torchrun([])
+    assert end.value.code == code if code else end.value is error
+
+
+# -- several processes ----------------------------------------------------------------------------------------------
+
+class Launched:
+    """Processes under torchrun; once made, they train."""
+
+    def __init__(self, folder, processes):
+        folder.mkdir()
+        command = [sys.executable, "-m", "wsrnas.runtime.preemption", "--standalone",
+                   f"--nproc_per_node={processes}", __file__]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.paths = [folder / f"rank{rank}" for rank in range(processes)]
+        self.process = subprocess.Popen([*command, str(folder)], cwd=ROOT, env=environment, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def pid(self, rank):
+        wait_for(self.paths[rank].exists)
+        return int(self.paths[rank].read_text().split()[0])
+
+    def end(self):
+        """Exit code, what was printed as an error, and at which steps the processes stopped."""
+        code = self.process.wait(60)
+        paths = [path.with_name(path.name.replace("rank", "saved")) for path in self.paths]
+        saved = [path.read_text() if path.exists() else None for path in paths]  # by the time that torchrun ends
+        return code, self.process.communicate(timeout=60)[1], saved
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """How two launches end: two processes of which one is asked, one process whose torchrun is asked twice."""
+    folder = tmp_path_factory.mktemp("launched")
+    two, one = launches = [Launched(folder / "two", 2), Launched(folder / "one", 1)]  # at once: starting takes the time
+    try:
+        two.pid(0)
+        os.killpg(two.pid(1), signal.SIGTERM)  # as torchrun does it: the loader's process is meant, too
+        one.pid(0)
+        one.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.05)
+        one.process.send_signal(signal.SIGTERM)
+        return two.end(), one.end()
+    finally:
+        for launch in launches:
+            launch.process.kill()
+
+
+def test_all_processes_stop_at_the_same_step_when_one_is_asked(ended):
+    code, printed, saved = ended[0]
+    assert saved[0] is not None and saved[0] == saved[1]
+    assert code == 75 and "Traceback" not in printed
+
+
+def test_torchrun_hands_the_signal_on_and_waits_although_there_is_a_second_one(ended):
+    code, printed, saved = ended[1]
+    assert code == 75 and "Traceback" not in printed
+    assert f"stopped after step {saved[0]}; the same command resumes\n" in printed
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "cpu:gloo,cuda:nccl"), ("cpu", "gloo")])
+def test_processes_on_gpus_have_a_way_over_the_cpu(device, backend, monkeypatch):
+    started = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: started.append(backend))
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert initialize(device) == World(1, 2, torch.device("cuda", 1) if device == "cuda" else torch.device("cpu"))
+    assert started == [backend]
+    assert dist.distributed_c10d.BackendConfig(backend).get_device_backend_map()["cpu"] == "gloo"
+
+
+def test_items_come_until_a_stop_is_asked_for():
+    answers, seen = iter([False, False, True]), []
+    with pytest.raises(Preempted, match="stopped in epoch 3"):
+        for item in until_asked("abc", lambda: next(answers), "stopped in epoch 3"):
+            seen.append(item)
+    assert seen == ["a", "b"]
+    assert list(until_asked("abc", lambda: False, "")) == ["a", "b", "c"]

@@ -1,0 +1,716 @@
+"""The page of a race: its tables and figures say what race.json says, whatever is in it."""
+
+import base64
+import copy
+import csv
+import itertools
+import json
+import math
+import random
+import re
+import shutil
+import statistics
+import subprocess
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import genotypes
+from tests.pages import Page, kept_figures
+from wsrnas.report import race_figures
+from wsrnas.report import writing as report
+from wsrnas.report.race import page as page_of
+from wsrnas.report.race import read_race, write_race_report
+from wsrnas.report.race_data import race_of
+from wsrnas.runtime.errors import InputError, run_program
+
+PGD = [f"PGD-20  eps {epsilon:.4f} ({epsilon * 255:.4g}/255)" for epsilon in (0.03, 0.1)]
+AUTO = "AutoAttack  eps 0.0314 (8/255)"
+NAMES = ("alpha", "beta", "gamma")
+CELLS = {"alpha": "WsrNet_Basic", "beta": "RACL"}
+HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e\ud800"
+MEASURES = [{"name": "clean", "attack": None, "norm": None, "epsilon": 0.0},
+            *({"name": name, "attack": "PGD-20", "norm": "linf", "epsilon": epsilon}
+              for name, epsilon in zip(PGD, (0.03, 0.1), strict=True)),
+            {"name": AUTO, "attack": "AutoAttack", "norm": "linf", "epsilon": 8 / 255},
+            {"name": "average robust", "attack": None, "norm": None, "epsilon": None}]
+SECTIONS = ["Standing", "Accuracy over strength", "Accuracy over parameters", "Paired differences", "Cost", "Cells",
+            "How it was made"]
+
+
+# -- races to draw ----------------------------------------------------------------------------------------------------
+
+def score(values):
+    return {"values": list(values), "mean": statistics.fmean(values),
+            "deviation": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def entrant(name, seeds, measures, place):
+    drawn = random.Random(name)
+    tell = {weights: {measure["name"]: score([drawn.uniform(0.2, 0.8) for _ in seeds]) for measure in measures}
+            for weights in ("best", "last")}
+    cell = json.loads(genotypes.load(CELLS[name]).to_json()) if name in CELLS else None
+    return {"name": name, "family": f"family of {name}", "source": f"paper of {name}", "genotype": cell,
+            "init_channels": 45 + place, "layers": 20, "parameters": 4544830 + 1000 * place,
+            "multiply_adds": 6.9e8 + 1e7 * place, "activation_bytes": 2**20 * (3 + place),
+            "latency": {"device": "some device", "threads": 1 + place, "seconds_one": 0.0125, "seconds_batch": 0.5,
+                        "batch": 64}, **tell, "best_epochs": [9, 8][:len(seeds)],
+            "jobs": [f"retrain/{name}-seed{seed}" for seed in seeds], "failed_checks": []}
+
+
+def race(names=NAMES, seeds=(0, 1), measures=MEASURES, **more):
+    entrants = [entrant(name, seeds, measures, place) for place, name in enumerate(names)]
+    differences = []
+    for (one, other), weights, measure in itertools.product(itertools.combinations(entrants, 2), ("best", "last"),
+                                                            measures):
+        values = [a - b for a, b in zip(*(e[weights][measure["name"]]["values"] for e in (one, other)), strict=True)]
+        told = score(values)
+        low, high = told["mean"] - 0.05, told["mean"] + 0.07
+        differences.append({"first": one["name"], "second": other["name"], "weights": weights,
+                            "measure": measure["name"], "values": values, "difference": told["mean"],
+                            "deviation": told["deviation"], "interval": [low, high], "distinct": low * high > 0})
+    return {"format": "wsrnas race 1", "name": "three", "complete": True, "done": 6, "jobs": 6,
+            "budget": {"quantity": "params", "value": 4.5e6, "tolerance": 0.02}, "dataset": "folder", "recipe": "tiny",
+            "protocol": "paper", "images": 400, "seeds": list(seeds), "device": "some device",
+            "command": ["/x/retrain/compare.py", "--epochs", "10"], "measures": copy.deepcopy(measures),
+            "entrants": entrants, "differences": differences, "config": {"epochs": 10, "data": "somewhere"}, **more}
+
+
+def store(folder, document):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "race.json").write_text(json.dumps(document))
+    return folder
+
+
+def made(folder, document, **more):
+    return Page(write_race_report(store(folder, document), **more))
+
+
+def numbers(folder, name):
+    with open(folder / "figures" / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(row):
+    """A score as the tables write it, without their helper."""
+    text = f"{100 * row['mean']:.1f}"
+    return text if row["deviation"] is None else f"{text} ± {100 * row['deviation']:.1f}"
+
+
+def signed(value):
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def ranked(document, weights="best", measure="average robust"):
+    return sorted(document["entrants"], key=lambda e: -e[weights][measure]["mean"])
+
+
+@pytest.fixture
+def drawn():
+    with kept_figures(race_figures) as figures:
+        yield figures
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A race's folder, its document and its page."""
+    folder, document = tmp_path_factory.mktemp("race") / "three", race()
+    return folder, document, made(folder, document)
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+def test_a_race_has_all_sections_and_files(whole):
+    folder, document, page = whole
+    assert page.titles() == SECTIONS
+    first = ranked(document)[0]
+    best = first["best"]["average robust"]
+    for words in ("three race of 3 architectures · finished, 6 of 6 jobs · last update", "4.5 M parameters ± 2 %",
+                  f"leader {first['name']} average robust {told(best)} %, best weights, 2 seeds",
+                  "seeds 2 a training each: 0 1", "images 400 test images of folder",
+                  "Ranked by average robust, best weights.", "python -m retrain.compare --epochs 10",
+                  "family of beta, paper of beta", "recipe tiny", "protocol paper", "configuration (2 fields)",
+                  "data somewhere"):
+        assert words in page.text, words
+    for words in ("Not everything could be read", "failed", "not final", "could not be drawn"):
+        assert words not in page.text, words
+    names = {"accuracy-over-strength", "accuracy-over-cost", "cells-1-alpha", "cells-2-beta"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        *(f"{name}.{kind}" for name in names for kind in ("svg", "csv")), "standing.csv", "differences.csv"}
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_its_markup_is_whole(whole):
+    folder, _, page = whole
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href"):
+            target = attributes.get(name, "data:")
+            assert target.startswith("data:") or target[1:] in ids, (tag, target)
+    assert all(target.strip("'\"")[1:] in ids for target in re.findall(r"url\((.*?)\)", page.source))
+    drawings = re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL)
+    assert len(drawings) == 4 and "currentColor" in drawings[0] and "DejaVu" not in drawings[0]
+    for drawing in drawings:
+        assert len(ElementTree.fromstring(drawing).get("aria-label")) > 40
+    downloads = {a["download"]: a["href"] for tag, a in page.tags if tag == "a" and "download" in a}
+    assert len(downloads) == 6
+    for name, target in downloads.items():
+        assert base64.b64decode(target.split("base64,")[1]) == (folder / "figures" / name).read_bytes()
+
+
+def test_the_same_race_gives_the_same_files(whole, tmp_path):
+    folder, document, _ = whole
+    made(tmp_path / "three", document)
+    for path in (folder / "figures").iterdir():
+        assert (tmp_path / "three" / "figures" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_report_program_knows_a_race(tmp_path, words_only, capsys):
+    folder = store(tmp_path / "race", race())
+    report.main([str(folder)])
+    assert capsys.readouterr().out == f"report: {folder / 'report.html'}\n"
+    assert Page(folder / "report.html").titles() == SECTIONS
+    assert report.write_report([folder], tmp_path / "out") == tmp_path / "out" / "report.html"
+    assert Page(tmp_path / "out" / "report.html").titles() == SECTIONS
+    assert (tmp_path / "out" / "figures" / "standing.csv").exists()
+
+
+def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only):
+    folder = store(tmp_path / "race", race())
+    (folder / "figures").write_text("in the way")
+    with pytest.raises(InputError, match=r"the report cannot be written to .*race: "):
+        write_race_report(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "race.json"]
+
+
+# -- the standing -----------------------------------------------------------------------------------------------------
+
+def test_the_standing_is_that_of_the_document(whole):
+    folder, document, page = whole
+    rows, order = page.table("parameters", "clean"), ranked(document)
+    assert [row["entrant"] for row in rows] == [e["name"] for e in order] != list(NAMES)
+    for row, e in zip(rows, order, strict=True):
+        facts = [e["name"], "2", str(e["init_channels"]), f"{e['parameters']:,}", f"{e['multiply_adds'] / 1e6:.1f}"]
+        assert list(row.values())[:5] == facts
+        assert {name: row[" ".join(name.split())] for name in e["best"]} == {n: told(r) for n, r in e["best"].items()}
+    assert list(rows[0])[5:] == ["clean", "average robust", *(" ".join(name.split()) for name in [*PGD, AUTO])]
+    stored = numbers(folder, "standing")
+    assert len(stored) == 3 * 2 * 5
+    for row in stored:
+        e = next(e for e in document["entrants"] if e["name"] == row["entrant"])
+        found, measure = e[row["weights"]][row["measure"]], MEASURES[list(e["best"]).index(row["measure"])]
+        assert [float(row["mean"]), float(row["deviation"])] == [found["mean"], found["deviation"]]
+        assert list(map(float, row["values, one a seed"].split())) == found["values"]
+        assert [row["attack"], row["norm"]] == [measure["attack"] or "", measure["norm"] or ""]
+        assert row["epsilon"] == ("" if measure["epsilon"] is None else str(measure["epsilon"]))
+
+
+def test_the_last_weights_have_a_table_with_what_they_lost(whole):
+    _, document, page = whole
+    for row, e in zip(page.table("best minus last (points)"), ranked(document), strict=True):
+        assert [row["entrant"], row["best epochs"]] == [e["name"], "9, 8"]
+        lost = e["best"]["average robust"]["mean"] - e["last"]["average robust"]["mean"]
+        assert row["best minus last (points)"] == signed(lost)
+        assert {name: row[" ".join(name.split())] for name in e["last"]} == {n: told(r) for n, r in e["last"].items()}
+
+
+def test_best_and_last_of_other_seeds_are_not_subtracted(tmp_path, words_only):
+    document = race()
+    alpha = document["entrants"][0]
+    alpha["best"] = {name: score(row["values"][:1]) for name, row in alpha["best"].items()}
+    page = made(tmp_path, document)
+    lost = {row["entrant"]: row["best minus last (points)"] for row in page.table("best minus last (points)")}
+    assert lost["alpha"] == "–" != lost["beta"]
+    seeds = {row["entrant"]: row["seeds"] for row in page.table("parameters", "clean")}
+    assert seeds == {"alpha": "1 of 2", "beta": "2", "gamma": "2"}
+
+
+@pytest.mark.parametrize(("kept", "ranking"), [(["clean", *PGD, AUTO], PGD[0]), (["clean", AUTO], AUTO),
+                                               (["clean"], "clean")])
+def test_without_an_average_the_first_attack_ranks(kept, ranking, tmp_path, words_only):
+    document = race(measures=[measure for measure in MEASURES if measure["name"] in kept])
+    page = made(tmp_path, document)
+    assert f"Ranked by {' '.join(ranking.split())}, best weights." in page.text
+    order = [e["name"] for e in ranked(document, measure=ranking)]
+    assert [row["entrant"] for row in page.table("parameters", "clean")] == order
+    assert ("Accuracy over strength" in page.titles()) == (len(kept) > 1)
+
+
+def test_the_document_says_what_ranks(tmp_path, words_only):
+    document = race(measures=[measure for measure in MEASURES if measure["name"] in ("clean", *PGD, AUTO)])
+    for main, ranking in ((AUTO, AUTO), (PGD[1], PGD[1]), ("nothing of the kind", PGD[0]), (None, PGD[0])):
+        page = made(tmp_path, {**document, "main": main})
+        assert f"Ranked by {' '.join(ranking.split())}, best weights." in page.text
+        order = [e["name"] for e in ranked(document, measure=ranking)]
+        assert [row["entrant"] for row in page.table("parameters", "clean")] == order
+
+
+def test_where_nothing_was_held_out_the_last_weights_rank(tmp_path, words_only):
+    document = race()
+    for e in document["entrants"]:
+        e["best"] = None
+    page = made(tmp_path, document)
+    assert "Ranked by average robust, last weights." in page.text and "Best weights" not in page.text
+    order = ranked(document, "last")
+    assert [row["entrant"] for row in page.table("parameters", "clean")] == [e["name"] for e in order]
+    square = page.table("row minus column")
+    assert [row["row minus column"] for row in square] == [e["name"] for e in order]
+    means = [e["last"]["average robust"]["mean"] for e in order]
+    assert square[0][order[1]["name"]].removesuffix(" *") == signed(means[0] - means[1])
+    stored = numbers(tmp_path, "accuracy-over-strength")
+    assert {float(row["mean"]) for row in stored if row["epsilon"] == "0.0"} == {
+        e["last"]["clean"]["mean"] for e in order}
+
+
+def test_without_best_epochs_there_is_no_column_of_them(tmp_path, words_only):
+    document = race()
+    for e in document["entrants"]:
+        del e["best_epochs"]
+    page = made(tmp_path, document)
+    assert "best epochs" not in page.text and len(page.table("best minus last (points)")) == 3
+
+
+def test_one_seed_has_no_deviation(tmp_path, drawn, words_only):
+    document = race(seeds=(5,))
+    page = made(tmp_path, document)
+    assert "±" not in " ".join(text for row in page.table("parameters", "clean") for text in row.values())
+    assert "best weights, 1 seed" in page.text and "a training each: 5" in page.text
+    assert all(row["deviation"] == "" for row in numbers(tmp_path, "accuracy-over-strength"))
+    for line, band in bands(drawn["accuracy-over-strength"].axes[0]):
+        assert band == {(x, y) for x, y in line}
+    assert not drawn["accuracy-over-cost"].axes[0].collections  # no bars
+
+
+def test_one_entrant_is_a_race_of_one(tmp_path, words_only):
+    page = made(tmp_path, race(names=("alpha",)))
+    assert page.titles() == [title for title in SECTIONS if title != "Paired differences"]
+    assert "race of 1 architecture · " in page.text and not (tmp_path / "figures" / "differences.csv").exists()
+
+
+def test_a_race_that_has_only_begun(tmp_path, words_only):
+    document = race(complete=False, done=0, differences=[])
+    for e in document["entrants"]:
+        e |= {"best": None, "last": None, "best_epochs": []}
+    page = made(tmp_path, document)
+    assert page.titles() == ["Standing", "Cost", "Cells", "How it was made"]
+    assert "not finished, 0 of 6 jobs" in page.text and "No network is evaluated yet." in page.text
+    assert "These numbers are not final" in page.text and "Not everything" not in page.text
+    assert "leader" not in page.text and "standing.csv" not in page.source
+    assert [row["seeds"] for row in page.table("parameters", "seeds")] == ["0 of 2"] * 3
+
+
+def test_a_race_that_goes_on(tmp_path, words_only):
+    document = race(complete=False, done=3)
+    document["entrants"][0]["best"] = None
+    page = made(tmp_path, document, live=True)
+    assert "running, 3 of 6 jobs" in page.text and "leader so far" in page.text
+    rows = page.table("parameters", "clean")
+    assert [rows[-1]["entrant"], rows[-1]["seeds"], rows[-1]["clean"]] == ["alpha", "0 of 2", "–"]
+
+
+def test_failed_checks_are_loud(tmp_path, words_only):
+    document = race()
+    first = ranked(document)[0]
+    first["failed_checks"] = ["net-seed0 best: more steps never help", "net-seed1 last: black box"]
+    page = made(tmp_path, document)
+    assert "2 honesty checks failed: these networks may be less robust than their accuracies say." in page.text
+    alarm = re.search(r'<div class="alarm".*?</div>', page.source)[0]
+    assert "more steps never help" in alarm and "net-seed1 last: black box" in alarm
+    assert [row["entrant"] for row in page.table("parameters", "clean")].count(f"{first['name']} (check failed)") == 1
+    assert re.search(r'class="remark">average robust [^<]*; a check failed<', page.source)
+
+
+# -- the figures ------------------------------------------------------------------------------------------------------
+
+def bands(axes):
+    """Every line of two points or more with the corners of its band."""
+    lines = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) > 1]
+    areas = [c for c in axes.collections if type(c).__name__ in ("PolyCollection", "FillBetweenPolyCollection")]
+    return [(line, {tuple(corner) for corner in area.get_paths()[0].vertices})
+            for line, area in zip(lines, areas, strict=True)]
+
+
+def looks_of(line):
+    return line.get_color(), line.get_marker()
+
+
+def test_lines_and_bands_over_the_strength_are_means_and_deviations(tmp_path, drawn):
+    document = race()
+    made(tmp_path, document)
+    axes = drawn["accuracy-over-strength"].axes[0]
+    order = ranked(document)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [e["name"] for e in order]
+    for (line, band), e in zip(bands(axes), order, strict=True):
+        scores = [e["best"][name] for name in ("clean", *PGD)]
+        x = [0, 0.03 * 255, 0.1 * 255]
+        assert line == pytest.approx(np.array([x, [100 * row["mean"] for row in scores]]).T)
+        ends = {(round(a, 6), round(100 * (row["mean"] + sign * row["deviation"]), 6))
+                for a, row in zip(x, scores, strict=True) for sign in (-1, 1)}
+        assert {(round(a, 6), round(b, 6)) for a, b in band} == ends
+    upper, = axes.child_axes
+    assert upper.transData.transform((0.1, 0))[0] == pytest.approx(axes.transData.transform((25.5, 0))[0])
+    stored = numbers(tmp_path, "accuracy-over-strength")
+    assert [(row["entrant"], float(row["epsilon"]), float(row["mean"]), float(row["deviation"]), row["seeds"])
+            for row in stored] == [(e["name"], epsilon, e["best"][name]["mean"], e["best"][name]["deviation"], "2")
+                                   for e in order for name, epsilon in (("clean", 0), (PGD[0], 0.03), (PGD[1], 0.1))]
+    assert {(row["attack"], row["norm"]) for row in stored} == {("clean", ""), ("PGD-20", "linf")}
+
+
+@pytest.mark.parametrize(("norms", "expected", "label"), [
+    ({"a": ("l2", [2, 1]), "b": ("l2", [0.5])}, [1, 2], "L2 strength ε"),
+    ({"a": ("l2", [1, 2, 3]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)"),
+    ({"a": ("linf", [0.05]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)")])
+def test_the_longest_series_is_drawn_weakest_first(norms, expected, label, tmp_path, drawn, words_only):
+    measures = MEASURES[:1] + [{"name": f"{attack} {epsilon}", "attack": attack, "norm": norm, "epsilon": epsilon}
+                               for attack, (norm, epsilons) in norms.items() for epsilon in epsilons]
+    made(tmp_path, race(measures=measures))
+    axes = drawn["accuracy-over-strength"].axes[0]
+    unit = 255 if "∞" in label else 1
+    for line, _ in bands(axes):
+        assert line[:, 0] == pytest.approx([0, *(unit * epsilon for epsilon in expected)])
+    assert axes.get_xlabel() == label and len(axes.child_axes) == (unit == 255)
+
+
+def test_attacks_without_a_strength_are_no_series(tmp_path, words_only):
+    measures = [*MEASURES[:1], {"name": "C&W-100 L2", "attack": "C&W-100", "norm": "l2", "epsilon": None}]
+    page = made(tmp_path, race(measures=measures))
+    assert "Accuracy over strength" not in page.titles() and "Ranked by C&W-100 L2" in page.text
+
+
+def test_points_over_the_cost_are_means_with_bars_of_a_deviation(tmp_path, drawn, words_only):
+    document = race()
+    made(tmp_path, document)
+    panels = np.array(drawn["accuracy-over-cost"].axes).reshape(2, 2)
+    order = ranked(document)
+    for (row, measure), (column, cost) in itertools.product(enumerate(("average robust", "clean")),
+                                                            enumerate(("parameters", "multiply_adds"))):
+        axes = panels[row, column]
+        points = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() not in ("_", "|")]
+        scores = [e["best"][measure] for e in order]
+        assert points == [pytest.approx([e[cost] / 1e6, 100 * s["mean"]]) for e, s in zip(order, scores, strict=True)]
+        bars = [segment[:, 1].tolist() for c in axes.collections for segment in c.get_segments()]
+        assert bars == [pytest.approx([100 * (s["mean"] - s["deviation"]), 100 * (s["mean"] + s["deviation"])])
+                        for s in scores]
+    assert [axes.get_xlabel() for axes in panels[1]] == ["parameters (millions)", "multiply-adds (millions)"]
+    assert [axes.get_ylabel() for axes in panels[:, 0]] == ["average robust (%)", "clean (%)"]
+    stored = numbers(tmp_path, "accuracy-over-cost")
+    assert [[row["entrant"], row["measure"], *(float(row[key]) for key in (
+        "parameters", "multiply_adds", "mean", "deviation"))] for row in stored] == [
+            [e["name"], measure, e["parameters"], e["multiply_adds"], e["best"][measure]["mean"],
+             e["best"][measure]["deviation"]] for e in order for measure in ("average robust", "clean")]
+
+
+def test_an_entrant_looks_the_same_in_both_figures_and_unlike_the_others(tmp_path, drawn, words_only):
+    document = race(names=[f"net {n}" for n in range(14)])
+    made(tmp_path, document)
+    strength, cost = drawn["accuracy-over-strength"].axes[0], drawn["accuracy-over-cost"].axes[0]
+    looks = [looks_of(line) for line in strength.lines if len(line.get_xdata()) > 1]
+    assert len(set(looks)) == 14
+    assert [looks_of(line) for line in cost.lines if line.get_marker() not in ("_", "|")] == looks
+    first = document["entrants"][0]["name"]
+    place = [e["name"] for e in ranked(document)].index(first)
+    assert place and looks[place] == (race_figures.PALETTE[0], race_figures.MARKERS[0])
+
+
+def test_unknown_costs_leave_gaps(tmp_path, drawn, words_only):
+    document = race()
+    document["entrants"][0]["parameters"] = None
+    for e in document["entrants"]:
+        e["multiply_adds"] = None
+    page = made(tmp_path, document)
+    assert len(drawn["accuracy-over-cost"].axes) == 2
+    xs = [line.get_xdata()[0] for line in drawn["accuracy-over-cost"].axes[0].lines if line.get_marker() not in "_|"]
+    assert sorted(map(math.isnan, xs)) == [False, False, True]
+    assert "–" in page.table("activations (MiB)")[0].values()
+    for e in document["entrants"]:
+        e["parameters"] = None
+    assert "Accuracy over parameters" not in made(tmp_path, document).titles()
+
+
+# -- differences and cost ---------------------------------------------------------------------------------------------
+
+def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
+    _, document, page = whole
+    rows = {row["row minus column"]: row for row in page.table("row minus column")}
+    order = [e["name"] for e in ranked(document)]
+    assert list(rows) == order and list(rows[order[0]])[1:] == order
+    found = {(d["first"], d["second"]): d for d in document["differences"]
+             if (d["weights"], d["measure"]) == ("best", "average robust")}
+    assert {d["distinct"] for d in found.values()} == {True, False}
+    for (first, second), d in found.items():
+        star = " *" * d["distinct"]
+        assert rows[first][second] == signed(d["difference"]) + star
+        assert rows[second][first] == signed(-d["difference"]) + star
+    assert all(rows[name][name] == "–" for name in order)
+    for words in ("95 % bootstrap interval, over the test images", "same sign in every seed",
+                  "3 pairs are compared, and the intervals are not corrected for their number"):
+        assert words in page.text, words
+
+
+def test_all_differences_are_listed(whole):
+    folder, document, page = whole
+    rows, stored = page.table("first", "second"), numbers(folder, "differences")
+    assert len(rows) == len(stored) == len(document["differences"]) == 3 * 2 * 5
+    for row, kept, d in zip(rows, stored, document["differences"], strict=True):
+        low, high = d["interval"]
+        assert list(row.values()) == [
+            d["first"], d["second"], d["weights"], " ".join(d["measure"].split()),
+            f"{signed(d['difference'])} [{signed(low)}, {signed(high)}]", f"± {100 * d['deviation']:.1f}",
+            "*" if d["distinct"] else ""]
+        assert [kept[key] for key in ("first", "second", "weights", "measure", "distinct")] == [
+            d["first"], d["second"], d["weights"], d["measure"], str(d["distinct"]).lower()]
+        assert [float(kept[key]) for key in ("difference", "deviation", "low", "high")] == [
+            d["difference"], d["deviation"], low, high]
+
+
+def test_the_leader_says_from_whom_it_is_not_distinct(tmp_path, words_only):
+    document = race()
+    first, *others = [e["name"] for e in ranked(document)]
+    for distinct, words in ((True, "2 seeds<"), (False, f"not distinct from {', '.join(others)}<")):
+        for d in document["differences"]:
+            d["distinct"] = distinct if first in (d["first"], d["second"]) else not distinct
+        assert words in made(tmp_path, document).source
+
+
+def test_the_cost_is_that_of_the_document(whole):
+    _, document, page = whole
+    for row, e in zip(page.table("activations (MiB)"), ranked(document), strict=True):
+        threads = e["latency"]["threads"]
+        assert list(row.values()) == [
+            e["name"], f"{e['parameters']:,}", f"{e['multiply_adds'] / 1e6:.1f}",
+            f"{e['activation_bytes'] / 2**20:.1f}", "12.5", f"{1000 * 0.5 / 64:.4g}", "64",
+            f"some device, {threads} thread{'s' if threads > 1 else ''}"]
+
+
+def test_without_a_latency_there_are_dashes(tmp_path, words_only):
+    document = race()
+    document["entrants"][0]["latency"] = None
+    document["entrants"][1]["latency"] |= {"batch": 0}
+    rows = {row["entrant"]: list(row.values())[4:] for row in made(tmp_path, document).table("activations (MiB)")}
+    assert rows["alpha"] == ["–"] * 4 and rows["beta"][:3] == ["12.5", "–", "0"]
+
+
+@pytest.mark.parametrize(("budget", "words"), [
+    (None, "budget none every entrant has its own size"), ({"quantity": "params"}, "budget none"),
+    ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds about what every entrant has")])
+def test_the_budget(budget, words, tmp_path, words_only):
+    assert words in made(tmp_path, race(budget=budget)).text
+
+
+# -- cells and jobs ---------------------------------------------------------------------------------------------------
+
+def test_every_cell_is_drawn_and_folded_away(whole):
+    folder, document, page = whole
+    section = re.search(r'<section id="cells">.*?</section>', page.source, flags=re.DOTALL)[0]
+    order = [e["name"] for e in ranked(document) if e["genotype"]]
+    assert re.findall(r"<details><summary>(.*?)</summary><figure", section) == order and len(order) == 2
+    for name, file in (("alpha", "cells-1-alpha"), ("beta", "cells-2-beta")):
+        genotype = genotypes.load(CELLS[name])
+        edges = [[kind, str(node), operation, str(source)] for kind in ("normal", "reduce")
+                 for node, pairs in enumerate(genotype.nodes(kind), start=2) for operation, source in pairs]
+        assert [list(row.values()) for row in numbers(folder, file)] == edges
+        assert f'id="figure-{file}"' in section and f'aria-label="{name}: ' in section
+
+
+def test_cells_that_cannot_be_drawn_say_why(tmp_path, words_only):
+    document = race()
+    document["entrants"][0]["genotype"]["normal"][0] = ["conv_99x99", 0]
+    page = made(tmp_path, document)
+    assert "These cells cannot be drawn: unknown operation 'conv_99x99'" in page.text
+    assert (tmp_path / "figures" / "cells-2-beta.svg").exists()
+
+
+def test_jobs_with_a_page_are_links_to_it(tmp_path, words_only):
+    document = race(names=("alpha", "odd #1 50%?"))
+    folder, out = tmp_path / "race", tmp_path / "elsewhere" / "out"
+    jobs = [job for e in document["entrants"] for job in e["jobs"]]
+    absent = jobs.pop(0)
+    for job in jobs:
+        (folder / job).mkdir(parents=True)
+        (folder / job / "report.html").write_text(job)
+    for base, options in ((folder, {}), (out, {"out": out})):
+        page = made(folder, document, **options)
+        assert len(page.links()) == 3
+        for link, job in zip(page.links(), jobs, strict=True):
+            assert not link.startswith("/") and not set(link) & set(" #?")
+            assert (base / unquote(link)).read_text() == job
+        assert f"alpha: {absent.split('/')[1]}, " in page.text and "odd #1 50%?-seed1" in page.text
+
+
+# -- hostile and damaged documents ------------------------------------------------------------------------------------
+
+def renamed(value, change):
+    """A document with every text that ``change`` names replaced."""
+    if isinstance(value, dict):
+        return {change.get(key, key): renamed(inner, change) for key, inner in value.items()}
+    return [renamed(inner, change) for inner in value] if isinstance(value, list) else (
+        change.get(value, value) if isinstance(value, str) else value)
+
+
+def test_nothing_in_a_document_becomes_markup(tmp_path):
+    texts = ["alpha", PGD[0], PGD[1], "PGD-20", "folder", "tiny", "paper", "some device", "somewhere", "linf",
+             "family of alpha", "paper of alpha", "retrain/alpha-seed0", "params"]
+    document = renamed(race(), {text: f"{HOSTILE} {text}" for text in texts})
+    document["entrants"][0]["failed_checks"] = [HOSTILE]
+    document["entrants"][1]["genotype"]["normal"][0] = [HOSTILE, 0]
+    document["config"][HOSTILE] = HOSTILE
+    document["entrants"].append({"name": HOSTILE, "best": {HOSTILE: 3}})
+    document["entrants"].append({"name": HOSTILE * 40, "genotype": document["entrants"][0]["genotype"],
+                                 "jobs": ["<img>"]})
+    folder = tmp_path / "a<b>&c"
+    page = made(folder, document)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "iframe", "img"})
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert "<script>alert(1)</script>\"'& $\\frac$ _x" in page.text and "a<b>&c" in page.text
+    assert set(page.titles()) == set(SECTIONS) and "could not be drawn" not in page.text
+    entrants = [row["entrant"] for row in page.table("parameters", "clean")]
+    assert sum(name.endswith("? alpha (check failed)") for name in entrants) == 1
+    for path in (folder / "figures").iterdir():
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        assert re.fullmatch(r"[A-Za-z0-9-]{1,60}\.(svg|csv)", path.name)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (None, "race.json cannot be read .no such file or directory.; expected the folder of a race"),
+    ("", "race.json is not JSON"), ('{"format": "wsrnas ra', "race.json is not JSON"), ("[" * 100000, "is not JSON"),
+    ("\udcff", "is not JSON"), ("[]", "has the format None; expected 'wsrnas race 1'"),
+    ("{}", "has the format None; expected 'wsrnas race 1'"),
+    ('{"format": "wsrnas race 2"}', "has the format 'wsrnas race 2'; expected 'wsrnas race 1'")])
+def test_what_is_no_race_is_refused(text, words, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "race.json").write_bytes(text.encode(errors="surrogateescape"))
+    for action in (read_race, write_race_report):
+        with pytest.raises(InputError, match=words):
+            action(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["race.json"] * (text is not None)
+    if text is not None:
+        with pytest.raises(SystemExit) as left:
+            run_program(lambda: report.main([str(tmp_path)]))
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and said.count("\n") == 1 and said.startswith("error: ")
+
+
+def test_a_document_is_read_as_it_is(tmp_path):
+    assert read_race(store(tmp_path, race())) == race()
+
+
+def best_of_alpha(**change):
+    def damage(document):
+        document["entrants"][0]["best"]["clean"] |= change
+    return damage
+
+
+DAMAGES = [
+    (lambda d: d.update(entrants=None), "race.json holds no list of entrants"),
+    (lambda d: d["entrants"].append(3), "entrant 4 of race.json has no name and is left out"),
+    (lambda d: d["entrants"][0].pop("name"), "entrant 1 of race.json has no name and is left out"),
+    (lambda d: d["entrants"][1].update(name="alpha"), "2 entrants are called alpha"),
+    (lambda d: d["entrants"][0].update(best=[1]), "alpha, best weights: the results are damaged and are left out"),
+    (best_of_alpha(mean=math.nan), "alpha, best weights: the result under clean is damaged and is left out"),
+    (best_of_alpha(mean=10**400), "alpha, best weights: the result under clean is damaged"),
+    (best_of_alpha(mean=True), "alpha, best weights: the result under clean is damaged"),
+    (best_of_alpha(values=[0.5, "x"]), "alpha, best weights: the result under clean is damaged"),
+    (best_of_alpha(values=[math.inf]), "alpha, best weights: the result under clean is damaged"),
+    (best_of_alpha(deviation=-0.1), "alpha, best weights: the result under clean is damaged"),
+    (best_of_alpha(deviation=math.nan), "alpha, best weights: the result under clean is damaged"),
+    (lambda d: d["entrants"][2]["last"].update({AUTO: None}), f"gamma, last weights: the result under {AUTO}"),
+    (lambda d: d["measures"].append({}), "measure 6 of race.json has no name and is left out"),
+    (lambda d: d.pop("measures"), f"race.json does not say which attack {PGD[0]} is"),
+    (lambda d: d["differences"][4].update(difference=None), "difference 5 of race.json is damaged and is left out"),
+    (lambda d: d["differences"].append("x"), "difference 31 of race.json is damaged and is left out")]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_damaged_part_is_named_and_the_rest_is_shown(damage, words, tmp_path, words_only):
+    document = race()
+    damage(document)
+    page = made(tmp_path, document)
+    missing = re.search(r'<div class="missing">.*?</div>', page.source)[0]
+    assert " ".join(words.split()) in " ".join(missing.split())
+    assert "could not be drawn" not in page.text and "How it was made" in page.titles()
+    if document["entrants"]:
+        assert page.titles()[0] == "Standing" and "nan" not in page.text.lower().replace("alpha", "")
+
+
+def test_a_damaged_score_is_a_dash_and_no_point(tmp_path, drawn, words_only):
+    document = race()
+    document["entrants"][0]["best"][PGD[0]]["mean"] = math.nan
+    page = made(tmp_path, document)
+    row = next(row for row in page.table("parameters", "clean") if row["entrant"] == "alpha")
+    assert row[" ".join(PGD[0].split())] == "–" and row["clean"] == told(document["entrants"][0]["best"]["clean"])
+    place = [e["name"] for e in ranked(document)].index("alpha")
+    assert [len(line) for line, _ in bands(drawn["accuracy-over-strength"].axes[0])] == [
+        2 if n == place else 3 for n in range(3)]
+
+
+def places(value, path=()):
+    """Every place in a document."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+def test_whatever_is_wrong_anywhere_there_is_a_page(tmp_path, words_only):
+    document = race(names=("delta", "gamma"), measures=[MEASURES[0], MEASURES[1], MEASURES[-1]])
+    store(tmp_path, document)
+    draw = random.Random(0)
+    everywhere = [path for path in places(document) if path not in ((), ("format",))]
+    top = [path for path in everywhere if len(path) < 2]
+    for path in top + draw.sample(everywhere, 25):
+        changed = copy.deepcopy(document)
+        parent = changed
+        for key in path[:-1]:
+            parent = parent[key]
+        if (wrong := draw.choice((None, "x", [], {}, math.nan, -1, [[3]], True, "absent"))) == "absent":
+            del parent[path[-1]]
+        else:
+            parent[path[-1]] = wrong
+        text, _ = page_of(race_of(changed), tmp_path, tmp_path)
+        assert "<h2>How it was made</h2>" in text and "could not be drawn" not in text, (path, wrong)
+
+
+# -- in a browser -----------------------------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROBE = """<!DOCTYPE html><meta charset="utf-8"><body>{}<script>addEventListener("load", () => {{
+  const said = [...document.querySelectorAll("iframe")].map(frame => {{
+    const page = frame.contentDocument.documentElement, svgs = [...page.querySelectorAll("svg")];
+    const heights = svgs.map(drawing => drawing.getBoundingClientRect().height);
+    return [frame.clientWidth, page.scrollWidth, svgs.length, Math.min(...heights)];
+  }});
+  document.body.textContent = "RESULT" + JSON.stringify(said) + "END"; }});</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_browser_shows_the_page_without_sideways_scrolling(tmp_path):
+    document = renamed(race(), {"alpha": "a-network-with-a-very-long-name-" * 4, "somewhere": "x" * 500})
+    document["entrants"][1]["failed_checks"] = ["c" * 300]
+    path = write_race_report(store(tmp_path / "race", document))
+    path.write_text(path.read_text().replace("<details>", "<details open>"))
+    frames = "".join(f'<iframe src="race/report.html" style="border:0;width:{width}px;height:900px"></iframe>'
+                     for width in (1280, 390))
+    (tmp_path / "probe.html").write_text(PROBE.format(frames))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+               "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
+               f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND",
+               "--window-size=1700,1000", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000",
+               "--dump-dom", (tmp_path / "probe.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    results = json.loads(re.search(r"RESULT(.*)END", done.stdout)[1])
+    assert [width for width, *_ in results] == [1280, 390]
+    for width, needed, figures, height in results:
+        assert needed <= width and figures == 4 and height > 100
+
+
+def test_a_race_is_ranked_in_closed_form():
+    document = race()
+    for e, mean in zip(document["entrants"], (0.25, 0.75, 0.5), strict=True):
+        e["best"]["average robust"] = {"values": [mean], "mean": mean, "deviation": None}
+    assert [e.name for e in race_of(document).standing] == ["beta", "gamma", "alpha"]

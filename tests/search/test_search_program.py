@@ -1,0 +1,543 @@
+"""The search program from its command line: Algorithm 1's order, its report, and interrupted = uninterrupted."""
+
+import json
+import math
+import os
+import signal
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import search.wsr_nas as program
+import search.wsr_nas_searcher
+from search.objective import rank_correlation
+from search.supernet import Supernet
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import PRESETS, schedule
+from tests.run_files import assert_equal, read, without_time
+from wsrnas.data.datasets import load_dataset
+from wsrnas.genotype import Genotype, count_differences
+from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.run import RunDirectory
+
+SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--num_steps", "1",
+         "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--recalibration_batches", "1",
+         "--loss_passes", "3", "--estimator_images", "2", "--save", "run"]
+TINY = ["--preset", "tiny", *SMALL, "--warmup_architectures", "2", "--iterations", "2"]
+NAMES = ["natural", "eps_0.05", "eps_0.1", "eps_0.15", "eps_0.2"]
+
+
+def start(folder, argv, seed=[0]):  # noqa: B006 - a counter over all starts
+    """Run the program; torch's global generator differs every time, for nothing may depend on it."""
+    seed[0] += 1
+    torch.manual_seed(seed[0])
+    program.main([*argv, "--runs", str(folder)])
+    return folder / "search" / "run"
+
+
+@contextmanager
+def counted():
+    """Images that go through the supernet, by step, phase and kind, where kind is that of ``cost.iteration_passes``."""
+    steps, phase, counts = [], ["none"], Counter()
+
+    class Clock(program.PhaseClock):
+        @contextmanager
+        def __call__(self, name):
+            phase[0] = name
+            with super().__call__(name):
+                yield
+            phase[0] = "none"
+
+    def forward(self, images, outputs=None, original=Supernet.forward):
+        counts[phase[0], "forward_backward" if torch.is_grad_enabled() else "forward"] += len(images)
+        return original(self, images, outputs)
+
+    def record(self, step, values, original=RunDirectory.record):
+        steps.append(dict(counts))
+        counts.clear()
+        return original(self, step, values)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(program, "PhaseClock", Clock)
+        context.setattr(Supernet, "forward", forward)
+        context.setattr(RunDirectory, "record", record)
+        yield steps
+
+
+def assert_reported_passes(rows, steps):
+    for row, counts in zip(rows, steps, strict=True):
+        reported = {(phase, kind): number for phase, kinds in row["passes"].items() for kind, number in kinds.items()
+                    if number}
+        assert reported == counts, row["step"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted search, and the images that it sent through the supernet."""
+    with counted() as steps:
+        run = start(tmp_path_factory.mktemp("whole"), TINY)
+    return run, steps
+
+
+# -- interrupted = uninterrupted ------------------------------------------------------------------------------------
+
+class Killed(BaseException):
+    """As sudden as a kill: nothing in the program may catch it."""
+
+
+def kill(epoch):
+    raise Killed
+
+
+def ask_to_stop(epoch):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def die_in_training(context, index, how=kill):
+    """Raise in the middle of the epoch of step ``index`` (one of its two batches is trained on)."""
+    def dying(trainer, loader, *arguments, after_step, original=search.wsr_nas_searcher.train_epoch, **more):
+        def die(epoch):
+            if dying.left == 0:
+                assert epoch.batches == 1 < len(loader)
+                how(epoch)
+            after_step(epoch)
+        result = original(trainer, loader, *arguments, after_step=die, **more)
+        dying.left -= 1
+        return result
+    dying.left = index
+    context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
+
+
+def stop_in_training(context, index):
+    """The same, but asked for by a signal."""
+    die_in_training(context, index, ask_to_stop)
+
+
+def die_between_record_and_checkpoint(context, count):
+    """Raise where a step is recorded and its genotype written, but the checkpoint is not."""
+    def dying(self, payload, name="checkpoint.pt", original=RunDirectory.save):
+        if dying.left == 0:
+            raise Killed
+        dying.left -= 1
+        original(self, payload, name)
+    dying.left = count
+    context.setattr(RunDirectory, "save", dying)
+
+
+def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
+    deaths = [(die_in_training, 1, 1),                    # the second warm-up step (index 1)
+              (die_in_training, 2, 3),                    # the second network of the population (index 3)
+              (die_between_record_and_checkpoint, 1, 4),  # the first search step (index 4)
+              (stop_in_training, 1, 5)]                   # the second search step (index 5)
+    run = tmp_path / "search" / "run"
+    for die, after, completed in deaths:
+        with pytest.MonkeyPatch.context() as context, pytest.raises((Killed, Preempted)):
+            die(context, after)
+            start(tmp_path, TINY)
+        assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == completed
+    start(tmp_path, TINY)
+
+    expected, _ = whole
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (expected, run)]
+    for state in states:
+        assert state.pop("config").pop("runs")
+        assert state["step"] == 6
+    assert_equal(*states)
+    assert (run / "genotype.json").read_text() == (expected / "genotype.json").read_text()
+    assert without_time(read(run)) == without_time(read(expected))
+    files = [sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and "tb" not in p.parts)
+             for path in (run, expected)]
+    assert files[0] == files[1]
+    for name in files[0]:
+        if "genotype" in name or name == "split.json":
+            assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_finished_search_says_so_and_stops(whole, capsys):
+    run, _ = whole
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    start(run.parent.parent, TINY)
+    said = capsys.readouterr().out
+    assert "is finished" in said and "genotype.json" in said and "--overwrite" in said
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_same_seed_same_genotype_and_another_seed_another(tmp_path):
+    once = [*TINY, "--preset", "naive-1", "--warmup_architectures", "1", "--iterations", "1"]
+    first, same, other = (start(tmp_path / str(number), [*once, "--seed", seed])
+                          for number, seed in enumerate(("0", "0", "1")))
+    assert (same / "genotype.json").read_bytes() == (first / "genotype.json").read_bytes()
+    assert without_time(read(same)) == without_time(read(first))
+    cells = [Genotype.load(run / "genotype.json") for run in (first, other)]
+    assert count_differences(*cells) > 0
+    assert (other / "split.json").read_bytes() != (first / "split.json").read_bytes()
+    assert read(other)[0]["train"]["loss"] != read(first)[0]["train"]["loss"]
+
+
+# -- Algorithm 1 ----------------------------------------------------------------------------------------------------
+
+def test_the_order_of_the_phases(whole):
+    rows = read(whole[0])
+    assert [row["step"] for row in rows] == list(range(6))
+    assert [(row["phase"], row["number"]) for row in rows] == [
+        (phase, number) for phase in ("warm-up", "population", "search") for number in range(2)]
+    assert ["losses" in row for row in rows] == [False] * 2 + [True] * 4            # lines 3-5 only train
+    assert ["squared_error" in row.get("loss_estimator", {}) for row in rows] == [False] * 3 + [True] * 3  # 18, 23
+    assert ["predicted_objective" in row for row in rows] == [False] * 4 + [True] * 2    # line 24
+    assert [row["architecture"]["changed_choices"] > 0 for row in rows[:4]] == [False] * 4
+    entropies = [row["architecture"]["alpha_entropy"]["normal"] for row in rows]
+    assert len(set(entropies[:4])) == 1 and len(set(entropies)) == 3                 # A moves in the search alone
+
+
+def test_the_schedule_of_algorithm_1():
+    for population, iterations in ((1, 1), (3, 2), (100, 100)):
+        config, _ = parse_config(type(PRESETS["paper"]), PRESETS, ["--warmup_architectures", str(population),
+                                                                   "--iterations", str(iterations)])
+        steps = schedule(config)
+        assert [step.index for step in steps] == list(range(2 * population + iterations))
+        assert Counter(step.phase for step in steps) == {"warm-up": population, "population": population,
+                                                         "search": iterations}
+        assert [step.index for step in steps if step.trains_losses] == list(
+            range(2 * population - 1, 2 * population + iterations))
+
+
+def test_both_warm_up_loops_train_the_same_architectures(tmp_path):
+    paths = []
+
+    def sample(self, step, original=Searcher.sample):
+        original(self, step)
+        paths.append((step.phase, step.number, self.supernet.path.gates.clone()))
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(Searcher, "sample", sample)
+        context.setattr(search.wsr_nas_searcher, "train_epoch",
+                        lambda *a, **k: {"loss": 1.0, "adversarial_accuracy": 0.0})
+        start(tmp_path, [*TINY, "--preset", "naive-1"])
+    gates = {(phase, number): value for phase, number, value in paths}
+    for number in range(2):
+        assert torch.equal(gates["warm-up", number], gates["population", number])
+    assert not torch.equal(gates["warm-up", 0], gates["warm-up", 1])
+    assert not torch.equal(gates["search", 0], gates["population", 0])
+
+
+def test_every_search_step_reports_everything(whole):
+    run, _ = whole
+    for row in read(run)[4:]:
+        architecture = row["architecture"]
+        for kind in ("normal", "reduce"):
+            assert len(architecture["genotype"][kind]) == 8
+            assert 0 < architecture["alpha_entropy"][kind] < math.log(8) + 1e-6
+        assert 0 <= architecture["changed_choices"] <= 16
+        assert list(row["losses"]) == NAMES == list(row["accuracies"])
+        assert all(math.isfinite(loss) and loss > 0 for loss in row["losses"].values())
+        phases = ["train", "recalibrate", "estimator", "validate", "estimator_check", "loss_estimator", "architecture"]
+        assert list(row["seconds"]) == phases and all(value > 0 for value in row["seconds"].values())
+        assert set(row["passes"]) == set(phases[:5])
+        check = row["estimator_check"]
+        assert check["images"] == 20 and check["attacked"] == [0.05, 0.15] and "fallback" not in check
+        for key in ("gap", "loss_gap", "estimated_accuracy", "pgd_accuracy"):
+            assert list(check[key]) == ["eps_0.1", "eps_0.2"] and all(map(math.isfinite, check[key].values()))
+        assert f"| estimator gap {100 * check['mean_gap']:+.1f} points (worst" in (run / "log.txt").read_text()
+        assert row["estimator"]["relative_error"] > 0
+        assert {"predicted_objective", "measured_objective", "ranked", "squared_error"} <= set(row["loss_estimator"])
+        stored = json.loads((run / "genotypes" / f"epoch_{row['number']:03d}.json").read_text())
+        assert stored["normal"] == architecture["genotype"]["normal"]
+        assert stored["meta"]["iteration"] == row["number"] + 1
+    assert (run / "genotype.json").read_text() == (run / "genotypes" / "epoch_001.json").read_text()
+    assert [row["estimator"]["networks"] for row in read(run)[2:]] == [1, 2, 3, 4]
+    assert [row["estimator"]["tasks"] for row in read(run)[2:]] == [6, 12, 18, 24]   # 2 images, 2 + 1 strengths
+    assert [row["loss_estimator"]["ranked"] for row in read(run)[4:]] == [1, 2]
+    changed = count_differences(Genotype.load(run / "genotype.json"), Genotype.load(run / "genotypes" / "initial.json"))
+    assert read(run)[-1]["architecture"]["changed_choices"] == changed
+
+
+def test_the_objective_is_equation_10_of_the_measured_losses(whole):
+    row = read(whole[0])[-1]
+    natural, *robust = row["losses"].values()
+    expected = 0.8 * natural + 0.2 * sum(w * loss for w, loss in zip((0.1, 0.2, 0.3, 0.4), robust, strict=True))
+    assert row["loss_estimator"]["measured_objective"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_last_line_says_how_to_go_on(whole):
+    log = (whole[0] / "log.txt").read_text()
+    assert "search finished:" in log and "--arch" in log and "[6/6] search 2 | train loss" in log
+
+
+def test_the_rank_correlation_is_kendalls():
+    assert rank_correlation([[1, 2], [2, 3]]) == {}
+    assert rank_correlation([[1, 2], [2, 3], [3, 4]]) == {"kendall_tau": pytest.approx(1)}
+    assert rank_correlation([[1, 5], [2, 4], [3, 3], [4, 2]]) == {"kendall_tau": pytest.approx(-1)}
+    trend = [[10 - i + e, 10 - i - e] for i, e in enumerate((0.1, -0.2, 0.2, -0.1, 0.15, -0.15))]
+    result = rank_correlation(trend)
+    assert result["kendall_tau"] > 0.5 and result["kendall_tau_detrended"] < -0.5
+    assert rank_correlation([[1, 1], [1, 2], [1, 3]]) == {"kendall_tau": None}
+
+
+# -- passes ---------------------------------------------------------------------------------------------------------
+
+def test_reported_passes_are_the_images_that_went_through_the_supernet(whole):
+    assert_reported_passes(read(whole[0]), whole[1])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of random pictures: two classes of 30 to train, of 2 to test, 12 pixels high and 16 wide."""
+    stream = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 2)):
+        for name in ("a", "b"):
+            folder = tmp_path / "pictures" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = stream.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(("argv", "learns", "checks"), [
+    (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2"], True, True),
+    (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0"], True, False),
+    (["--preset", "wide", "--num_steps", "2"], False, True),
+    (["--preset", "naive-6", "--validation_batch_size", "7"], False, False),
+    (["--preset", "paper", "--num_steps", "2", "--vulnerability_bound", "rel:0.6"], True, True),
+], ids=["trades", "plus", "wide", "naive", "bounded"])
+def test_other_ways_to_search(argv, learns, checks, pictures, tmp_path):
+    once = ["--warmup_architectures", "1", "--iterations", "1"]
+    with counted() as steps:
+        run = start(tmp_path, [*SMALL, *(word.format(pictures=pictures) for word in argv), *once])
+    rows = read(run)
+    assert_reported_passes(rows, steps)
+    assert len(rows) == 3
+    for row in rows[1:]:
+        assert len(row["losses"]) == 1 + len(PRESETS[argv[1]].strengths)
+        assert ("estimator" in row) == ("estimator" in row["seconds"]) == learns
+        assert ("vulnerabilities" in row) == ("--vulnerability_bound" in argv)
+        assert ("estimator_check" in row) == ("estimator_check" in row["seconds"]) == checks
+    assert (run / "noise_samples.npz").exists() == checks
+    for row in rows[1:]:
+        assert ("clean_accuracy" in row["train"]) == ("trades" in argv)
+    Genotype.load(run / "genotype.json")
+
+
+# -- a bound on the vulnerability -----------------------------------------------------------------------------------
+
+BOUNDED = [*TINY, "--vulnerability_bound", "rel:0.5"]
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory):
+    """An uninterrupted search under a bound, and its counted images."""
+    with counted() as steps:
+        run = start(tmp_path_factory.mktemp("bounded"), BOUNDED)
+    return run, steps
+
+
+def test_a_bounded_search_measures_and_bounds_the_vulnerability_at_every_strength(bounded, whole):
+    rows = read(bounded[0])
+    assert_reported_passes(rows, bounded[1])
+    assert [rows[i]["losses"] for i in (2, 3)] == [read(whole[0])[i]["losses"] for i in (2, 3)]  # before A moves
+    for row in rows[2:]:
+        values = list(row["vulnerabilities"].values())
+        assert list(row["vulnerabilities"]) == NAMES[1:] and values == sorted(values) and values[0] > 0
+        assert set(row["estimator_check"]["vulnerability_gap"]) == set(row["estimator_check"]["loss_gap"])
+    population = torch.tensor([list(row["vulnerabilities"].values()) for row in rows[2:4]])
+    for row in rows[4:]:
+        found = row["projection"]
+        torch.testing.assert_close(torch.tensor(list(found["bounds"].values())), 0.5 * population.median(0).values)
+        assert found["after"] <= found["before"] and (found["feasible"] == 1) == (found["after"] <= 1.01)
+    assert any(row["projection"]["distance"] > 0 for row in rows[4:])
+    state = torch.load(bounded[0] / "checkpoint.pt", weights_only=True)["searcher"]
+    assert state["loss_memory"]["losses"].shape[1] == 5 + 4
+    for measured, row in zip(state["loss_memory"]["losses"].tolist(), rows[2:], strict=True):
+        assert measured == pytest.approx([*row["losses"].values(), *row["vulnerabilities"].values()])
+
+
+def test_a_bounded_search_goes_on_as_if_unbroken_but_not_under_another_bound(bounded, tmp_path):
+    run = tmp_path / "search" / "run"
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        die_in_training(context, 5)
+        start(tmp_path, BOUNDED)
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["bounds"] is not None
+    for bound in ("rel:0.9", "inf"):
+        with pytest.raises(InputError, match=r"another configuration \(vulnerability_bound"):
+            start(tmp_path, [*BOUNDED[:-1], bound])
+    start(tmp_path, BOUNDED)
+    assert without_time(read(run)) == without_time(read(bounded[0]))
+
+
+def test_a_strength_that_falls_back_takes_its_vulnerability_along(tmp_path):
+    with weak_estimates():
+        run = start(tmp_path, [*FALLING, "--vulnerability_bound", "rel:0.5"])
+    first, second = read(run)[1:3]
+    name = f"eps_{first['estimator_check']['fallback']:g}"
+    column = 5 + NAMES[1:].index(name)
+    memory = torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["loss_memory"]["losses"]
+    gaps = [first["estimator_check"]["vulnerability_gap"][name]]
+    if f"eps_{second['estimator_check']['fallback']:g}" == name:
+        gaps.append(second["estimator_check"]["vulnerability_gap"][name])
+    assert memory[0, column] == pytest.approx(first["vulnerabilities"][name] + sum(gaps), rel=1e-5)
+
+
+# -- the fallback from estimates to PGD -----------------------------------------------------------------------------
+
+FALLING = ["--preset", "tiny", *SMALL, "--warmup_architectures", "1", "--iterations", "2", "--max_estimator_gap", "0.4"]
+
+
+@contextmanager
+def weak_estimates():
+    """Every check finds a largest gap of 50 points, where the largest one was measured."""
+    def gap(*arguments, original=search.wsr_nas_searcher.estimator_gap):
+        return original(*arguments) | {"largest_gap": 0.5}
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(search.wsr_nas_searcher, "estimator_gap", gap)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fallen(tmp_path_factory):
+    """An uninterrupted search in which both estimated strengths fall back to PGD, and its counted images."""
+    with counted() as steps, weak_estimates():
+        run = start(tmp_path_factory.mktemp("fallen"), FALLING)
+    return run, steps
+
+
+def test_one_strength_an_iteration_falls_back_until_none_is_estimated(fallen):
+    run, steps = fallen
+    rows = read(run)
+    first, second = (row["estimator_check"]["fallback"] for row in rows[1:3])
+    assert {first, second} == {0.1, 0.2}
+    assert [row["estimator_check"]["attacked"] for row in rows[1:3]] == [[0.05, 0.15], sorted([0.05, 0.15, first])]
+    assert list(rows[2]["estimator_check"]["gap"]) == [f"eps_{second:g}"]
+    assert [row["estimator"]["networks"] for row in rows[1:3]] == [1, 1]  # M_a begins anew
+    assert [row["estimator"]["tasks"] for row in rows[1:3]] == [6, 8]     # 2 images, N1 + 1 strengths
+    for name in ("estimator", "estimator_check"):
+        assert name not in rows[3] and name not in rows[3]["seconds"] and name not in rows[3]["passes"]
+    assert [list(row["losses"]) for row in rows[1:]] == [NAMES] * 3
+    assert_reported_passes(rows, steps)
+    log = (run / "log.txt").read_text()
+    for strength, text in ((first, "estimator gap 50.00 points exceeds 40: "), (second, "exceeds 40: ")):
+        assert f"{text}{strength:.4f} ({strength * 255:.4g}/255) is attacked by PGD from now on" in log
+
+
+def test_a_search_interrupted_at_a_fallback_is_the_unbroken_one(fallen, tmp_path):
+    run = tmp_path / "search" / "run"
+    for die, after, completed in ((die_between_record_and_checkpoint, 1, 1), (die_in_training, 1, 2)):
+        with weak_estimates(), pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+            die(context, after)
+            start(tmp_path, FALLING)
+        assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == completed
+    assert len(torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["attacked"]) == 3
+    with weak_estimates():
+        start(tmp_path, FALLING)
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (fallen[0], run)]
+    for state in states:
+        assert state.pop("config").pop("runs") and state["searcher"]["attacked"] == [0, 1, 2, 3]
+    assert_equal(*states)
+    assert without_time(read(run)) == without_time(read(fallen[0]))
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+def test_the_halves_are_disjoint_stored_and_reused(whole, tmp_path):
+    run, _ = whole
+    split = json.loads((run / "split.json").read_text())
+    first, second = split["first"], split["second"]
+    assert sorted(first + second) == list(range(60)) and len(first) == len(second) == 30
+    labels = load_dataset("digits", max_train=60).train.labels
+    assert torch.bincount(labels[first]).tolist() == torch.bincount(labels[second]).tolist() == [3] * 10
+
+    used = []
+
+    def build(self, data, halves, original=Searcher._build_loaders):
+        original(self, data, halves)
+        used.append((self.train_set.images, self.validation_loader.image_set.images, data))
+
+    swapped = json.dumps({"format": 1, "first": second, "second": first})
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(Searcher, "_build_loaders", build)
+        with pytest.MonkeyPatch.context() as inner, pytest.raises(Killed):
+            die_in_training(inner, 1)
+            start(tmp_path, TINY)
+        (tmp_path / "search" / "run" / "split.json").write_text(swapped)  # recognisable: is it the stored one?
+        with pytest.MonkeyPatch.context() as inner, pytest.raises(Killed):
+            die_in_training(inner, 0)
+            start(tmp_path, TINY)
+    for (train, validation, data), half, other in zip(used, (first, second), (second, first), strict=True):
+        assert torch.equal(train, data.train.images[half])
+        pixels = {image.numpy().tobytes() for image in data.train.images[other]}
+        assert len(validation) == 20 and all(image.numpy().tobytes() in pixels for image in validation)
+    assert (tmp_path / "search" / "run" / "split.json").read_text() == swapped
+
+
+def test_validation_images_are_not_augmented(tmp_path):
+    data = load_dataset("digits", max_train=60)
+    config, _ = parse_config(type(PRESETS["tiny"]), PRESETS, TINY)
+    split = torch.arange(0, 60, 2), torch.arange(1, 60, 2)
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(search.wsr_nas_searcher, "balanced_subset", lambda labels, *rest: torch.arange(len(labels)))
+        searcher = Searcher(config, data, split, program.initialize("cpu"))
+    seen = torch.cat([images for images, _ in searcher.validation_loader.batches()])
+    assert torch.equal(seen, data.train.images[split[1]].float() / 255)
+
+
+# -- dry run, refusal -----------------------------------------------------------------------------------------------
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program.main([*TINY, "--dry_run"])
+    said = capsys.readouterr().out
+    assert os.listdir(tmp_path) == []
+    for words in ("init_channels ", "parameters", "multiply-adds", "6 epochs (2 warm-up, 2 population, 2 search)",
+                  "forward and backward", "memory: about", "strengths by PGD: 0.0500 (12.75/255), 0.1500 (38.25/255)",
+                  "D_t 30, D_v 20", "estimator check: 20 images of D_v at the estimated strengths in every iteration; "
+                  "only reported"):
+        assert words in said, words
+    program.main([*TINY, "--dry_run", "--max_estimator_gap", "0.03", "--attacked_strengths", "0.2", "0.1"])
+    said = capsys.readouterr().out
+    for words in ("above a mean gap of 3 points PGD attacks the worst of them from then on", "more after a fallback",
+                  "strengths by PGD: 0.1000 (25.5/255), 0.2000 (51/255); estimated: 0.0500"):
+        assert words in said, words
+    program.main([*TINY, "--dry_run", "--check_images", "0"])
+    assert "estimator check: none" in capsys.readouterr().out
+
+
+def test_the_dry_run_counts_the_passes_of_the_run(whole, capsys, tmp_path):
+    program.main([*TINY, "--dry_run", "--runs", str(tmp_path)])
+    totals = Counter()
+    for counts in whole[1]:
+        for (_, kind), number in counts.items():
+            totals[kind] += number
+    said = capsys.readouterr().out
+    assert f"passes: {program.readable(totals['forward_backward'])} images forward and backward, " \
+           f"{program.readable(totals['forward'])} forward" in said
+
+
+def test_a_refused_batch_size_does_not_spoil_the_run_directory(tmp_path):
+    with pytest.raises(InputError, match="the training batch size is 31, expected at most 30"):
+        start(tmp_path, [*TINY, "--batch_size", "31"])
+    with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+        die_in_training(context, 0)
+        start(tmp_path, TINY)
+
+
+# -- a real one -----------------------------------------------------------------------------------------------------
+
+def test_a_small_search_on_real_digits(tmp_path):
+    run = start(tmp_path, ["--preset", "tiny", "--device", "cpu", "--max_train", "160", "--max_validation", "30",
+                           "--warmup_architectures", "1", "--iterations", "3", "--init_channels", "3",
+                           "--layers", "3", "--estimator_images", "5", "--estimator_passes", "1",
+                           "--estimator_memory", "45", "--save", "run"])
+    rows = [row for row in read(run) if "losses" in row]
+    assert rows[-1]["architecture"]["changed_choices"] > 0
+    assert count_differences(Genotype.load(run / "genotype.json"), Genotype.load(run / "genotypes/initial.json")) > 0
+    columns = {name: [row["losses"][name] for row in rows] for name in NAMES}
+    means = {name: sum(values) / len(values) for name, values in columns.items()}
+    for name, values in columns.items():
+        assert max(values) - min(values) > 1e-3 * means[name], name
+    assert max(means.values()) < 30 * min(means.values())
+    assert [row["estimator"]["networks"] for row in rows] == [1, 2, 3, 3]  # M_a: 45 tasks, 15 of each network
+    assert min(row["train"]["loss"] for row in rows) < read(run)[0]["train"]["loss"]

@@ -1,0 +1,192 @@
+"""Pictures in one folder per class: ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``)."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from wsrnas.runtime.errors import InputError
+from wsrnas.data.splits import balanced_subset
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+_CHUNK = 128  # files per task of the thread pool
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one part, sorted by class and name."""
+
+    folder: Path
+    class_names: tuple[str, ...]
+    files: list[str]
+    labels: np.ndarray  # (N,) int64
+
+    def subset(self, count: int, seed: int, purpose: str) -> "Listing":
+        """Keep ``count`` files, class-balanced; 0 keeps all."""
+        chosen = balanced_subset(self.labels, count, seed, purpose, len(self.class_names)).numpy()
+        return Listing(self.folder, self.class_names, [self.files[i] for i in chosen], self.labels[chosen])
+
+
+def list_folder(root: Path) -> tuple[Listing, Listing]:
+    """List the training and the test files below ``root`` without opening any.
+
+    Raises:
+        InputError: a folder is missing, unreadable or without images, there are fewer than two classes, or
+            the class folders of the two parts differ.
+    """
+    folders = _folders_in(root)
+    if "train" not in folders:
+        raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>")
+    held = next((name for name in ("test", "val") if name in folders), None)
+    if held is None:
+        raise InputError(f"{root} has neither a folder test nor val, expected {root}/test/<class>/<images>")
+    names = {part: _folders_in(root / part) for part in ("train", held)}
+    for part, classes in names.items():
+        if not classes:
+            raise InputError(f"{root / part} has no class folders, expected {root / part}/<class>/<images>")
+    if names["train"] != names[held]:
+        differences = [f"only in {part}: {_some(sorted(set(classes) - set(names[other])))}"
+                       for (part, classes), other in zip(names.items(), (held, "train"), strict=True)
+                       if set(classes) - set(names[other])]
+        raise InputError(f"the class folders of {root}/train and {root / held} differ "
+                         f"({'; '.join(differences)}), expected the same names in both")
+    if len(names["train"]) < 2:
+        raise InputError(f"{root}/train has 1 class folder ({names['train'][0]}), expected at least 2")
+    return _list_part(root / "train", names["train"]), _list_part(root / held, names[held])
+
+
+def decode(*listings: Listing) -> list[np.ndarray]:
+    """Decode every file of every listing to uint8 RGB; one (N, H, W, 3) array per listing.
+
+    Raises:
+        InputError: a file cannot be decoded, sizes are mixed, or over half of the free memory is needed.
+    """
+    first = listings[0].files[0]
+    shape = read_image(first).shape
+    _require_memory(sum(len(listing.files) for listing in listings), shape)
+    return [_decode_part(listing, first, shape) for listing in listings]
+
+
+def read_image(path: str) -> np.ndarray:
+    """Decode one file to (H, W, 3) uint8 RGB; 16-bit grey is scaled, transparency is dropped.
+
+    Raises:
+        InputError: the file is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
+                grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
+                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+            if "transparency" in image.info:
+                image = image.convert("RGBA")
+            return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's decoders raise a dozen types; all mean that this file cannot be read
+        raise InputError(f"cannot decode the image {path}, expected a whole file of type "
+                         f"{', '.join(EXTENSIONS)} ({error})") from error
+
+
+def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.ndarray:
+    images = np.empty((len(listing.files), *shape), dtype=np.uint8)
+
+    def decode_chunk(start: int) -> int:
+        chunk = listing.files[start: start + _CHUNK]
+        for row, path in enumerate(chunk, start):
+            image = read_image(path)
+            if image.shape != shape:
+                raise InputError(f"images of mixed size: {first} is {_size(shape)}, {path} is "
+                                 f"{_size(image.shape)}; expected one size (height x width) for the data set")
+            images[row] = image
+        return len(chunk)
+
+    label = f"decode {listing.folder.name}"
+    bar = tqdm(total=len(images), desc=label, unit="image", disable=None, leave=False)
+    pool = ThreadPoolExecutor(_usable_cores())
+    try:
+        for done in pool.map(decode_chunk, range(0, len(listing.files), _CHUNK)):
+            bar.update(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+    return images
+
+
+def _list_part(folder: Path, class_names: list[str]) -> Listing:
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        found = sorted(_images_below(folder / name))
+        if not found:
+            raise InputError(f"the class folder {folder / name} has no images, "
+                             f"expected files ending in {', '.join(EXTENSIONS)}")
+        files += found
+        labels += [label] * len(found)
+    return Listing(folder, tuple(class_names), files, np.array(labels, dtype=np.int64))
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Every visible image file in a class folder and its sub-folders."""
+    found: list[str] = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            found += _images_below(Path(entry.path))
+        elif entry.name.lower().endswith(EXTENSIONS):
+            found.append(entry.path)
+    return found
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, hidden names left out."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError as error:
+        raise InputError(f"the data folder {folder} does not exist, "
+                         "expected a folder with train/ and test/ or val/ in it") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot read {folder} ({reason}), expected a readable folder") from error
+
+
+def _require_memory(count: int, shape: tuple[int, ...]) -> None:
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: each holds the whole set
+    needed, available = processes * count * int(np.prod(shape)), available_memory()
+    if available is not None and needed > available / 2:
+        raise InputError(f"{count:,} images of {_size(shape)} need {needed / _GIB:.1f} GiB of memory, "
+                         f"expected at most half of the {available / _GIB:.1f} GiB available: "
+                         "use smaller images, --max_train or --max_test")
+
+
+def available_memory() -> int | None:
+    """Return the bytes of free memory on this machine, or None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+
+
+def _usable_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}"
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

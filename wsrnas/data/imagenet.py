@@ -1,0 +1,205 @@
+"""Folders of pictures too many for the memory (ImageNet): listed once, decoded batch by batch in other processes."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from wsrnas.runtime.errors import InputError
+from wsrnas.data.image_folder import Listing, list_folder, read_image
+from wsrnas.data.loader import BatchLoader
+from wsrnas.runtime.seeding import derive_seed, generator
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of one part, sorted by class and name.
+
+    Names and labels are one array each: of a list of a million strings, every forked worker would end up with
+    a copy, because reading a string writes to the memory page that holds its reference count.
+    """
+
+    root: Path
+    names: np.ndarray  # (N,) bytes: paths relative to root
+    labels: Tensor  # (N,) int64, CPU
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> str:
+        """Return where image ``index`` is."""
+        return str(self.root / os.fsdecode(self.names[index]))
+
+    def subset(self, indices: Tensor) -> "ImageFiles":
+        """Keep the files of these indices, in their order."""
+        indices = indices.cpu()
+        return ImageFiles(self.root, self.names[indices.numpy()], self.labels[indices], self.class_names)
+
+    def fingerprint(self, sizes: bool = False) -> dict[str, Any]:
+        """What tells one set from another: classes, number of images, and a hash of all names; opens no file.
+
+        With ``sizes``, the hash is of the files' sizes as well, so that other pictures under the same names differ.
+        """
+        words = [os.fsencode(name) for name in self.class_names] + self.names.tolist()
+        if sizes:
+            words += [str(os.stat(self.path(index)).st_size).encode() for index in range(len(self))]
+        digest = hashlib.blake2b(b"\0".join(words), digest_size=16)
+        return {"name": "imagenet", "classes": len(self.class_names), "images": len(self),
+                "hash": digest.hexdigest()}
+
+
+def list_imagenet(root: str | Path | None, max_train: int = 0, max_test: int = 0,
+                  seed: int = 0) -> tuple[ImageFiles, ImageFiles]:
+    """List ``root/train/<class>/*`` and ``root/val/<class>/*`` (or ``test``) without opening any file.
+
+    Args:
+        root: "~" is understood.
+        max_train, max_test: keep a class-balanced choice of so many images, drawn from ``seed``; 0 keeps all.
+    Raises:
+        InputError: there is no ``root``, a limit leaves a class out, or what ``list_folder`` refuses.
+    """
+    if root is None or not str(root):
+        raise InputError("the data set imagenet needs a folder, expected --data PATH (DATA for the scripts)")
+    train, test = list_folder(Path(root).expanduser())
+    return _files(train.subset(max_train, seed, "max_train")), _files(test.subset(max_test, seed, "max_test"))
+
+
+class ImageFileLoader(BatchLoader):
+    """Batches of image files, decoded and transformed by worker processes; used like a ``BatchLoader``.
+
+    The order is drawn from (seed, purpose, epoch), an image's augmentation from (seed, purpose, epoch, index in
+    ``files``): a batch is the same for every number of workers and of processes.
+
+    Args:
+        files: the images.
+        batch_size: images per batch, all processes together.
+        purpose: names the stream of random numbers, e.g. "train".
+        image_size: height and width S of what the batches hold.
+        augment: True for the random crops of training, False for a resize and the central crop.
+        color_jitter: with ``augment``, change brightness, contrast, saturation and hue as well.
+        drop_last: as in ``BatchLoader``.
+        workers: processes that decode; 0 decodes in this one.
+        device: where the batches are wanted.
+    Raises:
+        InputError: as in ``BatchLoader``; ``workers`` is negative, or ``image_size`` smaller than 32.
+    """
+
+    def __init__(self, files: ImageFiles, batch_size: int, seed: int, purpose: str, *, image_size: int = 224,
+                 shuffle: bool = False, augment: bool = False, color_jitter: bool = True, drop_last: bool = False,
+                 rank: int = 0, world_size: int = 1, workers: int = 4,
+                 device: torch.device | str = "cpu") -> None:
+        super().__init__(files, batch_size, seed, purpose, shuffle=shuffle, drop_last=drop_last, rank=rank,
+                         world_size=world_size)
+        if workers < 0:
+            raise InputError(f"the number of processes that decode {purpose} images is {workers}, "
+                             "expected 0 or more")
+        if image_size < 32:
+            raise InputError(f"the {purpose} image size is {image_size}, expected at least 32")
+        self.files = files
+        self._transform = training_transform(image_size, color_jitter) if augment else evaluation_transform(image_size)
+        self._workers, self._device = workers, torch.device(device)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images (b, 3, S, S), float32 in [0, 1], channels_last, and labels (b,) of one epoch.
+
+        ``start`` is the number of batches to skip, without decoding them; the others are the same as without it.
+
+        Raises:
+            InputError: a file is not a whole image.
+        """
+        yield from self._on_device(self._decoded(self._rows(epoch, start), epoch))
+
+    def images_at(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield for each row of indices its images (b, 3, S, S) and labels (b,), in that order.
+
+        Raises:
+            InputError: a file is not a whole image.
+        """
+        yield from self._on_device(self._decoded((row.tolist() for row in rows), 0))
+
+    def _on_device(self, decoded: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
+        # No name for the DataLoader's iterator: when the consumer stops, nothing holds it, which ends its processes.
+        for batch in decoded:
+            if isinstance(batch, str):
+                raise InputError(batch)
+            # A copy on the CPU too: a worker's shared memory keeps a file open as long as its tensor lives.
+            images, labels = (part.to(self._device, non_blocking=True, copy=True) for part in batch)
+            pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last) / 255
+            yield pixels, labels
+
+    def _decoded(self, rows: Iterable[list[int]], epoch: int) -> DataLoader:
+        decoder = _Decoder(self.files, self._transform, (*self._stream, epoch))
+        # Forked workers start at once, with torchvision loaded and the list of files shared; they never use CUDA.
+        method = "fork" if self._workers and sys.platform == "linux" else None
+        # The generator is for a seed of the workers that nothing uses, or the global generator would be drawn from.
+        return DataLoader(decoder, batch_size=None, sampler=rows, num_workers=self._workers,
+                          pin_memory=self._device.type == "cuda", generator=torch.Generator(),
+                          multiprocessing_context=method)
+
+    def _rows(self, epoch: int, start: int) -> Iterator[list[int]]:
+        """Yield the indices that this process has of every batch."""
+        count = len(self.files)
+        order = torch.arange(count)
+        if self._shuffle:
+            order = torch.randperm(count, generator=generator(*self._stream, epoch))
+        for number in range(start, len(self)):
+            begin = number * self.batch_size
+            end = min(begin + self.batch_size, self._visited)
+            yield order[begin + self.rank: end: self.world_size].tolist()
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What a worker does. A data set for the DataLoader, whose items are whole batches."""
+
+    files: ImageFiles
+    transform: Callable[[Image.Image], Image.Image]
+    stream: tuple[int | str, ...]  # seed, purpose, epoch
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
+        """Return images (b, S, S, 3) uint8 and labels (b,), or the sentence about a file that cannot be read."""
+        try:
+            images = torch.stack([self._image(index) for index in indices])
+        except InputError as error:  # which would arrive with the worker's traceback as its message
+            return str(error)
+        return images, self.files.labels[indices]
+
+    def _image(self, index: int) -> Tensor:
+        picture = Image.fromarray(read_image(self.files.path(index)))
+        with torch.random.fork_rng(devices=[]):
+            # torchvision draws from the CPU's global generator; torch.manual_seed would reseed the GPU's as well.
+            torch.default_generator.manual_seed(derive_seed(*self.stream, index))
+            return torch.from_numpy(np.array(self.transform(picture)))
+
+
+def training_transform(image_size: int, color_jitter: bool = True) -> Callable[[Image.Image], Image.Image]:
+    """Return the published augmentation: a random part, resized, mirrored half of the time, its colours changed."""
+    from torchvision.transforms import v2
+
+    steps = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip()]
+    if color_jitter:
+        steps.append(v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2))
+    return v2.Compose(steps)
+
+
+def evaluation_transform(image_size: int) -> Callable[[Image.Image], Image.Image]:
+    """Return the usual resize, to 256 for 224 pixels, and the central crop."""
+    from torchvision.transforms import v2
+
+    return v2.Compose([v2.Resize(round(image_size * 256 / 224)), v2.CenterCrop(image_size)])
+
+
+def _files(listing: Listing) -> ImageFiles:
+    skipped = len(str(listing.folder))
+    names = np.array([os.fsencode(listing.folder.name + file[skipped:]) for file in listing.files], dtype=np.bytes_)
+    return ImageFiles(listing.folder.parent, names, torch.from_numpy(listing.labels), listing.class_names)

@@ -1,0 +1,146 @@
+"""Class-balanced choices of images: the search's D_t and D_v, a held-out part, a smaller set."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsrnas.runtime.checkpoint import write_atomic
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.seeding import derive_seed
+
+
+def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
+                   num_classes: int) -> tuple[Tensor, Tensor]:
+    """Split a labelled set in two class-balanced parts, e.g. D_t and D_v (0.5), or held-out and rest (1000).
+
+    The same seed gives the same parts on every machine.
+
+    Args:
+        labels: (N,) class numbers below ``num_classes``.
+        fraction_or_count: a float in (0, 1) is the first part's share of every class (odd classes alternate,
+            so that with 0.5 the parts' sizes differ by at most one); an int is the first part's size, in
+            class shares that differ by at most one (a class too small for that gives half of its images, and
+            more only where the others cannot make up for it).
+    Returns:
+        Two disjoint index tensors (int64, CPU, ascending) that together cover ``range(N)``.
+    Raises:
+        InputError: a class would be missing from one of the parts, or the share is not possible.
+    """
+    values = _checked_labels(labels, num_classes)
+    sizes = np.bincount(values, minlength=num_classes)
+    if (sizes < 2).any():
+        worst = int(np.argmax(sizes < 2))
+        raise InputError(f"cannot split: class {worst} has {sizes[worst]} image(s), "
+                         "expected at least 2 in every class")
+    if isinstance(fraction_or_count, int):
+        shares = _shares_of_count(sizes, fraction_or_count)
+    else:
+        shares = _shares_of_fraction(sizes, fraction_or_count)
+    chosen = _choose(values, shares, derive_seed(seed, "split"))
+    rest = np.setdiff1d(np.arange(len(values)), chosen, assume_unique=True)
+    return torch.from_numpy(chosen), torch.from_numpy(rest)
+
+
+def balanced_subset(labels: Tensor | np.ndarray, count: int, seed: int, purpose: str,
+                    num_classes: int) -> Tensor:
+    """Return ``count`` ascending indices, classes as equal as their sizes allow; 0 means all.
+
+    Raises:
+        InputError: ``count`` is negative or smaller than the number of classes; the message says ``purpose``.
+    """
+    values = _checked_labels(labels, num_classes)
+    if count == 0 or count >= len(values):
+        return torch.arange(len(values))
+    if count < num_classes:
+        raise InputError(f"{purpose} is {count}, "
+                         f"expected 0 (all) or at least {num_classes}, one image for each class")
+    shares = _equal_shares(np.bincount(values, minlength=num_classes), count)
+    return torch.from_numpy(_choose(values, shares, derive_seed(seed, "subset", purpose)))
+
+
+def save_split(path: str | Path, first: Tensor, second: Tensor) -> None:
+    """Write both index tensors as JSON, atomically."""
+    text = json.dumps({"format": 1, "first": first.tolist(), "second": second.tolist()})
+    write_atomic(Path(path), (text + "\n").encode())
+
+
+def load_split(path: str | Path, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Read what ``save_split`` wrote; ``size`` is the number of images that the split has to cover.
+
+    Raises:
+        InputError: the file is missing or not a split, the parts overlap, or do not cover ``size`` images.
+    """
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        first, second = (torch.tensor(stored[part], dtype=torch.int64).reshape(len(stored[part]))
+                         for part in ("first", "second"))
+    except OSError as error:
+        raise InputError(f"cannot read the split {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path} is not a stored split, "
+                         "expected JSON with the index lists first and second") from error
+    both = torch.cat((first, second)).sort().values
+    if not torch.equal(both, torch.arange(len(both))):
+        raise InputError(f"the parts of the split {path} overlap or leave images out, "
+                         "expected every index once")
+    if size is not None and size != len(both):
+        raise InputError(f"the split {path} is for {len(both)} images, expected {size}: "
+                         "the training set has changed")
+    return first, second
+
+
+def _checked_labels(labels: Tensor | np.ndarray, num_classes: int) -> np.ndarray:
+    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels, dtype=np.int64)
+    if len(values) and not 0 <= values.min() <= values.max() < num_classes:
+        raise InputError(f"labels run from {values.min()} to {values.max()}, expected 0 to {num_classes - 1}")
+    return values
+
+
+def _shares_of_fraction(sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """Round the running total rather than every class, so that rounding never adds up."""
+    if not 0 < fraction < 1:
+        raise InputError(f"the split's fraction is {fraction}, expected a number between 0 and 1, "
+                         "or a count as an integer")
+    exact = Fraction(fraction).limit_denominator(10**6)
+    half = Fraction(1, 2)
+    totals = [int(exact * int(total) + half) for total in np.cumsum(sizes)]
+    shares = np.diff(totals, prepend=0)
+    missing = (shares < 1) | (shares >= sizes)
+    if missing.any():
+        worst = int(np.argmax(missing))
+        raise InputError(f"the split's fraction {fraction} leaves one part without class {worst}, "
+                         f"which has {sizes[worst]} images: expected at least 1 in both")
+    return shares
+
+
+def _shares_of_count(sizes: np.ndarray, count: int) -> np.ndarray:
+    total, least, most = int(sizes.sum()), len(sizes), int((sizes - 1).sum())
+    if not least <= count <= most:
+        raise InputError(f"cannot split {count} of {total} images off, expected {least} to {most}: "
+                         "both parts need every class")
+    room = sizes // 2
+    return _equal_shares(room if room.sum() >= count else sizes - 1, count)
+
+
+def _equal_shares(room: np.ndarray, count: int) -> np.ndarray:
+    """Share ``count`` out one by one to the classes with the fewest, never more than a class has room for."""
+    low, high = 0, int(room.max())
+    while low < high:  # the largest level that every class can be filled to, as far as it has room
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if np.minimum(room, middle).sum() <= count else (low, middle - 1)
+    shares = np.minimum(room, low)
+    shares[np.flatnonzero(room > low)[: count - int(shares.sum())]] += 1
+    return shares
+
+
+def _choose(values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """Take ``shares[k]`` random images of every class k; ascending indices."""
+    # A bit generator's raw stream is fixed for good, unlike the permutations of numpy and torch.
+    keys = np.random.PCG64(seed).random_raw(len(values))
+    order = np.lexsort((keys, values))
+    starts = np.searchsorted(values[order], np.arange(len(shares)))
+    return np.sort(np.concatenate([order[s: s + n] for s, n in zip(starts, shares, strict=True)]))

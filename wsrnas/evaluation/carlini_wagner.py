@@ -1,0 +1,63 @@
+"""The L2 attack of Carlini and Wagner (2017) at one penalty: the smallest noise that a fixed price of success buys."""
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.attacks import attack_mode, margins
+from wsrnas.runtime.errors import InputError
+
+
+def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: float = 0.5, steps: int = 100,
+                   learning_rate: float = 0.01, confidence: float = 0.0) -> Tensor:
+    """The closest misclassified point that Adam meets on ``||noise||^2 + penalty * max(-margin, -confidence)``.
+
+    The noise has no bound but its price, so that the accuracy under this attack is not one at any strength. The point
+    moves in the space of ``atanh(2 * image - 1)``, in which every point is an image; there, pixels near 0 and 1 hardly
+    move. There is no search for the penalty. The defaults are those of RNAS: c = 0.5 and 100 steps of the paper, the
+    rest of torchattacks.
+
+    Deviation: torchattacks ends the whole batch when its summed cost has risen, so that an image's result depends on
+    the others; here, every image has all ``steps``, which can only bring it closer. It takes a logit of zero for the
+    largest other one where all others are negative, and for the label's where that is negative; here, the margin is the
+    paper's, the same for logits plus a constant.
+
+    Args:
+        model: images (B, C, H, W) in [0, 1] -> logits (B, K); attacked in ``attack_mode``.
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) classes.
+        penalty: weight c of the margin against the squared L2 norm in pixels of [0, 1].
+        steps: points that are tried; the first is the image.
+        learning_rate: Adam's, in the space of atanh.
+        confidence: the margin (largest other logit minus the label's) above which a point counts as a success.
+
+    Returns:
+        For each image the successful point with the least noise, or the image itself where there was none; inside
+        [0, 1], detached.
+
+    Raises:
+        InputError: negative steps or confidence; a penalty or a learning rate that is not positive.
+    """
+    for name, value, expected in (("number of steps", steps, steps >= 0), ("confidence", confidence, confidence >= 0)):
+        if not expected:
+            raise InputError(f"the C&W attack's {name} is {value}; expected at least 0")
+    for name, value in (("penalty", penalty), ("learning rate", learning_rate)):
+        if not value > 0:
+            raise InputError(f"the C&W attack's {name} is {value}; expected more than 0")
+    images = images.detach()
+    inside = 1 - max(1e-6, torch.finfo(images.dtype).eps)  # atanh is infinite for pixels of exactly 0 and 1
+    point = torch.atanh((2 * images - 1).clamp(-inside, inside)).requires_grad_(True)
+    optimizer = torch.optim.Adam([point], learning_rate)
+    closest, least = images, images.new_full((len(images),), torch.inf)
+    with attack_mode(model), torch.enable_grad():
+        for _ in range(steps):
+            adversarial = (point.tanh() + 1) / 2
+            squared_norm = (adversarial - images).square().sum((1, 2, 3))
+            margin = margins(model(adversarial), labels)
+            cost = squared_norm + penalty * (-margin).clamp_min(-confidence)
+            point.grad, = torch.autograd.grad(cost.sum(), point)
+            optimizer.step()
+            squared_norm = squared_norm.detach()
+            better = (margin > confidence) & (squared_norm < least)
+            least = torch.where(better, squared_norm, least)
+            closest = torch.where(better.view(-1, 1, 1, 1), adversarial.detach(), closest)
+    return closest

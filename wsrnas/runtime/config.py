@@ -1,0 +1,245 @@
+"""A frozen dataclass is a program's documentation: its fields become flags, its instances presets, its values JSON."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from wsrnas.runtime.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def option(default: Any, help: str, *, identity: bool = True) -> Any:
+    """A dataclass field with its help text.
+
+    ``identity=False`` marks a field that may differ when a run is resumed (where it reads, what it prints):
+    it does not change the result.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "identity": identity})
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``InputError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The fields of every program that trains: which run, where, on which data."""
+
+    preset_flags: ClassVar[tuple[str, ...]] = ("--preset",)
+    overwrite_help: ClassVar[str] = "move an existing run directory aside and begin anew"
+
+    preset: str = ""
+    save: str = option("", "name of the run directory; empty: derived from the configuration, without a time stamp",
+                       identity=False)
+    runs: str = option("runs", "folder of all run directories", identity=False)
+    seed: int = option(0, "of everything random; same seed, same machine: same result")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
+    report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
+    data: str = option("data", "folder of the data set (digits needs none)", identity=False)
+    max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
+
+    def require_at_least(self, bound: float, *names: str) -> None:
+        """Refuse fields below ``bound``.
+
+        Raises:
+            InputError: naming the first such field.
+        """
+        for name in names:
+            require(getattr(self, name) >= bound, f"{name} is {getattr(self, name):g}; expected at least {bound:g}")
+
+    def require_positive(self, *names: str) -> None:
+        """Refuse fields that are not above 0; raises as ``require_at_least``."""
+        for name in names:
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name):g}; expected a number above 0")
+
+    def require_strength(self, *names: str) -> None:
+        """Refuse strengths outside (0, 1); raises as ``require_at_least``."""
+        for name in names:
+            require(0 < getattr(self, name) < 1,
+                    f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallImagesConfig(RunConfig):
+    """The fields of programs on data sets that fit into memory."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set")
+    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
+
+
+def parse_number(text: str) -> float:
+    """``"0.031"`` or ``"8/255"`` as a float."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.031 or 8/255") from None
+
+
+def format_epsilon(epsilon: float) -> str:
+    """A strength in both units people use: ``0.0300 (7.65/255)``."""
+    return f"{epsilon:.4f} ({epsilon * 255:.4g}/255)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """What was asked of the program beside its configuration."""
+
+    dry_run: bool
+    overwrite: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message} (see --help)")
+
+
+def _inner_type(annotation: Any) -> Any:
+    """The annotation without ``| None``."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _flag_arguments(annotation: Any) -> dict[str, Any]:
+    annotation = _inner_type(annotation)
+    if annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(annotation) is Literal:
+        return {"choices": get_args(annotation), "metavar": "{" + ",".join(map(str, get_args(annotation))) + "}"}
+    if get_origin(annotation) is tuple:
+        numbers = get_args(annotation)[0] is float
+        return {"nargs": "+", "type": parse_number if numbers else str, "metavar": "X" if numbers else "TEXT"}
+    return {"type": parse_number if annotation is float else annotation, "metavar": annotation.__name__.upper()}
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value)
+    return str(value)
+
+
+def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    if presets:
+        parser.add_argument(*getattr(cls, "preset_flags", ("--preset",)), dest="preset", choices=list(presets),
+                            metavar="{" + ",".join(presets) + "}",
+                            help=f"named configuration; any flag overrides it (default: {next(iter(presets))})")
+    parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true",
+                        help="print the resolved configuration and the cost of the run, then stop")
+    if getattr(cls, "overwrite_help", ""):
+        parser.add_argument("--overwrite", action="store_true", help=cls.overwrite_help)
+    hints = get_type_hints(cls)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    defaults |= dataclasses.asdict(next(iter(presets.values()))) if presets else {}
+    for field in dataclasses.fields(cls):
+        if field.name == "preset":
+            continue
+        flags = [f"--{field.name}"] + ([f"--{field.name.replace('_', '-')}"] if "_" in field.name else [])
+        text = f"{field.metadata['help']} (default: {_show(defaults[field.name])})".replace("%", "%%")
+        parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text,
+                            **_flag_arguments(hints[field.name]))
+    return parser
+
+
+def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
+                 argv: Sequence[str] | None = None, prog: str | None = None) -> tuple[Config, Invocation]:
+    """Read the command line: dataclass defaults < ``--preset`` < ``--config`` < flags.
+
+    Raises:
+        InputError: unknown flag (the closest ones are named), value of the wrong type, unreadable configuration
+            file, or whatever the dataclass' own ``__post_init__`` refuses.
+    """
+    presets = presets or {}
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(cls, presets, prog or Path(sys.argv[0]).stem)
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=3)
+        parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+    flags = vars(values)
+    invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite", False))
+    preset, path = flags.pop("preset", None), flags.pop("config")
+    base = presets[preset or next(iter(presets))] if presets else cls()
+    if path is not None:
+        require(preset is None, "--preset and --config cannot be given together: a config.json is complete")
+        base = load_config(cls, path)
+    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
+    return dataclasses.replace(base, **overrides), invocation
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a JSON value is one of the field's type."""
+    kind = _inner_type(annotation)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_fits(v, get_args(kind)[0]) for v in value)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """The dataclass from JSON values; ``where`` names their source in errors.
+
+    Raises:
+        InputError: not a mapping, an unknown field, a missing one, or a value the dataclass refuses.
+    """
+    require(isinstance(values, Mapping), f"{where}: expected a JSON object of configuration fields")
+    names = {field.name for field in dataclasses.fields(cls)}
+    require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
+    require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
+    hints = get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls)):
+        annotation = hints[name]
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        require(_fits(values[name], annotation), f"{where}: {name} is {values[name]!r}; expected {kind}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def load_config(cls: type[Config], path: str | Path) -> Config:
+    """Read a ``config.json`` as written into every run directory.
+
+    Raises:
+        InputError: as ``from_dict``, or the file is missing or no JSON.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not a JSON configuration: {error}") from None
+    return from_dict(cls, values, str(path))
+
+
+def describe(config: Any) -> str:
+    """One ``name value`` line a field, aligned."""
+    width = max(len(field.name) for field in dataclasses.fields(config))
+    return "\n".join(f"  {field.name:<{width}}  {_show(getattr(config, field.name))}"
+                     for field in dataclasses.fields(config))
+
+
+def identity_differences(config: Any, stored: Mapping[str, Any]) -> list[str]:
+    """``field: stored -> asked`` for each field that changes the result and differs from a stored configuration."""
+    current = to_dict(config)
+    return [f"{field.name}: {stored.get(field.name, 'absent')} -> {current[field.name]}"
+            for field in dataclasses.fields(config)
+            if field.metadata.get("identity", True) and stored.get(field.name, "absent") != current[field.name]]

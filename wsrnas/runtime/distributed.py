@@ -1,0 +1,130 @@
+"""One process or many (torchrun): who am I, and the few collectives that training and evaluation need."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wsrnas.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its rank, their number, its device."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """The one process that writes, downloads and prints."""
+        return self.rank == 0
+
+
+def initialize(device: str = "auto") -> World:
+    """Join the process group that torchrun's environment describes; a single process where there is none.
+
+    Args:
+        device: ``auto`` (CUDA when there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: ``cuda`` was asked for and there is none, more local processes than CUDA devices, or a task of srun
+            that no torchrun has told its rank.
+    """
+    if "RANK" not in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
+        raise InputError(f"started by srun as task {os.environ['SLURM_PROCID']} without torchrun: all tasks would "
+                         "write the same run; start one task a node and set NGPU, or use torchrun")
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
+    if cuda and local_rank >= torch.cuda.device_count():
+        raise InputError(f"process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible; "
+                         "start at most one process a GPU (NGPU)")
+    chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(chosen)
+        torch.backends.cudnn.deterministic = True  # same seed, same result
+    if size > 1 and not dist.is_initialized():
+        # NCCL for the GPU; gloo for tensors on the CPU, which are exchanged without waiting for the GPU.
+        # Hours: the others wait while the main process downloads a data set.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=2),
+                                device_id=chosen if cuda else None)
+    return World(rank, size, chosen)
+
+
+def print_on_main(world: World, text: str) -> None:
+    """Print once, whatever the number of processes."""
+    if world.is_main:
+        print(text, flush=True)
+
+
+def shutdown() -> None:
+    """Leave the process group, if any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier(world: World) -> None:
+    """Wait for all processes."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def all_sum(values: Tensor, world: World) -> Tensor:
+    """Sum of ``values`` over the processes (in place; returned for convenience)."""
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def all_min(values: Tensor, world: World) -> Tensor:
+    """Least of ``values`` over the processes (in place; returned for convenience)."""
+    if world.size > 1:
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+    return values
+
+
+def all_max(value: float, world: World) -> float:
+    """Largest of a number over the processes (waits for the device where there are several)."""
+    if world.size > 1:
+        return -all_min(torch.tensor(-value, dtype=torch.float64, device=world.device), world).item()
+    return value
+
+
+def broadcast(tensors: Iterable[Tensor], world: World) -> None:
+    """Give every process rank 0's values, in place."""
+    if world.size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def broadcast_model(model: nn.Module, world: World) -> None:
+    """Make parameters and buffers of ``model`` equal on all processes (rank 0's)."""
+    broadcast(model.state_dict().values(), world)
+
+
+def average(tensors: list[Tensor], world: World) -> None:
+    """Replace tensors of one type by their mean over the processes, in place, in one collective."""
+    if world.size == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace each gradient by its mean over the processes.
+
+    Parameters without a gradient (operations off the sampled path) are left out; the path is the same on every
+    process, so all agree on which ones these are.
+    """
+    average([p.grad for p in parameters if p.grad is not None], world)

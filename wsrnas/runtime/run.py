@@ -1,0 +1,286 @@
+"""The run directory: one folder a run, no time stamp in its name, so that a restarted job finds itself."""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from wsrnas.complexity import device_name
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import describe, identity_differences, require, to_dict
+from wsrnas.runtime.distributed import World, barrier
+from wsrnas.runtime.errors import InputError
+
+Item = TypeVar("Item")
+
+
+class RunDirectory:
+    """``config.json env.json log.txt metrics.jsonl tb/ checkpoint.pt [best.pt genotype.json ...] FINISHED``.
+
+    Opening an existing directory resumes it: its configuration must be the same (fields that do not change the
+    result apart) and so must be what it read from elsewhere (``inputs``: the data's fingerprint, the genotype); a
+    finished one says so (``finished``); ``overwrite`` moves the old one aside. Only the main process writes, and only
+    one job at a time.
+
+    Raises:
+        InputError: the folder holds something else, a run of another configuration, or cannot be written.
+        OSError: the disk became full or read-only later (``errors.run_program`` turns it into a sentence).
+    """
+
+    def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False,
+                 inputs: dict[str, Any] | None = None):
+        self.path, self.config, self.world, self.inputs = path, config, world, inputs or {}
+        # A requeued Slurm job repeats its whole command line: there, the run is the job's own.
+        requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        if overwrite and not requeued and world.is_main and path.exists():
+            if path.is_dir():
+                hold(path).close()  # of a process at work there, which would go on writing under the same name
+            move_aside(path)
+        barrier(world)
+        self.finished = (path / "FINISHED").exists()
+        self._check_same_configuration()
+        barrier(world)
+        self._writer, self._fell_back = None, False
+        if world.is_main and not self.finished:
+            create(path)
+            self._lock = hold(path)
+            self.write_json("config.json", to_dict(config))
+            self.write_json("inputs.json", self.inputs)
+            self._append_environment()
+        barrier(world)
+
+    def _check_same_configuration(self) -> None:
+        stored = self.path / "config.json"
+        if not stored.exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise InputError(f"{self.path} exists and is not a run directory; choose another --save, or pass "
+                                 "--overwrite to move it aside")
+            return
+        try:
+            values = json.loads(stored.read_text())
+        except ValueError:
+            raise InputError(f"{stored} is not JSON; repair it, or pass --overwrite to move the run aside") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{stored} is not a configuration; repair it, or pass --overwrite to move the run aside")
+        differences = identity_differences(self.config, values)
+        if differences and self.has_checkpoint:  # before the first one there is nothing that the change could spoil
+            raise InputError(f"{self.path} holds a run of another configuration ({'; '.join(differences)}); choose "
+                             "another --save, or pass --overwrite to move it aside")
+        self._check_same_inputs()
+
+    def _check_same_inputs(self) -> None:
+        path = self.path / "inputs.json"
+        if not path.exists() or not self.has_checkpoint:
+            return
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError:
+            stored = {}
+        changed = [name for name, value in self.inputs.items() if stored.get(name) != value]
+        if changed:
+            raise InputError(f"{self.path} was made from another {' and another '.join(changed)}; choose another "
+                             "--save, or pass --overwrite to move it aside")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to resume from."""
+        path = self.path / "checkpoint.pt"
+        return path.exists() or checkpoint.previous(path).exists()
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def log(self, message: str) -> None:
+        """Print a line (beside progress bars) and append it to ``log.txt``."""
+        if self.world.is_main:
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+            with open(self.path / "log.txt", "a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def record(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one row to ``metrics.jsonl`` and its numbers to TensorBoard under the same names."""
+        if not self.world.is_main:
+            return
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # a second of imports that --help should not pay
+            self._writer = SummaryWriter(str(self.path / "tb"), purge_step=step)
+        for name, value in values.items():
+            for suffix, number in _scalars(value):
+                self._writer.add_scalar(name + suffix, number, step)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``name`` atomically."""
+        if self.world.is_main:
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_json(target, value)
+
+    def save(self, payload: dict[str, Any], name: str = "checkpoint.pt") -> None:
+        """Store a checkpoint and, in it, the configuration that it belongs to; the previous one is kept."""
+        if self.world.is_main:
+            # A damaged checkpoint must not take the place of the good one that the run fell back to.
+            keep = not (self._fell_back and name == "checkpoint.pt")
+            checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)}, keep_replaced=keep)
+            self._fell_back = self._fell_back and keep
+        barrier(self.world)
+
+    def restore(self) -> dict[str, Any] | None:
+        """The newest readable checkpoint, or None for a fresh run; metrics written after it are dropped.
+
+        A checkpoint must hold ``step``, the number of completed steps.
+
+        Raises:
+            InputError: there are checkpoints and none can be read, or it is another configuration's.
+        """
+        payload, self._fell_back = checkpoint.restore(self.path / "checkpoint.pt", self.log)
+        if payload:
+            differences = identity_differences(self.config, payload.get("config", {}))
+            if differences:
+                raise InputError(f"the checkpoint in {self.path} belongs to another configuration "
+                                 f"({'; '.join(differences)}); put the right one back, or begin anew with --overwrite")
+        if self.world.is_main:
+            self.drop_metrics_from(payload["step"] if payload else 0)
+        barrier(self.world)
+        if payload:
+            self.log(f"resuming {self.path}")
+        return payload
+
+    def finish(self, message: str) -> None:
+        """Mark the run as complete."""
+        self.log(message)
+        if self.world.is_main:
+            if self._writer is not None:
+                self._writer.close()
+            (self.path / "FINISHED").write_text(message + "\n")
+        barrier(self.world)
+
+    def drop_metrics_from(self, step: int) -> None:
+        """Forget the rows of ``metrics.jsonl`` from ``step`` on, which are going to be written again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in complete if json.loads(line)["step"] < step]
+            checkpoint.write_atomic(path, "".join(kept).encode())
+
+    def _append_environment(self) -> None:
+        path = self.path / "env.json"
+        try:
+            starts = json.loads(path.read_text()) if path.exists() else []
+        except ValueError:
+            starts = []
+        self.write_json("env.json", [*starts, environment(self.world)])
+
+    def describe(self) -> str:
+        """The lines a program prints first: where it writes and its whole configuration."""
+        return f"run directory {self.path}\n{describe(self.config)}"
+
+
+def environment(world: World) -> dict[str, Any]:
+    """What a reader needs to reproduce a run: command, code version, library versions, hardware."""
+    cuda = world.device.type == "cuda"
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": sys.argv, "git": _git_version(),
+        "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "device": device_name(world.device),
+        "threads": torch.get_num_threads(), "processes": world.size, "host": platform.node(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"), "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT"),
+    }
+
+
+def progress(items: Iterable[Item], label: str, world: World, total: int | None = None,
+             initial: int = 0) -> "tqdm[Item]":
+    """A progress bar on the main process' terminal; silent in files and on the other processes.
+
+    ``initial`` of the ``total`` items were done before.
+    """
+    return tqdm(items, desc=label, total=total, initial=initial, leave=False, dynamic_ncols=True,
+                disable=None if world.is_main else True)
+
+
+def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:
+    """The numbers inside a metrics value with the path that leads to them, for TensorBoard."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _scalars(inner, f"{suffix}/{key}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield suffix, value
+
+
+def move_aside(path: Path) -> None:
+    """Rename a folder to the first free of ``NAME.old1``, ``NAME.old2``, ..."""
+    number = next(n for n in range(1, 10**6) if not path.with_name(f"{path.name}.old{n}").exists())
+    path.rename(path.with_name(f"{path.name}.old{number}"))
+
+
+def create(path: Path) -> None:
+    """Make a run directory, if it is not there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    probe = path / ".writable"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
+                         "place with free space where you may write (--runs, --save)") from None
+
+
+def hold(path: Path) -> Any:
+    """Hold a folder for this process, where the file system can lock, until what this returns is closed or forgotten.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    file = claim(path)
+    if file is None:
+        raise InputError(f"another process is writing {path}; wait for it, or choose another --save")
+    return file
+
+
+def claim(path: Path, must_lock: bool = False) -> Any:
+    """``hold``, but None where another process holds the folder.
+
+    Args:
+        must_lock: refuse a file system that cannot lock, on which several processes would all hold the folder.
+
+    Raises:
+        InputError: it cannot.
+    """
+    file = open(path / ".lock", "w")  # noqa: SIM115 - open until the process ends
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.close()
+            return None
+        why = (error.strerror or str(error)).lower()
+        require(not must_lock, f"the file system of {path} cannot lock files ({why}), by which processes share their "
+                "work; expected one that can (--runs)")
+    return file
+
+
+def _git_version() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10,
+                              cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,201 @@
+"""Work shared through files: any number of processes, started whenever, each taking what no other one is at."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsrnas.runtime.checkpoint import write_atomic, write_json
+from wsrnas.runtime.config import identity_differences, require, to_dict
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.run import claim, create, move_aside
+
+WAIT_SECONDS = 2.0
+MOMENT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of the work whose result is in files.
+
+    Args:
+        name: unique in the work, usable as the name of a folder.
+        done: whether the result is there.
+        work: makes it; begun again after a kill, it goes on or starts anew. It is given a function that says whether
+            to stop, and answers with ``Preempted``.
+    """
+
+    name: str
+    done: Callable[[], bool]
+    work: Callable[[Callable[[], bool]], None]
+
+
+def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwrite: bool = False) -> None:
+    """Make the folder of a work, or see that what earlier and other processes have left there is of the same work.
+
+    Args:
+        config: a dataclass; kept as ``config.json``.
+        inputs: what the work depends on beside it, by name; kept as ``inputs.json``.
+        overwrite: move an existing folder aside.
+
+    Raises:
+        InputError: it holds a work of another configuration or other inputs, another process is at work there, or it
+            cannot be written.
+    """
+    # A requeued Slurm job repeats its whole command line: there, the work is the job's own.
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    if overwrite and not requeued and folder.exists():
+        _refuse_company(folder)
+        move_aside(folder)
+    create(folder)
+    with alone(folder / "claims", "opening"):
+        _agree(folder / "config.json", to_dict(config), lambda stored: identity_differences(config, stored))
+        _agree(folder / "inputs.json", inputs, lambda stored: [
+            f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
+        if json.loads((folder / "config.json").read_text()) != to_dict(config):  # in fields that may differ
+            write_json(folder / "config.json", to_dict(config))
+
+
+def _refuse_company(folder: Path) -> None:
+    """Raise InputError where another process holds a part of the work: it would go on writing under the same name."""
+    for claimed in sorted((folder / "claims").glob("*/")):
+        held = claim(claimed)
+        if held is None:
+            raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "
+                             "--save")
+        held.close()
+
+
+def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
+    """Write ``values`` where nothing is, else refuse what differs from them."""
+    if not path.exists():
+        write_json(path, values)
+        return
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError:
+        stored = None
+    require(isinstance(stored, dict), f"{path} is not a JSON object; repair it, or pass --overwrite to move its folder "
+            "aside")
+    if found := differences(stored):
+        raise InputError(f"{path.parent} holds other work ({'; '.join(found)}); choose another --save, or pass "
+                         "--overwrite to move it aside")
+
+
+def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:
+    """Do the tasks that no other process holds, in their order; whether all are done then.
+
+    A process holds a task through a lock that its end releases, whatever ends it; what a killed one has left undone
+    is taken over. A task that fails (its input cannot be used, or the GPU is too small) does not keep the others from
+    being done; processes that are at work then do not try it again, those that start later do.
+
+    Args:
+        claims: folder for the locks.
+        label: what the tasks are, for the lines that tell how far they have come.
+        wait: return when all are done; otherwise, when other processes hold all that is left.
+
+    Raises:
+        InputError: tasks failed; names each, with what it said.
+        Preempted: a signal asked to stop; finished tasks stay.
+    """
+    begin, waits = _now(claims), False
+    failed: dict[str, str] = {}
+    with stop_requests(world) as stop:
+        pending = [task for task in tasks if not task.done()]
+        while pending:
+            left = []
+            for task in pending:
+                started = time.monotonic()
+                outcome = _work(task, claims, stop, begin)
+                if outcome is None:
+                    left.append(task)
+                elif outcome == "done":
+                    there = sum(other.done() for other in tasks)
+                    print(f"{label} {there}/{len(tasks)}: {task.name}, {time.monotonic() - started:.0f} s", flush=True)
+                elif outcome:
+                    failed[task.name] = outcome
+                    print(f"{label}: {task.name} FAILED: {outcome}", file=sys.stderr, flush=True)
+            left = [task for task in left if not task.done()]
+            if len(left) == len(pending):  # of those left, some may have been freed while this process was at work
+                names = ", ".join(task.name for task in left)
+                if not wait:
+                    print(f"{label}: {len(left)} with other processes ({names})", flush=True)
+                    break
+                if not waits:
+                    print(f"{label}: waiting for other processes ({names})", flush=True)
+                waits = True
+                time.sleep(WAIT_SECONDS)
+                if stop():
+                    raise Preempted(f"{label}: stopped while waiting")
+            pending = left
+    if failed:
+        raise InputError(f"{len(failed)} of {len(tasks)} {label} failed; the same command tries them again: "
+                         + "; ".join(f"{name}: {message}" for name, message in failed.items()))
+    return not pending
+
+
+@contextmanager
+def alone(claims: Path, name: str) -> Iterator[None]:
+    """Within it, no other process is within that of the same name; waits for them."""
+    folder = claims / name
+    folder.mkdir(parents=True, exist_ok=True)
+    while (held := claim(folder, must_lock=True)) is None:
+        time.sleep(MOMENT_SECONDS)
+    with held:
+        yield
+
+
+def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str | None:
+    """Do a task.
+
+    Args:
+        begin: when this process began to share, by the file system's clock.
+
+    Returns:
+        None where another process holds it, "done", an empty text where it was done already, or what went wrong.
+    """
+    if stop():
+        raise Preempted(f"stopped before {task.name}")
+    folder = claims / task.name
+    folder.mkdir(parents=True, exist_ok=True)
+    held = claim(folder, must_lock=True)
+    if held is None:
+        return None
+    failure = folder / "failed"
+    with held:
+        if task.done():
+            return ""
+        if failure.exists() and failure.stat().st_mtime_ns > begin:
+            return failure.read_text()
+        failure.unlink(missing_ok=True)
+        try:
+            task.work(stop)
+            return "done"
+        except InputError as error:
+            message = str(error)
+        except torch.OutOfMemoryError:
+            message = "the GPU is out of memory; choose smaller batches (what changes the result needs another --save)"
+        write_atomic(failure, message.encode())
+        return message
+
+
+def _now(claims: Path) -> int:
+    """The time by the clock of the file system, in nanoseconds: that of the host may be another."""
+    claims.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=claims) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
+def failures(claims: Path) -> dict[str, str]:
+    """What tasks that failed, and have not been tried since, said at last; by their names."""
+    return {mark.parent.name: mark.read_text() for mark in sorted(claims.glob("*/failed"))}

@@ -1,0 +1,153 @@
+"""A network out of a user's own Python file, and what their code raises said in one sentence."""
+
+import hashlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from wsrnas.runtime.errors import InputError
+
+MODULE = "_network_of_"  # how the modules' names begin that users' files are run as
+
+
+def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
+    """The network that the function ``name`` of a user's Python file returns, and a hash of the code behind it.
+
+    The function is called without arguments. While the file runs, imports find its folder first. The hash covers the
+    name, the file, and every other file of its folder that is loaded as a module when the function has returned,
+    whichever network's file imported it. It does not cover modules outside the folder, installed packages, this
+    package and the running program (where they are in the folder), what is imported only when the network is called,
+    or data that the code reads.
+
+    Raises:
+        InputError: there is no such file or function, it raised something, or what it returned is not a network.
+    """
+    given = f"{file}:{name}"
+    if not file.is_file():
+        raise InputError(f"no Python file at {file}; expected FILE.py:FUNCTION")
+    folder = file.absolute().parent
+    try:
+        with _imports_from(folder):
+            module = _execute(file)
+            function = getattr(module, name, None)
+            _check_function(function, given, module)
+            model = function()
+            code = _hash_of_code(Path(os.path.abspath(file)), name)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's code: whatever it raises is the answer
+        raise InputError(f"{given} raised {first_line(error)}{_place(error, folder)}") from None
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{given} returned a {type(model).__name__}; expected a torch.nn.Module")
+    return model, code
+
+
+def _check_function(function: object, given: str, module: ModuleType) -> None:
+    if function is None:
+        functions = [key for key, value in vars(module).items()
+                     if callable(value) and getattr(value, "__module__", "") == module.__name__]
+        there = f"; it has {', '.join(functions)}" if functions else ""
+        raise InputError(f"{given} names no function of the file; expected FILE.py:FUNCTION{there}")
+    if isinstance(function, nn.Module) or not callable(function):
+        raise InputError(f"{given} is a {type(function).__name__}; expected a function without arguments that returns "
+                         "the network")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise InputError(f"{given} needs arguments ({error}); expected a function without arguments") from None
+    except ValueError:  # a callable written in C tells no signature
+        pass
+
+
+def _execute(file: Path) -> ModuleType:
+    """Run a Python file as a module of its own name, which hides no other."""
+    name = f"{MODULE}{hashlib.blake2b(str(file.absolute()).encode(), digest_size=8).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _hash_of_code(file: Path, name: str) -> bytes:
+    digest = hashlib.blake2b(name.encode())
+    for path in sorted({file, *_loaded_from(file.parent)}):
+        digest.update(f"\0{path.relative_to(file.parent)}\0".encode() + hashlib.blake2b(path.read_bytes()).digest())
+    return digest.digest()
+
+
+def _loaded_from(folder: Path) -> Iterator[Path]:
+    """The files of the modules that are loaded from ``folder``, without those that ``call_function`` excepts."""
+    main = sys.modules["__main__"]
+    in_package = getattr(getattr(main, "__spec__", None), "parent", "")
+    # A network beside this package is no other one after a change of how networks are evaluated.
+    ours = [Path(__file__).parents[1]] + ([Path(main.__file__).parent] if in_package else [])
+    for name, module in list(sys.modules.items()):
+        origin = getattr(module, "__file__", None) or ""
+        if not os.path.isabs(origin) or name.startswith((MODULE, "__main__")):  # torch.ops has a relative one
+            continue
+        path = Path(os.path.abspath(origin))  # without "..", yet links are not followed: they may lead elsewhere
+        if not path.is_relative_to(folder) or not path.is_file():
+            continue
+        if "site-packages" not in path.relative_to(folder).parts and not any(map(path.is_relative_to, ours)):
+            yield path
+
+
+@contextmanager
+def _imports_from(folder: Path) -> Iterator[None]:
+    """Let imports find ``folder`` first, even where a module of the same name is loaded from elsewhere.
+
+    Such names are common (genotypes.py, operations.py, models/): without this a network would silently be built of
+    another one's parts. The modules that were loaded before are back afterwards.
+    """
+    own = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    own -= {"__init__", "__main__"}
+    loose = {path.name for path in folder.iterdir() if path.is_dir()} - own  # folders that can be imported, too
+
+    def hides(name: str) -> bool:
+        top = name.partition(".")[0]
+        module = sys.modules.get(top)
+        origin = getattr(module, "__file__", None)
+        if top in sys.stdlib_module_names or (origin and Path(origin).absolute().is_relative_to(folder)):
+            return False
+        return top in own or (top in loose and module is not None and not origin)
+
+    hidden = {name: module for name, module in sys.modules.items() if hides(name)}
+    tops = {name.partition(".")[0] for name in hidden}
+    for name in hidden:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+            del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _place(error: BaseException, folder: Path) -> str:
+    """Line and file of the user's own code that an error comes from, the innermost; empty if it tells none."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    own = [f" (line {line} of {Path(file).name})" for file, line in frames
+           if Path(file).is_relative_to(folder) and "site-packages" not in file]
+    return own[-1] if own else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Type and message of an error in one line; TorchScript puts the message last, after its own trace."""
+    lines = str(error).strip().splitlines() or [""]
+    message = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    name = type(error).__name__
+    return f"{name}: {message.removeprefix(f'{name}: ')}" if message else name
