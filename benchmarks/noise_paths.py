@@ -26,7 +26,7 @@ from wsrnas.estimators.continuation import STEP, anchor_strengths
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import identity_differences, load_config, parse_config, require, to_dict
 from wsrnas.runtime.distributed import initialize
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.program import run_program
 
 Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 

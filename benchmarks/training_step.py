@@ -15,13 +15,14 @@ import torch
 from retrain import train_cifar, train_imagenet
 from retrain.loop import batch_text, check_batch, make_network, make_trainer
 from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig, parse_recipe
-from wsrnas.complexity import count_parameters, peak_memory_gib, readable
+from wsrnas.complexity import count_parameters, readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.imagenet import list_imagenet
 from wsrnas.models import load_architecture
 from wsrnas.runtime.config import require
-from wsrnas.runtime.distributed import initialize, shutdown
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.device import peak_memory_gib
+from wsrnas.runtime.distributed import initialize
+from wsrnas.runtime.program import run_program
 
 
 def main() -> None:
@@ -74,7 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

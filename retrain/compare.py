@@ -22,8 +22,9 @@ from wsrnas.complexity import readable
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh, write_report
 from wsrnas.runtime.config import describe, require
-from wsrnas.runtime.distributed import World, barrier, initialize, shutdown
-from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.distributed import World, barrier, initialize
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 from wsrnas.runtime.sharing import alone, open_shared_folder, share
 
 
@@ -134,7 +135,4 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

@@ -50,9 +50,11 @@ from wsrnas.evaluation.results import (
 from wsrnas.models import load_architecture
 from wsrnas.report import refresh, write_report
 from wsrnas.runtime.config import describe, parse_config, require
-from wsrnas.runtime.distributed import World, barrier, initialize, shutdown
-from wsrnas.runtime.errors import InputError, run_program
-from wsrnas.runtime.run import environment, hold
+from wsrnas.runtime.distributed import World, barrier, initialize
+from wsrnas.runtime.environment import environment
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.locks import hold
+from wsrnas.runtime.program import run_program
 from wsrnas.subjects.model_source import ModelSource, check_model, open_model
 from wsrnas.subjects.stored_program import can_train, uses_batch_norm
 
@@ -343,7 +345,4 @@ def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tupl
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

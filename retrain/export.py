@@ -29,7 +29,7 @@ from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import describe, option, parse_config, require
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.program import run_program
 from wsrnas.subjects.model_source import find_checkpoint, open_model
 
 PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Robustness",

@@ -11,17 +11,18 @@ from torch import nn
 
 from retrain.overfitting import MAX_ROLLBACKS, STEP_FACTOR, has_collapsed, probe_accuracy
 from retrain.recipes import TrainingConfig, TrainingRecipe
-from wsrnas.complexity import count_parameters, peak_memory_gib, readable
+from wsrnas.complexity import count_parameters, readable
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
 from wsrnas.report import refresh
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon, require
+from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, all_max, broadcast_model
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
 from wsrnas.training.batch_norm import synchronize_batch_norm
 from wsrnas.training.losses import LOSSES

@@ -18,8 +18,8 @@ from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_split
 from wsrnas.models import description, load_architecture
-from wsrnas.runtime.distributed import World, initialize, shutdown
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.distributed import World, initialize
+from wsrnas.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,7 +67,4 @@ def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[Ba
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

@@ -15,8 +15,8 @@ from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, parse_recipe
 from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.data.splits import balanced_split
 from wsrnas.models import description, load_architecture
-from wsrnas.runtime.distributed import World, initialize, shutdown
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.distributed import World, initialize
+from wsrnas.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,7 +52,4 @@ def make_loaders(config: ImageNetConfig, files: ImageFiles,
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

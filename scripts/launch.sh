@@ -36,5 +36,5 @@ launch() {
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
     # Seconds that the processes have for a step and a checkpoint, before torchrun kills them (30 of its own accord).
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}"
-    exec "$PYTHON" -m wsrnas.runtime.preemption "${machines[@]}" --nproc_per_node="$NGPU" -m "$@"
+    exec "$PYTHON" -m wsrnas.runtime.launcher "${machines[@]}" --nproc_per_node="$NGPU" -m "$@"
 }

@@ -12,7 +12,7 @@ from wsrnas.data.splits import balanced_split, load_split, save_split
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World, barrier
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 
 BOUND_FILE = "bound.json"
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from search.settings import SupernetConfig
 from search.supernet import Supernet
-from search.vulnerability.metric import network_vulnerability
 from wsrnas.attacks import attack_mode
+from wsrnas.evaluation.vulnerability import network_vulnerability
 
 
 @torch.no_grad()

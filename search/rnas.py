@@ -13,14 +13,15 @@ from search.cost import PhaseClock, rnas_passes
 from search.files import BOUND_FILE, halves, require_same_bound, resume, save_genotype, stored_split
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
-from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh
 from wsrnas.runtime.config import describe, parse_config
-from wsrnas.runtime.distributed import World, initialize, print_on_main, shutdown
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.device import peak_memory_gib
+from wsrnas.runtime.distributed import World, initialize, print_on_main
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.rnas"
@@ -157,7 +158,4 @@ def dry_run(config: RnasConfig, data: DataSet, world: World) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

@@ -24,7 +24,7 @@ from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.preemption import until_asked
-from wsrnas.runtime.run import progress
+from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import BatchNoise, derive_seed, generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm, running_statistics_kept
 from wsrnas.training.losses import LOSSES

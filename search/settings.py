@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from search.vulnerability.bound import Bound
-from search.vulnerability.metric import DISTANCES
+from wsrnas.evaluation.vulnerability import DISTANCES
 from wsrnas.runtime.config import SmallImagesConfig, option
 from wsrnas.training.losses import LossSettings
 

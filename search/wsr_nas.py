@@ -18,16 +18,17 @@ from search.files import halves, resume, save_genotype, stored_split
 from search.objective import column_name
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
-from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, peak_memory_gib, readable
+from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.config import describe, format_epsilon, parse_config
-from wsrnas.runtime.distributed import World, initialize, print_on_main, shutdown
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.device import peak_memory_gib
+from wsrnas.runtime.distributed import World, initialize, print_on_main
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import average_buffers
 
@@ -198,7 +199,4 @@ def describe_check(searcher: Searcher) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

@@ -34,7 +34,7 @@ from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run import progress
+from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import derive_seed, generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 from wsrnas.training.losses import LOSSES

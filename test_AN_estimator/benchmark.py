@@ -21,9 +21,10 @@ from test_AN_estimator.training import trained_estimator
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.runtime.config import parse_config
-from wsrnas.runtime.distributed import World, barrier, initialize, shutdown
-from wsrnas.runtime.errors import Preempted, run_program
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.distributed import World, barrier, initialize
+from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.sharing import Task, alone, share
 
 
@@ -80,7 +81,4 @@ def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs:
 
 
 if __name__ == "__main__":
-    try:
-        run_program(main)
-    finally:
-        shutdown()
+    run_program(main)

@@ -17,7 +17,7 @@ from wsrnas.models import build_model, description
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
 from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.model_source import check_model, open_model

@@ -12,7 +12,8 @@ from wsrnas.data.datasets import DataSet
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import hide_each, train_estimator
 from wsrnas.runtime.errors import Preempted
-from wsrnas.runtime.run import RunDirectory, progress
+from wsrnas.runtime.progress import progress
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed, generator
 
 

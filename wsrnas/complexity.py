@@ -1,7 +1,5 @@
 """What a network and a search cost: parameters, multiply-adds, passes of images through the network."""
 
-import platform
-import resource
 import statistics
 import time
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsrnas.attacks import attack_mode
-from wsrnas.runtime.distributed import World
+from wsrnas.runtime.device import device_name
 
 
 def count_parameters(parameters) -> int:
@@ -97,17 +95,3 @@ def latencies(networks: Mapping[str, nn.Module], image_shape: tuple[int, int, in
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or what the system says of its processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
-
-
-def peak_memory_gib(world: World) -> float:
-    """Largest memory of this process so far, in GiB: of its tensors on the GPU, or of all of it on a CPU."""
-    if world.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(world.device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB

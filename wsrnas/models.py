@@ -32,7 +32,8 @@ from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
 from wsrnas.runtime import checkpoint
-from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 
 
 def names() -> list[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from wsrnas.architectures import cells
 from wsrnas.report.plotting import draw_genotype, genotype_text
-from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 
 
 def main() -> None:

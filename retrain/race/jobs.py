@@ -18,7 +18,7 @@ from wsrnas.data.datasets import DataSet
 from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.model_source import open_model
 

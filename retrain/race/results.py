@@ -13,13 +13,14 @@ from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, read_object, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig, parse_budget
-from wsrnas.complexity import activation_bytes, device_name, latencies, readable
+from wsrnas.complexity import activation_bytes, latencies, readable
 from wsrnas.data.datasets import DataSet
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import to_dict
+from wsrnas.runtime.device import device_name
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.sharing import failures
 

@@ -22,7 +22,8 @@ from wsrnas.data.datasets import DataSet, ImageSet, load_dataset
 from wsrnas.models import build_model
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import STOPPED, InputError, Preempted, run_program
+from wsrnas.runtime.errors import STOPPED, InputError, Preempted
+from wsrnas.runtime.program import run_program
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

@@ -36,7 +36,7 @@ from wsrnas.estimators.training import hide_each, leave_one_out, schedule_factor
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 
 CONFIG = replace(PRESETS["tiny"], device="cpu", num_steps=2, sources=(0.06, 0.18), single_source=0.12,
                  spectrum=(0.03, 0.06, 0.15, 0.25), leave_one_out_max_epsilon=0.2, spectrum_max_epsilon=0.3,

@@ -11,9 +11,9 @@ from retrain.evaluate_settings import EvaluateConfig
 from retrain.race.settings import RACE_RECIPES, CompareConfig
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
 from retrain.recipes import RECIPES as RETRAIN_PRESETS
+from retrain.vulnerability.settings import VulnerabilityConfig
 from search.rnas_settings import PRESETS as RNAS_PRESETS
 from search.rnas_settings import RnasConfig
-from search.vulnerability.settings import VulnerabilityConfig
 from search.wsr_nas_settings import PRESETS as SEARCH_PRESETS
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import PRESETS as BENCHMARK_PRESETS

@@ -27,7 +27,7 @@ from wsrnas.network import Normalize
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import BatchNoise, generator
 from wsrnas.subjects.model_source import _source, open_model
 from wsrnas.training.losses import LOSSES, LossSettings

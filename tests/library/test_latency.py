@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from wsrnas import complexity
-from wsrnas.complexity import device_name, latencies
+from wsrnas.complexity import latencies
+from wsrnas.runtime.device import device_name
 
 
 class Clock:

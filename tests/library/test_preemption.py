@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader
 from tests.processes import wait_for
 from wsrnas.runtime import distributed, errors, preemption
 from wsrnas.runtime.distributed import World, initialize, shutdown
-from wsrnas.runtime.errors import InputError, Preempted, run_program
+from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.preemption import stop_requests, until_asked
+from wsrnas.runtime.program import run_program
 
 ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -211,7 +212,7 @@ class Launched:
 
     def __init__(self, folder, processes):
         folder.mkdir()
-        command = [sys.executable, "-m", "wsrnas.runtime.preemption", "--standalone",
+        command = [sys.executable, "-m", "wsrnas.runtime.launcher", "--standalone",
                    f"--nproc_per_node={processes}", __file__]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.paths = [folder / f"rank{rank}" for rank in range(processes)]

@@ -13,8 +13,10 @@ import torch
 
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import option
-from wsrnas.runtime.errors import InputError, run_program
-from wsrnas.runtime.run import RunDirectory, environment
+from wsrnas.runtime.environment import environment
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from wsrnas.runtime import run, sharing
 from wsrnas.runtime.config import option
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run import claim
+from wsrnas.runtime.locks import claim
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 

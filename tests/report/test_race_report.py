@@ -24,7 +24,8 @@ from wsrnas.report import writing as report
 from wsrnas.report.race import page as page_of
 from wsrnas.report.race import read_race, write_race_report
 from wsrnas.report.race_data import race_of
-from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 
 PGD = [f"PGD-20  eps {epsilon:.4f} ({epsilon * 255:.4g}/255)" for epsilon in (0.03, 0.1)]
 AUTO = "AutoAttack  eps 0.0314 (8/255)"

@@ -35,7 +35,8 @@ from wsrnas.report.evaluation import paired_differences
 from wsrnas.report.networks import networks_of
 from wsrnas.report.plotting import PAGE_COLOURS, inline_svg, plain
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 
 CELL = genotypes.load("WsrNet_Basic")
 PASSED = {"check": "logits are deterministic", "passed": True, "says": "largest relative change 0.0e+00"}

@@ -16,7 +16,8 @@ import retrain.train_cifar
 import retrain.train_imagenet
 import search.wsr_nas
 from wsrnas.genotype import Genotype
-from wsrnas.runtime.errors import fail, run_program
+from wsrnas.runtime.errors import fail
+from wsrnas.runtime.program import run_program
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"search": search.wsr_nas.main, "retrain": retrain.train_cifar.main, "evaluate": retrain.evaluate.main,
@@ -365,7 +366,7 @@ def test_a_disk_that_fills_up_loses_nothing(name, refused, unfinished):
     (run / name).symlink_to("/dev/full")
     if name == "metrics.jsonl":
         with pytest.MonkeyPatch.context() as context:  # dropping rows would replace the link by a file
-            context.setattr("wsrnas.runtime.run.RunDirectory.drop_metrics_from", lambda *a: None)
+            context.setattr("wsrnas.runtime.run_directory.RunDirectory.drop_metrics_from", lambda *a: None)
             said = refused("search", "--save", "run", runs=unfinished)
     else:
         said = refused("search", "--save", "run", runs=unfinished)

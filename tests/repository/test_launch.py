@@ -37,7 +37,7 @@ def main():
 
 
 if __name__ == "__main__":
-    from wsrnas.runtime.errors import run_program
+    from wsrnas.runtime.program import run_program
     run_program(main)
 
 
@@ -89,14 +89,14 @@ esac
 
 ALONE = "-m some.module --flag two words"
 RDZV = {"NNODES": "2", "RDZV_ENDPOINT": "first:29400"}
-JOINED = ("-m wsrnas.runtime.preemption --nnodes=2 --rdzv_backend=c10d --rdzv_id={} --rdzv_endpoint=first:29400 "
+JOINED = ("-m wsrnas.runtime.launcher --nnodes=2 --rdzv_backend=c10d --rdzv_id={} --rdzv_endpoint=first:29400 "
           "--rdzv_conf=join_timeout=3600,read_timeout=3600 --nproc_per_node={} " + ALONE)
 
 
 def test_one_machine(launch):
     assert launch() == (0, "", [ALONE])
     assert launch(NNODES="1", NGPU="3")[2] == [
-        f"{ALONE} --dry_run", f"-m wsrnas.runtime.preemption --standalone --nproc_per_node=3 {ALONE}"]
+        f"{ALONE} --dry_run", f"-m wsrnas.runtime.launcher --standalone --nproc_per_node=3 {ALONE}"]
 
 
 def test_several_machines_meet_and_the_first_one_checks(launch):

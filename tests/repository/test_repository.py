@@ -19,8 +19,8 @@ import search.rnas
 import search.wsr_nas
 import test_AN_estimator.settings
 from retrain.recipes import RetrainConfig
+from retrain.vulnerability.settings import VulnerabilityConfig
 from search.rnas_settings import RnasConfig
-from search.vulnerability.settings import VulnerabilityConfig
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters
@@ -34,7 +34,7 @@ LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "
                                                                               "evaluate", "vulnerability"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "search.rnas": (RnasConfig, search.rnas.PRESETS),
-           "search.vulnerability": (VulnerabilityConfig, None),
+           "retrain.vulnerability": (VulnerabilityConfig, None),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),
            "retrain.evaluate": (retrain.evaluate.EvaluateConfig, None),
@@ -134,7 +134,7 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
     assert invocation.dry_run and config.seed == 5 and config.dataset == ("imagenet" if large else "digits")
     assert config.data == str(tmp_path / "pictures") and config.runs == str(tmp_path / "runs")  # from where one stands
     programs = {"search_rnas": "search.rnas", "search": "search.wsr_nas", "evaluate": "retrain.evaluate",
-                "compare": "retrain.compare", "vulnerability": "search.vulnerability",
+                "compare": "retrain.compare", "vulnerability": "retrain.vulnerability",
                 "test": "test_AN_estimator.benchmark", "train_ImgNet": "retrain.train_imagenet",
                 "train": "retrain.train_cifar"}
     assert command[1] == next(program for start, program in programs.items() if name.startswith(start))
@@ -154,7 +154,7 @@ def test_several_processes_are_started_by_torchrun(launch):
     alone, = launch("search_pgd.sh")
     checked, several = launch("search_pgd.sh", NGPU="4")
     assert checked == [*alone, "--dry_run"]  # bad input is told before several processes start
-    assert several == ["-m", "wsrnas.runtime.preemption", "--standalone", "--nproc_per_node=4", *alone]
+    assert several == ["-m", "wsrnas.runtime.launcher", "--standalone", "--nproc_per_node=4", *alone]
 
 
 def test_the_searches_of_the_paper(launch):

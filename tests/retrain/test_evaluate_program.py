@@ -400,7 +400,7 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
 def test_two_evaluations_of_the_same_chunks_do_not_mix(run):
     evaluate(run, "--attacks", "fgsm")
     folder, = (run / "eval").glob("chunks-*")
-    code = ("import pathlib, sys, wsrnas.runtime.run\nheld = wsrnas.runtime.run.hold(pathlib.Path(sys.argv[1]))\n"
+    code = ("import pathlib, sys, wsrnas.runtime.locks\nheld = wsrnas.runtime.locks.hold(pathlib.Path(sys.argv[1]))\n"
             "print(1, flush=True)\ninput()")
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           cwd=ROOT) as other:

@@ -34,7 +34,8 @@ from wsrnas.models import build_model, description
 from wsrnas.network import Normalize
 from wsrnas.operations import OPERATIONS
 from wsrnas.runtime.config import to_dict
-from wsrnas.runtime.errors import InputError, run_program
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 from wsrnas.subjects.model_source import open_model
 
 EVERY = Genotype(  # every operation, in both cells; five nodes

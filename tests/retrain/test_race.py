@@ -32,8 +32,9 @@ from wsrnas.evaluation import measurement
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.models import build_model, load_model
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import STOPPED, InputError, run_program
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.errors import STOPPED, InputError
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.training.trainer import Trainer
 
 ARCHS = ("random:1,", "squeezenet")
@@ -67,7 +68,7 @@ def fails(place, *more, **keywords):
     before = contents(place)
     said = []
     with pytest.MonkeyPatch.context() as context, pytest.raises(SystemExit) as end:
-        context.setattr("wsrnas.runtime.errors._say", said.append)
+        context.setattr("wsrnas.runtime.errors.say", said.append)
         run_program(lambda: start(place, *more, **keywords))
     assert end.value.code == 2 and len(said) == 1 and "\n" not in said[0]
     assert contents(place) == before
@@ -475,7 +476,7 @@ def test_ended_again_and_again_equals_never_ended(grown, tmp_path):
         said = []
         with pytest.MonkeyPatch.context() as context, pytest.raises((Killed, SystemExit)) as caught:
             context.setattr(module, name, ending)
-            context.setattr("wsrnas.runtime.errors._say", said.append)
+            context.setattr("wsrnas.runtime.program.say", said.append)
             run_program(lambda: start(tmp_path))
         assert len(calls) >= call
         assert caught.type is Killed if end is killed else caught.value.code == STOPPED

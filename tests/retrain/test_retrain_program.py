@@ -17,7 +17,7 @@ from wsrnas.genotype import Genotype
 from wsrnas.models import load_model
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run import RunDirectory, _scalars
+from wsrnas.runtime.run_directory import RunDirectory, _scalars
 from wsrnas.training.losses import LossSettings
 from wsrnas.training.trainer import Refinements
 

@@ -18,7 +18,7 @@ from wsrnas.models import load_model
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.training.trainer import Trainer
 
 COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "3", "--epochs", "2", "--select_steps", "1",

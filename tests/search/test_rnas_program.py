@@ -28,7 +28,7 @@ from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import parse_config
-from wsrnas.runtime.errors import run_program
+from wsrnas.runtime.program import run_program
 
 # T = 3 steps an epoch, u = 1 of them without the bound. One cell, a reduction, unless more are asked for.
 SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "1", "--layers", "1", "--max_train", "60",

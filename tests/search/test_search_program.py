@@ -23,7 +23,7 @@ from wsrnas.data.datasets import load_dataset
 from wsrnas.genotype import Genotype, count_differences
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory
 
 SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--num_steps", "1",
          "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--recalibration_batches", "1",

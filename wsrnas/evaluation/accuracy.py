@@ -10,7 +10,7 @@ from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run import progress
+from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 
 

@@ -17,7 +17,7 @@ from wsrnas.evaluation.protocols import STAGES, Attack
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.preemption import until_asked
-from wsrnas.runtime.run import progress
+from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 
 # What becomes of the images of one batch: (images, labels, indices) -> withstood (B,), warnings.

@@ -21,7 +21,7 @@ from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run import progress
+from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 
 BATCH = 25  # images that one process of the published evaluation sees at a time

@@ -1,12 +1,8 @@
 """Stopping at a safe point: SIGTERM and SIGUSR1 (Slurm's time limit and preemption) only ask for it.
-
-As a program it is torchrun, which hands these signals on to its processes and ends like them: ``python -m
-wsrnas.runtime.preemption --standalone --nproc_per_node=8 -m retrain.train_cifar ...``.
 """
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import BAD_INPUT, STOPPED, Preempted
+from wsrnas.runtime.errors import Preempted
 
 Item = TypeVar("Item")
 
@@ -100,32 +96,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
-
-
-def torchrun(argv: list[str]) -> None:
-    """``torch.distributed.run``, which ends like its workers: with 75 when asked to stop, with 2 for bad input.
-
-    By itself it dies of SIGUSR1, and ends with a traceback and code 1 otherwise. Other failures are reported as ever.
-    """
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    try:
-        run.main(["--signals_to_handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", *argv])
-    except SignalException as stop:
-        if stop.sigval not in SIGNALS:
-            raise
-        sys.exit(STOPPED)
-    except ChildFailedError as error:
-        # torchrun sends SIGTERM to those that leave last.
-        codes = {failure.exitcode for failure in error.failures.values()} - {-signal.SIGTERM}
-        if STOPPED in codes:  # one is enough: all have saved
-            sys.exit(STOPPED)
-        if codes == {BAD_INPUT}:
-            sys.exit(BAD_INPUT)
-        raise
-
-
-if __name__ == "__main__":
-    torchrun(sys.argv[1:])

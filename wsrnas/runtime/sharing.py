@@ -17,8 +17,9 @@ from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import identity_differences, require, to_dict
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.folders import create, move_aside
+from wsrnas.runtime.locks import claim
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.run import claim, create, move_aside
 
 WAIT_SECONDS = 2.0
 MOMENT_SECONDS = 0.1

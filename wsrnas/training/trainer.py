@@ -16,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from wsrnas.attacks import attack_mode
 from wsrnas.runtime.distributed import World, all_min, all_sum, average_gradients
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run import progress
+from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import BatchNoise, generator
 from wsrnas.training.batch_norm import average_buffers, gather_buffers, scatter_buffers
 from wsrnas.training.losses import LossSettings, Metrics, TrainingLoss

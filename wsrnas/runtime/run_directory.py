@@ -1,27 +1,22 @@
 """The run directory: one folder a run, no time stamp in its name, so that a restarted job finds itself."""
 
-import errno
-import fcntl
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from wsrnas.complexity import device_name
 from wsrnas.runtime import checkpoint
-from wsrnas.runtime.config import describe, identity_differences, require, to_dict
+from wsrnas.runtime.config import describe, identity_differences, to_dict
 from wsrnas.runtime.distributed import World, barrier
+from wsrnas.runtime.environment import environment
 from wsrnas.runtime.errors import InputError
-
-Item = TypeVar("Item")
+from wsrnas.runtime.folders import create, move_aside
+from wsrnas.runtime.locks import hold
 
 
 class RunDirectory:
@@ -187,29 +182,6 @@ class RunDirectory:
         return f"run directory {self.path}\n{describe(self.config)}"
 
 
-def environment(world: World) -> dict[str, Any]:
-    """What a reader needs to reproduce a run: command, code version, library versions, hardware."""
-    cuda = world.device.type == "cuda"
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": sys.argv, "git": _git_version(),
-        "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda if cuda else None,
-        "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "device": device_name(world.device),
-        "threads": torch.get_num_threads(), "processes": world.size, "host": platform.node(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"), "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT"),
-    }
-
-
-def progress(items: Iterable[Item], label: str, world: World, total: int | None = None,
-             initial: int = 0) -> "tqdm[Item]":
-    """A progress bar on the main process' terminal; silent in files and on the other processes.
-
-    ``initial`` of the ``total`` items were done before.
-    """
-    return tqdm(items, desc=label, total=total, initial=initial, leave=False, dynamic_ncols=True,
-                disable=None if world.is_main else True)
-
-
 def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:
     """The numbers inside a metrics value with the path that leads to them, for TensorBoard."""
     if isinstance(value, Mapping):
@@ -217,70 +189,3 @@ def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:
             yield from _scalars(inner, f"{suffix}/{key}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield suffix, value
-
-
-def move_aside(path: Path) -> None:
-    """Rename a folder to the first free of ``NAME.old1``, ``NAME.old2``, ..."""
-    number = next(n for n in range(1, 10**6) if not path.with_name(f"{path.name}.old{n}").exists())
-    path.rename(path.with_name(f"{path.name}.old{number}"))
-
-
-def create(path: Path) -> None:
-    """Make a run directory, if it is not there.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    probe = path / ".writable"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(b"x")
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
-                         "place with free space where you may write (--runs, --save)") from None
-
-
-def hold(path: Path) -> Any:
-    """Hold a folder for this process, where the file system can lock, until what this returns is closed or forgotten.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    file = claim(path)
-    if file is None:
-        raise InputError(f"another process is writing {path}; wait for it, or choose another --save")
-    return file
-
-
-def claim(path: Path, must_lock: bool = False) -> Any:
-    """``hold``, but None where another process holds the folder.
-
-    Args:
-        must_lock: refuse a file system that cannot lock, on which several processes would all hold the folder.
-
-    Raises:
-        InputError: it cannot.
-    """
-    file = open(path / ".lock", "w")  # noqa: SIM115 - open until the process ends
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            file.close()
-            return None
-        why = (error.strerror or str(error)).lower()
-        require(not must_lock, f"the file system of {path} cannot lock files ({why}), by which processes share their "
-                "work; expected one that can (--runs)")
-    return file
-
-
-def _git_version() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10,
-                              cwd=Path(__file__).parent).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

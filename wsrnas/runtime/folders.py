@@ -1,0 +1,29 @@
+"""Make the folders that programs write to, and move old ones out of the way."""
+
+from pathlib import Path
+
+from wsrnas.runtime.errors import InputError
+
+
+def create(path: Path) -> None:
+    """Make a run directory, if it is not there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    probe = path / ".writable"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
+                         "place with free space where you may write (--runs, --save)") from None
+
+
+def move_aside(path: Path) -> None:
+    """Rename a folder to the first free of ``NAME.old1``, ``NAME.old2``, ..."""
+    number = next(n for n in range(1, 10**6) if not path.with_name(f"{path.name}.old{n}").exists())
+    path.rename(path.with_name(f"{path.name}.old{number}"))

@@ -1,0 +1,48 @@
+"""Run a program: what users can mend ends it with one sentence and an exit code."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+from wsrnas.runtime.errors import STOPPED, InputError, Preempted, fail, say
+
+_STORAGE_PROBLEMS = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EROFS: "read-only file system",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.ENOTDIR: "a parent is not a directory",
+}
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run ``main``; what users can mend ends it with one sentence and an exit code.
+
+    2 for bad input and storage problems, 75 for a training that a signal stopped, 130 for Ctrl-C.
+    """
+    try:
+        main()
+    except Preempted as stop:
+        say(f"{stop}; the same command resumes")
+        sys.exit(STOPPED)
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno not in _STORAGE_PROBLEMS:
+            raise
+        fail(f"cannot write {error.filename or 'the run directory'}: {_STORAGE_PROBLEMS[error.errno]}; "
+             "what was saved before is intact, and the same command resumes from it")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import it
+            raise
+        fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size, "
+             "--validation_batch_size or --eval_batch_size, or raise --accumulation; what changes the result needs "
+             "another --save once there is a checkpoint")
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if "torch.distributed" in sys.modules:  # help and configuration errors need no torch
+            from wsrnas.runtime.distributed import shutdown
+            shutdown()
