@@ -23,7 +23,7 @@ from wsrnas.attacks import attack_mode, fgsm, pgd
 from wsrnas.data.datasets import DataSet, load_dataset
 from wsrnas.estimators import build_estimator, project
 from wsrnas.estimators.continuation import STEP, anchor_strengths
-from wsrnas.runtime import checkpoint
+from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import identity_differences, load_config, parse_config, require, to_dict
 from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
@@ -34,7 +34,7 @@ Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 def main(argv: list[str] | None = None) -> None:
     config, _ = parse_config(BenchmarkConfig, PRESETS, argv, prog="benchmarks.noise_paths")
     device, study = initialize(config.device).device, study_folder(config)
-    stored = load_config(BenchmarkConfig, study / "config.json")
+    stored = load_config(BenchmarkConfig, study / run_files.CONFIG)
     require(not (differences := identity_differences(config, to_dict(stored))),
             f"{study} holds another study ({'; '.join(differences)}); pass the flags that it was made with")
     data = load_dataset(config.dataset, config.data, config.download, max_train=config.max_train,
@@ -80,7 +80,7 @@ def compare(config: BenchmarkConfig, study: Path, data: DataSet, device: torch.d
     source = config.tested_strengths.index(config.single_source)
     columns = [config.tested_strengths.index(epsilon) for epsilon in setting.targets]
     targets, known = (torch.tensor(epsilons, device=device) for epsilons in (setting.targets, setting.sources))
-    rules = make_rules(config, study / setting.name / "A-ANE" / "checkpoint.pt", device)
+    rules = make_rules(config, study / setting.name / "A-ANE" / run_files.CHECKPOINT, device)
     totals = {name: torch.zeros(2, len(columns), device=device) for name in ("PGD", *rules)}
     images = 0
     for model, made in networks(config, study, data, device):

@@ -21,6 +21,7 @@ from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh, write_report
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, require
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import InputError
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     barrier(together)
     world = World(device=together.device)  # from here on, processes meet in the race's files alone
 
-    images, claims = test_images(config.evaluation(), data, world), race / "claims"
+    images, claims = test_images(config.evaluation(), data, world), race / run_files.CLAIMS
 
     def keep() -> None:
         with alone(claims, "report"):

@@ -49,6 +49,7 @@ from wsrnas.evaluation.results import (
 )
 from wsrnas.models import load_architecture
 from wsrnas.report import refresh, write_report
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, parse_config, require
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.environment import environment
@@ -142,7 +143,7 @@ def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[S
 def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSource]:
     """The run's last network for its best one, and the reverse, where there are two."""
     other = "last" if config.weights == "best" else "best"
-    file = "checkpoint.pt" if other == "last" else "best.pt"
+    file = run_files.CHECKPOINT if other == "last" else run_files.BEST
     found = network.folder is not None and network.folder / file != Path(network.source)
     return [open_model(str(network.folder), other)] if found and (network.folder / file).is_file() else []
 
@@ -243,9 +244,10 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     source_name = source.fingerprint[:8] if source else ""
     attacks = tuple(replace(attack, source=source_name) if attack.method == "transfer" else attack
                     for attack in attacks)
-    path = folder / "eval" / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
+    evaluations = folder / run_files.EVALUATIONS
+    path = evaluations / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
     header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
-    chunks = folder / "eval" / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
+    chunks = evaluations / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
     journal = Journal(chunks, header, world.rank)
     held = begin(journal, overwrite) if world.is_main else None
     barrier(world)
@@ -317,7 +319,7 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
                       f"Adversarial accuracy: {row['accuracy']:.2%}")
     if len(results) > 1:
         print(difference_table(differences(results)))
-    page = folders[0] / "report.html"
+    page = folders[0] / run_files.REPORT
     if len(results) > 1:
         page = write_report(folders, comparison_folder(config, list(results)))
     failed = {name: len(result["failed_checks"]) for name, result in results.items() if result["failed_checks"]}

@@ -16,7 +16,7 @@ from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
 from wsrnas.report import refresh
-from wsrnas.runtime import checkpoint
+from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import format_epsilon, require
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, all_max, broadcast_model
@@ -70,7 +70,7 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
     trainer = make_trainer(config, network, len(train_loader), world)
     standing = resume(config, run, trainer, description, len(train_loader))
     if config.adv_loss == "fast" and not standing.epochs and not standing.epoch.batches:
-        run.save(payload(trainer, standing, description), "good.pt")  # the first epoch may overfit, too
+        run.save(payload(trainer, standing, description), run_files.GOOD)  # the first epoch may overfit, too
     if config.compile:
         torch.compiler.reset()  # of one process' trainings, only the first few would be compiled otherwise
         network.compile()
@@ -101,7 +101,7 @@ def retrain(config: TrainingConfig, run: RunDirectory, network: nn.Module, train
             run.record(number, row)
             state = payload(trainer, standing, description)
             if config.adv_loss == "fast" and not collapsed:
-                run.save(state, "good.pt")  # before the other: never older than what the run resumes from
+                run.save(state, run_files.GOOD)  # before the other: never older than what the run resumes from
             run.save(state)
             run.log(summary(config, standing, row))
             refresh(run.path, run.world, run.log)
@@ -257,7 +257,7 @@ def last_good_state_named(run: RunDirectory, epochs: int) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        path = run.path / "checkpoint.pt"
+        path = run.path / run_files.CHECKPOINT
         left = f"the last good checkpoint is {path} (complete epochs: {epochs})"
         if checkpoint.previous(path).exists():
             left += f", before it {checkpoint.previous(path).name}"
@@ -277,7 +277,7 @@ def select(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing
     if row["held_out"]["robust_accuracy"] > standing.best["robust_accuracy"]:
         standing.best = standing.last
         run.save({"step": standing.epochs, "network": description, "model": trainer.evaluated.state_dict(),
-                  "best": standing.best}, "best.pt")
+                  "best": standing.best}, run_files.BEST)
 
 
 def overfitted(config: TrainingConfig, run: RunDirectory, trainer: Trainer, standing: Standing, loader: Loader,
@@ -306,9 +306,9 @@ def roll_back(config: TrainingConfig, run: RunDirectory, trainer: Trainer, stand
         InputError: it was told to stop, or smaller steps have not helped.
     """
     epoch, rollbacks = standing.epochs + 1, [*standing.rollbacks]
-    state, _ = checkpoint.restore(run.path / "good.pt", run.log)
+    state, _ = checkpoint.restore(run.path / run_files.GOOD, run.log)
     require(state is not None,
-            f"catastrophic overfitting, and {run.path / 'good.pt'} is gone; begin anew with --overwrite")
+            f"catastrophic overfitting, and {run.path / run_files.GOOD} is gone; begin anew with --overwrite")
     vars(standing).update(vars(load(state, run, trainer, description)))
     if run.world.is_main:
         run.drop_metrics_from(standing.epochs)  # more than one epoch, if overfitting was ignored before
@@ -323,7 +323,7 @@ def roll_back(config: TrainingConfig, run: RunDirectory, trainer: Trainer, stand
     if stop or len(rollbacks) == MAX_ROLLBACKS:
         raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}"
                          + (", as told" if stop else f", after {MAX_ROLLBACKS} smaller attack steps")
-                         + f"; {run.path / 'checkpoint.pt'} is the last good state (epoch {standing.epochs})"
+                         + f"; {run.path / run_files.CHECKPOINT} is the last good state (epoch {standing.epochs})"
                          + ("; --on_overfitting roll-back goes on with a smaller attack step" if stop else ""))
 
 

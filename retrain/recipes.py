@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, TypeVar
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.catalogue import find
 from wsrnas.models import sizes
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
 from wsrnas.training.losses import LossSettings
 from wsrnas.training.schedules import Schedule
@@ -148,7 +149,7 @@ def spoken_name(arch: str) -> str:
     if name := find(arch):
         return name
     path = Path(arch).resolve()
-    return path.parent.name if path.name == "genotype.json" else path.name.removesuffix(".json")
+    return path.parent.name if path.name == run_files.GENOTYPE else path.name.removesuffix(".json")
 
 
 @dataclass(frozen=True)

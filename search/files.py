@@ -10,11 +10,10 @@ from search.settings import SupernetConfig
 from wsrnas.data.datasets import DataSet
 from wsrnas.data.splits import balanced_split, load_split, save_split
 from wsrnas.genotype import Genotype
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.run_directory import RunDirectory
-
-BOUND_FILE = "bound.json"
 
 
 def halves(data: DataSet, seed: int) -> tuple[Tensor, Tensor]:
@@ -24,7 +23,7 @@ def halves(data: DataSet, seed: int) -> tuple[Tensor, Tensor]:
 
 def stored_split(run: RunDirectory, data: DataSet, world: World) -> tuple[Tensor, Tensor]:
     """D_t and D_v, drawn at the start of a run and kept in its ``split.json``."""
-    path = run.path / "split.json"
+    path = run.path / run_files.SPLIT
     if world.is_main and not run.has_checkpoint:
         save_split(path, *halves(data, run.config.seed))
     barrier(world)
@@ -39,7 +38,7 @@ def require_same_bound(path: Path, asked: str) -> None:
     Raises:
         InputError: with both.
     """
-    file = path / BOUND_FILE
+    file = path / run_files.BOUND
     used = json.loads(file.read_text())["asked"] if file.exists() else asked
     require(used == asked, f"{path} has searched under --vulnerability_bound {used}, not {asked}; choose another "
             "--save, or pass --overwrite to move it aside")
@@ -65,7 +64,7 @@ def resume(run: RunDirectory, searcher: Any, program: str) -> int:
     """Load the last checkpoint, or keep the initial cell of a fresh run; the number of completed steps."""
     state = run.restore()
     if state is None:
-        save_genotype(run, searcher.genotype(), "genotypes/initial.json", program)
+        save_genotype(run, searcher.genotype(), run_files.INITIAL_GENOTYPE, program)
         return 0
     searcher.load_state_dict(state["searcher"])
     return state["step"]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from search.cost import PhaseClock, rnas_passes
-from search.files import BOUND_FILE, halves, require_same_bound, resume, save_genotype, stored_split
+from search.files import halves, require_same_bound, resume, save_genotype, stored_split
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, parse_config
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, initialize, print_on_main
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         require_same_bound(folder, config.vulnerability_bound)
     run = RunDirectory(folder, config, world, invocation.overwrite, {"data set": data.fingerprint()})
     if run.finished:
-        print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
+        print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
                              "(--overwrite begins anew)")
         return
     run.log(run.describe())
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
                 if searcher.bound is None:
                     with clock("bound"):
                         row |= searcher.resolve_bound()
-                    run.write_json(BOUND_FILE, {"asked": config.vulnerability_bound, **row.get("bound", {})})
+                    run.write_json(run_files.BOUND, {"asked": config.vulnerability_bound, **row.get("bound", {})})
                 with clock("unconstrained"):                                                    # step 1
                     row["upper_loss"] = searcher.search_freely(epoch, trained)
                 with clock("constrained"):                                                      # step 2
@@ -71,13 +72,13 @@ def main(argv: list[str] | None = None) -> None:
             finish_epoch(run, searcher, epoch, row, clock)
 
     found = searcher.finish()                                                           # output: the last projection
-    save_genotype(run, searcher.genotype(), "genotype.json", PROGRAM, config.epochs, **found)
-    run.write_json("vulnerability.json", found | {"architecture": searcher.describe_architecture()})
+    save_genotype(run, searcher.genotype(), run_files.GENOTYPE, PROGRAM, config.epochs, **found)
+    run.write_json(run_files.VULNERABILITY, found | {"architecture": searcher.describe_architecture()})
     if "projection" in found:
         run.log(f"last projection, over {config.bound_batches} batches: {describe_projections(found['projection'])}")
         warn_of_infeasible(run, found["projection"])
     run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
-               f"{run.path / 'genotype.json'}")
+               f"{run.path / run_files.GENOTYPE}")
     refresh(run.path, run.world, run.log, ended=True)
 
 
@@ -87,7 +88,7 @@ def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dic
             "peak_memory_gib": peak_memory_gib(run.world)}
     run.record(epoch, row)
     if row["phase"] == "search":
-        for name in (f"genotypes/epoch_{epoch:03d}.json", "genotype.json"):
+        for name in (run_files.genotype_after(epoch), run_files.GENOTYPE):
             save_genotype(run, searcher.genotype(), name, PROGRAM, epoch + 1)
     average_buffers(searcher.supernet, run.world)
     run.save({"step": epoch + 1, "searcher": searcher.state_dict()})

@@ -22,6 +22,7 @@ from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds,
 from wsrnas.data.datasets import DataSet, load_dataset_once
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.config import describe, format_epsilon, parse_config
 from wsrnas.runtime.device import peak_memory_gib
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
                        {"data set": data.fingerprint()})
     if run.finished:
-        print_on_main(world, f"{run.path} is finished, its cell is {run.path / 'genotype.json'} "
+        print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
                              "(--overwrite begins anew)")
         return
     run.log(run.describe())
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             finish_step(run, searcher, step, row, clock, len(steps))
 
     run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
-               f"initial cell; retrain it with --arch {run.path / 'genotype.json'}")
+               f"initial cell; retrain it with --arch {run.path / run_files.GENOTYPE}")
     refresh(run.path, run.world, run.log, ended=True)
 
 
@@ -103,7 +104,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
     run.record(step.index, row)
     if step.phase == "search":
-        for name in (f"genotypes/epoch_{step.number:03d}.json", "genotype.json"):
+        for name in (run_files.genotype_after(step.number), run_files.GENOTYPE):
             save_genotype(run, searcher.genotype(), name, PROGRAM, step.number + 1)
     average_buffers(searcher.supernet, run.world)
     check = row.get("estimator_check", {})

@@ -20,6 +20,7 @@ from test_AN_estimator.study import check, dry_run, open_study
 from test_AN_estimator.training import trained_estimator
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import Preempted
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     study = open_study(config, specs, data, job, invocation.overwrite)
     barrier(job)
     world = World(device=job.device)  # from here on, processes meet in the study's files alone
-    networks, noises, claims = study / "networks", study / "noises", study / "claims"
+    networks, noises, claims = study / "networks", study / "noises", study / run_files.CLAIMS
 
     share(training_tasks(config, specs, data, networks, world), claims, "networks", world)
     share(noise_tasks(config, specs, data, networks, noises, world), claims, "noises", world)
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 def estimator_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path,
                     world: World) -> list[Task]:
     """One task for each estimator in each setting: train it, measure it on every network."""
-    return [Task(f"{setting.name}-{name}", (study / setting.name / name / "FINISHED").exists,
+    return [Task(f"{setting.name}-{name}", (study / setting.name / name / run_files.FINISHED).exists,
                  lambda stop, setting=setting, name=name: study_estimator(config, setting, name, specs, data, study,
                                                                           world, stop))
             for name in config.estimators for setting in config.settings()]
@@ -74,7 +75,7 @@ def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs:
         measured.append(measure(config, setting, spec, model, estimator, data, noises, world.device))
         if spec is specs[0]:
             taken = cost(config, setting, estimator, model, read(tested_file(noises, spec, 0), world.device))
-    run.write_json("result.json", {
+    run.write_json(run_files.RESULT, {
         "format": FORMAT, "estimator": name, "setting": setting.name, "sources": setting.sources,
         "parameters": count_parameters(estimator), **taken, "networks": measured})
     run.finish(f"{name}, {setting.name}: measured")

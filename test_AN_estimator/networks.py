@@ -14,6 +14,7 @@ from wsrnas.data.datasets import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
@@ -93,7 +94,7 @@ def training_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: Data
                    world: World) -> list[Task]:
     """One task for each network that is trained here, the longest first."""
     trained = sorted((spec for spec in specs if spec.genotype), key=lambda spec: -spec.epochs * spec.init_channels)
-    return [Task(f"network-{spec.name}", (folder / spec.name / "FINISHED").exists,
+    return [Task(f"network-{spec.name}", (folder / spec.name / run_files.FINISHED).exists,
                  lambda stop, spec=spec: train_network(config, spec, data, folder / spec.name, world, stop))
             for spec in trained]
 

@@ -13,6 +13,7 @@ from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from wsrnas.estimators import names as estimator_names
 from wsrnas.report.figures import blank, styled
 from wsrnas.report.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import format_epsilon
 
@@ -37,7 +38,7 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
     """
     results = read_results(config, study)
     summary = summarise(config, results)
-    figures = study / "figures"
+    figures = study / run_files.FIGURES
     figures.mkdir(exist_ok=True)
     for setting in config.settings():
         if setting.targets and setting.name in results:

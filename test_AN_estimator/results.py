@@ -15,6 +15,7 @@ from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.estimators import names as estimator_names
 from wsrnas.evaluation.intervals import difference_interval
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 
@@ -53,7 +54,7 @@ class Result:
 
 def read_results(config: BenchmarkConfig, study: Path) -> dict[str, dict[str, Result]]:
     """The results so far by setting and estimator, both in the order of their definition."""
-    paths = {(setting, name): study / setting.name / name / "result.json"
+    paths = {(setting, name): study / setting.name / name / run_files.RESULT
              for setting in config.settings() for name in estimator_names()}
     results: dict[str, dict[str, Result]] = {}
     for (setting, name), path in paths.items():
@@ -120,7 +121,7 @@ def attacked(results: dict[str, dict[str, Result]]) -> dict[float | None, np.nda
 def machines(study: Path, results: dict[str, dict[str, Result]]) -> list[str]:
     """What the results' times were taken on, as far as their folders say."""
     found = []
-    for path in (study / setting / name / "env.json" for setting in results for name in results[setting]):
+    for path in (study / setting / name / run_files.ENVIRONMENT for setting in results for name in results[setting]):
         try:
             start = json.loads(path.read_text())[-1]
             found.append(f"{start['device']} (CPU threads: {start['threads']}), torch {start['torch']}")

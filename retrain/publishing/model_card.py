@@ -11,6 +11,7 @@ from retrain.publishing.robustbench import Publication, failed_checks
 from wsrnas.complexity import readable
 from wsrnas.genotype import Genotype
 from wsrnas.report.plotting import genotype_text
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import format_epsilon
 
 # Fields of a training's configuration that say where it ran and what it printed, not what it did.
@@ -214,8 +215,9 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) -> Training:
     """What a run directory and the checkpoint ``payload``, its file ``file_name``, tell of the training."""
-    config = payload.get("config") or _json(folder / "config.json", {})
-    starts = [start for start in _json(folder / "env.json", []) if isinstance(start, dict) and start.get("command")]
+    config = payload.get("config") or _json(folder / run_files.CONFIG, {})
+    starts = [start for start in _json(folder / run_files.ENVIRONMENT, [])
+              if isinstance(start, dict) and start.get("command")]
     public = {field: value for field, value in config.items() if field not in PRIVATE}
     if "arch" in public:
         public["arch"] = "/".join(PurePath(public["arch"]).parts[-2:])
@@ -226,7 +228,7 @@ def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) ->
 
 def is_finished(folder: Path) -> bool:
     """Whether a training ended; True, too, for a checkpoint that lies outside a run directory."""
-    return (folder / "FINISHED").is_file() or not (folder / "config.json").is_file()
+    return (folder / run_files.FINISHED).is_file() or not (folder / run_files.CONFIG).is_file()
 
 
 def selection(config: Mapping[str, Any], payload: Mapping[str, Any], file_name: str) -> str:
@@ -283,7 +285,7 @@ def machine(starts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[s
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The epochs in ``metrics.jsonl``, each once; a torn line is left out."""
-    path = folder / "metrics.jsonl"
+    path = folder / run_files.METRICS
     rows = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

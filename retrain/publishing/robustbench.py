@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.evaluation.results import FORMAT
+from wsrnas.runtime import run_files
 
 TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032, "imagenet": 50_000}
 LEADERBOARDS = ("cifar10", "cifar100", "imagenet")
@@ -60,7 +61,7 @@ def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[li
         The evaluations by file name; and a sentence for each file that was not used.
     """
     found, remarks = [], []
-    for path in sorted((folder / "eval").glob("*.json")):
+    for path in sorted((folder / run_files.EVALUATIONS).glob("*.json")):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

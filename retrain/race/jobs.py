@@ -17,6 +17,7 @@ from retrain.train_cifar import train
 from wsrnas.data.datasets import DataSet
 from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
+from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.sharing import Task
@@ -65,7 +66,7 @@ def check_jobs(jobs: list[Job], data: DataSet) -> None:
         InputError: naming the run directory and the fields that differ.
     """
     for job in jobs:
-        if (job.folder / "FINISHED").exists():
+        if (job.folder / run_files.FINISHED).exists():
             RunDirectory(job.folder, job.config, World(), inputs=inputs(data.fingerprint(), job.entrant.arch))
 
 
@@ -78,7 +79,7 @@ def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, images: Evaluat
         keep: called after each one, to bring the race's page up to date.
     """
     def work(job: Job, stop: Callable[[], bool]) -> None:
-        if not (job.folder / "FINISHED").exists():
+        if not (job.folder / run_files.FINISHED).exists():
             train(job.config, data, world)
         for weights in kept_weights(config):
             evaluate_job(config, job, weights, images, world, stop)
@@ -122,7 +123,7 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
 def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[str, Any]]:
     """The complete evaluations of a job on the test images with that fingerprint, by weights."""
     found = {}
-    if (job.folder / "FINISHED").exists():
+    if (job.folder / run_files.FINISHED).exists():
         for weights in kept_weights(config):
             result = read_object(result_file(config, job, weights))
             if result.get("complete") is True and result.get("image_set") == image_set:
@@ -134,7 +135,7 @@ def result_file(config: CompareConfig, job: Job, weights: str) -> Path:
     """Where an evaluation of a job is kept."""
     settings = config.evaluation()
     label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
-    return job.folder / "eval" / f"{label}-{FILES[weights]}.json"
+    return job.folder / run_files.EVALUATIONS / f"{label}-{FILES[weights]}.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrain.race.entrants import Entrant
 from wsrnas.genotype import Genotype
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
@@ -16,7 +17,7 @@ from wsrnas.runtime.sharing import alone
 
 def genotype_file(race: Path, name: str) -> Path:
     """Where the cell of an entrant is kept."""
-    return race / "genotypes" / f"{name}.json"
+    return race / run_files.GENOTYPES / f"{name}.json"
 
 
 def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
@@ -25,7 +26,7 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
     Raises:
         InputError: as ``joined``.
     """
-    with alone(race / "claims", "entering"):
+    with alone(race / run_files.CLAIMS, "entering"):
         together = joined(race, entrants)
         for entrant in together:
             if isinstance(entrant.arch, Genotype):

@@ -18,6 +18,7 @@ from wsrnas.data.datasets import DataSet
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.device import device_name
@@ -70,7 +71,8 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
     rows, kept = measures(some) if some else [], kept_weights(config)
     main = main_measure(rows, [over_seeds(trainings[entrant.name, kept[0]]) for entrant in entrants])
     done = [name for name, by_weights in found.items() if len(by_weights) == len(kept)]
-    failed = {name: said for name, said in failures(race / "claims").items() if name in found and name not in done}
+    failed = {name: said for name, said in failures(race / run_files.CLAIMS).items()
+              if name in found and name not in done}
     everything = len(done) + len(failed) == len(jobs)
     return {
         "format": FORMAT, "name": config.name, "complete": len(done) == len(jobs), "done": len(done),
@@ -107,7 +109,7 @@ def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[
 
 def keep_document(race: Path, values: Mapping[str, Any]) -> None:
     """Write ``race.json``."""
-    write_json(race / "race.json", values)
+    write_json(race / run_files.RACE, values)
 
 
 # -- for people -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from wsrnas.genotype import Genotype
+from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.spelling import closest, plain
 
@@ -284,7 +285,7 @@ def load(spec: str | Path) -> Genotype:
     if name := find(spec):
         return PUBLISHED[name]
     if os.path.isdir(spec):
-        file = Path(spec, "genotype.json")
+        file = Path(spec, run_files.GENOTYPE)
         if not file.exists():
             raise InputError(f"the directory {spec} holds no genotype.json; expected that of a run")
         return Genotype.load(file)

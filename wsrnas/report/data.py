@@ -13,6 +13,7 @@ import numpy as np
 
 from wsrnas.evaluation.results import FORMAT
 from wsrnas.genotype import Genotype
+from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 
 NOISE_FILE = "noise_samples.npz"
@@ -117,29 +118,29 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: it is not one.
     """
-    known = ("config.json", "metrics.jsonl", "eval")
+    known = (run_files.CONFIG, run_files.METRICS, run_files.EVALUATIONS)
     if not path.is_dir() or not any((path / name).exists() for name in known):
         raise InputError(f"{path} is not a run directory; expected a folder with one of {', '.join(known)}")
-    run = Run(path, finished=(path / "FINISHED").exists())
-    run.config = _read_json(run, "config.json", dict, {})
-    run.starts = [start for start in _read_json(run, "env.json", list, []) if isinstance(start, dict)]
-    run.inputs = _read_json(run, "inputs.json", dict, {})
+    run = Run(path, finished=(path / run_files.FINISHED).exists())
+    run.config = _read_json(run, run_files.CONFIG, dict, {})
+    run.starts = [start for start in _read_json(run, run_files.ENVIRONMENT, list, []) if isinstance(start, dict)]
+    run.inputs = _read_json(run, run_files.INPUTS, dict, {})
     run.rows = _read_rows(run)
     run.evaluations = _read_evaluations(run)
     run.genotype = _read_genotype(run)
     run.noise = _read_noise(run)
-    if (path / "vulnerability.json").exists():
-        run.vulnerability = _read_json(run, "vulnerability.json", dict, {})
-    files = [path / name for name in (*known, "log.txt", "checkpoint.pt", "FINISHED")]
-    run.updated = max((file.stat().st_mtime for file in [*files, *(path / "eval").glob("*.json")] if file.exists()),
-                      default=time.time())
+    if (path / run_files.VULNERABILITY).exists():
+        run.vulnerability = _read_json(run, run_files.VULNERABILITY, dict, {})
+    files = [path / name for name in (*known, run_files.LOG, run_files.CHECKPOINT, run_files.FINISHED)]
+    files += (path / run_files.EVALUATIONS).glob("*.json")
+    run.updated = max((file.stat().st_mtime for file in files if file.exists()), default=time.time())
     return run
 
 
 def _read_json(run: Run, name: str, kind: type, default: Any) -> Any:
     path = run.path / name
     if not path.exists():
-        if (run.path / "metrics.jsonl").exists():  # folders of evaluations alone have none of these files
+        if (run.path / run_files.METRICS).exists():  # folders of evaluations alone have none of these files
             run.problems.append(f"{name} is missing")
         return default
     try:
@@ -155,7 +156,7 @@ def _read_json(run: Run, name: str, kind: type, default: Any) -> Any:
 
 def _read_rows(run: Run) -> list[dict[str, Any]]:
     """The whole rows of ``metrics.jsonl``; a torn last line is one being written."""
-    path = run.path / "metrics.jsonl"
+    path = run.path / run_files.METRICS
     if not path.exists():
         if run.config and not run.finished:
             run.problems.append("metrics.jsonl is missing: no step is complete yet")
@@ -177,7 +178,7 @@ def _read_rows(run: Run) -> list[dict[str, Any]]:
 
 def _read_evaluations(run: Run) -> list[Evaluation]:
     evaluations = []
-    for path in sorted((run.path / "eval").glob("*.json")):
+    for path in sorted((run.path / run_files.EVALUATIONS).glob("*.json")):
         try:
             modified, result = path.stat().st_mtime, json.loads(path.read_text())
             problem = evaluation_problem(result)
@@ -214,7 +215,7 @@ def _is_number(value: Any) -> bool:
 
 def _read_genotype(run: Run) -> Genotype | None:
     """The cell that a search found or that a retraining trains."""
-    path, stored = run.path / "genotype.json", run.inputs.get("genotype")
+    path, stored = run.path / run_files.GENOTYPE, run.inputs.get("genotype")
     evaluated = [evaluation.model.get("genotype") for evaluation in run.evaluations]
     try:
         if path.exists():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.report.plotting import inline_svg, svg_text
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import InputError
 
@@ -192,13 +193,13 @@ def write_files(folder: Path, text: str, pictures: Mapping[str, Picture]) -> Pat
     Raises:
         InputError: the folder cannot be made or written.
     """
-    files = {f"figures/{name}.{kind}": content for name, shown in pictures.items()
-             for kind, content in (("svg", shown.svg), ("csv", shown.table)) if content} | {"report.html": text}
+    files = {f"{run_files.FIGURES}/{name}.{kind}": content for name, shown in pictures.items()
+             for kind, content in (("svg", shown.svg), ("csv", shown.table)) if content} | {run_files.REPORT: text}
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        (folder / run_files.FIGURES).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomic(folder / name, content.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
                          "expected a folder that can be made and written") from None
-    return folder / "report.html"
+    return folder / run_files.REPORT

@@ -26,7 +26,7 @@ from wsrnas.report.html import (
     tiles,
     write_files,
 )
-from wsrnas.report.race_data import FILE, Race, listed, number, race_of, read_race
+from wsrnas.report.race_data import Race, listed, number, race_of, read_race
 from wsrnas.report.race_figures import accuracy_over_cost, accuracy_over_strength, cell_parts
 from wsrnas.report.race_tables import (
     cost_section,
@@ -39,6 +39,7 @@ from wsrnas.report.race_tables import (
     with_deviation,
 )
 from wsrnas.report.texts import command_text, text_of
+from wsrnas.runtime import run_files
 
 __all__ = ["read_race", "write_race_report"]
 
@@ -148,7 +149,7 @@ def job_links(race: Race, folder: Path, out: Path) -> str:
 
 
 def job_link(job: str, folder: Path, out: Path) -> str:
-    page = folder / job / "report.html"
+    page = folder / job / run_files.REPORT
     try:
         target = os.path.relpath(page.resolve(), out.resolve()) if page.is_file() else ""
     except (OSError, ValueError):  # a name that no file can have
@@ -168,7 +169,7 @@ def page(race: Race, folder: Path, out: Path, live: bool = False) -> tuple[str, 
     sections += [Section("Cells", folded)] * bool(folded) + [
         Section(origin.title, [*origin.parts, job_links(race, folder, out)])]
     name = folder.resolve().name
-    text = document(f"{name} · race", heading(race, name, (folder / FILE).stat().st_mtime, live),
+    text = document(f"{name} · race", heading(race, name, (folder / run_files.RACE).stat().st_mtime, live),
                     "\n".join(section_html(section, "") for section in sections))
     tables = [numbers for numbers in (standing_numbers(race), difference_numbers(race)) if numbers.rows]
     return text, {drawn.name: drawn for drawn in [*pictures, *tables]}

@@ -9,9 +9,9 @@ from typing import Any
 
 from wsrnas.evaluation.comparison import FORMAT
 from wsrnas.report.networks import AVERAGE
+from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 
-FILE = "race.json"
 CLEAN = "clean"
 BEST, LAST = "best", "last"
 
@@ -140,7 +140,7 @@ def read_race(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder holds no race.json, or one that is not JSON or of another format.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / run_files.RACE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -159,7 +159,7 @@ def race_of(document: dict[str, Any]) -> Race:
     """The race that a document tells of, with a sentence for each thing in it that is not what it should be."""
     problems: list[str] = []
     if not isinstance(document.get("entrants"), list):
-        problems.append(f"{FILE} holds no list of entrants")
+        problems.append(f"{run_files.RACE} holds no list of entrants")
     entrants = [entrant for place, item in enumerate(listed(document.get("entrants")), start=1)
                 if (entrant := _entrant(place, item, problems))]
     problems += [f"{count} entrants are called {name}; their differences cannot be told apart"
@@ -168,13 +168,13 @@ def race_of(document: dict[str, Any]) -> Race:
     for place, item in enumerate(listed(document.get("differences")), start=1):
         difference = _difference(item)
         differences += [difference] if difference else []
-        problems += [] if difference else [f"difference {place} of {FILE} is damaged and is left out"]
+        problems += [] if difference else [f"difference {place} of {run_files.RACE} is damaged and is left out"]
     return Race(document, entrants, _measures(document, entrants, problems), differences, problems)
 
 
 def _entrant(place: int, item: Any, problems: list[str]) -> Entrant | None:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-        problems.append(f"entrant {place} of {FILE} has no name and is left out")
+        problems.append(f"entrant {place} of {run_files.RACE} has no name and is left out")
         return None
     name = item["name"]
     return Entrant(place, name, item, {weights: _scores(f"{name}, {weights} weights", item.get(weights), problems)
@@ -207,10 +207,11 @@ def _measures(document: dict[str, Any], entrants: list[Entrant], problems: list[
             attack, norm = (text if isinstance(text := item.get(key), str) else None for key in ("attack", "norm"))
             found[item["name"]] = Measure(item["name"], attack, norm, number(item.get("epsilon")))
         else:
-            problems.append(f"measure {place} of {FILE} has no name and is left out")
+            problems.append(f"measure {place} of {run_files.RACE} has no name and is left out")
     unknown = dict.fromkeys(name for entrant in entrants for scores in entrant.scores.values() for name in scores
                             if name not in found)
-    problems += [f"{FILE} does not say which attack {name} is" for name in unknown if name not in (CLEAN, AVERAGE)]
+    problems += [f"{run_files.RACE} does not say which attack {name} is"
+                 for name in unknown if name not in (CLEAN, AVERAGE)]
     return [*found.values(), *map(Measure, unknown)]
 
 

@@ -15,6 +15,7 @@ from wsrnas.report.data import read_run
 from wsrnas.report.html import write_files
 from wsrnas.report.pages import page
 from wsrnas.report.race import write_race_report
+from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 
 REFRESH_SECONDS = 60
@@ -37,7 +38,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     Raises:
         InputError: one of the paths is not a run directory, or the page cannot be written.
     """
-    if len(paths) == 1 and (Path(paths[0]) / "race.json").exists():
+    if len(paths) == 1 and (Path(paths[0]) / run_files.RACE).exists():
         return write_race_report(Path(paths[0]), out, live)
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     return write_files(out or (runs[0].path if len(runs) == 1 else Path("runs/report")), *page(runs, live))

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wsrnas.runtime import checkpoint
+from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import describe, identity_differences, to_dict
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
@@ -42,20 +42,20 @@ class RunDirectory:
                 hold(path).close()  # of a process at work there, which would go on writing under the same name
             move_aside(path)
         barrier(world)
-        self.finished = (path / "FINISHED").exists()
+        self.finished = (path / run_files.FINISHED).exists()
         self._check_same_configuration()
         barrier(world)
         self._writer, self._fell_back = None, False
         if world.is_main and not self.finished:
             create(path)
             self._lock = hold(path)
-            self.write_json("config.json", to_dict(config))
-            self.write_json("inputs.json", self.inputs)
+            self.write_json(run_files.CONFIG, to_dict(config))
+            self.write_json(run_files.INPUTS, self.inputs)
             self._append_environment()
         barrier(world)
 
     def _check_same_configuration(self) -> None:
-        stored = self.path / "config.json"
+        stored = self.path / run_files.CONFIG
         if not stored.exists():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise InputError(f"{self.path} exists and is not a run directory; choose another --save, or pass "
@@ -74,7 +74,7 @@ class RunDirectory:
         self._check_same_inputs()
 
     def _check_same_inputs(self) -> None:
-        path = self.path / "inputs.json"
+        path = self.path / run_files.INPUTS
         if not path.exists() or not self.has_checkpoint:
             return
         try:
@@ -89,7 +89,7 @@ class RunDirectory:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything to resume from."""
-        path = self.path / "checkpoint.pt"
+        path = self.path / run_files.CHECKPOINT
         return path.exists() or checkpoint.previous(path).exists()
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -99,18 +99,18 @@ class RunDirectory:
         if self.world.is_main:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
-            with open(self.path / "log.txt", "a") as file:
+            with open(self.path / run_files.LOG, "a") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row to ``metrics.jsonl`` and its numbers to TensorBoard under the same names."""
         if not self.world.is_main:
             return
-        with open(self.path / "metrics.jsonl", "a") as file:
+        with open(self.path / run_files.METRICS, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # a second of imports that --help should not pay
-            self._writer = SummaryWriter(str(self.path / "tb"), purge_step=step)
+            self._writer = SummaryWriter(str(self.path / run_files.TENSORBOARD), purge_step=step)
         for name, value in values.items():
             for suffix, number in _scalars(value):
                 self._writer.add_scalar(name + suffix, number, step)
@@ -122,11 +122,11 @@ class RunDirectory:
             target.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.write_json(target, value)
 
-    def save(self, payload: dict[str, Any], name: str = "checkpoint.pt") -> None:
+    def save(self, payload: dict[str, Any], name: str = run_files.CHECKPOINT) -> None:
         """Store a checkpoint and, in it, the configuration that it belongs to; the previous one is kept."""
         if self.world.is_main:
             # A damaged checkpoint must not take the place of the good one that the run fell back to.
-            keep = not (self._fell_back and name == "checkpoint.pt")
+            keep = not (self._fell_back and name == run_files.CHECKPOINT)
             checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)}, keep_replaced=keep)
             self._fell_back = self._fell_back and keep
         barrier(self.world)
@@ -139,7 +139,7 @@ class RunDirectory:
         Raises:
             InputError: there are checkpoints and none can be read, or it is another configuration's.
         """
-        payload, self._fell_back = checkpoint.restore(self.path / "checkpoint.pt", self.log)
+        payload, self._fell_back = checkpoint.restore(self.path / run_files.CHECKPOINT, self.log)
         if payload:
             differences = identity_differences(self.config, payload.get("config", {}))
             if differences:
@@ -158,24 +158,24 @@ class RunDirectory:
         if self.world.is_main:
             if self._writer is not None:
                 self._writer.close()
-            (self.path / "FINISHED").write_text(message + "\n")
+            (self.path / run_files.FINISHED).write_text(message + "\n")
         barrier(self.world)
 
     def drop_metrics_from(self, step: int) -> None:
         """Forget the rows of ``metrics.jsonl`` from ``step`` on, which are going to be written again."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / run_files.METRICS
         if path.exists():
             complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in complete if json.loads(line)["step"] < step]
             checkpoint.write_atomic(path, "".join(kept).encode())
 
     def _append_environment(self) -> None:
-        path = self.path / "env.json"
+        path = self.path / run_files.ENVIRONMENT
         try:
             starts = json.loads(path.read_text()) if path.exists() else []
         except ValueError:
             starts = []
-        self.write_json("env.json", [*starts, environment(self.world)])
+        self.write_json(run_files.ENVIRONMENT, [*starts, environment(self.world)])
 
     def describe(self) -> str:
         """The lines a program prints first: where it writes and its whole configuration."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import identity_differences, require, to_dict
 from wsrnas.runtime.distributed import World
@@ -59,17 +60,17 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
         _refuse_company(folder)
         move_aside(folder)
     create(folder)
-    with alone(folder / "claims", "opening"):
-        _agree(folder / "config.json", to_dict(config), lambda stored: identity_differences(config, stored))
-        _agree(folder / "inputs.json", inputs, lambda stored: [
+    with alone(folder / run_files.CLAIMS, "opening"):
+        _agree(folder / run_files.CONFIG, to_dict(config), lambda stored: identity_differences(config, stored))
+        _agree(folder / run_files.INPUTS, inputs, lambda stored: [
             f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
-        if json.loads((folder / "config.json").read_text()) != to_dict(config):  # in fields that may differ
-            write_json(folder / "config.json", to_dict(config))
+        if json.loads((folder / run_files.CONFIG).read_text()) != to_dict(config):  # in fields that may differ
+            write_json(folder / run_files.CONFIG, to_dict(config))
 
 
 def _refuse_company(folder: Path) -> None:
     """Raise InputError where another process holds a part of the work: it would go on writing under the same name."""
-    for claimed in sorted((folder / "claims").glob("*/")):
+    for claimed in sorted((folder / run_files.CLAIMS).glob("*/")):
         held = claim(claimed)
         if held is None:
             raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "

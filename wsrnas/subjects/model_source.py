@@ -19,7 +19,7 @@ from wsrnas.attacks import ATTACK_LOSSES, attack_mode
 from wsrnas.genotype import Genotype
 from wsrnas.models import load_model, load_weights, weights_in
 from wsrnas.network import IMAGENET_MEAN, IMAGENET_STD
-from wsrnas.runtime import checkpoint
+from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.stored_program import kind_of_file, load_exported, load_script, pickled_object, trained_operation
 from wsrnas.subjects.user_function import call_function, first_line
@@ -101,7 +101,7 @@ def open_model(given: str, weights: str = "best", genotype: Genotype | str | Non
         model = load_script(path) if kind == "TorchScript" else load_exported(path)
         return _source(model, str(path), _short_name(path), code=path.read_bytes())
     model, network = _load_checkpoint(path)
-    of_a_run = Path(given).is_dir() or (path.parent / "config.json").is_file()
+    of_a_run = Path(given).is_dir() or (path.parent / run_files.CONFIG).is_file()
     name = path.absolute().parent.name if of_a_run else _short_name(path)
     return _source(model, str(path), name, network, path.parent if of_a_run else None)
 
@@ -113,9 +113,9 @@ def find_checkpoint(given: str, weights: str = "best") -> Path:
         InputError: there is none.
     """
     path = Path(given)
-    candidate = path / ("best.pt" if weights == "best" else "checkpoint.pt") if path.is_dir() else path
-    searched = (path / "genotype.json").is_file()  # a search keeps a checkpoint, too
-    if not candidate.is_file() and (path / "checkpoint.pt").is_file() and not searched:
+    candidate = path / (run_files.BEST if weights == "best" else run_files.CHECKPOINT) if path.is_dir() else path
+    searched = (path / run_files.GENOTYPE).is_file()  # a search keeps a checkpoint, too
+    if not candidate.is_file() and (path / run_files.CHECKPOINT).is_file() and not searched:
         raise InputError(f"{path} has no best.pt: no selection has taken place; --weights last evaluates checkpoint.pt")
     if not candidate.is_file():
         raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of a retraining, or "

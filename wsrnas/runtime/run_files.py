@@ -1,0 +1,29 @@
+"""Names of the files and folders inside a run directory; no other module spells them."""
+
+CONFIG = "config.json"  # the resolved configuration
+INPUTS = "inputs.json"  # what was read from elsewhere: fingerprint of the data, genotype
+ENVIRONMENT = "env.json"  # command, versions and hardware of every start
+LOG = "log.txt"
+METRICS = "metrics.jsonl"  # one row of numbers for each step
+TENSORBOARD = "tb"  # folder
+CHECKPOINT = "checkpoint.pt"  # the newest state; a run resumes from it
+BEST = "best.pt"  # the state that held-out images select
+GOOD = "good.pt"  # the newest state before catastrophic overfitting
+GENOTYPE = "genotype.json"  # the cell that a search has found
+GENOTYPES = "genotypes"  # folder: the cell after each epoch of a search, or the cells of a race
+INITIAL_GENOTYPE = f"{GENOTYPES}/initial.json"
+SPLIT = "split.json"  # the two parts of the training set that a search uses
+BOUND = "bound.json"  # RNAS' bound on the vulnerability
+VULNERABILITY = "vulnerability.json"
+RESULT = "result.json"  # an AN-Estimator's result on the test noises
+RACE = "race.json"  # the results of a race
+EVALUATIONS = "eval"  # folder: one JSON file for each evaluation
+FIGURES = "figures"  # folder
+REPORT = "report.html"
+CLAIMS = "claims"  # folder: locks of the processes that share a work
+FINISHED = "FINISHED"  # present when the run is complete
+
+
+def genotype_after(epoch: int) -> str:
+    """Return the file name of the cell that a search holds after an epoch, which counts from 1."""
+    return f"{GENOTYPES}/epoch_{epoch:03d}.json"
