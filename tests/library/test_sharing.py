@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.processes import wait_for
-from wsrnas.runtime import run, sharing
+from wsrnas.runtime import locks, sharing
 from wsrnas.runtime.config import option
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
@@ -165,12 +165,12 @@ def test_what_others_leave_while_one_is_at_work_is_taken_without_waiting(work, h
 def test_a_file_system_without_locks_is_refused(work, monkeypatch):
     def no_locks(file, flags):
         raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(run.fcntl, "lockf", no_locks)
+    monkeypatch.setattr(locks.fcntl, "lockf", no_locks)
     for share_or_meet in (lambda: work.share(work.task("a")), lambda: alone(work.claims, "a").__enter__()):
         with pytest.raises(InputError, match=r"cannot lock files .no locks available., by which processes share"):
             share_or_meet()
     assert work.names == []
-    assert run.claim(work.folder)  # for a run of its own it is enough
+    assert locks.claim(work.folder)  # for a run of its own it is enough
 
 
 def test_processes_share_the_tasks_and_return_when_all_are_done(work, monkeypatch):
