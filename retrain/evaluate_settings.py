@@ -51,7 +51,7 @@ class EvaluateConfig:
     download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
     batch_size: int = option(500, "images at a time, in each process; changes memory and time, and AutoAttack's random "
-                             "numbers")
+                             "numbers", aliases=("eval_batch_size",))
     check_images: int = option(200, "correctly classified images that the honesty checks run on")
     workers: int = option(4, "processes that decode ImageNet's images, for each process")
     seed: int = option(0, "of the choice of images and of random starts")

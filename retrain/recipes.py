@@ -45,7 +45,8 @@ class TrainingRecipe(RunConfig):
     adv_loss: Literal["pgd", "trades", "mart", "multi", "fast", "standard"] = option(
         "pgd", "training loss: pgd (Madry), trades, mart, multi (PGD at all --strengths in one batch), fast (Fast-AT: "
         "one step from a random start), standard (no attack)")
-    beta: float = option(1.0, "weight of the robust term of trades (1 is TRADES-1, 6 TRADES-6) and mart")
+    trades_beta: float = option(1.0, "weight of the robust term of trades (1 is TRADES-1, 6 TRADES-6); also lambda of "
+                                "mart", aliases=("beta",))
     strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi, increasing")
     epsilon: float = option(0.031, "strength of the training attack (published; 8/255 is 0.03137) and of the selection")
     num_steps: int = option(7, "steps of the training attack (PGD-7); fast takes one")
@@ -98,7 +99,7 @@ class TrainingRecipe(RunConfig):
         self.require_at_least(0, "max_train", "held_out", "step_size", "grad_clip", "weight_decay", "momentum",
                               "learning_rate_min", "awp_gamma", "awp_warmup", "save_every", "warmup_epochs",
                               "auxiliary_weight")
-        self.require_positive("learning_rate", "beta")
+        self.require_positive("learning_rate", "trades_beta")
         self.require_strength("epsilon")
         self.require_share("label_smoothing", "drop_path", "ema_decay", "momentum")
         require(0 < self.probe_drop < 1, f"probe_drop is {self.probe_drop:g}; expected a number between 0 and 1")
@@ -129,7 +130,7 @@ class TrainingRecipe(RunConfig):
     def loss_settings(self) -> LossSettings:
         """Attack and weights of the training loss."""
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, self.random_start,
-                            self.batch_statistics, self.beta, self.label_smoothing, self.strengths,
+                            self.batch_statistics, self.trades_beta, self.label_smoothing, self.strengths,
                             self.auxiliary_weight)
 
     def schedule_of(self, steps_per_epoch: int) -> Schedule:
@@ -241,7 +242,7 @@ BASIC = RetrainConfig()
 # Early-stopped TRADES with AWP and an average of the weights: what recent robust training is compared with
 # (Wu et al. 2020; Rice et al. 2020; Gowal et al. 2021).
 STRONG = replace(
-    BASIC, preset="strong", adv_loss="trades", beta=6.0, epsilon=8 / 255, num_steps=10, step_size=2 / 255,
+    BASIC, preset="strong", adv_loss="trades", trades_beta=6.0, epsilon=8 / 255, num_steps=10, step_size=2 / 255,
     batch_size=128, epochs=120, schedule="cosine", awp_gamma=0.005, awp_warmup=10, ema_decay=0.999)
 RECIPES: dict[str, RetrainConfig] = {
     "wsrnet-basic": BASIC,
@@ -251,7 +252,7 @@ RECIPES: dict[str, RetrainConfig] = {
     "wsrnet-m-1": replace(BASIC, preset="wsrnet-m-1", arch="WsrNet_M_1", weight_decay=7e-4),
     "wsrnet-n": replace(BASIC, preset="wsrnet-n", arch="WsrNet_N", init_channels=50, weight_decay=7e-4),
     "trades-1": replace(BASIC, preset="trades-1", adv_loss="trades"),
-    "trades-6": replace(BASIC, preset="trades-6", adv_loss="trades", beta=6.0),
+    "trades-6": replace(BASIC, preset="trades-6", adv_loss="trades", trades_beta=6.0),
     "multi-adv": replace(BASIC, preset="multi-adv", adv_loss="multi", batch_size=64),
     # RNAS, Sec. 4: the paper's text. The start of its attack is not said; Madry et al.'s is random.
     "rnas": replace(BASIC, preset="rnas", arch="RNAS_repo_H", init_channels=36, epsilon=8 / 255, step_size=2 / 255,

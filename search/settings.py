@@ -61,4 +61,4 @@ class SupernetConfig(SmallImagesConfig):
     def loss_settings(self) -> LossSettings:
         """The supernet's training attack: under the batch's BatchNorm statistics, the function being optimised."""
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, batch_statistics=True,
-                            beta=self.trades_beta)
+                            trades_beta=self.trades_beta)

@@ -167,7 +167,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
     passes = total_passes(searcher)
     adds = multiply_adds(searcher.supernet, data.image_shape)
-    batch = max(config.batch_size, config.validation_batch_size * config.num_pgd_strengths) // world.size
+    batch = max(config.batch_size, config.eval_batch_size * config.num_pgd_strengths) // world.size
     attacked = [format_epsilon(e) for e in searcher.source_epsilons.tolist()]
     estimated = [format_epsilon(e) for e in searcher.target_epsilons.tolist()]
     print_on_main(world, "\n".join([

@@ -86,7 +86,7 @@ class Searcher:
         checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
                                   "check_images", data.num_classes)
         self.validation_loader, self.check_loader = (
-            BatchLoader(images, config.validation_batch_size, config.seed, purpose, **shards)
+            BatchLoader(images, config.eval_batch_size, config.seed, purpose, **shards)
             for images, purpose in ((validation, "validation"), (validation.subset(checked), "check")))
 
     def _build_networks(self, data: DataSet) -> None:

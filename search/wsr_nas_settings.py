@@ -41,8 +41,8 @@ class SearchConfig(SupernetConfig):
                                                    "the first of each of N1 equal intervals (paper)")
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
-    validation_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
-                                        identity=False)
+    eval_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
+                                  identity=False, aliases=("validation_batch_size",))
 
     estimator: str = option("A-ANE", f"AN-Estimator: {', '.join(estimator_names())}")
     estimator_memory: int = option(600, "size of M_a in tasks")
@@ -71,7 +71,7 @@ class SearchConfig(SupernetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "warmup_architectures", "iterations", "validation_batch_size", "estimator_memory",
+        self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",
                               "estimator_images", "estimator_passes", "estimator_batch_size", "loss_memory",
                               "loss_passes", "loss_hidden_size", "architecture_samples")
         self.require_positive("estimator_learning_rate", "loss_learning_rate", "architecture_learning_rate")
@@ -123,7 +123,7 @@ PRESETS["tiny"] = replace(
     PRESETS["paper"], preset="tiny", dataset="digits", init_channels=4, layers=4, batch_size=16, num_steps=3,
     epsilon=0.1, learning_rate=0.05, warmup_architectures=3, iterations=5, max_train=1200, max_validation=200,
     num_pgd_strengths=2, num_estimated_strengths=2, strengths=(0.05, 0.1, 0.15, 0.2),
-    strength_weights=(0.1, 0.2, 0.3, 0.4), validation_batch_size=100, recalibration_batches=5,
+    strength_weights=(0.1, 0.2, 0.3, 0.4), eval_batch_size=100, recalibration_batches=5,
     estimator_memory=120, estimator_passes=2, estimator_batch_size=32, estimator_max_epsilon=0.25, check_images=20,
     loss_passes=100)
 

@@ -60,14 +60,14 @@ class CompareConfig(SmallImagesRecipe):
     test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255",
                                                identity=False)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", identity=False)
-    test_batch_size: int = option(500, "test images attacked at a time; changes memory and time, and AutoAttack's "
-                                  "random numbers", identity=False)
+    eval_batch_size: int = option(500, "images at a time in the selection and in the evaluations; changes memory and "
+                                  "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",))
     check_images: int = option(200, "correctly classified images that the honesty checks of an evaluation run on",
                                identity=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "seeds", "layers", "test_batch_size")
+        self.require_at_least(1, "seeds", "layers")
         self.require_at_least(0, "max_test")
         self.require_at_least(LEAST_IMAGES, "check_images")
         require(all(0 < strength < 1 for strength in self.test_strengths) and
@@ -94,7 +94,7 @@ class CompareConfig(SmallImagesRecipe):
         require(self.protocol == "custom" or not (self.attacks or self.test_strengths), f"protocol {self.protocol} has "
                 "attacks of its own; --attacks and --test_strengths go with --protocol custom")
         return EvaluateConfig(protocol=self.protocol, attacks=self.attacks, strengths=self.test_strengths,
-                              dataset=self.dataset, max_test=self.max_test, batch_size=self.test_batch_size,
+                              dataset=self.dataset, max_test=self.max_test, batch_size=self.eval_batch_size,
                               check_images=self.check_images, seed=self.seed, device=self.device, **chosen)
 
     def training(self, arch: str, init_channels: int, layers: int | None, seed: int, folder: str,

@@ -42,8 +42,8 @@ def batch(count: int = 6, side: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]
 
 def settings_of(weight: float = WEIGHT, loss: str = "pgd", **more) -> LossSettings:
     smoothing = 0.0 if loss == "mart" else SMOOTHING
-    return LossSettings(0.05, 2, beta=BETA, strengths=STRENGTHS, label_smoothing=smoothing, auxiliary_weight=weight,
-                        **more)
+    return LossSettings(0.05, 2, trades_beta=BETA, strengths=STRENGTHS, label_smoothing=smoothing,
+                        auxiliary_weight=weight, **more)
 
 
 # -- published sizes ------------------------------------------------------------------------------------------------

@@ -44,16 +44,17 @@ class Small:
     kind: Literal["pgd", "trades"] = option("pgd", "loss")
     fast: bool = option(False, "be quick", identity=False)
     where: str = option("here", "folder", identity=False)
+    how_often: int = option(5, "repetitions", aliases=("times_over",))
 
 
 PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
 
 # A flag that a published command line may hold must not vanish: removing one has to be done here, too.
-TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warmup batch_size batch_statistics beta
+TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warmup batch_size batch_statistics
     compile data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
     label_smoothing layers learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting
     peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every
-    select_steps split_seed step_size strengths sync_bn warmup_epochs weight_decay"""
+    select_steps split_seed step_size strengths sync_bn trades_beta warmup_epochs weight_decay"""
 FLAGS = {
     SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples attacked_strengths
         batch_size beta check_images data dataset device download epsilon estimator estimator_batch_size
@@ -62,7 +63,7 @@ FLAGS = {
         loss_hidden_size loss_learning_rate loss_memory loss_passes loss_weight_decay max_estimator_gap
         max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps
         recalibration_batches report_freq runs save seed standardize step_size strength_weights strengths tau
-        trades_beta distance validation_batch_size vulnerability_bound warmup_architectures weight_decay""",
+        trades_beta distance eval_batch_size vulnerability_bound warmup_architectures weight_decay""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
@@ -74,7 +75,7 @@ FLAGS = {
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
     CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
-        cutout dataset download max_test protocol seeds test_batch_size test_strengths tolerance""",
+        cutout dataset download max_test protocol seeds test_strengths tolerance""",
     EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
         max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths weights
         workers""",
@@ -193,8 +194,40 @@ def test_only_fields_that_change_the_result_are_compared():
     assert identity_differences(Small(), stored) == ["count: 4 -> 3", "epsilon: absent -> 0.03"]
 
 
+@pytest.mark.parametrize("flag", ["--how_often", "--how-often", "--times_over", "--times-over"])
+def test_an_alias_is_a_flag_like_the_name_of_the_field(flag):
+    assert parse(flag, "7").how_often == 7
+
+
+def test_a_stored_configuration_may_use_an_alias(tmp_path):
+    stored = to_dict(Small(how_often=6))
+    stored["times_over"] = stored.pop("how_often")
+    assert from_dict(Small, stored, "here").how_often == 6
+    assert identity_differences(Small(how_often=6), stored) == []
+    assert identity_differences(Small(), stored) == ["how_often: 6 -> 5"]
+    assert from_dict(Small, {**stored, "how_often": 9}, "here").how_often == 6
+
+
+@pytest.mark.parametrize(("cls", "presets"), PROGRAMS)
+def test_no_alias_means_two_fields(cls, presets):
+    names = [field.name for field in dataclasses.fields(cls)]
+    names += [alias for field in dataclasses.fields(cls) for alias in field.metadata.get("aliases", ())]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("cls", "old", "field"), [
+    (SearchConfig, "validation_batch_size", "eval_batch_size"), (CompareConfig, "test_batch_size", "eval_batch_size"),
+    (RetrainConfig, "beta", "trades_beta"), (ImageNetConfig, "beta", "trades_beta"),
+    (CompareConfig, "beta", "trades_beta"),
+    (EvaluateConfig, "eval_batch_size", "batch_size"), (VulnerabilityConfig, "eval_batch_size", "batch_size")])
+def test_a_published_flag_keeps_its_meaning_under_its_old_name(cls, old, field):
+    presets = dict(PROGRAMS)[cls] or {}
+    argv = ["--model", "resnet18"] if cls in (EvaluateConfig, VulnerabilityConfig) else []
+    assert getattr(parse_config(cls, presets, [*argv, f"--{old}", "3"], "program")[0], field) == 3
+
+
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "validation_batch_size"}),
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size"}),
     (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
     # Of a network, its genotype or name is what counts, not how it was called: runs keep it beside the configuration.
     (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
@@ -203,7 +236,7 @@ def test_only_fields_that_change_the_result_are_compared():
                       "on_overfitting", "workers", "arch"}),
     (CompareConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
                      "on_overfitting", "archs", "seeds", "tolerance", "protocol", "attacks", "test_strengths",
-                     "max_test", "test_batch_size", "check_images"}),
+                     "max_test", "check_images"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)

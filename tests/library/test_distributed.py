@@ -89,8 +89,8 @@ LOSSES = {"pgd": {}, "trades": {}, "fast": {},
 def twenty_steps(case, world, precision=torch.float64):
     """Weights and their average after 20 steps of a loss with synchronised BatchNorm, on 16 images a step in all."""
     config = replace(RECIPES["tiny"], adv_loss=case.split()[0], sync_bn=True, init_channels=2, layers=2, batch_size=16,
-                     epsilon=0.05, num_steps=2, learning_rate=0.05, epochs=2, milestones=(1,), held_out=40, beta=6.0,
-                     **LOSSES[case])
+                     epsilon=0.05, num_steps=2, learning_rate=0.05, epochs=2, milestones=(1,), held_out=40,
+                     trades_beta=6.0, **LOSSES[case])
     data = load_dataset("digits", max_train=40 + 10 * 16)
     # Noise: in the digits' even areas gradients are exactly zero, and the signs of roundings would steer the attack.
     draw = torch.Generator().manual_seed(0)

@@ -21,9 +21,9 @@ CASES = [
     ("pgd", {"epsilon": 0.06, "steps": 4}),
     ("pgd", {"epsilon": 0.06, "steps": 3, "step_size": 0.01, "random_start": True}),
     ("trades", {"epsilon": 0.06, "steps": 4}),
-    ("trades", {"epsilon": 0.06, "steps": 3, "step_size": 0.01, "beta": 6.0}),
+    ("trades", {"epsilon": 0.06, "steps": 3, "step_size": 0.01, "trades_beta": 6.0}),
     ("mart", {"epsilon": 0.06, "steps": 4}),
-    ("mart", {"epsilon": 0.06, "steps": 3, "step_size": 0.01, "beta": 5.0}),
+    ("mart", {"epsilon": 0.06, "steps": 3, "step_size": 0.01, "trades_beta": 5.0}),
     ("multi", {"epsilon": 0.9, "steps": 3, "strengths": STRENGTHS}),
     ("multi", {"epsilon": 0.9, "steps": 2, "strengths": STRENGTHS, "random_start": True}),
     ("fast", {"epsilon": 0.06, "steps": 9}),
@@ -142,24 +142,25 @@ class Reference:
         return loss, {"clean_accuracy": self.right(p, self.labels)}
 
     def trades(self):
-        """Zhang et al. 2019, Eq. 5 and Alg. 1, with beta for 1 / lambda."""
+        """Zhang et al. 2019, Eq. 5 and Alg. 1, with trades_beta for 1 / lambda."""
         clean = self.attacked(self.images).detach()
         adversarial = ascend(lambda x: divergences(clean, self.attacked(x)).sum(), self.near(), self.images,
                              self.settings.epsilon, self.settings.steps, self.step)
         p, q = self.probabilities(self.images, adversarial)
-        loss = cross_entropies(p, self.labels, self.settings.label_smoothing) + self.settings.beta * divergences(p, q)
+        clean = cross_entropies(p, self.labels, self.settings.label_smoothing)
+        loss = clean + self.settings.trades_beta * divergences(p, q)
         return loss.mean(), {"clean_accuracy": self.right(p, self.labels),
                              "adversarial_accuracy": self.right(q, self.labels)}
 
     def mart(self):
-        """Wang et al. 2020, Eq. 8, 9 and 11, with beta for lambda."""
+        """Wang et al. 2020, Eq. 8, 9 and 11, with trades_beta for lambda."""
         adversarial = ascend(lambda x: cross_entropies(self.attacked(x), self.labels).sum(), self.near(), self.images,
                              self.settings.epsilon, self.settings.steps, self.step)
         p, q = self.probabilities(self.images, adversarial)
         rows, others = torch.arange(len(q)), q.clone()
         others[rows, self.labels] = 0
         boosted = -q[rows, self.labels].log() - (1 - others.max(1).values).log()
-        loss = boosted + self.settings.beta * divergences(p, q) * (1 - p[rows, self.labels])
+        loss = boosted + self.settings.trades_beta * divergences(p, q) * (1 - p[rows, self.labels])
         return loss.mean(), {"clean_accuracy": self.right(p, self.labels),
                              "adversarial_accuracy": self.right(q, self.labels)}
 
@@ -326,7 +327,7 @@ def test_mart_is_finite_where_the_network_is_certain_and_wrong(dtype, tolerance)
         logits = torch.tensor([clean[row], adversarial[row]], dtype=dtype, requires_grad=True)
         images = torch.zeros(1, 1, 1, 1, dtype=dtype)
         loss, _ = mart_objective(lambda x, logits=logits: logits, images, images, torch.tensor([0]),
-                                 LossSettings(0.1, 1, beta=5.0))
+                                 LossSettings(0.1, 1, trades_beta=5.0))
         assert loss.item() == pytest.approx(expected[row], rel=tolerance, abs=1e-30)
         loss.backward()
         assert logits.grad.isfinite().all()
@@ -339,7 +340,7 @@ def test_mart_learns_through_its_weight_too():
     logits, labels, images = torch.randn(8, 5).double(), torch.tensor([0, 1, 4, 2]), torch.zeros(4, 1, 1, 1)
 
     def loss(z: Tensor) -> Tensor:
-        return mart_objective(lambda x: z, images, images, labels, LossSettings(0.1, 1, beta=5.0))[0]
+        return mart_objective(lambda x: z, images, images, labels, LossSettings(0.1, 1, trades_beta=5.0))[0]
 
     assert torch.autograd.gradcheck(loss, logits.requires_grad_())
 

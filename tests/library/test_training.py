@@ -28,7 +28,7 @@ from wsrnas.training.weight_perturbation import perturbed_weights
 
 SHAPE = (3, 8, 8)
 WORLD = World()
-SETTINGS = LossSettings(0.05, 2, beta=2.0, strengths=(0.02, 0.06))
+SETTINGS = LossSettings(0.05, 2, trades_beta=2.0, strengths=(0.02, 0.06))
 RATES = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
 

@@ -215,7 +215,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--recipe strongest", "argument --recipe/--preset: invalid choice: 'strongest' (choose from"),
     ("imagenet", "--recipe rnas", "argument --recipe/--preset: invalid choice: 'rnas' (choose from"),
     ("retrain", "--adv_loss hinge", "argument --adv_loss/--adv-loss: invalid choice: 'hinge' (choose from"),
-    ("retrain", "--beta 0", "beta is 0; expected a number above 0"),
+    ("retrain", "--trades_beta 0", "trades_beta is 0; expected a number above 0"),
     ("retrain", "--beta much", "'much' is not a number"),
     ("retrain", "--schedule linear", "argument --schedule: invalid choice: 'linear'"),
     ("retrain", "--schedule cyclic --warmup_epochs 1", "warmup_epochs is 1; expected 0, the cyclic schedule"),

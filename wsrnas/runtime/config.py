@@ -15,13 +15,29 @@ from wsrnas.runtime.errors import InputError
 Config = TypeVar("Config")
 
 
-def option(default: Any, help: str, *, identity: bool = True) -> Any:
-    """A dataclass field with its help text.
+def option(default: Any, help: str, *, identity: bool = True, aliases: tuple[str, ...] = ()) -> Any:
+    """Return a dataclass field with its help text.
 
-    ``identity=False`` marks a field that may differ when a run is resumed (where it reads, what it prints):
-    it does not change the result.
+    Args:
+        default: value without a flag.
+        help: text of ``--help``.
+        identity: False for a field that does not change the result (where a run reads, what it prints). Such a field
+            may differ when a run is resumed.
+        aliases: other names of the field, such as earlier ones: valid as flags and in a stored ``config.json``.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "identity": identity})
+    return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases})
+
+
+def field_aliases(cls: Any) -> dict[str, str]:
+    """Return the field that each alias of a configuration stands for."""
+    return {alias: field.name for field in dataclasses.fields(cls) for alias in field.metadata.get("aliases", ())}
+
+
+def without_aliases(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored configuration values by the names of their fields; where both are stored, the alias counts."""
+    fields = field_aliases(cls)
+    named = {name: value for name, value in values.items() if name not in fields}
+    return named | {fields[alias]: value for alias, value in values.items() if alias in fields}
 
 
 def require(condition: bool, message: str) -> None:
@@ -122,6 +138,11 @@ def _flag_arguments(annotation: Any) -> dict[str, Any]:
     return {"type": parse_number if annotation is float else annotation, "metavar": annotation.__name__.upper()}
 
 
+def _spellings(name: str) -> list[str]:
+    """Return the flags of a field: ``--batch_size`` and ``--batch-size``."""
+    return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
+
+
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value)
@@ -146,10 +167,13 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
     for field in dataclasses.fields(cls):
         if field.name == "preset":
             continue
-        flags = [f"--{field.name}"] + ([f"--{field.name.replace('_', '-')}"] if "_" in field.name else [])
+        flags = _spellings(field.name)
         text = f"{field.metadata['help']} (default: {_show(defaults[field.name])})".replace("%", "%%")
-        parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text,
-                            **_flag_arguments(hints[field.name]))
+        arguments = _flag_arguments(hints[field.name])
+        parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text, **arguments)
+        for alias in field.metadata.get("aliases", ()):
+            parser.add_argument(*_spellings(alias), dest=field.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+                                **arguments)
     return parser
 
 
@@ -204,6 +228,7 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
         InputError: not a mapping, an unknown field, a missing one, or a value the dataclass refuses.
     """
     require(isinstance(values, Mapping), f"{where}: expected a JSON object of configuration fields")
+    values = without_aliases(cls, values)
     names = {field.name for field in dataclasses.fields(cls)}
     require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
     require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
@@ -239,7 +264,7 @@ def describe(config: Any) -> str:
 
 def identity_differences(config: Any, stored: Mapping[str, Any]) -> list[str]:
     """``field: stored -> asked`` for each field that changes the result and differs from a stored configuration."""
-    current = to_dict(config)
+    current, stored = to_dict(config), without_aliases(config, stored)
     return [f"{field.name}: {stored.get(field.name, 'absent')} -> {current[field.name]}"
             for field in dataclasses.fields(config)
             if field.metadata.get("identity", True) and stored.get(field.name, "absent") != current[field.name]]

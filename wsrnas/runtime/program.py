@@ -36,9 +36,9 @@ def run_program(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import it
             raise
-        fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size, "
-             "--validation_batch_size or --eval_batch_size, or raise --accumulation; what changes the result needs "
-             "another --save once there is a checkpoint")
+        fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size or "
+             "--eval_batch_size, or raise --accumulation; what changes the result needs another --save once there is a "
+             "checkpoint")
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -33,7 +33,7 @@ class LossSettings:
         step_size: in pixels of [0, 1]; None is ``2.5 * epsilon / steps`` (Fast-AT: ``1.25 * epsilon``).
         random_start: start uniformly in the ball (PGD and multi-strength training; the others have their own start).
         batch_statistics: attack under the batch's BatchNorm statistics (see ``attack_mode``).
-        beta: weight of the robust term of TRADES (its 1/lambda) and MART (its lambda).
+        trades_beta: weight of the robust term of TRADES (its 1/lambda) and of MART (its lambda).
         label_smoothing: share of the target that is spread over all classes; also in the attack that maximises a
             cross-entropy, so that what is maximised is what is minimised. MART has none.
         strengths: the L-inf radii of multi-strength training, in place of ``epsilon``.
@@ -45,7 +45,7 @@ class LossSettings:
     step_size: float | None = None
     random_start: bool = False
     batch_statistics: bool = False
-    beta: float = 1.0
+    trades_beta: float = 1.0
     label_smoothing: float = 0.0
     strengths: tuple[float, ...] = ()
     auxiliary_weight: float = 0.0
@@ -209,10 +209,10 @@ def adversarial_objective(model: nn.Module, images: Tensor, adversarial: Tensor,
 @with_auxiliary_head
 def trades_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
                      settings: LossSettings) -> tuple[Tensor, Metrics]:
-    """Clean cross-entropy plus ``beta`` times KL(clean || adversarial) (TRADES, Zhang et al. 2019, Eq. 5)."""
+    """Clean cross-entropy plus ``trades_beta`` times KL(clean || adversarial) (TRADES, Zhang et al. 2019, Eq. 5)."""
     clean, robust = _clean_and_adversarial(model, images, adversarial)
     divergence = F.kl_div(F.log_softmax(robust, 1), F.log_softmax(clean, 1), reduction="batchmean", log_target=True)
-    loss = F.cross_entropy(clean, labels, label_smoothing=settings.label_smoothing) + settings.beta * divergence
+    loss = F.cross_entropy(clean, labels, label_smoothing=settings.label_smoothing) + settings.trades_beta * divergence
     return loss, {"clean_accuracy": _correct(clean, labels), "adversarial_accuracy": _correct(robust, labels)}
 
 
@@ -221,7 +221,7 @@ def mart_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels
                    settings: LossSettings) -> tuple[Tensor, Metrics]:
     """Misclassification-aware adversarial training (MART, Wang et al. 2020, Eq. 11).
 
-    Boosted cross-entropy of the adversarial images, -log p_y - log(1 - max_{k != y} p_k), plus ``beta`` times
+    Boosted cross-entropy of the adversarial images, -log p_y - log(1 - max_{k != y} p_k), plus ``trades_beta`` times
     KL(clean || adversarial) weighted by 1 - p_y of the clean image.
     """
     clean, robust = _clean_and_adversarial(model, images, adversarial)
@@ -233,7 +233,7 @@ def mart_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels
     clean_log, robust_log = F.log_softmax(clean, 1), F.log_softmax(robust, 1)
     divergence = F.kl_div(robust_log, clean_log, reduction="none", log_target=True).sum(1)
     doubt = 1 - clean_log.exp().gather(1, labels.unsqueeze(1)).squeeze(1)
-    loss = (boosted + settings.beta * divergence * doubt).mean()
+    loss = (boosted + settings.trades_beta * divergence * doubt).mean()
     return loss, {"clean_accuracy": _correct(clean, labels), "adversarial_accuracy": _correct(robust, labels)}
 
 
