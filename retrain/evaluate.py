@@ -10,7 +10,6 @@ the same command goes on after a kill. Results, figures and a report page go to 
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +53,7 @@ from wsrnas.runtime.config import describe, parse_config, require
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.folders import overwrite_requested
 from wsrnas.runtime.locks import hold
 from wsrnas.runtime.program import run_program
 from wsrnas.subjects.model_source import ModelSource, check_model, open_model
@@ -286,8 +286,7 @@ def begin(journal: Journal, overwrite: bool) -> Any:
     """
     journal.folder.mkdir(parents=True, exist_ok=True)
     held = hold(journal.folder)
-    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # Slurm repeats the whole command line
-    if overwrite and not requeued:
+    if overwrite_requested(overwrite):
         journal.forget()
         (journal.folder / "official.pt").unlink(missing_ok=True)
     return held

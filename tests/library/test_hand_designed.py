@@ -607,7 +607,7 @@ def test_a_training_killed_after_an_epoch_resumes(run, tmp_path):
 
 
 def test_another_network_or_width_is_refused_on_resume(run):
-    for argv, named in ((("--arch", "vgg16"), "was made from another network"),
+    for argv, named in ((("--arch", "vgg16"), r"was made from other inputs \(network\)"),
                         (("--init_channels", "5"), "init_channels: 4 -> 5"),
                         (("--arch", "RACL", "--layers", "3"), "layers: 0 -> 3")):
         with pytest.raises(InputError, match=named):

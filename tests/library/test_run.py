@@ -73,10 +73,10 @@ def test_other_data_under_the_same_name_is_refused(path, world):
     run = RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "a"}})
     run.save({"step": 1})
     RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "a"}})
-    with pytest.raises(InputError, match="was made from another data set"):
+    with pytest.raises(InputError, match=r"was made from other inputs \(data set\)"):
         RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "b"}})
     run.finish("done")
-    with pytest.raises(InputError, match="was made from another data set"):
+    with pytest.raises(InputError, match=r"was made from other inputs \(data set\)"):
         RunDirectory(path, Settings(), world, inputs={"data set": {"hash": "b"}})
 
 

@@ -337,15 +337,15 @@ def test_what_an_interrupted_opening_left_out_is_added(folder):
 def test_work_of_another_configuration_is_refused(folder):
     open_shared_folder(folder, Settings(), INPUTS)
     said = refused(folder, Settings(seed=1, strengths=(0.1, 0.3), report_freq=2))
-    assert said == (f"{folder} holds other work (seed: 0 -> 1; strengths: [0.1, 0.2] -> [0.1, 0.3]); choose another "
-                    "--save, or pass --overwrite to move it aside")
+    assert said == (f"{folder} holds a run of another configuration (seed: 0 -> 1; strengths: [0.1, 0.2] "
+                    "-> [0.1, 0.3]); choose another --save, or pass --overwrite to move it aside")
 
 
 @pytest.mark.parametrize(("inputs", "words"), [
-    ({"data set": "cifar10", "networks": ["a", "b"]}, "(another data set)"),
-    ({"data set": "digits", "networks": ["b", "a"]}, "(another networks)"),
-    ({"data set": "cifar10", "networks": []}, "(another data set; another networks)"),
-    (INPUTS | {"test images": "new"}, "(another test images)"),
+    ({"data set": "cifar10", "networks": ["a", "b"]}, "(data set)"),
+    ({"data set": "digits", "networks": ["b", "a"]}, "(networks)"),
+    ({"data set": "cifar10", "networks": []}, "(data set, networks)"),
+    (INPUTS | {"test images": "new"}, "(test images)"),
 ])
 def test_work_on_other_inputs_is_refused(inputs, words, folder):
     open_shared_folder(folder, Settings(), INPUTS)
@@ -428,7 +428,7 @@ def opened_at_once(folder, seeds, monkeypatch):
         try:
             open_shared_folder(folder, Settings(seed=seed), INPUTS)
         except InputError as error:
-            os._exit(2 if "holds other work" in str(error) else 1)
+            os._exit(2 if "holds a run of another configuration" in str(error) else 1)
 
     children = [fork(lambda seed=seed: process(seed)) for seed in seeds]
     go.parent.mkdir()

@@ -294,7 +294,7 @@ def contents(folder):
 @pytest.mark.parametrize(("program", "flag", "words"), [
     ("search", ["--tau", "0.5"], "holds a run of another configuration (tau: 0.1 -> 0.5)"),
     ("retrain", ["--weight_decay", "0.1"], "holds a run of another configuration (weight_decay: 0.0005 -> 0.1)"),
-    ("retrain", ["--arch", "RACL"], "was made from another genotype"),
+    ("retrain", ["--arch", "RACL"], "was made from other inputs (genotype)"),
 ])
 def test_another_configuration_is_refused_and_nothing_is_lost(program, flag, words, refused, unfinished):
     before = contents(unfinished)

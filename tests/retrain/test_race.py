@@ -546,7 +546,7 @@ def test_a_process_leaves_what_another_holds_to_it(late, capsys):
 ])
 def test_another_race_in_the_same_folder_is_refused_by_what_differs(more, words, grown):
     said = fails(grown[1], *more)
-    assert "runs/compare/race holds other work" in said and words in said and "--overwrite" in said
+    assert "runs/compare/race holds a run of another configuration" in said and words in said and "--overwrite" in said
 
 
 def changed(part):
@@ -561,7 +561,7 @@ def changed(part):
 
 def test_other_training_images_are_refused(grown, monkeypatch):
     monkeypatch.setattr(compare, "load_dataset_once", changed("train"))
-    assert "runs/compare/race holds other work (another data set)" in fails(grown[1])
+    assert "runs/compare/race was made from other inputs (data set)" in fails(grown[1])
 
 
 def test_what_changes_no_result_may_differ(late, monkeypatch):

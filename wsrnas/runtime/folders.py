@@ -1,5 +1,6 @@
 """Make the folders that programs write to, and move old ones out of the way."""
 
+import os
 from pathlib import Path
 
 from wsrnas.runtime.errors import InputError
@@ -21,6 +22,14 @@ def create(path: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
                          "place with free space where you may write (--runs, --save)") from None
+
+
+def overwrite_requested(overwrite: bool) -> bool:
+    """Return whether ``--overwrite`` applies: it does not when Slurm starts a job again.
+
+    A requeued job repeats its whole command line. What lies in its folder is then the job's own earlier work.
+    """
+    return overwrite and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
 def move_aside(path: Path) -> None:

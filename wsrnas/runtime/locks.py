@@ -5,6 +5,7 @@ import fcntl
 from pathlib import Path
 from typing import Any
 
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 
@@ -30,7 +31,7 @@ def claim(path: Path, must_lock: bool = False) -> Any:
     Raises:
         InputError: it cannot.
     """
-    file = open(path / ".lock", "w")  # noqa: SIM115 - open until the process ends
+    file = open(path / run_files.LOCK, "w")  # noqa: SIM115 - open until the process ends
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

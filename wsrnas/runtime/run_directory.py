@@ -1,7 +1,6 @@
 """The run directory: one folder a run, no time stamp in its name, so that a restarted job finds itself."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -15,8 +14,9 @@ from wsrnas.runtime.config import describe, identity_differences, to_dict
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.folders import create, move_aside
+from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
+from wsrnas.runtime.same_work import refuse_foreign_folder, refuse_other_configuration, refuse_other_inputs
 
 
 class RunDirectory:
@@ -35,15 +35,13 @@ class RunDirectory:
     def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False,
                  inputs: dict[str, Any] | None = None):
         self.path, self.config, self.world, self.inputs = path, config, world, inputs or {}
-        # A requeued Slurm job repeats its whole command line: there, the run is the job's own.
-        requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-        if overwrite and not requeued and world.is_main and path.exists():
+        if overwrite_requested(overwrite) and world.is_main and path.exists():
             if path.is_dir():
                 hold(path).close()  # of a process at work there, which would go on writing under the same name
             move_aside(path)
         barrier(world)
         self.finished = (path / run_files.FINISHED).exists()
-        self._check_same_configuration()
+        self._refuse_other_work()
         barrier(world)
         self._writer, self._fell_back = None, False
         if world.is_main and not self.finished:
@@ -54,37 +52,11 @@ class RunDirectory:
             self._append_environment()
         barrier(world)
 
-    def _check_same_configuration(self) -> None:
-        stored = self.path / run_files.CONFIG
-        if not stored.exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise InputError(f"{self.path} exists and is not a run directory; choose another --save, or pass "
-                                 "--overwrite to move it aside")
-            return
-        try:
-            values = json.loads(stored.read_text())
-        except ValueError:
-            raise InputError(f"{stored} is not JSON; repair it, or pass --overwrite to move the run aside") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{stored} is not a configuration; repair it, or pass --overwrite to move the run aside")
-        differences = identity_differences(self.config, values)
-        if differences and self.has_checkpoint:  # before the first one there is nothing that the change could spoil
-            raise InputError(f"{self.path} holds a run of another configuration ({'; '.join(differences)}); choose "
-                             "another --save, or pass --overwrite to move it aside")
-        self._check_same_inputs()
-
-    def _check_same_inputs(self) -> None:
-        path = self.path / run_files.INPUTS
-        if not path.exists() or not self.has_checkpoint:
-            return
-        try:
-            stored = json.loads(path.read_text())
-        except ValueError:
-            stored = {}
-        changed = [name for name, value in self.inputs.items() if stored.get(name) != value]
-        if changed:
-            raise InputError(f"{self.path} was made from another {' and another '.join(changed)}; choose another "
-                             "--save, or pass --overwrite to move it aside")
+    def _refuse_other_work(self) -> None:
+        refuse_foreign_folder(self.path)
+        if self.has_checkpoint:  # before the first one there is nothing that a change could spoil
+            refuse_other_configuration(self.path, self.config)
+            refuse_other_inputs(self.path, self.inputs)
 
     @property
     def has_checkpoint(self) -> bool:

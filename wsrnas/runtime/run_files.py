@@ -21,6 +21,7 @@ EVALUATIONS = "eval"  # folder: one JSON file for each evaluation
 FIGURES = "figures"  # folder
 REPORT = "report.html"
 CLAIMS = "claims"  # folder: locks of the processes that share a work
+LOCK = ".lock"  # held by the process that writes the folder
 FINISHED = "FINISHED"  # present when the run is complete
 
 

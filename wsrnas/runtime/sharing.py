@@ -1,6 +1,5 @@
 """Work shared through files: any number of processes, started whenever, each taking what no other one is at."""
 
-import json
 import os
 import sys
 import tempfile
@@ -15,12 +14,13 @@ import torch
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
-from wsrnas.runtime.config import identity_differences, require, to_dict
+from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.folders import create, move_aside
+from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import claim
 from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.same_work import refuse_other_configuration, refuse_other_inputs, stored_object
 
 WAIT_SECONDS = 2.0
 MOMENT_SECONDS = 0.1
@@ -54,18 +54,18 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
         InputError: it holds a work of another configuration or other inputs, another process is at work there, or it
             cannot be written.
     """
-    # A requeued Slurm job repeats its whole command line: there, the work is the job's own.
-    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-    if overwrite and not requeued and folder.exists():
+    if overwrite_requested(overwrite) and folder.exists():
         _refuse_company(folder)
         move_aside(folder)
     create(folder)
     with alone(folder / run_files.CLAIMS, "opening"):
-        _agree(folder / run_files.CONFIG, to_dict(config), lambda stored: identity_differences(config, stored))
-        _agree(folder / run_files.INPUTS, inputs, lambda stored: [
-            f"another {name}" for name, value in inputs.items() if stored.get(name) != value])
-        if json.loads((folder / run_files.CONFIG).read_text()) != to_dict(config):  # in fields that may differ
+        refuse_other_configuration(folder, config)
+        refuse_other_inputs(folder, inputs)
+        # Written only where something changes: other processes may be reading.
+        if stored_object(folder / run_files.CONFIG) != to_dict(config):
             write_json(folder / run_files.CONFIG, to_dict(config))
+        if not (folder / run_files.INPUTS).exists():
+            write_json(folder / run_files.INPUTS, inputs)
 
 
 def _refuse_company(folder: Path) -> None:
@@ -76,22 +76,6 @@ def _refuse_company(folder: Path) -> None:
             raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "
                              "--save")
         held.close()
-
-
-def _agree(path: Path, values: dict[str, Any], differences: Callable[[dict[str, Any]], list[str]]) -> None:
-    """Write ``values`` where nothing is, else refuse what differs from them."""
-    if not path.exists():
-        write_json(path, values)
-        return
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError:
-        stored = None
-    require(isinstance(stored, dict), f"{path} is not a JSON object; repair it, or pass --overwrite to move its folder "
-            "aside")
-    if found := differences(stored):
-        raise InputError(f"{path.parent} holds other work ({'; '.join(found)}); choose another --save, or pass "
-                         "--overwrite to move it aside")
 
 
 def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:

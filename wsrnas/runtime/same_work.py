@@ -1,0 +1,69 @@
+"""Refuse a folder that holds other work than the program was asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsrnas.runtime import run_files
+from wsrnas.runtime.config import identity_differences, require
+
+_REMEDY = "choose another --save, or pass --overwrite to move it aside"
+
+
+def stored_object(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file, or None where there is no file.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError:
+        stored = None
+    require(isinstance(stored, dict),
+            f"{path} is not a JSON object; repair it, or pass --overwrite to move its folder aside")
+    return stored
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Refuse a file, or a folder that has content but no stored configuration.
+
+    Raises:
+        InputError: the sentence names the folder.
+    """
+    foreign = folder.exists() and stored_object(folder / run_files.CONFIG) is None and (
+        not folder.is_dir() or any(file.name != run_files.LOCK for file in folder.iterdir()))
+    require(not foreign, f"{folder} exists and is not a run directory; {_REMEDY}")
+
+
+def refuse_other_configuration(folder: Path, config: Any) -> None:
+    """Refuse a folder whose stored configuration gives another result than ``config``.
+
+    Args:
+        folder: the run directory; one without a stored configuration is accepted.
+        config: the dataclass that the program was asked for.
+
+    Raises:
+        InputError: the sentence names the fields that differ.
+    """
+    stored = stored_object(folder / run_files.CONFIG)
+    differences = [] if stored is None else identity_differences(config, stored)
+    require(not differences, f"{folder} holds a run of another configuration ({'; '.join(differences)}); {_REMEDY}")
+
+
+def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Refuse a folder whose results come from other inputs.
+
+    Args:
+        folder: the run directory; one without stored inputs is accepted.
+        inputs: what the work depends on beside its configuration, by name, e.g. the fingerprint of the data set.
+
+    Raises:
+        InputError: the sentence names the inputs that differ.
+    """
+    stored = stored_object(folder / run_files.INPUTS)
+    changed = [] if stored is None else [name for name, value in inputs.items() if stored.get(name) != value]
+    require(not changed, f"{folder} was made from other inputs ({', '.join(changed)}); {_REMEDY}")
