@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -31,6 +32,8 @@ from wsrnas.runtime.config import (
 )
 from wsrnas.runtime.errors import InputError
 
+COLOURS = {"red": None, "green": SimpleNamespace(help="that of grass")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Small:
@@ -45,6 +48,7 @@ class Small:
     fast: bool = option(False, "be quick", identity=False)
     where: str = option("here", "folder", identity=False)
     how_often: int = option(5, "repetitions", aliases=("times_over",))
+    colour: str = option("red", "what to paint with", choices=COLOURS)
 
 
 PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
@@ -208,6 +212,21 @@ def test_a_stored_configuration_may_use_an_alias(tmp_path):
     assert from_dict(Small, {**stored, "how_often": 9}, "here").how_often == 6
 
 
+def test_choices_are_those_of_a_table_as_it_is_when_the_command_line_is_read(monkeypatch, capsys, tmp_path):
+    with pytest.raises(InputError, match="invalid choice: 'blue'"):
+        parse("--colour", "blue")
+    with pytest.raises(InputError, match="colour is 'blue'; expected one of red, green"):
+        parse("--config", saved(tmp_path / "config.json", Small(), colour="blue"))
+    monkeypatch.setitem(COLOURS, "blue", SimpleNamespace(help="that of the sea"))
+    assert parse("--colour", "blue").colour == "blue"
+    assert parse("--config", saved(tmp_path / "config.json", Small(), colour="blue")).colour == "blue"
+    monkeypatch.setenv("COLUMNS", "20000")
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "what to paint with: red, green (that of grass), blue (that of the sea) (default: red)" in (
+        capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(("cls", "presets"), PROGRAMS)
 def test_no_alias_means_two_fields(cls, presets):
     names = [field.name for field in dataclasses.fields(cls)]
@@ -256,7 +275,7 @@ def test_help_shows_every_field_and_its_default(cls, presets, capsys, monkeypatc
         if field.name == "preset":
             continue
         shown = module._show(getattr(base, field.name))
-        assert entries[f"--{field.name}"].endswith(f"{field.metadata['help']} (default: {shown})")
+        assert entries[f"--{field.name}"].endswith(f"{module.help_of(field)} (default: {shown})")
     assert cls.__doc__.strip().splitlines()[0] in text
     for name in presets or ():
         assert name in text

@@ -6,7 +6,7 @@ import difflib
 import json
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,11 @@ from wsrnas.runtime.errors import InputError
 Config = TypeVar("Config")
 
 
-def option(default: Any, help: str, *, identity: bool = True, aliases: tuple[str, ...] = ()) -> Any:
+Choices = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+
+def option(default: Any, help: str, *, identity: bool = True, aliases: tuple[str, ...] = (),
+           choices: Choices | None = None) -> Any:
     """Return a dataclass field with its help text.
 
     Args:
@@ -24,8 +28,24 @@ def option(default: Any, help: str, *, identity: bool = True, aliases: tuple[str
         identity: False for a field that does not change the result (where a run reads, what it prints). Such a field
             may differ when a run is resumed.
         aliases: other names of the field, such as earlier ones: valid as flags and in a stored ``config.json``.
+        choices: table of what a text may be, or a function that returns it. It is read when the command line is. An
+            entry's attribute ``help``, if any, follows its name in ``--help``.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases})
+    return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases,
+                                                        "choices": choices})
+
+
+def choices_of(field: dataclasses.Field) -> Mapping[str, Any]:
+    """Return the table of what a field may be; an empty one if the field is free."""
+    choices = field.metadata.get("choices") or {}
+    return choices() if callable(choices) else choices
+
+
+def help_of(field: dataclasses.Field) -> str:
+    """Return the help text of a field, with one line for each of its choices."""
+    lines = [f"{name} ({text})" if (text := getattr(entry, "help", "")) else name
+             for name, entry in choices_of(field).items()]
+    return f"{field.metadata['help']}: {', '.join(lines)}" if lines else field.metadata["help"]
 
 
 def field_aliases(cls: Any) -> dict[str, str]:
@@ -168,8 +188,10 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
         if field.name == "preset":
             continue
         flags = _spellings(field.name)
-        text = f"{field.metadata['help']} (default: {_show(defaults[field.name])})".replace("%", "%%")
+        text = f"{help_of(field)} (default: {_show(defaults[field.name])})".replace("%", "%%")
         arguments = _flag_arguments(hints[field.name])
+        if names := list(choices_of(field)):
+            arguments |= {"choices": names, "metavar": "{" + ",".join(names) + "}"}
         parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text, **arguments)
         for alias in field.metadata.get("aliases", ()):
             parser.add_argument(*_spellings(alias), dest=field.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS,
@@ -233,10 +255,13 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
     require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
     require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
     hints = get_type_hints(cls)
-    for name in (field.name for field in dataclasses.fields(cls)):
-        annotation = hints[name]
+    for field in dataclasses.fields(cls):
+        name, annotation, table = field.name, hints[field.name], choices_of(field)
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         require(_fits(values[name], annotation), f"{where}: {name} is {values[name]!r}; expected {kind}")
+        given = values[name] if isinstance(values[name], list) else [values[name]]
+        require(not table or all(value in table for value in given),
+                f"{where}: {name} is {values[name]!r}; expected one of {', '.join(table)}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
