@@ -113,7 +113,8 @@ def drawing(axes, renderer, title: str) -> Drawing:
 def arrow(axes, patch: FancyArrowPatch) -> Arrow:
     line, head = axes.transData.transform_path(patch.get_path()).to_polygons(closed_only=False)
     tip = max(head, key=lambda corner: np.linalg.norm(head - corner, axis=1).sum())  # of a slender triangle
-    assert np.linalg.norm(head - line[0], axis=1).max() == np.linalg.norm(tip - line[0])  # away from the source
+    farthest = np.linalg.norm(head - line[0], axis=1).max()
+    assert np.linalg.norm(tip - line[0]) == pytest.approx(farthest)  # away from the source
     return Arrow(dense(np.vstack([line, tip])), tip, to_hex(patch.get_edgecolor()), patch.get_linestyle() != "-")
 
 
