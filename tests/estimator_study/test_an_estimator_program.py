@@ -380,13 +380,13 @@ def test_other_images_or_networks_are_refused(finished, flags, capsys, monkeypat
             return replace(data, **{part: ImageSet(images, getattr(data, part).labels)})
         return other
 
-    for part, words in (("train", "another data set"), ("test", "another test images")):
+    for part, words in (("train", "(data set)"), ("test", "(test images)")):
         with monkeypatch.context() as context:
             context.setattr(program, "load_dataset_once", changed(part))
             assert words in fails(flags, runs=runs, capsys=capsys)
     other = genotypes.load("RACL")
     monkeypatch.setattr(genotypes, "load", lambda name: other)  # the same name, another cell
-    assert "another networks" in fails(flags, runs=runs, capsys=capsys)
+    assert "(networks)" in fails(flags, runs=runs, capsys=capsys)
 
 
 @pytest.mark.parametrize(("more", "words"), [
