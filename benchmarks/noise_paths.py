@@ -20,7 +20,8 @@ from test_AN_estimator.noises import Noises, predict, read, tested_file
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig
 from test_AN_estimator.study import study_folder
 from wsrnas.attacks import attack_mode, fgsm, pgd
-from wsrnas.data.datasets import DataSet, load_dataset
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.image_set import DataSet
 from wsrnas.estimators import build_estimator, project
 from wsrnas.estimators.continuation import STEP, anchor_strengths
 from wsrnas.runtime import checkpoint, run_files

@@ -19,7 +19,8 @@ from retrain.race.results import document, keep_document, standing, write_costs
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
 from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
-from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh, write_report
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, require

@@ -28,7 +28,8 @@ from retrain.evaluate_files import (
 )
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.autoattack import LEAST_CLASSES

@@ -4,6 +4,8 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from wsrnas.data.datasets import DATASETS
+from wsrnas.data.settings import download_help
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import RNAS_STRENGTH, Attack, custom_attacks, protocol_attacks
 from wsrnas.runtime.config import option, require
@@ -46,9 +48,10 @@ class EvaluateConfig:
     source: str = option("", "network whose adversarial images the attack transfer and one honesty check use, given "
                          "like --model; empty: of several networks another one, else the run's last network for its "
                          "best")
-    dataset: str = option("", "data set; empty: the one the first network was trained on")
-    data: str = option("data", "folder of the data set (digits needs none)")
-    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing")
+    dataset: str = option("", "data set; empty: the one that the first network was trained on",
+                          choices=lambda: {**DATASETS, "imagenet": None})
+    data: str = option("data", "folder of the data set")
+    download: bool = option(False, download_help)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
     batch_size: int = option(500, "images at a time, in each process; changes memory and time, and AutoAttack's random "
                              "numbers", aliases=("eval_batch_size",))

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal, TypeVar
 
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.catalogue import find
+from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.models import sizes
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import Invocation, RunConfig, SmallImagesConfig, option, parse_config, require
+from wsrnas.runtime.config import Invocation, RunConfig, option, parse_config, require
 from wsrnas.training.losses import LossSettings
 from wsrnas.training.schedules import Schedule
 from wsrnas.training.trainer import Refinements

@@ -14,7 +14,8 @@ from dataclasses import replace
 from retrain.cost import dry_run
 from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
-from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_split
 from wsrnas.models import description, load_architecture

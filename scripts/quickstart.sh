@@ -19,7 +19,7 @@ if [ "$DATASET" != digits ]; then
     search=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --held_out 300 --epsilon 0.03)
     evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50 --check_images 50)
-    case "$DATASET" in cifar10 | cifar100 | svhn) common+=(--download) evaluation+=(--download) ;; esac
+    common+=(--download) evaluation+=(--download)  # has no effect on a folder of images
 fi
 name="quickstart-$DATASET"
 searched="$RUNS/search/$name"

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from search.settings import SupernetConfig
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.data.splits import balanced_split, load_split, save_split
 from wsrnas.genotype import Genotype
 from wsrnas.runtime import run_files

@@ -14,7 +14,8 @@ from search.files import halves, require_same_bound, resume, save_genotype, stor
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, parse_config

@@ -18,7 +18,7 @@ from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
 from search.vulnerability.projection import Projection, least, project, summarize
 from wsrnas.attacks import attack_mode
-from wsrnas.data.datasets import DataSet, ImageSet
+from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast

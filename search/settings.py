@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from search.vulnerability.bound import Bound
+from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
-from wsrnas.runtime.config import SmallImagesConfig, option
+from wsrnas.runtime.config import option
 from wsrnas.training.losses import LossSettings
 
 

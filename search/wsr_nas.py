@@ -19,7 +19,8 @@ from search.objective import column_name
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
 from wsrnas.runtime import run_files

@@ -26,7 +26,7 @@ from search.supernet import Supernet
 from search.vulnerability.projection import summarize
 from search.wsr_nas_settings import SearchConfig, Step, learning_rate, planned_estimator_steps, schedule
 from wsrnas.attacks import multi_strength_pgd
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
 from wsrnas.estimators import build_estimator

@@ -19,7 +19,8 @@ from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from test_AN_estimator.study import check, dry_run, open_study
 from test_AN_estimator.training import trained_estimator
 from wsrnas.complexity import count_parameters
-from wsrnas.data.datasets import DataSet, load_dataset_once
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World, barrier, initialize

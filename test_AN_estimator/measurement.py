@@ -17,7 +17,7 @@ from test_AN_estimator.networks import NetworkSpec
 from test_AN_estimator.noises import Noises, chunks, predict, read, tested_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.attacks import pgd
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.base import radii
 from wsrnas.runtime.config import require
 

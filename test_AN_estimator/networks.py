@@ -10,7 +10,7 @@ from torch import nn
 
 import genotypes
 from test_AN_estimator.settings import BenchmarkConfig
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description

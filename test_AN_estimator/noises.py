@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.attacks import attack_mode, multi_strength_pgd
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.estimators import project
 from wsrnas.runtime import checkpoint

@@ -10,6 +10,7 @@ from typing import Any
 from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.results import AVERAGE, machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
+from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import names as estimator_names
 from wsrnas.report.figures import blank, styled
 from wsrnas.report.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
@@ -120,7 +121,7 @@ def command(config: BenchmarkConfig) -> str:
         value = getattr(config, field.name)
         if field.name != "preset" and field.metadata.get("identity", True) and value != getattr(base, field.name):
             words.append(f"--{field.name} {shlex.join(map(str, value if isinstance(value, tuple) else [value]))}")
-    return " ".join(words + ["--data DATA"] * (config.dataset != "digits"))
+    return " ".join(words + ["--data DATA"] * DATASETS[config.dataset].needs_folder)
 
 
 def network_table(config: BenchmarkConfig, summary: dict[str, Any]) -> str:

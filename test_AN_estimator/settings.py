@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.estimators import names as estimator_names
-from wsrnas.runtime.config import SmallImagesConfig, option, require
+from wsrnas.runtime.config import option, require
 from wsrnas.training.losses import LossSettings
 
 # The published seven: genotype, initial channels (published code); epochs, for the paper says only "different epochs".

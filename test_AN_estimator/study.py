@@ -6,7 +6,7 @@ from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.noises import chunks, rotations, training_batches
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.estimators import build_estimator
 from wsrnas.models import build_model
 from wsrnas.runtime.config import describe, format_epsilon, require

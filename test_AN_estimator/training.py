@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from test_AN_estimator.noises import Noises, read, rotations, training_batches, training_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import hide_each, train_estimator
 from wsrnas.runtime.errors import Preempted

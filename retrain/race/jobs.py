@@ -14,7 +14,7 @@ from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
 from retrain.recipes import RetrainConfig
 from retrain.train_cifar import train
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files

@@ -14,7 +14,7 @@ from retrain.race.jobs import Job, kept_weights, race_jobs, read_object, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig, parse_budget
 from wsrnas.complexity import activation_bytes, latencies, readable
-from wsrnas.data.datasets import DataSet
+from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model

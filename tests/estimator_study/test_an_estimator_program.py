@@ -18,7 +18,8 @@ from test_AN_estimator import networks
 from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, train_network, training_tasks
 from test_AN_estimator.settings import PRESETS
 from wsrnas.attacks import pgd
-from wsrnas.data.datasets import DataSet, ImageSet, load_dataset
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.models import build_model
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.distributed import World

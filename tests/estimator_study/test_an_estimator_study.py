@@ -29,7 +29,7 @@ from test_AN_estimator.noises import (
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig
 from test_AN_estimator.training import initial_estimator, optimizer_steps, trained_estimator
 from wsrnas.attacks import pgd
-from wsrnas.data.datasets import Augmentation, DataSet, ImageSet
+from wsrnas.data.image_set import Augmentation, DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.estimators import build_estimator, project
 from wsrnas.estimators.training import hide_each, leave_one_out, schedule_factor

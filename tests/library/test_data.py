@@ -14,9 +14,12 @@ import torch
 from PIL import Image
 
 from wsrnas.data import image_folder
-from wsrnas.data.datasets import Augmentation, ImageSet, load_dataset
+from wsrnas.data.datasets import DATASETS, Parts, Source, load_dataset
+from wsrnas.data.image_set import Augmentation, ImageSet, image_set
 from wsrnas.data.loader import BatchLoader, crop_and_mirror, cut_out
+from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.data.splits import balanced_split, balanced_subset, load_split, save_split
+from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import derive_seed, generator
 
@@ -564,3 +567,22 @@ def _without_synchronisation(batches):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return result
+
+
+def test_a_new_data_set_is_one_entry(monkeypatch, capsys):
+    entry = Source(lambda request: Parts(*[random_images(request.seed)] * 2, ("cat", "dog")), "stripes", downloads=True)
+    monkeypatch.setitem(DATASETS, "stripes", entry)
+    data = load_dataset("stripes", "anywhere", max_train=4, seed=3)
+    assert data.name == "stripes" and len(data.train) == 4 and data.class_names == ("cat", "dog")
+    assert data.augmentation == Augmentation(1, horizontal_flip=True)
+    assert parse_config(SmallImagesConfig, argv=["--dataset", "stripes"])[0].dataset == "stripes"
+    with pytest.raises(SystemExit):
+        parse_config(SmallImagesConfig, argv=["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "{digits,cifar10,cifar100,svhn,folder,stripes}" in said and "stripes (stripes)" in said
+    assert "missing (cifar10, cifar100, svhn, stripes)" in said
+
+
+def random_images(seed):
+    images = np.random.default_rng(seed).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    return image_set(images, np.arange(8) % 2)

@@ -18,7 +18,8 @@ from retrain.loop import make_network, make_trainer
 from retrain.recipes import RECIPES
 from search.wsr_nas_searcher import Searcher
 from tests.processes import run_twice
-from wsrnas.data.datasets import ImageSet, load_dataset
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.models import load_model

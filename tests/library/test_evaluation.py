@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import genotypes
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import ImageSet
+from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype

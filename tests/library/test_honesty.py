@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import pgd
-from wsrnas.data.datasets import DataSet, ImageSet, load_dataset
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.honesty import (
     LEAST_IMAGES,

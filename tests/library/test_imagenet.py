@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from wsrnas.data import imagenet
-from wsrnas.data.datasets import ImageSet
+from wsrnas.data.image_set import ImageSet
 from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.errors import InputError

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.processes import run_twice
 from wsrnas.attacks import fgsm, mim, pgd
-from wsrnas.data.datasets import ImageSet, load_dataset
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.autoattack import autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner

@@ -15,7 +15,7 @@ import genotypes
 import wsrnas.training.trainer
 from search.supernet import EdgeOperations, Supernet
 from tests.run_files import assert_equal
-from wsrnas.data.datasets import Augmentation, ImageSet
+from wsrnas.data.image_set import Augmentation, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.network import NetworkCIFAR
 from wsrnas.runtime.distributed import World

@@ -27,7 +27,8 @@ from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe, parse_rec
 from tests.processes import wait_for
 from tests.run_files import read, without_time
 from wsrnas.complexity import count_parameters, multiply_adds
-from wsrnas.data.datasets import ImageSet, load_dataset
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.image_set import ImageSet
 from wsrnas.evaluation import measurement
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.models import build_model, load_model

@@ -1,101 +1,69 @@
-"""Labelled images, whole in memory as bytes: the embedded digits, CIFAR, SVHN, or a folder of pictures."""
+"""The data sets that programs know by name: one entry of ``DATASETS`` each, made by one function.
 
-import hashlib
+A new data set is a function that returns its ``Parts`` and an entry here. The choices and help of every program, what can
+be downloaded, and the messages about a missing folder follow from the entry.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from wsrnas.data.image_folder import decode, list_folder
+from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
+from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.errors import InputError
-from wsrnas.data.image_folder import decode, list_folder
-from wsrnas.data.splits import balanced_subset
-
-DATASETS = ("digits", "cifar10", "cifar100", "svhn", "folder")
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """Images with labels: ``images`` (N, C, H, W) uint8, in channels_last memory; ``labels`` (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(f"images are {self.images.dtype} {tuple(self.images.shape)}, "
-                             "expected uint8 (N, C, H, W)")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels are {self.labels.dtype} {tuple(self.labels.shape)}, expected int64 "
-                             f"({len(self.images)},)")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, indices: Tensor) -> "ImageSet":
-        """Copy the images of these indices, in their order."""
-        indices = indices.to(self.labels.device)
-        images = self.images[indices].contiguous(memory_format=torch.channels_last)
-        return ImageSet(images, self.labels[indices])
-
-    def fingerprint(self) -> str:
-        """A hash of pixels and labels, in their order."""
-        pixels = self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return hashlib.blake2b(pixels.tobytes() + self.labels.cpu().numpy().tobytes(), digest_size=16).hexdigest()
-
-    def to(self, device: torch.device | str) -> "ImageSet":
-        """Move images and labels to a device."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """A random crop out of a zero border of ``crop_padding`` pixels, then mirrored half of the time, then cutout.
+class Request:
+    """What is asked of the function that loads a data set.
 
     Args:
-        cutout: side in pixels of a square of zeros (DeVries & Taylor 2017); its centre is uniform over the image, so
-            it may stick out at the border. 0: none.
-
-    Raises:
-        InputError: ``cutout`` is negative.
+        name: of the data set.
+        root: folder with its files.
+        download: whether to fetch them where they are missing.
+        max_train: number of training images that will be kept, 0: all; a function may return more.
+        max_test: the same for test images.
+        seed: of the choice of images.
     """
 
-    crop_padding: int = 0
-    horizontal_flip: bool = False
-    cutout: int = 0
-
-    def __post_init__(self) -> None:
-        if self.cutout < 0:
-            raise InputError(f"cutout is {self.cutout}, expected at least 0")
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A named data set: its two parts and the augmentation that suits it."""
-
     name: str
+    root: Path
+    download: bool
+    max_train: int
+    max_test: int
+    seed: int
+
+
+class Parts(NamedTuple):
+    """The two parts of a data set and the names of its classes, in the order of the labels."""
+
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
-    augmentation: Augmentation
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What tells one training set from another: classes, number of images, and a hash of pixels and labels."""
-        return {"name": self.name, "classes": list(self.class_names), "images": len(self.train),
-                "hash": self.train.fingerprint()}
+@dataclass(frozen=True)
+class Source:
+    """An entry of ``DATASETS``.
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    Args:
+        load: reads the images into memory.
+        help: one line for ``--help``.
+        augmentation: of training images; None: crops out of a border of an eighth of the height, and mirroring.
+        downloads: whether ``load`` can fetch the files.
+        needs_folder: whether there are files at all.
+    """
+
+    load: Callable[[Request], Parts]
+    help: str
+    augmentation: Augmentation | None = None
+    downloads: bool = False
+    needs_folder: bool = True
 
 
 def load_dataset(name: str, root: str | Path | None = None, download: bool = False, max_train: int = 0,
@@ -104,41 +72,52 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
 
     Args:
         name: one of ``DATASETS``.
-        root: the folder that holds the data ("~" is understood); ``digits`` needs none.
-        download: fetch CIFAR or SVHN into ``root`` where it is missing; of several processes, let one do so.
-        max_train, max_test: keep a class-balanced choice of so many images, drawn from ``seed``; 0 keeps all.
+        root: folder with the data ("~" is understood), for the data sets that need one.
+        download: fetch the data into ``root`` where it is missing and can be fetched. Of several processes, only one
+            may do so.
+        max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0 keeps all.
+        max_test: the same for test images.
+        seed: of both choices.
+
     Raises:
         InputError: the name, the folder or a file in it cannot be used; the sentence says which and why.
     """
     if name not in DATASETS:
         raise InputError(f"unknown data set '{name}', expected one of: {', '.join(DATASETS)}")
-    limits = {"max_train": max_train, "max_test": max_test}
-    if name == "digits":
-        data = _digits()
-    else:
-        if root is None or not str(root):
-            raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
-        folder = Path(root).expanduser()
-        if name == "folder":
-            return _folder(folder, limits, seed)
-        data = _published(name, folder, download)
-    parts = []
-    for part, (purpose, limit) in zip((data.train, data.test), limits.items(), strict=True):
-        chosen = balanced_subset(part.labels, limit, seed, purpose, data.num_classes)
-        parts.append(part if len(chosen) == len(part) else part.subset(chosen))
-    return replace(data, train=parts[0], test=parts[1])
+    source = DATASETS[name]
+    if source.needs_folder and (root is None or not str(root)):
+        raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
+    parts = source.load(Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed))
+    height = parts.train.images.shape[-2]
+    augmentation = source.augmentation or Augmentation(max(1, height // 8), horizontal_flip=True)
+    data = DataSet(name, *parts, augmentation)
+    return replace(data, train=_limited(data.train, max_train, seed, "max_train", data.num_classes),
+                   test=_limited(data.test, max_test, seed, "max_test", data.num_classes))
 
 
 def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, **limits: int) -> DataSet:
-    """``load_dataset`` on several processes: the main one downloads, then all read; ``limits`` as there."""
-    if download and world.is_main:
+    """Load a data set on several processes: the main one downloads, then all read.
+
+    Args:
+        world: the processes.
+        name: as in ``load_dataset``, like ``root`` and ``download``.
+        root: folder with the data.
+        download: whether to fetch it.
+        limits: ``max_train``, ``max_test`` and ``seed`` of ``load_dataset``.
+    """
+    if download and world.is_main and name in DATASETS and DATASETS[name].downloads:
         load_dataset(name, root, download=True)
     barrier(world)
     return load_dataset(name, root, **limits)
 
 
-def _digits() -> DataSet:
-    """1,797 handwritten digits of 8x8 pixels, enlarged to 3x32x32: 1,438 to train, 359 to test."""
+def _limited(part: ImageSet, limit: int, seed: int, purpose: str, num_classes: int) -> ImageSet:
+    chosen = balanced_subset(part.labels, limit, seed, purpose, num_classes)
+    return part if len(chosen) == len(part) else part.subset(chosen)
+
+
+def digits(request: Request) -> Parts:
+    """Return 1,797 handwritten digits of 8x8 pixels, enlarged to 3x32x32: 1,438 to train, 359 to test."""
     with np.load(Path(__file__).parents[1] / "assets" / "digits.npz") as stored:
         values, labels = stored["images"], stored["labels"].astype(np.int64)
     grey = ((values.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)  # 0..16 to 0..255, in integers: exact
@@ -148,45 +127,54 @@ def _digits() -> DataSet:
     for label in range(10):
         place[labels == label] = np.arange((labels == label).sum())
     test = place % 5 == 2
-    names = tuple(str(digit) for digit in range(10))
-    train, test = (_image_set(images[part], labels[part]) for part in (~test, test))
-    return DataSet("digits", train, test, names, Augmentation(crop_padding=2))
+    return Parts(image_set(images[~test], labels[~test]), image_set(images[test], labels[test]), TEN_DIGITS)
 
 
-def _folder(root: Path, limits: dict[str, int], seed: int) -> DataSet:
-    train, test = (listing.subset(limit, seed, purpose)
-                   for listing, (purpose, limit) in zip(list_folder(root), limits.items(), strict=True))
-    train_images, test_images = decode(train, test)
-    padding = max(1, train_images.shape[1] // 8)
-    return DataSet("folder", _image_set(train_images, train.labels), _image_set(test_images, test.labels),
-                   train.class_names, Augmentation(padding, horizontal_flip=True))
+def cifar(request: Request) -> Parts:
+    """Return CIFAR-10 or CIFAR-100, by the name of the request, as torchvision stores it."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[request.name]
+    train, test = _from_torchvision(request, kind, f"the folder {kind.base_folder}", {"train": True}, {"train": False})
+    return Parts(image_set(train.data, train.targets), image_set(test.data, test.targets), tuple(train.classes))
 
 
-def _published(name: str, root: Path, download: bool) -> DataSet:
-    """CIFAR and SVHN as torchvision stores them."""
-    from torchvision import datasets
+def svhn(request: Request) -> Parts:
+    """Return SVHN as torchvision stores it."""
+    from torchvision.datasets import SVHN
 
-    constructor = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN}[name]
-    choices: list[dict[str, Any]] = [{"train": True}, {"train": False}]
-    if name == "svhn":
-        choices = [{"split": "train"}, {"split": "test"}]
+    stored = _from_torchvision(request, SVHN, "train_32x32.mat and test_32x32.mat", {"split": "train"},
+                               {"split": "test"})
+    train, test = (image_set(part.data.transpose(0, 2, 3, 1), part.labels) for part in stored)
+    return Parts(train, test, TEN_DIGITS)
+
+
+def _from_torchvision(request: Request, kind: Callable[..., Any], expected: str, *parts: dict[str, Any]) -> list[Any]:
     try:
-        train, test = (constructor(root, download=download, **choice) for choice in choices)
+        return [kind(request.root, download=request.download, **part) for part in parts]
     except (OSError, RuntimeError) as error:
-        if download:
-            raise InputError(f"cannot download {name} into {root}: {error}") from error
-        files = "train_32x32.mat and test_32x32.mat"
-        expected = files if name == "svhn" else f"the folder {constructor.base_folder}"
-        raise InputError(f"{name} is missing, damaged or unreadable in {root}, expected {expected} in it: "
-                         "pass --download, or --data PATH of the folder that has it") from error
-    if name == "svhn":
-        parts = [_image_set(part.data.transpose(0, 2, 3, 1), part.labels) for part in (train, test)]
-        return DataSet(name, *parts, tuple(str(digit) for digit in range(10)), Augmentation(crop_padding=4))
-    parts = [_image_set(part.data, np.array(part.targets)) for part in (train, test)]
-    return DataSet(name, *parts, tuple(train.classes), Augmentation(crop_padding=4, horizontal_flip=True))
+        if request.download:
+            raise InputError(f"cannot download {request.name} into {request.root}: {error}") from error
+        raise InputError(f"{request.name} is missing, damaged or unreadable in {request.root}, expected {expected} in "
+                         "it: pass --download, or --data PATH of the folder that has it") from error
 
 
-def _image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
-    """Wrap (N, H, W, C) bytes without a copy where they are in this order already."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    return ImageSet(pixels, torch.from_numpy(labels.astype(np.int64)))
+def folder(request: Request) -> Parts:
+    """Return the pictures of a folder; files beyond the limits of the request are not decoded."""
+    train, test = list_folder(request.root)
+    train = train.subset(request.max_train, request.seed, "max_train")
+    test = test.subset(request.max_test, request.seed, "max_test")
+    train_images, test_images = decode(train, test)
+    return Parts(image_set(train_images, train.labels), image_set(test_images, test.labels), train.class_names)
+
+
+TEN_DIGITS = tuple(str(digit) for digit in range(10))
+
+DATASETS = {
+    "digits": Source(digits, "handwritten, they come with the code", Augmentation(crop_padding=2),
+                     needs_folder=False),
+    "cifar10": Source(cifar, "photographs of 10 classes", downloads=True),
+    "cifar100": Source(cifar, "photographs of 100 classes", downloads=True),
+    "svhn": Source(svhn, "digits of house numbers", Augmentation(crop_padding=4), downloads=True),
+    "folder": Source(folder, "pictures in train/CLASS/ and test/CLASS/ of --data"),
+}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wsrnas.data.datasets import Augmentation, ImageSet
+from wsrnas.data.image_set import Augmentation, ImageSet
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
 

@@ -18,18 +18,19 @@ Config = TypeVar("Config")
 Choices = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
-def option(default: Any, help: str, *, identity: bool = True, aliases: tuple[str, ...] = (),
+def option(default: Any, help: str | Callable[[], str], *, identity: bool = True, aliases: tuple[str, ...] = (),
            choices: Choices | None = None) -> Any:
     """Return a dataclass field with its help text.
 
     Args:
         default: value without a flag.
-        help: text of ``--help``.
+        help: text of ``--help``, or a function that returns it.
         identity: False for a field that does not change the result (where a run reads, what it prints). Such a field
             may differ when a run is resumed.
         aliases: other names of the field, such as earlier ones: valid as flags and in a stored ``config.json``.
         choices: table of what a text may be, or a function that returns it. It is read when the command line is. An
-            entry's attribute ``help``, if any, follows its name in ``--help``.
+            entry's attribute ``help``, if any, follows its name in ``--help``. A field that is empty by default may
+            stay empty.
     """
     return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases,
                                                         "choices": choices})
@@ -45,7 +46,9 @@ def help_of(field: dataclasses.Field) -> str:
     """Return the help text of a field, with one line for each of its choices."""
     lines = [f"{name} ({text})" if (text := getattr(entry, "help", "")) else name
              for name, entry in choices_of(field).items()]
-    return f"{field.metadata['help']}: {', '.join(lines)}" if lines else field.metadata["help"]
+    written = field.metadata["help"]
+    text = written() if callable(written) else written
+    return f"{text}: {', '.join(lines)}" if lines else text
 
 
 def field_aliases(cls: Any) -> dict[str, str]:
@@ -80,7 +83,7 @@ class RunConfig:
     seed: int = option(0, "of everything random; same seed, same machine: same result")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
     report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
-    data: str = option("data", "folder of the data set (digits needs none)", identity=False)
+    data: str = option("data", "folder of the data set", identity=False)
     max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
 
     def require_at_least(self, bound: float, *names: str) -> None:
@@ -102,14 +105,6 @@ class RunConfig:
         for name in names:
             require(0 < getattr(self, name) < 1,
                     f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallImagesConfig(RunConfig):
-    """The fields of programs on data sets that fit into memory."""
-
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "folder"] = option("cifar10", "data set")
-    download: bool = option(False, "fetch cifar10, cifar100 or svhn into --data when it is missing", identity=False)
 
 
 def parse_number(text: str) -> float:
@@ -191,7 +186,8 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
         text = f"{help_of(field)} (default: {_show(defaults[field.name])})".replace("%", "%%")
         arguments = _flag_arguments(hints[field.name])
         if names := list(choices_of(field)):
-            arguments |= {"choices": names, "metavar": "{" + ",".join(names) + "}"}
+            empty = [""] if field.default == "" else []
+            arguments |= {"choices": [*names, *empty], "metavar": "{" + ",".join(names) + "}"}
         parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text, **arguments)
         for alias in field.metadata.get("aliases", ()):
             parser.add_argument(*_spellings(alias), dest=field.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS,
@@ -260,7 +256,7 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         require(_fits(values[name], annotation), f"{where}: {name} is {values[name]!r}; expected {kind}")
         given = values[name] if isinstance(values[name], list) else [values[name]]
-        require(not table or all(value in table for value in given),
+        require(not table or all(value in table or value == "" == field.default for value in given),
                 f"{where}: {name} is {values[name]!r}; expected one of {', '.join(table)}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

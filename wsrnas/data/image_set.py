@@ -1,0 +1,98 @@
+"""Labelled images, whole in memory as bytes, and how they are augmented."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from wsrnas.runtime.errors import InputError
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with labels: ``images`` (N, C, H, W) uint8, in channels_last memory; ``labels`` (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images are {self.images.dtype} {tuple(self.images.shape)}, "
+                             "expected uint8 (N, C, H, W)")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"labels are {self.labels.dtype} {tuple(self.labels.shape)}, expected int64 "
+                             f"({len(self.images)},)")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """Copy the images of these indices, in their order."""
+        indices = indices.to(self.labels.device)
+        images = self.images[indices].contiguous(memory_format=torch.channels_last)
+        return ImageSet(images, self.labels[indices])
+
+    def fingerprint(self) -> str:
+        """A hash of pixels and labels, in their order."""
+        pixels = self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return hashlib.blake2b(pixels.tobytes() + self.labels.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """Move images and labels to a device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random crop out of a zero border of ``crop_padding`` pixels, then mirrored half of the time, then cutout.
+
+    Args:
+        cutout: side in pixels of a square of zeros (DeVries & Taylor 2017); its centre is uniform over the image, so
+            it may stick out at the border. 0: none.
+
+    Raises:
+        InputError: ``cutout`` is negative.
+    """
+
+    crop_padding: int = 0
+    horizontal_flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cutout < 0:
+            raise InputError(f"cutout is {self.cutout}, expected at least 0")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named data set: its two parts and the augmentation that suits it."""
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    augmentation: Augmentation
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells one training set from another: classes, number of images, and a hash of pixels and labels."""
+        return {"name": self.name, "classes": list(self.class_names), "images": len(self.train),
+                "hash": self.train.fingerprint()}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+
+def image_set(images: np.ndarray, labels: ArrayLike) -> ImageSet:
+    """Wrap images (N, H, W, C) uint8 and labels (N,), without a copy of images that are in this order in memory."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    return ImageSet(pixels, torch.from_numpy(np.asarray(labels).astype(np.int64)))
