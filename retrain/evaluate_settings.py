@@ -48,7 +48,7 @@ class EvaluateConfig:
     source: str = option("", "network whose adversarial images the attack transfer and one honesty check use, given "
                          "like --model; empty: of several networks another one, else the run's last network for its "
                          "best")
-    dataset: str = option("", "data set; empty: the one that the first network was trained on",
+    dataset: str = option("", "data set (empty: the one that the first network was trained on)",
                           choices=lambda: {**DATASETS, "imagenet": None})
     data: str = option("data", "folder of the data set")
     download: bool = option(False, download_help)

@@ -339,7 +339,7 @@ def test_evaluation_refuses_another_kind_of_images(refused, trained, tmp_path):
     root = pictures(tmp_path / "pictures", count=2)
     said = refused("evaluate", "--model", run, "--dataset", "folder", "--data", root)
     assert "was trained on 10 classes of images (3, 32, 32), but folder has 2 classes of images (3, 8, 8)" in said
-    assert "unknown data set 'mnist', expected one of" in refused("evaluate", "--model", run, "--dataset", "mnist")
+    assert "invalid choice: 'mnist' (choose from" in refused("evaluate", "--model", run, "--dataset", "mnist")
 
 
 @pytest.mark.parametrize("program", ["search", "retrain"])
