@@ -41,4 +41,4 @@ trap - EXIT
 echo "3/3 accuracy over noise strengths"
 ( launch retrain.evaluate "${evaluation[@]}" --model "$RUNS/retrain/$name-searched" \
     "$RUNS/retrain/$name-initial" --names searched initial )
-"$PYTHON" -m wsrnas.report.plotting "$searched/genotype.json" "$searched/figures/genotype"
+"$PYTHON" -m wsrnas.plotting "$searched/genotype.json" "$searched/figures/genotype"

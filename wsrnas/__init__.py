@@ -1,1 +1,3 @@
-"""Robust neural architecture search: the library shared by search, retraining and evaluation."""
+"""Search for neural architectures that are robust to adversarial noise: what all programs share."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,47 @@
+"""List the programs of the project: ``python -m wsrnas``; print the version: ``python -m wsrnas --version``."""
+
+import argparse
+from collections.abc import Sequence
+
+from wsrnas import __version__
+
+PROGRAMS = {
+    "search.wsr_nas": "search for a cell that is robust over many noise strengths (Wsr-NAS)",
+    "search.rnas": "search for a cell under a bound on its vulnerability (RNAS)",
+    "retrain.train_cifar": "train an architecture on small images: CIFAR, SVHN, digits, a folder",
+    "retrain.train_imagenet": "train an architecture on ImageNet or another large folder of images",
+    "retrain.evaluate": "measure accuracy under attacks and check that the numbers are honest",
+    "retrain.compare": "compare architectures under the same budget, recipe, data and seeds",
+    "retrain.vulnerability": "measure how far an attack moves the features of each layer",
+    "retrain.export": "pack a trained network for use without this project",
+    "test_AN_estimator.benchmark": "measure how well AN-Estimators replace the attack",
+    "wsrnas.models": "list all architectures with their sources, parameters, multiply-adds",
+    "wsrnas.plotting": "draw a cell on the terminal and as SVG and PNG",
+    "wsrnas.report": "write the HTML report of one run or of several",
+    "wsrnas.runtime.launcher": "start a program on several GPUs (torchrun with our exit codes)",
+    "benchmarks.training_step": "measure time and memory of the training steps of a recipe",
+    "benchmarks.noise_paths": "measure how well the noise of one strength predicts the others",
+    "benchmarks.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
+    "benchmarks.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
+    "benchmarks.attack_agreement": "make the reference results of other attack libraries for our tests",
+}
+
+
+def listing() -> str:
+    """Return one line for each program: how it is started and what it does."""
+    width = max(map(len, PROGRAMS))
+    return "\n".join(f"  python -m {name:<{width}}  {text}" for name, text in PROGRAMS.items())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the list of programs, or the version."""
+    parser = argparse.ArgumentParser(
+        prog="python -m wsrnas", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Neural architecture search for wide spectrum adversarial robustness.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.parse_args(argv)
+    print(f"wsrnas {__version__}. Programs:\n{listing()}")
+
+
+if __name__ == "__main__":
+    main()
