@@ -72,7 +72,7 @@ def test_programs_do_not_import_one_another():
 def test_only_the_data_module_reads_torchvisions_data_sets():
     for path in [p for folder in ("wsrnas", "search", "retrain") for p in (ROOT / folder).rglob("*.py")]:
         if "torchvision" in set(imported(path)):
-            assert path.name in ("data.py", "imagenet.py"), path
+            assert path.name in ("datasets.py", "imagenet.py"), path
 
 
 # -- scripts --------------------------------------------------------------------------------------------------------
