@@ -7,7 +7,7 @@ from retrain.recipes import TrainingConfig, TrainingRecipe
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.runtime.config import describe, format_epsilon
 from wsrnas.runtime.distributed import World
-from wsrnas.training.losses import objective_passes, step_passes
+from wsrnas.training.losses import LOSSES
 
 
 def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, int, int], images: int,
@@ -32,9 +32,9 @@ def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, 
 
 def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, int]:
     """Passes of images through the network in a whole training: forward and backward, and forward alone."""
-    settings = config.loss_settings()
-    both, forward = step_passes(config.adv_loss, settings)
-    both += objective_passes(config.adv_loss, settings) * bool(config.awp_gamma)
+    loss, settings = LOSSES[config.adv_loss], config.loss_settings()
+    both, forward = loss.passes(settings)
+    both += loss.objective_passes(settings) * bool(config.awp_gamma)
     images = steps_per_epoch * config.batch_size * config.epochs
     return images * both, images * forward
 
@@ -43,5 +43,5 @@ def training_memory_gib(config: TrainingRecipe, network: nn.Module, image_shape:
                         world: World) -> float:
     """About what the activations of a training step take in each process."""
     local = config.batch_size // (world.size * config.accumulation)
-    return activation_bytes(network, image_shape) * local * objective_passes(config.adv_loss,
-                                                                             config.loss_settings()) / 2**30
+    passes = LOSSES[config.adv_loss].objective_passes(config.loss_settings())
+    return activation_bytes(network, image_shape) * local * passes / 2**30

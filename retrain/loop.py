@@ -25,8 +25,9 @@ from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
 from wsrnas.training.batch_norm import synchronize_batch_norm
+from wsrnas.training.epoch import Diverged, Epoch, Loader, train_epoch
 from wsrnas.training.losses import LOSSES
-from wsrnas.training.trainer import Diverged, Epoch, Loader, Trainer, train_epoch
+from wsrnas.training.trainer import Trainer
 
 NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.training.trainer import Loader
+from wsrnas.training.epoch import Loader
 
 STEP_FACTOR = 0.75  # of the attack's step after a roll-back: shorter steps overfit later (Wong et al. 2020, Sec. 5.1)
 MAX_ROLLBACKS = 8  # a tenth of the step is left then

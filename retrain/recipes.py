@@ -11,8 +11,8 @@ from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.models import sizes
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, RunConfig, option, parse_config, require
-from wsrnas.training.losses import LossSettings
-from wsrnas.training.schedules import Schedule
+from wsrnas.training.losses import LOSSES, LossSettings, losses_of
+from wsrnas.training.schedules import SCHEDULES, Schedule
 from wsrnas.training.trainer import Refinements
 
 SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
@@ -43,9 +43,7 @@ class TrainingRecipe(RunConfig):
     split_seed: int = option(-1, "of the choice of training images (--max_train) and of those held out; -1: --seed")
     held_out: int = option(1000, "images of the training set held out for selection; 0: none, best.pt is not written")
 
-    adv_loss: Literal["pgd", "trades", "mart", "multi", "fast", "standard"] = option(
-        "pgd", "training loss: pgd (Madry), trades, mart, multi (PGD at all --strengths in one batch), fast (Fast-AT: "
-        "one step from a random start), standard (no attack)")
+    adv_loss: str = option("pgd", "training loss", choices=lambda: losses_of("retrain"))
     trades_beta: float = option(1.0, "weight of the robust term of trades (1 is TRADES-1, 6 TRADES-6); also lambda of "
                                 "mart", aliases=("beta",))
     strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi, increasing")
@@ -62,8 +60,7 @@ class TrainingRecipe(RunConfig):
     batch_size: int = option(400, "images per step, all processes together")
     accumulation: int = option(1, "parts in which each process handles its share of a batch, to need less memory")
     epochs: int = option(176, "epochs (the published run is last evaluated there)")
-    schedule: Literal["constant", "multi-step", "cosine", "cyclic", "one-cycle"] = option(
-        "multi-step", "of the learning rate, in every step; cyclic: linear up and down (Fast-AT)")
+    schedule: str = option("multi-step", "learning rate of every step", choices=SCHEDULES)
     learning_rate: float = option(0.1, "of SGD: the largest of the schedule")
     learning_rate_min: float = option(0.0, "learning rate the cosine ends at")
     milestones: tuple[float, ...] = option((99, 149), "epochs from which multi-step multiplies by 0.1 again")
@@ -108,10 +105,7 @@ class TrainingRecipe(RunConfig):
                 f"strengths are {list(self.strengths)}; expected at least one, all inside (0, 1)")
         require(list(self.strengths) == sorted(set(self.strengths)),
                 f"strengths are {list(self.strengths)}; expected increasing numbers")
-        require(not (self.adv_loss == "mart" and self.label_smoothing),
-                f"label_smoothing is {self.label_smoothing:g}, but the loss mart has none; expected 0")
-        require(not (self.adv_loss == "multi" and self.step_size),
-                f"step_size is {self.step_size:g}, but each strength of the loss multi has its own step; expected 0")
+        self.refuse_unread("label_smoothing", "step_size")
         require(not (self.compile and self.drop_path),
                 "compile and drop_path do not go together: the masks' generator cannot be compiled")
         require(self.warmup_epochs <= self.epochs,
@@ -123,9 +117,21 @@ class TrainingRecipe(RunConfig):
         for name in names:
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name):g}; expected 0 or more, below 1")
 
+    def refuse_unread(self, *names: str) -> None:
+        """Refuse settings that an adversarial loss would silently ignore.
+
+        Raises:
+            InputError: naming the first such field.
+        """
+        loss = LOSSES[self.adv_loss]
+        for name in names:
+            read = name in loss.reads or not loss.attacks
+            require(read or not getattr(self, name), f"{name} is {getattr(self, name):g}, but the loss {self.adv_loss} "
+                    "does not read it; expected 0")
+
     @property
     def data_seed(self) -> int:
-        """Of the choice of images."""
+        """Seed of the choice of images."""
         return self.seed if self.split_seed < 0 else self.split_seed
 
     def loss_settings(self) -> LossSettings:
@@ -137,7 +143,7 @@ class TrainingRecipe(RunConfig):
     def schedule_of(self, steps_per_epoch: int) -> Schedule:
         """The learning rate of every step."""
         return Schedule(self.schedule, self.learning_rate, self.epochs * steps_per_epoch, steps_per_epoch,
-                        self.learning_rate_min, self.milestones if self.schedule == "multi-step" else (),
+                        self.learning_rate_min, self.milestones if SCHEDULES[self.schedule].has_milestones else (),
                         self.warmup_epochs, self.peak_share)
 
     def refinements(self, steps_per_epoch: int) -> Refinements:

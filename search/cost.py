@@ -9,7 +9,7 @@ import torch
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
 from wsrnas.runtime.distributed import World
-from wsrnas.training.losses import step_passes
+from wsrnas.training.losses import LOSSES
 
 PROJECTION_EVALUATIONS = 4  # of F, which a projection is taken to need
 
@@ -26,10 +26,9 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
     sources, targets = len(searcher.attacked), len(searcher.estimated)
     asked = searcher.estimator.gradients(targets) if targets else 0  # of the supernet, by the AN-Estimator
     trained = train_images - train_images % config.batch_size
-    trades = config.adv_loss == "trades"
+    both, forward = LOSSES[config.adv_loss].passes(config.loss_settings())
     passes = {
-        # TRADES also updates on the clean images, and its attack needs their predictions once.
-        "train": {"forward_backward": trained * (steps + 1 + trades), "forward": trained * trades},
+        "train": {"forward_backward": trained * both, "forward": trained * forward},
         "recalibrate": {"forward_backward": 0,
                         "forward": min(trained, config.recalibration_batches * config.batch_size)},
         "validate": {"forward_backward": validation_images * (sources * steps + asked),
@@ -70,7 +69,7 @@ def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:
     lower = upper_attack + 3  # second order: the direction of the step, and two sides of a difference
     bounded = epochs * constrained * config.bound().finite
     return {
-        "weights": images * trained * step_passes(config.adv_loss, config.loss_settings())[0],
+        "weights": images * trained * LOSSES[config.adv_loss].passes(config.loss_settings())[0],
         "architecture": images * descended * (upper + lower * (config.order == "second")),
         "projection": images * bounded * (attack + 2 * PROJECTION_EVALUATIONS),
         "vulnerability": images * config.epochs * config.watched_batches * (attack + 2),

@@ -27,8 +27,9 @@ from wsrnas.runtime.preemption import until_asked
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import BatchNoise, derive_seed, generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm, running_statistics_kept
+from wsrnas.training.epoch import Epoch
 from wsrnas.training.losses import LOSSES
-from wsrnas.training.trainer import Epoch, Refinements, Trainer
+from wsrnas.training.trainer import Refinements, Trainer
 
 LEAST_ITERATIONS = 30  # of the descent that tells the least vulnerability, where H cannot be reached
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from search.settings import SupernetConfig
 from wsrnas.runtime.config import option, require
-from wsrnas.training.losses import LossSettings
+from wsrnas.training.losses import LossSettings, losses_of
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class RnasConfig(SupernetConfig):
         "drawn by the Gumbel-softmax in every step, its gate the way of the gradient")
     tau: float = option(1.0, "temperature of the Gumbel-softmax (sampled)")
 
-    adv_loss: Literal["pgd", "trades", "fast"] = option(
-        "pgd", "adversarial training of the supernet; fast: one step from a random start (Fast-AT)")
+    adv_loss: str = option("pgd", "adversarial training of the supernet", choices=lambda: losses_of("rnas"))
     epsilon: float = option(8 / 255, "strength of every attack of the search")
     step_size: float = option(2 / 255, "step of every PGD attack; 0: 2.5 * epsilon / num_steps (fast: always 1.25 * "
                               "epsilon)")

@@ -7,7 +7,7 @@ from search.vulnerability.bound import Bound
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
 from wsrnas.runtime.config import option
-from wsrnas.training.losses import LossSettings
+from wsrnas.training.losses import LossSettings, losses_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SupernetConfig(SmallImagesConfig):
     tau: float = option(0.1, "temperature of the Gumbel-softmax (published code)")
     alpha_std: float = option(1e-3, "standard deviation of the initial architecture parameters (published code)")
 
-    adv_loss: Literal["pgd", "trades"] = option("pgd", "adversarial training of the supernet")
+    adv_loss: str = option("pgd", "adversarial training of the supernet", choices=lambda: losses_of("search"))
     trades_beta: float = option(1.0, "weight of TRADES' robust term; 1 is the paper's TRADES-1")
     epsilon: float = option(0.03, "strength of the training attack")
     num_steps: int = option(7, "steps of every PGD attack of the search (PGD-7)")

@@ -37,8 +37,9 @@ from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import derive_seed, generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
+from wsrnas.training.epoch import Epoch, train_epoch
 from wsrnas.training.losses import LOSSES
-from wsrnas.training.trainer import Epoch, Refinements, Trainer, train_epoch
+from wsrnas.training.trainer import Refinements, Trainer
 
 NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept to be looked at
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported

@@ -22,9 +22,10 @@ from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
 from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.model_source import check_model, open_model
+from wsrnas.training.epoch import Epoch, train_epoch
 from wsrnas.training.losses import LOSSES
 from wsrnas.training.schedules import Schedule
-from wsrnas.training.trainer import Epoch, Refinements, Trainer, train_epoch
+from wsrnas.training.trainer import Refinements, Trainer
 
 TRAINED_HERE = re.compile(r"(?P<arch>.+):(?P<channels>[1-9]\d*):(?P<epochs>[1-9]\d*)(?P<natural>:natural)?")
 

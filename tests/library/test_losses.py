@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from wsrnas.operations import DropPath
 from wsrnas.runtime.seeding import BatchNoise
-from wsrnas.training.losses import LOSSES, LossSettings, mart_objective, step_passes
+from wsrnas.training.losses import LOSSES, LossSettings, loss_table, losses_of
+from wsrnas.training.objectives import mart_objective
 
 SHAPE = (3, 8, 8)
 STRENGTHS = (0.02, 0.05, 0.11)
@@ -360,9 +362,51 @@ def test_step_passes_are_those_really_made(name, given, batch_statistics):
 
     model.register_forward_hook(count)
     LOSSES[name](model, images, labels, settings, BatchNoise())[0].backward()
-    both, forward = step_passes(name, settings)
+    both, forward = LOSSES[name].passes(settings)
     assert passes["backward"] == both * len(images)
     assert passes["forward"] == (both + forward) * len(images)
+
+
+# -- the table ------------------------------------------------------------------------------------------------------
+
+OTHER = {"epsilon": 0.11, "steps": 5, "step_size": 0.005, "random_start": True, "batch_statistics": True,
+         "trades_beta": 3.0, "label_smoothing": 0.2, "strengths": (0.03, 0.2), "auxiliary_weight": 0.7}
+
+
+class TwoHeads(nn.Module):
+    """The network with an auxiliary head in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.network(images)
+        return (logits, logits.roll(1, 1)) if self.training else logits
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_the_settings_that_its_entry_names_and_no_other(name):
+    def loss(settings: LossSettings) -> float:
+        noise = BatchNoise(torch.Generator().manual_seed(5))
+        return LOSSES[name](TwoHeads().train(), *batch(), settings, noise)[0].item()
+
+    settings = LossSettings(0.06, 3, 0.02, strengths=STRENGTHS)
+    changed = {field for field, value in OTHER.items()
+               if loss(replace(settings, **{field: value})) != loss(settings)}
+    assert changed == set(LOSSES[name].reads)
+    assert set(OTHER) == {field.name for field in fields(LossSettings)}
+
+
+def test_programs_offer_the_losses_of_their_own():
+    assert list(losses_of("retrain")) == list(LOSSES)
+    assert list(losses_of("search")) == ["pgd", "trades"] and list(losses_of("rnas")) == ["pgd", "trades", "fast"]
+
+
+def test_the_table_has_a_row_for_each_loss():
+    rows = loss_table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == list(LOSSES)
+    assert all(loss.help and row.count(" | ") == 3 for row, loss in zip(rows, LOSSES.values(), strict=True))
 
 
 # -- random numbers -------------------------------------------------------------------------------------------------

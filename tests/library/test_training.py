@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genotypes
+import wsrnas.training.epoch
 import wsrnas.training.trainer
 from search.supernet import EdgeOperations, Supernet
 from tests.run_files import assert_equal
@@ -21,9 +22,10 @@ from wsrnas.network import NetworkCIFAR
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import BatchNoise, generator
+from wsrnas.training.epoch import Epoch, live_metrics, train_epoch
 from wsrnas.training.losses import LOSSES, LossSettings, TrainingLoss
 from wsrnas.training.schedules import Schedule
-from wsrnas.training.trainer import Epoch, Refinements, Trainer, live_metrics, train_epoch
+from wsrnas.training.trainer import Refinements, Trainer
 from wsrnas.training.weight_perturbation import perturbed_weights
 
 SHAPE = (3, 8, 8)
@@ -755,7 +757,7 @@ def test_the_main_process_takes_what_all_have_summed_up():
 
 def test_an_epoch_that_was_stopped_after_its_last_step_can_be_summed_up_by_every_process(monkeypatch):
     calls = []
-    monkeypatch.setattr(wsrnas.training.trainer, "all_sum", lambda values, world: calls.append(values.shape) or values)
+    monkeypatch.setattr(wsrnas.training.epoch, "all_sum", lambda values, world: calls.append(values.shape) or values)
     state = {"batches": 2, "seconds": 2.5, "sums": {"loss": [7.0, 4]}}
     for rank in range(2):
         Epoch.load(state, World(rank, 2)).state_dict(World(rank, 2))
@@ -812,7 +814,7 @@ def test_something_is_called_after_every_step():
 
 def test_a_long_epoch_writes_lines_into_the_log(monkeypatch):
     def lines(seconds: float, report_freq: int) -> list[str]:
-        monkeypatch.setattr(wsrnas.training.trainer, "LOG_SECONDS", seconds)
+        monkeypatch.setattr(wsrnas.training.epoch, "LOG_SECONDS", seconds)
         said: list[str] = []
         train_epoch(scripted([1.0, 2.0, 3.0, 4.0, 5.0], [2, 2, 2, 2, 2]), empty(*[4] * 5), 0, label="epoch 1/9",
                     report_freq=report_freq, log=said.append)

@@ -224,7 +224,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--ema_decay 1", "ema_decay is 1; expected 0 or more, below 1"),
     ("retrain", "--drop_path nan", "drop_path is nan; expected 0 or more, below 1"),
     ("retrain", "--label_smoothing 1.5", "label_smoothing is 1.5; expected 0 or more, below 1"),
-    ("retrain", "--adv_loss mart --label_smoothing 0.1", "label_smoothing is 0.1, but the loss mart has none"),
+    ("retrain", "--adv_loss mart --label_smoothing 0.1", "label_smoothing is 0.1, but the loss mart does not read it"),
     ("retrain", "--awp_gamma -1", "awp_gamma is -1; expected at least 0"),
     ("retrain", "--strengths 0.1 0.05", "strengths are [0.1, 0.05]; expected increasing numbers"),
     ("retrain", "--strengths 0.1 2", "strengths are [0.1, 2.0]; expected at least one, all inside (0, 1)"),
@@ -232,7 +232,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--accumulation 3", "batch_size is 20, for all processes together; expected a multiple of 3 (1 process "
                                     "x 3 accumulated parts)"),
     ("retrain", "--amp fp8", "argument --amp: invalid choice: 'fp8'"),
-    ("retrain", "--adv_loss multi --step_size 0.01", "step_size is 0.01, but each strength of the loss multi has its"),
+    ("retrain", "--adv_loss multi --step_size 0.01", "step_size is 0.01, but the loss multi does not read it"),
     ("retrain", "--compile --drop_path 0.1", "compile and drop_path do not go together"),
     ("retrain", "--warmup_epochs 9", "warmup_epochs is 9; expected at most the 1 epochs of the training"),
     ("retrain", "--cutout -1", "cutout is -1; expected at least 0"),

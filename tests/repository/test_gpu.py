@@ -21,9 +21,10 @@ from wsrnas.network import NetworkCIFAR
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import BatchNoise
+from wsrnas.training.epoch import Epoch
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.schedules import Schedule
-from wsrnas.training.trainer import Epoch, Refinements, Trainer
+from wsrnas.training.trainer import Refinements, Trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -51,7 +51,7 @@ class Schedule:
             raise InputError(f"milestones are {self.milestones}; expected increasing epochs")
         if not 0 <= self.warmup_epochs < math.inf:
             raise InputError(f"warmup_epochs is {self.warmup_epochs:g}; expected at least 0")
-        if self.name in ("cyclic", "one-cycle"):
+        if SCHEDULES[self.name].begins_low:
             if self.warmup_epochs:
                 raise InputError(f"warmup_epochs is {self.warmup_epochs:g}; expected 0, the {self.name} schedule "
                                  "begins low itself")
@@ -75,7 +75,7 @@ class Schedule:
             raise ValueError(f"step {step} of {self.total_steps}")
         if step < self.warmup_steps:
             return self.peak * ((step + 1) / self.warmup_steps)
-        return SCHEDULES[self.name](self, step)
+        return SCHEDULES[self.name].rate(self, step)
 
 
 def _constant(schedule: Schedule, step: int) -> float:
@@ -121,10 +121,27 @@ def _one_cycle(schedule: Schedule, step: int) -> float:
     return _half_cosine(schedule.peak, low / 1e4, (step - top) / (last - top))
 
 
-SCHEDULES: dict[str, Callable[[Schedule, int], float]] = {
-    "constant": _constant,
-    "multi-step": _multi_step,
-    "cosine": _cosine,
-    "cyclic": _cyclic,
-    "one-cycle": _one_cycle,
+@dataclass(frozen=True)
+class Shape:
+    """The course of the learning rate over a training.
+
+    Args:
+        rate: function of schedule and step -> learning rate after the warm-up.
+        help: line for ``--help`` and the documents.
+        begins_low: whether the shape has a rise of its own (it reads ``peak_share``) and takes no warm-up.
+        has_milestones: whether the shape reads ``milestones``.
+    """
+
+    rate: Callable[[Schedule, int], float]
+    help: str
+    begins_low: bool = False
+    has_milestones: bool = False
+
+
+SCHEDULES: dict[str, Shape] = {
+    "constant": Shape(_constant, "the peak in every step"),
+    "multi-step": Shape(_multi_step, "a tenth from every milestone on", has_milestones=True),
+    "cosine": Shape(_cosine, "half a cosine down to the minimum"),
+    "cyclic": Shape(_cyclic, "linear up and down, as in Fast-AT", begins_low=True),
+    "one-cycle": Shape(_one_cycle, "half a cosine up and down", begins_low=True),
 }

@@ -1,45 +1,26 @@
-"""Training step by step: a network with all that its next step depends on, and epochs that any step can interrupt."""
+"""A network in training: one optimiser step, and the state that the next step depends on."""
 
 import copy
 import inspect
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from wsrnas.attacks import attack_mode
-from wsrnas.runtime.distributed import World, all_min, all_sum, average_gradients
-from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.progress import progress
+from wsrnas.runtime.distributed import World, average_gradients
 from wsrnas.runtime.seeding import BatchNoise, generator
 from wsrnas.training.batch_norm import average_buffers, gather_buffers, scatter_buffers
-from wsrnas.training.losses import LossSettings, Metrics, TrainingLoss
+from wsrnas.training.losses import LossSettings, TrainingLoss
+from wsrnas.training.metrics import Metrics, add_metrics
 from wsrnas.training.schedules import Schedule
+from wsrnas.training.weight_average import move_average
 from wsrnas.training.weight_perturbation import perturbed_weights
 
 CLEAN_SHARE = 8  # every eighth image also shows the clean accuracy where the loss sees adversarial images alone
-LOG_SECONDS = 300  # between two lines in the log within an epoch
-NEVER = 2**62
-
-
-class Diverged(InputError):
-    """The training loss is not finite: the learning rate or the data do not suit the network."""
-
-
-class Loader(Protocol):
-    """What an epoch is read from: ``BatchLoader`` or ``ImageFileLoader``."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, epoch: int = 0, start: int = 0) -> Any:
-        """Batches (images (b, C, H, W) in [0, 1], labels (b,)) of an epoch from number ``start`` on."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -215,155 +196,3 @@ class Trainer:
 
     def _models(self) -> list[nn.Module]:
         return [self.network] if self.average is None else [self.network, self.average]
-
-
-@torch.no_grad()
-def move_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Make weights and BatchNorm statistics of ``average`` decay * (their own) + (1 - decay) * (``network``'s).
-
-    Counts are copied. torch's AveragedModel does the same, but waits for the device in every step.
-    """
-    averaged, current = ([*model.parameters(), *model.buffers()] for model in (average, network))
-    pairs = list(zip(averaged, current, strict=True))
-    floating = [pair for pair in pairs if pair[0].is_floating_point()]
-    get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
-    counts = [pair for pair in pairs if not pair[0].is_floating_point()]
-    if counts:
-        torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
-
-
-def add_metrics(sums: Metrics, metrics: Metrics) -> None:
-    """Add ``metrics`` to ``sums``, in place."""
-    for name, (value, count) in metrics.items():
-        total, seen = sums.get(name, (0, 0))
-        sums[name] = (total + value.double(), seen + count)
-
-
-@dataclass
-class Epoch:
-    """How far an epoch has come on this process: what a checkpoint in its middle needs to go on.
-
-    Args:
-        batches: number of batches done.
-        seconds: spent on them.
-        sums: sum over this process' samples and their number, by metric.
-        diverged: number of the first batch whose loss was not finite, and that loss (on the device).
-    """
-
-    batches: int = 0
-    seconds: float = 0.0
-    sums: Metrics = field(default_factory=dict)
-    diverged: tuple[Tensor, Tensor] | None = None
-
-    def add(self, metrics: Metrics) -> None:
-        """Count one more batch."""
-        total, count = metrics["loss"]
-        loss = total / count
-        if self.diverged is None:
-            self.diverged = loss.new_full((), NEVER, dtype=torch.int64), loss
-        first, value = self.diverged
-        begins = ~loss.isfinite() & (first == NEVER)
-        self.diverged = torch.where(begins, self.batches, first), torch.where(begins, loss, value)
-        add_metrics(self.sums, metrics)
-        self.batches += 1
-
-    def state_dict(self, world: World) -> dict[str, Any]:
-        """Batches, seconds and the sums of all processes; called by every process."""
-        names = sorted(self.sums)
-        if not names:
-            return {"batches": self.batches, "seconds": self.seconds, "sums": {}}
-        totals = torch.stack([self.sums[name][0] for name in names])
-        counts = torch.tensor([self.sums[name][1] for name in names], device=totals.device, dtype=totals.dtype)
-        totals, counts = all_sum(torch.stack([totals, counts]), world).tolist()
-        return {"batches": self.batches, "seconds": self.seconds,
-                "sums": {name: [t, int(c)] for name, t, c in zip(names, totals, counts, strict=True)}}
-
-    @classmethod
-    def load(cls, state: dict[str, Any], world: World) -> "Epoch":
-        """An epoch to go on with; the main process takes what all have summed up."""
-        share = int(world.is_main)  # the others go on from nothing, under the same names: sums are exchanged by name
-        sums = {name: (torch.tensor(total * share, dtype=torch.float64, device=world.device), count * share)
-                for name, (total, count) in state["sums"].items()}
-        return cls(state["batches"], state["seconds"], sums)
-
-    def summary(self, world: World) -> dict[str, float]:
-        """Exact global means, ``images`` and, where it was timed, ``seconds`` and ``images_per_second``.
-
-        Called by every process.
-        """
-        state = self.state_dict(world)
-        images = state["sums"]["loss"][1]
-        means = {name: total / count for name, (total, count) in state["sums"].items()}
-        times = {"seconds": self.seconds, "images_per_second": images / self.seconds} if self.seconds else {}
-        return {**means, "images": images, **times}
-
-    def refuse_divergence(self, label: str, world: World) -> None:
-        """Stop all processes when the loss of one of them was not finite (waits for the device).
-
-        Raises:
-            Diverged: naming the step.
-        """
-        if self.diverged is None:
-            return
-        first, value = self.diverged
-        step = int(all_min(first.clone(), world))
-        if step != NEVER:
-            value = value.item() if int(first) == step else "not finite on another process"
-            raise Diverged(f"{label}: the training loss is {value} at step {step + 1}")
-
-
-def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch | None = None, label: str = "train",
-                report_freq: int = 50, after_step: Callable[[Epoch], None] | None = None,
-                log: Callable[[str], None] | None = None) -> dict[str, float]:
-    """Train on the rest of an epoch.
-
-    Args:
-        number: of the epoch, which determines its batches.
-        epoch: how far it has come; None is its beginning.
-        label: names the epoch in progress line, log and errors.
-        report_freq: batches between two updates of the progress line (each waits for the device once).
-        after_step: called after every step; may save a checkpoint, or raise ``Preempted``.
-        log: takes a line now and then in a long epoch.
-
-    Returns:
-        Global means over the images: ``loss``, ``adversarial_accuracy``, ``clean_accuracy`` where the loss sees such
-        logits; and ``images``, ``seconds``, ``images_per_second``.
-
-    Raises:
-        InputError: there are no batches.
-        Diverged: the loss became infinite or NaN (the step is named).
-    """
-    world, total = trainer.world, len(loader)
-    epoch = epoch or Epoch()
-    started = last = logged = time.perf_counter()
-    seen = 0
-    bar = progress(loader.batches(number, start=epoch.batches), label, world, total, initial=epoch.batches)
-    for images, labels in bar:
-        epoch.add(trainer.step(images, labels))
-        seen += len(images) * world.size
-        now = time.perf_counter()
-        epoch.seconds, last = epoch.seconds + now - last, now
-        if epoch.batches % report_freq == 0:
-            epoch.refuse_divergence(label, world)
-            shown = live_metrics(epoch) | {"img/s": f"{seen / (now - started):.0f}"}
-            bar.set_postfix(shown, refresh=False)
-            if log is not None and now - logged > LOG_SECONDS:
-                logged = now
-                left = (now - started) / (seen / (len(images) * world.size)) * (total - epoch.batches)
-                log(f"{label} step {epoch.batches}/{total} " + " ".join(f"{k} {v}" for k, v in shown.items())
-                    + f", {left / 60:.0f} min left of the epoch")
-        if after_step is not None:
-            after_step(epoch)
-    if not epoch.batches:
-        raise InputError(f"{label}: no batches to train on")
-    epoch.refuse_divergence(label, world)
-    epoch.seconds += time.perf_counter() - last  # the device's queue is empty now
-    return epoch.summary(world)
-
-
-def live_metrics(epoch: Epoch) -> dict[str, str]:
-    """Means of this process so far, for the progress line."""
-    means = {name: (total / count).item() for name, (total, count) in epoch.sums.items()}
-    shown = {"loss": f"{means['loss']:.3f}"}
-    words = {"clean": "clean_accuracy", "robust": "adversarial_accuracy"}
-    return shown | {word: f"{means[name]:.1%}" for word, name in words.items() if name in means}
