@@ -37,26 +37,43 @@ def main(argv: list[str] | None = None) -> None:
     entrants = load_entrants(config.archs, config.layers, config.seed)
     there = [] if invocation.overwrite else entered(race)[0]
     require(bool(entrants or there), "nobody enters the race: pass --archs NAME,NAME,random:2")
-    together = initialize(config.device)
-    data = load_dataset_once(together, config.dataset, config.data, config.download, max_train=config.max_train,
+    world = initialize(config.device)
+    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              max_test=config.max_test, seed=config.seed)
     entrants = widen(entrants, parse_budget(config.budget), config.tolerance, data.num_classes, data.image_shape,
                      config.dataset)
     check(config, entrants, data)
     if invocation.dry_run:
-        if together.is_main:
+        if world.is_main:
             dry_run(config, entrants or there, data)
         return
-    if together.is_main:
+    if world.is_main:
         open_shared_folder(race, config, {"data set": data.fingerprint()}, invocation.overwrite)
         check_jobs(race_jobs(config, race, joined(race, entrants), config.seeds), data)
         before = len(entered(race)[0])
         enter(race, entrants, config.seeds)
         print(f"race {race}\n{describe(config)}\n{entrant_lines(entered(race)[0])}"
               + f"\n({before} of them had entered before)" * bool(before), flush=True)
-    barrier(together)
-    world = World(device=together.device)  # from here on, processes meet in the race's files alone
+    barrier(world)
+    # From here on, processes meet in the race's files alone.
+    run_race(config, race, data, world.alone(), wait=world.size > 1, concludes=world.is_main)
 
+
+
+def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wait: bool, concludes: bool) -> None:
+    """Train and evaluate all entrants; write the results and the page.
+
+    Args:
+        config: the race.
+        race: its folder.
+        data: the images.
+        world: this process by itself.
+        wait: whether to stay until the jobs of other processes are done.
+        concludes: whether this process writes the final results.
+
+    Raises:
+        InputError: jobs failed; the others are done.
+    """
     images, claims = test_images(config.evaluation(), data, world), race / run_files.CLAIMS
 
     def keep() -> None:
@@ -68,10 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     ended, failed = False, None
     try:
         # Processes of one launcher end together; one that was started alone leaves when nothing is left for it.
-        ended = share(jobs, claims, "jobs", world, wait=together.size > 1)
+        ended = share(jobs, claims, "jobs", world, wait=wait)
     except InputError as error:
         failed = error
-    if (ended or failed) and together.is_main:
+    if (ended or failed) and concludes:
         with alone(claims, "report"):
             conclude(config, race, images.fingerprint, data, world)
     if failed:

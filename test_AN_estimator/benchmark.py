@@ -33,17 +33,21 @@ from wsrnas.runtime.sharing import Task, alone, share
 def main(argv: list[str] | None = None) -> None:
     """The protocol of docs/AN_ESTIMATOR.md, step by step."""
     config, invocation = parse_config(BenchmarkConfig, PRESETS, argv, prog="test_AN_estimator.benchmark")
-    job = initialize(config.device)
-    data = load_dataset_once(job, config.dataset, config.data, config.download, max_train=config.max_train,
+    world = initialize(config.device)
+    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              max_test=config.max_test, seed=config.seed)
     specs = network_specs(config)
-    check(config, specs, data, job)
+    check(config, specs, data, world)
     if invocation.dry_run:
-        dry_run(config, specs, data, job)
+        dry_run(config, specs, data, world)
         return
-    study = open_study(config, specs, data, job, invocation.overwrite)
-    barrier(job)
-    world = World(device=job.device)  # from here on, processes meet in the study's files alone
+    study = open_study(config, specs, data, world, invocation.overwrite)
+    barrier(world)
+    run_study(config, specs, data, study, world.alone())  # from here on, processes meet in the study's files alone
+
+
+def run_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path, world: World) -> None:
+    """Train the networks, attack them, study every estimator in every setting, and write the report."""
     networks, noises, claims = study / "networks", study / "noises", study / run_files.CLAIMS
 
     share(training_tasks(config, specs, data, networks, world), claims, "networks", world)

@@ -15,7 +15,7 @@ from wsrnas.runtime.sharing import open_shared_folder
 from wsrnas.subjects.model_source import open_model
 
 
-def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:
+def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World) -> None:
     """Refuse at once what would otherwise end the study after its networks are trained.
 
     Raises:
@@ -25,13 +25,13 @@ def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job:
     build_estimator(config.estimators[0], data.image_shape)
     for spec in specs:
         if spec.genotype is None:
-            load_network(spec, Path(), data, job.device)
+            load_network(spec, Path(), data, world.device)
         else:
             require(config.network_batch_size <= len(data.train), f"network_batch_size is {config.network_batch_size}; "
                     f"expected at most {len(data.train)}, the number of images")
 
 
-def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World,
+def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World,
                overwrite: bool = False) -> Path:
     """The study's folder, new or as earlier and other processes have left it.
 
@@ -39,7 +39,7 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
         InputError: it holds a study of another configuration, other images or other networks, or cannot be written.
     """
     study = study_folder(config)
-    if job.is_main:
+    if world.is_main:
         inputs = {"data set": data.fingerprint(), "test images": data.test.fingerprint(),
                   "networks": [spec.genotype.to_json() if spec.genotype else open_model(spec.given, "last").fingerprint
                                for spec in specs]}
@@ -53,9 +53,9 @@ def study_folder(config: BenchmarkConfig) -> Path:
     return Path(config.runs) / "test_AN_estimator" / config.name
 
 
-def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, job: World) -> None:
+def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World) -> None:
     """Print the configuration and what the study would cost."""
-    if not job.is_main:
+    if not world.is_main:
         return
     lines = [describe(config), f"data: {len(data.train)} training and {len(data.test)} test images {data.image_shape}, "
              f"{data.num_classes} classes"]

@@ -25,6 +25,10 @@ class World:
         """The one process that writes, downloads and prints."""
         return self.rank == 0
 
+    def alone(self) -> "World":
+        """Return the world of this process by itself, for work that processes share through files."""
+        return World(device=self.device)
+
 
 def initialize(device: str = "auto") -> World:
     """Join the process group that torchrun's environment describes; a single process where there is none.
