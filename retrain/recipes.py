@@ -13,9 +13,8 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, RunConfig, option, parse_config, require
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.schedules import SCHEDULES, Schedule
+from wsrnas.training.strengths import SIX_STRENGTHS
 from wsrnas.training.trainer import Refinements
-
-SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
 
 
 @dataclass(frozen=True)

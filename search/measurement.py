@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.settings import SupernetConfig
 from search.supernet import Supernet
+from search.supernet_settings import SupernetConfig
 from wsrnas.attacks import attack_mode
 from wsrnas.evaluation.vulnerability import network_vulnerability
 

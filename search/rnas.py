@@ -6,21 +6,20 @@
 The run directory holds the genotype of every epoch and ``genotype.json``, the last one. The same command resumes.
 """
 
-from pathlib import Path
 from typing import Any
 
 from search.cost import PhaseClock, rnas_passes
-from search.files import halves, require_same_bound, resume, save_genotype, stored_split
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
+from search.search_run import open_search, resume, save_genotype
+from search.split import halves, stored_split
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import describe, parse_config
+from wsrnas.runtime.config import describe
 from wsrnas.runtime.device import peak_memory_gib
-from wsrnas.runtime.distributed import World, initialize, print_on_main
+from wsrnas.runtime.distributed import World, print_on_main
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
@@ -32,24 +31,12 @@ TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the 
 
 def main(argv: list[str] | None = None) -> None:
     """Algorithm 1, part by part."""
-    config, invocation = parse_config(RnasConfig, PRESETS, argv, prog=PROGRAM)
-    world = initialize(config.device)
-    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
-                             seed=config.seed)
-    if invocation.dry_run:
-        dry_run(config, data, world)
+    opened = open_search(RnasConfig, PRESETS, argv, PROGRAM, dry_run)
+    if opened is None:
         return
-    folder = Path(config.runs) / "search" / config.name
-    if not invocation.overwrite:
-        require_same_bound(folder, config.vulnerability_bound)
-    run = RunDirectory(folder, config, world, invocation.overwrite, {"data set": data.fingerprint()})
-    if run.finished:
-        print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
-                             "(--overwrite begins anew)")
-        return
-    run.log(run.describe())
-
-    searcher = RnasSearcher(config, data, stored_split(run, data, world), world)
+    config, data, run = opened
+    world = run.world
+    searcher = RnasSearcher(config, data, stored_split(run, data), world)
     with stop_requests(world) as searcher.stop:
         for epoch in range(resume(run, searcher, PROGRAM), config.epochs):
             clock, row, trained = PhaseClock(world), {"number": epoch}, searcher.begin_epoch(epoch)
@@ -74,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
     found = searcher.finish()                                                           # output: the last projection
     save_genotype(run, searcher.genotype(), run_files.GENOTYPE, PROGRAM, config.epochs, **found)
-    run.write_json(run_files.VULNERABILITY, found | {"architecture": searcher.describe_architecture()})
+    run.write_json(run_files.VULNERABILITY, found | {"architecture": searcher.architecture_statistics()})
     if "projection" in found:
         run.log(f"last projection, over {config.bound_batches} batches: {describe_projections(found['projection'])}")
         warn_of_infeasible(run, found["projection"])
@@ -85,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dict[str, Any], clock: PhaseClock) -> None:
     """Report an epoch, keep its genotype, and make it the point to resume from."""
-    row |= {"architecture": searcher.describe_architecture(), "seconds": clock.seconds,
+    row |= {"architecture": searcher.architecture_statistics(), "seconds": clock.seconds,
             "peak_memory_gib": peak_memory_gib(run.world)}
     run.record(epoch, row)
     if row["phase"] == "search":
@@ -125,7 +112,7 @@ def describe_projections(found: dict[str, Any]) -> str:
 def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:
     """What is said of the cell at the end."""
     child = found["child"]
-    return (f"{searcher.describe_architecture()['changed_choices']} of 16 choices differ from the initial cell, "
+    return (f"{searcher.architecture_statistics()['changed_choices']} of 16 choices differ from the initial cell, "
             f"vulnerability of the discretised network {child['vulnerability']:.4g} (H = {searcher.bound:.4g})")
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.architecture import describe_architecture
+from search.architecture_statistics import architecture_statistics
 from search.relaxation import Relaxation
 from search.rnas_settings import RnasConfig
-from search.supernet import Supernet, discretize, genotype_gates
+from search.supernet import discretize, genotype_gates
+from search.supernet_training import build_supernet, build_trainer, cosine_rate, set_learning_rate
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
 from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
@@ -25,11 +26,10 @@ from wsrnas.runtime.distributed import World, all_sum, broadcast
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.preemption import until_asked
 from wsrnas.runtime.progress import progress
-from wsrnas.runtime.seeding import BatchNoise, derive_seed, generator
+from wsrnas.runtime.seeding import BatchNoise, generator, seeded_weights
 from wsrnas.training.batch_norm import recalibrate_batch_norm, running_statistics_kept
 from wsrnas.training.epoch import Epoch
 from wsrnas.training.losses import LOSSES
-from wsrnas.training.trainer import Refinements, Trainer
 
 LEAST_ITERATIONS = 30  # of the descent that tells the least vulnerability, where H cannot be reached
 
@@ -46,11 +46,9 @@ class RnasSearcher:
         self.bound: float | None = None  # H, once it is resolved
         self.stop: Callable[[], bool] = lambda: False  # whether to stop between two steps
         self._build_loaders(data, split)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "weights"))
-            self.supernet = Supernet(config.init_channels, config.layers, data.num_classes, config.tau,
-                                     config.alpha_std, generator(config.seed, "alphas"))
-        self.supernet.to(world.device, memory_format=torch.channels_last)
+        with seeded_weights(config.seed):
+            self.supernet = build_supernet(config, data.num_classes)
+        self.supernet.to(world.device).to(memory_format=torch.channels_last)
         self.relaxation = Relaxation(config.relaxation, config.tau, config.seed)
         self.constraint = Constraint(
             self.supernet, self.relaxation, config.pgd_settings(), config.statistics == "batch",
@@ -59,11 +57,7 @@ class RnasSearcher:
         self.cross_entropies = CrossEntropies(
             self.supernet, self.relaxation, LOSSES["fast" if fast else "pgd"].attack,
             config.loss_settings() if fast else config.pgd_settings(), world, config.seed)
-        self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
-                                                config.momentum, weight_decay=config.weight_decay)
-        self.trainer = Trainer(self.supernet, LOSSES[config.adv_loss], config.loss_settings(), self.weight_optimizer,
-                               world, config.seed, refinements=Refinements(grad_clip=config.grad_clip),
-                               single_path=True)
+        self.trainer = build_trainer(config, self.supernet, world)
         self.architecture_optimizer = torch.optim.Adam(
             self.supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay)
@@ -108,10 +102,7 @@ class RnasSearcher:
 
     def begin_epoch(self, epoch: int) -> Epoch:
         """Set the learning rate of an epoch; returns what its training is added up in."""
-        config = self.config
-        share = 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
-        for group in self.weight_optimizer.param_groups:
-            group["lr"] = config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
+        set_learning_rate(self.trainer.optimizer, cosine_rate(self.config, epoch, self.config.epochs))
         self.trainer.steps = epoch * self.steps
         return Epoch()
 
@@ -245,7 +236,7 @@ class RnasSearcher:
         else:
             trained = self.cross_entropies.freeze(batch, (0, 1), "lower", *draw)
             with running_statistics_kept(self.supernet):
-                direction = sgd_direction(self.weight_optimizer, trained(self.alphas())[1])
+                direction = sgd_direction(self.trainer.optimizer, trained(self.alphas())[1])
                 gradient = unrolled_gradient(upper, lambda alphas: trained(alphas)[1], self.alphas(), *direction)
         for parameter, part in zip(self.supernet.architecture_parameters(),
                                    self.constraint.mean_over_processes(gradient), strict=True):
@@ -315,16 +306,20 @@ class RnasSearcher:
         """The cell of the current A by the DARTS rule: the largest softmax weights."""
         return discretize(self.alphas().softmax(-1))
 
-    def describe_architecture(self) -> dict[str, Any]:
-        """``architecture.describe_architecture`` of the supernet."""
-        return describe_architecture(self.supernet, self.genotype(), self.initial_genotype)
+    def architecture_statistics(self) -> dict[str, Any]:
+        """Return the summary statistics of the current architecture parameters."""
+        return architecture_statistics(self.supernet, self.genotype(), self.initial_genotype)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
+    def _parts(self) -> dict[str, Any]:
+        """Return what has a state, by its key in the checkpoint."""
+        return {"supernet": self.supernet, "weight_optimizer": self.trainer.optimizer,
+                "architecture_optimizer": self.architecture_optimizer}
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on; tensors and plain containers."""
-        return {"supernet": self.supernet.state_dict(), "weight_optimizer": self.weight_optimizer.state_dict(),
-                "architecture_optimizer": self.architecture_optimizer.state_dict(), "bound": self.bound}
+        return {**{name: part.state_dict() for name, part in self._parts().items()}, "bound": self.bound}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict``'s result.
@@ -333,8 +328,8 @@ class RnasSearcher:
             InputError: the state belongs to another configuration.
         """
         try:
-            for name in ("supernet", "weight_optimizer", "architecture_optimizer"):
-                getattr(self, name).load_state_dict(state[name])
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
             self.bound = state["bound"]
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError("the checkpoint belongs to another configuration: "

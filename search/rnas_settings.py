@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from search.settings import SupernetConfig
+from search.supernet_settings import SupernetConfig
 from wsrnas.runtime.config import option, require
 from wsrnas.training.losses import LossSettings, losses_of
 

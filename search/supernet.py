@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wsrnas.genotype import Genotype
+from wsrnas.genotype import KINDS, Genotype
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
 from wsrnas.runtime.errors import InputError
 
 NODES = 4
 EDGES = sum(range(2, NODES + 2))  # 14
-KINDS = ("normal", "reduce")
 NONE = PRIMITIVES.index("none")
 EdgeOperations = tuple[tuple[int, ...], ...]
 

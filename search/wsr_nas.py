@@ -7,27 +7,26 @@ The run directory holds the genotype of every iteration and ``genotype.json``, t
 """
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
-from search.files import halves, resume, save_genotype, stored_split
-from search.objective import column_name
+from search.search_run import open_search, resume, save_genotype
+from search.split import halves, stored_split
+from search.strategy.strengths import column_name
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.report.data import NOISE_FILE
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
-from wsrnas.runtime.config import describe, format_epsilon, parse_config
+from wsrnas.runtime.config import describe, format_epsilon
 from wsrnas.runtime.device import peak_memory_gib
-from wsrnas.runtime.distributed import World, initialize, print_on_main
+from wsrnas.runtime.distributed import World, print_on_main
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
@@ -39,22 +38,12 @@ PROGRAM = "search.wsr_nas"
 
 def main(argv: list[str] | None = None) -> None:
     """Algorithm 1, line by line."""
-    config, invocation = parse_config(SearchConfig, PRESETS, argv, prog=PROGRAM)
-    world = initialize(config.device)
-    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
-                             seed=config.seed)
-    if invocation.dry_run:
-        dry_run(config, data, world)
+    opened = open_search(SearchConfig, PRESETS, argv, PROGRAM, dry_run)
+    if opened is None:
         return
-    run = RunDirectory(Path(config.runs) / "search" / config.name, config, world, invocation.overwrite,
-                       {"data set": data.fingerprint()})
-    if run.finished:
-        print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
-                             "(--overwrite begins anew)")
-        return
-    run.log(run.describe())
-
-    searcher = Searcher(config, data, stored_split(run, data, world), world)    # line 1: D_t and D_v
+    config, data, run = opened
+    world = run.world
+    searcher = Searcher(config, data, stored_split(run, data), world)    # line 1: D_t and D_v
     steps = schedule(config)
     completed = resume(run, searcher, PROGRAM)
     with stop_requests(world) as searcher.stop:
@@ -79,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
                 row.update(name_columns(config, measured))
             if step.trains_losses:
                 with clock("loss_estimator"):
-                    row["loss_estimator"]["squared_error"] = searcher.train_losses(step)  # lines 18 and 23
+                    row["loss_estimator"]["squared_error"] = searcher.train_loss_estimator(step)  # lines 18 and 23
             if step.phase == "search":
                 with clock("architecture"):
                     row["predicted_objective"] = searcher.update_architecture(step)     # line 24: A
@@ -88,8 +77,9 @@ def main(argv: list[str] | None = None) -> None:
                         row["projection"] = searcher.project_architecture(step)         # RNAS, Eq. 9
             finish_step(run, searcher, step, row, clock, len(steps))
 
-    run.finish(f"search finished: {searcher.describe_architecture()['changed_choices']} of 16 choices differ from the "
-               f"initial cell; retrain it with --arch {run.path / run_files.GENOTYPE}")
+    changed = searcher.architecture_statistics()["changed_choices"]
+    run.finish(f"search finished: {changed} of 16 choices differ from the initial cell; retrain it with --arch "
+               f"{run.path / run_files.GENOTYPE}")
     refresh(run.path, run.world, run.log, ended=True)
 
 
@@ -99,7 +89,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
 
     Where the step's check asks for it, PGD attacks one more strength from the next step on.
     """
-    architecture = searcher.describe_architecture()
+    architecture = searcher.architecture_statistics()
     passes = iteration_passes(searcher)
     row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
@@ -178,7 +168,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"estimator check: {describe_check(searcher)}",
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
-        f"VLE {readable(count_parameters(searcher.losses))}",
+        f"VLE {readable(count_parameters(searcher.loss_estimator))}",
         f"steps: {len(schedule(config))} epochs ({config.warmup_architectures} warm-up, {config.warmup_architectures} "
         f"population, {config.iterations} search) of {len(searcher.train_loader)} batches "
         f"({config.batch_size} = {world.size} x {config.batch_size // world.size})",

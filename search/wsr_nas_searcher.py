@@ -9,37 +9,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.architecture import describe_architecture
-from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
+from search.architecture_statistics import architecture_statistics
+from search.loss_estimator import train_loss_estimator
 from search.measurement import measure
-from search.memory import Memory
-from search.objective import (
-    attacked_indices,
-    column_name,
-    estimator_gap,
-    project_architecture,
-    rank_correlation,
-    robust_search_objective,
-    update_architecture,
-)
-from search.supernet import Supernet
+from search.strategy.estimator_check import estimator_gap
+from search.strategy.memory import Memory
+from search.strategy.objective import OBJECTIVES, update_architecture
+from search.strategy.rank_correlation import rank_correlation
+from search.strategy.strengths import attacked_indices, column_name
+from search.supernet_training import build_trainer, set_learning_rate
+from search.vulnerability.predicted import project_architecture
 from search.vulnerability.projection import summarize
+from search.wsr_nas_parts import (
+    build_architecture_optimizer,
+    build_estimator_optimizer,
+    build_loaders,
+    build_loss_optimizer,
+    build_networks,
+)
 from search.wsr_nas_settings import SearchConfig, Step, learning_rate, planned_estimator_steps, schedule
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.data.image_set import DataSet
-from wsrnas.data.loader import BatchLoader
-from wsrnas.data.splits import balanced_subset
-from wsrnas.estimators import build_estimator
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.progress import progress
-from wsrnas.runtime.seeding import derive_seed, generator
+from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 from wsrnas.training.epoch import Epoch, train_epoch
-from wsrnas.training.losses import LOSSES
-from wsrnas.training.trainer import Refinements, Trainer
 
 NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept to be looked at
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
@@ -55,9 +53,16 @@ class Searcher:
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
         self.config, self.world = config, world
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
-        self.weights = torch.tensor(config.strength_weights, device=world.device)
-        self._build_loaders(data, split)
-        self._build_networks(data)
+        self.objective = OBJECTIVES["robust"].build(config)
+        loaders = build_loaders(config, data, split, world)
+        self.train_set, self.train_loader, self.recalibration_loader = (
+            loaders.train_set, loaders.training, loaders.recalibration)
+        self.validation_loader, self.check_loader = loaders.validation, loaders.check
+        self.supernet, self.estimator, self.loss_estimator = build_networks(config, data, world.device)
+        self.trainer = build_trainer(config, self.supernet, world)
+        self.architecture_optimizer = build_architecture_optimizer(config, self.supernet)
+        self.estimator_optimizer = build_estimator_optimizer(config, self.estimator)
+        self.loss_optimizer = build_loss_optimizer(config, self.loss_estimator)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(config.loss_memory)
         self.estimator_step = 0
         self.estimator_total = planned_estimator_steps(
@@ -73,49 +78,6 @@ class Searcher:
         self.attacked, self.estimated = attacked, [i for i in range(len(strengths)) if i not in attacked]
         self.source_epsilons, self.target_epsilons = strengths[self.attacked], strengths[self.estimated]
 
-    def _build_loaders(self, data: DataSet, split: tuple[Tensor, Tensor]) -> None:
-        config, world = self.config, self.world
-        train, validation = (data.train.subset(indices) for indices in split)
-        kept = balanced_subset(validation.labels, config.max_validation, config.seed, "D_v", data.num_classes)
-        self.train_set, validation = train.to(world.device), validation.subset(kept).to(world.device)
-        shards = {"rank": world.rank, "world_size": world.size}
-        self.train_loader, self.recalibration_loader = (
-            BatchLoader(self.train_set, config.batch_size, config.seed, purpose, shuffle=True,
-                        augment=data.augmentation, drop_last=True, **shards)
-            for purpose in ("training", "recalibration"))
-        # At least one image a class: sets of folders come class by class, and their first images are all alike.
-        checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
-                                  "check_images", data.num_classes)
-        self.validation_loader, self.check_loader = (
-            BatchLoader(images, config.eval_batch_size, config.seed, purpose, **shards)
-            for images, purpose in ((validation, "validation"), (validation.subset(checked), "check")))
-
-    def _build_networks(self, data: DataSet) -> None:
-        config, device = self.config, self.world.device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "weights"))
-            self.supernet = Supernet(config.init_channels, config.layers, data.num_classes, config.tau,
-                                     config.alpha_std, generator(config.seed, "alphas"))
-            self.estimator = build_estimator(config.estimator, data.image_shape)
-            columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
-            self.losses = ValidationLossEstimator(self.supernet.alphas_normal.shape[1], columns,
-                                                  config.loss_hidden_size)
-        self.supernet.to(device, memory_format=torch.channels_last)
-        self.estimator.to(device)
-        self.losses.to(device)
-        self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), config.learning_rate,
-                                                config.momentum, weight_decay=config.weight_decay)
-        self.trainer = Trainer(self.supernet, LOSSES[config.adv_loss], config.loss_settings(), self.weight_optimizer,
-                               self.world, config.seed, refinements=Refinements(grad_clip=config.grad_clip),
-                               single_path=True)
-        self.architecture_optimizer = torch.optim.Adam(self.supernet.architecture_parameters(),
-                                                       config.architecture_learning_rate, betas=(0.5, 0.999))
-        weighted = list(self.estimator.parameters())
-        self.estimator_optimizer = torch.optim.AdamW(
-            weighted, config.estimator_learning_rate, weight_decay=config.estimator_weight_decay) if weighted else None
-        self.loss_optimizer = torch.optim.Adam(self.losses.parameters(), config.loss_learning_rate, betas=(0.5, 0.999),
-                                               weight_decay=config.loss_weight_decay)
-
     # -- the steps of Algorithm 1 ---------------------------------------------------------------------------------
 
     def sample(self, step: Step) -> None:
@@ -126,8 +88,7 @@ class Searcher:
     def train_supernet(self, step: Step) -> dict[str, float]:
         """Lines 4, 8 and 21: train the sampled path adversarially on D_t for one epoch."""
         config = self.config
-        for group in self.weight_optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+        set_learning_rate(self.trainer.optimizer, learning_rate(config, step))
         self.trainer.steps = step.index * len(self.train_loader)
 
         def after_step(epoch: Epoch) -> None:
@@ -249,30 +210,31 @@ class Searcher:
         result: dict[str, Any] = {}
         if step.phase == "search":
             with torch.no_grad():
-                predicted, measured = self._objective(self.losses(gates)[0]), self._objective(losses)
-            self.predictions.append([predicted, measured])
-            result = {"predicted_objective": predicted, "measured_objective": measured, "ranked": len(self.predictions)}
+                predicted = self.objective(self.loss_estimator(gates)[0]).item()
+                found = self.objective(losses).item()
+            self.predictions.append([predicted, found])
+            result = {"predicted_objective": predicted, "measured_objective": found, "ranked": len(self.predictions)}
             result |= rank_correlation(self.predictions)
         self.loss_memory.append(step.index, gates=gates, losses=losses.unsqueeze(0))
         return result
 
-    def train_losses(self, step: Step) -> float:
+    def train_loss_estimator(self, step: Step) -> float:
         """Lines 18 and 23: K_v passes of the VLE over M_v (Eq. 9); returns its mean squared error, standardised."""
         config = self.config
-        error = train_loss_estimator(self.losses, self.loss_optimizer, self.loss_memory["gates"],
+        error = train_loss_estimator(self.loss_estimator, self.loss_optimizer, self.loss_memory["gates"],
                                      self.loss_memory["losses"], config.loss_passes,
                                      generator(config.seed, "losses", step.index))
-        broadcast_model(self.losses, self.world)
+        broadcast_model(self.loss_estimator, self.world)
         return error
 
     def update_architecture(self, step: Step) -> float:
         """Line 24: one step of A along the VLE's gradient of Eq. 10; returns the predicted objective."""
         config = self.config
-        objective = update_architecture(self.supernet, self.losses, self.architecture_optimizer, config.alpha,
-                                        config.beta, self.weights, config.architecture_samples,
+        predicted = update_architecture(self.supernet, self.loss_estimator, self.architecture_optimizer, self.objective,
+                                        config.architecture_samples,
                                         generator(config.seed, "architecture", step.index))
         broadcast_model(self.supernet, self.world)
-        return objective
+        return predicted
 
     def project_architecture(self, step: Step) -> dict[str, Any]:
         """A onto the bounds of the vulnerability, as the VLE predicts it (no part of Algorithm 1)."""
@@ -280,7 +242,7 @@ class Searcher:
         if self.bounds is None:
             reference = self.loss_memory["losses"][:, 1 + len(config.strengths):].median(0).values
             self.bounds = torch.stack([value.new_tensor(config.bound().resolve(value.item())) for value in reference])
-        found = project_architecture(self.supernet, self.losses, self.bounds, config.architecture_samples,
+        found = project_architecture(self.supernet, self.loss_estimator, self.bounds, config.architecture_samples,
                                      generator(config.seed, "projection", step.index))
         broadcast_model(self.supernet, self.world)
         return {"bounds": dict(zip(map(column_name, config.strengths), self.bounds.tolist(), strict=True)),
@@ -309,9 +271,6 @@ class Searcher:
                                                        self.source_epsilons, self.target_epsilons)
         return (clean + self.estimator(noises, images, epsilons, self.target_epsilons)).clamp(0, 1)
 
-    def _objective(self, losses: Tensor) -> float:
-        return robust_search_objective(losses, self.config.alpha, self.config.beta, self.weights).item()
-
     @property
     def learns_to_estimate(self) -> bool:
         """Whether there is an AN-Estimator to train: one with weights, and strengths to estimate."""
@@ -325,15 +284,18 @@ class Searcher:
     def genotype(self) -> Genotype:
         return self.supernet.genotype()
 
-    def describe_architecture(self) -> dict[str, Any]:
-        """``architecture.describe_architecture`` of the supernet."""
-        return describe_architecture(self.supernet, self.genotype(), self.initial_genotype)
+    def architecture_statistics(self) -> dict[str, Any]:
+        """Return the summary statistics of the current architecture parameters."""
+        return architecture_statistics(self.supernet, self.genotype(), self.initial_genotype)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in
-                 ("supernet", "estimator", "losses", "weight_optimizer", "architecture_optimizer", "loss_optimizer")}
+        """Return what has a state, by its key in the checkpoint; the keys are older than the names here."""
+        parts: dict[str, Any] = {
+            "supernet": self.supernet, "estimator": self.estimator, "losses": self.loss_estimator,
+            "weight_optimizer": self.trainer.optimizer, "architecture_optimizer": self.architecture_optimizer,
+            "loss_optimizer": self.loss_optimizer}
         return parts | ({"estimator_optimizer": self.estimator_optimizer} if self.estimator_optimizer else {})
 
     def state_dict(self) -> dict[str, Any]:

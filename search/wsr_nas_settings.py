@@ -3,16 +3,17 @@
 import math
 from dataclasses import dataclass, replace
 
-from search.objective import check_attacked, check_objective, check_strengths
-from search.settings import SupernetConfig
+from search.strategy.objective import OBJECTIVES
+from search.strategy.strengths import check_attacked, check_strengths
+from search.supernet_settings import SupernetConfig
+from search.supernet_training import cosine_rate
 from wsrnas.estimators import names as estimator_names
 from wsrnas.runtime.config import option, require
+from wsrnas.training.strengths import SIX_STRENGTHS, WIDE_STRENGTHS
 
-SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)
 SIX_WEIGHTS = tuple(w / 28 for w in (1, 2, 3, 5, 7, 10))
 ELEVEN_STRENGTHS = tuple(round(0.03 + 0.0075 * i, 4) for i in range(11))
 ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10))
-WIDE_STRENGTHS = (0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class SearchConfig(SupernetConfig):
         require(self.check_images > 0 or self.max_estimator_gap == 0,
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
-        check_objective(self.alpha, self.beta, self.strength_weights, len(self.strengths))
+        OBJECTIVES["robust"].build(self)
 
     @property
     def name(self) -> str:
@@ -149,7 +150,7 @@ def schedule(config: SearchConfig) -> list[Step]:
     """
     population, iterations = config.warmup_architectures, config.iterations
     phases = [("warm-up", population), ("population", population), ("search", iterations)]
-    steps = []
+    steps: list[Step] = []
     for phase, count in phases:
         for number in range(count):
             trains = phase == "search" or (phase == "population" and number == population - 1)
@@ -161,8 +162,7 @@ def learning_rate(config: SearchConfig, step: Step) -> float:
     """Of the supernet: constant in the warm-up, half a cosine down to the minimum over the search iterations."""
     if step.phase != "search":
         return config.learning_rate
-    share = 0.5 * (1 + math.cos(math.pi * step.number / config.iterations))
-    return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
+    return cosine_rate(config, step.number, config.iterations)
 
 
 def planned_estimator_steps(config: SearchConfig, attacked: int, rounds: int) -> int:

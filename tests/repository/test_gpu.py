@@ -5,9 +5,9 @@ import torch
 
 import genotypes
 import search.rnas
-from search.files import halves
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
+from search.split import halves
 from search.supernet import Supernet
 from wsrnas.attacks import mim, multi_strength_pgd, pgd
 from wsrnas.data.datasets import load_dataset

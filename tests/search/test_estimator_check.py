@@ -13,8 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import search.wsr_nas_parts
 import search.wsr_nas_searcher
-from search.objective import estimator_gap
+from search.strategy.estimator_check import estimator_gap
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
 from tests.processes import run_twice
@@ -57,7 +58,7 @@ def make_searcher(made=None, world=None, **changes):
     data = load_dataset("digits", "data", max_train=config.max_train, seed=0)
     with pytest.MonkeyPatch.context() as context:
         if made is not None:
-            context.setattr(search.wsr_nas_searcher, "build_estimator", lambda *arguments: made)
+            context.setattr(search.wsr_nas_parts, "build_estimator", lambda *arguments: made)
         searcher = Searcher(config, data, balanced_split(data.train.labels, 0.5, 0, data.num_classes), world)
     searcher.sample(STEP)
     return searcher

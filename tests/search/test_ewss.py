@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,18 +10,11 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
-from search.memory import Memory
-from search.objective import (
-    attacked_indices,
-    check_attacked,
-    check_objective,
-    check_strengths,
-    project_architecture,
-    robust_search_objective,
-    split_strengths,
-    update_architecture,
-)
+from search.strategy.memory import Memory
+from search.strategy.objective import RobustObjective, update_architecture
+from search.strategy.strengths import attacked_indices, check_attacked, check_strengths, split_strengths
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from search.vulnerability.predicted import project_architecture
 from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
 from wsrnas.operations import PRIMITIVES
 from wsrnas.runtime.errors import InputError
@@ -52,11 +46,16 @@ def test_intervals_partition_the_strengths_into_nearly_equal_lengths():
 
 def test_objective_and_its_gradient():
     losses = torch.tensor([[1.0, 2.0, 4.0, 8.0], [0.5, 1.0, 1.0, 1.0]], requires_grad=True)
-    value = robust_search_objective(losses, 0.8, 0.2, torch.tensor([0.5, 0.25, 0.25]))
+    value = RobustObjective(0.8, 0.2, (0.5, 0.25, 0.25))(losses)
     # 0.8 * 1 + 0.2 * (0.5 * 2 + 0.25 * 4 + 0.25 * 8) and 0.8 * 0.5 + 0.2 * 1
     torch.testing.assert_close(value.detach(), torch.tensor([1.6, 0.6]))
     value.sum().backward()
     torch.testing.assert_close(losses.grad, torch.tensor([0.8, 0.1, 0.05, 0.05]).expand(2, 4))
+
+
+def objective_of(alpha, beta, weights, count):
+    return RobustObjective.from_settings(SimpleNamespace(alpha=alpha, beta=beta, strength_weights=weights,
+                                                         strengths=(0.1,) * count))
 
 
 @pytest.mark.parametrize("alpha, beta, weights, count, named", [
@@ -72,11 +71,11 @@ def test_objective_and_its_gradient():
 ])
 def test_weights_that_break_the_constraints_are_refused(alpha, beta, weights, count, named):
     with pytest.raises(InputError, match=named):
-        check_objective(alpha, beta, weights, count)
+        objective_of(alpha, beta, weights, count)
 
 
 def test_good_weights_pass():
-    check_objective(0.8, 0.2, (1 / 3, 1 / 3, 1 / 3), 3)
+    objective_of(0.8, 0.2, (1 / 3, 1 / 3, 1 / 3), 3)
 
 
 @pytest.mark.parametrize("strengths, attacked, estimated, named", [
@@ -148,7 +147,7 @@ def test_presets(name, attacked, estimated):
     config = PRESETS[name]
     assert (config.preset, config.num_pgd_strengths, config.num_estimated_strengths) == (name, attacked, estimated)
     check_strengths(config.strengths, attacked, estimated)
-    check_objective(config.alpha, config.beta, config.strength_weights, len(config.strengths))
+    RobustObjective.from_settings(config)
     assert set(config.strength_weights) and list(config.strength_weights) == sorted(config.strength_weights)
     assert config.strengths[0] <= config.estimator_max_epsilon
     assert config.strengths[-1] <= config.estimator_max_epsilon, "the estimator never sees the strongest noise"
@@ -255,7 +254,7 @@ def test_the_papers_estimator_memory_holds_fifteen_networks():
 BASE = torch.tensor([0.3, 1.0, 3.0])
 GAIN = torch.tensor([[0.050, 0.090, 0.30], [0.010, 0.050, 0.20], [-0.004, 0.020, 0.10], [0.008, -0.03, -0.1],
                      [-0.014, -0.06, -0.3], [0.002, 0.040, 0.02], [-0.008, 0.010, 0.15], [0.016, 0.000, -0.2]])
-ALPHA, BETA, WEIGHTS = 0.8, 0.2, torch.tensor([0.4, 0.6])
+OBJECTIVE = RobustObjective(0.8, 0.2, (0.4, 0.6))
 
 
 def law(gates: Tensor) -> Tensor:
@@ -336,7 +335,7 @@ def test_one_step_is_against_the_gradient_of_the_mean_objective():
     supernet = Supernet(2, 2, 4, tau=0.7, alpha_std=0.5, generator=seeded())
     before = supernet.alphas().detach().double().requires_grad_(True)
     optimizer = torch.optim.SGD(supernet.architecture_parameters(), 10.0)
-    value = update_architecture(supernet, Linear(), optimizer, ALPHA, BETA, WEIGHTS, 5, seeded(3))
+    value = update_architecture(supernet, Linear(), optimizer, OBJECTIVE, 5, seeded(3))
 
     noise = gumbel_noise((5, 2, 14, 8), seeded(3)).double()
     total = 0.0
@@ -364,9 +363,9 @@ def test_the_search_finds_the_optimum_of_the_law_and_moves_nothing_else(learned)
 
     optimizer = torch.optim.Adam(supernet.architecture_parameters(), 0.03, betas=(0.5, 0.999))
     draw, before = seeded(1), supernet.genotype()
-    values = [update_architecture(supernet, estimator, optimizer, ALPHA, BETA, WEIGHTS, 32, draw) for _ in range(60)]
+    values = [update_architecture(supernet, estimator, optimizer, OBJECTIVE, 32, draw) for _ in range(60)]
 
-    gain = robust_search_objective(GAIN, ALPHA, BETA, WEIGHTS)
+    gain = OBJECTIVE(GAIN)
     best = PRIMITIVES[1 + gain[1:].argmin()]
     genotype = supernet.genotype()
     chosen = [name for kind in ("normal", "reduce") for node in genotype.nodes(kind) for name, _ in node]
@@ -420,5 +419,5 @@ def test_the_architecture_is_moved_within_the_bound_at_every_strength():
 
 def test_the_objective_does_not_read_what_follows_the_losses():
     losses = torch.tensor([[1.0, 2.0, 4.0, 8.0, torch.nan, torch.inf]])
-    value = robust_search_objective(losses, 0.8, 0.2, torch.tensor([0.5, 0.25, 0.25]))
+    value = RobustObjective(0.8, 0.2, (0.5, 0.25, 0.25))(losses)
     torch.testing.assert_close(value, torch.tensor([1.6]))

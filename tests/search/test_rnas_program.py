@@ -18,9 +18,9 @@ import search.cost
 import search.rnas as program
 import search.rnas_searcher
 from search.cost import rnas_passes
-from search.files import halves
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
+from search.split import halves
 from search.supernet import Supernet
 from search.vulnerability import projection
 from tests.run_files import assert_equal, read, without_time
@@ -28,6 +28,7 @@ from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
 
 # T = 3 steps an epoch, u = 1 of them without the bound. One cell, a reduction, unless more are asked for.
@@ -197,7 +198,7 @@ def test_projections_are_asked_for_the_bound(whole):
     last = seen.projected[-1][2]
     assert torch.equal(seen.searcher.alphas(), last.alphas)
     found = json.loads((run / "vulnerability.json").read_text())
-    assert found.pop("architecture") == json.loads(json.dumps(seen.searcher.describe_architecture()))
+    assert found.pop("architecture") == json.loads(json.dumps(seen.searcher.architecture_statistics()))
     assert found["bound"] == bound["value"]
     assert found["projection"] == pytest.approx(projection.summarize([last]))
     assert json.loads((run / "genotype.json").read_text())["meta"] == {
@@ -257,7 +258,7 @@ def test_the_descent_goes_down_the_loss_on_held_out_images():
     config, _ = parse_config(RnasConfig, PRESETS, [*WHOLE, "--architecture_weight_decay", "0", "--no-random_start",
                                                    "--upper_weights", "1", "0.5"])
     data = load_dataset("digits", max_train=60)
-    searcher = RnasSearcher(config, data, halves(data, 0), program.initialize("cpu"))
+    searcher = RnasSearcher(config, data, halves(data, 0), initialize("cpu"))
     (_, batch, (images, labels)), = searcher._batches(1, 0, 1, "")
     supernet, before = searcher.supernet.train(), searcher.alphas().clone()
     leaf = before.clone().requires_grad_(True)
@@ -282,7 +283,7 @@ def test_the_descent_goes_down_the_loss_on_held_out_images():
 def test_the_last_act_is_a_projection_under_all_batches_together():
     config, _ = parse_config(RnasConfig, PRESETS, [*WHOLE, "--bound_batches", "2"])
     data = load_dataset("digits", max_train=60)
-    searcher = RnasSearcher(config, data, halves(data, 0), program.initialize("cpu"))
+    searcher = RnasSearcher(config, data, halves(data, 0), initialize("cpu"))
     before, batches = searcher.alphas().clone(), searcher.watched(2)
     values = [searcher.constraint.value(batch, before) for batch in batches]
     searcher.bound = 0.9 * sum(values) / 2

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 import search.wsr_nas as program
+import search.wsr_nas_parts
 import search.wsr_nas_searcher
-from search.objective import rank_correlation
+from search.strategy.rank_correlation import rank_correlation
 from search.supernet import Supernet
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
@@ -22,6 +23,7 @@ from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
 from wsrnas.genotype import Genotype, count_differences
 from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
 
@@ -478,8 +480,8 @@ def test_validation_images_are_not_augmented(tmp_path):
     config, _ = parse_config(type(PRESETS["tiny"]), PRESETS, TINY)
     split = torch.arange(0, 60, 2), torch.arange(1, 60, 2)
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(search.wsr_nas_searcher, "balanced_subset", lambda labels, *rest: torch.arange(len(labels)))
-        searcher = Searcher(config, data, split, program.initialize("cpu"))
+        context.setattr(search.wsr_nas_parts, "balanced_subset", lambda labels, *rest: torch.arange(len(labels)))
+        searcher = Searcher(config, data, split, initialize("cpu"))
     seen = torch.cat([images for images, _ in searcher.validation_loader.batches()])
     assert torch.equal(seen, data.train.images[split[1]].float() / 255)
 

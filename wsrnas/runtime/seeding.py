@@ -2,7 +2,8 @@
 
 import hashlib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,14 @@ def derive_seed(*parts: int | str) -> int:
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator on ``device`` seeded by ``derive_seed(*parts)``."""
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+@contextmanager
+def seeded_weights(seed: int, *purpose: int | str) -> Iterator[None]:
+    """Seed torch's global generator, which makes initial weights, and restore its state afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights", *purpose))
+        yield
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,21 @@
-"""What is told about the architecture parameters in every step of a search."""
+"""Summary statistics of the architecture parameters A."""
 
 from typing import Any
 
-from search.supernet import KINDS, NONE, Supernet
-from wsrnas.genotype import Genotype, count_differences
+from search.supernet import NONE, Supernet
+from wsrnas.genotype import KINDS, Genotype, count_differences
 from wsrnas.operations import PRIMITIVES
 
 SKIP = PRIMITIVES.index("skip_connect")
 
 
-def describe_architecture(supernet: Supernet, genotype: Genotype, initial: Genotype) -> dict[str, Any]:
-    """The ``genotype`` of the current A, A itself and how far it has come, by kind of cell.
+def architecture_statistics(supernet: Supernet, genotype: Genotype, initial: Genotype) -> dict[str, Any]:
+    """Return the ``genotype`` of the current A, A itself and how far it has moved, by kind of cell.
+
+    Args:
+        supernet: owner of A.
+        genotype: of the current A.
+        initial: genotype of the initial A.
 
     Returns:
         ``changed_choices`` of 16 since the ``initial`` genotype, ``alpha_entropy`` in nats an edge, ``none_mass`` and

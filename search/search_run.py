@@ -1,0 +1,107 @@
+"""The run of a search: open its directory, resume it, keep its genotypes."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from search.supernet_settings import SupernetConfig
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.image_set import DataSet
+from wsrnas.genotype import Genotype
+from wsrnas.runtime import run_files
+from wsrnas.runtime.config import parse_config, require
+from wsrnas.runtime.distributed import World, initialize, print_on_main
+from wsrnas.runtime.folders import overwrite_requested
+from wsrnas.runtime.run_directory import RunDirectory
+
+Config = TypeVar("Config", bound=SupernetConfig)
+
+
+def open_search(config_class: type[Config], presets: Mapping[str, Config], argv: Sequence[str] | None, program: str,
+                dry_run: Callable[[Config, DataSet, World], None]) -> tuple[Config, DataSet, RunDirectory] | None:
+    """Read the command line, load the data and open the run directory.
+
+    Args:
+        config_class: of the program.
+        presets: its named configurations.
+        argv: arguments; None takes those of the process.
+        program: name for ``--help``.
+        dry_run: prints what the search would cost.
+
+    Returns:
+        Configuration, data and run; None where nothing is left to do: after ``--dry_run``, and where the run is
+        finished.
+
+    Raises:
+        InputError: the arguments or the data are wrong, or the directory holds another run.
+    """
+    config, invocation = parse_config(config_class, presets, argv, prog=program)
+    world = initialize(config.device)
+    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
+                             seed=config.seed)
+    if invocation.dry_run:
+        dry_run(config, data, world)
+        return None
+    folder = Path(config.runs) / "search" / config.name
+    if not overwrite_requested(invocation.overwrite):
+        require_same_bound(folder, config.vulnerability_bound)
+    run = RunDirectory(folder, config, world, invocation.overwrite, {"data set": data.fingerprint()})
+    if run.finished:
+        print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
+                             "(--overwrite begins anew)")
+        return None
+    run.log(run.describe())
+    return config, data, run
+
+
+def require_same_bound(path: Path, asked: str) -> None:
+    """Refuse to continue a run under another bound than the one that it has searched under.
+
+    The bound is not part of an RNAS run's identity, because it may be changed until the warm-up ends.
+
+    Args:
+        path: of the run directory, which may be missing.
+        asked: the bound of the command line.
+
+    Raises:
+        InputError: with both bounds.
+    """
+    file = path / run_files.BOUND
+    used = json.loads(file.read_text())["asked"] if file.exists() else asked
+    require(used == asked, f"{path} has searched under --vulnerability_bound {used}, not {asked}; choose another "
+            "--save, or pass --overwrite to move it aside")
+
+
+def save_genotype(run: RunDirectory, genotype: Genotype, name: str, program: str, iteration: int | None = None,
+                  **found: Any) -> None:
+    """Write a genotype and its origin to a file of the run.
+
+    Args:
+        run: of the search; only its main process writes.
+        genotype: the cell.
+        name: of the file in the run directory.
+        program: that found the cell.
+        iteration: counted from 1, after which it was the cell; None before the first.
+        found: further facts about the cell.
+    """
+    config: SupernetConfig = run.config
+    if run.world.is_main:
+        path = run.path / name
+        path.parent.mkdir(exist_ok=True)
+        genotype.save(path, {"program": program, "preset": config.preset, "seed": config.seed,
+                             "dataset": config.dataset, "iteration": iteration, **found})
+
+
+def resume(run: RunDirectory, searcher: Any, program: str) -> int:
+    """Load the last checkpoint into a searcher, or keep the initial cell of a fresh run.
+
+    Returns:
+        The number of completed steps.
+    """
+    state = run.restore()
+    if state is None:
+        save_genotype(run, searcher.genotype(), run_files.INITIAL_GENOTYPE, program)
+        return 0
+    searcher.load_state_dict(state["searcher"])
+    return state["step"]

@@ -1,0 +1,23 @@
+"""The split of the training set into D_t and D_v."""
+
+from torch import Tensor
+
+from wsrnas.data.image_set import DataSet
+from wsrnas.data.splits import balanced_split, load_split, save_split
+from wsrnas.runtime import run_files
+from wsrnas.runtime.distributed import barrier
+from wsrnas.runtime.run_directory import RunDirectory
+
+
+def halves(data: DataSet, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of D_t and D_v: class-balanced halves of the training set."""
+    return balanced_split(data.train.labels, 0.5, seed, data.num_classes)
+
+
+def stored_split(run: RunDirectory, data: DataSet) -> tuple[Tensor, Tensor]:
+    """Return the indices of D_t and D_v, drawn at the start of a run and kept in its ``split.json``."""
+    path = run.path / run_files.SPLIT
+    if run.world.is_main and not run.has_checkpoint:
+        save_split(path, *halves(data, run.config.seed))
+    barrier(run.world)
+    return load_split(path, len(data.train))

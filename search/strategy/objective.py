@@ -1,0 +1,110 @@
+"""The objective of a Wsr-NAS search (Eq. 10), and the step of the architecture parameters A down its prediction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.loss_estimator import ValidationLossEstimator
+from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from wsrnas.runtime.config import require
+
+Objective = Callable[[Tensor], Tensor]  # losses (..., 1 + N or more) in nats -> (...,), which the search minimises
+
+
+@dataclass(frozen=True)
+class RobustObjective:
+    """Weigh the natural loss and the losses of all strengths: α L_natural + β Σ β_i L_i (Eq. 10).
+
+    Args:
+        alpha: weight of the natural loss.
+        beta: weight of the adversarial losses; alpha + beta = 1.
+        weights: the N weights β_i, one a strength; they sum to 1.
+
+    Raises:
+        InputError: a weight is not above 0, or the weights do not sum to 1.
+    """
+
+    alpha: float
+    beta: float
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(self.alpha > 0 and self.beta > 0,
+                f"alpha is {self.alpha:g} and beta is {self.beta:g}; expected both above 0 (Eq. 10)")
+        require(abs(self.alpha + self.beta - 1) < 1e-6,
+                f"alpha + beta is {self.alpha + self.beta:g}; expected 1 (Eq. 10)")
+        for weight in self.weights:
+            require(weight > 0, f"strength_weights contains {weight:g}; expected every weight above 0 (Eq. 10)")
+        require(abs(sum(self.weights) - 1) < 1e-6,
+                f"strength_weights sum to {sum(self.weights):g}; expected 1 (Eq. 10)")
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> "RobustObjective":
+        """Build the objective of a configuration.
+
+        Args:
+            settings: ``alpha``, ``beta``, ``strengths`` and ``strength_weights``, as in ``SearchConfig``.
+
+        Raises:
+            InputError: the weights break the constraints of Eq. 10, or are not one a strength.
+        """
+        weights, count = settings.strength_weights, len(settings.strengths)
+        require(len(weights) == count, f"strength_weights has {len(weights)} entries; expected one a strength, {count}")
+        return cls(settings.alpha, settings.beta, weights)
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        """Return the objective (...,) in nats of losses (..., 1 + N or more), natural first; the rest is not read."""
+        weights = torch.tensor(self.weights, device=losses.device, dtype=losses.dtype)
+        return self.alpha * losses[..., 0] + self.beta * (losses[..., 1:1 + len(weights)] @ weights)
+
+
+@dataclass(frozen=True)
+class ObjectiveEntry:
+    """One objective that a search can minimise.
+
+    Args:
+        build: ``SearchConfig`` -> objective; raises InputError where the configuration does not fit.
+        help: one line for ``--help``.
+    """
+
+    build: Callable[[Any], Objective]
+    help: str
+
+
+OBJECTIVES: dict[str, ObjectiveEntry] = {
+    "robust": ObjectiveEntry(RobustObjective.from_settings,
+                             "alpha * natural loss + beta * sum of beta_i * loss at strength i (Eq. 10)"),
+}
+
+
+def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer,
+                        objective: Objective, samples: int, generator: torch.Generator) -> float:
+    """Take one optimiser step of A down the predicted objective; the supernet's weights stay untouched.
+
+    The prediction is the mean over ``samples`` draws of ξ. Deviation: the paper writes A' <- A + c∇; to minimise
+    Eq. 10 the step must be against the gradient, as here.
+
+    Args:
+        supernet: owner of A.
+        estimator: the VLE, gates (B, 2 E, O) -> losses; it collects no gradient.
+        optimizer: of A.
+        objective: losses -> the number to minimise.
+        samples: draws of ξ.
+        generator: CPU source of ξ.
+
+    Returns:
+        The predicted objective before the step.
+    """
+    alphas = supernet.alphas()
+    noise = gumbel_noise((samples, *alphas.shape), generator).to(alphas)
+    gates = gumbel_softmax(alphas, noise, supernet.tau).flatten(1, 2)
+    predicted = objective(estimator(gates)).mean()
+    gradients = torch.autograd.grad(predicted, supernet.architecture_parameters())
+    for parameter, gradient in zip(supernet.architecture_parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return predicted.item()

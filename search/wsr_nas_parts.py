@@ -1,0 +1,96 @@
+"""Build what a Wsr-NAS search owns: loaders of D_t and D_v, networks, optimisers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.loss_estimator import ValidationLossEstimator
+from search.supernet import Supernet
+from search.supernet_training import build_supernet
+from search.wsr_nas_settings import SearchConfig
+from wsrnas.data.image_set import DataSet, ImageSet
+from wsrnas.data.loader import BatchLoader
+from wsrnas.data.splits import balanced_subset
+from wsrnas.estimators import NoiseEstimator, build_estimator
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.seeding import seeded_weights
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The images of a search and how they are read.
+
+    Args:
+        train_set: D_t.
+        training: augmented batches of D_t that train the supernet.
+        recalibration: augmented batches of D_t that renew BatchNorm statistics.
+        validation: D_v.
+        check: the part of D_v on which estimates are compared with PGD.
+    """
+
+    train_set: ImageSet
+    training: BatchLoader
+    recalibration: BatchLoader
+    validation: BatchLoader
+    check: BatchLoader
+
+
+def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> Loaders:
+    """Build the loaders of D_t and D_v.
+
+    Args:
+        config: of the search.
+        data: the data set.
+        split: indices of D_t and D_v in the training set.
+        world: processes that share the batches.
+    """
+    train, validation = (data.train.subset(indices) for indices in split)
+    kept = balanced_subset(validation.labels, config.max_validation, config.seed, "D_v", data.num_classes)
+    train, validation = train.to(world.device), validation.subset(kept).to(world.device)
+    # At least one image a class: sets of folders come class by class, and their first images are all alike.
+    checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
+                              "check_images", data.num_classes)
+
+    def augmented(purpose: str) -> BatchLoader:
+        return BatchLoader(train, config.batch_size, config.seed, purpose, shuffle=True, augment=data.augmentation,
+                           drop_last=True, rank=world.rank, world_size=world.size)
+
+    def plain(images: ImageSet, purpose: str) -> BatchLoader:
+        return BatchLoader(images, config.eval_batch_size, config.seed, purpose, rank=world.rank,
+                           world_size=world.size)
+
+    return Loaders(train, augmented("training"), augmented("recalibration"), plain(validation, "validation"),
+                   plain(validation.subset(checked), "check"))
+
+
+def build_networks(config: SearchConfig, data: DataSet,
+                   device: torch.device) -> tuple[Supernet, NoiseEstimator, ValidationLossEstimator]:
+    """Build supernet, AN-Estimator and VLE with seeded weights on a device.
+
+    The VLE predicts the natural loss and the losses of all strengths, and under a bound their vulnerabilities.
+    """
+    columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
+    with seeded_weights(config.seed):
+        supernet = build_supernet(config, data.num_classes)
+        estimator = build_estimator(config.estimator, data.image_shape)
+        losses = ValidationLossEstimator(supernet.alphas_normal.shape[1], columns, config.loss_hidden_size)
+    return (supernet.to(device).to(memory_format=torch.channels_last), estimator.to(device), losses.to(device))
+
+
+def build_architecture_optimizer(config: SearchConfig, supernet: Supernet) -> torch.optim.Adam:
+    """Build the optimiser of the architecture parameters A."""
+    return torch.optim.Adam(supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999))
+
+
+def build_estimator_optimizer(config: SearchConfig, estimator: NoiseEstimator) -> torch.optim.AdamW | None:
+    """Build the optimiser of the AN-Estimator; None where it has no weights."""
+    weights = list(estimator.parameters())
+    return torch.optim.AdamW(weights, config.estimator_learning_rate,
+                             weight_decay=config.estimator_weight_decay) if weights else None
+
+
+def build_loss_optimizer(config: SearchConfig, estimator: ValidationLossEstimator) -> torch.optim.Adam:
+    """Build the optimiser of the VLE."""
+    return torch.optim.Adam(estimator.parameters(), config.loss_learning_rate, betas=(0.5, 0.999),
+                            weight_decay=config.loss_weight_decay)
