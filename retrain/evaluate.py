@@ -32,11 +32,10 @@ from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.data.loader import BatchLoader
-from wsrnas.evaluation.autoattack import LEAST_CLASSES
+from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.journal import Journal
-from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
+from wsrnas.evaluation.measurement import Evaluation, check_classes, exact_arithmetic
 from wsrnas.evaluation.official import official_accuracy, official_rows
-from wsrnas.evaluation.protocols import Attack, attack_of
 from wsrnas.evaluation.results import (
     FORMAT,
     check_lines,
@@ -94,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     networks = networks or [open_model(given, genotype=genotype, state_dict=weights, **named_sizes(config, images))
                             for given, genotype, weights in zip(config.model, named, config.state_dict, strict=True)]
     protocol, attacks = config.chosen(images.dataset)
-    check_classes(attacks, images.dataset, images.num_classes)
+    for attack in attacks:
+        check_classes(attack, images.num_classes, f"{images.dataset} has")
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
@@ -199,17 +199,6 @@ def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> st
     return config.dataset or trained[0]
 
 
-def check_classes(attacks: tuple[Attack, ...], dataset: str, num_classes: int) -> None:
-    """Refuse AutoAttack on images of too few classes.
-
-    Raises:
-        InputError: naming them.
-    """
-    require(num_classes >= LEAST_CLASSES or all(attack.method != "autoattack" for attack in attacks),
-            f"AutoAttack's targeted loss needs at least {LEAST_CLASSES} classes, and {dataset} has {num_classes}; "
-            "attack with apgd-ce and square instead")
-
-
 def refuse_misfit(config: EvaluateConfig, network: ModelSource, images: EvaluationImages, world: World) -> None:
     """Move a network to the device and see that it takes the images and answers with logits of their classes.
 
@@ -243,7 +232,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     """One network: everything that its result file holds; it is written as attacks are completed."""
     name, network, folder, source = subject.name, subject.network, subject.folder, subject.source
     source_name = source.fingerprint[:8] if source else ""
-    attacks = tuple(replace(attack, source=source_name) if attack.method == "transfer" else attack
+    attacks = tuple(replace(attack, source=source_name) if attack.entry.needs_source else attack
                     for attack in attacks)
     evaluations = folder / run_files.EVALUATIONS
     path = evaluations / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
-from wsrnas.evaluation.protocols import Attack
+from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.subjects.model_source import ModelSource
 

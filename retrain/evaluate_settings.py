@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from wsrnas.data.datasets import DATASETS
 from wsrnas.data.settings import download_help
+from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.honesty import LEAST_IMAGES
-from wsrnas.evaluation.protocols import RNAS_STRENGTH, Attack, custom_attacks, protocol_attacks
+from wsrnas.evaluation.protocols import RNAS_STRENGTH, custom_attacks, protocol_attacks
 from wsrnas.runtime.config import option, require
 
 L2_STRENGTHS = (0.5,)
@@ -104,6 +105,7 @@ class EvaluateConfig:
         attacks = protocol_attacks(protocol) if protocol != "custom" else custom_attacks(
             self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,
             self.random_start)
-        require(bool(self.source) or len(self.model) > 1 or all(attack.method != "transfer" for attack in attacks),
-                "the attack transfer needs another network to make its images: pass --source")
+        for attack in attacks:
+            require(bool(self.source) or len(self.model) > 1 or not attack.entry.needs_source,
+                    f"the attack {attack.method} needs another network to make its images: pass --source")
         return protocol, attacks

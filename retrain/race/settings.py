@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
+from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.runtime.config import Invocation, option, parse_config, require
 from wsrnas.runtime.errors import InputError
@@ -73,8 +74,9 @@ class CompareConfig(SmallImagesRecipe):
         require(all(0 < strength < 1 for strength in self.test_strengths) and
                 list(self.test_strengths) == sorted(set(self.test_strengths)), f"test_strengths are "
                 f"{list(self.test_strengths)}; expected increasing pixels of [0, 1], strictly inside (0, 1)")
-        require(not any(attack.startswith("transfer") for attack in self.attacks), "attacks contains transfer, whose "
-                "images would be another network's for every entrant; a race has none")
+        for attack in map(parse_attack, self.attacks):
+            require(not attack.entry.needs_source, f"attacks contains {attack.method}, whose images are made on "
+                    "another network; a race has no such network")
         require(self.split_seed < 0, f"split_seed is {self.split_seed}; a race splits by --seed, for all its trainings")
         require(0 < self.tolerance < 1, f"tolerance is {self.tolerance:g}; expected a share between 0 and 1")
         parse_budget(self.budget)

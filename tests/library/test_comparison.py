@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.comparison import main_measure, measures, over_seeds, paired, spread
-from wsrnas.evaluation.protocols import at_strength, parse_attack
 from wsrnas.evaluation.results import flags_of, measure
 
 IMAGES = 50

@@ -8,6 +8,7 @@ from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
+from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.honesty import (
     LEAST_IMAGES,
     LEAST_STRENGTH,
@@ -21,7 +22,7 @@ from wsrnas.evaluation.honesty import (
 )
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.official import BATCH, official_accuracy, official_rows
-from wsrnas.evaluation.protocols import Attack, at_strength, custom_attacks, parse_attack
+from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.evaluation.results import measure
 from wsrnas.runtime.distributed import World
 
@@ -152,14 +153,14 @@ def test_attacks_that_become_weaker_are_noticed(data, weights):
     evaluation = Backwards(model.eval(), BatchLoader(data.test, 100, 0, "test"), 10, log=lambda line: None)
     images = torch.arange(100)
     part = Part(evaluation, images, 0.1)
-    checks = {check["check"]: check["passed"] for check in honesty_checks(evaluation, part, [])}
+    checks = {check["check"]: check["passed"] for check in honesty_checks(part, [])}
     name = "larger strengths are not easier"
     assert checks["more steps are not weaker"] is False and checks[name] is False
     pgd7 = parse_attack("pgd-7")
     easier = [(at_strength(pgd7, e), images < count) for e, count in ((0.1, 20), (0.05, 60), (0.2, 70))]
     honest = Evaluation(model, evaluation.loader, 10, log=lambda line: None)
     part = Part(honest, honest.clean().nonzero()[:, 0], 0.1)
-    row = next(check for check in honesty_checks(honest, part, easier) if check["check"] == name)
+    row = next(check for check in honesty_checks(part, easier) if check["check"] == name)
     assert row["passed"] is False and "0.2000" in row["says"] and row["numbers"]["fell_only_to_weaker"] == 50
 
 
@@ -195,7 +196,7 @@ def test_each_check_fails_where_chance_ends_and_no_other_with_it(attack, strengt
     for count, failed in ((passes, []), (fails, [check])):
         told = Told(data, {**HONEST, (attack, strength): count})
         part = Part(told, torch.arange(100).flip(0), 0.1)
-        assert [row["check"] for row in honesty_checks(told, part, []) if not row["passed"]] == failed
+        assert [row["check"] for row in honesty_checks(part, []) if not row["passed"]] == failed
         assert told.asked == set(HONEST)
 
 
@@ -212,9 +213,9 @@ class SecondTime(nn.Sequential):
 @pytest.mark.parametrize("kind, changed", [(SecondTime, "again"), (InCompany, "alone")])
 def test_logits_that_change_are_said_to_change_when(kind, changed, data):
     evaluation = Evaluation(kind(*layers()).eval(), BatchLoader(data.test, 100, 0, "test"), 10)
-    row = deterministic_logits(evaluation, Part(evaluation, torch.arange(100), 0.1))
-    assert row["passed"] is False
-    assert [name for name, value in row["numbers"].items() if value > 1e-3] == [changed]
+    row = deterministic_logits(Part(evaluation, torch.arange(100), 0.1), [])
+    assert row.passed is False
+    assert [name for name, value in row.numbers.items() if value > 1e-3] == [changed]
 
 
 def test_a_part_knows_its_own_images(data):
@@ -228,7 +229,7 @@ def test_a_part_knows_its_own_images(data):
 def test_twice_the_strength_is_no_more_than_the_range(strength, twice, data):
     told = Told(data, {**{(name, strength): count for (name, _), count in HONEST.items()}, ("PGD-20", strength): 40,
                        ("PGD-20", twice): 20, ("PGD-50", 0.5): 0})
-    assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), strength), []))
+    assert all(row["passed"] for row in honesty_checks(Part(told, torch.arange(100), strength), []))
     assert ("PGD-20", twice) in told.asked
 
 
@@ -240,13 +241,13 @@ def test_twice_the_strength_is_no_more_than_the_range(strength, twice, data):
 def test_noise_and_gradient_are_compared_where_the_gradient_breaks_something(pgd, noise, strength, data):
     told = Told(data, {**HONEST, ("PGD-20", 0.2): 0, **{("PGD-20", e): n for e, n in pgd.items()},
                        **{("random noise-10", e): n for e, n in noise.items()}})
-    row = random_noise("noise", Part(told, torch.arange(100), 0.1), [])
-    assert row["passed"] is True and f"{strength:.4f}" in row["says"]
+    row = random_noise(Part(told, torch.arange(100), 0.1), [])
+    assert row.passed is True and f"{strength:.4f}" in row.says
 
 
 def test_a_gradient_that_breaks_nothing_anywhere_is_no_better_than_noise(data):
     told = Told(data, {("PGD-20", e): 95 for e in (0.1, 0.2, 0.5)} | {("random noise-10", 0.5): 100})
-    assert random_noise("noise", Part(told, torch.arange(100), 0.1), [])["passed"] is False
+    assert random_noise(Part(told, torch.arange(100), 0.1), []).passed is False
 
 
 @pytest.mark.parametrize("rows, failed", [
@@ -262,11 +263,11 @@ def test_a_gradient_that_breaks_nothing_anywhere_is_no_better_than_noise(data):
 def test_the_evaluations_own_attacks_are_compared_over_all_images(rows, failed, data):
     told = Told(data, HONEST)
     flags = [(at_strength(parse_attack(name), 0.1), torch.arange(100) < count) for name, count in rows]
-    checks = honesty_checks(told, Part(told, torch.arange(100), 0.1), flags)
+    checks = honesty_checks(Part(told, torch.arange(100), 0.1), flags)
     assert [row["check"] for row in checks if not row["passed"]] == [failed] * bool(failed)
     elsewhere = [(at_strength(parse_attack(name), e), torch.arange(100) < count)
                  for (name, count), e in zip(rows, (0.1, 0.15), strict=True)]
-    assert all(row["passed"] for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), elsewhere))
+    assert all(row["passed"] for row in honesty_checks(Part(told, torch.arange(100), 0.1), elsewhere))
 
 
 def test_black_box_attacks_are_judged_against_all_white_box_ones_together(data):
@@ -277,7 +278,7 @@ def test_black_box_attacks_are_judged_against_all_white_box_ones_together(data):
     told = Told(data, HONEST)
     for more, failed in (([], ["white box is not weaker than Square"]),
                          ([(at_strength(parse_attack("mim-9"), 0.1), second)], [])):
-        checks = honesty_checks(told, Part(told, torch.arange(100), 0.1), [*rows, *more])
+        checks = honesty_checks(Part(told, torch.arange(100), 0.1), [*rows, *more])
         assert [row["check"] for row in checks if not row["passed"]] == failed
 
 
@@ -287,7 +288,7 @@ def test_images_that_only_the_weaker_attack_breaks_are_suspicious_though_the_oth
     stronger = (at_strength(parse_attack("pgd-20"), 0.1), torch.arange(250) < 100)
     weaker = (at_strength(parse_attack("square-50"), 0.1), torch.arange(250) >= escaped)
     told = Told(data, HONEST)
-    row, = (row for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), [stronger, weaker])
+    row, = (row for row in honesty_checks(Part(told, torch.arange(100), 0.1), [stronger, weaker])
             if row["check"] == "white box is not weaker than Square")
     assert row["passed"] is passed
     if not passed:
@@ -321,7 +322,7 @@ def test_strengths_are_compared_within_one_attack(rows, passed, data):
     told = Told(data, HONEST)
     flags = [(at_strength(parse_attack(name), epsilon, ratio), torch.arange(100) < count)
              for name, epsilon, ratio, count in rows]
-    row, = (row for row in honesty_checks(told, Part(told, torch.arange(100), 0.1), flags)
+    row, = (row for row in honesty_checks(Part(told, torch.arange(100), 0.1), flags)
             if row["check"] == "larger strengths are not easier")
     assert row["passed"] is passed
 
@@ -341,8 +342,8 @@ def test_one_image_of_a_hundred_may_have_no_gradient(dark, passed):
     pixels[:dark, :, 0, 0] = 0
     images = ImageSet(pixels, torch.arange(100) % 10)
     evaluation = Evaluation(Blind(*layers()).eval(), BatchLoader(images, 100, 0, "test"), 10, batch_size=30)
-    row = zero_gradients("", Part(evaluation, torch.arange(100), 0.1), [])
-    assert (row["passed"], row["numbers"]["share"]) == (passed, dark / 100)
+    row = zero_gradients(Part(evaluation, torch.arange(100), 0.1), [])
+    assert (row.passed, row.numbers["share"]) == (passed, dark / 100)
 
 
 def test_few_images_are_no_ground_for_a_verdict(data, weights):

@@ -16,11 +16,12 @@ from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
+from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.autoattack import autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
-from wsrnas.evaluation.protocols import Attack, at_strength, custom_attacks, parse_attack
+from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 
@@ -334,7 +335,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     assert seen.seen == [], "everything was stored"
 
 
-@pytest.mark.parametrize("chunks, during", [(0, "clean"), (3, "clean"), (4, "PGD  eps 0.02"), (5, "PGD  eps 0.02")])
+@pytest.mark.parametrize("chunks, during", [(0, "clean"), (3, "clean"), (4, "PGD-1  eps 0.02"), (5, "PGD-1  eps 0.02")])
 def test_an_evaluation_that_is_asked_to_stop_keeps_its_chunks(chunks, during, tmp_path):
     """Sixty images are four chunks without noise; the first attack comes next."""
     whole = flags(evaluation(bent(), 16))

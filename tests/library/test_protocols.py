@@ -4,15 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from wsrnas.evaluation.protocols import (
-    METHODS,
-    Attack,
-    at_strength,
-    attack_of,
-    custom_attacks,
-    parse_attack,
-    protocol_attacks,
-)
+from wsrnas.evaluation.attack_spec import Attack, at_strength, attack_of, parse_attack
+from wsrnas.evaluation.attack_table import ATTACKS
+from wsrnas.evaluation.protocols import custom_attacks, protocol_attacks
 from wsrnas.runtime.errors import InputError
 
 
@@ -46,7 +40,18 @@ def test_other_names_are_refused(text, said):
 
 
 def test_every_method_can_be_named():
-    assert {parse_attack(name).method for name in METHODS} == set(METHODS)
+    assert {parse_attack(name).method for name in ATTACKS} == set(ATTACKS)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_text_of_an_attack_means_that_attack(name):
+    """With every norm, number of steps and restarts that the table allows."""
+    entry = ATTACKS[name]
+    for norm in ("", "-l2") if len(entry.norms) > 1 else ("",):
+        for steps in ("", "-1", "-7") if entry.steps else ("",):
+            for restarts in ("", "x1", "x3") if entry.restarts else ("",):
+                attack = parse_attack(name + norm + steps + restarts)
+                assert parse_attack(str(attack)) == attack
 
 
 def test_step_sizes_are_the_published_rules():
@@ -91,7 +96,7 @@ def test_custom_attacks_meet_the_strengths_of_their_norm_once():
 
 def test_keys_differ_where_a_parameter_does_and_rows_give_the_attack_back():
     attacks = [a for p in ("paper", "imagenet", "rnas", "spectrum") for a in protocol_attacks(p)]
-    attacks += custom_attacks([*METHODS, "pgd-7", "pgd-20x2", "pgd-l2-20"], [0.1, 0.3], [0.1, 2.0], random_start=True)
+    attacks += custom_attacks([*ATTACKS, "pgd-7", "pgd-20x2", "pgd-l2-20"], [0.1, 0.3], [0.1, 2.0], random_start=True)
     assert len({a.key for a in attacks}) == len(set(attacks))
     assert all("/" not in a.key and " " not in a.key for a in attacks)
     assert [attack_of({**a.describe(), "accuracy": 1.0}) for a in attacks] == attacks

@@ -24,7 +24,7 @@ from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import SearchConfig, schedule
 from tests.pages import Page, kept_figures
 from wsrnas.attacks import multi_strength_pgd
-from wsrnas.evaluation.protocols import attack_of
+from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.operations import PRIMITIVES
 from wsrnas.report import figures as report_figures
 from wsrnas.report import search_figures as report_search_figures

@@ -14,9 +14,9 @@ from wsrnas.data.datasets import load_dataset
 from wsrnas.data.loader import BatchLoader
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators import names as estimator_names
+from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
-from wsrnas.evaluation.protocols import at_strength, parse_attack
 from wsrnas.network import NetworkCIFAR
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World

@@ -27,8 +27,9 @@ from retrain.publishing.onnx_file import PACKAGES, difference
 from retrain.publishing.package import Package, python_source, sha256, write_weights
 from retrain.recipes import BASIC, IMAGENET
 from wsrnas.attacks import mim
+from wsrnas.evaluation.attack_spec import at_strength, parse_attack
+from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
-from wsrnas.evaluation.protocols import METHODS, at_strength, parse_attack
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
 from wsrnas.network import Normalize
@@ -516,8 +517,8 @@ def test_attacks_that_differ_read_differently():
     transfer = at_strength(parse_attack("transfer-20"), 0.02).describe() | {"source": "0f3a"}
     assert "made on another network (`0f3a`)" in parameters(transfer)
     assert parameters({"method": "pgd", "steps": 7}) == "7 steps, from the image"  # a row with little in it
-    every = {parameters(at_strength(parse_attack(name), 0.02).describe()) for name in METHODS}
-    assert len(every) == len(METHODS)
+    every = {parameters(at_strength(parse_attack(name), 0.02).describe()) for name in ATTACKS}
+    assert len(every) == len(ATTACKS)
 
 
 def test_the_card_knows_what_the_rows_do_not_hold():

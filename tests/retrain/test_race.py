@@ -29,7 +29,7 @@ from tests.run_files import read, without_time
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
-from wsrnas.evaluation import measurement
+from wsrnas.evaluation import attack_table
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.models import build_model, load_model
 from wsrnas.runtime.distributed import World
@@ -445,9 +445,9 @@ ENDS = [
     (Trainer, "step", 1, signalled, "before", "stopped after step 1/2 of epoch 2/2"),
     (jobs_module, "evaluate", 2, killed, "before", ""),
     (Evaluation, "clean", 1, signalled, "before", "random_1-seed3 last: stopped during clean"),
-    (measurement, "pgd", 1, signalled, "before", "stopped before squeezenet-seed3"),
+    (attack_table, "pgd", 1, signalled, "before", "stopped before squeezenet-seed3"),
     (RunDirectory, "finish", 1, killed, "after", ""),
-    (measurement, "pgd", 1, killed, "before", ""),
+    (attack_table, "pgd", 1, killed, "before", ""),
     (retrain.evaluate, "store", 1, killed, "after", ""),  # before the honesty checks
     (compare, "keep_document", 1, killed, "before", ""),
     (jobs_module, "train", 1, signalled, "after", "random_1-seed4 best: stopped during clean"),

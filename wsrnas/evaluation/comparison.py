@@ -5,8 +5,8 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
+from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.evaluation.intervals import difference_interval
-from wsrnas.evaluation.protocols import attack_of
 from wsrnas.evaluation.results import scores_by_attack
 
 FORMAT = "wsrnas race 1"

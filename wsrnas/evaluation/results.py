@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, honesty_checks
 from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
 from wsrnas.evaluation.measurement import Evaluation
-from wsrnas.evaluation.protocols import Attack, attack_of
 from wsrnas.runtime.config import format_epsilon
 
 FORMAT = "wsrnas evaluation 1"
@@ -42,7 +42,7 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         keep(_result(clean, measured, rows, []))
     accuracy = clean.double().mean().item()
     part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), choose_strength(rows, accuracy))
-    return _result(clean, measured, rows, honesty_checks(evaluation, part, measured))
+    return _result(clean, measured, rows, honesty_checks(part, measured))
 
 
 def _result(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]], rows: list[dict[str, Any]],

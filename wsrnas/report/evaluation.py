@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.intervals import difference_interval
-from wsrnas.evaluation.protocols import Attack
 from wsrnas.report.data import Evaluation
 from wsrnas.report.figures import accuracy
 from wsrnas.report.html import Cell, Section, alarm, paragraph, table

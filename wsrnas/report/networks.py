@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.evaluation.protocols import Attack, attack_of
+from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.results import scores_by_attack
 from wsrnas.report.data import Evaluation
 

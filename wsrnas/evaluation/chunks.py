@@ -1,0 +1,135 @@
+"""Judge test images in chunks that are shared between processes, stored when done, and halved when memory is short."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wsrnas.data.loader import BatchLoader
+from wsrnas.evaluation.journal import UNKNOWN, Journal
+from wsrnas.runtime.distributed import World, all_sum
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.preemption import until_asked
+from wsrnas.runtime.progress import progress
+
+# Function from a batch (images, labels, indices) to which images withstand (B,) and to warnings.
+Judge = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[str]]]
+
+
+class ChunkedMeasurement:
+    """Flags of test images, measured chunk by chunk; stored chunks are not measured again.
+
+    Args:
+        loader: loader of the test images (``images_at``).
+        world: the processes that share the chunks.
+        batch_size: number of images of a chunk.
+        journal: store of finished chunks; None stores nothing.
+        name: first words of the progress line.
+        log: function that prints a line.
+        stop: function that is asked before every chunk, in one process alone; once it returns True the measurement
+            ends with ``Preempted``.
+    """
+
+    def __init__(self, loader: BatchLoader, world: World, batch_size: int, journal: Journal | None, name: str,
+                 log: Callable[[str], None], stop: Callable[[], bool]) -> None:
+        self.loader, self.world, self.batch_size, self.journal = loader, world, batch_size, journal
+        self.name, self.log, self.stop = name, log, stop
+        self.images = len(loader.image_set)
+        self.part = batch_size  # images that are judged at once; halved when memory is short
+        self.seconds: dict[str, float] = {}
+        self.warnings: dict[str, list[str]] = {}
+
+    def each(self, images: Tensor, judge: Judge) -> Tensor:
+        """Return what ``judge`` says of some images, in parts that fit into memory; nothing is stored.
+
+        Args:
+            images: (n,) indices of test images.
+            judge: function that judges a batch.
+
+        Returns:
+            (n,) bool.
+        """
+        chunks = images.split(self.batch_size)
+        flags = [self._in_parts(judge, pixels, labels, chunk)[0].cpu()
+                 for chunk, (pixels, labels) in zip(chunks, self.loader.images_at(chunks), strict=True)]
+        return torch.cat(flags) if flags else torch.zeros(0, dtype=torch.bool)
+
+    def stage(self, key: str, stage: str, images: Tensor, judge: Judge, label: str) -> Tensor:
+        """Judge some images in chunks, except those that are in the journal.
+
+        Args:
+            key: name under which the journal stores the attack.
+            stage: name of the attack's part.
+            images: (n,) indices of test images.
+            judge: function that judges a batch.
+            label: name of the attack in the progress line.
+
+        Returns:
+            (N,) bool on every process: which of the images withstand.
+        """
+        known, seconds, warnings = self._known(key, stage)
+        chunks = [chunk for chunk in images.split(self.batch_size) if (known[chunk] == UNKNOWN).any()]
+        mine = chunks[self.world.rank::self.world.size]
+        withstood = known.clone()
+        for chunk in chunks:
+            withstood[chunk] = 0  # a chunk is measured as a whole
+        batches = until_asked(zip(mine, self.loader.images_at(mine), strict=True), self.stop,
+                              f"{self.name}: stopped during {label}")
+        for chunk, (pixels, labels) in progress(batches, f"{self.name}: {label}", self.world, len(mine)):
+            begin = time.perf_counter()
+            flags, said = self._in_parts(judge, pixels, labels, chunk)
+            withstood[chunk] = flags.to("cpu", torch.int8)
+            took = time.perf_counter() - begin
+            seconds, warnings = seconds + took, warnings + said
+            if self.journal:
+                self.journal.append(key, stage, chunk.tolist(), flags.tolist(), took, said)
+        return self._shared(key, stage, images, withstood, chunks, seconds, warnings)
+
+    def _known(self, key: str, stage: str) -> tuple[Tensor, float, list[str]]:
+        """Return what earlier runs measured, as the main process read it: all processes must agree on what is left."""
+        if self.journal is None:
+            return torch.full((self.images,), UNKNOWN, dtype=torch.int8), 0.0, []
+        found, seconds, warnings = self.journal.read(key, stage, self.images)
+        if self.world.size > 1:
+            flags = found.to(self.world.device, torch.float32) if self.world.is_main else torch.zeros(
+                self.images, device=self.world.device)
+            found = all_sum(flags, self.world).to("cpu", torch.int8)
+        return found, seconds if self.world.is_main else 0.0, warnings
+
+    def _shared(self, key: str, stage: str, images: Tensor, withstood: Tensor, chunks: list[Tensor], seconds: float,
+                warnings: list[str]) -> Tensor:
+        """Return the flags that all processes measured, and add up their seconds and warnings."""
+        if self.world.size > 1:
+            total = torch.zeros(self.images + 1, dtype=torch.float64, device=self.world.device)
+            for chunk in chunks[self.world.rank::self.world.size]:
+                total[chunk] = withstood[chunk].to(total)
+            total[-1] = seconds
+            total = all_sum(total, self.world).cpu()
+            for chunk in chunks:
+                withstood[chunk] = total[chunk].to(torch.int8)
+            seconds = total[-1].item()
+            if self.journal:  # every process wrote its chunks before the sum above was complete
+                warnings = self.journal.read(key, stage, self.images)[2]
+        self.seconds[key] = self.seconds.get(key, 0.0) + seconds
+        self.warnings[key] = sorted({*self.warnings.get(key, []), *warnings})
+        result = torch.zeros(self.images, dtype=torch.bool)
+        result[images] = withstood[images] == 1
+        return result
+
+    def _in_parts(self, judge: Judge, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, list[str]]:
+        """Judge a chunk, in halves, quarters and so on where the GPU's memory is too small."""
+        while True:
+            parts = zip(images.split(self.part), labels.split(self.part), indices.split(self.part), strict=True)
+            try:
+                judged = [judge(*part) for part in parts]
+                return torch.cat([flags for flags, _ in judged]), [text for _, said in judged for text in said]
+            except torch.OutOfMemoryError:
+                if self.part == 1:
+                    raise InputError("the GPU is out of memory with a single image; free it, or use --device cpu"
+                                     ) from None
+            # After the handler: the exception keeps alive what filled the memory.
+            self.part = max(1, min(self.part, len(images)) // 2)
+            if images.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.log(f"the GPU is out of memory: going on with {self.part} images at a time")
