@@ -20,10 +20,10 @@ PROGRAMS = {
     "wsrnas.report": "write the HTML report of one run or of several",
     "wsrnas.runtime.launcher": "start a program on several GPUs (torchrun with our exit codes)",
     "benchmarks.training_step": "measure time and memory of the training steps of a recipe",
-    "benchmarks.noise_paths": "measure how well the noise of one strength predicts the others",
-    "benchmarks.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
-    "benchmarks.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
-    "benchmarks.attack_agreement": "make the reference results of other attack libraries for our tests",
+    "studies.noise_paths": "measure how well the noise of one strength predicts the others",
+    "studies.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
+    "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
+    "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
 }
 
 

@@ -1,4 +1,4 @@
-"""Our attacks against torchattacks and foolbox on one small network: what benchmarks/attack_agreement.py stored.
+"""Our attacks against torchattacks and foolbox on one small network: what studies/attack_agreement.py stored.
 
 Deterministic attacks must give the same images, up to rounding; attacks from random starts the same accuracy, up to
 sampling error. Neither library is needed here.
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attack_agreement import DETERMINISTIC, RANDOM, small_network
+from studies.attack_agreement import DETERMINISTIC, RANDOM, small_network
 from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 
@@ -59,7 +59,7 @@ def squared_distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def test_the_file_holds_every_case_of_the_script_that_makes_it():
-    assert ABOUT["command"] == "python -m benchmarks.attack_agreement"
+    assert ABOUT["command"] == "python -m studies.attack_agreement"
     assert {"torch", "numpy", "torchattacks", "foolbox", "python"} == set(ABOUT["versions"])
     for kind, script in (("adversarial", DETERMINISTIC), ("right", RANDOM)):
         fields = vars(script[0]).keys()

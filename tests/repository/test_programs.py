@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def programs() -> set[str]:
     """Modules that end with a call of their own under ``if __name__ == "__main__"``."""
     found = set()
-    for folder in ("wsrnas", "search", "retrain", "test_AN_estimator", "benchmarks"):
+    for folder in ("wsrnas", "search", "retrain", "test_AN_estimator", "benchmarks", "studies"):
         for file in (ROOT / folder).rglob("*.py"):
             tests = [ast.unparse(node.test) for node in ast.parse(file.read_text()).body if isinstance(node, ast.If)]
             if "__name__ == '__main__'" in tests:

@@ -28,7 +28,7 @@ from wsrnas.models import build_model
 from wsrnas.runtime.config import parse_config
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks")
+PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks", "studies")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
 LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "compare",
                                                                               "evaluate", "vulnerability"))]

@@ -1,7 +1,7 @@
 """How far one noise carries, and what helps it: the tables of docs/AN_ESTIMATOR.md beside those of the study itself.
 
     python -m test_AN_estimator.benchmark --preset small --data DATA --estimators WA-ANE A-ANE
-    python -m benchmarks.noise_paths --preset small --data DATA
+    python -m studies.noise_paths --preset small --data DATA
 
 Reads networks, A-ANE's weights and the first file of test noises of each network that the AN-Estimator benchmark has
 made with the same flags. First table: PGD's noise of one strength scaled to another. Second: ways to estimate noise
@@ -33,7 +33,7 @@ Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 
 
 def main(argv: list[str] | None = None) -> None:
-    config, _ = parse_config(BenchmarkConfig, PRESETS, argv, prog="benchmarks.noise_paths")
+    config, _ = parse_config(BenchmarkConfig, PRESETS, argv, prog="studies.noise_paths")
     device, study = initialize(config.device).device, study_folder(config)
     stored = load_config(BenchmarkConfig, study / run_files.CONFIG)
     require(not (differences := identity_differences(config, to_dict(stored))),

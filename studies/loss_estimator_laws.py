@@ -1,6 +1,6 @@
 """What the validation loss estimator learns from few architectures: the table of docs/DEVIATIONS.md.
 
-    python -m benchmarks.loss_estimator_laws
+    python -m studies.loss_estimator_laws
 
 For synthetic losses that are sums over the 28 edges: Kendall's tau on unseen architectures of the estimator as it is,
 and of one that reads the LSTM's last hidden state alone, as the published code does. About a minute on one core.

@@ -2,7 +2,7 @@
 
     python -m venv ENVIRONMENT
     ENVIRONMENT/bin/pip install -r requirements.txt torchattacks==3.5.1 foolbox==3.3.4
-    ENVIRONMENT/bin/python -m benchmarks.attack_agreement
+    ENVIRONMENT/bin/python -m studies.attack_agreement
 
 An environment of its own, because torchattacks pins an old requests. Under a minute on one core.
 
@@ -199,7 +199,7 @@ def main() -> None:
     weights = {f"weight_{name}": tensor.numpy().copy() for name, tensor in network.state_dict().items()}
     arrays, cases = run_cases(network.double(), values[test].double() / 16, labels[test])
     about = {
-        "command": "python -m benchmarks.attack_agreement",
+        "command": "python -m studies.attack_agreement",
         "versions": {"python": platform.python_version(),
                      **{name: version(name) for name in ("torch", "numpy", "torchattacks", "foolbox")}},
         "runs": RUNS, "cases": cases,
