@@ -13,7 +13,8 @@ import time
 import torch
 
 from retrain import train_cifar, train_imagenet
-from retrain.loop import batch_text, check_batch, make_network, make_trainer
+from retrain.batch import batch_text, check_batch
+from retrain.construction import make_network, make_trainer
 from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig, parse_recipe
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.data.datasets import load_dataset_once

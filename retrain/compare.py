@@ -9,9 +9,9 @@ same command resumes; started several times at once, it shares its jobs.
 
 from pathlib import Path
 
+from retrain.batch import check_batch
 from retrain.cost import training_memory_gib, training_passes
 from retrain.evaluate import check_classes, test_images
-from retrain.loop import check_batch
 from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
 from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
 from retrain.race.register import enter, entered, joined

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from retrain.loop import batch_text
+from retrain.batch import batch_text, local_batch
 from retrain.recipes import TrainingConfig, TrainingRecipe
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.runtime.config import describe, format_epsilon
@@ -42,6 +42,5 @@ def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, 
 def training_memory_gib(config: TrainingRecipe, network: nn.Module, image_shape: tuple[int, int, int],
                         world: World) -> float:
     """About what the activations of a training step take in each process."""
-    local = config.batch_size // (world.size * config.accumulation)
     passes = LOSSES[config.adv_loss].objective_passes(config.loss_settings())
-    return activation_bytes(network, image_shape) * local * passes / 2**30
+    return activation_bytes(network, image_shape) * local_batch(config, world) * passes / 2**30

@@ -11,14 +11,16 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 
 from dataclasses import replace
 
+from retrain.batch import check_batch
+from retrain.construction import describe_network, make_network, open_run
 from retrain.cost import dry_run
-from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
+from retrain.retraining import Retraining
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_split
-from wsrnas.models import description, load_architecture
+from wsrnas.models import load_architecture
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
 
@@ -39,23 +41,34 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = False) -> None:
-    """Train the network of a configuration on its images, from wherever its run directory says that it stands.
+    """Train the network of a configuration, or resume the training in its run directory.
 
     Raises:
-        Preempted, InputError: as ``retrain``.
+        Preempted: a signal asked to stop; the state is saved.
+        InputError: the loss diverged, or Fast-AT overfitted and the configuration says to stop; the last good state is
+            saved.
     """
     arch = load_architecture(config.arch)
     train_loader, held_out_loader = make_loaders(config, data, world)
     network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
     run = open_run(config, world, overwrite, data.fingerprint(), arch, network)
-    if run is not None:
-        retrain(config, run, network, train_loader, held_out_loader,
-                description(arch, data.num_classes, config.init_channels, config.layers or None, config.dataset,
-                            data.image_shape, bool(config.auxiliary_weight)))
+    if run is None:
+        return
+    training = Retraining(config, run, network, train_loader, held_out_loader,
+                          describe_network(config, arch, data.num_classes, data.image_shape))
+    with training.resumed():
+        while training.unfinished:
+            row = training.train_epoch()
+            if training.overfitted(row):
+                training.roll_back(row)
+            else:
+                training.select(row)
+                training.complete(row)
+    training.finish()
 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:
-    """Augmented training batches, and the held-out images as they are."""
+    """Return the augmented training batches, and the held-out images as they are."""
     shards = {"rank": world.rank, "world_size": world.size}
     train, held_out = data.train, None
     if config.held_out:

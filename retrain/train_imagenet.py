@@ -9,12 +9,14 @@ touched. After each epoch a PGD probe catches catastrophic overfitting. The same
 
 import torch
 
+from retrain.batch import check_batch
+from retrain.construction import describe_network, make_network, open_run
 from retrain.cost import dry_run
-from retrain.loop import check_batch, make_network, open_run, retrain
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, parse_recipe
+from retrain.retraining import Retraining
 from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.data.splits import balanced_split
-from wsrnas.models import description, load_architecture
+from wsrnas.models import load_architecture
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
 
@@ -32,15 +34,24 @@ def main(argv: list[str] | None = None) -> None:
         dry_run(config, network, image_shape, len(train_loader.files), len(train_loader), num_classes, world)
         return
     run = open_run(config, world, invocation.overwrite, files.fingerprint(), arch, network)
-    if run is not None:
-        retrain(config, run, network, train_loader, held_out_loader,
-                description(arch, num_classes, config.init_channels, config.layers or None, "imagenet", image_shape,
-                            bool(config.auxiliary_weight)))
+    if run is None:
+        return
+    training = Retraining(config, run, network, train_loader, held_out_loader,
+                          describe_network(config, arch, num_classes, image_shape))
+    with training.resumed():
+        while training.unfinished:
+            row = training.train_epoch()
+            if training.overfitted(row):
+                training.roll_back(row)
+            else:
+                training.select(row)
+                training.complete(row)
+    training.finish()
 
 
 def make_loaders(config: ImageNetConfig, files: ImageFiles,
                  world: World) -> tuple[ImageFileLoader, ImageFileLoader | None]:
-    """Augmented training batches, and the held-out images resized and cut at their centre."""
+    """Return the augmented training batches, and the held-out images resized and cut at their centre."""
     common = {"image_size": config.image_size, "workers": config.workers, "rank": world.rank,
               "world_size": world.size, "device": world.device}
     held_out, chosen = None, torch.arange(len(files))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrain.construction import run_inputs
 from retrain.evaluate import EvaluationImages, evaluate, make_subjects, refuse_misfit
 from retrain.evaluate_files import file_label, store
-from retrain.loop import inputs
 from retrain.race.entrants import Entrant
 from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
@@ -67,7 +67,7 @@ def check_jobs(jobs: list[Job], data: DataSet) -> None:
     """
     for job in jobs:
         if (job.folder / run_files.FINISHED).exists():
-            RunDirectory(job.folder, job.config, World(), inputs=inputs(data.fingerprint(), job.entrant.arch))
+            RunDirectory(job.folder, job.config, World(), inputs=run_inputs(data.fingerprint(), job.entrant.arch))
 
 
 def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, images: EvaluationImages, world: World,

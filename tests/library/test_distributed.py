@@ -14,7 +14,7 @@ import torch
 import genotypes
 import retrain.train_cifar
 import search.wsr_nas
-from retrain.loop import make_network, make_trainer
+from retrain.construction import make_network, make_trainer
 from retrain.recipes import RECIPES
 from search.wsr_nas_searcher import Searcher
 from tests.processes import run_twice

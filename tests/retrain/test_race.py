@@ -16,7 +16,7 @@ import torch
 
 import genotypes
 import retrain.evaluate
-import retrain.loop
+import retrain.retraining
 from retrain import compare, train_cifar
 from retrain.race import jobs as jobs_module
 from retrain.race.entrants import load_entrants
@@ -57,7 +57,7 @@ def start(place, *more, archs=ARCHS, seeds=2, pages=False):
     with pytest.MonkeyPatch.context() as context:
         context.chdir(place)
         if not pages:
-            for module in (retrain.loop, retrain.evaluate, jobs_module, compare):
+            for module in (retrain.retraining, retrain.evaluate, jobs_module, compare):
                 context.setattr(module, "refresh", lambda *_, **__: None)
             context.setattr(compare, "write_report", lambda folders: folders[0] / "report.html")
         compare.main([*SMALL, "--archs", *archs, "--seeds", str(seeds), *more])
@@ -441,7 +441,7 @@ def killed():
 
 # Where a start ends: in which call of what, how, before or after it, and what is said then.
 ENDS = [
-    (retrain.loop, "train_epoch", 2, killed, "before", ""),
+    (retrain.retraining, "train_epoch", 2, killed, "before", ""),
     (Trainer, "step", 1, signalled, "before", "stopped after step 1/2 of epoch 2/2"),
     (jobs_module, "evaluate", 2, killed, "before", ""),
     (Evaluation, "clean", 1, signalled, "before", "random_1-seed3 last: stopped during clean"),

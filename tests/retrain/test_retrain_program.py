@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import genotypes
-import retrain.loop as loop
+import retrain.retraining as retraining
 import retrain.train_cifar as program
 import search.wsr_nas
 from retrain.recipes import RECIPES, RetrainConfig
@@ -73,7 +73,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
     def epoch_dying(after):
         left = iter(range(after, -1, -1))
 
-        def dying(trainer, loader, number, *, after_step, original=loop.train_epoch, **more):
+        def dying(trainer, loader, number, *, after_step, original=retraining.train_epoch, **more):
             def killing(epoch):
                 if epoch.batches == 2 and next(left) == 0:
                     raise Killed
@@ -87,8 +87,8 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
         original(self, payload, name)
 
     run = tmp_path / "retrain" / "run"
-    for owner, name, dying in ((loop, "train_epoch", epoch_dying(1)), (RunDirectory, "save", dying_save),
-                               (loop, "train_epoch", epoch_dying(2))):
+    for owner, name, dying in ((retraining, "train_epoch", epoch_dying(1)), (RunDirectory, "save", dying_save),
+                               (retraining, "train_epoch", epoch_dying(2))):
         with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
             context.setattr(owner, name, dying)
             start(tmp_path, TINY)
@@ -145,12 +145,12 @@ def test_the_flags_reach_the_training(tmp_path):
              "2", "--accumulation", "2", "--amp", "bf16", "--awp_gamma", "0.01", "--awp_warmup", "1", "--ema_decay",
              "0.9", "--drop_path", "0.1"]
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(loop, "train_epoch", epoch)
-        context.setattr(loop, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.5,
+        context.setattr(retraining, "train_epoch", epoch)
+        context.setattr(retraining, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.5,
                                                                   "average_robust_accuracy": 0.5})
         start(tmp_path, [*TINY, *flags])
     assert [rate for rate, *_ in seen] == pytest.approx([0.05] * 6 + [0.005] * 3 + [0.0005] * 3)
-    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 3.0, 0.2, loop.TrainingConfig().strengths)
+    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 3.0, 0.2, retraining.TrainingConfig().strengths)
     assert seen[0][2] == Refinements(2.0, 2, True, 0.01, 3, 0.9, 0.1, True)
     assert {count for *_, count in seen} == {16}
 
@@ -158,7 +158,7 @@ def test_the_flags_reach_the_training(tmp_path):
 def test_the_best_epoch_is_the_most_robust_on_held_out_images(tmp_path):
     accuracies = iter([0.2, 0.5, 0.5, 0.4])
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(loop, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.9,
+        context.setattr(retraining, "robust_accuracy", lambda *a, **k: {"clean_accuracy": 0.9,
                                                                   "average_robust_accuracy": next(accuracies)})
         run = start(tmp_path, TINY)
     best, last = (torch.load(run / name, weights_only=True) for name in ("best.pt", "checkpoint.pt"))

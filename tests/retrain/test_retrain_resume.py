@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import retrain.loop as loop
+import retrain.retraining as retraining
 from retrain import evaluate, train_cifar, train_imagenet
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
@@ -238,12 +238,12 @@ def overfitting(folder, pictures, accuracies, *flags, one_step=0.4):
         steps.append((trainer.steps, trainer.settings.step_size))
         return original(trainer, images, labels)
 
-    def epoch(*given, original=loop.train_epoch, **more):
+    def epoch(*given, original=retraining.train_epoch, **more):
         return original(*given, **more) | {"adversarial_accuracy": one_step}
 
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(loop, "probe_accuracy", probe)
-        context.setattr(loop, "train_epoch", epoch)
+        context.setattr(retraining, "probe_accuracy", probe)
+        context.setattr(retraining, "train_epoch", epoch)
         context.setattr(Trainer, "step", step)
         run(train_cifar, folder, arguments(train_cifar, pictures, *FAST, *flags))
     return folder / "retrain" / "run", steps
@@ -302,7 +302,7 @@ def test_it_does_not_roll_back_forever(pictures, tmp_path):
     (0.0, 0.0, 0.02, 256, False),
 ])
 def test_what_counts_as_collapse(accuracy, before, one_step, images, collapsed):
-    assert loop.has_collapsed(accuracy, before, one_step, images, 0.5) == collapsed
+    assert retraining.has_collapsed(accuracy, before, one_step, images, 0.5) == collapsed
 
 
 def test_the_first_epoch_is_undone_too(pictures, tmp_path):

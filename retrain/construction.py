@@ -1,0 +1,75 @@
+"""Making of what a training needs: the network, its trainer, and its run directory."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from retrain.batch import batch_text
+from retrain.recipes import TrainingConfig
+from wsrnas.complexity import count_parameters, readable
+from wsrnas.genotype import Genotype
+from wsrnas.models import build_model, description
+from wsrnas.runtime.distributed import World, broadcast_model
+from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.runtime.seeding import derive_seed
+from wsrnas.training.batch_norm import synchronize_batch_norm
+from wsrnas.training.losses import LOSSES
+from wsrnas.training.trainer import Trainer
+
+
+def make_network(config: TrainingConfig, arch: Genotype | str, num_classes: int, channels: int,
+                 world: World) -> nn.Module:
+    """Return the network with seeded weights on its device, equal on all processes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset, channels,
+                              bool(config.auxiliary_weight))
+    network.to(world.device, memory_format=torch.channels_last)
+    broadcast_model(network, world)
+    return synchronize_batch_norm(network, world) if config.sync_bn else network
+
+
+def describe_network(config: TrainingConfig, arch: Genotype | str, num_classes: int,
+                     image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the dictionary that checkpoints store of the network of ``make_network``."""
+    return description(arch, num_classes, config.init_channels, config.layers or None, config.dataset, image_shape,
+                       bool(config.auxiliary_weight))
+
+
+def make_trainer(config: TrainingConfig, network: nn.Module, steps_per_epoch: int, world: World) -> Trainer:
+    """Return the trainer of ``network``, with loss, optimiser and schedule of the recipe."""
+    optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum,
+                                weight_decay=config.weight_decay)
+    return Trainer(network, LOSSES[config.adv_loss], config.loss_settings(), optimizer, world, config.seed,
+                   config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
+
+
+def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,
+             network: nn.Module) -> RunDirectory | None:
+    """Open the run directory and log the configuration; return None, with a message, if the run is finished.
+
+    Args:
+        config: recipe of the training.
+        world: the processes that train together.
+        overwrite: whether to move an existing run aside.
+        fingerprint: of the data set; a resumed run must have the same one, and the same architecture.
+        arch: as for ``models.build_model``.
+        network: the network, to count its parameters.
+    """
+    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
+                       run_inputs(fingerprint, arch))
+    if run.finished:
+        if world.is_main:
+            print(f"{run.path} is finished (--overwrite begins anew)")
+        return None
+    run.log(run.describe())
+    run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
+    return run
+
+
+def run_inputs(fingerprint: dict[str, Any], arch: Genotype | str) -> dict[str, Any]:
+    """Return what a run depends on beside its configuration: the images, and the architecture however it was named."""
+    return {"data set": fingerprint} | (
+        {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"network": arch})

@@ -1,0 +1,285 @@
+"""The retraining of a network: one object owns what it needs, and has one method for each step of an epoch."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from retrain.construction import make_trainer
+from retrain.overfitting import MAX_ROLLBACKS, STEP_FACTOR, has_collapsed, probe_accuracy
+from retrain.recipes import TrainingConfig
+from retrain.summary import conclusion, epoch_summary
+from wsrnas.evaluation import robust_accuracy
+from wsrnas.report import refresh
+from wsrnas.runtime import checkpoint, run_files
+from wsrnas.runtime.config import format_epsilon, require
+from wsrnas.runtime.device import peak_memory_gib
+from wsrnas.runtime.distributed import all_max
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.training.epoch import Diverged, Epoch, Loader, train_epoch
+from wsrnas.training.losses import LOSSES
+
+NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
+
+
+@dataclass
+class Standing:
+    """Hold the progress of a retraining, beside the state of its trainer.
+
+    Args:
+        epochs: number of complete epochs.
+        epoch: progress of the epoch under way.
+        best: epoch and accuracies of the best selection.
+        last: epoch and accuracies of the latest selection.
+        probe: best accuracy of a probe so far; None before the first one.
+        rollbacks: one entry for each roll-back.
+    """
+
+    epochs: int = 0
+    epoch: Epoch = field(default_factory=Epoch)
+    best: dict[str, Any] = field(default_factory=lambda: dict(NOTHING_SELECTED))
+    last: dict[str, Any] = field(default_factory=lambda: dict(NOTHING_SELECTED))
+    probe: float | None = None
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Retraining:
+    """Configuration, run directory, trainer, progress and loaders of one network's training.
+
+    Args:
+        config: recipe of the training.
+        run: open run directory.
+        network: the network, on its device and equal on all processes.
+        train_loader: augmented training batches.
+        held_out_loader: training images that select ``best.pt``; None goes without.
+        description: dictionary that checkpoints store of the network (``models.description``).
+    """
+
+    def __init__(self, config: TrainingConfig, run: RunDirectory, network: nn.Module, train_loader: Loader,
+                 held_out_loader: Loader | None, description: dict[str, Any]) -> None:
+        self.config, self.run, self.world, self.description = config, run, run.world, description
+        self.train_loader, self.held_out_loader = train_loader, held_out_loader
+        self.one_step = LOSSES[config.adv_loss].one_step
+        self.trainer = make_trainer(config, network, len(train_loader), run.world)
+        self.standing = Standing()
+        self.collapsed = False  # whether the latest epoch has overfitted catastrophically
+        self.stop: Callable[[], bool] = lambda: False  # whether to stop between two training steps
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are epochs left."""
+        return self.standing.epochs < self.config.epochs
+
+    @property
+    def epoch_name(self) -> str:
+        """Name of the epoch under way: ``epoch 3/176``."""
+        return f"epoch {self.standing.epochs + 1}/{self.config.epochs}"
+
+    @property
+    def attack_step(self) -> float | None:
+        """Step size of the training attack in pixels of [0, 1]; None is the loss' own rule."""
+        rollbacks = len(self.standing.rollbacks)
+        if not rollbacks:
+            return self.config.step_size or None
+        return (self.config.step_size or 1.25 * self.config.epsilon) * STEP_FACTOR ** rollbacks
+
+    # -- beginning and end ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Resume from the run directory; inside, SIGTERM and SIGUSR1 ask for a stop after the step under way."""
+        if self.world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.world.device)
+        self._load_checkpoint()
+        if self.one_step and not self.standing.epochs and not self.standing.epoch.batches:
+            self.run.save(self.state(), run_files.GOOD)  # the first epoch may overfit, too
+        if self.config.compile:
+            torch.compiler.reset()  # of one process' trainings, only the first few would be compiled otherwise
+            self.trainer.network.compile()
+        with stop_requests(self.world) as self.stop:
+            yield
+
+    def finish(self) -> None:
+        """Mark the run as complete, and bring its page up to date."""
+        self.run.finish(conclusion(self.config, self.standing.best, self.standing.last))
+        refresh(self.run.path, self.world, self.run.log, ended=True)
+
+    # -- the steps of an epoch ------------------------------------------------------------------------------------
+
+    def train_epoch(self) -> dict[str, Any]:
+        """Train on the rest of the epoch, and return its row of ``metrics.jsonl``.
+
+        Raises:
+            Preempted: a signal asked to stop; the state is saved.
+            InputError: the loss diverged; the last good state is saved.
+        """
+        self.trainer.settings = replace(self.trainer.settings, step_size=self.attack_step)
+        try:
+            trained = train_epoch(self.trainer, self.train_loader, self.standing.epochs, epoch=self.standing.epoch,
+                                  after_step=self._after_step, label=self.epoch_name,
+                                  report_freq=self.config.report_freq, log=self.run.log)
+        except Diverged as error:
+            raise InputError(f"{error}; {self._checkpoints_left()}; start under another --save with a lower "
+                             "--learning_rate") from None
+        self.trainer.make_buffers_equal()
+        self.standing.epoch = Epoch()
+        return {"learning_rate": self.trainer.learning_rate, "train": trained}
+
+    def overfitted(self, row: dict[str, Any]) -> bool:
+        """Return whether to undo the epoch, because its one-step attack has made the network overfit.
+
+        Other losses are not probed. The probe is added to ``row``.
+        """
+        self.collapsed = self.one_step and self._probe(row)
+        return self.collapsed and self.config.on_overfitting != "ignore"
+
+    def roll_back(self, row: dict[str, Any]) -> None:
+        """Return to the last good state. Training goes on with a smaller attack step, or stops, as configured.
+
+        Raises:
+            InputError: the configuration says to stop, or smaller steps have not helped.
+        """
+        epoch, rollbacks, probe = self.standing.epochs + 1, [*self.standing.rollbacks], row["probe"]
+        good = self.run.path / run_files.GOOD
+        state, _ = checkpoint.restore(good, self.run.log)
+        if state is None:
+            raise InputError(f"catastrophic overfitting, and {good} is gone; begin anew with --overwrite")
+        self.load(state)
+        if self.world.is_main:
+            self.run.drop_metrics_from(self.standing.epochs)  # more than one epoch, if overfitting was ignored before
+        self.standing.rollbacks = rollbacks
+        stop = self.config.on_overfitting == "stop"
+        if not stop and len(rollbacks) < MAX_ROLLBACKS:
+            self.standing.rollbacks = [*rollbacks, {"epoch": epoch, "accuracy": probe["accuracy"],
+                                                    "attack_step": probe["attack_step"]}]
+            self.run.log(f"rolled back to the end of epoch {self.standing.epochs}; the attack step is now "
+                         f"{format_epsilon(self.attack_step)}")
+        self.run.save(self.state())
+        if stop or len(rollbacks) == MAX_ROLLBACKS:
+            raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}"
+                             + (", as told" if stop else f", after {MAX_ROLLBACKS} smaller attack steps")
+                             + f"; {self.run.path / run_files.CHECKPOINT} is the last good state (epoch "
+                             f"{self.standing.epochs})"
+                             + ("; --on_overfitting roll-back goes on with a smaller attack step" if stop else ""))
+
+    def select(self, row: dict[str, Any]) -> None:
+        """Measure the network on the held-out images where that is due, and keep the most robust one as ``best.pt``."""
+        config, standing, number = self.config, self.standing, self.standing.epochs + 1
+        if self.held_out_loader is None or (number % config.select_every and number < config.epochs):
+            return
+        result = robust_accuracy(self.trainer.evaluated, self.held_out_loader, (config.epsilon,), config.select_steps,
+                                 world=self.world, label="held out")
+        row["held_out"] = {"clean_accuracy": result["clean_accuracy"],
+                           "robust_accuracy": result["average_robust_accuracy"]}
+        standing.last = {"epoch": number, **row["held_out"]}
+        if row["held_out"]["robust_accuracy"] > standing.best["robust_accuracy"]:
+            standing.best = standing.last
+            self.run.save({"step": number, "network": self.description, "model": self.trainer.evaluated.state_dict(),
+                           "best": standing.best}, run_files.BEST)
+
+    def complete(self, row: dict[str, Any]) -> None:
+        """Count the epoch, write its row and its checkpoint, and report it.
+
+        Raises:
+            Preempted: a signal asked to stop.
+        """
+        row["peak_memory_gib"] = all_max(peak_memory_gib(self.world), self.world)
+        self.run.record(self.standing.epochs, row)
+        self.standing.epochs += 1
+        state = self.state()
+        if self.one_step and not self.collapsed:
+            self.run.save(state, run_files.GOOD)  # before the other: never older than what the run resumes from
+        self.run.save(state)
+        self.run.log(epoch_summary(self.config, self.standing.epochs, row))
+        refresh(self.run.path, self.world, self.run.log)
+        if self.stop() and self.unfinished:
+            raise Preempted(f"stopped after epoch {self.standing.epochs}/{self.config.epochs}")
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return the content of a checkpoint: the weights to use (``model``), and all that training resumes from.
+
+        Called by every process.
+        """
+        standing = {key: value for key, value in vars(self.standing).items() if key != "epoch"}
+        training = self.trainer.state_dict()
+        return {"step": self.standing.epochs, "network": self.description,
+                "model": self.trainer.weights_to_keep(training["buffers"]), "trainer": training,
+                "standing": standing, "epoch": self.standing.epoch.state_dict(self.world)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Resume from the content of a checkpoint.
+
+        Raises:
+            InputError: it is the checkpoint of another network.
+        """
+        stored = state.get("network", {})
+        different = [f"{key} is {_short(stored.get(key))}, expected {_short(value)}"
+                     for key, value in self.description.items() if stored.get(key) != value]
+        require(not different, f"the checkpoint in {self.run.path} is of another architecture: {'; '.join(different)}")
+        try:
+            self.trainer.load_state_dict(state["trainer"])
+            self.standing = Standing(**state["standing"], epoch=Epoch.load(state["epoch"], self.world))
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the checkpoint in {self.run.path} does not fit: {reason}") from None
+
+    def _load_checkpoint(self) -> None:
+        state = self.run.restore()
+        if state is None:
+            return
+        self.load(state)
+        batches, epochs = self.standing.epoch.batches, self.config.epochs
+        self.run.log(f"going on after step {batches}/{len(self.train_loader)} of {self.epoch_name}" if batches else
+                     f"going on after epoch {self.standing.epochs}/{epochs}")
+
+    def _after_step(self, epoch: Epoch) -> None:
+        """Save where it is due, and leave where a signal asked for it."""
+        done, total, stop = epoch.batches, len(self.train_loader), self.stop()
+        every = self.config.save_every
+        if stop or (every and done % every == 0 and done < total):
+            epoch.refuse_divergence(self.epoch_name, self.world)
+            self.run.save(self.state())
+        if stop:
+            raise Preempted(f"stopped after step {done}/{total} of {self.epoch_name}")
+
+    def _checkpoints_left(self) -> str:
+        path = self.run.path / run_files.CHECKPOINT
+        if not self.run.has_checkpoint:
+            return "there is no checkpoint yet"
+        before = checkpoint.previous(path)
+        return (f"the last good checkpoint is {path} (complete epochs: {self.standing.epochs})"
+                + (f", before it {before.name}" if before.exists() else ""))
+
+    # -- catastrophic overfitting -----------------------------------------------------------------------------------
+
+    def _probe(self, row: dict[str, Any]) -> bool:
+        """Attack a training batch by PGD; return whether the network has overfitted catastrophically."""
+        config, standing = self.config, self.standing
+        accuracy, images = probe_accuracy(self.trainer.network, self.train_loader, standing.epochs, config.epsilon,
+                                          config.probe_steps, self.world)
+        step = self.trainer.settings.step_size or 1.25 * config.epsilon
+        row["probe"] = {"accuracy": accuracy, "images": images, "attack_step": step,
+                        "rollbacks": len(standing.rollbacks),
+                        "undone": [entry for entry in standing.rollbacks if entry["epoch"] == standing.epochs + 1]}
+        one_step = row["train"]["adversarial_accuracy"]
+        if not has_collapsed(accuracy, standing.probe, one_step, images, config.probe_drop):
+            standing.probe = max(accuracy, standing.probe or 0.0)
+            return False
+        before = "" if standing.probe is None else f", {standing.probe:.1%} before"
+        self.run.log(f"catastrophic overfitting in epoch {standing.epochs + 1}: PGD-{config.probe_steps} accuracy on a "
+                     f"training batch is {accuracy:.1%}{before}, {one_step:.1%} under the training attack (step "
+                     f"{format_epsilon(step)})")
+        return True
+
+
+def _short(value: Any) -> str:
+    """Return a value for an error message: a genotype's JSON is long."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
