@@ -1,29 +1,29 @@
-"""What a network and a search cost: parameters, multiply-adds, passes of images through the network."""
+"""Measure what a network costs: parameters, multiply-adds, memory of activations, seconds of a forward pass."""
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsrnas.attacks import attack_mode
 from wsrnas.runtime.device import device_name
 
 
-def count_parameters(parameters) -> int:
-    """Number of entries of the parameters of a network or of an iterable of them."""
+def count_parameters(parameters: nn.Module | Iterable[Tensor]) -> int:
+    """Return the number of parameters of a network, or the number of entries of some parameters."""
     return sum(p.numel() for p in (parameters.parameters() if isinstance(parameters, nn.Module) else parameters))
 
 
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-adds of convolutions and linear layers for one image of ``image_shape`` (C, H, W).
+    """Return the multiply-adds of convolutions and linear layers for one image of ``image_shape`` (C, H, W).
 
-    Half of what torch's counter calls FLOPs; normalisation, activations and pooling are not counted. The network
-    stays as it is (evaluation mode for the count, restored afterwards).
+    This is half of what the counter of torch calls FLOPs. Normalisation, activations and pooling are not counted. The
+    network is in evaluation mode during the count and unchanged afterwards.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
@@ -33,7 +33,7 @@ def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 
 def readable(count: float) -> str:
-    """``4544830`` as ``4.545M``."""
+    """Return a number in short form: ``4544830`` as ``4.545M``."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(count) >= size:
             return f"{count / size:.4g}{unit}"
@@ -42,7 +42,7 @@ def readable(count: float) -> str:
 
 @torch.no_grad()
 def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Bytes of all leaf modules' outputs for one image: about what training keeps for the backward pass."""
+    """Return the bytes of all outputs of leaf modules for one image, roughly what a backward pass needs."""
     total = 0
 
     def add(module: nn.Module, inputs: tuple, output: object) -> None:
@@ -64,13 +64,19 @@ def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int
 @torch.no_grad()
 def latencies(networks: Mapping[str, nn.Module], image_shape: tuple[int, int, int], batch: int = 64,
               rounds: int = 7) -> dict[str, dict[str, Any]]:
-    """Seconds of a forward pass in evaluation mode, for one image and for a batch: medians of ``rounds``.
+    """Measure the seconds of a forward pass in evaluation mode, for one image and for a batch.
 
-    The networks, all on one device, take turns in every round, so that what else the machine does falls on all of
-    them. A first round is not timed.
+    The networks take turns in every round, so that other work of the machine slows down all of them alike. The first
+    round is not timed.
+
+    Args:
+        networks: networks by name, all on one device.
+        image_shape: channels, height, width.
+        batch: number of images of the batch.
+        rounds: number of timed rounds; the results are medians over them.
 
     Returns:
-        By name ``seconds_one``, ``seconds_batch``, ``batch``, ``device`` and ``threads``.
+        For each name ``seconds_one``, ``seconds_batch``, ``batch``, ``device`` and ``threads``.
     """
     seconds: dict[tuple[str, int], list[float]] = {(name, size): [] for name in networks for size in (1, batch)}
     for number in range(rounds + 1):

@@ -132,8 +132,8 @@ def test_a_task_that_fails_does_not_keep_the_others_from_being_done(work, capsys
     with pytest.raises(InputError) as caught:
         work.share(*tasks)
     assert str(caught.value) == ("2 of 4 parts failed; the same command tries them again: a: the loss is nan; c: the "
-                                 "GPU is out of memory; choose smaller batches (what changes the result needs "
-                                 "another --save)")
+                                 "GPU is out of memory; choose smaller batches (which may need another "
+                                 "--save)")
     shown = capsys.readouterr()
     assert work.names == ["b", "d"] and "parts: a FAILED: the loss is nan" in shown.err and "FAILED" not in shown.out
     assert work.share(*(work.task(name) for name in "abcd"))  # a later start tries again
@@ -167,7 +167,7 @@ def test_a_file_system_without_locks_is_refused(work, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
     monkeypatch.setattr(locks.fcntl, "lockf", no_locks)
     for share_or_meet in (lambda: work.share(work.task("a")), lambda: alone(work.claims, "a").__enter__()):
-        with pytest.raises(InputError, match=r"cannot lock files .no locks available., by which processes share"):
+        with pytest.raises(InputError, match=r"cannot lock files .no locks available., so processes cannot share"):
             share_or_meet()
     assert work.names == []
     assert locks.claim(work.folder)  # for a run of its own it is enough

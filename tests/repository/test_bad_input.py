@@ -321,7 +321,7 @@ def test_truncated_checkpoints_fall_back_or_are_refused(program, refused, unfini
         assert (run / "FINISHED").exists()
         assert Genotype.load(run / "genotype.json")
     else:  # a single epoch: there is no other
-        assert "it is truncated or not a checkpoint; begin anew with --overwrite" in refused(
+        assert "it is truncated or not a checkpoint; pass --overwrite to start again" in refused(
             program, "--save", "run", runs=unfinished)
 
 

@@ -1,0 +1,1 @@
+"""Load, split and batch labelled images."""

@@ -1,4 +1,4 @@
-"""The data sets that programs know by name: one entry of ``DATASETS`` each, made by one function.
+"""Load data sets by name. Each is one function and one entry of ``DATASETS``.
 
 A new data set is a function that returns its ``Parts`` and an entry here. The choices and help of every program, what can
 be downloaded, and the messages about a missing folder follow from the entry.
@@ -20,13 +20,13 @@ from wsrnas.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the function that loads a data set.
+    """Describe what is asked of the function that loads a data set.
 
     Args:
         name: of the data set.
         root: folder with its files.
         download: whether to fetch them where they are missing.
-        max_train: number of training images that will be kept, 0: all; a function may return more.
+        max_train: number of training images that will be kept (0: all). A function may return more.
         max_test: the same for test images.
         seed: of the choice of images.
     """
@@ -40,7 +40,7 @@ class Request:
 
 
 class Parts(NamedTuple):
-    """The two parts of a data set and the names of its classes, in the order of the labels."""
+    """Hold the two parts of a data set and the names of its classes, in the order of the labels."""
 
     train: ImageSet
     test: ImageSet
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """An entry of ``DATASETS``.
+    """Describe a data set: an entry of ``DATASETS``.
 
     Args:
         load: reads the images into memory.
@@ -95,20 +95,13 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
                    test=_limited(data.test, max_test, seed, "max_test", data.num_classes))
 
 
-def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, **limits: int) -> DataSet:
-    """Load a data set on several processes: the main one downloads, then all read.
-
-    Args:
-        world: the processes.
-        name: as in ``load_dataset``, like ``root`` and ``download``.
-        root: folder with the data.
-        download: whether to fetch it.
-        limits: ``max_train``, ``max_test`` and ``seed`` of ``load_dataset``.
-    """
+def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, max_train: int = 0,
+                      max_test: int = 0, seed: int = 0) -> DataSet:
+    """Load a data set on several processes: the main one downloads, then all read; see ``load_dataset``."""
     if download and world.is_main and name in DATASETS and DATASETS[name].downloads:
         load_dataset(name, root, download=True)
     barrier(world)
-    return load_dataset(name, root, **limits)
+    return load_dataset(name, root, max_train=max_train, max_test=max_test, seed=seed)
 
 
 def _limited(part: ImageSet, limit: int, seed: int, purpose: str, num_classes: int) -> ImageSet:

@@ -1,4 +1,4 @@
-"""Pictures in one folder per class: ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``)."""
+"""Read images from one folder per class: ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``)."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one part, sorted by class and name."""
+    """Hold the files of one part, sorted by class and name."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -27,7 +27,7 @@ class Listing:
     labels: np.ndarray  # (N,) int64
 
     def subset(self, count: int, seed: int, purpose: str) -> "Listing":
-        """Keep ``count`` files, class-balanced; 0 keeps all."""
+        """Keep a class-balanced choice of ``count`` files; 0 keeps all."""
         chosen = balanced_subset(self.labels, count, seed, purpose, len(self.class_names)).numpy()
         return Listing(self.folder, self.class_names, [self.files[i] for i in chosen], self.labels[chosen])
 
@@ -36,8 +36,8 @@ def list_folder(root: Path) -> tuple[Listing, Listing]:
     """List the training and the test files below ``root`` without opening any.
 
     Raises:
-        InputError: a folder is missing, unreadable or without images, there are fewer than two classes, or
-            the class folders of the two parts differ.
+        InputError: a folder is missing, unreadable or without images, there are fewer than two classes, or the class
+            folders of the two parts differ.
     """
     folders = _folders_in(root)
     if "train" not in folders:
@@ -83,12 +83,11 @@ def read_image(path: str) -> np.ndarray:
             if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
                 grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
                 return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            return np.asarray(image.convert("RGB"))
+            opaque = image.convert("RGBA") if "transparency" in image.info else image
+            return np.asarray(opaque.convert("RGB"))
     except MemoryError:
         raise
-    except Exception as error:  # PIL's decoders raise a dozen types; all mean that this file cannot be read
+    except Exception as error:  # the decoders of PIL raise a dozen types; all mean that this file cannot be read
         raise InputError(f"cannot decode the image {path}, expected a whole file of type "
                          f"{', '.join(EXTENSIONS)} ({error})") from error
 
@@ -147,7 +146,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, hidden names left out."""
+    """Return the entries of a folder without hidden ones."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -160,7 +159,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _require_memory(count: int, shape: tuple[int, ...]) -> None:
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: each holds the whole set
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by torchrun; each process holds the whole set
     needed, available = processes * count * int(np.prod(shape)), available_memory()
     if available is not None and needed > available / 2:
         raise InputError(f"{count:,} images of {_size(shape)} need {needed / _GIB:.1f} GiB of memory, "

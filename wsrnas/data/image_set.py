@@ -1,4 +1,4 @@
-"""Labelled images, whole in memory as bytes, and how they are augmented."""
+"""Hold labelled images in memory as bytes, and describe how to augment them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from wsrnas.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with labels: ``images`` (N, C, H, W) uint8, in channels_last memory; ``labels`` (N,) int64."""
+    """Hold images (N, C, H, W), uint8 in channels_last memory, and their labels (N,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -36,7 +36,7 @@ class ImageSet:
         return ImageSet(images, self.labels[indices])
 
     def fingerprint(self) -> str:
-        """A hash of pixels and labels, in their order."""
+        """Return a hash of all pixels and labels, which depends on their order."""
         pixels = self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return hashlib.blake2b(pixels.tobytes() + self.labels.cpu().numpy().tobytes(), digest_size=16).hexdigest()
 
@@ -47,11 +47,13 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop out of a zero border of ``crop_padding`` pixels, then mirrored half of the time, then cutout.
+    """Describe a random crop, then mirroring half of the time, then cutout.
 
     Args:
-        cutout: side in pixels of a square of zeros (DeVries & Taylor 2017); its centre is uniform over the image, so
-            it may stick out at the border. 0: none.
+        crop_padding: width in pixels of the zero border that the crop may reach into.
+        horizontal_flip: whether images are mirrored.
+        cutout: side in pixels of a square of zeros (DeVries & Taylor 2017), 0: none. Its centre is uniform over the
+            image, so it may stick out at the border.
 
     Raises:
         InputError: ``cutout`` is negative.
@@ -68,7 +70,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A named data set: its two parts and the augmentation that suits it."""
+    """Hold a named data set: its two parts, its classes, and the augmentation of training images."""
 
     name: str
     train: ImageSet
@@ -78,10 +80,11 @@ class DataSet:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells one training set from another: classes, number of images, and a hash of pixels and labels."""
+        """Return what identifies the training set: classes, number of images, a hash of pixels and labels."""
         return {"name": self.name, "classes": list(self.class_names), "images": len(self.train),
                 "hash": self.train.fingerprint()}
 

@@ -1,4 +1,4 @@
-"""Folders of pictures too many for the memory (ImageNet): listed once, decoded batch by batch in other processes."""
+"""Read folders with more images than fit into memory (ImageNet): list once, decode batch by batch in other processes."""
 
 import hashlib
 import os
@@ -6,26 +6,27 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from wsrnas.runtime.errors import InputError
 from wsrnas.data.image_folder import Listing, list_folder, read_image
+from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.seeding import derive_seed, generator
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The files of one part, sorted by class and name.
+    """Hold the files of one part, sorted by class and name.
 
-    Names and labels are one array each: of a list of a million strings, every forked worker would end up with
-    a copy, because reading a string writes to the memory page that holds its reference count.
+    Names and labels are one array each. A list of a million strings would be copied into every forked worker, because
+    reading a string writes its reference count to the same memory page.
     """
 
     root: Path
@@ -37,7 +38,7 @@ class ImageFiles:
         return len(self.labels)
 
     def path(self, index: int) -> str:
-        """Return where image ``index`` is."""
+        """Return the path of image ``index``."""
         return str(self.root / os.fsdecode(self.names[index]))
 
     def subset(self, indices: Tensor) -> "ImageFiles":
@@ -46,9 +47,10 @@ class ImageFiles:
         return ImageFiles(self.root, self.names[indices.numpy()], self.labels[indices], self.class_names)
 
     def fingerprint(self, sizes: bool = False) -> dict[str, Any]:
-        """What tells one set from another: classes, number of images, and a hash of all names; opens no file.
+        """Return what identifies a set without opening a file: classes, number of images, a hash of all names.
 
-        With ``sizes``, the hash is of the files' sizes as well, so that other pictures under the same names differ.
+        Args:
+            sizes: whether the sizes of the files go into the hash, so that it changes with the images.
         """
         words = [os.fsencode(name) for name in self.class_names] + self.names.tolist()
         if sizes:
@@ -63,10 +65,13 @@ def list_imagenet(root: str | Path | None, max_train: int = 0, max_test: int = 0
     """List ``root/train/<class>/*`` and ``root/val/<class>/*`` (or ``test``) without opening any file.
 
     Args:
-        root: "~" is understood.
-        max_train, max_test: keep a class-balanced choice of so many images, drawn from ``seed``; 0 keeps all.
+        root: the folder ("~" is understood).
+        max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0 keeps all.
+        max_test: the same for test images.
+        seed: of both choices.
+
     Raises:
-        InputError: there is no ``root``, a limit leaves a class out, or what ``list_folder`` refuses.
+        InputError: there is no ``root``, a limit leaves a class out, or ``list_folder`` refuses the folder.
     """
     if root is None or not str(root):
         raise InputError("the data set imagenet needs a folder, expected --data PATH (DATA for the scripts)")
@@ -75,30 +80,35 @@ def list_imagenet(root: str | Path | None, max_train: int = 0, max_test: int = 0
 
 
 class ImageFileLoader(BatchLoader):
-    """Batches of image files, decoded and transformed by worker processes; used like a ``BatchLoader``.
+    """Yield batches of image files that worker processes decode and transform; used like a ``BatchLoader``.
 
-    The order is drawn from (seed, purpose, epoch), an image's augmentation from (seed, purpose, epoch, index in
-    ``files``): a batch is the same for every number of workers and of processes.
+    The order of images is drawn from (seed, purpose, epoch), the augmentation of an image from (seed, purpose, epoch,
+    index in ``files``). So a batch is the same for every number of workers and of processes.
 
     Args:
         files: the images.
         batch_size: images per batch, all processes together.
-        purpose: names the stream of random numbers, e.g. "train".
-        image_size: height and width S of what the batches hold.
+        seed: of all random numbers.
+        purpose: name of the stream of random numbers, e.g. "train".
+        image_size: height and width S of the batches in pixels.
+        shuffle: whether the order is random.
         augment: True for the random crops of training, False for a resize and the central crop.
-        color_jitter: with ``augment``, change brightness, contrast, saturation and hue as well.
+        color_jitter: whether ``augment`` also changes brightness, contrast, saturation and hue.
         drop_last: as in ``BatchLoader``.
-        workers: processes that decode; 0 decodes in this one.
-        device: where the batches are wanted.
+        rank: of this process.
+        world_size: number of processes.
+        workers: number of processes that decode; 0: this process decodes.
+        device: device of the batches.
+
     Raises:
-        InputError: as in ``BatchLoader``; ``workers`` is negative, or ``image_size`` smaller than 32.
+        InputError: ``BatchLoader`` refuses the values, ``workers`` is negative, or ``image_size`` is below 32.
     """
 
     def __init__(self, files: ImageFiles, batch_size: int, seed: int, purpose: str, *, image_size: int = 224,
                  shuffle: bool = False, augment: bool = False, color_jitter: bool = True, drop_last: bool = False,
                  rank: int = 0, world_size: int = 1, workers: int = 4,
                  device: torch.device | str = "cpu") -> None:
-        super().__init__(files, batch_size, seed, purpose, shuffle=shuffle, drop_last=drop_last, rank=rank,
+        super().__init__(cast(ImageSet, files), batch_size, seed, purpose, shuffle=shuffle, drop_last=drop_last, rank=rank,
                          world_size=world_size)
         if workers < 0:
             raise InputError(f"the number of processes that decode {purpose} images is {workers}, "
@@ -128,20 +138,20 @@ class ImageFileLoader(BatchLoader):
         yield from self._on_device(self._decoded((row.tolist() for row in rows), 0))
 
     def _on_device(self, decoded: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
-        # No name for the DataLoader's iterator: when the consumer stops, nothing holds it, which ends its processes.
+        # The iterator of the DataLoader has no name: when the consumer stops, it is freed, and its processes end.
         for batch in decoded:
             if isinstance(batch, str):
                 raise InputError(batch)
-            # A copy on the CPU too: a worker's shared memory keeps a file open as long as its tensor lives.
+            # Copied on the CPU too: the shared memory of a worker keeps a file open as long as its tensor lives.
             images, labels = (part.to(self._device, non_blocking=True, copy=True) for part in batch)
             pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last) / 255
             yield pixels, labels
 
     def _decoded(self, rows: Iterable[list[int]], epoch: int) -> DataLoader:
         decoder = _Decoder(self.files, self._transform, (*self._stream, epoch))
-        # Forked workers start at once, with torchvision loaded and the list of files shared; they never use CUDA.
+        # Forked workers start fast and share the list of files and the loaded torchvision. They never use CUDA.
         method = "fork" if self._workers and sys.platform == "linux" else None
-        # The generator is for a seed of the workers that nothing uses, or the global generator would be drawn from.
+        # Without a generator, the DataLoader would draw a seed, which nothing uses, from the global one.
         return DataLoader(decoder, batch_size=None, sampler=rows, num_workers=self._workers,
                           pin_memory=self._device.type == "cuda", generator=torch.Generator(),
                           multiprocessing_context=method)
@@ -159,8 +169,8 @@ class ImageFileLoader(BatchLoader):
 
 
 @dataclass(frozen=True)
-class _Decoder:
-    """What a worker does. A data set for the DataLoader, whose items are whole batches."""
+class _Decoder(Dataset):
+    """Decode whole batches in a worker. To the DataLoader, each batch is an item of a data set."""
 
     files: ImageFiles
     transform: Callable[[Image.Image], Image.Image]
@@ -170,14 +180,14 @@ class _Decoder:
         """Return images (b, S, S, 3) uint8 and labels (b,), or the sentence about a file that cannot be read."""
         try:
             images = torch.stack([self._image(index) for index in indices])
-        except InputError as error:  # which would arrive with the worker's traceback as its message
+        except InputError as error:  # raised, its message would arrive as the traceback of the worker
             return str(error)
         return images, self.files.labels[indices]
 
     def _image(self, index: int) -> Tensor:
         picture = Image.fromarray(read_image(self.files.path(index)))
         with torch.random.fork_rng(devices=[]):
-            # torchvision draws from the CPU's global generator; torch.manual_seed would reseed the GPU's as well.
+            # torchvision draws from the global generator of the CPU; torch.manual_seed would also seed that of the GPU.
             torch.default_generator.manual_seed(derive_seed(*self.stream, index))
             return torch.from_numpy(np.array(self.transform(picture)))
 

@@ -13,7 +13,7 @@ from wsrnas.runtime.seeding import generator
 
 @dataclass(frozen=True)
 class _Plan:
-    """One epoch's draws, one row per image in the order of visit, on the data's device."""
+    """Hold the random numbers of one epoch on the device of the data: one row per image, in the order of visit."""
 
     order: Tensor  # (N,) int64
     corners: Tensor  # (N, 2) int64: top and left corner of the crop in the padded image
@@ -22,21 +22,26 @@ class _Plan:
 
 
 class BatchLoader:
-    """Batches of one image set, drawn from (seed, purpose, epoch).
+    """Yield batches of an image set in an order drawn from (seed, purpose, epoch).
 
-    The whole epoch is drawn on the CPU at its start, so a batch is the same on every device and for every
-    number of processes; of its ``batch_size`` images, process ``rank`` yields the rows ``rank::world_size``.
+    The whole epoch is drawn on the CPU at its start, so that a batch is the same on every device and for every number of
+    processes. Of its ``batch_size`` images, process ``rank`` yields the rows ``rank::world_size``.
 
     Args:
-        image_set: lives where the batches are wanted.
+        image_set: images on the device of the batches.
         batch_size: images per batch, all processes together.
-        purpose: names the stream of random numbers, e.g. "train".
-        augment: None for images as they are.
-        drop_last: True for training: all batches are full, on every process alike. False for evaluation:
-            every image comes once, the last batch may be smaller, and a process without a row of it skips it.
+        seed: of all random numbers.
+        purpose: name of the stream of random numbers, e.g. "train".
+        shuffle: whether the order is random.
+        augment: augmentation; None: images as they are.
+        drop_last: True for training: all batches are full, on every process alike. False for evaluation: every image
+            comes once, the last batch may be smaller, and a process without a row of it skips it.
+        rank: of this process.
+        world_size: number of processes.
+
     Raises:
-        InputError: there are no images; with ``drop_last``, the batch is larger than the data or not a
-            multiple of ``world_size``.
+        InputError: there are no images; with ``drop_last``, the batch is larger than the data or not a multiple of
+            ``world_size``.
     """
 
     def __init__(self, image_set: ImageSet, batch_size: int, seed: int, purpose: str, shuffle: bool = False,
@@ -64,7 +69,7 @@ class BatchLoader:
     def __len__(self) -> int:
         """Return the number of batches that this process yields in an epoch."""
         full, tail = divmod(self._visited, self.batch_size)
-        # Of a batch with fewer images than processes, the last processes get nothing.
+        # If a batch has fewer images than there are processes, the last processes get nothing.
         if self.batch_size <= self.rank:
             return 0
         return full + (tail > self.rank)
@@ -72,7 +77,9 @@ class BatchLoader:
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (b, C, H, W), float32 in [0, 1], channels_last, and labels (b,) of one epoch.
 
-        ``start`` is the number of batches to skip; the others are the same as without it.
+        Args:
+            epoch: number of the epoch.
+            start: number of batches to skip; the others do not change.
         """
         plan = self._draw(epoch)
         for number in range(start, len(self)):
@@ -91,7 +98,7 @@ class BatchLoader:
             yield pixels, self.image_set.labels[index]
 
     def images_at(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each row of indices its images (b, C, H, W) and labels (b,), in that order, never augmented."""
+        """Yield the images (b, C, H, W) and labels (b,) of each row of indices, in that order, without augmentation."""
         for index in rows:
             index = index.to(self.image_set.labels.device)
             pixels = self.image_set.images[index].to(torch.float32, memory_format=torch.channels_last) / 255
@@ -104,20 +111,24 @@ class BatchLoader:
         augment = self._augment or Augmentation()
         corners = torch.randint(2 * augment.crop_padding + 1, (count, 2), generator=stream)
         mirrored = torch.randint(2, (count,), generator=stream).bool() & augment.horizontal_flip
-        # A new kind of draw goes last: the earlier ones stay what they were.
+        # A new kind of draw must come last, so that the earlier ones do not change.
         centres = torch.stack([torch.randint(size, (count,), generator=stream)
                                for size in self.image_set.images.shape[-2:]], dim=1)
         return _Plan(order.to(device), corners.to(device), mirrored.to(device), centres.to(device))
 
 
 def crop_and_mirror(images: Tensor, index: Tensor, corners: Tensor, mirrored: Tensor, padding: int) -> Tensor:
-    """Pad the indexed images with zeros, cut the original size out again at a corner, mirror some of them.
+    """Pad the indexed images with zeros, cut the original size out again, and mirror some of them.
 
     Args:
-        images: (N, C, H, W).
-        index: (B,) which images; corners: (B, 2) top and left, 0 to 2 * ``padding``; mirrored: (B,) bool.
+        images: all images (N, C, H, W).
+        index: indices of the images (B,).
+        corners: top and left of the cuts (B, 2) in pixels, from 0 to 2 * ``padding``.
+        mirrored: which images to mirror (B,), bool.
+        padding: width of the border in pixels.
+
     Returns:
-        (B, C, H, W), of the images' dtype.
+        Images (B, C, H, W) of the same dtype.
     """
     height, width = images.shape[-2:]
     rows = corners[:, :1] - padding + torch.arange(height, device=images.device)
@@ -130,19 +141,20 @@ def crop_and_mirror(images: Tensor, index: Tensor, corners: Tensor, mirrored: Te
 
 
 def cut_out(pixels: Tensor, centres: Tensor, side: int) -> Tensor:
-    """Set one square of every image to zero; what sticks out at the border is lost (DeVries & Taylor 2017).
+    """Set one square of every image to zero, as far as it lies inside the image (DeVries & Taylor 2017).
 
     Args:
-        pixels: (B, C, H, W).
-        centres: (B, 2) row and column; a square of even side reaches one pixel less below and right of it.
-        side: of the square, in pixels.
+        pixels: images (B, C, H, W).
+        centres: row and column of the squares (B, 2). A square of even side reaches one pixel less below and right.
+        side: side of the square in pixels.
+
     Returns:
-        (B, C, H, W), of the pixels' dtype.
+        Images (B, C, H, W) of the same dtype.
     """
     height, width = pixels.shape[-2:]
     top, left = (centres - side // 2).split(1, dim=1)
     rows = torch.arange(height, device=pixels.device) - top
     columns = torch.arange(width, device=pixels.device) - left
     square = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
-    # In the order of the memory: eight times as fast on a CPU as along the channels.
+    # Permuted to the order of the memory, which is eight times as fast on a CPU.
     return (pixels.permute(0, 2, 3, 1) * ~square[..., None]).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Configuration fields that choose a data set, read from the table of data sets."""
+"""Define the configuration fields that choose a data set; choices and help come from the table of data sets."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ def download_help() -> str:
 
 @dataclass(frozen=True)
 class SmallImagesConfig(RunConfig):
-    """The fields of programs on data sets that fit into memory."""
+    """Hold the fields of programs on data sets that fit into memory."""
 
     dataset: str = option("cifar10", "data set", choices=DATASETS)
     download: bool = option(False, download_help, identity=False)

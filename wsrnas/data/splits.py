@@ -1,4 +1,4 @@
-"""Class-balanced choices of images: the search's D_t and D_v, a held-out part, a smaller set."""
+"""Choose images so that classes are balanced: D_t and D_v of a search, a held-out part, a smaller set."""
 
 import json
 from fractions import Fraction
@@ -20,15 +20,19 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
     The same seed gives the same parts on every machine.
 
     Args:
-        labels: (N,) class numbers below ``num_classes``.
-        fraction_or_count: a float in (0, 1) is the first part's share of every class (odd classes alternate,
-            so that with 0.5 the parts' sizes differ by at most one); an int is the first part's size, in
-            class shares that differ by at most one (a class too small for that gives half of its images, and
-            more only where the others cannot make up for it).
+        labels: class numbers (N,).
+        fraction_or_count: a float in (0, 1) is the first part's share of every class. Odd classes alternate, so that
+            with 0.5 the sizes of the parts differ by at most one. An int is the size of the first part; the shares of
+            classes differ by at most one. A class too small for that gives half of its images, and more only if the
+            others cannot make up for it.
+        seed: of the choice.
+        num_classes: number of classes; every one must have images.
+
     Returns:
         Two disjoint index tensors (int64, CPU, ascending) that together cover ``range(N)``.
+
     Raises:
-        InputError: a class would be missing from one of the parts, or the share is not possible.
+        InputError: a class would be missing from one of the parts, or the share is impossible.
     """
     values = _checked_labels(labels, num_classes)
     sizes = np.bincount(values, minlength=num_classes)
@@ -47,10 +51,17 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
 
 def balanced_subset(labels: Tensor | np.ndarray, count: int, seed: int, purpose: str,
                     num_classes: int) -> Tensor:
-    """Return ``count`` ascending indices, classes as equal as their sizes allow; 0 means all.
+    """Return ascending indices of a choice of images with classes as equal as their sizes allow.
+
+    Args:
+        labels: class numbers (N,).
+        count: number of images to choose; 0: all.
+        seed: of the choice.
+        purpose: name of the stream of random numbers, and of ``count`` in error messages.
+        num_classes: number of classes.
 
     Raises:
-        InputError: ``count`` is negative or smaller than the number of classes; the message says ``purpose``.
+        InputError: ``count`` is negative or smaller than the number of classes.
     """
     values = _checked_labels(labels, num_classes)
     if count == 0 or count >= len(values):
@@ -63,13 +74,17 @@ def balanced_subset(labels: Tensor | np.ndarray, count: int, seed: int, purpose:
 
 
 def save_split(path: str | Path, first: Tensor, second: Tensor) -> None:
-    """Write both index tensors as JSON, atomically."""
+    """Write both index tensors atomically as JSON."""
     text = json.dumps({"format": 1, "first": first.tolist(), "second": second.tolist()})
     write_atomic(Path(path), (text + "\n").encode())
 
 
 def load_split(path: str | Path, size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Read what ``save_split`` wrote; ``size`` is the number of images that the split has to cover.
+    """Read a split that ``save_split`` has written.
+
+    Args:
+        path: the file.
+        size: number of images that the split must cover; None: any.
 
     Raises:
         InputError: the file is missing or not a split, the parts overlap, or do not cover ``size`` images.
@@ -101,7 +116,7 @@ def _checked_labels(labels: Tensor | np.ndarray, num_classes: int) -> np.ndarray
 
 
 def _shares_of_fraction(sizes: np.ndarray, fraction: float) -> np.ndarray:
-    """Round the running total rather than every class, so that rounding never adds up."""
+    """Return the share of each class; running totals are rounded, so that rounding errors do not add up."""
     if not 0 < fraction < 1:
         raise InputError(f"the split's fraction is {fraction}, expected a number between 0 and 1, "
                          "or a count as an integer")
@@ -127,9 +142,9 @@ def _shares_of_count(sizes: np.ndarray, count: int) -> np.ndarray:
 
 
 def _equal_shares(room: np.ndarray, count: int) -> np.ndarray:
-    """Share ``count`` out one by one to the classes with the fewest, never more than a class has room for."""
+    """Distribute ``count`` one by one to the classes with the fewest, within the room of each class."""
     low, high = 0, int(room.max())
-    while low < high:  # the largest level that every class can be filled to, as far as it has room
+    while low < high:  # find the largest level to which all classes can be filled, as far as they have room
         middle = (low + high + 1) // 2
         low, high = (middle, high) if np.minimum(room, middle).sum() <= count else (low, middle - 1)
     shares = np.minimum(room, low)
@@ -138,8 +153,8 @@ def _equal_shares(room: np.ndarray, count: int) -> np.ndarray:
 
 
 def _choose(values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
-    """Take ``shares[k]`` random images of every class k; ascending indices."""
-    # A bit generator's raw stream is fixed for good, unlike the permutations of numpy and torch.
+    """Return the ascending indices of ``shares[k]`` random images of every class k."""
+    # The raw stream of a bit generator never changes, unlike the permutations of numpy and torch.
     keys = np.random.PCG64(seed).random_raw(len(values))
     order = np.lexsort((keys, values))
     starts = np.searchsorted(values[order], np.arange(len(shares)))

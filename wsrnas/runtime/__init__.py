@@ -1,0 +1,1 @@
+"""Run programs: configuration, run directories, checkpoints, processes and signals."""

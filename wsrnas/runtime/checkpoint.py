@@ -1,4 +1,7 @@
-"""Checkpoints that survive a kill: written aside and renamed, the previous one kept, read without pickle."""
+"""Write checkpoints that survive a kill, and read them without pickle.
+
+A checkpoint is written to another name and then renamed; the one before it is kept.
+"""
 
 import io
 import json
@@ -16,7 +19,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` so that ``path`` is at any moment either the old file or the whole new one.
 
     Raises:
-        OSError: the folder is read-only or full; the old file is untouched and nothing partial is left behind.
+        OSError: the folder is read-only or full. The old file is untouched and no partial file remains.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -31,30 +34,32 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, as ``write_atomic`` writes."""
+    """Write a value as indented JSON; see ``write_atomic``."""
     write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def previous(path: Path) -> Path:
-    """Where ``save`` keeps the checkpoint that ``path`` replaced."""
+    """Return where ``save`` keeps the checkpoint that was at ``path`` before."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def staged(path: Path) -> Path:
-    """Where ``save`` writes before it renames: whole, and newer than ``path`` if a kill left it there."""
+    """Return where ``save`` writes before it renames. A file left there by a kill is whole and newer."""
     return path.with_name(path.name + ".new")
 
 
 def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> None:
-    """Store tensors and plain containers; the checkpoint that was at ``path`` is kept as ``previous(path)``.
+    """Store a checkpoint and keep the one that was at ``path`` as ``previous(path)``.
 
     Args:
+        path: file of the checkpoint.
+        payload: tensors and plain containers by name.
         keep_replaced: False when the file at ``path`` is damaged and ``previous(path)`` is the good one.
 
     Raises:
-        OSError: as ``write_atomic``.
+        OSError: the folder is read-only or full.
     """
-    buffer = io.BytesIO()  # through memory: torch.save to a full disk raises a RuntimeError that hides the reason
+    buffer = io.BytesIO()  # on a full disk, torch.save to a file raises a RuntimeError that hides the reason
     torch.save(payload, buffer)
     write_atomic(staged(path), buffer.getbuffer())
     if keep_replaced and path.exists():
@@ -63,7 +68,7 @@ def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> Non
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read one checkpoint to the CPU, tensors and plain containers only.
+    """Read a checkpoint of tensors and plain containers to the CPU.
 
     Raises:
         InputError: the file is missing, truncated or not a checkpoint.
@@ -72,7 +77,7 @@ def read(path: Path) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}") from None
-    except Exception as error:  # on damaged bytes torch's reader raises half a dozen types, IndexError among them
+    except Exception as error:  # damaged bytes make torch raise half a dozen types, IndexError among them
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"checkpoint {path} cannot be read ({reason}); it is truncated or not a checkpoint") from None
     if not isinstance(payload, dict):
@@ -81,13 +86,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def restore(path: Path, log: Callable[[str], None]) -> tuple[dict[str, Any] | None, bool]:
-    """The newest readable checkpoint of a run: ``path``, else one beside it (said through ``log``), else None.
+    """Return the newest readable checkpoint of a run.
+
+    Args:
+        path: file of the checkpoint. If it cannot be read, ``staged(path)`` and ``previous(path)`` are tried.
+        log: prints which other file is used.
 
     Returns:
-        The payload, and whether it comes from beside ``path``.
+        The payload, or None if there is no checkpoint, and whether it comes from another file than ``path``.
 
     Raises:
-        InputError: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, but none can be read.
     """
     found = [candidate for candidate in (path, staged(path), previous(path)) if candidate.exists()]
     problems = []
@@ -102,5 +111,5 @@ def restore(path: Path, log: Callable[[str], None]) -> tuple[dict[str, Any] | No
                 f"falling back to the previous checkpoint {candidate.name}")
         return payload, candidate != path
     if problems:
-        raise InputError(f"{'; '.join(problems)}; begin anew with --overwrite (the old directory is kept)")
+        raise InputError(f"{'; '.join(problems)}; pass --overwrite to start again (the old directory is kept)")
     return None, False

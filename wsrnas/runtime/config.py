@@ -1,4 +1,4 @@
-"""A frozen dataclass is a program's documentation: its fields become flags, its instances presets, its values JSON."""
+"""Turn a frozen dataclass into a command line: fields become flags, instances presets, values JSON."""
 
 import argparse
 import dataclasses
@@ -8,11 +8,14 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wsrnas.runtime.errors import InputError
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 Choices = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -51,12 +54,12 @@ def help_of(field: dataclasses.Field) -> str:
     return f"{text}: {', '.join(lines)}" if lines else text
 
 
-def field_aliases(cls: Any) -> dict[str, str]:
+def field_aliases(cls: "DataclassInstance | type[DataclassInstance]") -> dict[str, str]:
     """Return the field that each alias of a configuration stands for."""
     return {alias: field.name for field in dataclasses.fields(cls) for alias in field.metadata.get("aliases", ())}
 
 
-def without_aliases(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def without_aliases(cls: "DataclassInstance | type[DataclassInstance]", values: Mapping[str, Any]) -> dict[str, Any]:
     """Return stored configuration values by the names of their fields; where both are stored, the alias counts."""
     fields = field_aliases(cls)
     named = {name: value for name, value in values.items() if name not in fields}
@@ -71,44 +74,44 @@ def require(condition: bool, message: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """The fields of every program that trains: which run, where, on which data."""
+    """Hold the fields of every program that trains: which run, where, on which data."""
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--preset",)
-    overwrite_help: ClassVar[str] = "move an existing run directory aside and begin anew"
+    overwrite_help: ClassVar[str] = "move an existing run directory aside and start again"
 
     preset: str = ""
-    save: str = option("", "name of the run directory; empty: derived from the configuration, without a time stamp",
+    save: str = option("", "name of the run directory (empty: derived from the configuration)",
                        identity=False)
     runs: str = option("runs", "folder of all run directories", identity=False)
-    seed: int = option(0, "of everything random; same seed, same machine: same result")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one", identity=False)
+    seed: int = option(0, "seed of all random numbers; the same seed on the same machine gives the same result")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
     report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
     data: str = option("data", "folder of the data set", identity=False)
-    max_train: int = option(0, "training images used, a class-balanced seeded choice; 0: all")
+    max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
 
     def require_at_least(self, bound: float, *names: str) -> None:
         """Refuse fields below ``bound``.
 
         Raises:
-            InputError: naming the first such field.
+            InputError: the sentence names the first such field.
         """
         for name in names:
             require(getattr(self, name) >= bound, f"{name} is {getattr(self, name):g}; expected at least {bound:g}")
 
     def require_positive(self, *names: str) -> None:
-        """Refuse fields that are not above 0; raises as ``require_at_least``."""
+        """Refuse fields that are not above 0, as ``require_at_least`` does."""
         for name in names:
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name):g}; expected a number above 0")
 
     def require_strength(self, *names: str) -> None:
-        """Refuse strengths outside (0, 1); raises as ``require_at_least``."""
+        """Refuse strengths outside (0, 1), as ``require_at_least`` does."""
         for name in names:
             require(0 < getattr(self, name) < 1,
                     f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
 
 
 def parse_number(text: str) -> float:
-    """``"0.031"`` or ``"8/255"`` as a float."""
+    """Return ``"0.031"`` or ``"8/255"`` as a float."""
     numerator, slash, denominator = text.partition("/")
     try:
         return float(numerator) / float(denominator) if slash else float(text)
@@ -117,13 +120,13 @@ def parse_number(text: str) -> float:
 
 
 def format_epsilon(epsilon: float) -> str:
-    """A strength in both units people use: ``0.0300 (7.65/255)``."""
+    """Return a strength in both common units: ``0.0300 (7.65/255)``."""
     return f"{epsilon:.4f} ({epsilon * 255:.4g}/255)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Invocation:
-    """What was asked of the program beside its configuration."""
+    """Hold the flags that are not part of the configuration."""
 
     dry_run: bool
     overwrite: bool
@@ -135,7 +138,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _inner_type(annotation: Any) -> Any:
-    """The annotation without ``| None``."""
+    """Return the annotation without ``| None``."""
     if get_origin(annotation) in (Union, types.UnionType):
         return next(a for a in get_args(annotation) if a is not type(None))
     return annotation
@@ -164,7 +167,7 @@ def _show(value: Any) -> str:
     return str(value)
 
 
-def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.ArgumentParser:
+def _parser(cls: type[Config], presets: Mapping[str, Config], prog: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     if presets:
@@ -174,8 +177,8 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
     parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
     parser.add_argument("--dry_run", "--dry-run", action="store_true",
                         help="print the resolved configuration and the cost of the run, then stop")
-    if getattr(cls, "overwrite_help", ""):
-        parser.add_argument("--overwrite", action="store_true", help=cls.overwrite_help)
+    if overwrite_help := getattr(cls, "overwrite_help", ""):
+        parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
     hints = get_type_hints(cls)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     defaults |= dataclasses.asdict(next(iter(presets.values()))) if presets else {}
@@ -197,11 +200,20 @@ def _parser(cls: type, presets: Mapping[str, Any], prog: str) -> argparse.Argume
 
 def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
                  argv: Sequence[str] | None = None, prog: str | None = None) -> tuple[Config, Invocation]:
-    """Read the command line: dataclass defaults < ``--preset`` < ``--config`` < flags.
+    """Read the command line. Flags override ``--config`` or ``--preset``, which override the dataclass' defaults.
+
+    Args:
+        cls: the dataclass.
+        presets: its named instances; the first one is the default.
+        argv: the command line; None: that of this process.
+        prog: name of the program in its messages.
+
+    Returns:
+        The configuration, and the flags that are not part of it.
 
     Raises:
-        InputError: unknown flag (the closest ones are named), value of the wrong type, unreadable configuration
-            file, or whatever the dataclass' own ``__post_init__`` refuses.
+        InputError: a flag is unknown (the closest ones are named), a value has the wrong type, the configuration file
+            cannot be read, or ``__post_init__`` of the dataclass refuses the values.
     """
     presets = presets or {}
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -222,13 +234,13 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     return dataclasses.replace(base, **overrides), invocation
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain JSON values."""
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
+    """Return the configuration as plain JSON values."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a JSON value is one of the field's type."""
+    """Return whether a JSON value has the type of the field."""
     kind = _inner_type(annotation)
     if get_origin(kind) is Literal:
         return value in get_args(kind)
@@ -240,10 +252,15 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """The dataclass from JSON values; ``where`` names their source in errors.
+    """Return the dataclass that JSON values describe.
+
+    Args:
+        cls: the dataclass.
+        values: one value for each field.
+        where: source of the values, for error messages.
 
     Raises:
-        InputError: not a mapping, an unknown field, a missing one, or a value the dataclass refuses.
+        InputError: ``values`` is not a mapping, a field is unknown or missing, or the dataclass refuses a value.
     """
     require(isinstance(values, Mapping), f"{where}: expected a JSON object of configuration fields")
     values = without_aliases(cls, values)
@@ -265,7 +282,7 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
     """Read a ``config.json`` as written into every run directory.
 
     Raises:
-        InputError: as ``from_dict``, or the file is missing or no JSON.
+        InputError: the file is missing or not JSON, or ``from_dict`` refuses its values.
     """
     try:
         values = json.loads(Path(path).read_text())
@@ -276,15 +293,15 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
     return from_dict(cls, values, str(path))
 
 
-def describe(config: Any) -> str:
-    """One ``name value`` line a field, aligned."""
+def describe(config: "DataclassInstance") -> str:
+    """Return one aligned line for each field: its name and its value."""
     width = max(len(field.name) for field in dataclasses.fields(config))
     return "\n".join(f"  {field.name:<{width}}  {_show(getattr(config, field.name))}"
                      for field in dataclasses.fields(config))
 
 
-def identity_differences(config: Any, stored: Mapping[str, Any]) -> list[str]:
-    """``field: stored -> asked`` for each field that changes the result and differs from a stored configuration."""
+def identity_differences(config: "DataclassInstance", stored: Mapping[str, Any]) -> list[str]:
+    """Return ``field: stored -> asked`` for each field that changes the result and differs from a stored one."""
     current, stored = to_dict(config), without_aliases(config, stored)
     return [f"{field.name}: {stored.get(field.name, 'absent')} -> {current[field.name]}"
             for field in dataclasses.fields(config)

@@ -9,14 +9,14 @@ from wsrnas.runtime.distributed import World
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or what the system says of its processor."""
+    """Return the name of the GPU, or the name that the system has for its processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
 
 
 def peak_memory_gib(world: World) -> float:
-    """Largest memory of this process so far, in GiB: of its tensors on the GPU, or of all of it on a CPU."""
+    """Return the peak memory of this process in GiB: of its tensors on the GPU, or of the whole process on a CPU."""
     if world.device.type == "cuda":
         return torch.cuda.max_memory_allocated(world.device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB

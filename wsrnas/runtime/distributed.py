@@ -1,4 +1,4 @@
-"""One process or many (torchrun): who am I, and the few collectives that training and evaluation need."""
+"""Describe this process among all (torchrun), and wrap the collectives that training and evaluation need."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from wsrnas.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: its rank, their number, its device."""
+    """Describe this process: its rank, the number of processes, its device."""
 
     rank: int = 0
     size: int = 1
@@ -22,7 +22,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """The one process that writes, downloads and prints."""
+        """Whether this is the process that writes, downloads and prints."""
         return self.rank == 0
 
     def alone(self) -> "World":
@@ -31,14 +31,14 @@ class World:
 
 
 def initialize(device: str = "auto") -> World:
-    """Join the process group that torchrun's environment describes; a single process where there is none.
+    """Join the process group that the environment of torchrun describes; without one, stay a single process.
 
     Args:
         device: ``auto`` (CUDA when there is one), ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: ``cuda`` was asked for and there is none, more local processes than CUDA devices, or a task of srun
-            that no torchrun has told its rank.
+        InputError: there is no CUDA device for ``cuda``, there are more local processes than CUDA devices, or srun
+            has started several tasks without torchrun.
     """
     if "RANK" not in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
         raise InputError(f"started by srun as task {os.environ['SLURM_PROCID']} without torchrun: all tasks would "
@@ -56,15 +56,15 @@ def initialize(device: str = "auto") -> World:
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.deterministic = True  # same seed, same result
     if size > 1 and not dist.is_initialized():
-        # NCCL for the GPU; gloo for tensors on the CPU, which are exchanged without waiting for the GPU.
-        # Hours: the others wait while the main process downloads a data set.
+        # Gloo exchanges tensors on the CPU without waiting for the GPU.
+        # The timeout is long because the others wait while the main process downloads a data set.
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=2),
                                 device_id=chosen if cuda else None)
     return World(rank, size, chosen)
 
 
 def print_on_main(world: World, text: str) -> None:
-    """Print once, whatever the number of processes."""
+    """Print on the main process only."""
     if world.is_main:
         print(text, flush=True)
 
@@ -82,35 +82,35 @@ def barrier(world: World) -> None:
 
 
 def all_sum(values: Tensor, world: World) -> Tensor:
-    """Sum of ``values`` over the processes (in place; returned for convenience)."""
+    """Sum ``values`` over the processes in place, and return them."""
     if world.size > 1:
         dist.all_reduce(values)
     return values
 
 
 def all_min(values: Tensor, world: World) -> Tensor:
-    """Least of ``values`` over the processes (in place; returned for convenience)."""
+    """Take the minimum of ``values`` over the processes in place, and return it."""
     if world.size > 1:
         dist.all_reduce(values, dist.ReduceOp.MIN)
     return values
 
 
 def all_max(value: float, world: World) -> float:
-    """Largest of a number over the processes (waits for the device where there are several)."""
+    """Return the maximum of a number over the processes. With several, this waits for the device."""
     if world.size > 1:
         return -all_min(torch.tensor(-value, dtype=torch.float64, device=world.device), world).item()
     return value
 
 
 def broadcast(tensors: Iterable[Tensor], world: World) -> None:
-    """Give every process rank 0's values, in place."""
+    """Overwrite tensors with those of rank 0."""
     if world.size > 1:
         for tensor in tensors:
             dist.broadcast(tensor.detach(), src=0)
 
 
 def broadcast_model(model: nn.Module, world: World) -> None:
-    """Make parameters and buffers of ``model`` equal on all processes (rank 0's)."""
+    """Overwrite parameters and buffers of ``model`` with those of rank 0."""
     broadcast(model.state_dict().values(), world)
 
 
@@ -128,7 +128,7 @@ def average(tensors: list[Tensor], world: World) -> None:
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     """Replace each gradient by its mean over the processes.
 
-    Parameters without a gradient (operations off the sampled path) are left out; the path is the same on every
-    process, so all agree on which ones these are.
+    Parameters without a gradient (operations off the sampled path) are left out. The path is the same on every
+    process, so all processes leave out the same ones.
     """
     average([p.grad for p in parameters if p.grad is not None], world)

@@ -15,7 +15,7 @@ from wsrnas.runtime.distributed import World
 
 
 def environment(world: World) -> dict[str, Any]:
-    """What a reader needs to reproduce a run: command, code version, library versions, hardware."""
+    """Return what a reader needs to reproduce a run: command, code version, library versions, hardware."""
     cuda = world.device.type == "cuda"
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": sys.argv, "git": _git_version(),

@@ -1,4 +1,4 @@
-"""Bad input, said in one sentence; the only exceptions that programs show to their users."""
+"""Exceptions that programs show to their users as one sentence, and exit codes."""
 
 import os
 import sys
@@ -7,32 +7,34 @@ from typing import NoReturn
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message names the offending thing and what was expected."""
+    """Signal unusable input. The message names it and what was expected."""
 
 
 class Preempted(Exception):
-    """A signal asked to stop, and everything is saved. The message names the last completed step."""
+    """Signal that a run was asked to stop and is saved. The message names the last completed step."""
 
 
-ALONE_SECONDS = 5  # after which a process that torchrun has not ended speaks for itself
+ALONE_SECONDS = 5  # how long other processes wait before they print their own error
 BAD_INPUT = 2
-STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure, start again
+STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure; start the command again
 
 
 def fail(message: str) -> NoReturn:
     """Print one sentence on stderr and leave with exit code 2."""
     if os.environ.get("RANK", "0") != "0":
-        # What the main process says, too, ends this one meanwhile; what it alone has met (a broken file) is said here.
+        # If the main process has the same error, torchrun ends this process while it waits. An error of this process
+        # alone (such as a broken file) is printed here.
         time.sleep(ALONE_SECONDS)
         print(f"error: process {os.environ['RANK']}: {message}", file=sys.stderr, flush=True)
     say(f"error: {message}")
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        # The others may be in a collective, which an orderly exit would wait for: torchrun ends them.
+        # An orderly exit would wait for the others, which may be in a collective. torchrun ends them.
         sys.stdout.flush()
         os._exit(BAD_INPUT)
     sys.exit(BAD_INPUT)
 
 
 def say(message: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+    """Print a sentence on stderr, on the main process only."""
+    if os.environ.get("RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)

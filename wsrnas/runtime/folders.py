@@ -7,10 +7,10 @@ from wsrnas.runtime.errors import InputError
 
 
 def create(path: Path) -> None:
-    """Make a run directory, if it is not there.
+    """Make a run directory if it does not exist.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder cannot be written.
     """
     probe = path / ".writable"
     try:
@@ -27,7 +27,7 @@ def create(path: Path) -> None:
 def overwrite_requested(overwrite: bool) -> bool:
     """Return whether ``--overwrite`` applies: it does not when Slurm starts a job again.
 
-    A requeued job repeats its whole command line. What lies in its folder is then the job's own earlier work.
+    A requeued job repeats its whole command line, and its folder then holds its own earlier work.
     """
     return overwrite and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 

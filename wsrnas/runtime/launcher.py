@@ -1,4 +1,4 @@
-"""Start several processes: torchrun that hands on signals and ends with the exit codes of its processes.
+"""Start several processes: torchrun that passes on signals and exits with the code of its processes.
 
 ``python -m wsrnas.runtime.launcher --standalone --nproc_per_node=8 -m retrain.train_cifar ...``
 """
@@ -11,9 +11,9 @@ from wsrnas.runtime.preemption import SIGNALS
 
 
 def torchrun(argv: list[str]) -> None:
-    """``torch.distributed.run``, which ends like its workers: with 75 when asked to stop, with 2 for bad input.
+    """Run ``torch.distributed.run``, but exit with 75 after a request to stop and with 2 for bad input.
 
-    By itself it dies of SIGUSR1, and ends with a traceback and code 1 otherwise. Other failures are reported as ever.
+    Without this, SIGUSR1 kills torchrun, and all failures end with a traceback and code 1. Other failures still do.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -26,9 +26,9 @@ def torchrun(argv: list[str]) -> None:
             raise
         sys.exit(STOPPED)
     except ChildFailedError as error:
-        # torchrun sends SIGTERM to those that leave last.
+        # torchrun sends SIGTERM to the processes that leave last.
         codes = {failure.exitcode for failure in error.failures.values()} - {-signal.SIGTERM}
-        if STOPPED in codes:  # one is enough: all have saved
+        if STOPPED in codes:  # one such process is enough: all have saved
             sys.exit(STOPPED)
         if codes == {BAD_INPUT}:
             sys.exit(BAD_INPUT)

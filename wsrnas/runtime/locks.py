@@ -1,20 +1,23 @@
-"""Hold a folder against other processes, through a lock that the end of a process releases."""
+"""Lock a folder against other processes. The lock is released when the process ends, however it ends."""
 
 import errno
 import fcntl
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 
 
-def hold(path: Path) -> Any:
-    """Hold a folder for this process, where the file system can lock, until what this returns is closed or forgotten.
+def hold(path: Path) -> TextIO:
+    """Lock a folder for this process. Where the file system cannot lock, do nothing.
+
+    Returns:
+        An open file; the lock lasts until it is closed or garbage-collected.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds the folder.
     """
     file = claim(path)
     if file is None:
@@ -22,14 +25,15 @@ def hold(path: Path) -> Any:
     return file
 
 
-def claim(path: Path, must_lock: bool = False) -> Any:
-    """``hold``, but None where another process holds the folder.
+def claim(path: Path, must_lock: bool = False) -> TextIO | None:
+    """Lock a folder for this process like ``hold``, but return None if another process holds it.
 
     Args:
-        must_lock: refuse a file system that cannot lock, on which several processes would all hold the folder.
+        path: the folder.
+        must_lock: refuse a file system that cannot lock, where several processes would all get the folder.
 
     Raises:
-        InputError: it cannot.
+        InputError: the file system cannot lock.
     """
     file = open(path / run_files.LOCK, "w")  # noqa: SIM115 - open until the process ends
     try:
@@ -39,6 +43,6 @@ def claim(path: Path, must_lock: bool = False) -> Any:
             file.close()
             return None
         why = (error.strerror or str(error)).lower()
-        require(not must_lock, f"the file system of {path} cannot lock files ({why}), by which processes share their "
-                "work; expected one that can (--runs)")
+        require(not must_lock, f"the file system of {path} cannot lock files ({why}), so processes cannot share work; "
+                "expected a file system that can (--runs)")
     return file

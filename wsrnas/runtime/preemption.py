@@ -1,5 +1,4 @@
-"""Stopping at a safe point: SIGTERM and SIGUSR1 (Slurm's time limit and preemption) only ask for it.
-"""
+"""Stop at a safe point when SIGTERM or SIGUSR1 asks for it (the time limit and preemption of Slurm)."""
 
 import os
 import signal
@@ -23,14 +22,14 @@ _asked = False
 
 @contextmanager
 def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
-    """Within it the signals end nothing; what it yields says whether ANY process has got one.
+    """Catch the signals, and yield a function that tells whether ANY process has received one.
 
-    All processes call that at every step boundary and get the same answer, so that all leave at the same step; the one
-    integer goes over the CPU, without waiting for the GPU. Only the main thread of a program can listen to signals:
-    elsewhere none is heard.
+    All processes call the function at every step boundary and get the same answer, so that all stop at the same step.
+    The processes exchange one integer on the CPU, without waiting for the GPU. Python handles signals only in the main
+    thread of a program; in another thread, the function always returns False.
     """
     global _asked
-    if not _listening():  # within another such context, what has been asked for stays asked for
+    if not _listening():  # inside another such context, a request stays
         _asked = False
 
     def stop() -> bool:
@@ -52,10 +51,10 @@ def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
 
 
 def until_asked(items: Iterable[Item], stop: Callable[[], bool], message: str) -> Iterator[Item]:
-    """The items, as long as no stop is asked for.
+    """Yield the items until a stop is requested.
 
     Raises:
-        Preempted: with ``message``, before an item.
+        Preempted: a stop was requested before an item; carries ``message``.
     """
     for item in items:
         if stop():
@@ -73,7 +72,7 @@ def _listening() -> bool:
 
 
 def _before_fork() -> None:
-    if _listening():  # a signal to the newborn child, whose handlers are still its parent's, has to wait
+    if _listening():  # the new child still has the handlers of its parent; signals to it must wait
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
@@ -83,10 +82,10 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """A forked process dies of the signals again, but only of those that are meant for it.
+    """Let signals end a forked process again, but only those that are sent to it alone.
 
-    torchrun signals the whole process groups of its workers. The death of a DataLoader's process is an error in its
-    parent, which would then not come to save: hence a group of its own.
+    torchrun sends signals to the whole process group of a worker. If that ended the processes of a DataLoader, their
+    parent would fail before it could save. Hence a forked process gets a group of its own.
     """
     if _listening():
         os.setpgid(0, 0)

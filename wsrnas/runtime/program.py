@@ -1,4 +1,4 @@
-"""Run a program: what users can mend ends it with one sentence and an exit code."""
+"""Run a program so that errors which users can fix end it with one sentence and an exit code."""
 
 import errno
 import sys
@@ -17,9 +17,9 @@ _STORAGE_PROBLEMS = {
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run ``main``; what users can mend ends it with one sentence and an exit code.
+    """Run ``main``, and turn errors that users can fix into one sentence and an exit code.
 
-    2 for bad input and storage problems, 75 for a training that a signal stopped, 130 for Ctrl-C.
+    The code is 2 for bad input and storage problems, 75 after a signal asked to stop, 130 after Ctrl-C.
     """
     try:
         main()
@@ -34,7 +34,7 @@ def run_program(main: Callable[[], None]) -> None:
         fail(f"cannot write {error.filename or 'the run directory'}: {_STORAGE_PROBLEMS[error.errno]}; "
              "what was saved before is intact, and the same command resumes from it")
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import it
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which this module does not import
             raise
         fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size or "
              "--eval_batch_size, or raise --accumulation; what changes the result needs another --save once there is a "

@@ -1,11 +1,11 @@
-"""The run directory: one folder a run, no time stamp in its name, so that a restarted job finds itself."""
+"""Keep everything of a run in one folder. Its name has no time stamp, so that a restarted job finds it."""
 
 import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -18,18 +18,29 @@ from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
 from wsrnas.runtime.same_work import refuse_foreign_folder, refuse_other_configuration, refuse_other_inputs
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 
 class RunDirectory:
-    """``config.json env.json log.txt metrics.jsonl tb/ checkpoint.pt [best.pt genotype.json ...] FINISHED``.
+    """Write and resume a run directory; ``run_files`` lists the files in it.
 
-    Opening an existing directory resumes it: its configuration must be the same (fields that do not change the
-    result apart) and so must be what it read from elsewhere (``inputs``: the data's fingerprint, the genotype); a
-    finished one says so (``finished``); ``overwrite`` moves the old one aside. Only the main process writes, and only
-    one job at a time.
+    Opening an existing directory resumes it if configuration and inputs are the same. Fields that do not change the
+    result may differ. Only the main process writes, and only one job at a time.
+
+    Args:
+        path: the directory.
+        config: dataclass of the program.
+        world: the processes.
+        overwrite: whether to move an existing directory aside.
+        inputs: what the run reads from elsewhere, by name, such as the fingerprint of the data and the genotype.
+
+    Attributes:
+        finished: whether the run is complete; nothing is written then.
 
     Raises:
-        InputError: the folder holds something else, a run of another configuration, or cannot be written.
-        OSError: the disk became full or read-only later (``errors.run_program`` turns it into a sentence).
+        InputError: the folder holds something else or a run of another configuration, or cannot be written.
+        OSError: the disk becomes full or read-only later (``run_program`` turns this into a sentence).
     """
 
     def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False,
@@ -37,13 +48,14 @@ class RunDirectory:
         self.path, self.config, self.world, self.inputs = path, config, world, inputs or {}
         if overwrite_requested(overwrite) and world.is_main and path.exists():
             if path.is_dir():
-                hold(path).close()  # of a process at work there, which would go on writing under the same name
+                hold(path).close()  # a process at work there would go on writing under the same name
             move_aside(path)
         barrier(world)
         self.finished = (path / run_files.FINISHED).exists()
         self._refuse_other_work()
         barrier(world)
-        self._writer, self._fell_back = None, False
+        self._writer: SummaryWriter | None = None
+        self._fell_back = False
         if world.is_main and not self.finished:
             create(path)
             self._lock = hold(path)
@@ -54,7 +66,7 @@ class RunDirectory:
 
     def _refuse_other_work(self) -> None:
         refuse_foreign_folder(self.path)
-        if self.has_checkpoint:  # before the first one there is nothing that a change could spoil
+        if self.has_checkpoint:  # without one, there is nothing that a change could spoil
             refuse_other_configuration(self.path, self.config)
             refuse_other_inputs(self.path, self.inputs)
 
@@ -67,7 +79,7 @@ class RunDirectory:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def log(self, message: str) -> None:
-        """Print a line (beside progress bars) and append it to ``log.txt``."""
+        """Print a line above any progress bar, and append it to ``log.txt``."""
         if self.world.is_main:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
@@ -81,42 +93,43 @@ class RunDirectory:
         with open(self.path / run_files.METRICS, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # a second of imports that --help should not pay
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
             self._writer = SummaryWriter(str(self.path / run_files.TENSORBOARD), purge_step=step)
         for name, value in values.items():
             for suffix, number in _scalars(value):
                 self._writer.add_scalar(name + suffix, number, step)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write ``name`` atomically."""
+        """Write a JSON file of the run atomically."""
         if self.world.is_main:
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.write_json(target, value)
 
     def save(self, payload: dict[str, Any], name: str = run_files.CHECKPOINT) -> None:
-        """Store a checkpoint and, in it, the configuration that it belongs to; the previous one is kept."""
+        """Store a checkpoint together with the configuration; the previous checkpoint is kept."""
         if self.world.is_main:
-            # A damaged checkpoint must not take the place of the good one that the run fell back to.
+            # A damaged checkpoint must not replace the good one that the run fell back to.
             keep = not (self._fell_back and name == run_files.CHECKPOINT)
             checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)}, keep_replaced=keep)
             self._fell_back = self._fell_back and keep
         barrier(self.world)
 
     def restore(self) -> dict[str, Any] | None:
-        """The newest readable checkpoint, or None for a fresh run; metrics written after it are dropped.
+        """Return the newest readable checkpoint, or None for a fresh run, and drop metrics written after it.
 
         A checkpoint must hold ``step``, the number of completed steps.
 
         Raises:
-            InputError: there are checkpoints and none can be read, or it is another configuration's.
+            InputError: there are checkpoints but none can be read, or it belongs to another configuration.
         """
         payload, self._fell_back = checkpoint.restore(self.path / run_files.CHECKPOINT, self.log)
         if payload:
             differences = identity_differences(self.config, payload.get("config", {}))
             if differences:
                 raise InputError(f"the checkpoint in {self.path} belongs to another configuration "
-                                 f"({'; '.join(differences)}); put the right one back, or begin anew with --overwrite")
+                                 f"({'; '.join(differences)}); put the right one back, or pass --overwrite to start "
+                                 "again")
         if self.world.is_main:
             self.drop_metrics_from(payload["step"] if payload else 0)
         barrier(self.world)
@@ -134,7 +147,7 @@ class RunDirectory:
         barrier(self.world)
 
     def drop_metrics_from(self, step: int) -> None:
-        """Forget the rows of ``metrics.jsonl`` from ``step`` on, which are going to be written again."""
+        """Delete the rows of ``metrics.jsonl`` from ``step`` on; the run writes them again."""
         path = self.path / run_files.METRICS
         if path.exists():
             complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -150,12 +163,12 @@ class RunDirectory:
         self.write_json(run_files.ENVIRONMENT, [*starts, environment(self.world)])
 
     def describe(self) -> str:
-        """The lines a program prints first: where it writes and its whole configuration."""
+        """Return the lines that a program prints first: its run directory and its configuration."""
         return f"run directory {self.path}\n{describe(self.config)}"
 
 
 def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:
-    """The numbers inside a metrics value with the path that leads to them, for TensorBoard."""
+    """Yield the numbers inside a metrics value, each with its path, for TensorBoard."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _scalars(inner, f"{suffix}/{key}")

@@ -1,4 +1,4 @@
-"""Seeds named by their purpose: no two uses of randomness share a stream, none depends on a global state."""
+"""Derive seeds from their purpose, so that no two uses of randomness share a stream or a global state."""
 
 import hashlib
 import operator
@@ -38,10 +38,14 @@ def seeded_weights(seed: int, *purpose: int | str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class BatchNoise:
-    """Random numbers for the images of one batch, the same for any number of processes that share the batch.
+    """Draw random numbers for the images of a batch that do not depend on how many processes share the batch.
 
-    Every process draws for the whole batch and keeps the rows ``rank::size``, which are those that ``BatchLoader``
-    gives it; all have the same ``generator`` (None: torch's own).
+    Every process draws for the whole batch and keeps the rows ``rank::size`` of it, like ``BatchLoader``.
+
+    Args:
+        generator: the same on all processes; None: the global one of torch.
+        rank: of this process.
+        size: number of processes.
     """
 
     generator: torch.Generator | None = None
@@ -49,11 +53,11 @@ class BatchNoise:
     size: int = 1
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Uniform in [-1, 1), in the shape (b, ...) and type of ``like``, b being this process' share."""
+        """Return uniform numbers in [-1, 1), of the shape (b, ...) and type of ``like``, this process' share."""
         return 2 * self._rows(torch.rand, like) - 1
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal, in the shape (b, ...) and type of ``like``, b being this process' share."""
+        """Return standard normal numbers of the shape (b, ...) and type of ``like``, this process' share."""
         return self._rows(torch.randn, like)
 
     def _rows(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:

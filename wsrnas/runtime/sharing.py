@@ -1,4 +1,4 @@
-"""Work shared through files: any number of processes, started whenever, each taking what no other one is at."""
+"""Share work between processes through files: each process, whenever it starts, takes a task that no other holds."""
 
 import os
 import sys
@@ -28,13 +28,13 @@ MOMENT_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Task:
-    """A part of the work whose result is in files.
+    """Describe a part of the work whose result is in files.
 
     Args:
-        name: unique in the work, usable as the name of a folder.
-        done: whether the result is there.
-        work: makes it; begun again after a kill, it goes on or starts anew. It is given a function that says whether
-            to stop, and answers with ``Preempted``.
+        name: unique name that can be the name of a folder.
+        done: returns whether the result exists.
+        work: makes the result. After a kill it is called again, and resumes or starts again. Its argument tells
+            whether to stop; it then raises ``Preempted``.
     """
 
     name: str
@@ -43,16 +43,17 @@ class Task:
 
 
 def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwrite: bool = False) -> None:
-    """Make the folder of a work, or see that what earlier and other processes have left there is of the same work.
+    """Make the folder of shared work, or check that an existing one belongs to the same work.
 
     Args:
-        config: a dataclass; kept as ``config.json``.
-        inputs: what the work depends on beside it, by name; kept as ``inputs.json``.
-        overwrite: move an existing folder aside.
+        folder: the folder.
+        config: dataclass of the program, kept as ``config.json``.
+        inputs: what the work depends on beside ``config``, by name, kept as ``inputs.json``.
+        overwrite: whether to move an existing folder aside.
 
     Raises:
-        InputError: it holds a work of another configuration or other inputs, another process is at work there, or it
-            cannot be written.
+        InputError: the folder holds work of another configuration or other inputs, another process is at work in the
+            folder to overwrite, or the folder cannot be written.
     """
     if overwrite_requested(overwrite) and folder.exists():
         _refuse_company(folder)
@@ -69,7 +70,7 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
 
 
 def _refuse_company(folder: Path) -> None:
-    """Raise InputError where another process holds a part of the work: it would go on writing under the same name."""
+    """Raise InputError if another process holds a task: it would go on writing under the same name."""
     for claimed in sorted((folder / run_files.CLAIMS).glob("*/")):
         held = claim(claimed)
         if held is None:
@@ -79,20 +80,22 @@ def _refuse_company(folder: Path) -> None:
 
 
 def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:
-    """Do the tasks that no other process holds, in their order; whether all are done then.
+    """Do the tasks that no other process holds, in their order, and return whether all tasks are done.
 
-    A process holds a task through a lock that its end releases, whatever ends it; what a killed one has left undone
-    is taken over. A task that fails (its input cannot be used, or the GPU is too small) does not keep the others from
-    being done; processes that are at work then do not try it again, those that start later do.
+    A process locks the task that it does. The lock is released when the process ends, so that another one can take over
+    the task of a killed process. If a task fails (unusable input, or too little GPU memory), the other tasks are still
+    done. Processes that are running do not try it again; processes that start later do.
 
     Args:
+        tasks: the work.
         claims: folder for the locks.
-        label: what the tasks are, for the lines that tell how far they have come.
-        wait: return when all are done; otherwise, when other processes hold all that is left.
+        label: name of the tasks in progress messages.
+        world: this process.
+        wait: whether to wait for tasks that other processes hold.
 
     Raises:
-        InputError: tasks failed; names each, with what it said.
-        Preempted: a signal asked to stop; finished tasks stay.
+        InputError: tasks failed; the message names each with its error.
+        Preempted: a signal asked to stop. Results of finished tasks stay.
     """
     begin, waits = _now(claims), False
     failed: dict[str, str] = {}
@@ -112,7 +115,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
                     failed[task.name] = outcome
                     print(f"{label}: {task.name} FAILED: {outcome}", file=sys.stderr, flush=True)
             left = [task for task in left if not task.done()]
-            if len(left) == len(pending):  # of those left, some may have been freed while this process was at work
+            if len(left) == len(pending):  # otherwise other processes may have freed tasks meanwhile
                 names = ", ".join(task.name for task in left)
                 if not wait:
                     print(f"{label}: {len(left)} with other processes ({names})", flush=True)
@@ -132,7 +135,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
 
 @contextmanager
 def alone(claims: Path, name: str) -> Iterator[None]:
-    """Within it, no other process is within that of the same name; waits for them."""
+    """Wait until no other process is inside a context of this name, then enter it."""
     folder = claims / name
     folder.mkdir(parents=True, exist_ok=True)
     while (held := claim(folder, must_lock=True)) is None:
@@ -145,10 +148,13 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
     """Do a task.
 
     Args:
-        begin: when this process began to share, by the file system's clock.
+        task: the task.
+        claims: folder for the locks.
+        stop: tells whether to stop.
+        begin: time when this process began to share, by the clock of the file system in nanoseconds.
 
     Returns:
-        None where another process holds it, "done", an empty text where it was done already, or what went wrong.
+        None if another process holds the task, "done", an empty text if it was done before, or an error message.
     """
     if stop():
         raise Preempted(f"stopped before {task.name}")
@@ -170,18 +176,18 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
         except InputError as error:
             message = str(error)
         except torch.OutOfMemoryError:
-            message = "the GPU is out of memory; choose smaller batches (what changes the result needs another --save)"
+            message = "the GPU is out of memory; choose smaller batches (which may need another --save)"
         write_atomic(failure, message.encode())
         return message
 
 
 def _now(claims: Path) -> int:
-    """The time by the clock of the file system, in nanoseconds: that of the host may be another."""
+    """Return the time by the clock of the file system in nanoseconds; the clock of the host may differ."""
     claims.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=claims) as file:
         return os.fstat(file.fileno()).st_mtime_ns
 
 
 def failures(claims: Path) -> dict[str, str]:
-    """What tasks that failed, and have not been tried since, said at last; by their names."""
+    """Return the error messages of failed tasks that no process has tried again, by name of the task."""
     return {mark.parent.name: mark.read_text() for mark in sorted(claims.glob("*/failed"))}
