@@ -28,7 +28,6 @@ from wsrnas.models import build_model
 from wsrnas.runtime.config import parse_config
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("search", "retrain", "test_AN_estimator", "benchmarks", "studies")
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
 LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "train_", "test_", "compare",
                                                                               "evaluate", "vulnerability"))]
@@ -53,20 +52,6 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             yield node.module.split(".")[0]
-
-
-def test_the_library_imports_no_program_and_no_published_cell():
-    files = list((ROOT / "wsrnas").rglob("*.py"))
-    assert len(files) > 15
-    for path in files:
-        assert not set(imported(path)) & {*PROGRAMS, "genotypes", "tests"}, path
-
-
-def test_programs_do_not_import_one_another():
-    for program in ("search", "retrain", "test_AN_estimator"):
-        for path in (ROOT / program).rglob("*.py"):
-            assert not set(imported(path)) & ({*PROGRAMS, "tests"} - {program}), path
-    assert set(imported(ROOT / "genotypes.py")) & {*PROGRAMS, "wsrnas"} == {"wsrnas"}
 
 
 def test_only_the_data_module_reads_torchvisions_data_sets():

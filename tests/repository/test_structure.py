@@ -46,6 +46,7 @@ def imports(name):
         if isinstance(node, ast.Import):
             wanted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: a relative import"
             # ``from package import module`` imports the module; ``from module import name`` the module before the dot.
             wanted = [f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in modules else node.module
                       for alias in node.names]
@@ -118,6 +119,13 @@ def test_a_program_imports_the_library_and_no_other_program(program):
     for name in product_files():
         if name.split(".")[0] == program:
             assert {module.split(".")[0] for module in imports(name)} <= {LIBRARY, "genotypes", program}, name
+
+
+def test_nothing_of_the_product_imports_the_tests():
+    for name, path in product_files().items():
+        modules = {getattr(node, "module", "") or "" for node in ast.walk(tree(path))
+                   if isinstance(node, ast.ImportFrom)}
+        assert not {module for module in modules if module.split(".")[0] == "tests"}, name
 
 
 def test_the_root_of_the_library_holds_the_public_names_alone():

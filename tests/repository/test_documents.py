@@ -1,0 +1,109 @@
+"""The documents: links and files that exist, short lines, and a README that names every program and script."""
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from wsrnas.__main__ import PROGRAMS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+MOST_COLUMNS = 100
+MOST_README_LINES = 200
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+# A path with a folder in it, such as `search/objective.py`; a run directory's own files have none or begin with `runs`.
+NAMED_FILE = re.compile(r"(?<![\w/.<>*-])((?:\w[\w.-]*/)+[\w.-]+\.(?:py|sh|sbatch|md|toml|txt|cff|json|npz|png|svg))\b")
+MODULE = re.compile(r"python3? -m ([\w.]+)")
+NOT_OF_THE_REPOSITORY = ("runs/", "eval/", "genotypes/", "retrain/<", "https:", "data/", "figures/")
+# The list of programs itself, the launcher that scripts call, and what prints a table of docs/RETRAIN.md.
+NOT_FOR_USERS = {"wsrnas", "wsrnas.runtime.launcher", "wsrnas.training.losses"}
+# Modules of other projects in commands, and one that a document names because it is gone.
+OTHER_MODULES = ("pytest", "pip", "venv", "ruff", "mypy", "pre_commit", "search.vulnerability")
+
+
+def ids(path):
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def text(path):
+    return path.read_text(encoding="utf-8")
+
+
+def anchor(heading):
+    """Return the anchor that GitHub gives to a heading."""
+    plain = re.sub(r"`|\*|\[|\]\([^)]*\)", "", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+def anchors(path):
+    return {anchor(line.lstrip("#")) for line in FENCE.sub("", text(path)).splitlines() if line.startswith("#")}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+def test_every_link_leads_somewhere(path):
+    prose = FENCE.sub("", text(path))
+    links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'<img src="([^"]+)"', prose)
+    for link in links:
+        if re.match(r"https?://|mailto:", link):
+            continue
+        place, _, section = link.partition("#")
+        target = (path.parent / place).resolve() if place else path
+        assert target.exists(), link
+        assert not section or section in anchors(target), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+def test_every_file_that_a_document_names_exists(path):
+    if path.name == "CHANGELOG.md":  # it names what is gone
+        pytest.skip("the changelog names files that are gone")
+    named = {name for name in NAMED_FILE.findall(text(path)) if not name.startswith(NOT_OF_THE_REPOSITORY)}
+    assert [name for name in named if not (ROOT / name).exists() and not (path.parent / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+def test_every_module_that_a_document_runs_exists(path):
+    if path.name == "CHANGELOG.md":
+        pytest.skip("the changelog names modules that are gone")
+    modules = set(MODULE.findall(text(path))) - set(OTHER_MODULES)
+    assert [module for module in modules if find_spec(module) is None] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+def test_lines_outside_tables_and_code_are_short(path):
+    long = [line for line in FENCE.sub("", text(path)).splitlines()
+            if len(line) > MOST_COLUMNS and not line.startswith("|")]
+    assert long == []
+
+
+def test_the_readme_is_short():
+    assert len(text(ROOT / "README.md").splitlines()) <= MOST_README_LINES
+
+
+def table_rows(path):
+    return [line for line in text(path).splitlines() if line.startswith("|")]
+
+
+def test_the_readme_lists_every_script_with_its_document():
+    rows = table_rows(ROOT / "README.md")
+    for script in [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "scripts").glob("*/*")]:
+        assert any(re.search(rf"\b{re.escape(script.name)}`", row) and "](" in row for row in rows), script.name
+
+
+def programs():
+    """Return the modules that can be run."""
+    for folder in ("wsrnas", "search", "retrain", "test_AN_estimator", "benchmarks", "studies"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if re.search(r'^if __name__ == "__main__":', text(path), re.MULTILINE):
+                parts = path.relative_to(ROOT).with_suffix("").parts
+                yield ".".join(parts[:-1] if parts[-1] == "__main__" else parts)
+
+
+def test_the_readme_lists_every_program_with_its_document():
+    rows = table_rows(ROOT / "README.md")
+    listed = {program for program in programs() if any(f"`{program}`" in row and "](" in row for row in rows)}
+    assert set(programs()) - listed == NOT_FOR_USERS
+    assert set(PROGRAMS) - listed <= NOT_FOR_USERS
