@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.write_tables import MARKED, TABLES, with_tables
 from wsrnas.__main__ import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +78,15 @@ def test_lines_outside_tables_and_code_are_short(path):
     long = [line for line in FENCE.sub("", text(path)).splitlines()
             if len(line) > MOST_COLUMNS and not line.startswith("|")]
     assert long == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+def test_the_tables_of_a_document_are_those_of_the_code(path):
+    assert with_tables(text(path)) == text(path), "python -m docs.write_tables writes them"
+
+
+def test_every_table_of_the_code_is_in_a_document():
+    assert {marked["name"] for path in DOCUMENTS for marked in MARKED.finditer(text(path))} == set(TABLES)
 
 
 def test_the_readme_is_short():

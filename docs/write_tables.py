@@ -1,0 +1,78 @@
+"""Write the tables that documents show and the code holds: ``python -m docs.write_tables``, from the repository's root.
+
+A document marks the place of a table by ``<!-- table NAME -->`` and ``<!-- end -->``. A test compares what stands between
+them with the code.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from wsrnas.data.datasets import DATASETS
+from wsrnas.estimators import ESTIMATORS
+from wsrnas.evaluation.attack_table import ATTACKS
+from wsrnas.evaluation.protocols import PROTOCOLS
+from wsrnas.training.losses import loss_table
+
+DOCUMENTS = Path(__file__).parent
+MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown; a bar in a cell is escaped."""
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0])] + [[cell.replace("|", "&#124;") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def attacks() -> str:
+    """Return one row for each attack that an evaluation can use."""
+    def row(name: str) -> tuple[str, ...]:
+        entry = ATTACKS[name]
+        forms = name + ("[-l2]" if len(entry.norms) > 1 else "") + ("[-STEPS]" if entry.steps else "") + (
+            "[xRESTARTS]" if entry.restarts else "")
+        step = f"{entry.step_factor:g} ε/STEPS".removeprefix("1 ") if entry.takes_step_size else ""
+        return (f"`{forms}`", entry.label, entry.help, str(entry.steps or ""), step,
+                "white box" if entry.white_box else "transfer" if entry.needs_source else "black box")
+    return markdown_table(("written", "in tables", "what it does", "default steps", "default step size",
+                           "sees"), map(row, ATTACKS))
+
+
+def protocols() -> str:
+    """Return one row for each protocol."""
+    return markdown_table(("`--protocol`", "attacks"), ((f"`{name}`", entry.help) for name, entry in PROTOCOLS.items()))
+
+
+def data_sets() -> str:
+    """Return one row for each data set."""
+    return markdown_table(("`--dataset`", "what it is", "`--download` fetches it"),
+                          ((f"`{name}`", source.help, "yes" if source.downloads else "no")
+                           for name, source in DATASETS.items()))
+
+
+def estimators() -> str:
+    """Return one row for each AN-Estimator."""
+    return markdown_table(("name", "what it is"),
+                          ((f"`{name}`", (entry.__doc__ or "").splitlines()[0]) for name, entry in ESTIMATORS.items()))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "attacks": attacks, "protocols": protocols, "losses": loss_table, "data-sets": data_sets, "estimators": estimators}
+
+
+def with_tables(text: str) -> str:
+    """Return a document with each marked table as the code has it now."""
+    return MARKED.sub(lambda marked: f"{marked[1]}{TABLES[marked['name']]()}\n{marked[3]}", text)
+
+
+def main() -> None:
+    """Write the tables into every document that marks one."""
+    for path in sorted(DOCUMENTS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (written := with_tables(text)) != text:
+            path.write_text(written, encoding="utf-8")
+            print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
