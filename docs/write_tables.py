@@ -1,7 +1,7 @@
 """Write the tables that documents show and the code holds: ``python -m docs.write_tables``, from the repository's root.
 
-A document marks the place of a table by ``<!-- table NAME -->`` and ``<!-- end -->``. A test compares what stands between
-them with the code.
+A document marks the place of a table by ``<!-- table NAME -->`` and ``<!-- end -->``. A test compares the text between
+both marks with the code.
 """
 
 import re

@@ -1,5 +1,6 @@
 """The documents: links and files that exist, short lines, and a README that names every program and script."""
 
+import ast
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -107,7 +108,8 @@ def programs():
     """Return the modules that can be run."""
     for folder in ("wsrnas", "search", "retrain", "test_AN_estimator", "benchmarks", "studies"):
         for path in (ROOT / folder).rglob("*.py"):
-            if re.search(r'^if __name__ == "__main__":', text(path), re.MULTILINE):
+            last = ast.parse(text(path)).body[-1:]
+            if last and isinstance(last[0], ast.If) and "__name__" in ast.unparse(last[0].test):
                 parts = path.relative_to(ROOT).with_suffix("").parts
                 yield ".".join(parts[:-1] if parts[-1] == "__main__" else parts)
 
