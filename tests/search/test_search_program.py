@@ -27,6 +27,8 @@ from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--num_steps", "1",
          "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--recalibration_batches", "1",
          "--loss_passes", "3", "--estimator_images", "2", "--save", "run"]
@@ -346,10 +348,11 @@ def test_a_bounded_search_measures_and_bounds_the_vulnerability_at_every_strengt
         values = list(row["vulnerabilities"].values())
         assert list(row["vulnerabilities"]) == NAMES[1:] and values == sorted(values) and values[0] > 0
         assert set(row["estimator_check"]["vulnerability_gap"]) == set(row["estimator_check"]["loss_gap"])
-    population = torch.tensor([list(row["vulnerabilities"].values()) for row in rows[2:4]])
+    # M_v at the first projection: the population and the network of the first iteration.
+    remembered = torch.tensor([list(row["vulnerabilities"].values()) for row in rows[2:5]])
     for row in rows[4:]:
         found = row["projection"]
-        torch.testing.assert_close(torch.tensor(list(found["bounds"].values())), 0.5 * population.median(0).values)
+        torch.testing.assert_close(torch.tensor(list(found["bounds"].values())), 0.5 * remembered.median(0).values)
         assert found["after"] <= found["before"] and (found["feasible"] == 1) == (found["after"] <= 1.01)
     assert any(row["projection"]["distance"] > 0 for row in rows[4:])
     state = torch.load(bounded[0] / "checkpoint.pt", weights_only=True)["searcher"]
@@ -454,13 +457,14 @@ def test_the_halves_are_disjoint_stored_and_reused(whole, tmp_path):
 
     used = []
 
-    def build(self, data, halves, original=Searcher._build_loaders):
-        original(self, data, halves)
-        used.append((self.train_set.images, self.validation_loader.image_set.images, data))
+    def build(config, data, split, world, original=search.wsr_nas_searcher.build_loaders):
+        loaders = original(config, data, split, world)
+        used.append((loaders.train_set.images, loaders.validation.image_set.images, data))
+        return loaders
 
     swapped = json.dumps({"format": 1, "first": second, "second": first})
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(Searcher, "_build_loaders", build)
+        context.setattr(search.wsr_nas_searcher, "build_loaders", build)
         with pytest.MonkeyPatch.context() as inner, pytest.raises(Killed):
             die_in_training(inner, 1)
             start(tmp_path, TINY)
