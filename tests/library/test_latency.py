@@ -10,6 +10,7 @@ from torch import nn
 
 from wsrnas import complexity
 from wsrnas.complexity import latencies
+from wsrnas.runtime import device as device_module
 from wsrnas.runtime.device import device_name
 
 
@@ -120,8 +121,8 @@ def test_a_device_has_a_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU number {device.index}")
     assert device_name(torch.device("cuda", 2)) == "GPU number 2"
     for processor, expected in (("a processor", "a processor"), ("", "a machine")):
-        monkeypatch.setattr(complexity, "platform", SimpleNamespace(processor=lambda text=processor: text,
-                                                                    machine=lambda: "a machine"))
+        monkeypatch.setattr(device_module, "platform", SimpleNamespace(
+            processor=lambda text=processor: text, machine=lambda: "a machine"))
         assert device_name(torch.device("cpu")) == expected
     monkeypatch.undo()
     assert device_name(torch.device("cpu")) in (platform.processor(), platform.machine())

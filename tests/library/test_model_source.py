@@ -648,17 +648,17 @@ def test_a_module_of_the_folder_that_the_program_has_loaded_counts(tmp_path, mon
 
 def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch):
     """A copy of this repository with a network in it: how networks are evaluated is not what they are."""
-    for package in ("wsrnas", "program"):
+    for package in ("wsrnas", "wsrnas/subjects", "wsrnas/runtime", "program"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
     source = Path(user_function.__file__).read_text()
-    (tmp_path / "wsrnas" / "user_function.py").write_text(source)
+    (tmp_path / "wsrnas" / "subjects" / "user_function.py").write_text(source)
     (tmp_path / "wsrnas" / "operations.py").write_text("")
     (tmp_path / "program" / "evaluate.py").write_text(
         "import sys\nfrom pathlib import Path\nimport program.settings, genotypes_at_home, wsrnas.operations\n"
         "from wsrnas.subjects.user_function import call_function\n"
         "print(call_function(Path('net.py'), 'build')[1].hex())\n")
-    (tmp_path / "wsrnas" / "errors.py").write_text("class InputError(ValueError):\n    pass\n")
+    (tmp_path / "wsrnas" / "runtime" / "errors.py").write_text("class InputError(ValueError):\n    pass\n")
     (tmp_path / "program" / "settings.py").write_text("")
     (tmp_path / "genotypes_at_home.py").write_text("")
     # torch itself takes seconds to import.

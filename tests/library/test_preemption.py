@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.utils.data import DataLoader
 
 from tests.processes import wait_for
-from wsrnas.runtime import distributed, errors, preemption
+from wsrnas.runtime import distributed, errors, launcher, preemption
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.preemption import stop_requests, until_asked
@@ -201,7 +201,7 @@ def test_torchrun_is_quiet_about_a_stop_and_bad_input_and_nothing_else(error, co
 
     monkeypatch.setattr("torch.distributed.run.main", run)
     with pytest.raises(BaseException) as end:
-        preemption.torchrun([])
+        launcher.torchrun([])
     assert end.value.code == code if code else end.value is error
 
 

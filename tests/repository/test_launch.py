@@ -220,7 +220,8 @@ def test_the_template_holds_nothing_of_a_cluster():
 def test_a_training_is_stopped_saved_and_requeued_once(slurm, tmp_path):
     """The whole way: template, srun, script, launch, Python."""
     program = write_script(tmp_path / "repository" / "train.sh", SOURCED + "launch test_launch\n")
-    job = slurm(program, WSRNAS_PYTHON=sys.executable, PYTHONPATH=f"{ROOT / 'tests'}:{ROOT}", OMP_NUM_THREADS="1")
+    job = slurm(program, WSRNAS_PYTHON=sys.executable, OMP_NUM_THREADS="1",
+                PYTHONPATH=f"{Path(__file__).parent}:{ROOT}")
     task, step = wait_for(lambda: job.note("began")).split()
     assert task == job.note("task").strip()  # neither shell is left between srun and the program
     job.process.send_signal(signal.SIGUSR1)
