@@ -11,7 +11,6 @@ from pathlib import Path
 
 from retrain.batch import check_batch
 from retrain.cost import training_memory_gib, training_passes
-from retrain.evaluate import check_classes, test_images
 from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
 from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
 from retrain.race.register import enter, entered, joined
@@ -21,6 +20,7 @@ from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
+from wsrnas.evaluation.measurement import check_classes
 from wsrnas.report import refresh, write_report
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, require
@@ -28,6 +28,7 @@ from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.sharing import alone, open_shared_folder, share
+from wsrnas.subjects.images import images_of
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,7 +75,8 @@ def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wai
     Raises:
         InputError: jobs failed; the others are done.
     """
-    images, claims = test_images(config.evaluation(), data, world), race / run_files.CLAIMS
+    images = images_of(data, config.eval_batch_size, config.seed, world.device)
+    claims = race / run_files.CLAIMS
 
     def keep() -> None:
         with alone(claims, "report"):
@@ -107,7 +109,8 @@ def check(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None
         if isinstance(entrant.arch, str):
             config.training(entrant.arch, entrant.init_channels, None, config.seed, "", entrant.name)
     make_loaders(training, data, World())
-    check_classes(config.evaluation().chosen(config.dataset)[1], config.dataset, data.num_classes)
+    for attack in config.evaluation().chosen(config.dataset)[1]:
+        check_classes(attack, data.num_classes, f"{config.dataset} has")
 
 
 def conclude(config: CompareConfig, race: Path, image_set: str, data: DataSet, world: World) -> None:

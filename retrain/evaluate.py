@@ -1,37 +1,33 @@
-"""How robust a network is: accuracy under attacks of many strengths, and whether the numbers can be believed.
+"""How robust networks are: their accuracy under attacks of many strengths, and whether the numbers can be believed.
 
     python -m retrain.evaluate --model runs/retrain/NAME --data DATA
     python -m retrain.evaluate --model RUN_A RUN_B --protocol spectrum --data DATA
     python -m retrain.evaluate --model my_network.py:build --dataset cifar10 --attacks autoattack --data DATA
     torchrun --standalone --nproc_per_node=8 -m retrain.evaluate --model RUN --protocol rnas --data DATA
 
-Attack and prediction see the same network, in evaluation mode and float32. What is measured is stored chunk by chunk:
-the same command goes on after a kill. Results, figures and a report page go to the run directory.
+Attack and prediction see the same network, in evaluation mode and float32. Results are stored chunk by chunk: after a
+stop, the same command resumes. Results, figures and a report page go to the run directory.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from retrain.evaluate_files import (
-    comparison_folder,
-    file_label,
-    images_label,
-    is_complete,
-    result_folder,
-    store,
-    weights_label,
-)
+from retrain.evaluate_files import comparison_folder, file_label, images_label, is_complete, store
 from retrain.evaluate_settings import EvaluateConfig
+from retrain.evaluate_subjects import (
+    Subject,
+    check_subjects,
+    load_images,
+    make_subjects,
+    named_architectures,
+    open_named,
+)
 from wsrnas.complexity import count_parameters, multiply_adds, readable
-from wsrnas.data.datasets import load_dataset_once
-from wsrnas.data.image_set import DataSet
-from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
-from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, check_classes, exact_arithmetic
@@ -46,52 +42,32 @@ from wsrnas.evaluation.results import (
     official_table,
     table,
 )
-from wsrnas.models import load_architecture
 from wsrnas.report import refresh, write_report
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, parse_config, require
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.environment import environment
-from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.folders import overwrite_requested
 from wsrnas.runtime.locks import hold
 from wsrnas.runtime.program import run_program
-from wsrnas.subjects.model_source import ModelSource, check_model, open_model
-from wsrnas.subjects.stored_program import can_train, uses_batch_norm
-
-
-@dataclass(frozen=True)
-class EvaluationImages:
-    """The images that all networks are evaluated on: how to read them, and what tells them from others."""
-
-    dataset: str
-    loader: BatchLoader
-    num_classes: int
-    shape: tuple[int, ...]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network under evaluation, what it is called, where its results go, and the source of its transfer attacks."""
-
-    name: str
-    network: ModelSource
-    folder: Path
-    source: ModelSource | None
+from wsrnas.subjects.images import EvaluationImages
+from wsrnas.subjects.model_source import ModelSource
+from wsrnas.subjects.naming import weights_label
+from wsrnas.subjects.opening import open_model
+from wsrnas.subjects.program_mode import uses_batch_norm
 
 
 @exact_arithmetic()
 def main(argv: list[str] | None = None) -> None:
+    """Evaluate the networks that the command line names."""
     config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
     require(bool(config.model), "nothing to evaluate: pass --model RUN_DIRECTORY_OR_FILE [...]")
-    config.chosen(config.dataset)  # refused before anything is read
-    named = named_architectures(config)
-    networks = [open_model(given, config.weights) for given in config.model] if not named else []
+    config.chosen(config.dataset)  # a wrong attack is refused before anything is read
+    architectures = named_architectures(config)
+    networks = [] if architectures else [open_model(given, config.weights) for given in config.model]
     world = initialize(config.device)
     images = load_images(config, networks, world)
-    networks = networks or [open_model(given, genotype=genotype, state_dict=weights, **named_sizes(config, images))
-                            for given, genotype, weights in zip(config.model, named, config.state_dict, strict=True)]
+    networks = networks or open_named(config, architectures, images)
     protocol, attacks = config.chosen(images.dataset)
     for attack in attacks:
         check_classes(attack, images.num_classes, f"{images.dataset} has")
@@ -101,10 +77,7 @@ def main(argv: list[str] | None = None) -> None:
             print(dry_run(networks, images, attacks, config.check_images))
         return
     subjects = make_subjects(config, networks)
-    involved = [network for subject in subjects for network in (subject.network, subject.source) if network]
-    for network in {id(network): network for network in involved}.values():
-        refuse_misfit(config, network, images, world)
-
+    check_subjects(config, subjects, images, world)
     results: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         results[subject.name] = evaluate(config, subject, images, protocol, attacks, world, invocation.overwrite)
@@ -116,125 +89,34 @@ def main(argv: list[str] | None = None) -> None:
     barrier(world)
 
 
-# -- what is evaluated ----------------------------------------------------------------------------------------------
-
-def named_architectures(config: EvaluateConfig) -> list[Any]:
-    """The architectures of ``--model`` where ``--state_dict`` gives their weights; nothing without it."""
-    return [load_architecture(given) for given in config.model] if config.state_dict else []
-
-
-def named_sizes(config: EvaluateConfig, images: EvaluationImages) -> dict[str, Any]:
-    return {"num_classes": images.num_classes, "init_channels": config.init_channels or None,
-            "layers": config.layers or None, "dataset": images.dataset, "image_shape": images.shape}
-
-
-def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[Subject]:
-    """The networks with all that belongs to them; without ``--source``, another one evaluated is the source."""
-    given = open_model(config.source, config.weights) if config.source else None
-    subjects = []
-    for name, network in zip(display_names(config, networks), networks, strict=True):
-        others = [given] if given else [*networks, *other_weights(config, network)]
-        source = next((other for other in others if other.fingerprint != network.fingerprint), None)
-        require(bool(source or not given), f"the source {config.source} of transfer attacks is {network.source}, the "
-                "network that is attacked; expected another one")
-        subjects.append(Subject(name, network, result_folder(config, network, name), source))
-    return subjects
-
-
-def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSource]:
-    """The run's last network for its best one, and the reverse, where there are two."""
-    other = "last" if config.weights == "best" else "best"
-    file = run_files.CHECKPOINT if other == "last" else run_files.BEST
-    found = network.folder is not None and network.folder / file != Path(network.source)
-    return [open_model(str(network.folder), other)] if found and (network.folder / file).is_file() else []
-
-
-def display_names(config: EvaluateConfig, networks: list[ModelSource]) -> list[str]:
-    """Names of the networks, all different.
-
-    Raises:
-        InputError: the same network, or the same name, is given twice.
-    """
-    sources = [network.source for network in networks]
-    for given, what in ((list(config.names), "names"), (sources, "networks")):
-        twice = next((name for name in given if given.count(name) > 1), None)
-        require(twice is None, f"{twice} is among the {what} twice; expected different ones")
-    names = list(config.names) or [network.name for network in networks]
-    return names if len(set(names)) == len(names) else sources
-
-
-def load_images(config: EvaluateConfig, networks: list[ModelSource], world: World) -> EvaluationImages:
-    """The test images, whole on the device, or as files to decode."""
-    dataset = evaluated_dataset(config, networks)
-    if dataset == "imagenet":  # resized to what the first network was trained on
-        described = [network.network for network in networks if network.network]
-        size = described[0]["image_shape"][1] if described else 224
-        _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
-        loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
-                                 device=world.device)
-        fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
-        return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint)
-    return test_images(config, load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
-                                                 seed=config.seed), world)
-
-
-def test_images(config: EvaluateConfig, data: DataSet, world: World) -> EvaluationImages:
-    """The test images of a data set in memory."""
-    loader = BatchLoader(data.test.to(world.device), config.batch_size, config.seed, "test")
-    return EvaluationImages(data.name, loader, data.num_classes, data.image_shape, data.test.fingerprint())
-
-
-def evaluated_dataset(config: EvaluateConfig, networks: list[ModelSource]) -> str:
-    """The data set asked for, or the one all networks were trained on.
-
-    Raises:
-        InputError: they were trained on different ones, or say nothing, and none was asked for.
-    """
-    trained = sorted({network.network["dataset"] for network in networks if network.network})
-    if not config.dataset and len(trained) > 1:
-        raise InputError(f"the networks were trained on different data sets ({', '.join(trained)}); choose one with "
-                         "--dataset")
-    require(bool(config.dataset or trained),
-            "no network says which data set it was trained on; choose one with --dataset")
-    return config.dataset or trained[0]
-
-
-def refuse_misfit(config: EvaluateConfig, network: ModelSource, images: EvaluationImages, world: World) -> None:
-    """Move a network to the device and see that it takes the images and answers with logits of their classes.
-
-    Raises:
-        InputError: naming the network and what it does instead.
-    """
-    require(config.protocol != "official" or can_train(network.model), f"{network.source} is an exported program "
-            "without a training mode, which the published way of --protocol official needs")
-    expected = network.network
-    ours = expected is not None and not config.state_dict  # what retraining wrote takes [0, 1]
-    if expected and (expected["num_classes"], *expected["image_shape"]) != (images.num_classes, *images.shape):
-        raise InputError(f"{network.source} was trained on {expected['num_classes']} classes of images "
-                         f"{tuple(expected['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
-                         f"images {images.shape}")
-    network.model.to(world.device, memory_format=torch.channels_last)
-    count = len(images.loader.image_set)
-    spread = torch.linspace(0, count - 1, min(count, 256)).long().unique()  # files are ordered by class
-    pixels, labels = next(iter(images.loader.images_at([spread])))
-    try:
-        check_model(network.model, pixels, labels, images.num_classes, range_is_known=ours,
-                    batch_size=config.batch_size)
-    except InputError as error:
-        raise InputError(f"{network.source}: {error}") from None
-
-
 # -- the evaluation -------------------------------------------------------------------------------------------------
 
 def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
              attacks: tuple[Attack, ...], world: World, overwrite: bool,
              stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-    """One network: everything that its result file holds; it is written as attacks are completed."""
-    name, network, folder, source = subject.name, subject.network, subject.folder, subject.source
+    """Attack one network; its result file is written as soon as an attack is completed.
+
+    Args:
+        config: The configuration.
+        subject: The network with its name, folder and transfer source.
+        images: The images that are attacked.
+        protocol: The name of the protocol.
+        attacks: Its attacks.
+        world: The processes.
+        overwrite: Whether to measure everything again.
+        stop: Whether to stop at the next chunk.
+
+    Returns:
+        Everything that the result file holds.
+
+    Raises:
+        InputError: Another evaluation of the same network and images is running.
+    """
+    name, network, source = subject.name, subject.network, subject.source
     source_name = source.fingerprint[:8] if source else ""
     attacks = tuple(replace(attack, source=source_name) if attack.entry.needs_source else attack
                     for attack in attacks)
-    evaluations = folder / run_files.EVALUATIONS
+    evaluations = subject.folder / run_files.EVALUATIONS
     path = evaluations / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
     header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
     chunks = evaluations / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
@@ -249,17 +131,11 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     def keep(result: dict[str, Any]) -> None:
         if world.is_main and not is_complete(path, network):  # until the new numbers are whole, the old ones stay
             store(path, {**about, **result, "official": None})
-            refresh(folder, world)
+            refresh(subject.folder, world)
 
     result = measure(evaluation, attacks, config.check_images, keep)
-    published = None
-    if protocol == "official":
-        strengths = [attack.epsilon for attack in attacks]
-        flags = official_accuracy(network.model, images.loader, strengths, world, state=chunks / "official.pt",
-                                  header=header, label=name)
-        published = official_rows(strengths, flags, [torch.from_numpy(flags_of(row)) for row in result["attacks"]])
-        if not uses_batch_norm(network.model):
-            evaluation.log(f"{name}: no BatchNorm, so the published way cannot differ by its statistics")
+    published = compare_official(evaluation, result, attacks, chunks / "official.pt", header) \
+        if protocol == "official" else None
     result = {**about, **result, "official": published}
     if world.is_main:
         store(path, result)
@@ -268,11 +144,30 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     return result
 
 
+def compare_official(evaluation: Evaluation, result: dict[str, Any], attacks: tuple[Attack, ...], state: Path,
+                     header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Evaluate as the published code does, and return its accuracies beside those of ``result``.
+
+    Args:
+        evaluation: The network, images and processes.
+        result: What was measured with the same attacks.
+        attacks: The attacks, each of another strength.
+        state: The file to resume from.
+        header: What that file must belong to.
+    """
+    strengths = [attack.epsilon for attack in attacks]
+    flags = official_accuracy(evaluation.model, evaluation.loader, strengths, evaluation.world, state=state,
+                              header=header, label=evaluation.name)
+    if not uses_batch_norm(evaluation.model):
+        evaluation.log(f"{evaluation.name}: no BatchNorm, so the published way cannot differ by its statistics")
+    return official_rows(strengths, flags, [torch.from_numpy(flags_of(row)) for row in result["attacks"]])
+
+
 def begin(journal: Journal, overwrite: bool) -> Any:
-    """Make the folder of chunks this process' own, empty if so wished; what is returned holds it until closed.
+    """Lock the folder of chunks for this process, and empty it on ``overwrite``; return the lock, to be closed.
 
     Raises:
-        InputError: another evaluation of the same network and images is running.
+        InputError: Another evaluation of the same network and images is running.
     """
     journal.folder.mkdir(parents=True, exist_ok=True)
     held = hold(journal.folder)
@@ -284,9 +179,9 @@ def begin(journal: Journal, overwrite: bool) -> Any:
 
 def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
                  world: World) -> dict[str, Any]:
-    """What a result file says beside the numbers."""
+    """Return what a result file says beside the numbers."""
     network, source = subject.network, subject.source
-    described = network.network or {}
+    described = network.description or {}
     genotype = json.loads(described["genotype"]) if "genotype" in described else None
     return {"format": FORMAT, "name": subject.name, "protocol": protocol, "dataset": images.dataset,
             "seed": config.seed, "image_set": images.fingerprint,
@@ -297,7 +192,7 @@ def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationIma
 
 
 def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders: list[Path]) -> None:
-    """The table, what the published way would have said, paired differences, and where the pages are."""
+    """Print the table, the published way's numbers, paired differences, and where the page is."""
     print(table(results))
     for name, result in results.items():
         if result["official"]:
@@ -319,13 +214,13 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
 
 def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tuple[Attack, ...],
             check_images: int) -> str:
-    """What the evaluation would cost."""
+    """Say what the evaluation would cost."""
     count = len(images.loader.image_set)
     lines = [f"images: {count} of {images.dataset}, {images.num_classes} classes, {images.shape}"]
     for network in networks:
         lines.append(f"network: {network.source}, {readable(count_parameters(network.model))} parameters"
                      + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds an image"
-                        if network.network else ""))
+                        if network.description else ""))
     for attack in attacks:
         both, forward = attack.passes
         lines.append(f"attack: {attack}: at most {readable(count * both)} images forward and backward, "

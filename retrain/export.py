@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,10 +27,9 @@ from retrain.publishing.package import Package, file_names, write_package
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype
-from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.program import run_program
-from wsrnas.subjects.model_source import find_checkpoint, open_model
+from wsrnas.subjects.opening import find_checkpoint, open_model
 
 PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Robustness",
                     "Zhi Cheng, Yanxi Li, Minjing Dong, Xiu Su, Shan You, Chang Xu", "AAAI 2023",
@@ -93,34 +92,34 @@ def main(argv: list[str] | None = None) -> None:
 # ---- what is exported ---------------------------------------------------------------------------------------------
 
 def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
-    """The network of the checkpoint with all that its run directory tells, and remarks on files that are of no use.
+    """Return the package of a network, with what its run directory tells, and remarks on files that were left out.
 
     Raises:
-        InputError: there is no checkpoint of a retraining.
+        InputError: There is no checkpoint of a retraining, or its network has no cells.
     """
     path = find_checkpoint(config.model, config.weights)
     source = open_model(str(path))
-    require(source.network is not None, f"{path} is not a checkpoint of retraining; expected one, or its run directory")
-    network, payload = source.network, checkpoint.read(path)
-    require("genotype" in network, f"{path} is of the network {network.get('arch')}; expected one of cells, "
-            "which alone can be exported")
-    size = network["image_shape"][1]
-    evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, network["dataset"])
+    description = source.description
+    require(description is not None, f"{path} is not a checkpoint of retraining; expected one, or its run directory")
+    require("genotype" in description, f"{path} holds the network {description.get('arch')}; expected a network of "
+            "cells, because no other can be exported")
+    size, dataset = description["image_shape"][1], description["dataset"]
+    evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, dataset)
     if not is_finished(path.parent):
         remarks.append(f"the training in {path.parent} is not finished")
-    cell = cell_name(Genotype.from_json(network["genotype"]), payload)
+    cell = cell_name(Genotype.from_json(description["genotype"]), source.record)
     return Package(
-        name=config.name or package_name(cell, path), model=source.model, network=network,
+        name=config.name or package_name(cell, path), model=source.model, description=description,
         cell=cell or "a searched cell",
-        preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if network["dataset"] == "imagenet" else None,
-        training=training_record(path.parent, payload, path.name), publication=publication(config, cell),
-        evaluations=evaluations, measured=numbers(evaluations, network["dataset"])), remarks
+        preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if dataset == "imagenet" else None,
+        training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
+        evaluations=evaluations, measured=numbers(evaluations, dataset)), remarks
 
 
-def cell_name(genotype: Genotype, payload: dict[str, Any]) -> str:
-    """The name under which a cell was published, the one that its training used if there are several, or nothing."""
+def cell_name(genotype: Genotype, record: Mapping[str, Any]) -> str:
+    """Return the name under which a cell was published: of several, the one that its training used; empty if none."""
     published = [name for name in [*genotypes.names(), "WsrNet_Robust"] if genotypes.load(name) == genotype]
-    config = payload.get("config")
+    config = record.get("config")
     asked = str(config.get("arch", "")) if isinstance(config, dict) else ""
     plain = asked.lower().replace("-", "_")
     return next((name for name in published if name.lower() == plain), published[0] if published else "")
@@ -198,7 +197,7 @@ def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
 
 def advice(config: ExportConfig, package: Package) -> list[str]:
     """What is missing before the package can be published, and how to get it."""
-    dataset, classes = package.network["dataset"], package.network["num_classes"]
+    dataset, classes = package.description["dataset"], package.description["num_classes"]
     lines = [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
     if lines:
         weights = f" --weights {config.weights}" if config.weights != "best" else ""

@@ -21,7 +21,8 @@ from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
 from wsrnas.runtime.sharing import Task
-from wsrnas.subjects.model_source import check_model, open_model
+from wsrnas.subjects.checking import check_model
+from wsrnas.subjects.opening import open_model
 from wsrnas.training.epoch import Epoch, train_epoch
 from wsrnas.training.losses import LOSSES
 from wsrnas.training.schedules import Schedule

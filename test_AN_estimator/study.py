@@ -12,7 +12,7 @@ from wsrnas.models import build_model
 from wsrnas.runtime.config import describe, format_epsilon, require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.sharing import open_shared_folder
-from wsrnas.subjects.model_source import open_model
+from wsrnas.subjects.opening import open_model
 
 
 def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World) -> None:

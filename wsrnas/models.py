@@ -6,14 +6,13 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wsrnas.architectures import cells, hand_designed
 from wsrnas.architectures.catalogue import (
@@ -31,7 +30,6 @@ from wsrnas.architectures.robnet import ROBNETS
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
-from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
@@ -120,111 +118,25 @@ def description(arch: Genotype | str, num_classes: int, init_channels: int, laye
                     "image_shape": list(image_shape)} | ({"auxiliary": True} if auxiliary else {})
 
 
-def _described_arch(network: dict[str, Any]) -> Genotype | str:
-    """What ``description`` was told."""
-    return network["arch"] if "arch" in network else Genotype.from_json(network["genotype"])
-
-
-def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a checkpoint of retraining, on the CPU, in evaluation mode, and its description.
-
-    An auxiliary head, which only training uses, is left out.
+def described_architecture(stored: dict[str, Any]) -> Genotype | str:
+    """Return the architecture that ``description`` was given.
 
     Raises:
-        InputError: the file is missing, truncated, or not such a checkpoint.
+        InputError: The stored genotype is not valid.
+        KeyError: The dictionary lacks an entry.
     """
-    payload = checkpoint.read(Path(path))
-    network = payload.get("network")
-    if not isinstance(network, dict) or "model" not in payload:
-        raise InputError(f"{path} is not a checkpoint of retraining: it has no network description")
-    try:
-        model = build_model(_described_arch(network), network["num_classes"], network["init_channels"],
-                            network["layers"], network["dataset"], network["image_shape"][0])
-        model.load_state_dict(without_auxiliary_head(payload["model"]) if network.get("auxiliary") else
-                              payload["model"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except KeyError as error:
-        raise InputError(f"{path} is not a checkpoint of retraining: its network description lacks {error}") from None
-    except RuntimeError as error:
-        raise InputError(f"{path}: the weights do not fit the stored architecture "
-                         f"({str(error).splitlines()[0]})") from None
-    return model.eval(), {key: value for key, value in network.items() if key != "auxiliary"}
+    return stored["arch"] if "arch" in stored else Genotype.from_json(stored["genotype"])
 
 
-def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
-                 layers: int | None = None, dataset: str = "cifar10",
-                 image_shape: tuple[int, int, int] = (3, 32, 32)) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a genotype, or one by name, with the weights of a file, as ``load_model`` gives it.
-
-    Args:
-        path: a state_dict, or a dictionary with one as ``state_dict`` or ``model``; what DataParallel and torch.compile
-            put before its keys is removed, and so is an auxiliary head.
-        init_channels, layers: None reads them off the weights; a hand-designed network has its published width then,
-            and a network by name a depth of its own.
+def build_described(stored: dict[str, Any]) -> nn.Module:
+    """Return a network with random weights by its ``description``, without an auxiliary head.
 
     Raises:
-        InputError: the file holds no weights, those of another architecture, or weights that do not fit.
+        InputError: The architecture or a size is not valid.
+        KeyError: The dictionary lacks an entry.
     """
-    payload = checkpoint.read(Path(path))
-    weights = weights_in(payload)
-    if weights is None:
-        raise InputError(f"{path} holds no weights; expected a state_dict (names of parameters -> tensors), or one "
-                         "under \"state_dict\" or \"model\"")
-    stored = payload.get("network")
-    arch = load_architecture(arch)
-    if isinstance(stored, dict) and {"genotype", "arch"} & set(stored) and _described_arch(stored) != arch:
-        raise InputError(f"{path} is a checkpoint of another {'genotype' if isinstance(arch, Genotype) else 'network'} "
-                         "than the one named")
-    width, depth = _sizes_of_weights(weights)
-    depth = depth if isinstance(arch, Genotype) else None
-    width, depth = sizes(arch, dataset, width if init_channels is None else init_channels,
-                         depth if layers is None else layers)
-    weights = without_auxiliary_head(weights)
-    model = build_model(arch, num_classes, width, depth, dataset, image_shape[0])
-    if problem := _misfit(model.state_dict(), weights):
-        size = f"{width} channels" + (f", {depth} layers" if depth else "")
-        raise InputError(f"{path}: the weights do not fit the network of {size} and {num_classes} classes: {problem}")
-    model.load_state_dict(weights)
-    return model.eval(), description(arch, num_classes, width, depth, dataset, image_shape)
-
-
-def without_auxiliary_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state_dict for the network as it is used: the auxiliary head of DARTS serves training alone."""
-    return {key: value for key, value in weights.items() if not key.startswith("auxiliary.")}
-
-
-def weights_in(payload: dict[str, Any]) -> dict[str, Tensor] | None:
-    """The state_dict that a file's dictionary is, or holds as ``state_dict`` or ``model``; None if there is none."""
-    for candidate in (payload.get("state_dict"), payload.get("model"), payload):
-        if isinstance(candidate, dict) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
-            weights = dict(candidate)
-            for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled, parallel, or one in the other
-                if all(key.startswith(prefix) for key in weights):
-                    weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-            return weights
-    return None
-
-
-def _sizes_of_weights(weights: dict[str, Tensor]) -> tuple[int | None, int | None]:
-    """Width and depth of the network that the weights are of; None where they do not tell."""
-    small, large = weights.get("stem.conv.weight"), weights.get("stem.first.3.weight")
-    cells = [int(found[1]) for key in weights if (found := re.match(r"cells\.(\d+)\.", key))]
-    width = small.shape[:1].numel() // 3 if small is not None else None if large is None else large.shape[:1].numel()
-    return width, max(cells) + 1 if cells else None
-
-
-def _misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
-    """What keeps the weights out of a network with the state ``expected``, in a few words; empty if nothing does."""
-    missing, extra = ([key for key in a if key not in b] for a, b in ((expected, weights), (weights, expected)))
-    shapes = [f"{key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
-              for key, value in expected.items() if key in weights and weights[key].shape != value.shape]
-    problems = []
-    for words, found in (("the file lacks", missing), ("the network has no", extra), ("", shapes)):
-        if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            problems.append(f"{words} {found[0]}{more}".strip())
-    return "; ".join(problems)
+    return build_model(described_architecture(stored), stored["num_classes"], stored["init_channels"],
+                       stored["layers"], stored["dataset"], stored["image_shape"][0])
 
 
 # -- the list ---------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Package:
     Args:
         name: of the Python file, the weights and the description.
         model: images in [0, 1] -> logits; on the CPU, in evaluation mode.
-        network: its description (``models.description``).
+        description: of the architecture (``models.description``).
         cell: what the cell is called.
         preprocessing: of pictures of other sizes than the network's; None for data sets of one size.
         evaluations: stored ones of these weights; ``measured`` is what leaderboards take from them.
@@ -45,7 +45,7 @@ class Package:
 
     name: str
     model: nn.Module
-    network: dict[str, Any]
+    description: dict[str, Any]
     cell: str
     preprocessing: str | None
     training: Training
@@ -55,22 +55,22 @@ class Package:
 
     @property
     def genotype(self) -> Genotype:
-        return Genotype.from_json(self.network["genotype"])
+        return Genotype.from_json(self.description["genotype"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return tuple(self.network["image_shape"])
+        return tuple(self.description["image_shape"])
 
     @property
     def architecture(self) -> str:
         """One line for leaderboards: ``WsrNet_Basic (C = 45, 20 cells)``."""
-        return f"{self.cell} (C = {self.network['init_channels']}, {self.network['layers']} cells)"
+        return f"{self.cell} (C = {self.description['init_channels']}, {self.description['layers']} cells)"
 
 
 def file_names(package: Package, onnx: bool) -> list[str]:
     """What a package consists of."""
     own = [f"{package.name}{suffix}" for suffix in (".py", ".pt", ".json", *[".onnx"] * onnx)]
-    issue = ["NEW_MODEL_ISSUE.md"] * (package.network["dataset"] in LEADERBOARDS)
+    issue = ["NEW_MODEL_ISSUE.md"] * (package.description["dataset"] in LEADERBOARDS)
     return [*own, "MODEL_CARD.md", *issue, "LICENSE", "hubconf.py", "cells.svg", "cells.png"]
 
 
@@ -85,18 +85,18 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
     """
     name, weights = package.name, folder / f"{package.name}.pt"
     write_weights(weights, package)
-    info = model_info(package.publication, package.measured, package.network["dataset"], package.architecture)
+    info = model_info(package.publication, package.measured, package.description["dataset"], package.architecture)
     (folder / f"{name}.py").write_text(python_source(package, info["eps"], sha256(weights)), "utf-8")
     check_in_fresh_process(folder / f"{name}.py", package.model, package.image_shape)
     (folder / f"{name}.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "hubconf.py").write_text(HUBCONF.format(name=name), "utf-8")
-    if package.network["dataset"] in LEADERBOARDS:
+    if package.description["dataset"] in LEADERBOARDS:
         (folder / "NEW_MODEL_ISSUE.md").write_text(new_model_issue(name, info, package.preprocessing), "utf-8")
     shutil.copyfile(LICENCE, folder / "LICENSE")
     draw_genotype(package.genotype, folder / "cells", package.cell)
     onnx = write_onnx_file(folder / f"{name}.onnx", package, opset) if opset else ""
     hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    card = Card(name, package.cell, package.genotype, package.network, count_parameters(package.model),
+    card = Card(name, package.cell, package.genotype, package.description, count_parameters(package.model),
                 multiply_adds(package.model, package.image_shape), package.preprocessing, package.training,
                 package.publication, package.evaluations, info, package.measured.missing, hashes, onnx)
     (folder / "MODEL_CARD.md").write_text(card.text(), "utf-8")
@@ -110,10 +110,10 @@ def write_weights(path: Path, package: Package) -> None:
         require("model." not in key and "module." not in key,
                 f"the weights' name {key} contains 'model.' or 'module.'; expected another, because RobustBench cuts "
                 "these off")
-    description = {key: value for key, value in package.network.items() if key != "genotype"}
-    description |= {"preprocessing": package.preprocessing, "training": package.training.config}
+    config = {key: value for key, value in package.description.items() if key != "genotype"}
+    config |= {"preprocessing": package.preprocessing, "training": package.training.config}
     buffer = io.BytesIO()  # through memory: torch.save to a full disk raises a RuntimeError that hides the reason
-    torch.save({"state_dict": weights, "genotype": json.loads(package.network["genotype"]), "config": description},
+    torch.save({"state_dict": weights, "genotype": json.loads(package.description["genotype"]), "config": config},
                buffer)
     path.write_bytes(buffer.getbuffer())
 
@@ -125,21 +125,21 @@ def python_source(package: Package, eps: str, digest: str) -> str:
         eps: strength of the threat model, as RobustBench spells it.
         digest: sha256 of the weights' file.
     """
-    network = package.network
-    large = network["dataset"] == "imagenet"
+    stored = package.description
+    large = stored["dataset"] == "imagenet"
     channels, height, width = package.image_shape
     kind = "NetworkImageNet" if large else "NetworkCIFAR"
-    call = (f"{kind}(GENOTYPE, init_channels={network['init_channels']}, layers={network['layers']}, "
-            f"num_classes={network['num_classes']}, channels={channels})")
+    call = (f"{kind}(GENOTYPE, init_channels={stored['init_channels']}, layers={stored['layers']}, "
+            f"num_classes={stored['num_classes']}, channels={channels})")
     ending = ((BUILD_LARGE if large else BUILD_SMALL) + MAIN).format(
-        name=package.name, digest=digest, classes=network["num_classes"], channels=channels, height=height, width=width,
+        name=package.name, digest=digest, classes=stored["num_classes"], channels=channels, height=height, width=width,
         network=call)
     return standalone_source(header(package, eps), package.genotype, kind, ending)
 
 
 def header(package: Package, eps: str) -> str:
     """The docstring of the Python file."""
-    network, paper = package.network, package.publication
+    stored, paper = package.description, package.publication
     shape = ", ".join(map(str, package.image_shape))
     loss = package.training.config.get("adv_loss")
     known = [part for part in (paper.authors, paper.title, paper.venue, paper.link) if part]
@@ -148,10 +148,10 @@ def header(package: Package, eps: str) -> str:
     return f"""\
 {package.name}
 
-A network trained on {network["dataset"]}: with the weights beside this file, this file is all of it.
+A network trained on {stored["dataset"]}: with the weights beside this file, this file is all of it.
 
     from {package.name} import load
-    network = load()  # images (B, {shape}) in [0,1] -> logits (B, {network["num_classes"]})
+    network = load()  # images (B, {shape}) in [0,1] -> logits (B, {stored["num_classes"]})
 
 Run as a program, it prints the number of parameters and whether the weights are the published ones.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from retrain.construction import run_inputs
-from retrain.evaluate import EvaluationImages, evaluate, make_subjects, refuse_misfit
+from retrain.evaluate import evaluate
 from retrain.evaluate_files import file_label, store
+from retrain.evaluate_subjects import check_subjects, make_subjects
 from retrain.race.entrants import Entrant
 from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
@@ -21,7 +22,8 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.sharing import Task
-from wsrnas.subjects.model_source import open_model
+from wsrnas.subjects.images import EvaluationImages
+from wsrnas.subjects.opening import open_model
 
 FILES = {"best": "best", "last": "checkpoint"}
 
@@ -113,9 +115,7 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
         if other["model"]["fingerprint"] == subject.network.fingerprint:  # the last epoch is the best one
             store(result_file(config, job, weights), {**other, "name": subject.name})
             return
-    for network in (subject.network, subject.source):
-        if network:
-            refuse_misfit(settings, network, images, world)
+    check_subjects(settings, [subject], images, world)
     with exact_arithmetic():
         evaluate(settings, subject, images, protocol, attacks, world, overwrite=False, stop=stop)
 

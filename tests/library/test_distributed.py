@@ -22,7 +22,6 @@ from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
-from wsrnas.models import load_model
 from wsrnas.runtime.distributed import (
     World,
     all_sum,
@@ -34,6 +33,7 @@ from wsrnas.runtime.distributed import (
     shutdown,
 )
 from wsrnas.runtime.errors import InputError
+from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.batch_norm import average_buffers
 
 ROOT = Path(__file__).parents[2]

@@ -22,14 +22,16 @@ from wsrnas.architectures.hand_designed import names
 from wsrnas.architectures.robnet import ROBNETS
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.complexity import count_parameters
-from wsrnas.models import build_model, description, load_architecture, load_model, load_weights
+from wsrnas.models import build_model, description, load_architecture
 from wsrnas.network import Normalize
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import BatchNoise, generator
-from wsrnas.subjects.model_source import _source, open_model
+from wsrnas.subjects.checkpoints import load_model, load_weights
+from wsrnas.subjects.model_source import make_source
+from wsrnas.subjects.opening import open_model
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.trainer import Trainer
 
@@ -526,8 +528,9 @@ def test_weights_of_a_named_network(tmp_path, seed):
 def test_the_fingerprint_knows_the_architecture(tmp_path):
     saved(tmp_path / "best.pt")
     opened = open_model(str(tmp_path / "best.pt"))
-    assert (opened.name, opened.network["arch"]) == (tmp_path.name, "resnet18")
-    fingerprints = {_source(opened.model, "", "", opened.network | {"arch": arch}).fingerprint for arch in names()}
+    assert (opened.name, opened.description["arch"]) == (tmp_path.name, "resnet18")
+    fingerprints = {make_source(opened.model, "", "", opened.description | {"arch": arch}).fingerprint
+                    for arch in names()}
     assert len(fingerprints) == len(names()) and opened.fingerprint in fingerprints
 
 

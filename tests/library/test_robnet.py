@@ -13,10 +13,11 @@ from tests.networks import seeded
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.robnet import FREE, LARGE, ROBNETS, SMALL, RobNet, cell_of, means_of_parts
 from wsrnas.complexity import count_parameters
-from wsrnas.models import build_model, description, load_architecture, load_model, load_weights, names
+from wsrnas.models import build_model, description, load_architecture, names
 from wsrnas.network import CifarStem, ImageNetStem
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError
+from wsrnas.subjects.checkpoints import load_model, load_weights
 
 # The 28 bits of every cell as a number, layer by layer.
 SMALL_BITS, LARGE_BITS = 0xF6E462E, 0xFFDDB57

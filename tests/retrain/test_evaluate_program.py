@@ -15,16 +15,22 @@ import genotypes
 import retrain.evaluate as program
 from retrain.evaluate_files import file_label
 from retrain.evaluate_settings import EvaluateConfig
+from retrain.evaluate_subjects import load_images
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.evaluation.measurement import Evaluation
-from wsrnas.models import build_model, description, load_model
+from wsrnas.models import build_model, description
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
+from wsrnas.subjects import checking
+from wsrnas.subjects.checking import refuse_misfit
+from wsrnas.subjects.checkpoints import load_model
+from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.model_source import ModelSource
+from wsrnas.subjects.opening import open_model
 
 ROOT = Path(__file__).parents[2]
 NETWORK = '''
@@ -226,7 +232,7 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
 
 def test_every_network_is_checked_on_images_of_all_classes(run, network, monkeypatch, tmp_path):
     checked = []
-    monkeypatch.setattr(program, "check_model", lambda model, images, labels, classes, range_is_known, **more:
+    monkeypatch.setattr(checking, "check_model", lambda model, images, labels, classes, range_is_known, **more:
                         checked.append((len(images), len(labels.unique()), classes, range_is_known)))
     evaluate(run, "--attacks", "fgsm", "--source", network)
     assert checked == [(20, 10, 10, True), (20, 10, 10, False)]
@@ -421,7 +427,7 @@ def test_pictures_of_another_size_are_other_images(tmp_path):
 
     def fingerprint(size):
         known = ModelSource(nn.Identity(), "x", "x", "x", {"dataset": "imagenet", "image_shape": [3, size, size]})
-        return program.load_images(config, [known], World()).fingerprint
+        return load_images(config, [known], World()).fingerprint
 
     assert fingerprint(32) != fingerprint(64) and fingerprint(32) == fingerprint(32)
     before = fingerprint(32)
@@ -474,7 +480,7 @@ def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
     torch.save(state, other / "best.pt")
     with pytest.raises(InputError, match=r"different data sets \(cifar10, digits\); choose one with --dataset"):
         program.main(["--model", str(run), str(other), "--device", "cpu"])
-    images = program.EvaluationImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
+    images = EvaluationImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
                                 (3, 32, 32), "")
     with pytest.raises(InputError, match=r"trained on 10 classes of images .* but digits has 7 classes"):
-        program.refuse_misfit(EvaluateConfig(), program.open_model(str(run)), images, World())
+        refuse_misfit(open_model(str(run)), images, torch.device("cpu"))

@@ -37,7 +37,7 @@ from wsrnas.operations import OPERATIONS
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
-from wsrnas.subjects.model_source import open_model
+from wsrnas.subjects.opening import open_model
 
 EVERY = Genotype(  # every operation, in both cells; five nodes
     normal=list(zip(OPERATIONS, [0, 1, 0, 1, 2, 3, 0, 2, 4, 5], strict=True)), normal_concat=(2, 3, 4, 5, 6),
@@ -153,7 +153,7 @@ def test_the_file_needs_torch_alone_and_has_nothing_to_spare(files):
         modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
                    for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
         assert modules <= {"hashlib", "collections.abc", "dataclasses", "pathlib", "torch", "torch.nn.functional"}
-        large = cases[path.stem].network["dataset"] == "imagenet"
+        large = cases[path.stem].description["dataset"] == "imagenet"
         classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
         assert ("NetworkImageNet" in classes) is large and ("NetworkCIFAR" in classes) is not large
         assert ("Normalize" in classes) is large
@@ -230,7 +230,7 @@ def test_the_weights_are_plain_and_no_key_is_cut(name, files):
     assert set(stored) == {"state_dict", "genotype", "config"} and plain(stored)
     assert not [key for key in stored["state_dict"] if "model." in key or "module." in key]
     assert Genotype.from_json(json.dumps(stored["genotype"])) == cases[name].genotype
-    large = cases[name].network["dataset"] == "imagenet"
+    large = cases[name].description["dataset"] == "imagenet"
     assert stored["config"]["preprocessing"] == ("Res256Crop224" if large else None)
     expected = {key for key in cases[name].model.state_dict() if key not in ("normalize.mean", "normalize.std")}
     assert set(stored["state_dict"]) == expected and len(cases[name].model.state_dict()) - len(expected) == 2 * large
@@ -245,7 +245,7 @@ def test_robustbench_loads_it(name, files):
     for part in ("module.", "model."):
         weights = OrderedDict((key[len(part):] if part in key else key, value) for key, value in weights.items())
     network = made["build"]()
-    if cases[name].network["dataset"] == "imagenet":
+    if cases[name].description["dataset"] == "imagenet":
         network = nn.Sequential(OrderedDict(normalize=Normalize(made["MEAN"], made["STD"]), model=network))
         weights = {f"model.{key}": value for key, value in weights.items()}
         missing, unexpected = network.load_state_dict(weights, strict=False)

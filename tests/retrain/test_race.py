@@ -31,11 +31,12 @@ from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.evaluation import attack_table
 from wsrnas.evaluation.measurement import Evaluation
-from wsrnas.models import build_model, load_model
+from wsrnas.models import build_model
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import STOPPED, InputError
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.trainer import Trainer
 
 ARCHS = ("random:1,", "squeezenet")

@@ -14,10 +14,10 @@ from retrain.recipes import RECIPES, RetrainConfig
 from wsrnas.data.datasets import load_dataset
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
-from wsrnas.models import load_model
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.run_directory import RunDirectory, _scalars
+from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.losses import LossSettings
 from wsrnas.training.trainer import Refinements
 

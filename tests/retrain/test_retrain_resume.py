@@ -14,11 +14,11 @@ import retrain.retraining as retraining
 from retrain import evaluate, train_cifar, train_imagenet
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
-from wsrnas.models import load_model
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.trainer import Trainer
 
 COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "3", "--epochs", "2", "--select_steps", "1",

@@ -1,4 +1,4 @@
-"""A network out of a user's own Python file, and what their code raises said in one sentence."""
+"""A network from a user's own Python file; an exception of their code becomes one sentence."""
 
 import hashlib
 import importlib.util
@@ -15,20 +15,24 @@ from torch import nn
 
 from wsrnas.runtime.errors import InputError
 
-MODULE = "_network_of_"  # how the modules' names begin that users' files are run as
+MODULE = "_network_of_"  # a user's file runs as a module whose name begins so
 
 
 def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
-    """The network that the function ``name`` of a user's Python file returns, and a hash of the code behind it.
+    """Return the network that a function of a user's Python file returns, and a hash of its code.
 
     The function is called without arguments. While the file runs, imports find its folder first. The hash covers the
     name, the file, and every other file of its folder that is loaded as a module when the function has returned,
     whichever network's file imported it. It does not cover modules outside the folder, installed packages, this
-    package and the running program (where they are in the folder), what is imported only when the network is called,
-    or data that the code reads.
+    package and the running program (where they are in the folder), modules that are imported only when the network is
+    called, or data that the code reads.
+
+    Args:
+        file: The Python file.
+        name: The name of the function.
 
     Raises:
-        InputError: there is no such file or function, it raised something, or what it returned is not a network.
+        InputError: There is no such file or function, it raised something, or it returned something else.
     """
     given = f"{file}:{name}"
     if not file.is_file():
@@ -68,7 +72,7 @@ def _check_function(function: object, given: str, module: ModuleType) -> None:
 
 
 def _execute(file: Path) -> ModuleType:
-    """Run a Python file as a module of its own name, which hides no other."""
+    """Run a Python file as a module whose name hides no other module."""
     name = f"{MODULE}{hashlib.blake2b(str(file.absolute()).encode(), digest_size=8).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
@@ -85,10 +89,10 @@ def _hash_of_code(file: Path, name: str) -> bytes:
 
 
 def _loaded_from(folder: Path) -> Iterator[Path]:
-    """The files of the modules that are loaded from ``folder``, without those that ``call_function`` excepts."""
+    """Yield the files of modules loaded from ``folder``, except those that the hash of ``call_function`` leaves out."""
     main = sys.modules["__main__"]
     in_package = getattr(getattr(main, "__spec__", None), "parent", "")
-    # A network beside this package is no other one after a change of how networks are evaluated.
+    # A network beside this package stays the same network when this package changes.
     ours = [Path(__file__).parents[1]] + ([Path(main.__file__).parent] if in_package else [])
     for name, module in list(sys.modules.items()):
         origin = getattr(module, "__file__", None) or ""
@@ -105,8 +109,8 @@ def _loaded_from(folder: Path) -> Iterator[Path]:
 def _imports_from(folder: Path) -> Iterator[None]:
     """Let imports find ``folder`` first, even where a module of the same name is loaded from elsewhere.
 
-    Such names are common (genotypes.py, operations.py, models/): without this a network would silently be built of
-    another one's parts. The modules that were loaded before are back afterwards.
+    Such names are common (genotypes.py, operations.py, models/): without this, a network would silently be built from
+    the parts of another one. Afterwards, the modules that were loaded before are back.
     """
     own = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     own -= {"__init__", "__main__"}
@@ -136,7 +140,7 @@ def _imports_from(folder: Path) -> Iterator[None]:
 
 
 def _place(error: BaseException, folder: Path) -> str:
-    """Line and file of the user's own code that an error comes from, the innermost; empty if it tells none."""
+    """Return the innermost line and file of the user's own code that an error comes from; empty if it has none."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append((error.filename, error.lineno))
@@ -146,7 +150,7 @@ def _place(error: BaseException, folder: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and message of an error in one line; TorchScript puts the message last, after its own trace."""
+    """Return type and message of an error in one line; TorchScript puts the message last, after its own trace."""
     lines = str(error).strip().splitlines() or [""]
     message = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
     name = type(error).__name__

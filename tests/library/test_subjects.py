@@ -24,14 +24,11 @@ from wsrnas.models import build_model, description
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects import user_function
-from wsrnas.subjects.model_source import (
-    _gain_by_chance,
-    _significantly_better,
-    check_model,
-    find_checkpoint,
-    open_model,
-)
-from wsrnas.subjects.stored_program import ExportedNetwork, can_train, uses_batch_norm
+from wsrnas.subjects.checking import check_model
+from wsrnas.subjects.input_range import gain_by_chance, significantly_better
+from wsrnas.subjects.opening import find_checkpoint, open_model
+from wsrnas.subjects.program_mode import can_train, uses_batch_norm
+from wsrnas.subjects.stored_program import ExportedNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning",
                                         "ignore::torch.jit.TracerWarning")
@@ -110,7 +107,7 @@ def test_a_run_directory_gives_its_best_or_last_network(tmp_path):
             assert torch.equal(opened.model(images), model(images)) and not opened.model.training
             assert (opened.name, opened.folder) == ("basic", tmp_path / "basic")
             assert opened.source == str(tmp_path / "basic" / file)
-            assert Genotype.from_json(opened.network["genotype"]) == GENOTYPE and opened.network["layers"] == 3
+            assert Genotype.from_json(opened.description["genotype"]) == GENOTYPE and opened.description["layers"] == 3
             assert not any(parameter.requires_grad for parameter in opened.model.parameters())
 
 
@@ -182,7 +179,7 @@ def test_a_function_or_a_class_of_a_file(tmp_path, function):
     torch.manual_seed(0)
     expected = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 5)).eval()
     same_function(opened.model, expected)
-    assert (opened.name, opened.network, opened.folder) == (f"net.{function}", None, None)
+    assert (opened.name, opened.description, opened.folder) == (f"net.{function}", None, None)
     assert opened.source == f"{tmp_path}/net.py:{function}"
     assert sys.path == paths and "net" not in sys.modules
 
@@ -279,7 +276,7 @@ def test_torchscript_by_its_contents_and_not_its_name(tmp_path, make):
     for name in ("wide.pt", "wide.pt2", "wide"):
         make(model).save(str(tmp_path / name))
         opened = open_model(str(tmp_path / name))
-        assert (opened.name, opened.source, opened.network) == ("wide", str(tmp_path / name), None)
+        assert (opened.name, opened.source, opened.description) == ("wide", str(tmp_path / name), None)
     same_function(opened.model, model)
     check_model(opened.model, *batch(), CLASSES)
 
@@ -452,7 +449,7 @@ def test_weights_of_a_named_architecture(tmp_path, form):
     opened = open_model("WsrNet_Basic", genotype=GENOTYPE, state_dict=str(tmp_path / "w.pth"), num_classes=CLASSES)
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(opened.model(images), model(images)) and not opened.model.training
-    assert opened.network == description(GENOTYPE, CLASSES, 4, 3, "cifar10", (3, 32, 32))
+    assert opened.description == description(GENOTYPE, CLASSES, 4, 3, "cifar10", (3, 32, 32))
     assert (opened.name, opened.folder) == ("WsrNet_Basic", None)
     assert opened.source == f"WsrNet_Basic with {tmp_path}/w.pth"
 
@@ -464,7 +461,7 @@ def test_weights_of_a_network_for_large_images(tmp_path):
                         num_classes=CLASSES, dataset="imagenet", image_shape=(3, 64, 64))
     images = torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.model(images), model(images))
-    assert (opened.network["init_channels"], opened.network["layers"], opened.name) == (4, 3, "x")
+    assert (opened.description["init_channels"], opened.description["layers"], opened.name) == (4, 3, "x")
 
 
 @pytest.mark.parametrize("change, arguments, named", [
@@ -497,7 +494,7 @@ def pooled() -> tuple[Genotype, Genotype]:
 def test_weights_of_another_genotype_are_refused_even_where_they_fit(tmp_path):
     one, other = pooled()
     path = str(save(tmp_path / "best.pt", cells(genotype=one), one))
-    assert open_model("one", genotype=one, state_dict=path, num_classes=CLASSES).network["init_channels"] == 4
+    assert open_model("one", genotype=one, state_dict=path, num_classes=CLASSES).description["init_channels"] == 4
     assert "another genotype" in refused("other", genotype=other, state_dict=path, num_classes=CLASSES)
 
 
@@ -647,8 +644,8 @@ def test_a_module_of_the_folder_that_the_program_has_loaded_counts(tmp_path, mon
 
 
 def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch):
-    """A copy of this repository with a network in it: how networks are evaluated is not what they are."""
-    for package in ("wsrnas", "wsrnas/subjects", "wsrnas/runtime", "program"):
+    """In a copy of this repository with a network in it, how networks are evaluated is not what they are."""
+    for package in ("wsrnas", "wsrnas/runtime", "wsrnas/subjects", "program"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
     source = Path(user_function.__file__).read_text()
@@ -1057,7 +1054,7 @@ def test_the_gain_by_chance_is_that_of_all_orders_of_the_labels():
     there[2] = -1  # not finite
     gains = torch.tensor([((there == order).sum() - (here == order).sum()).item()
                           for order in map(labels.new_tensor, itertools.permutations(labels.tolist()))]).double()
-    mean, deviation = _gain_by_chance(here, there, labels, 3)
+    mean, deviation = gain_by_chance(here, there, labels, 3)
     assert mean == pytest.approx(gains.mean().item())
     assert deviation == pytest.approx(gains.std(correction=0).item()) and deviation > 0.5
 
@@ -1065,9 +1062,9 @@ def test_the_gain_by_chance_is_that_of_all_orders_of_the_labels():
 def test_both_tests_count():
     labels = torch.arange(400) % CLASSES
     here, there = right_for(labels, 0), right_for(labels, 60)
-    assert _significantly_better(here, right_for(labels, 200), labels, CLASSES, 1e-4)
-    assert not _significantly_better(here, there, labels, CLASSES, 1e-4), "15 % of the mistakes"
-    assert not _significantly_better(here, right_for(labels, 200), labels, CLASSES, 2.0**-250)
+    assert significantly_better(here, right_for(labels, 200), labels, CLASSES, 1e-4)
+    assert not significantly_better(here, there, labels, CLASSES, 1e-4), "15 % of the mistakes"
+    assert not significantly_better(here, right_for(labels, 200), labels, CLASSES, 2.0**-250)
 
 
 def test_logits_that_overflow_in_another_range_are_no_gain():

@@ -1,0 +1,106 @@
+"""What is evaluated: networks with their names, folders and transfer sources, and the images that all of them get."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrain.evaluate_files import result_folder
+from retrain.evaluate_settings import EvaluateConfig
+from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
+from wsrnas.genotype import Genotype
+from wsrnas.models import load_architecture
+from wsrnas.runtime import run_files
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import World
+from wsrnas.subjects.checking import refuse_misfit
+from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, images_of
+from wsrnas.subjects.model_source import ModelSource
+from wsrnas.subjects.naming import display_names
+from wsrnas.subjects.opening import open_model
+from wsrnas.subjects.program_mode import can_train
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under evaluation.
+
+    Args:
+        name: What tables and figures call it.
+        network: The network.
+        folder: Where its results go.
+        source: The network whose adversarial images its transfer attacks use; None where there is none.
+    """
+
+    name: str
+    network: ModelSource
+    folder: Path
+    source: ModelSource | None
+
+
+def named_architectures(config: EvaluateConfig) -> list[Genotype | str]:
+    """Return the architectures that ``--model`` names where ``--state_dict`` gives their weights; else none."""
+    return [load_architecture(given) for given in config.model] if config.state_dict else []
+
+
+def open_named(config: EvaluateConfig, architectures: Sequence[Genotype | str], images: EvaluationImages
+               ) -> list[ModelSource]:
+    """Open the files of ``--state_dict`` as weights of the architectures that ``--model`` names."""
+    return [open_model(given, genotype=architecture, state_dict=weights, num_classes=images.num_classes,
+                       init_channels=config.init_channels or None, layers=config.layers or None,
+                       dataset=images.dataset, image_shape=images.shape)
+            for given, architecture, weights in zip(config.model, architectures, config.state_dict, strict=True)]
+
+
+def load_images(config: EvaluateConfig, networks: Sequence[ModelSource], world: World) -> EvaluationImages:
+    """Return the test images: whole on the device or, for ImageNet, as files to decode."""
+    dataset = evaluated_dataset(networks, config.dataset)
+    if dataset != "imagenet":
+        data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
+                                 seed=config.seed)
+        return images_of(data, config.batch_size, config.seed, world.device)
+    described = [network.description for network in networks if network.description]
+    size = described[0]["image_shape"][1] if described else 224  # resized to what the first network was trained on
+    _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
+    loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
+                             device=world.device)
+    fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
+    return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint)
+
+
+def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[Subject]:
+    """Return the networks as subjects; without ``--source``, each takes another network as the source of transfer.
+
+    Raises:
+        InputError: Two networks or names are the same, or the source is the network that is attacked.
+    """
+    given = open_model(config.source, config.weights) if config.source else None
+    subjects = []
+    for name, network in zip(display_names(networks, config.names), networks, strict=True):
+        others = [given] if given else [*networks, *other_weights(config, network)]
+        source = next((other for other in others if other.fingerprint != network.fingerprint), None)
+        require(bool(source or not given), f"the source {config.source} of transfer attacks is {network.source}, the "
+                "network that is attacked; expected another one")
+        subjects.append(Subject(name, network, result_folder(config, network, name), source))
+    return subjects
+
+
+def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSource]:
+    """Return the run's last network for its best one, and the reverse, where there are two."""
+    other = "last" if config.weights == "best" else "best"
+    file = run_files.CHECKPOINT if other == "last" else run_files.BEST
+    found = network.folder is not None and network.folder / file != Path(network.source)
+    return [open_model(str(network.folder), other)] if found and (network.folder / file).is_file() else []
+
+
+def check_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: EvaluationImages, world: World) -> None:
+    """Move all networks and sources to the device, and refuse those that cannot be evaluated on the images.
+
+    Raises:
+        InputError: Naming the network and what is wrong with it.
+    """
+    involved = [network for subject in subjects for network in (subject.network, subject.source) if network]
+    for network in {id(network): network for network in involved}.values():
+        require(config.protocol != "official" or can_train(network.model), f"{network.source} is an exported program "
+                "without a training mode, which the published way of --protocol official needs")
+        refuse_misfit(network, images, world.device)

@@ -1,0 +1,60 @@
+"""The images that networks are evaluated on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wsrnas.data.image_set import DataSet
+from wsrnas.data.loader import BatchLoader
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+from wsrnas.subjects.model_source import ModelSource
+
+CHECKED = 256  # images that a network is checked on
+
+
+@dataclass(frozen=True)
+class EvaluationImages:
+    """The images that all networks are evaluated on.
+
+    Args:
+        dataset: The name of the data set.
+        loader: It reads them.
+        num_classes: The number of classes.
+        shape: (C, H, W).
+        fingerprint: A hash that differs where the images or their order differ.
+    """
+
+    dataset: str
+    loader: BatchLoader
+    num_classes: int
+    shape: tuple[int, ...]
+    fingerprint: str
+
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, H, W) and labels (B,) from all over the set, because files are ordered by class."""
+        count = len(self.loader.image_set)
+        rows = torch.linspace(0, count - 1, min(count, CHECKED)).long().unique()
+        return next(iter(self.loader.images_at([rows])))
+
+
+def images_of(data: DataSet, batch_size: int, seed: int, device: torch.device) -> EvaluationImages:
+    """Return the test images of a data set in memory, on the device."""
+    loader = BatchLoader(data.test.to(device), batch_size, seed, "test")
+    return EvaluationImages(data.name, loader, data.num_classes, data.image_shape, data.test.fingerprint())
+
+
+def evaluated_dataset(networks: Sequence[ModelSource], asked: str = "") -> str:
+    """Return the data set asked for, or the one that all networks were trained on.
+
+    Raises:
+        InputError: They were trained on different ones, or do not say on which, and none was asked for.
+    """
+    trained = sorted({network.description["dataset"] for network in networks if network.description})
+    if not asked and len(trained) > 1:
+        raise InputError(f"the networks were trained on different data sets ({', '.join(trained)}); choose one with "
+                         "--dataset")
+    require(bool(asked or trained), "no network says which data set it was trained on; choose one with --dataset")
+    return asked or trained[0]
