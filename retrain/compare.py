@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     race = Path(config.runs) / "compare" / config.name
     entrants = load_entrants(config.archs, config.layers, config.seed)
     there = [] if invocation.overwrite else entered(race)[0]
-    require(bool(entrants or there), "nobody enters the race: pass --archs NAME,NAME,random:2")
+    require(bool(entrants or there), "the race has no entrants; pass --archs NAME,NAME,random:2")
     world = initialize(config.device)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              max_test=config.max_test, seed=config.seed)

@@ -262,7 +262,7 @@ def test_a_race_ends_with_everything_in_its_document(grown):
     assert values["config"]["epochs"] == 2 and values["config"]["seeds"] == 2 and values["command"]
     clean, attack = values["measures"]
     assert clean == {"name": "clean", "attack": None, "norm": None, "epsilon": 0.0}
-    assert (attack["attack"], attack["norm"], attack["epsilon"]) == ("PGD", "linf", 0.1)
+    assert (attack["attack"], attack["norm"], attack["epsilon"]) == ("PGD-1", "linf", 0.1)
     assert [entrant["name"] for entrant in values["entrants"]] == list(NAMES)
     withstood = {}
     for entrant, layers in zip(values["entrants"], (1, None), strict=True):
@@ -397,7 +397,7 @@ def test_weights_that_are_best_and_last_are_attacked_once(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("more", [(), ("--dry_run",), ("--overwrite",)])
 def test_a_race_without_entrants_is_refused(more, tmp_path):
-    assert "nobody enters the race: pass --archs" in fails(tmp_path, *more, archs=(",",))
+    assert "the race has no entrants; pass --archs" in fails(tmp_path, *more, archs=(",",))
 
 
 def test_who_has_entered_need_not_be_named_again(late, monkeypatch):
@@ -406,7 +406,7 @@ def test_who_has_entered_need_not_be_named_again(late, monkeypatch):
     values = stored(race)
     assert [entrant["name"] for entrant in values["entrants"]] == list(NAMES) and values["complete"]
     assert files(race / "retrain") == before
-    assert "nobody enters the race" in fails(late, "--overwrite", archs=(",",))
+    assert "the race has no entrants" in fails(late, "--overwrite", archs=(",",))
 
 
 def test_a_job_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch, capsys):
@@ -634,7 +634,7 @@ def test_a_dry_run_writes_nothing_and_counts(tmp_path, capsys):
 
 @pytest.mark.parametrize("dry", [(), ("--dry_run",)], ids=["run", "dry run"])
 @pytest.mark.parametrize(("more", "archs", "words"), [
-    ((), (",",), "nobody enters the race"),
+    ((), (",",), "the race has no entrants"),
     ((), ("RACL", "squeezent"), "unknown architecture 'squeezent'; did you mean squeezenet?"),
     ((), ("DSRNA",), "DSRNA cannot be built"),
     (("--budget", "params=1.2"), ("squeezenet",), "squeezenet comes nearest with 371"),
