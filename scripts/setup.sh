@@ -36,7 +36,7 @@ stamp="$("$python" -c 'import sys; print(sys.prefix)')/.wsrnas-installed${extra}
 complete() { "$python" - "$extra" <<'PY'
 import importlib.util, sys
 names = ["torch", "torchvision", "numpy", "scipy", "tqdm", "tensorboard", "matplotlib", "PIL"]
-names += ["pytest", "xdist", "ruff"] if sys.argv[1] else []
+names += ["pytest", "xdist", "ruff", "mypy"] if sys.argv[1] else []
 sys.exit(any(importlib.util.find_spec(name) is None for name in names))
 PY
 }

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Check the types: no error in the folders that pyproject.toml names, and elsewhere no more errors than
+# tests/repository/mypy_baseline.json records. After mending some: bash scripts/typecheck.sh --record.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON="$(bash scripts/setup.sh --dev)"
+"$PYTHON" -m mypy
+"$PYTHON" tests/repository/typecheck.py "$@"
