@@ -1,4 +1,4 @@
-"""The configuration of an evaluation, the attacks that it means, and the file names that follow from it."""
+"""The configuration of an evaluation, and the attacks that it chooses."""
 
 import itertools
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from wsrnas.data.datasets import DATASETS
 from wsrnas.data.settings import download_help
-from wsrnas.evaluation.attack_spec import Attack
+from wsrnas.evaluation.attack_spec import Attack, attack_help
 from wsrnas.evaluation.honesty import LEAST_IMAGES
-from wsrnas.evaluation.protocols import RNAS_STRENGTH, custom_attacks, protocol_attacks
+from wsrnas.evaluation.protocols import CUSTOM, PROTOCOLS, RNAS_STRENGTH, custom_attacks, protocol_attacks
 from wsrnas.runtime.config import option, require
 
 L2_STRENGTHS = (0.5,)
@@ -18,9 +18,7 @@ L2_STRENGTHS = (0.5,)
 class EvaluateConfig:
     """Evaluate networks under attack; several at once give one table, paired differences and one page.
 
-    Strengths are radii in pixels of [0, 1]; "8/255" is understood. An attack is METHOD[-l2][-STEPS][xRESTARTS]: fgsm,
-    pgd, mim, cw-l2 (unbounded), cw-linf (PGD on the logits' margin), noise, transfer (from --source), apgd-ce,
-    autoattack, square; for example pgd-50x10, pgd-l2-20, square-5000.
+    Strengths are radii in pixels of [0, 1]; "8/255" is understood.
     """
 
     overwrite_help: ClassVar[str] = "measure everything again instead of going on from what is stored"
@@ -34,12 +32,10 @@ class EvaluateConfig:
     layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     names: tuple[str, ...] = option((), "what to call the networks in tables and figures; empty: their run directories")
-    protocol: Literal["", "paper", "imagenet", "rnas", "spectrum", "official", "custom"] = option(
-        "", "paper: FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25 (Wsr-NAS, Tables 1 and 2); imagenet: PGD-10 at six "
-        "strengths (Table 4); rnas: FGSM, PGD-20, C&W, AutoAttack at 8/255; spectrum: PGD-20 at 2/255 to 32/255 and "
-        "AutoAttack at 4, 8, 12, 16; official: PGD-20 beside the published code's way, which flatters; custom: "
-        "--attacks and --strengths; empty: custom where those are given, else paper (imagenet for that data set)")
-    attacks: tuple[str, ...] = option((), "attacks of the custom protocol; empty: pgd-20")
+    protocol: str = option("", "list of attacks (empty: custom where --attacks or --strengths are given, else paper, "
+                           "and imagenet for that data set)", choices=PROTOCOLS)
+    attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "
+                                      f"{attack_help()}")
     strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255")
     l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, norms over all pixels")
     step_size_ratio: float = option(0.0, "step of the custom protocol's PGD and MIM as a share of the strength; 0: "
@@ -84,7 +80,7 @@ class EvaluateConfig:
         for values in (self.strengths, self.l2_strengths):
             for weaker, stronger in itertools.pairwise(values):
                 require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
-        require(not self.is_custom or self.protocol in ("", "custom"), f"protocol {self.protocol} has attacks of its "
+        require(not self.is_custom or self.protocol in ("", CUSTOM), f"protocol {self.protocol} has attacks of its "
                 "own; --attacks, --strengths, --l2_strengths, --step_size_ratio and --random_start go with --protocol "
                 "custom")
 
@@ -95,14 +91,17 @@ class EvaluateConfig:
                     or self.l2_strengths != L2_STRENGTHS)
 
     def chosen(self, dataset: str) -> tuple[str, tuple[Attack, ...]]:
-        """The protocol that applies, and its attacks.
+        """Return the name of the protocol that applies, and its attacks.
+
+        Args:
+            dataset: name of the data set; empty where it is not known yet.
 
         Raises:
-            InputError: an unknown attack, or a transfer attack without a source.
+            InputError: An attack is unknown, or a transfer attack has no source.
         """
-        default = "custom" if self.is_custom else "imagenet" if dataset == "imagenet" else "paper"
+        default = CUSTOM if self.is_custom else "imagenet" if dataset == "imagenet" else "paper"
         protocol = self.protocol or default
-        attacks = protocol_attacks(protocol) if protocol != "custom" else custom_attacks(
+        attacks = protocol_attacks(protocol) if protocol != CUSTOM else custom_attacks(
             self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,
             self.random_start)
         for attack in attacks:

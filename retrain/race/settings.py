@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
 from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.honesty import LEAST_IMAGES
+from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime.config import Invocation, option, parse_config, require
 from wsrnas.runtime.errors import InputError
 
@@ -52,10 +53,10 @@ class CompareConfig(SmallImagesRecipe):
     tolerance: float = option(0.02, "share of the budget by which an entrant may miss it", identity=False)
     seeds: int = option(3, "trainings of every entrant, with --seed, --seed + 1, ...; more may follow later",
                         identity=False)
-    protocol: Literal["paper", "rnas", "spectrum", "custom"] = option(
-        "paper", "as for retrain.evaluate: FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25; rnas: FGSM, PGD-20, C&W, "
-        "AutoAttack at 8/255; spectrum: PGD-20 at 2/255 to 32/255 and AutoAttack at 4, 8, 12, 16; custom: --attacks "
-        "and --test_strengths; another protocol measures what is trained anew", identity=False)
+    protocol: str = option(
+        "paper", "list of attacks, as for retrain.evaluate; after a change, trained networks are measured again",
+        identity=False, choices=lambda: {name: protocol for name, protocol in PROTOCOLS.items()
+                                         if name not in ("imagenet", "official")})
     attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20",
                                       identity=False)
     test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255",

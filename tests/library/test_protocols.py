@@ -3,10 +3,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from docs.write_tables import TABLES
+from retrain.evaluate_settings import EvaluateConfig
+from wsrnas.data.image_set import ImageSet
+from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack, at_strength, attack_of, parse_attack
-from wsrnas.evaluation.attack_table import ATTACKS
+from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry, AttackTask
+from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import custom_attacks, protocol_attacks
+from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError
 
 
@@ -125,3 +133,26 @@ def test_stages():
     assert len(parse_attack("noise-10").stages) == 10
     assert parse_attack("autoattack").stages == ("apgd-ce", "apgd-t", "fab-t", "square")
     assert Attack("square", 0.1, steps=100).stages == ("square",)
+
+
+def inverted(task: AttackTask) -> Tensor:
+    return 1 - task.images
+
+
+def test_an_attack_is_added_by_one_entry(monkeypatch, capsys):
+    monkeypatch.setitem(ATTACKS, "inverted", AttackEntry("Inverted", "every pixel inverted", inverted))
+    attack, = custom_attacks(["inverted"], [0.1], [])
+    assert (str(attack), parse_attack("Inverted"), attack.passes) == (
+        "Inverted  eps 0.1000 (25.5/255)", replace(attack, epsilon=None), (1, 1))
+    assert "| `inverted` | Inverted | every pixel inverted |" in TABLES["attacks"]()
+    with pytest.raises(SystemExit):
+        parse_config(EvaluateConfig, argv=["--help"], prog="evaluate")
+    assert "inverted (every pixel inverted)" in " ".join(capsys.readouterr().out.split())
+    images = ImageSet(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1]))
+    dark = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        dark[1].weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4]))
+        dark[1].bias.copy_(torch.tensor([1.0, 0.0]))
+    evaluation = Evaluation(dark.eval(), BatchLoader(images, 4, 0, "test"), 2, log=lambda line: None)
+    assert evaluation.clean().tolist() == [True, True, False, False]
+    assert not evaluation.robust(attack, torch.arange(2)).any()

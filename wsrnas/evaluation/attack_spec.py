@@ -128,6 +128,12 @@ def parse_attack(text: str) -> Attack:
     return Attack(name, None, norm, steps, restarts=restarts, random_start=restarts > 1, loss=entry.loss)
 
 
+def attack_help() -> str:
+    """Return the form of an attack's short name and one line per method, for the command line."""
+    methods = "; ".join(f"{name} ({entry.help})" for name, entry in ATTACKS.items())
+    return f"{FORM}, such as pgd-50x10 or pgd-l2-20. Methods: {methods}"
+
+
 def _short_name(text: str) -> str:
     """Return the short name of an attack's label in lower case; any other text as it is."""
     match = _LABEL.fullmatch(text)

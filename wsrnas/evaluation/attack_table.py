@@ -2,7 +2,7 @@
 
 To add an attack, write a function that turns an ``AttackTask`` into adversarial images, and add one entry to
 ``ATTACKS``. The short names, the help text, the cost, the honesty checks, the model card and the table in
-docs/EVALUATE.md all read that entry.
+docs/EVALUATE.md (``python -m docs.write_tables``) all read that entry.
 """
 
 from collections.abc import Callable
@@ -210,7 +210,7 @@ ATTACKS: dict[str, AttackEntry] = {
         in_words=lambda steps: "as in AutoAttack's standard version: 100 steps of adaptive size, a random start, "
         "cross-entropy loss"),
     "autoattack": AttackEntry(
-        "AutoAttack", "the original AutoAttack, standard version (pyautoattack)", run_autoattack, norms=BOTH_NORMS,
+        "AutoAttack", "the original AutoAttack, standard version, by pyautoattack", run_autoattack, norms=BOTH_NORMS,
         passes=lambda steps, restarts: (APGD_PASSES + 2 * TARGETED_PASSES, FAB_PASSES + SQUARE_QUERIES),
         stages=("apgd-ce", "apgd-t", "fab-t", "square"), random_per_batch=True, least_classes=LEAST_CLASSES,
         in_words=lambda steps: "standard version: APGD-CE, APGD-T, FAB-T, Square"),

@@ -33,34 +33,29 @@ def _at(strengths: Iterable[float], name: str, step_ratio: float = 0.0) -> tuple
 
 PROTOCOLS: dict[str, Protocol] = {
     "paper": Protocol(
-        "FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25, and the mean of PGD (Wsr-NAS, Tables 1 and 2)",
+        "FGSM and PGD-20 at 0.03, 0.10, 0.17, 0.25, and the mean of PGD, as in Wsr-NAS, Tables 1 and 2",
         (*_at(PAPER_STRENGTHS, "fgsm"), *_at(PAPER_STRENGTHS, "pgd-20"))),
     "imagenet": Protocol(
-        "PGD-10 with steps of ε/2 at six strengths from 0.015 to 0.09 (Wsr-NAS, Table 4)",
+        "PGD-10 with steps of ε/2 at six strengths from 0.015 to 0.09, as in Wsr-NAS, Table 4",
         _at(IMAGENET_STRENGTHS, "pgd-10", 0.5)),
     "rnas": Protocol(
-        "FGSM, PGD-20 with steps of 2/255, C&W (unbounded as in RNAS, and the bounded margin attack) and AutoAttack at "
-        "8/255 (RNAS, Tables 1, 3, 4)",
+        "FGSM, PGD-20 with steps of 2/255, C&W margin and AutoAttack at 8/255, and the unbounded C&W, as in RNAS, "
+        "Tables 1, 3 and 4",
         (*_at([RNAS_STRENGTH], "fgsm"), *_at([RNAS_STRENGTH], "pgd-20", 0.25), parse_attack("cw-l2-100"),
          *_at([RNAS_STRENGTH], "cw-linf-100"), *_at([RNAS_STRENGTH], "autoattack"))),
     "spectrum": Protocol(
         "PGD-20 at 2/255 to 32/255 with the normalised area under the curve, and AutoAttack at 4, 8, 12, 16/255",
         (*_at(SPECTRUM_STRENGTHS, "pgd-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack"))),
     "official": Protocol(
-        "PGD-20 at the strengths of paper, beside the accuracy that the published code would report, which is too high",
+        "PGD-20 at the strengths of paper, beside the accuracy that the published code would report, usually too high",
         _at(PAPER_STRENGTHS, "pgd-20")),
-    CUSTOM: Protocol("--attacks at --strengths and --l2_strengths", ()),
+    CUSTOM: Protocol("the attacks of --attacks at strengths of your choice", ()),
 }
 
 
 def protocol_attacks(protocol: str) -> tuple[Attack, ...]:
     """Return the attacks of a named protocol, in the order of its table."""
     return PROTOCOLS[protocol].attacks
-
-
-def protocol_help(names: Iterable[str] = PROTOCOLS) -> str:
-    """Return what some protocols attack with, as one line for the command line."""
-    return "; ".join(f"{name}: {PROTOCOLS[name].help}" for name in names)
 
 
 def custom_attacks(names: Sequence[str], strengths: Sequence[float], l2_strengths: Sequence[float],
