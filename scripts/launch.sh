@@ -1,7 +1,11 @@
-# Sourced by the other scripts: `launch MODULE ARGUMENTS` on one CPU, one GPU, or NGPU processes under torchrun.
-# DATA (folder of the data set), RUNS (folder of all run directories) and NGPU come from the environment; so do, for
-# several machines with NGPU processes each, NNODES and RDZV_ENDPOINT (scripts/slurm/run.sbatch sets them).
-# Relative paths in these are meant from where the caller stands; those in flags from the repository's root.
+# The other scripts source this file. `launch MODULE ARGUMENTS` starts a program on one CPU, on one GPU, or as NGPU
+# processes under torchrun. These variables come from the environment:
+#
+#   DATA, RUNS                folder of the data set, folder of all run directories
+#   NGPU                      number of processes (on each machine)
+#   NNODES, RDZV_ENDPOINT     number of machines, HOST:PORT of the first one (scripts/slurm/run.sbatch sets both)
+#
+# Relative paths in these variables are relative to the caller's folder; paths in flags to the repository's root.
 absolute() { case "$1" in "" | /* | "~"*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
 DATA="$(absolute "${DATA:-}")"
 RUNS="$(absolute "${RUNS:-}")"
@@ -19,22 +23,24 @@ DATA="${DATA:-data}"
 RUNS="${RUNS:-runs}"
 PYTHON="$(bash scripts/setup.sh)"
 
-# The program takes the shell's place, so that signals reach it; before further commands: ( launch MODULE ARGUMENTS ).
+# The program replaces the shell, so that signals reach it. A script that has further commands calls
+# ( launch MODULE ARGUMENTS ), in a shell of its own.
 launch() {
     [ "$NGPU" -gt 1 ] || [ "$NNODES" -gt 1 ] || exec "$PYTHON" -m "$@"
     if [ "${SLURM_NODEID:-0}" = 0 ]; then
-        # Bad input is told by one process in one sentence (exit code 2) before several start; this downloads, too.
+        # One process checks the input before several start, and reports what is wrong in one sentence (exit code 2).
+        # It also downloads the data set.
         "$PYTHON" -m "$@" --dry_run >/dev/null
     fi
     local machines=(--standalone)
     if [ "$NNODES" -gt 1 ]; then
-        # An hour: the others wait while the first one downloads.
+        # The timeout is one hour, because the other machines wait while the first one downloads.
         machines=(--nnodes="$NNODES" --rdzv_backend=c10d --rdzv_id="${RDZV_ID:-${SLURM_JOB_ID:-wsrnas}}"
                   --rdzv_endpoint="$RDZV_ENDPOINT" --rdzv_conf=join_timeout=3600,read_timeout=3600)
     fi
     local threads=$(($(nproc) / NGPU))
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
-    # Seconds that the processes have for a step and a checkpoint, before torchrun kills them (30 of its own accord).
+    # After a signal, the processes have this many seconds to finish a step and save. Torchrun's default is 30.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}"
     exec "$PYTHON" -m wsrnas.runtime.launcher "${machines[@]}" --nproc_per_node="$NGPU" -m "$@"
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The whole job in minutes on two CPU cores: search a cell, retrain it and the unsearched one, compare their robustness.
+# The whole job in minutes on two CPU cores: search a cell, retrain it and the unsearched cell, compare them.
 #
 #   bash scripts/quickstart.sh                                       handwritten digits, nothing to download
 #   DATASET=folder DATA=/path/to/images bash scripts/quickstart.sh   train/ and test/ (or val/) of class folders
 #   DATASET=cifar10 bash scripts/quickstart.sh                       downloads CIFAR-10 into DATA (default: data)
 #
-# Stopped and started again, it continues. RUNS names the folder of the results (default: runs).
+# After a stop, the same command resumes. RUNS names the folder of the results (default: runs).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
@@ -15,7 +15,7 @@ evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 160 --batch_size 40 -
 search=()
 retrain=()
 if [ "$DATASET" != digits ]; then
-    # Photographs yield to smaller noise than the digits, and the sets are larger: a few thousand images are enough here.
+    # Smaller noise fools networks on photographs than on digits. A few thousand images are enough here.
     search=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --held_out 300 --epsilon 0.03)
     evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50 --check_images 50)
@@ -27,7 +27,7 @@ searched="$RUNS/search/$name"
 echo "1/3 search"
 ( launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name" )
 echo "2/3 retrain the searched cell and, beside it, the initial, unsearched one"
-# One thread each: networks this small gain nothing from a second one.
+# One thread each: a second thread does not make networks of this size faster.
 threads="${OMP_NUM_THREADS:-1}"
 log="$RUNS/search/$name/retrain-initial.txt"
 OMP_NUM_THREADS="$threads" "$PYTHON" -m retrain.train_cifar "${common[@]}" "${retrain[@]}" \

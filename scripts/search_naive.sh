@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Wsr-NAS without the AN-Estimator, every strength by PGD; STRENGTHS is 1, 3, 6 or 11 (Tables 1 and 3).
+# Wsr-NAS without the AN-Estimator: PGD attacks every strength. STRENGTHS is 1, 3, 6 or 11 (Tables 1 and 3).
 # NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# RNAS: search under a bound on the vulnerability of the features; --preset rnas-h (tighter), rnas-l (looser), tiny.
+# RNAS: search under a bound on the vulnerability of the features. Presets: rnas-h (tighter), rnas-l (looser), tiny.
 # NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"

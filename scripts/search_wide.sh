@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Wsr-NAS over sixteen strengths from 0.01 to 0.25, one by PGD and fifteen estimated and checked against PGD on the way.
+# Wsr-NAS over sixteen strengths from 0.01 to 0.25: PGD attacks one, fifteen are estimated and checked against PGD.
 # NGPU, DATA and RUNS come from the environment; further flags are passed on (--help lists them).
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"
