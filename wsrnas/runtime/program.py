@@ -37,8 +37,8 @@ def run_program(main: Callable[[], None]) -> None:
         if type(error).__name__ != "OutOfMemoryError":  # of torch, which this module does not import
             raise
         fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size or "
-             "--eval_batch_size, or raise --accumulation; what changes the result needs another --save once there is a "
-             "checkpoint")
+             "--eval_batch_size, or raise --accumulation; once there is a checkpoint, a flag that changes the "
+             "result needs another --save")
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)
