@@ -5,24 +5,18 @@ both marks with the code.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import ESTIMATORS
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.protocols import PROTOCOLS
+from wsrnas.runtime.markdown import markdown_table
 from wsrnas.training.losses import loss_table
 
 DOCUMENTS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table in Markdown; a bar in a cell is escaped."""
-    lines = [list(head)]
-    lines += [["---"] * len(lines[0])] + [[cell.replace("|", "&#124;") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def attacks() -> str:

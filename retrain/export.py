@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import genotypes
-from retrain.publishing.model_card import is_finished, training_record
 from retrain.publishing.onnx_file import require_packages
 from retrain.publishing.package import Package, file_names, write_package
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
+from retrain.publishing.training_record import is_finished, training_record
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import describe, option, parse_config, require

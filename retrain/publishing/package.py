@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retrain.publishing.model_card import Card, Training
+from retrain.publishing.model_card import Card
 from retrain.publishing.onnx_file import write_onnx
 from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication, model_info, new_model_issue
 from retrain.publishing.standalone import LINE, standalone_source
+from retrain.publishing.training_record import Training
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.genotype import Genotype
 from wsrnas.report.plotting import draw_genotype

@@ -22,9 +22,10 @@ import genotypes
 import retrain.publishing.package
 from retrain import export
 from retrain.publishing import robustbench, standalone
-from retrain.publishing.model_card import Training, command, evaluation_table, metrics, parameters
+from retrain.publishing.evaluation_table import evaluation_table, parameters
 from retrain.publishing.onnx_file import PACKAGES, difference
 from retrain.publishing.package import Package, python_source, sha256, write_weights
+from retrain.publishing.training_record import Training, command, metrics
 from retrain.recipes import BASIC, IMAGENET
 from wsrnas.attacks import mim
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack

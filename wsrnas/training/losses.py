@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.seeding import BatchNoise
 from wsrnas.training.loss_settings import Attack, LossSettings, Metrics, Objective
 from wsrnas.training.objectives import adversarial_objective, mart_objective, standard_objective, trades_objective
@@ -99,9 +100,10 @@ def losses_of(program: str) -> dict[str, TrainingLoss]:
 
 def loss_table() -> str:
     """Return the table of the losses in Markdown, for docs/RETRAIN.md."""
-    rows = [f"| `{name}` | {loss.help.replace('|', '&#124;')} | {', '.join(f'`{field}`' for field in loss.reads)} | "
-            f"{', '.join(loss.programs)} |" for name, loss in LOSSES.items()]
-    return "\n".join(["| `--adv_loss` | what it is | settings that it reads | programs |", "|---|---|---|---|", *rows])
+    return markdown_table(
+        ("`--adv_loss`", "what it is", "settings that it reads", "programs"),
+        ((f"`{name}`", loss.help, ", ".join(f"`{field}`" for field in loss.reads), ", ".join(loss.programs))
+         for name, loss in LOSSES.items()))
 
 
 if __name__ == "__main__":
