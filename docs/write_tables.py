@@ -4,6 +4,7 @@ A document marks the place of a table by ``<!-- table NAME -->`` and ``<!-- end 
 both marks with the code.
 """
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +51,26 @@ def estimators() -> str:
                           ((f"`{name}`", (entry.__doc__ or "").splitlines()[0]) for name, entry in ESTIMATORS.items()))
 
 
+def files(*folders: str) -> str:
+    """Return one row for each Python file of some folders: its path and the first line of its docstring."""
+    paths = sorted(path for folder in folders for path in (DOCUMENTS.parent / folder).rglob("*.py"))
+    rows = [(f"`{path.relative_to(DOCUMENTS.parent)}`", docstring.splitlines()[0].rstrip(".").replace("``", "`"))
+            for path in paths if (docstring := ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))]
+    return markdown_table(("file", "what it holds"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "attacks": attacks, "protocols": protocols, "losses": loss_table, "data-sets": data_sets, "estimators": estimators}
+    "attacks": attacks,
+    "protocols": protocols,
+    "losses": loss_table,
+    "data-sets": data_sets,
+    "estimators": estimators,
+    "files-library": lambda: files("wsrnas"),
+    "files-search": lambda: files("search"),
+    "files-retrain": lambda: files("retrain"),
+    "files-test_AN_estimator": lambda: files("test_AN_estimator"),
+    "files-measurements": lambda: files("benchmarks", "studies"),
+}
 
 
 def with_tables(text: str) -> str:

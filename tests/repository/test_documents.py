@@ -90,6 +90,15 @@ def test_every_table_of_the_code_is_in_a_document():
     assert {marked["name"] for path in DOCUMENTS for marked in MARKED.finditer(text(path))} == set(TABLES)
 
 
+def test_the_map_of_the_code_names_what_its_files_hold():
+    section = text(ROOT / "docs" / "CODE.md").partition("## Find an idea")[2].partition("\n## ")[0]
+    for row in section.splitlines()[4:]:
+        if row.startswith("|"):
+            _, files, names = (re.findall(r"`([^`]+)`", cell) for cell in row.strip("|").split("|"))
+            sources = "".join(text(ROOT / file) for file in files)
+            assert files and [name for name in names if not re.search(rf"^(def |class )?{name}\b", sources, re.M)] == []
+
+
 def test_the_readme_is_short():
     assert len(text(ROOT / "README.md").splitlines()) <= MOST_README_LINES
 
