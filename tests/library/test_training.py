@@ -616,7 +616,7 @@ def test_gradients_of_a_path_are_exchanged_once_a_step_before_clipping(single_pa
 def test_a_path_needs_no_distributed_wrapper():
     trainer = Trainer(model := network(), LOSSES["pgd"], SETTINGS, torch.optim.SGD(model.parameters(), 0.1),
                       World(0, 2), single_path=True)
-    assert trainer.forward is model and not trainer.distributed
+    assert trainer.forward is model and trainer.parallel is None
 
 
 # -- epochs ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Adversarial training: losses, schedules, the trainer and its epochs, BatchNorm, weight perturbation."""

@@ -1,4 +1,4 @@
-"""BatchNorm across batches and processes: whose statistics a batch is normalised by, and which ones are kept.
+"""BatchNorm across batches and processes: which statistics normalise a batch, and which ones are kept.
 
 Ordinary BatchNorm normalises each process' share of the batch by itself: two processes train another function than
 one does, and their running statistics drift apart. ``synchronize_batch_norm`` makes the number of processes invisible.
@@ -24,9 +24,9 @@ from wsrnas.runtime.distributed import World, average
 
 
 class _AllGather(torch.autograd.Function):
-    """A tensor of each process -> (R, ...), all of them, on every process.
+    """Gather a tensor of each process into (R, ...) on every process.
 
-    The gradient is that of the processes' losses added up: every process' outputs depend on every row.
+    The gradient is that of the sum of the processes' losses, for every process' outputs depend on every row.
     """
 
     @staticmethod
@@ -51,13 +51,17 @@ def _gather(values: Tensor, world: World) -> Tensor:
 class GlooBatchNorm(BATCH_NORM):
     """BatchNorm of (B, C) or (B, C, ...) whose training statistics are those of all processes' batches together.
 
-    It takes over ``norm``'s parameters and buffers themselves, its settings and its mode; the keys of its
+    It takes over the parameters and buffers of ``norm`` themselves, its settings and its mode; the keys of its
     ``state_dict`` are the same. Evaluation mode needs no other process.
 
     The local batches must have equal sizes: the statistics are plain means over the processes.
+
+    Args:
+        norm: BatchNorm layer to replace.
+        world: the processes whose batches are normalised together.
     """
 
-    def __init__(self, norm: nn.Module, world: World) -> None:
+    def __init__(self, norm: BATCH_NORM, world: World) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         self.world = world
         self.weight, self.bias = norm.weight, norm.bias
@@ -70,6 +74,7 @@ class GlooBatchNorm(BATCH_NORM):
             raise ValueError(f"expected (B, C, ...), got a {input.dim()}-dimensional input")
 
     def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input, of the same shape."""
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
@@ -93,6 +98,7 @@ class GlooBatchNorm(BATCH_NORM):
     @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Move the running statistics towards the (biased) statistics of ``count`` values a channel."""
+        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean), share)
@@ -103,8 +109,8 @@ def synchronize_batch_norm(network: nn.Module, world: World) -> nn.Module:
     """Replace every BatchNorm layer of ``network`` by one whose training statistics are the whole batch's.
 
     Parameters and buffers stay the same objects; a single process gets its network back as it is. Every process then
-    needs the same forward and backward passes in training mode (those in evaluation mode are its own business) on
-    local batches of equal size.
+    needs the same forward and backward passes in training mode, on local batches of equal size. Passes in evaluation
+    mode do not involve the other processes.
 
     With a mean as each process' loss, the gradients of its inputs are ``world.size`` times those of the mean over the
     whole batch, and the parameters' gradients, averaged over the processes, are exactly those of that mean.
@@ -116,15 +122,16 @@ def synchronize_batch_norm(network: nn.Module, world: World) -> nn.Module:
         return network
     if world.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    layers = {module: GlooBatchNorm(module, world) for module in network.modules() if isinstance(module, BATCH_NORM)}
+    layers: dict[nn.Module | None, nn.Module] = {
+        module: GlooBatchNorm(module, world) for module in network.modules() if isinstance(module, BATCH_NORM)}
     for module in network.modules():
         for name, child in module._modules.items():
-            module._modules[name] = layers.get(child, child)
-    return layers.get(network, network)
+            module._modules[name] = layers.get(child) or child
+    return layers.get(network) or network
 
 
 def average_buffers(model: nn.Module, world: World) -> None:
-    """Make floating-point buffers (BatchNorm's running statistics) their mean over the processes."""
+    """Replace floating-point buffers (BatchNorm's running statistics) by their mean over the processes."""
     average([buffer for buffer in model.buffers() if buffer.is_floating_point()], world)
 
 
@@ -133,10 +140,10 @@ def _floating_buffers(models: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def gather_buffers(models: Sequence[nn.Module], world: World) -> Tensor:
-    """The floating-point buffers of ``models`` on all R processes: (R, n) on the CPU, in their own precision.
+    """Return the floating-point buffers of ``models`` on all R processes: (R, n) on the CPU, in their own precision.
 
     Between two averages each process has running statistics of its own; a checkpoint in the middle of an epoch needs
-    all of them. Other buffers (counts) are equal everywhere and left out.
+    all of them. Other buffers (counts) are equal on all processes and left out.
     """
     buffers = _floating_buffers(models)
     flat = torch.cat([buffer.reshape(-1) for buffer in buffers]) if buffers else torch.empty(0, device=world.device)
@@ -145,10 +152,15 @@ def gather_buffers(models: Sequence[nn.Module], world: World) -> Tensor:
 
 @torch.no_grad()
 def scatter_buffers(models: Sequence[nn.Module], stored: Tensor, world: World) -> None:
-    """Load what ``gather_buffers`` returned: each process its own row (the mean, where their number has changed).
+    """Load the buffers that ``gather_buffers`` returned.
+
+    Args:
+        models: networks, in the same order.
+        stored: buffers (R, n). Each process takes its own row, or the mean if the number of processes has changed.
+        world: the processes of now.
 
     Raises:
-        RuntimeError: ``stored`` (R, n) does not fit the buffers.
+        RuntimeError: ``stored`` does not fit the buffers.
     """
     row = stored[world.rank] if len(stored) == world.size else stored.mean(0)
     buffers = _floating_buffers(models)
@@ -161,7 +173,7 @@ def scatter_buffers(models: Sequence[nn.Module], stored: Tensor, world: World) -
 
 @contextmanager
 def running_statistics_kept(model: nn.Module) -> Iterator[nn.Module]:
-    """``model`` whose BatchNorm layers in training mode normalise by the batch and leave their buffers as they are."""
+    """Keep the buffers of BatchNorm layers inside the context; those in training mode normalise by the batch."""
     tracking = {module: module.track_running_stats for module in model.modules()
                 if isinstance(module, BATCH_NORM) and module.training}
     try:

@@ -1,4 +1,4 @@
-"""An epoch of training that any step can interrupt."""
+"""An epoch of training, which can stop after any step and resume there."""
 
 import time
 from collections.abc import Callable
@@ -23,22 +23,22 @@ class Diverged(InputError):
 
 
 class Loader(Protocol):
-    """What an epoch is read from: ``BatchLoader`` or ``ImageFileLoader``."""
+    """Source of batches: ``BatchLoader`` or ``ImageFileLoader``."""
 
     def __len__(self) -> int: ...
 
     def batches(self, epoch: int = 0, start: int = 0) -> Any:
-        """Batches (images (b, C, H, W) in [0, 1], labels (b,)) of an epoch from number ``start`` on."""
+        """Yield the batches (images (b, C, H, W) in [0, 1], labels (b,)) of an epoch from number ``start`` on."""
         ...
 
 
 @dataclass
 class Epoch:
-    """How far an epoch has come on this process: what a checkpoint in its middle needs to go on.
+    """Progress of an epoch on this process; a checkpoint in the middle of an epoch holds it.
 
     Args:
-        batches: number of batches done.
-        seconds: spent on them.
+        batches: number of complete batches.
+        seconds: time spent on them.
         sums: sum over this process' samples and their number, by metric.
         diverged: number of the first batch whose loss was not finite, and that loss (on the device).
     """
@@ -49,7 +49,7 @@ class Epoch:
     diverged: tuple[Tensor, Tensor] | None = None
 
     def add(self, metrics: Metrics) -> None:
-        """Count one more batch."""
+        """Add the metrics of one more batch."""
         total, count = metrics["loss"]
         loss = total / count
         if self.diverged is None:
@@ -61,7 +61,7 @@ class Epoch:
         self.batches += 1
 
     def state_dict(self, world: World) -> dict[str, Any]:
-        """Batches, seconds and the sums of all processes; called by every process."""
+        """Return batches, seconds and the sums of all processes; called by every process."""
         names = sorted(self.sums)
         if not names:
             return {"batches": self.batches, "seconds": self.seconds, "sums": {}}
@@ -73,14 +73,14 @@ class Epoch:
 
     @classmethod
     def load(cls, state: dict[str, Any], world: World) -> "Epoch":
-        """An epoch to go on with; the main process takes what all have summed up."""
-        share = int(world.is_main)  # the others go on from nothing, under the same names: sums are exchanged by name
+        """Return the epoch of a stored state; the main process takes the sums of all."""
+        share = int(world.is_main)  # the others begin with zeros under the same names: sums are exchanged by name
         sums = {name: (torch.tensor(total * share, dtype=torch.float64, device=world.device), count * share)
                 for name, (total, count) in state["sums"].items()}
         return cls(state["batches"], state["seconds"], sums)
 
     def summary(self, world: World) -> dict[str, float]:
-        """Exact global means, ``images`` and, where it was timed, ``seconds`` and ``images_per_second``.
+        """Return exact global means, ``images`` and, where it was timed, ``seconds`` and ``images_per_second``.
 
         Called by every process.
         """
@@ -91,18 +91,18 @@ class Epoch:
         return {**means, "images": images, **times}
 
     def refuse_divergence(self, label: str, world: World) -> None:
-        """Stop all processes when the loss of one of them was not finite (waits for the device).
+        """Stop all processes if the loss of one of them was not finite. This waits for the device.
 
         Raises:
-            Diverged: naming the step.
+            Diverged: with the number of the step.
         """
         if self.diverged is None:
             return
         first, value = self.diverged
         step = int(all_min(first.clone(), world))
         if step != NEVER:
-            value = value.item() if int(first) == step else "not finite on another process"
-            raise Diverged(f"{label}: the training loss is {value} at step {step + 1}")
+            found = value.item() if int(first) == step else "not finite on another process"
+            raise Diverged(f"{label}: the training loss is {found} at step {step + 1}")
 
 
 def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch | None = None, label: str = "train",
@@ -111,12 +111,14 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
     """Train on the rest of an epoch.
 
     Args:
-        number: of the epoch, which determines its batches.
-        epoch: how far it has come; None is its beginning.
-        label: names the epoch in progress line, log and errors.
+        trainer: the network in training.
+        loader: source of the batches.
+        number: number of the epoch, which determines its batches.
+        epoch: progress of the epoch; None is its beginning.
+        label: name of the epoch in progress line, log and errors.
         report_freq: batches between two updates of the progress line (each waits for the device once).
-        after_step: called after every step; may save a checkpoint, or raise ``Preempted``.
-        log: takes a line now and then in a long epoch.
+        after_step: function that is called after every step; it may save a checkpoint, or raise ``Preempted``.
+        log: function that takes a line from time to time in a long epoch.
 
     Returns:
         Global means over the images: ``loss``, ``adversarial_accuracy``, ``clean_accuracy`` where the loss sees such
@@ -124,7 +126,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
 
     Raises:
         InputError: there are no batches.
-        Diverged: the loss became infinite or NaN (the step is named).
+        Diverged: the loss became infinite or NaN; the message names the step.
     """
     world, total = trainer.world, len(loader)
     epoch = epoch or Epoch()
@@ -155,7 +157,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
 
 
 def live_metrics(epoch: Epoch) -> dict[str, str]:
-    """Means of this process so far, for the progress line."""
+    """Return the means of this process so far, for the progress line."""
     means = {name: (total / count).item() for name, (total, count) in epoch.sums.items()}
     shown = {"loss": f"{means['loss']:.3f}"}
     words = {"clean": "clean_accuracy", "robust": "adversarial_accuracy"}

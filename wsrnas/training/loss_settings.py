@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from wsrnas.training.metrics import Metrics
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Hold the settings of a training loss; which of them a loss reads stands in its entry of ``LOSSES``.
+    """Settings of the training losses; the entry of a loss in ``LOSSES`` says which ones it reads.
 
     Args:
         epsilon: L-inf radius of the attack in pixels of [0, 1].
@@ -45,7 +46,10 @@ Attack = Callable[[nn.Module, Tensor, Tensor, LossSettings, BatchNoise], Tensor]
 The whole batch follows at one strength after the other (S = 1 but for multi-strength training).
 """
 
-Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, LossSettings], tuple[Tensor, Metrics]]
+Network = Callable[[Tensor], Any]
+"""images -> logits (B, K), or logits and auxiliary logits: a network, or one wrapped for several processes."""
+
+Objective = Callable[[Network, Tensor, Tensor, Tensor, LossSettings], tuple[Tensor, Metrics]]
 """(model, images, adversarial images, labels, settings) -> (loss, metrics).
 
 The metrics are ``clean_accuracy`` and ``adversarial_accuracy`` where the objective sees such logits, counted on the

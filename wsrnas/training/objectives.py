@@ -8,18 +8,19 @@ from functools import wraps
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsrnas.attacks import full_precision
 from wsrnas.runtime.errors import InputError
-from wsrnas.training.loss_settings import LossSettings, Metrics, Objective
+from wsrnas.training.loss_settings import LossSettings, Metrics, Network, Objective
 
 
 class _LogitsAlone:
-    """A network as objectives see it; the auxiliary logits of its latest forward are kept here."""
+    """A network whose answer is its logits alone; the auxiliary logits of its latest forward are kept here."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.auxiliary = model, None
+    def __init__(self, model: Network) -> None:
+        self.model = model
+        self.auxiliary: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         output = self.model(images)
@@ -28,15 +29,16 @@ class _LogitsAlone:
 
 
 def with_auxiliary_head(objective: Objective) -> Objective:
-    """Add ``auxiliary_weight`` times the cross-entropy of the auxiliary logits of all that ``objective`` looks at.
+    """Add ``auxiliary_weight`` times the cross-entropy of the auxiliary logits to an objective.
 
-    Clean and adversarial images count alike in it. Attacks, in evaluation mode, see nothing of it.
+    The auxiliary logits are those of all images that the objective sees; clean and adversarial images count alike.
+    Attacks run in evaluation mode, where there are no auxiliary logits.
 
     Raises:
-        InputError: by the objective, when there is a weight and the network gives no such logits.
+        InputError: by the objective, if there is a weight and the network gives no such logits.
     """
     @wraps(objective)
-    def both(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+    def both(model: Network, images: Tensor, adversarial: Tensor, labels: Tensor,
              settings: LossSettings) -> tuple[Tensor, Metrics]:
         network = _LogitsAlone(model)
         loss, metrics = objective(network, images, adversarial, labels, settings)
@@ -56,8 +58,8 @@ def _correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     return (logits.detach().argmax(1) == labels).sum(), len(labels)
 
 
-def _clean_and_adversarial(model: nn.Module, images: Tensor, adversarial: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of both, in one forward.
+def _clean_and_adversarial(model: Network, images: Tensor, adversarial: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of both, from one forward.
 
     Deviation: the TRADES and MART codes run two forwards, each half normalised by its own BatchNorm statistics. One
     forward trains the network on statistics of both, and several processes need it (two forwards before one backward
@@ -68,18 +70,18 @@ def _clean_and_adversarial(model: nn.Module, images: Tensor, adversarial: Tensor
 
 
 @with_auxiliary_head
-def standard_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+def standard_objective(model: Network, images: Tensor, adversarial: Tensor, labels: Tensor,
                        settings: LossSettings) -> tuple[Tensor, Metrics]:
-    """Cross-entropy on the images."""
+    """Return the cross-entropy on the images."""
     logits = full_precision(model(images))
     loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
     return loss, {"clean_accuracy": _correct(logits, labels)}
 
 
 @with_auxiliary_head
-def adversarial_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+def adversarial_objective(model: Network, images: Tensor, adversarial: Tensor, labels: Tensor,
                           settings: LossSettings) -> tuple[Tensor, Metrics]:
-    """Cross-entropy on the adversarial images alone (Madry et al. 2018)."""
+    """Return the cross-entropy on the adversarial images alone (Madry et al. 2018)."""
     logits = full_precision(model(adversarial))
     labels = labels.repeat(len(adversarial) // len(images))
     loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
@@ -87,9 +89,12 @@ def adversarial_objective(model: nn.Module, images: Tensor, adversarial: Tensor,
 
 
 @with_auxiliary_head
-def trades_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+def trades_objective(model: Network, images: Tensor, adversarial: Tensor, labels: Tensor,
                      settings: LossSettings) -> tuple[Tensor, Metrics]:
-    """Clean cross-entropy plus ``trades_beta`` times KL(clean || adversarial) (TRADES, Zhang et al. 2019, Eq. 5)."""
+    """Return the loss of TRADES (Zhang et al. 2019, Eq. 5).
+
+    It is the clean cross-entropy plus ``trades_beta`` times KL(clean || adversarial).
+    """
     clean, robust = _clean_and_adversarial(model, images, adversarial)
     divergence = F.kl_div(F.log_softmax(robust, 1), F.log_softmax(clean, 1), reduction="batchmean", log_target=True)
     loss = F.cross_entropy(clean, labels, label_smoothing=settings.label_smoothing) + settings.trades_beta * divergence
@@ -97,12 +102,12 @@ def trades_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labe
 
 
 @with_auxiliary_head
-def mart_objective(model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+def mart_objective(model: Network, images: Tensor, adversarial: Tensor, labels: Tensor,
                    settings: LossSettings) -> tuple[Tensor, Metrics]:
-    """Misclassification-aware adversarial training (MART, Wang et al. 2020, Eq. 11).
+    """Return the loss of misclassification-aware adversarial training (MART, Wang et al. 2020, Eq. 11).
 
-    Boosted cross-entropy of the adversarial images, -log p_y - log(1 - max_{k != y} p_k), plus ``trades_beta`` times
-    KL(clean || adversarial) weighted by 1 - p_y of the clean image.
+    It is the boosted cross-entropy of the adversarial images, -log p_y - log(1 - max_{k != y} p_k), plus
+    ``trades_beta`` times KL(clean || adversarial) weighted by 1 - p_y of the clean image.
     """
     clean, robust = _clean_and_adversarial(model, images, adversarial)
     truth = F.one_hot(labels, clean.shape[1]).bool()

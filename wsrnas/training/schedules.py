@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: whoever resumes asks again, nothing has to be stored."""
+"""Learning rates as pure functions of the step, so that a resumed training needs no stored state of them."""
 
 import math
 from bisect import bisect_right
@@ -10,21 +10,21 @@ from wsrnas.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Schedule:
-    """``schedule(step)`` is the learning rate of an optimiser step, counted from 0.
+    """Learning rate of every optimiser step: ``schedule(step)``, with steps counted from 0.
 
     Args:
-        name: one of ``SCHEDULES``.
-        peak: the stated learning rate: the largest one.
+        name: key of ``SCHEDULES``.
+        peak: largest learning rate.
         total_steps: optimiser steps of the whole training.
-        steps_per_epoch: optimiser steps.
+        steps_per_epoch: optimiser steps of an epoch.
         minimum: learning rate towards which the cosine falls; it would be reached at step ``total_steps``.
         milestones: epochs, fractions allowed, from which the multi-step rate is a tenth again.
         warmup_epochs: epochs, fractions allowed, of a linear rise to the peak. It replaces the first steps of a
-            constant or multi-step training; the cosine begins after it. Cyclic and one-cycle begin low themselves.
-        peak_share: of the steps: where cyclic and one-cycle have their peak, inside (0, 1).
+            constant or multi-step training; the cosine begins after it. Cyclic and one-cycle have a rise of their own.
+        peak_share: share of the steps after which cyclic and one-cycle have their peak, inside (0, 1).
 
     Raises:
-        InputError: a field cannot be used; the sentence says which and what was expected.
+        InputError: a field cannot be used; the message says which and what was expected.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Schedule:
 
     @property
     def warmup_steps(self) -> int:
+        """Number of optimiser steps of the warm-up."""
         return round(self.warmup_epochs * self.steps_per_epoch)
 
     def __call__(self, step: int) -> float:
@@ -92,17 +93,17 @@ def _half_cosine(start: float, end: float, share: float) -> float:
 
 
 def _cosine(schedule: Schedule, step: int) -> float:
-    """Half a cosine without restarts (Loshchilov & Hutter 2017)."""
+    """Return the rate of half a cosine without restarts (Loshchilov & Hutter 2017)."""
     share = (step - schedule.warmup_steps) / (schedule.total_steps - schedule.warmup_steps)
     # Rounding may lift the first rate above the peak.
     return min(schedule.peak, _half_cosine(schedule.peak, schedule.minimum, share))
 
 
 def _cyclic(schedule: Schedule, step: int) -> float:
-    """The triangle of fast adversarial training (Wong et al. 2020).
+    """Return the rate of the triangle of fast adversarial training (Wong et al. 2020).
 
-    Its zeros lie one step before the first and one after the last, so that every step trains and exactly one, where
-    the quotient below is 1, has the peak.
+    Its zeros lie one step before the first and one after the last. So every step trains, and exactly one step has the
+    peak, where the quotient below is 1.
     """
     top = round(schedule.peak_share * (schedule.total_steps - 1))
     if step <= top:
@@ -111,7 +112,7 @@ def _cyclic(schedule: Schedule, step: int) -> float:
 
 
 def _one_cycle(schedule: Schedule, step: int) -> float:
-    """Half a cosine up, half a cosine down (Smith & Topin 2018): torch's ``OneCycleLR`` with its defaults."""
+    """Return the rate of half a cosine up and half a cosine down (Smith & Topin 2018), torch's ``OneCycleLR``."""
     low = schedule.peak / 25
     last = schedule.total_steps - 1
     top = schedule.peak_share * schedule.total_steps - 1  # between two steps, as a rule

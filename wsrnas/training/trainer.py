@@ -25,19 +25,20 @@ CLEAN_SHARE = 8  # every eighth image also shows the clean accuracy where the lo
 
 @dataclass(frozen=True)
 class Refinements:
-    """What may be added to plain training; everything is off by default.
+    """Additions to plain training; all are off by default.
 
     Args:
         grad_clip: largest gradient norm; 0 does not clip.
-        accumulation: equal parts in which a process handles its share of a batch, one after the other, for the same
-            step (but for BatchNorm and AWP, which see each part alone).
-        bfloat16: forward passes, those of the attack included, under autocast.
+        accumulation: number of equal parts in which a process handles its share of a batch, to need less memory. The
+            step is the same, except that BatchNorm and AWP see each part alone.
+        bfloat16: whether forward passes, those of the attack included, run under autocast.
         awp_gamma: relative size of the adversarial weight perturbation; 0 is without.
-        awp_from: first step that is perturbed.
-        ema_decay: of the exponential moving average of weights and BatchNorm statistics; 0 is without. That of step n
-            (from 0) is at most (1 + n) / (10 + n), so that the initial weights are forgotten at once.
-        drop_path: rate that drop-path reaches at the end, rising linearly from 0 over the training, as in DARTS.
-        clean_accuracy: measure it on every ``CLEAN_SHARE``-th image where the loss sees no clean logits.
+        awp_from: first step with that perturbation.
+        ema_decay: decay of the exponential moving average of weights and BatchNorm statistics; 0 is without. The decay
+            of step n (from 0) is at most (1 + n) / (10 + n), so that the average forgets the initial weights at once.
+        drop_path: drop-path rate at the end of the training; it rises linearly from 0, as in DARTS.
+        clean_accuracy: whether to measure the clean accuracy on every ``CLEAN_SHARE``-th image where the loss sees no
+            clean logits.
     """
 
     grad_clip: float = 0.0
@@ -51,16 +52,21 @@ class Refinements:
 
 
 class Trainer:
-    """A network in training; a step is a function of this object's state, the batch and the number of the step.
+    """A network in training. A step depends on the state of this object, the batch and the number of the step alone.
 
     Args:
-        network: the unwrapped network. Attacks see it; the training forward goes through DistributedDataParallel where
-            there are several processes.
-        seed: of the attacks' random starts and of drop-path, drawn anew for each step.
+        network: the unwrapped network. Attacks see it; with several processes, the training forward goes through
+            DistributedDataParallel.
+        loss: training loss, an entry of ``LOSSES``.
+        settings: settings of the loss.
+        optimizer: optimiser of the network's parameters.
+        world: the processes that train together.
+        seed: seed of the attacks' random starts and of drop-path, which are drawn anew in each step.
         schedule: learning rate of each step; None leaves the optimiser's own.
-        single_path: some parameters take no part in a step (a supernet's operations off the sampled path). They keep a
-            gradient of None, so that the optimiser leaves them, their momentum and their weight decay untouched; the
-            others' gradients are averaged over the processes in one collective.
+        refinements: additions to plain training.
+        single_path: whether some parameters take no part in a step (a supernet's operations off the sampled path). They
+            keep a gradient of None, so that the optimiser does not touch them, their momentum or their weight decay.
+            The gradients of the others are averaged over the processes in one collective.
     """
 
     def __init__(self, network: nn.Module, loss: TrainingLoss, settings: LossSettings,
@@ -72,16 +78,23 @@ class Trainer:
         self.steps = 0
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.average = copy.deepcopy(network).requires_grad_(False) if self.refinements.ema_decay else None
-        self.distributed = world.size > 1 and not single_path
-        self.forward: nn.Module = network
-        if self.distributed:
+        if self.refinements.drop_path and schedule is None:
+            raise ValueError("drop_path needs a schedule, over whose steps its rate rises")
+        self.parallel: DistributedDataParallel | None = None
+        if world.size > 1 and not single_path:
             # Buffers are made equal where they are read (evaluation, checkpoint), not in every forward.
             known = inspect.signature(DistributedDataParallel).parameters
             # The name before torch 2.15 is the second one.
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            synchronized: dict[str, Any] = {name: False}
             # Without a search for unused parameters, DDP orders its buckets anew after its first backward pass, and a
             # resumed run would add gradients of three and more processes in another order than the unbroken one.
-            self.forward = DistributedDataParallel(network, find_unused_parameters=True, **{name: False})
+            self.parallel = DistributedDataParallel(network, find_unused_parameters=True, **synchronized)
+
+    @property
+    def forward(self) -> nn.Module:
+        """The network of the training forward: with several processes, DistributedDataParallel around it."""
+        return self.network if self.parallel is None else self.parallel
 
     @property
     def evaluated(self) -> nn.Module:
@@ -90,11 +103,11 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the latest step."""
+        """Learning rate of the latest step."""
         return self.optimizer.param_groups[0]["lr"]
 
     def step(self, images: Tensor, labels: Tensor) -> Metrics:
-        """One optimiser step on this process' share of a batch; ``loss`` is among the metrics."""
+        """Make one optimiser step on this process' share of a batch; return its metrics, ``loss`` among them."""
         refinements = self.refinements
         self.network.train()
         if self.schedule is not None:
@@ -102,17 +115,18 @@ class Trainer:
                 group["lr"] = self.schedule(self.steps)
         stream = generator(self.seed, "attack", self.steps, device=self.world.device)
         noise = BatchNoise(stream, self.world.rank, self.world.size)
-        if refinements.drop_path:
-            self.network.drop_path.rate = refinements.drop_path * self.steps / self.schedule.total_steps
-            self.network.drop_path.noise = noise
-        if dropout := getattr(self.network, "dropout", None):
+        network: Any = self.network
+        if refinements.drop_path and self.schedule is not None:
+            network.drop_path.rate = refinements.drop_path * self.steps / self.schedule.total_steps
+            network.drop_path.noise = noise
+        if dropout := getattr(network, "dropout", None):
             dropout.noise = noise
         self.optimizer.zero_grad(set_to_none=True)
         sums: Metrics = {}
         parts = list(zip(images.chunk(refinements.accumulation), labels.chunk(refinements.accumulation), strict=True))
         for number, part in enumerate(parts, start=1):
-            waits = self.distributed and number < len(parts)  # gradients are exchanged once a step
-            with self.forward.no_sync() if waits else nullcontext():
+            parallel = self.parallel if number < len(parts) else None  # gradients are exchanged once a step
+            with nullcontext() if parallel is None else parallel.no_sync():
                 add_metrics(sums, self._add_gradient(*part, noise, len(parts)))
         if self.single_path:
             average_gradients(self.parameters, self.world)
@@ -162,7 +176,7 @@ class Trainer:
             average_buffers(model, self.world)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on; called by every process, for each has buffers of its own."""
+        """Return all that the next step depends on; called by every process, for each has buffers of its own."""
         return {
             "steps": self.steps, "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -170,7 +184,7 @@ class Trainer:
         }
 
     def weights_to_keep(self, buffers: Tensor) -> dict[str, Tensor]:
-        """The state of ``evaluated`` with the mean of all processes' buffers, those that ``state_dict`` gathered."""
+        """Return the state of ``evaluated`` with the mean of all processes' buffers, which ``state_dict`` gathered."""
         state = dict(self.evaluated.state_dict())
         if len(buffers) > 1:
             named = [(name, b) for name, b in self.evaluated.named_buffers() if b.is_floating_point()]
@@ -180,10 +194,12 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``; with another number of processes, from the mean of their buffers.
+        """Resume from ``state``; with another number of processes, from the mean of their buffers.
 
         Raises:
-            KeyError, RuntimeError, ValueError: it is the state of another network, or of other refinements.
+            KeyError: the state lacks an entry.
+            RuntimeError: the state belongs to another network.
+            ValueError: the state belongs to another optimiser or to other refinements.
         """
         if (state["average"] is None) != (self.average is None):
             raise ValueError("it was trained with another ema_decay")

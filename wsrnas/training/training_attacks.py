@@ -22,19 +22,19 @@ def _cross_entropy_sum(settings: LossSettings) -> Callable[[Tensor, Tensor], Ten
 
 
 def no_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
-    """The images as they are."""
+    """Return the images as they are."""
     return images
 
 
 def pgd_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
-    """PGD on the cross-entropy, from the images or from a uniform point of the ball."""
+    """Attack the cross-entropy by PGD, from the images or from a uniform point of the ball."""
     start = images + settings.epsilon * noise.uniform(images) if settings.random_start else None
     return pgd(model, images, labels, settings.epsilon, settings.steps, settings.step_size, start=start,
                loss=_cross_entropy_sum(settings), batch_statistics=settings.batch_statistics)
 
 
 def fast_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
-    """One signed step from a uniform point of the ball (Fast-AT, Wong et al. 2020, Alg. 3)."""
+    """Attack by one signed step from a uniform point of the ball (Fast-AT, Wong et al. 2020, Alg. 3)."""
     step = 1.25 * settings.epsilon if settings.step_size is None else settings.step_size
     start = images + settings.epsilon * noise.uniform(images)
     return pgd(model, images, labels, settings.epsilon, 1, step, start=start,
@@ -43,7 +43,7 @@ def fast_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: Loss
 
 def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
                           noise: BatchNoise) -> Tensor:
-    """PGD at every one of ``settings.strengths`` as one batch; each step is ``2.5 / steps`` of its strength."""
+    """Attack by PGD at all ``settings.strengths`` in one batch; a step is ``2.5 / steps`` of its strength."""
     # Filled on the device: a tensor made of a list would be a copy that the host waits for.
     epsilons = torch.stack([images.new_full((), strength) for strength in settings.strengths])
     start = None
@@ -57,7 +57,7 @@ def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, sett
 
 def trades_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
                   noise: BatchNoise) -> Tensor:
-    """PGD on KL(clean || adversarial), from 0.001 standard normal noise: at the image itself its gradient is zero."""
+    """Attack KL(clean || adversarial) by PGD, from 0.001 standard normal noise: at the image the gradient is zero."""
     with torch.no_grad(), attack_mode(model, settings.batch_statistics):
         clean_log_probabilities = F.log_softmax(full_precision(model(images)), 1)
     return pgd(model, images, clean_log_probabilities, settings.epsilon, settings.steps, settings.step_size, loss="kl",
@@ -65,6 +65,6 @@ def trades_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: Lo
 
 
 def mart_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
-    """PGD on the cross-entropy from 0.001 standard normal noise, as the MART code."""
+    """Attack the cross-entropy by PGD from 0.001 standard normal noise, as the MART code does."""
     return pgd(model, images, labels, settings.epsilon, settings.steps, settings.step_size,
                start=images + 0.001 * noise.normal(images), batch_statistics=settings.batch_statistics)

@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation (AWP, Wu et al. 2020): the weights, too, are moved against the loss before a step."""
+"""Adversarial weight perturbation (AWP, Wu et al. 2020): before a step, the weights are attacked as well."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,16 +12,17 @@ from wsrnas.training.batch_norm import running_statistics_kept
 
 @contextmanager
 def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], gamma: float, world: World) -> Iterator[None]:
-    """Inside, every weight w of ``model`` is w + v, with v = gamma * |w| / |g| * g along its gradient g of ``loss``.
+    """Add v = gamma * |w| / |g| * g to every weight w of ``model`` inside the context; g is its gradient of ``loss``.
 
-    One step of Wu et al. 2020, Eq. 9 to 11, layer by layer (|.| is the Frobenius norm). Weights are the parameters
-    with more than one dimension; biases and BatchNorm's stay. On leaving, the weights are what they were, bit for bit.
+    This is one step of Wu et al. 2020, Eq. 9 to 11, layer by layer (|.| is the Frobenius norm). Weights are the
+    parameters with more than one dimension; biases and BatchNorm's stay. Afterwards the weights are bit for bit what
+    they were before.
 
     Args:
         model: the unwrapped network, in training mode.
-        loss: its forward pass, a mean over samples; BatchNorm's running statistics are not updated by it.
+        loss: forward pass of the model, a mean over samples. It does not update BatchNorm's running statistics.
         gamma: relative size of the perturbation.
-        world: the gradient is that of all processes, so that all perturb alike.
+        world: the processes, whose gradients are averaged so that all perturb alike.
     """
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad]
     with running_statistics_kept(model):
