@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from search.strategy.objective import OBJECTIVES
+from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
-from wsrnas.estimators import ESTIMATORS
+from wsrnas.estimators import ESTIMATORS, build_estimator
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime.markdown import markdown_table
@@ -45,10 +47,20 @@ def data_sets() -> str:
                            for name, source in DATASETS.items()))
 
 
+def objectives() -> str:
+    """Return one row for each objective of the Wsr-NAS search."""
+    return markdown_table(("`--objective`", "what the search minimises"),
+                          ((f"`{name}`", entry.help) for name, entry in OBJECTIVES.items()))
+
+
 def estimators() -> str:
     """Return one row for each AN-Estimator."""
-    return markdown_table(("name", "what it is"),
-                          ((f"`{name}`", (entry.__doc__ or "").splitlines()[0]) for name, entry in ESTIMATORS.items()))
+    def row(name: str) -> tuple[str, ...]:
+        entry = ESTIMATORS[name]
+        parameters = f"{count_parameters(build_estimator(name)):,}" if entry.learned else "none"
+        return f"`{name}`", entry.help, parameters, str(entry.gradients(15))
+    return markdown_table(("name", "what it is", "parameters to train", "passes of the network for 15 strengths"),
+                          map(row, ESTIMATORS))
 
 
 def files(*folders: str) -> str:
@@ -65,6 +77,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "losses": loss_table,
     "data-sets": data_sets,
     "estimators": estimators,
+    "objectives": objectives,
     "files-library": lambda: files("wsrnas"),
     "files-search": lambda: files("search"),
     "files-retrain": lambda: files("retrain"),

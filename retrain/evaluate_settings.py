@@ -10,6 +10,7 @@ from wsrnas.evaluation.attack_spec import Attack, attack_help
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import CUSTOM, PROTOCOLS, RNAS_STRENGTH, custom_attacks, protocol_attacks
 from wsrnas.runtime.config import option, require
+from wsrnas.training.strengths import require_increasing
 
 L2_STRENGTHS = (0.5,)
 
@@ -72,14 +73,11 @@ class EvaluateConfig:
                 "each")
         require(0 <= self.step_size_ratio < float("inf"), f"step_size_ratio is {self.step_size_ratio:g}; expected a "
                 "share of the strength, at least 0")
-        for strength in self.strengths:
-            require(0 < strength < 1,
-                    f"strengths contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+        require_increasing("strengths", self.strengths)
         for strength in self.l2_strengths:
             require(0 < strength < float("inf"), f"l2_strengths contains {strength:g}; expected a norm above 0")
-        for values in (self.strengths, self.l2_strengths):
-            for weaker, stronger in itertools.pairwise(values):
-                require(weaker < stronger, f"strengths must increase, but {weaker:g} comes before {stronger:g}")
+        for weaker, stronger in itertools.pairwise(self.l2_strengths):
+            require(weaker < stronger, f"l2_strengths must increase, but {weaker:g} comes before {stronger:g}")
         require(not self.is_custom or self.protocol in ("", CUSTOM), f"protocol {self.protocol} has attacks of its "
                 "own; --attacks, --strengths, --l2_strengths, --step_size_ratio and --random_start go with --protocol "
                 "custom")

@@ -13,7 +13,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, RunConfig, option, parse_config, require
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.schedules import SCHEDULES, Schedule
-from wsrnas.training.strengths import SIX_STRENGTHS
+from wsrnas.training.strengths import SIX_STRENGTHS, require_increasing
 from wsrnas.training.trainer import Refinements
 
 
@@ -100,10 +100,8 @@ class TrainingRecipe(RunConfig):
         self.require_strength("epsilon")
         self.require_share("label_smoothing", "drop_path", "ema_decay", "momentum")
         require(0 < self.probe_drop < 1, f"probe_drop is {self.probe_drop:g}; expected a number between 0 and 1")
-        require(bool(self.strengths) and all(0 < strength < 1 for strength in self.strengths),
-                f"strengths are {list(self.strengths)}; expected at least one, all inside (0, 1)")
-        require(list(self.strengths) == sorted(set(self.strengths)),
-                f"strengths are {list(self.strengths)}; expected increasing numbers")
+        require(bool(self.strengths), "strengths is empty; expected at least one")
+        require_increasing("strengths", self.strengths)
         self.refuse_unread("label_smoothing", "step_size")
         require(not (self.compile and self.drop_path),
                 "compile and drop_path do not go together: the masks' generator cannot be compiled")

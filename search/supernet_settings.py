@@ -8,10 +8,11 @@ from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
 from wsrnas.runtime.config import option
 from wsrnas.training.losses import LossSettings, losses_of
+from wsrnas.training.sgd import SgdConfig
 
 
 @dataclass(frozen=True)
-class SupernetConfig(SmallImagesConfig):
+class SupernetConfig(SmallImagesConfig, SgdConfig):
     """The fields of a search in the space of DARTS cells."""
 
     init_channels: int = option(16, "channels C of the supernet's first cells")
@@ -25,11 +26,8 @@ class SupernetConfig(SmallImagesConfig):
     num_steps: int = option(7, "steps of every PGD attack of the search (PGD-7)")
     step_size: float = option(0.0, "step of the training attack; 0: 2.5 * epsilon / num_steps")
     batch_size: int = option(64, "images per training step, all processes together")
-    learning_rate: float = option(0.1, "of the supernet's SGD")
     learning_rate_min: float = option(1e-3, "learning rate the cosine ends at")
-    momentum: float = option(0.9, "of the supernet's SGD")
     weight_decay: float = option(3e-4, "of the supernet's SGD")
-    grad_clip: float = option(5.0, "largest gradient norm of the supernet; 0: no clipping")
     recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")
@@ -40,9 +38,9 @@ class SupernetConfig(SmallImagesConfig):
     def __post_init__(self) -> None:
         self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "recalibration_batches",
                               "report_freq")
-        self.require_positive("tau", "learning_rate", "trades_beta")
-        self.require_at_least(0, "max_train", "step_size", "grad_clip", "weight_decay", "momentum", "alpha_std",
-                              "learning_rate_min")
+        self.require_sgd()
+        self.require_positive("tau", "trades_beta")
+        self.require_at_least(0, "max_train", "step_size", "alpha_std", "learning_rate_min")
         self.require_strength("epsilon")
         self.bound()
 

@@ -20,10 +20,8 @@ def build_supernet(config: SupernetConfig, num_classes: int) -> Supernet:
 
 def build_trainer(config: SupernetConfig, supernet: Supernet, world: World) -> Trainer:
     """Build the adversarial training of the supernet's weights, with SGD."""
-    optimizer = torch.optim.SGD(supernet.weight_parameters(), config.learning_rate, config.momentum,
-                                weight_decay=config.weight_decay)
-    return Trainer(supernet, LOSSES[config.adv_loss], config.loss_settings(), optimizer, world, config.seed,
-                   refinements=Refinements(grad_clip=config.grad_clip), single_path=True)
+    return Trainer(supernet, LOSSES[config.adv_loss], config.loss_settings(), config.sgd(supernet.weight_parameters()),
+                   world, config.seed, refinements=Refinements(grad_clip=config.grad_clip), single_path=True)
 
 
 def cosine_rate(config: SupernetConfig, number: int, total: int) -> float:

@@ -83,13 +83,6 @@ def build_architecture_optimizer(config: SearchConfig, supernet: Supernet) -> to
     return torch.optim.Adam(supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999))
 
 
-def build_estimator_optimizer(config: SearchConfig, estimator: NoiseEstimator) -> torch.optim.AdamW | None:
-    """Build the optimiser of the AN-Estimator; None where it has no weights."""
-    weights = list(estimator.parameters())
-    return torch.optim.AdamW(weights, config.estimator_learning_rate,
-                             weight_decay=config.estimator_weight_decay) if weights else None
-
-
 def build_loss_optimizer(config: SearchConfig, estimator: ValidationLossEstimator) -> torch.optim.Adam:
     """Build the optimiser of the VLE."""
     return torch.optim.Adam(estimator.parameters(), config.loss_learning_rate, betas=(0.5, 0.999),

@@ -22,7 +22,6 @@ from search.vulnerability.predicted import project_architecture
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import (
     build_architecture_optimizer,
-    build_estimator_optimizer,
     build_loaders,
     build_loss_optimizer,
     build_networks,
@@ -53,7 +52,7 @@ class Searcher:
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
         self.config, self.world = config, world
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
-        self.objective = OBJECTIVES["robust"].build(config)
+        self.objective = OBJECTIVES[config.objective].build(config)
         loaders = build_loaders(config, data, split, world)
         self.train_set, self.train_loader, self.recalibration_loader = (
             loaders.train_set, loaders.training, loaders.recalibration)
@@ -61,7 +60,7 @@ class Searcher:
         self.supernet, self.estimator, self.loss_estimator = build_networks(config, data, world.device)
         self.trainer = build_trainer(config, self.supernet, world)
         self.architecture_optimizer = build_architecture_optimizer(config, self.supernet)
-        self.estimator_optimizer = build_estimator_optimizer(config, self.estimator)
+        self.estimator_optimizer = config.estimator_optimizer(self.estimator)
         self.loss_optimizer = build_loss_optimizer(config, self.loss_estimator)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(config.loss_memory)
         self.estimator_step = 0

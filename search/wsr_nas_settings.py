@@ -7,7 +7,8 @@ from search.strategy.objective import OBJECTIVES
 from search.strategy.strengths import check_attacked, check_strengths
 from search.supernet_settings import SupernetConfig
 from search.supernet_training import cosine_rate
-from wsrnas.estimators import names as estimator_names
+from wsrnas.estimators import ESTIMATORS
+from wsrnas.estimators.settings import EstimatorTrainingConfig
 from wsrnas.runtime.config import option, require
 from wsrnas.training.strengths import SIX_STRENGTHS, WIDE_STRENGTHS
 
@@ -17,7 +18,7 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(SupernetConfig):
+class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -40,18 +41,16 @@ class SearchConfig(SupernetConfig):
     strength_weights: tuple[float, ...] = option(SIX_WEIGHTS, "beta_i of Eq. 10, one a strength, summing to 1")
     attacked_strengths: tuple[float, ...] = option((), "strengths that PGD attacks, N1 of those in --strengths; empty: "
                                                    "the first of each of N1 equal intervals (paper)")
+    objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True)
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
     eval_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
                                   identity=False, aliases=("validation_batch_size",))
 
-    estimator: str = option("A-ANE", f"AN-Estimator: {', '.join(estimator_names())}")
+    estimator: str = option("A-ANE", "AN-Estimator", choices=ESTIMATORS)
     estimator_memory: int = option(600, "size of M_a in tasks")
     estimator_images: int = option(10, "B, images of D_t attacked for M_a in every iteration (line 9)")
     estimator_passes: int = option(1, "K_a, passes over M_a in every iteration (line 10)")
-    estimator_batch_size: int = option(64, "tasks per optimiser step of the AN-Estimator")
-    estimator_learning_rate: float = option(5e-4, "of its AdamW (published code)")
-    estimator_weight_decay: float = option(1e-4, "of its AdamW (published code)")
     estimator_max_epsilon: float = option(0.15, "largest of the random strengths in its training tasks")
 
     check_images: int = option(100, "images of D_v, class-balanced, that PGD attacks at the estimated strengths, too, "
@@ -73,14 +72,12 @@ class SearchConfig(SupernetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",
-                              "estimator_images", "estimator_passes", "estimator_batch_size", "loss_memory",
+                              "estimator_images", "estimator_passes", "loss_memory",
                               "loss_passes", "loss_hidden_size", "architecture_samples")
-        self.require_positive("estimator_learning_rate", "loss_learning_rate", "architecture_learning_rate")
-        self.require_at_least(0, "max_validation", "estimator_weight_decay", "loss_weight_decay", "check_images",
-                              "max_estimator_gap")
+        self.require_estimator_training()
+        self.require_positive("loss_learning_rate", "architecture_learning_rate")
+        self.require_at_least(0, "max_validation", "loss_weight_decay", "check_images", "max_estimator_gap")
         self.require_strength("estimator_max_epsilon")
-        require(self.estimator in estimator_names(),
-                f"unknown estimator {self.estimator!r}; expected one of {', '.join(estimator_names())}")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
         require(self.max_estimator_gap < 1, f"max_estimator_gap is {self.max_estimator_gap:g}; expected a share of "
@@ -88,7 +85,7 @@ class SearchConfig(SupernetConfig):
         require(self.check_images > 0 or self.max_estimator_gap == 0,
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
-        OBJECTIVES["robust"].build(self)
+        OBJECTIVES[self.objective].build(self)
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.runtime.seeding import derive_seed
+from wsrnas.runtime.seeding import seeded_weights
 from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.checking import check_model
 from wsrnas.subjects.opening import open_model
@@ -155,17 +155,15 @@ def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, fol
 def make_trainer(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet,
                  world: World) -> tuple[Trainer, BatchLoader]:
     """Seeded weights, SGD with a cosine over the network's own epochs, and its batches: all other than its fellows'."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights", spec.name))
+    with seeded_weights(config.seed, spec.name):
         network = build_model(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name,
                               data.image_shape[0])
     network.to(world.device, memory_format=torch.channels_last)
     loader = BatchLoader(data.train.to(world.device), config.network_batch_size, config.seed,
                          f"training of {spec.name}", shuffle=True, augment=replace(data.augmentation, cutout=0),
                          drop_last=True)
-    optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum,
-                                weight_decay=config.weight_decay)
     schedule = Schedule("cosine", config.learning_rate, spec.epochs * len(loader), len(loader))
-    trainer = Trainer(network, LOSSES["standard" if spec.natural else "pgd"], config.loss_settings(), optimizer, world,
-                      config.seed, schedule, Refinements(grad_clip=config.grad_clip))
+    trainer = Trainer(network, LOSSES["standard" if spec.natural else "pgd"], config.loss_settings(),
+                      config.sgd(network.parameters()), world, config.seed, schedule,
+                      Refinements(grad_clip=config.grad_clip))
     return trainer, loader

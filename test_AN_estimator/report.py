@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from test_AN_estimator.measurement import MEANS
-from test_AN_estimator.results import AVERAGE, machines, read_results, summarise
+from test_AN_estimator.results import machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from wsrnas.data.datasets import DATASETS
-from wsrnas.estimators import names as estimator_names
+from wsrnas.estimators import AVERAGE, ESTIMATORS
 from wsrnas.report.figures import blank, styled
 from wsrnas.report.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
 from wsrnas.runtime import run_files
@@ -211,7 +211,7 @@ def gap_figure(config: BenchmarkConfig, setting: Setting, found: dict[str, Any])
     figure = blank(9, 4.6)
     figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
     axes = figure.subplots()
-    for place, name in enumerate(estimator_names()):  # a name keeps its colour, whichever others are measured
+    for place, name in enumerate(ESTIMATORS):  # a name keeps its colour, whichever others are measured
         if name not in found["estimators"]:
             continue
         rows = found["estimators"][name]["strengths"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.settings import BenchmarkConfig, Setting
-from wsrnas.estimators import names as estimator_names
+from wsrnas.estimators import AVERAGE, ESTIMATORS
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
@@ -21,8 +21,6 @@ from wsrnas.runtime.errors import InputError
 
 FORMAT = "wsrnas AN-Estimator 1"
 COSTS = ("parameters", "milliseconds", "pgd_milliseconds", "share_of_pgd")
-AVERAGE = "WA-ANE"  # contained in these: without what they add, they are it
-CONTAIN_AVERAGE = ("A-ANE", "E-ANE", "A-ANE-plus", "C-ANE")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Result:
 def read_results(config: BenchmarkConfig, study: Path) -> dict[str, dict[str, Result]]:
     """The results so far by setting and estimator, both in the order of their definition."""
     paths = {(setting, name): study / setting.name / name / run_files.RESULT
-             for setting in config.settings() for name in estimator_names()}
+             for setting in config.settings() for name in ESTIMATORS}
     results: dict[str, dict[str, Result]] = {}
     for (setting, name), path in paths.items():
         if path.exists():
@@ -182,7 +180,7 @@ def against_average(by_estimator: dict[str, Result]) -> list[dict[str, Any]]:
     average = by_estimator[AVERAGE]
     rows = [{"estimator": name, "average": AVERAGE,
              **paired_gap(by_estimator[name].estimate[:, average.fixed], average.estimate[:, average.fixed])}
-            for name in CONTAIN_AVERAGE if name in by_estimator
+            for name, entry in ESTIMATORS.items() if entry.extends_average and name in by_estimator
             and not np.array_equal(by_estimator[name].estimate, average.estimate)]
     return [row | {"verdict": verdict(*row["interval"])} for row in rows]
 

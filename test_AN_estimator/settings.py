@@ -1,12 +1,14 @@
 """Configuration of the AN-Estimator benchmark: its networks, strengths and budgets, and the named presets."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from wsrnas.data.settings import SmallImagesConfig
-from wsrnas.estimators import names as estimator_names
+from wsrnas.estimators import ESTIMATORS
+from wsrnas.estimators.settings import EstimatorTrainingConfig
 from wsrnas.runtime.config import option, require
 from wsrnas.training.losses import LossSettings
+from wsrnas.training.sgd import SgdConfig
+from wsrnas.training.strengths import WIDE_STRENGTHS, require_increasing
 
 # The published seven: genotype, initial channels (published code); epochs, for the paper says only "different epochs".
 PAPER_NETWORKS = ("cna_r:45:40", "cna_m:45:32", "cna_n:50:24", "cna_m_1:45:16", "cna_r_minus:42:10", "cna_r:45:6",
@@ -31,7 +33,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig(SmallImagesConfig):
+class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
     """How well AN-Estimators replace the attack: Table 5 of Wsr-NAS (AAAI 2023), and the spectrum that a search needs.
 
     Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. Started several times (or with NGPU > 1), the
@@ -39,8 +41,8 @@ class BenchmarkConfig(SmallImagesConfig):
     """
 
     preset: str = "paper"
-    estimators: tuple[str, ...] = option(tuple(estimator_names()), "AN-Estimators to train and measure, by name",
-                                         identity=False)
+    estimators: tuple[str, ...] = option(tuple(ESTIMATORS), "AN-Estimators to train and measure", identity=False,
+                                         choices=ESTIMATORS)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
 
     networks: tuple[str, ...] = option(PAPER_NETWORKS, "GENOTYPE:CHANNELS:EPOCHS is trained here, adversarially, or "
@@ -50,47 +52,35 @@ class BenchmarkConfig(SmallImagesConfig):
     epsilon: float = option(0.031, "strength of their training attack")
     train_steps: int = option(7, "steps of their training attack")
     network_batch_size: int = option(64, "images of their training steps")
-    learning_rate: float = option(0.1, "largest of their SGD, a cosine to zero over each network's epochs")
-    momentum: float = option(0.9, "of their SGD")
-    weight_decay: float = option(5e-4, "of their SGD")
-    grad_clip: float = option(5.0, "largest gradient norm; 0: no clipping")
 
     num_steps: int = option(7, "steps of the PGD attack that the estimators replace (PGD-7)")
     sources: tuple[float, ...] = option((0.03, 0.06, 0.09), "attacked strengths (N1 of them), increasing")
     single_source: float = option(0.06, "the attacked strength of the setting with N1 = 1")
     leave_one_out_max_epsilon: float = option(0.15, "largest of the random strengths in the paper's setting")
     spectrum: tuple[float, ...] = option(
-        (0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25),
-        "strengths measured in the settings that a search needs, increasing; those not attacked are unseen")
+        WIDE_STRENGTHS, "strengths measured in the settings that a search needs, increasing; those that are not "
+        "attacked are estimated")
     spectrum_max_epsilon: float = option(0.25, "largest of the random strengths in their training tasks")
 
     max_estimator_train: int = option(0, "training images in the estimators' one epoch; 0: all")
     batch_size: int = option(32, "training images attacked together, each giving one task a strength (published code)")
     rotation: int = option(10, "batches until the next network makes the training noise (paper)")
     eval_batch_size: int = option(100, "test images attacked at a time, and stored in a file")
-    estimator_batch_size: int = option(32, "tasks per optimiser step (published code)")
-    estimator_learning_rate: float = option(5e-4, "of AdamW, 4 % linear warm-up, then half a cosine (published code)")
-    estimator_weight_decay: float = option(1e-4, "of AdamW (published code)")
+    estimator_batch_size: int = option(32, "tasks per optimiser step of an AN-Estimator (published code)")
 
     def __post_init__(self) -> None:
         self.require_at_least(1, "layers", "train_steps", "network_batch_size", "num_steps", "batch_size", "rotation",
-                              "eval_batch_size", "estimator_batch_size", "report_freq")
-        self.require_at_least(0, "max_train", "max_test", "max_estimator_train", "momentum", "weight_decay",
-                              "grad_clip", "estimator_weight_decay")
-        self.require_positive("learning_rate", "estimator_learning_rate")
+                              "eval_batch_size", "report_freq")
+        self.require_at_least(0, "max_train", "max_test", "max_estimator_train")
+        self.require_sgd()
+        self.require_estimator_training()
         self.require_strength("epsilon", "single_source", "leave_one_out_max_epsilon", "spectrum_max_epsilon")
         for name in ("sources", "spectrum"):
-            strengths = getattr(self, name)
-            require(all(0 < value < 1 for value in strengths), f"{name} are {strengths}; expected pixels of [0, 1], "
-                    "strictly inside (0, 1)")
-            require(all(a < b for a, b in pairwise(strengths)), f"{name} are {strengths}; expected them to increase")
+            require_increasing(name, getattr(self, name))
         require(len(self.sources) >= 2, f"sources are {self.sources}; expected at least two: each is hidden in turn")
         require(all(setting.targets for setting in self.settings()[1:]),
                 f"spectrum is {self.spectrum}; expected strengths beside the sources, {self.sources}, and beside "
                 f"single_source, {self.single_source:g}")
-        for name in self.estimators:
-            require(name in estimator_names(), f"unknown estimator {name!r}; expected one of "
-                    f"{', '.join(estimator_names())}")
         require(len(set(self.estimators)) == len(self.estimators) > 0, f"estimators are {self.estimators}; expected "
                 "different names, at least one")
         require(bool(self.networks), "networks is empty; expected at least one")

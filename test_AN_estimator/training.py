@@ -14,7 +14,7 @@ from wsrnas.estimators.training import hide_each, train_estimator
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.runtime.seeding import derive_seed, generator
+from wsrnas.runtime.seeding import generator, seeded_weights
 
 
 def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data: DataSet, noises: Path,
@@ -29,10 +29,9 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
     """
     device = run.world.device
     estimator = initial_estimator(config, name, data).to(device)
-    if not list(estimator.parameters()):
+    optimizer = config.estimator_optimizer(estimator)
+    if optimizer is None:
         return estimator.eval()
-    optimizer = torch.optim.AdamW(estimator.parameters(), config.estimator_learning_rate,
-                                  weight_decay=config.estimator_weight_decay)
     state = run.restore()
     if state is not None:
         estimator.load_state_dict(state["estimator"])
@@ -57,8 +56,7 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
 
 def initial_estimator(config: BenchmarkConfig, name: str, data: DataSet) -> nn.Module:
     """The estimator with seeded weights, the same in every setting."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
+    with seeded_weights(config.seed):
         return build_estimator(name, data.image_shape)
 
 

@@ -76,7 +76,7 @@ class ObjectiveEntry:
 
 OBJECTIVES: dict[str, ObjectiveEntry] = {
     "robust": ObjectiveEntry(RobustObjective.from_settings,
-                             "alpha * natural loss + beta * sum of beta_i * loss at strength i (Eq. 10)"),
+                             "alpha * natural loss + beta * sum of beta_i * loss at strength i; Eq. 10"),
 }
 
 

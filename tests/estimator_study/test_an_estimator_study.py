@@ -112,11 +112,11 @@ def test_the_questions_of_the_study():
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"sources": (0.1,)}, "expected at least two"), ({"sources": (0.2, 0.1)}, "expected them to increase"),
-    ({"sources": (0.1, 0.1)}, "expected them to increase"), ({"sources": (0.0, 0.1)}, "strictly inside"),
+    ({"sources": (0.1,)}, "expected at least two"), ({"sources": (0.2, 0.1)}, "sources must increase"),
+    ({"sources": (0.1, 0.1)}, "sources must increase"), ({"sources": (0.0, 0.1)}, "strictly inside"),
     ({"spectrum": (0.1, 1.0)}, "strictly inside"), ({"spectrum": (0.06, 0.18)}, "beside the sources"),
     ({"spectrum": (0.12,)}, "beside the sources"), ({"estimators": ()}, "at least one"),
-    ({"estimators": ("A-ANE", "A-ANE")}, "different names"), ({"estimators": ("B-ANE",)}, "unknown estimator 'B-ANE'"),
+    ({"estimators": ("A-ANE", "A-ANE")}, "different names"),
     ({"networks": ()}, "networks is empty"), ({"rotation": 0}, "rotation is 0"), ({"epsilon": 8.0}, "epsilon is 8"),
 ])
 def test_a_study_without_sense_is_refused(change, words):

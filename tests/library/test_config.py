@@ -49,6 +49,7 @@ class Small:
     where: str = option("here", "folder", identity=False)
     how_often: int = option(5, "repetitions", aliases=("times_over",))
     colour: str = option("red", "what to paint with", choices=COLOURS)
+    newest: int = option(1, "a field that earlier versions lack", added=True)
 
 
 PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
@@ -65,7 +66,7 @@ FLAGS = {
         estimator_images estimator_learning_rate estimator_max_epsilon estimator_memory estimator_passes
         estimator_weight_decay grad_clip init_channels iterations layers learning_rate learning_rate_min
         loss_hidden_size loss_learning_rate loss_memory loss_passes loss_weight_decay max_estimator_gap
-        max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps
+        max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps objective
         recalibration_batches report_freq runs save seed standardize step_size strength_weights strengths tau
         trades_beta distance eval_batch_size vulnerability_bound warmup_architectures weight_decay""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
@@ -210,6 +211,14 @@ def test_a_stored_configuration_may_use_an_alias(tmp_path):
     assert identity_differences(Small(how_often=6), stored) == []
     assert identity_differences(Small(), stored) == ["how_often: 6 -> 5"]
     assert from_dict(Small, {**stored, "how_often": 9}, "here").how_often == 6
+
+
+def test_a_stored_configuration_may_lack_a_field_that_was_added_later():
+    stored = to_dict(Small())
+    del stored["newest"]
+    assert from_dict(Small, stored, "here") == Small()
+    assert identity_differences(Small(), stored) == []
+    assert identity_differences(Small(newest=2), stored) == ["newest: 1 -> 2"]
 
 
 def test_choices_are_those_of_a_table_as_it_is_when_the_command_line_is_read(monkeypatch, capsys, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsrnas.estimators import build_estimator, names
+from wsrnas.estimators import ESTIMATORS, build_estimator, names
 from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import bracket, interpolation_weights, paper_weights
 from wsrnas.runtime.errors import InputError
@@ -228,6 +228,12 @@ def test_unknown_names_and_shapes_are_refused() -> None:
 
 
 # ---- the learned ones ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_entry_says_whether_its_estimator_has_weights(name):
+    assert ESTIMATORS[name].learned == bool(list(build_estimator(name).parameters())) == (name in LEARNED)
+    assert ESTIMATORS[name].help and ESTIMATORS[name].gradients(15) == (4 if name == "C-ANE" else 0)
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -15,6 +15,7 @@ from PIL import Image
 import search.wsr_nas as program
 import search.wsr_nas_parts
 import search.wsr_nas_searcher
+from search.strategy.objective import OBJECTIVES, ObjectiveEntry
 from search.strategy.rank_correlation import rank_correlation
 from search.supernet import Supernet
 from search.wsr_nas_searcher import Searcher
@@ -258,6 +259,18 @@ def test_every_search_step_reports_everything(whole):
     assert [row["loss_estimator"]["ranked"] for row in read(run)[4:]] == [1, 2]
     changed = count_differences(Genotype.load(run / "genotype.json"), Genotype.load(run / "genotypes" / "initial.json"))
     assert read(run)[-1]["architecture"]["changed_choices"] == changed
+
+
+def test_a_search_minimises_the_objective_that_it_is_told(tmp_path, monkeypatch, capsys):
+    natural = ObjectiveEntry(lambda config: lambda losses: losses[..., 0], "the natural loss alone")
+    monkeypatch.setitem(OBJECTIVES, "natural", natural)
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert "natural (the natural loss alone)" in " ".join(capsys.readouterr().out.split())
+    rows = read(start(tmp_path, [*TINY, "--objective", "natural"]))
+    measured = [(row["loss_estimator"]["measured_objective"], row["losses"]["natural"])
+                for row in rows if row["phase"] == "search"]
+    assert measured and all(objective == pytest.approx(loss) for objective, loss in measured)
 
 
 def test_the_objective_is_equation_10_of_the_measured_losses(whole):

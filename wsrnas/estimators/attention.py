@@ -7,14 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsrnas.estimators.recurrence import (
-    STRENGTH_FEATURES,
-    STRENGTH_UNIT,
-    RecurrentEstimator,
-    attend,
-    each,
-    zeroed,
-)
+from wsrnas.estimators.recurrence import STRENGTH_FEATURES, RecurrentEstimator, attend, each, zeroed
 
 FILTERS = 10
 GRID = 3
@@ -72,7 +65,7 @@ class AANE(RecurrentEstimator):
 
     def encode_strengths(self, epsilons: Tensor, images: Tensor) -> Tensor:
         """(B, N, 20)."""
-        return self.strength_encoder(epsilons.unsqueeze(-1) / STRENGTH_UNIT)
+        return self.strength_features(epsilons)
 
     def encode_noises(self, units: Tensor) -> tuple[Tensor, Tensor]:
         """Twice (B, S, 90): each direction has its own CPR module."""

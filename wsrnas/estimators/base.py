@@ -38,7 +38,13 @@ class NoiseEstimator(nn.Module):
 
     A subclass gives `estimate`, which receives arguments already checked and of one dtype and device. No
     method looks at a value on the host, so that nothing waits for the accelerator.
+
+    Args:
+        channels: C of the images.
     """
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
 
     def forward(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
@@ -61,8 +67,9 @@ class NoiseEstimator(nn.Module):
         noise = self.unprojected(source_noises, images, source_epsilons, target_epsilons)
         return project(noise, images, target_epsilons)
 
-    def gradients(self, targets: int) -> int:
-        """Forward and backward passes of the network that `more_sources` needs for one image and so many targets."""
+    @staticmethod
+    def gradients(targets: int) -> int:
+        """Return the forward and backward passes of the network in `more_sources` for one image and so many targets."""
         return 0
 
     def more_sources(

@@ -26,8 +26,9 @@ class CANE(WAANE):
     Deviation: not in the paper. docs/AN_ESTIMATOR.md measures what it gains.
     """
 
-    def gradients(self, targets: int) -> int:
-        """Anchors for so many targets, hence forward and backward passes of the network for one image."""
+    @staticmethod
+    def gradients(targets: int) -> int:
+        """Return the number of anchors for so many targets; each takes one forward and backward pass an image."""
         return targets * ANCHOR_SHARE[0] // ANCHOR_SHARE[1]
 
     def more_sources(

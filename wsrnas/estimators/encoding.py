@@ -6,14 +6,7 @@ Shapes: B batch, C channels, H W image, S source strengths, T target strengths, 
 import torch
 from torch import Tensor, nn
 
-from wsrnas.estimators.recurrence import (
-    STRENGTH_FEATURES,
-    STRENGTH_UNIT,
-    RecurrentEstimator,
-    attend,
-    each,
-    zeroed,
-)
+from wsrnas.estimators.recurrence import STRENGTH_FEATURES, RecurrentEstimator, attend, each, zeroed
 
 WIDTH = 100
 QUERY = 50
@@ -34,7 +27,7 @@ class EncodingEstimator(RecurrentEstimator):
     def encode_strengths(self, epsilons: Tensor, images: Tensor) -> Tensor:
         """(B, N, 1, H, W), constant over H and W."""
         # Deviation: the reference learns one weight per pixel, Linear(1 -> 1024), which fixes the image size.
-        level = self.strength_level(self.strength_encoder(epsilons.unsqueeze(-1) / STRENGTH_UNIT))
+        level = self.strength_level(self.strength_features(epsilons))
         return level[..., None, None].expand(*epsilons.shape, 1, *images.shape[-2:])
 
     def encode_noises(self, units: Tensor) -> tuple[Tensor, Tensor]:

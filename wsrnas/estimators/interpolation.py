@@ -71,9 +71,6 @@ def weighted_average(weights: Tensor, noises: Tensor) -> Tensor:
 class WAANE(NoiseEstimator):
     """Linear interpolation between the neighbouring strengths (WA-ANE; Eq. 6 mended). No parameters."""
 
-    def __init__(self, channels: int = 3) -> None:
-        super().__init__()
-
     def estimate(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:

@@ -91,6 +91,10 @@ class RecurrentEstimator(NoiseEstimator):
         backward_query = torch.cat([before[row, count], wanted, silence], dim=2)
         return (each(self.forward_cell, forward_query), each(self.backward_cell, backward_query)), hidden
 
+    def strength_features(self, epsilons: Tensor) -> Tensor:
+        """Return learned features (B, N, 20) of strengths (B, N)."""
+        return self.strength_encoder(epsilons.unsqueeze(-1) / STRENGTH_UNIT)
+
     def encode_image(self, images: Tensor) -> Tensor:
         """The initial state of both recurrences, (B, D, ...)."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ Choices = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 def option(default: Any, help: str | Callable[[], str], *, identity: bool = True, aliases: tuple[str, ...] = (),
-           choices: Choices | None = None) -> Any:
+           choices: Choices | None = None, added: bool = False) -> Any:
     """Return a dataclass field with its help text.
 
     Args:
@@ -34,9 +34,10 @@ def option(default: Any, help: str | Callable[[], str], *, identity: bool = True
         choices: table of what a text may be, or a function that returns it. It is read when the command line is. An
             entry's attribute ``help``, if any, follows its name in ``--help``. A field that is empty by default may
             stay empty.
+        added: True for a field that earlier versions lack: a stored ``config.json`` without it has the default.
     """
     return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases,
-                                                        "choices": choices})
+                                                        "choices": choices, "added": added})
 
 
 def choices_of(field: dataclasses.Field) -> Mapping[str, Any]:
@@ -59,10 +60,14 @@ def field_aliases(cls: "DataclassInstance | type[DataclassInstance]") -> dict[st
     return {alias: field.name for field in dataclasses.fields(cls) for alias in field.metadata.get("aliases", ())}
 
 
-def without_aliases(cls: "DataclassInstance | type[DataclassInstance]", values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return stored configuration values by the names of their fields; where both are stored, the alias counts."""
+def up_to_date(cls: "DataclassInstance | type[DataclassInstance]", values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored configuration values by the names of today's fields, with the defaults of fields added since.
+
+    Where a field and its alias are both stored, the alias counts.
+    """
     fields = field_aliases(cls)
-    named = {name: value for name, value in values.items() if name not in fields}
+    named = {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("added")}
+    named |= {name: value for name, value in values.items() if name not in fields}
     return named | {fields[alias]: value for alias, value in values.items() if alias in fields}
 
 
@@ -263,7 +268,7 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
         InputError: ``values`` is not a mapping, a field is unknown or missing, or the dataclass refuses a value.
     """
     require(isinstance(values, Mapping), f"{where}: expected a JSON object of configuration fields")
-    values = without_aliases(cls, values)
+    values = up_to_date(cls, values)
     names = {field.name for field in dataclasses.fields(cls)}
     require(not set(values) - names, f"{where}: unknown configuration fields {sorted(set(values) - names)}")
     require(not names - set(values), f"{where}: missing configuration fields {sorted(names - set(values))}")
@@ -302,7 +307,7 @@ def describe(config: "DataclassInstance") -> str:
 
 def identity_differences(config: "DataclassInstance", stored: Mapping[str, Any]) -> list[str]:
     """Return ``field: stored -> asked`` for each field that changes the result and differs from a stored one."""
-    current, stored = to_dict(config), without_aliases(config, stored)
+    current, stored = to_dict(config), up_to_date(config, stored)
     return [f"{field.name}: {stored.get(field.name, 'absent')} -> {current[field.name]}"
             for field in dataclasses.fields(config)
             if field.metadata.get("identity", True) and stored.get(field.name, "absent") != current[field.name]]
