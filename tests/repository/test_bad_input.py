@@ -19,6 +19,8 @@ from wsrnas.genotype import Genotype
 from wsrnas.runtime.errors import fail
 from wsrnas.runtime.program import run_program
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"search": search.wsr_nas.main, "retrain": retrain.train_cifar.main, "evaluate": retrain.evaluate.main,
             "imagenet": retrain.train_imagenet.main}
@@ -336,9 +338,9 @@ def test_evaluation_refuses_what_is_no_network(refused, trained, tmp_path):
 
 def test_evaluation_refuses_another_kind_of_images(refused, trained, tmp_path):
     run = trained / "retrain" / "run"
-    root = pictures(tmp_path / "pictures", count=2)
+    root = pictures(tmp_path / "pictures", count=2, size=(12, 12))
     said = refused("evaluate", "--model", run, "--dataset", "folder", "--data", root)
-    assert "was trained on 10 classes of images (3, 32, 32), but folder has 2 classes of images (3, 8, 8)" in said
+    assert "was trained on 10 classes of images (3, 8, 8), but folder has 2 classes of images (3, 12, 12)" in said
     assert "invalid choice: 'mnist' (choose from" in refused("evaluate", "--model", run, "--dataset", "mnist")
 
 

@@ -32,6 +32,8 @@ from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.opening import open_model
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 ROOT = Path(__file__).parents[2]
 NETWORK = '''
 import torch
@@ -39,10 +41,10 @@ from torch import nn
 
 def build():
     torch.manual_seed(0)
-    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10)).eval()
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 10)).eval()
 
 def narrow():
-    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 9)).eval()
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 9)).eval()
 
 def negative():
     model = build()
@@ -85,7 +87,7 @@ def run(tmp_path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     for name in ("best.pt", "checkpoint.pt"):
-        network = description(genotype, 10, 2, 3, "digits", (3, 32, 32))
+        network = description(genotype, 10, 2, 3, "digits", images.shape[1:])
         checkpoint.save(folder / name, {"model": model.state_dict(), "step": 1, "network": network})
         model(images)  # the last network is not the best one
     return folder

@@ -39,6 +39,8 @@ from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 ARCHS = ("random:1,", "squeezenet")
 NAMES = ("random_1", "squeezenet")
 SEED = 3  # not 0: no part of a race may forget it

@@ -21,6 +21,8 @@ from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.losses import LossSettings
 from wsrnas.training.trainer import Refinements
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "80",
          "--held_out", "30", "--batch_size", "16", "--num_steps", "1", "--select_steps", "2", "--save", "run"]
 TINY = [*SMALL, "--epochs", "4", "--milestones", "2", "3", "--select_every", "1", "--random_start",

@@ -21,6 +21,8 @@ from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "3", "--epochs", "2", "--select_steps", "1",
           "--num_steps", "1", "--batch_size", "8", "--learning_rate", "0.05", "--save", "run"]
 PLAIN = ["--epsilon", "0.03", "--random_start"]

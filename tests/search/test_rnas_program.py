@@ -31,6 +31,8 @@ from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 # T = 3 steps an epoch, u = 1 of them without the bound. One cell, a reduction, unless more are asked for.
 SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "1", "--layers", "1", "--max_train", "60",
          "--batch_size", "10", "--num_steps", "1", "--bound_batches", "1", "--watched_batches", "1",
