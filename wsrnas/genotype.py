@@ -21,6 +21,7 @@ from wsrnas.runtime.errors import InputError
 
 Edge = tuple[str, int]
 Nodes = tuple[tuple[Edge, ...], ...]
+Edges = Sequence[Edge] | Sequence[Sequence[Edge]]  # two edges a node, or one list of edges a node
 
 FORMAT = 1
 KINDS = ("normal", "reduce")
@@ -43,10 +44,10 @@ class Genotype:
         InputError: a cell is malformed; the sentence names the place.
     """
 
-    normal: tuple
-    normal_concat: tuple[int, ...]
-    reduce: tuple
-    reduce_concat: tuple[int, ...]
+    normal: Edges
+    normal_concat: Sequence[int]
+    reduce: Edges
+    reduce_concat: Sequence[int]
 
     def __post_init__(self) -> None:
         for kind in KINDS:
@@ -173,7 +174,7 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_cell(kind: str, cell: object) -> Nodes:
+def _check_cell(kind: str, cell: Any) -> Nodes:
     """The cell in its form by node."""
     if not _is_list(cell):
         raise InputError(f"the {kind} cell is {cell!r}; expected a list of {_PAIRS} or of nodes")
@@ -188,7 +189,7 @@ def _check_cell(kind: str, cell: object) -> Nodes:
     return tuple(_check_node(kind, node, edges) for node, edges in enumerate(cell, start=2))
 
 
-def _check_node(kind: str, node: int, edges: object) -> tuple[Edge, ...]:
+def _check_node(kind: str, node: int, edges: Any) -> tuple[Edge, ...]:
     if not _is_list(edges):
         raise InputError(f"node {node} of the {kind} cell is {edges!r}; expected a list of {_PAIRS}")
     if not edges:
@@ -197,7 +198,7 @@ def _check_node(kind: str, node: int, edges: object) -> tuple[Edge, ...]:
                  for k, edge in enumerate(edges))
 
 
-def _check_edge(place: str, node: int, edge: object) -> Edge:
+def _check_edge(place: str, node: int, edge: Any) -> Edge:
     if not _is_list(edge) or len(edge) != 2:
         raise InputError(f"{place} is {edge!r}; expected an (operation, input) pair")
     operation, source = edge
@@ -213,7 +214,7 @@ def _check_edge(place: str, node: int, edge: object) -> Edge:
     return operation, source
 
 
-def _check_concat(kind: str, concat: object, number: int) -> tuple[int, ...]:
+def _check_concat(kind: str, concat: Any, number: int) -> tuple[int, ...]:
     if not _is_list(concat):
         raise InputError(f"{kind}_concat is {concat!r}; expected a list of nodes")
     if not concat:

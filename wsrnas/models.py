@@ -15,18 +15,8 @@ import torch
 from torch import nn
 
 from wsrnas.architectures import cells, hand_designed
-from wsrnas.architectures.catalogue import (
-    CIFAR_SIZE,
-    ENTRIES,
-    IMAGENET_SIZE,
-    UNAVAILABLE,
-    Entry,
-    Unavailable,
-    closest,
-    find,
-    why_unavailable,
-)
-from wsrnas.architectures.robnet import ROBNETS
+from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find, why_unavailable
+from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE, Entry, Unavailable
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
@@ -53,7 +43,7 @@ def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
         return spec
     spec = str(spec)
     if name := find(spec):
-        return cells.PUBLISHED.get(name, name)
+        return ENTRIES[name].genotype or name
     if Path(spec).exists() or cells.is_path(spec):
         return cells.load(spec)
     if reason := why_unavailable(spec):
@@ -73,7 +63,7 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
         arch: a genotype, or what ``load_architecture`` takes.
         init_channels, layers: width and depth; None takes the published ones of a name, and the DARTS convention for a
             genotype: 36 and 20 (ImageNet: 48 and 14). A network with a design of its own has its width as in
-            ``wsrnas.architectures.hand_designed``, and no other depth.
+            ``wsrnas.architectures.catalogue``, and no other depth.
         dataset: ``"imagenet"`` gives the network for large images, behind ImageNet's normalisation; anything else the
             one for small images.
         channels: of the images.
@@ -89,8 +79,7 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
         network = NetworkImageNet if imagenet else NetworkCIFAR
         return network(arch, width, depth, num_classes, channels, auxiliary=auxiliary)
     if layers is not None:
-        kind = "a RobNet" if arch in ROBNETS else "hand-designed"
-        raise InputError(f"layers is {layers}, but {arch} is {kind} and has a depth of its own; expected none")
+        raise InputError(f"layers is {layers}, but {arch} has a depth of its own; expected none")
     if auxiliary:
         raise InputError(f"{arch} has no auxiliary head; expected a network of two cells")
     return hand_designed.build(arch, num_classes, width, channels, imagenet)

@@ -6,6 +6,7 @@ checkpoint loaders cut from keys.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,16 @@ from wsrnas.runtime.errors import InputError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-MakeCell = Callable[[int, int, int, bool, bool], nn.Module]
-MakeStem = Callable[[int, int], nn.Module]
+MakeCell = Callable[[int, int, int, bool, bool], Any]  # a module with the attribute out_channels
+MakeStem = Callable[[int, int], Any]  # a module with the attributes out_channels and reduction
 MakeHead = Callable[[int, int], nn.Module]
 
 
 class Normalize(nn.Module):
     """(B, C, H, W) images in [0,1] -> (images - mean) / std, channel by channel."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
@@ -108,13 +112,13 @@ class Cell(nn.Module):
         self.preprocess = nn.ModuleList(
             module if used else nn.Identity() for module, used in zip(preprocess, inputs_used, strict=True))
         self.inputs = tuple(tuple(source for _, source in edges) for edges in nodes)
-        self.nodes = nn.ModuleList(
+        self.nodes: Any = nn.ModuleList(
             nn.ModuleList(build_operation(name, channels, 2 if reduction and source < 2 else 1)
                           for name, source in edges)
             for edges in nodes)
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        states: list[Tensor | None] = [self.preprocess[0](s0), self.preprocess[1](s1)]
+        states: list[Any] = [self.preprocess[0](s0), self.preprocess[1](s1)]
         for operations, sources in zip(self.nodes, self.inputs, strict=True):
             total = None
             for operation, source in zip(operations, sources, strict=True):
@@ -126,7 +130,7 @@ class Cell(nn.Module):
         return torch.cat([states[node] for node in self.concat], dim=1)
 
 
-def _influential(nodes: Nodes, concat: tuple[int, ...]) -> tuple[Nodes, tuple[bool, bool]]:
+def _influential(nodes: Nodes, concat: Sequence[int]) -> tuple[Nodes, tuple[bool, bool]]:
     """The edges worth building, node by node, and which of the two inputs they read.
 
     A node of ``none`` edges alone keeps one of them, which gives its zeros a shape.
@@ -213,17 +217,17 @@ class CellNetwork(nn.Module):
         self.normalize = nn.Identity() if normalize is None else normalize
         self.stem = make_stem(channels, init_channels)
         self.cells = nn.ModuleList()
-        prev_prev = prev = self.stem.out_channels
+        widths = [self.stem.out_channels, self.stem.out_channels]
         reduction_prev, current = self.stem.reduction, init_channels
         for layer in range(layers):
             reduction = layer in (layers // 3, 2 * layers // 3)
             current = 2 * current if reduction else current
-            cell = make_cell(prev_prev, prev, current, reduction, reduction_prev)
+            cell = make_cell(widths[-2], widths[-1], current, reduction, reduction_prev)
             self.cells.append(cell)
-            prev_prev, prev, reduction_prev = prev, cell.out_channels, reduction
-        self.classifier = nn.Linear(prev, num_classes)
-        read = self.cells[2 * layers // 3].out_channels
-        self.auxiliary = None if make_head is None else make_head(read, num_classes)
+            widths.append(cell.out_channels)
+            reduction_prev = reduction
+        self.classifier = nn.Linear(widths[-1], num_classes)
+        self.auxiliary = None if make_head is None else make_head(widths[2 + 2 * layers // 3], num_classes)
 
     def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
         """Apply one cell; networks whose cells take more than their two inputs override this."""

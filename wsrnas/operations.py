@@ -6,6 +6,8 @@ Source: Liu et al., "DARTS", ICLR 2019, Sec. 3.1 and its appendix on the final n
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -140,29 +142,51 @@ class DropPath(nn.Module):
         return x * (unit >= self.rate) / (1 - self.rate)
 
 
-def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+def _zero(channels: int, stride: int, affine: bool) -> nn.Module:
+    return Zero(stride)
+
+
+def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.MaxPool2d(3, stride, padding=1)
 
 
 def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
 
 
-OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
-    "avg_pool_3x3": _avg_pool,
-    "skip_connect": _skip,
-    "sep_conv_3x3": lambda channels, stride, affine: SeparableConv(channels, 3, stride, affine),
-    "sep_conv_5x5": lambda channels, stride, affine: SeparableConv(channels, 5, stride, affine),
-    "dil_conv_3x3": lambda channels, stride, affine: DilatedConv(channels, 3, stride, affine),
-    "dil_conv_5x5": lambda channels, stride, affine: DilatedConv(channels, 5, stride, affine),
-    "sep_conv_7x7": lambda channels, stride, affine: SeparableConv(channels, 7, stride, affine),
-    "conv_7x1_1x7": CrossConv,
-}
-"""Name -> constructor(channels, stride, affine)."""
+def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
-PRIMITIVES: tuple[str, ...] = tuple(OPERATIONS)[:8]
+
+class Operation(NamedTuple):
+    """An entry of ``OPERATIONS``.
+
+    Args:
+        build: Constructor, called as build(channels, stride=..., affine=...).
+        candidate: Whether the DARTS search space has it.
+        pooling: Whether a BatchNorm follows it in a supernet.
+    """
+
+    build: Callable[..., nn.Module]
+    candidate: bool = False
+    pooling: bool = False
+
+
+OPERATIONS: dict[str, Operation] = {
+    "none": Operation(_zero, candidate=True),
+    "max_pool_3x3": Operation(_max_pool, candidate=True, pooling=True),
+    "avg_pool_3x3": Operation(_avg_pool, candidate=True, pooling=True),
+    "skip_connect": Operation(_skip, candidate=True),
+    "sep_conv_3x3": Operation(partial(SeparableConv, kernel_size=3), candidate=True),
+    "sep_conv_5x5": Operation(partial(SeparableConv, kernel_size=5), candidate=True),
+    "dil_conv_3x3": Operation(partial(DilatedConv, kernel_size=3), candidate=True),
+    "dil_conv_5x5": Operation(partial(DilatedConv, kernel_size=5), candidate=True),
+    "sep_conv_7x7": Operation(partial(SeparableConv, kernel_size=7)),
+    "conv_7x1_1x7": Operation(CrossConv),
+}
+"""All operations by name."""
+
+PRIMITIVES: tuple[str, ...] = tuple(name for name, operation in OPERATIONS.items() if operation.candidate)
 """The eight candidates of the DARTS search space, in the order of the architecture parameters."""
 
 
@@ -179,7 +203,7 @@ def build_operation(name: str, channels: int, stride: int, affine: bool = True,
     """
     if name not in OPERATIONS:
         raise InputError(f"unknown operation {name!r}; known operations: {', '.join(OPERATIONS)}")
-    operation = OPERATIONS[name](channels, stride, affine)
-    if pool_norm and name in ("max_pool_3x3", "avg_pool_3x3"):
+    operation = OPERATIONS[name].build(channels, stride=stride, affine=affine)
+    if pool_norm and OPERATIONS[name].pooling:
         return nn.Sequential(operation, nn.BatchNorm2d(channels, affine=affine))
     return operation

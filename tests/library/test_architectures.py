@@ -165,7 +165,7 @@ def test_an_architecture_may_be_a_genotype_or_a_file(tmp_path):
     ("resnet19", "did you mean resnet18"),
     ("cna_rr", "did you mean WsrNet_Basic"),
     ("nothing of the kind", "unknown architecture 'nothing of the kind' (python -m wsrnas.models --list"),
-    ("DSRNA", "DSRNA cannot be built: published as a drawing alone"),
+    ("DSRNA", "DSRNA cannot be built: published as a drawing (CVPR 2021)"),
     ("RobNet-M", "RobNet_medium cannot be built"),
     ("WsrNet-Naive-6", "WsrNet_Naive_6 cannot be built"),
     ("runs/search/lost", "runs/search/lost does not exist"),

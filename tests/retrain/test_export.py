@@ -153,7 +153,8 @@ def test_the_file_needs_torch_alone_and_has_nothing_to_spare(files):
         tree = ast.parse(path.read_text())
         modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
                    for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
-        assert modules <= {"hashlib", "collections.abc", "dataclasses", "pathlib", "torch", "torch.nn.functional"}
+        assert modules <= {"hashlib", "collections.abc", "dataclasses", "functools", "pathlib", "typing", "torch",
+                           "torch.nn.functional"}
         large = cases[path.stem].description["dataset"] == "imagenet"
         classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
         assert ("NetworkImageNet" in classes) is large and ("NetworkCIFAR" in classes) is not large
@@ -169,7 +170,7 @@ def test_the_file_needs_torch_alone_and_has_nothing_to_spare(files):
 def test_definitions_come_with_their_comments_and_docstrings():
     source = standalone.standalone_source('a "quoted" \\name """', EVERY, "NetworkImageNet", "x = 1")
     assert ast.get_docstring(ast.parse(source)) == 'a "quoted" \\name \'\'\''
-    for text in ('"""Name -> constructor(channels, stride, affine)."""', "# s1 is half as large", "IMAGENET_MEAN ="):
+    for text in ('"""All operations by name."""', "# s1 is half as large", "IMAGENET_MEAN ="):
         assert text in source
     genotype = next(node for node in ast.parse(source).body if getattr(node, "name", "") == "Genotype")
     assert ast.get_docstring(genotype) == "Normal and reduction cell of an architecture."

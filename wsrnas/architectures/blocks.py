@@ -57,9 +57,10 @@ def conv_norm(in_channels: int, out_channels: int, kernel_size: int = 1, stride:
                                    bias=bias), nn.BatchNorm2d(out_channels))
 
 
-def conv_norm_relu(*sizes: int, groups: int = 1, bias: bool = False) -> nn.Sequential:
+def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1,
+                   bias: bool = False) -> nn.Sequential:
     """``conv_norm`` and a ReLU."""
-    return nn.Sequential(*conv_norm(*sizes, groups=groups, bias=bias), nn.ReLU())
+    return nn.Sequential(*conv_norm(in_channels, out_channels, kernel_size, stride, groups, bias), nn.ReLU())
 
 
 def scaled(channels: int, width: int, published: int) -> int:

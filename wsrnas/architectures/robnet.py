@@ -9,7 +9,7 @@ and each node before it, an edge may carry two operations, one code serves norma
 BatchNorm layers of the cells learn neither scale nor shift.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -93,13 +93,14 @@ class RobNet(CellNetwork):
             raise InputError(f"parts is {parts}; expected at least 1")
         genotypes = iter([cell_of(codes) for codes in cells])
 
-        def make_cell(*sizes: int) -> Cell:
-            return _without_scale_and_shift(Cell(next(genotypes), *sizes))
+        def make_cell(prev_prev: int, prev: int, current: int, reduction: bool, reduction_prev: bool) -> Cell:
+            return _without_scale_and_shift(
+                Cell(next(genotypes), prev_prev, prev, current, reduction, reduction_prev))
 
         super().__init__(make_cell, init_channels, len(cells), num_classes, channels,
                          ImageNetStem if imagenet else CifarStem, Normalize() if imagenet else None)
         self.parts = parts
-        self.classifier = nn.Linear(parts**2 * self.cells[-1].out_channels, num_classes)
+        self.classifier = nn.Linear(parts**2 * self.classifier.in_features, num_classes)
 
     def pool(self, features: Tensor) -> Tensor:
         return means_of_parts(features, self.parts)
@@ -109,7 +110,9 @@ def _without_scale_and_shift(cell: Cell) -> Cell:
     """The cell with its BatchNorm layers as affine=False builds them; ``Cell`` has no such argument."""
     for module in cell.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.affine, module.weight, module.bias = False, None, None
+            module.affine = False
+            module.register_parameter("weight", None)
+            module.register_parameter("bias", None)
     return cell
 
 
@@ -160,8 +163,3 @@ def robnet_free(num_classes: int = 10, width: int = 36, channels: int = 3, image
         width: ``init_channels`` of ``RobNet``.
     """
     return RobNet(FREE, width, num_classes, channels, imagenet=imagenet)
-
-
-ROBNETS: dict[str, Callable[..., nn.Module]] = {
-    build.__name__: build for build in (robnet_small, robnet_large_v1, robnet_large_v2, robnet_free)}
-"""Name -> constructor(num_classes, width, channels, imagenet)."""
