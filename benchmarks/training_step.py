@@ -15,7 +15,8 @@ import torch
 from retrain import train_cifar, train_imagenet
 from retrain.batch import batch_text, check_batch
 from retrain.construction import make_network, make_trainer
-from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig, parse_recipe
+from retrain.recipes import IMAGENET_RECIPES, RECIPES, parse_recipe
+from retrain.settings import ImageNetConfig, RetrainConfig
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.imagenet import list_imagenet

@@ -1,6 +1,6 @@
 """How a batch is shared among processes and accumulated parts."""
 
-from retrain.recipes import TrainingRecipe
+from retrain.settings import TrainingRecipe
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 

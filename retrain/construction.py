@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from retrain.batch import batch_text
-from retrain.recipes import TrainingConfig
+from retrain.settings import AnyTraining
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
@@ -19,7 +19,7 @@ from wsrnas.training.losses import LOSSES
 from wsrnas.training.trainer import Trainer
 
 
-def make_network(config: TrainingConfig, arch: Genotype | str, num_classes: int, channels: int,
+def make_network(config: AnyTraining, arch: Genotype | str, num_classes: int, channels: int,
                  world: World) -> nn.Module:
     """Return the network with seeded weights on its device, equal on all processes."""
     with torch.random.fork_rng(devices=[]):
@@ -31,14 +31,14 @@ def make_network(config: TrainingConfig, arch: Genotype | str, num_classes: int,
     return synchronize_batch_norm(network, world) if config.sync_bn else network
 
 
-def describe_network(config: TrainingConfig, arch: Genotype | str, num_classes: int,
+def describe_network(config: AnyTraining, arch: Genotype | str, num_classes: int,
                      image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return the dictionary that checkpoints store of the network of ``make_network``."""
     return description(arch, num_classes, config.init_channels, config.layers or None, config.dataset, image_shape,
                        bool(config.auxiliary_weight))
 
 
-def make_trainer(config: TrainingConfig, network: nn.Module, steps_per_epoch: int, world: World) -> Trainer:
+def make_trainer(config: AnyTraining, network: nn.Module, steps_per_epoch: int, world: World) -> Trainer:
     """Return the trainer of ``network``, with loss, optimiser and schedule of the recipe."""
     optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum,
                                 weight_decay=config.weight_decay)
@@ -46,7 +46,7 @@ def make_trainer(config: TrainingConfig, network: nn.Module, steps_per_epoch: in
                    config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
 
 
-def open_run(config: TrainingConfig, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,
+def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,
              network: nn.Module) -> RunDirectory | None:
     """Open the run directory and log the configuration; return None, with a message, if the run is finished.
 

@@ -1,9 +1,9 @@
-"""What a retraining would cost: passes of images through the network, and memory."""
+"""Cost of a retraining: passes of images through the network, and memory."""
 
 from torch import nn
 
 from retrain.batch import batch_text, local_batch
-from retrain.recipes import TrainingConfig, TrainingRecipe
+from retrain.settings import TrainingConfig, TrainingRecipe
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.runtime.config import describe, format_epsilon
 from wsrnas.runtime.distributed import World
@@ -12,7 +12,17 @@ from wsrnas.training.losses import LOSSES
 
 def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, int, int], images: int,
             steps_per_epoch: int, num_classes: int, world: World) -> None:
-    """Print the configuration and what the training would cost."""
+    """Print the configuration and the cost of the training.
+
+    Args:
+        config: recipe of the training.
+        network: the network, to count its parameters and multiply-adds.
+        image_shape: shape (C, H, W) of an image.
+        images: number of training images.
+        steps_per_epoch: optimiser steps of an epoch.
+        num_classes: number of classes.
+        world: the processes that train together.
+    """
     if not world.is_main:
         return
     adds = multiply_adds(network, image_shape)
@@ -31,7 +41,7 @@ def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, 
 
 
 def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, int]:
-    """Passes of images through the network in a whole training: forward and backward, and forward alone."""
+    """Return the passes of images through the network in a whole training: forward-backward, and forward alone."""
     loss, settings = LOSSES[config.adv_loss], config.loss_settings()
     both, forward = loss.passes(settings)
     both += loss.objective_passes(settings) * bool(config.awp_gamma)
@@ -41,6 +51,6 @@ def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, 
 
 def training_memory_gib(config: TrainingRecipe, network: nn.Module, image_shape: tuple[int, int, int],
                         world: World) -> float:
-    """About what the activations of a training step take in each process."""
+    """Estimate the memory of the activations of a training step in each process, in GiB."""
     passes = LOSSES[config.adv_loss].objective_passes(config.loss_settings())
     return activation_bytes(network, image_shape) * local_batch(config, world) * passes / 2**30

@@ -10,7 +10,7 @@ from torch import nn
 
 from retrain.construction import make_trainer
 from retrain.overfitting import MAX_ROLLBACKS, STEP_FACTOR, has_collapsed, probe_accuracy
-from retrain.recipes import TrainingConfig
+from retrain.settings import AnyTraining
 from retrain.summary import conclusion, epoch_summary
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.report import refresh
@@ -60,7 +60,7 @@ class Retraining:
         description: dictionary that checkpoints store of the network (``models.description``).
     """
 
-    def __init__(self, config: TrainingConfig, run: RunDirectory, network: nn.Module, train_loader: Loader,
+    def __init__(self, config: AnyTraining, run: RunDirectory, network: nn.Module, train_loader: Loader,
                  held_out_loader: Loader | None, description: dict[str, Any]) -> None:
         self.config, self.run, self.world, self.description = config, run, run.world, description
         self.train_loader, self.held_out_loader = train_loader, held_out_loader

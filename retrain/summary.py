@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from retrain.recipes import TrainingConfig
+from retrain.settings import TrainingConfig
 from wsrnas.runtime.config import format_epsilon
 
 

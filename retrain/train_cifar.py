@@ -14,8 +14,9 @@ from dataclasses import replace
 from retrain.batch import check_batch
 from retrain.construction import describe_network, make_network, open_run
 from retrain.cost import dry_run
-from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
+from retrain.recipes import RECIPES, parse_recipe
 from retrain.retraining import Retraining
+from retrain.settings import RetrainConfig
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader

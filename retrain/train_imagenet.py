@@ -12,8 +12,9 @@ import torch
 from retrain.batch import check_batch
 from retrain.construction import describe_network, make_network, open_run
 from retrain.cost import dry_run
-from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, parse_recipe
+from retrain.recipes import IMAGENET_RECIPES, parse_recipe
 from retrain.retraining import Retraining
+from retrain.settings import ImageNetConfig
 from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.data.splits import balanced_split
 from wsrnas.models import load_architecture

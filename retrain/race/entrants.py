@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from retrain.race.settings import Budget
-from retrain.recipes import spoken_name
+from retrain.settings import spoken_name
 from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype, random_genotype

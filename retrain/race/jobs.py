@@ -13,7 +13,7 @@ from retrain.evaluate_subjects import check_subjects, make_subjects
 from retrain.race.entrants import Entrant
 from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
-from retrain.recipes import RetrainConfig
+from retrain.settings import RetrainConfig
 from retrain.train_cifar import train
 from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.measurement import exact_arithmetic

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from retrain.evaluate_settings import EvaluateConfig
-from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe
+from retrain.recipes import RECIPES
+from retrain.settings import RetrainConfig, SmallImagesRecipe
 from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import PROTOCOLS

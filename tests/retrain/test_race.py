@@ -23,7 +23,8 @@ from retrain.race.entrants import load_entrants
 from retrain.race.jobs import kept_weights, race_jobs
 from retrain.race.register import enter, entered
 from retrain.race.settings import RACE_RECIPES, CompareConfig, parse_race
-from retrain.recipes import RECIPES, RetrainConfig, SmallImagesRecipe, parse_recipe
+from retrain.recipes import RECIPES, parse_recipe
+from retrain.settings import RetrainConfig, SmallImagesRecipe
 from tests.processes import wait_for
 from tests.run_files import read, without_time
 from wsrnas.complexity import count_parameters, multiply_adds
