@@ -23,6 +23,9 @@ class ValidationLossEstimator(nn.Module):
         num_edges: 2 E, length of the sequence.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, num_operations: int = 8, num_losses: int = 7, hidden_size: int = 16, num_edges: int = 28):
         super().__init__()
         self.encoder = nn.LSTM(num_operations, hidden_size, batch_first=True)

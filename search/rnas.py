@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     searcher = RnasSearcher(config, data, stored_split(run, data), world)
     with stop_requests(world) as searcher.stop:
         for epoch in range(resume(run, searcher, PROGRAM), config.epochs):
-            clock, row, trained = PhaseClock(world), {"number": epoch}, searcher.begin_epoch(epoch)
+            clock, trained = PhaseClock(world), searcher.begin_epoch(epoch)
+            row: dict[str, Any] = {"number": epoch}
             if epoch < config.warmup_epochs:                                                    # phase I
                 row["phase"] = "warm-up"
                 with clock("train"):

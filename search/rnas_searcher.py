@@ -2,9 +2,9 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, repeat
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from wsrnas.training.batch_norm import recalibrate_batch_norm, running_statistic
 from wsrnas.training.epoch import Epoch
 from wsrnas.training.losses import LOSSES
 
+Item = TypeVar("Item")
 LEAST_ITERATIONS = 30  # of the descent that tells the least vulnerability, where H cannot be reached
 
 
@@ -108,7 +109,8 @@ class RnasSearcher:
 
     def warm_up(self, epoch: int, trained: Epoch) -> None:
         """Phase I: an epoch of adversarial training on D_t, A stays."""
-        for step, batch, _ in self._batches(epoch, 0, self.steps, "warm-up", held_out=False):
+        batches = zip(range(self.steps), self.train_loader.batches(epoch), strict=False)
+        for step, batch in self._followed(batches, epoch, "warm-up", self.steps):
             self._train(epoch, step, batch, trained)
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
@@ -129,7 +131,7 @@ class RnasSearcher:
             if mode == "descend+project":
                 self._train(epoch, step, batch, trained)
                 self._descend(epoch, step, batch, held_out)
-            if self.bound < math.inf:
+            if self.resolved_bound < math.inf:
                 projections.append(self._project(epoch, step, held_out, trained))
             if mode == "project+train":
                 self._train(epoch, step, batch, trained)
@@ -181,10 +183,10 @@ class RnasSearcher:
             and accuracies.
         """
         result: dict[str, Any] = {"bound": None}
-        if self.bound < math.inf:
+        if self.resolved_bound < math.inf:
             result["bound"] = self.bound
             vulnerability = self.constraint.of_batches(self.watched(self.config.bound_batches))
-            projection = self._projected(vulnerability, self.bound)
+            projection = self._projected(vulnerability, self.resolved_bound)
             self.set_alphas(projection.alphas)
             result["projection"] = summarize([projection])
         return result | {"child": self._measure_child()}
@@ -192,17 +194,26 @@ class RnasSearcher:
     # -- what they need -------------------------------------------------------------------------------------------
 
     @property
+    def resolved_bound(self) -> float:
+        """H as a number; ``resolve_bound`` comes first."""
+        assert self.bound is not None
+        return self.bound
+
+    @property
     def unconstrained_steps(self) -> int:
         """u, steps of step 1 in an epoch."""
         return self.config.unconstrained_steps(self.steps)
 
-    def _batches(self, epoch: int, first: int, last: int, label: str,
-                 held_out: bool = True) -> Iterator[tuple[int, Batch, Batch | None]]:
-        """Number, batch of D_t and, where one is ``held_out``, batch of D_v of some steps of an epoch."""
-        pairs = zip(range(first, last), self.train_loader.batches(epoch, first),
-                    self.validation_loader.batches(epoch, first) if held_out else repeat(None), strict=False)
-        steps = progress(pairs, f"epoch {epoch + 1}: {label}", self.world, last - first)
-        return until_asked(steps, self.stop, f"stopped in epoch {epoch + 1}; those before it are saved")
+    def _batches(self, epoch: int, first: int, last: int, label: str) -> Iterator[tuple[int, Batch, Batch]]:
+        """Yield number, batch of D_t and batch of D_v of some steps of an epoch."""
+        steps = zip(range(first, last), self.train_loader.batches(epoch, first),
+                    self.validation_loader.batches(epoch, first), strict=False)
+        return self._followed(steps, epoch, label, last - first)
+
+    def _followed(self, steps: Iterable[Item], epoch: int, label: str, count: int) -> Iterator[Item]:
+        """Show the progress of some steps of an epoch, and stop between two of them when asked to."""
+        shown = progress(steps, f"epoch {epoch + 1}: {label}", self.world, count)
+        return until_asked(shown, self.stop, f"stopped in epoch {epoch + 1}; those before it are saved")
 
     def follow(self, alphas: Tensor, *draw: int | str) -> None:
         """Make the supernet run A = ``alphas``; ``draw`` names the noise of a sampled path."""
@@ -255,7 +266,7 @@ class RnasSearcher:
         """A becomes its projection under F of one batch; the weights, buffers and random states stay."""
         frozen = self.constraint.freeze(held_out, "projection", epoch, step)
         try:
-            result = self._projected(self.constraint.of_batch(frozen), self.bound)
+            result = self._projected(self.constraint.of_batch(frozen), self.resolved_bound)
         except InputError:  # F is not a number
             trained.refuse_divergence(f"epoch {epoch + 1}", self.world)  # because the training diverged, if it did
             raise

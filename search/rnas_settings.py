@@ -82,14 +82,14 @@ class RnasConfig(SupernetConfig):
                 "running statistics are those of other paths; expected batch")
 
     @property
-    def name(self) -> str:
-        """Of the run directory; without a time stamp, so that a restarted job finds itself."""
-        return self.save or f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
+    def default_name(self) -> str:
+        """Name of the run directory without ``--save``."""
+        return f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
         """The supernet's training attack; Fast-AT keeps its own step, 1.25 epsilon, whatever that of PGD is."""
-        own = {"step_size": None} if self.adv_loss == "fast" else {}
-        return replace(super().loss_settings(), random_start=self.random_start, **own)
+        settings = self.pgd_settings()
+        return replace(settings, step_size=None) if self.adv_loss == "fast" else settings
 
     def pgd_settings(self) -> LossSettings:
         """PGD of the vulnerability and of the upper loss, however the weights are trained."""

@@ -1,6 +1,7 @@
 """The supernet of DARTS cells, shared by both searches: its cells run one operation an edge, or a mixture of all."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ class SearchCell(nn.Module):
         for _ in range(NODES):
             incoming = []
             for state in states:
-                incoming += [self.edges[edge][operation](state) * scales[edge, place]
+                candidates = cast(nn.ModuleList, self.edges[edge])
+                incoming += [candidates[operation](state) * scales[edge, place]
                              for place, operation in enumerate(operations[edge]) if operation != NONE]
                 edge += 1
             states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
@@ -118,7 +120,7 @@ class Supernet(CellNetwork):
 
     def alphas(self) -> Tensor:
         """A as one tensor (2, E, O), with gradient."""
-        return torch.stack(self.architecture_parameters())
+        return torch.stack(tuple(self.architecture_parameters()))
 
     def sample(self, generator: torch.Generator) -> Path:
         """Draw ξ, resolve the path once, and use it in every ``forward`` until the next sample."""
@@ -141,8 +143,22 @@ class Supernet(CellNetwork):
         self.path = Path(weights, (every,) * len(KINDS), weights)
         return self.path
 
-    def run_cell(self, cell: SearchCell, s0: Tensor, s1: Tensor) -> Tensor:
-        return cell(s0, s1, self.path.operations[cell.kind], self.path.scales[cell.kind])
+    @property
+    def current_path(self) -> Path:
+        """The path that ``forward`` runs.
+
+        Raises:
+            InputError: none was chosen yet.
+        """
+        if self.path is None:
+            raise InputError("the supernet has no path yet: call sample(generator) before forward")
+        return self.path
+
+    def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
+        """Run the operations of the current path in a cell."""
+        assert isinstance(cell, SearchCell)
+        path = self.current_path
+        return cell(s0, s1, path.operations[cell.kind], path.scales[cell.kind])
 
     def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, K) of the current path.
@@ -153,9 +169,7 @@ class Supernet(CellNetwork):
         Raises:
             InputError: no path was sampled.
         """
-        if self.path is None:
-            raise InputError("the supernet has no path yet: call sample(generator) before forward")
-        return super().forward(images, outputs)
+        return cast(Tensor, super().forward(images, outputs))  # without auxiliary head
 
     def genotype(self) -> Genotype:
         """The discrete cell of the current A, as Wsr-NAS takes it: ``discretize`` of A itself."""

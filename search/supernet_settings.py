@@ -1,7 +1,6 @@
 """What both searches can be told: the supernet, its adversarial training, the bound on its vulnerability."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from search.vulnerability.bound import Bound
 from wsrnas.data.settings import SmallImagesConfig
@@ -31,7 +30,8 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")
-    distance: Literal[DISTANCES] = option("spatial", "between clean and adversarial feature maps in the vulnerability")
+    distance: str = option("spatial", "between clean and adversarial feature maps in the vulnerability",
+                           choices=dict.fromkeys(DISTANCES))
     standardize: bool = option(True, "divide feature maps by the clean channel's deviation before they are compared, "
                                "so that shrinking them does not help")
 
@@ -43,6 +43,16 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         self.require_at_least(0, "max_train", "step_size", "alpha_std", "learning_rate_min")
         self.require_strength("epsilon")
         self.bound()
+
+    @property
+    def name(self) -> str:
+        """Name of the run directory; without a time stamp, so that a restarted job finds itself."""
+        return self.save or self.default_name
+
+    @property
+    def default_name(self) -> str:
+        """Name of the run directory without ``--save``."""
+        raise NotImplementedError
 
     def bound(self) -> Bound:
         """H as it was asked for.

@@ -52,7 +52,8 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
         move([None] * len(kept), 0)
 
 
-def sgd_direction(optimizer: torch.optim.SGD, loss: Tensor) -> tuple[list[nn.Parameter], list[Tensor | None], float]:
+def sgd_direction(optimizer: torch.optim.Optimizer,
+                  loss: Tensor) -> tuple[list[nn.Parameter], list[Tensor | None], float]:
     """What the next step of ``optimizer`` down ``loss`` would be; nothing is changed.
 
     Returns:

@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     completed = resume(run, searcher, PROGRAM)
     with stop_requests(world) as searcher.stop:
         for step in steps[completed:]:
-            clock, row = PhaseClock(world), {"phase": step.phase, "number": step.number}
+            clock = PhaseClock(world)
+            row: dict[str, Any] = {"phase": step.phase, "number": step.number}
             searcher.sample(step)                                                       # lines 2 and 20: H_i
             with clock("train"):
                 row["train"] = searcher.train_supernet(step)                            # lines 4, 8 and 21

@@ -149,7 +149,7 @@ class Searcher:
         return measured
 
     @torch.no_grad()
-    def check_estimator(self, step: Step) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def check_estimator(self, step: Step) -> tuple[dict[str, Any], dict[str, Any]]:
         """How much weaker the estimated noise is than PGD's on ``check_images`` of D_v, and a few noises to look at.
 
         Draws no random number and changes no state; the numbers are the same on all processes.
@@ -174,8 +174,9 @@ class Searcher:
                 arrays |= {name: (noisy[few, weakest] - images[few].unsqueeze(1)).half()
                            for name, noisy in (("pgd", attacked), ("estimated", estimated))}
                 shown = {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step.index)}
-        row = estimator_gap([config.strengths[i] for i in self.estimated], *all_sum(sums, self.world),
-                            len(loader.image_set)) | {"attacked": [config.strengths[i] for i in self.attacked]}
+        by_estimate, by_pgd = all_sum(sums, self.world)
+        row = estimator_gap([config.strengths[i] for i in self.estimated], by_estimate, by_pgd, len(loader.image_set))
+        row["attacked"] = [config.strengths[i] for i in self.attacked]
         if 0 < config.max_estimator_gap < row["largest_gap"]:
             row["fallback"] = row["largest_gap_at"]
         return row, shown
@@ -205,7 +206,7 @@ class Searcher:
         Under a bound, the vulnerabilities follow the losses in L.
         """
         losses = torch.cat([measured[name] for name in ("losses", "vulnerabilities") if name in measured])
-        gates = self.supernet.path.encoding.to(self.world.device).unsqueeze(0)
+        gates = self.supernet.current_path.encoding.to(self.world.device).unsqueeze(0)
         result: dict[str, Any] = {}
         if step.phase == "search":
             with torch.no_grad():

@@ -88,9 +88,9 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
         OBJECTIVES[self.objective].build(self)
 
     @property
-    def name(self) -> str:
-        """Of the run directory; without a time stamp, so that a restarted job finds itself."""
-        return self.save or f"{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+    def default_name(self) -> str:
+        """Name of the run directory without ``--save``."""
+        return f"{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
 
 
 def _naive(name: str, strengths: tuple[float, ...], weights: tuple[float, ...]) -> SearchConfig:

@@ -65,7 +65,8 @@ def weighted_average(weights: Tensor, noises: Tensor) -> Tensor:
     chosen = chosen.expand(len(noises), *chosen.shape[-2:])  # (B, T, 2)
     kept = weights.expand(len(noises), *weights.shape[-2:]).gather(-1, chosen)
     row = torch.arange(len(noises), device=noises.device).unsqueeze(1)
-    return sum(radii(kept[..., place]) * noises[row, chosen[..., place]] for place in range(kept.shape[-1]))
+    terms = [radii(kept[..., place]) * noises[row, chosen[..., place]] for place in range(kept.shape[-1])]
+    return sum(terms[1:], terms[0])
 
 
 class WAANE(NoiseEstimator):

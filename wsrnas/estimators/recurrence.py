@@ -25,6 +25,9 @@ class RecurrentEstimator(NoiseEstimator):
     and `decode`.
     """
 
+    forward_cell: nn.Module
+    backward_cell: nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         self.strength_encoder = nn.Sequential(nn.Linear(1, STRENGTH_FEATURES), nn.ReLU())
@@ -150,9 +153,10 @@ def with_norm_of(lengths: Tensor, noises: Tensor) -> Tensor:
     return noises * (wanted / norms.clamp_min(torch.finfo(noises.dtype).tiny))
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
+def zeroed(layer: nn.Module) -> nn.Conv2d:
     """Zero the last layer of an adjustment, so that training starts exactly at WA-ANE; returns the layer."""
     # Deviation: in the reference, training starts with random noise on top of the average.
+    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.zero_()

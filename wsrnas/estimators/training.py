@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import multi_strength_pgd
+from wsrnas.estimators.base import NoiseEstimator
 
 
 def leave_one_out(model: nn.Module, images: Tensor, labels: Tensor, source_epsilons: Tensor, max_epsilon: float,
@@ -65,7 +66,7 @@ def schedule_factor(step: int, total_steps: int, warmup: float = 0.04) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total_steps - warm)))
 
 
-def train_estimator(estimator: nn.Module, optimizer: torch.optim.Optimizer | None, tasks: dict[str, Tensor],
+def train_estimator(estimator: NoiseEstimator, optimizer: torch.optim.Optimizer | None, tasks: dict[str, Tensor],
                     passes: int, generator: torch.Generator, *, learning_rate: float, step: int, total_steps: int,
                     batch_size: int = 64) -> tuple[float, int]:
     """``passes`` (K_a) times over the tasks, squared error of the unprojected estimate (Eq. 5).
