@@ -18,8 +18,8 @@ def architecture_statistics(supernet: Supernet, genotype: Genotype, initial: Gen
         initial: genotype of the initial A.
 
     Returns:
-        ``changed_choices`` of 16 since the ``initial`` genotype, ``alpha_entropy`` in nats an edge, ``none_mass`` and
-        ``skip_mass`` (mean of softmax(A) over the edges), ``skips`` and ``pools`` in the genotype.
+        ``changed_choices`` (of 16, against ``initial``), ``alpha_entropy`` in nats an edge, ``none_mass`` and
+        ``skip_mass`` (mean of softmax(A) over the edges), ``skips`` and ``pools`` (their numbers in the genotype).
     """
     alphas = supernet.alphas().detach()
     mass = alphas.softmax(-1).mean(1).tolist()  # kind, operation

@@ -1,4 +1,4 @@
-"""What a search costs: passes of images through the supernet for each phase, measured seconds, memory."""
+"""The cost of a search: passes of images through the supernet for each phase, and measured seconds."""
 
 import time
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from search.wsr_nas_searcher import Searcher
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES
 
-PROJECTION_EVALUATIONS = 4  # of F, which a projection is taken to need
+PROJECTION_EVALUATIONS = 4  # of F in a projection; an assumption of the forecast
 
 
 def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
-    """Images through the supernet in one population or search iteration as the strengths are divided now, by phase.
+    """Count the images that go through the supernet in one population or search iteration, by phase.
 
-    ``forward_backward`` counts a forward and a backward pass together (one PGD step on one image), ``forward`` the
-    forward passes without gradient.
+    The counts hold for the current division of the strengths. ``forward_backward`` counts a forward and a backward pass
+    together (one PGD step on one image), ``forward`` the forward passes without gradient.
     """
     config, steps = searcher.config, searcher.config.num_steps
     train_images, validation_images, checked = (len(images) for images in (
         searcher.train_set, searcher.validation_loader.image_set, searcher.check_loader.image_set))
     sources, targets = len(searcher.attacked), len(searcher.estimated)
-    asked = searcher.estimator.gradients(targets) if targets else 0  # of the supernet, by the AN-Estimator
+    asked = searcher.estimator.gradients(targets) if targets else 0  # passes that the AN-Estimator needs
     trained = train_images - train_images % config.batch_size
     both, forward = LOSSES[config.adv_loss].passes(config.loss_settings())
     passes = {
@@ -44,7 +44,7 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
 
 
 def total_passes(searcher: Searcher) -> dict[str, int]:
-    """``forward_backward`` and ``forward`` image passes of the whole search, should no strength fall back to PGD."""
+    """Count the passes of the whole search, ``forward_backward`` and ``forward``, if no strength falls back to PGD."""
     config, passes = searcher.config, iteration_passes(searcher)
     measured = config.warmup_architectures + config.iterations
     epochs = {phase: measured + (config.warmup_architectures if phase == "train" else 0) for phase in passes}
@@ -53,9 +53,9 @@ def total_passes(searcher: Searcher) -> dict[str, int]:
 
 
 def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:
-    """Forward-backward passes of one image through the supernet in a whole RNAS search, by part, as far as foreseeable.
+    """Estimate the forward-backward passes of one image through the supernet in a whole RNAS search, by part.
 
-    A projection counts ``PROJECTION_EVALUATIONS`` times, although most that begin within the bound need one.
+    A projection counts as ``PROJECTION_EVALUATIONS`` evaluations; one that begins within the bound needs a single one.
     """
     config, attack = searcher.config, searcher.config.num_steps
     epochs, images = config.epochs - config.warmup_epochs, config.batch_size
@@ -77,14 +77,15 @@ def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:
 
 
 class PhaseClock:
-    """Seconds by phase, with the device idle at both ends."""
+    """Measure seconds by phase, with the device idle at both ends."""
 
-    def __init__(self, world: World):
+    def __init__(self, world: World) -> None:
         self.world = world
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to a phase."""
         started = time.perf_counter()
         yield
         if self.world.device.type == "cuda":

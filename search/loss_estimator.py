@@ -1,14 +1,15 @@
-"""The validation loss estimator (VLE) ψ: an architecture's gates H in, its validation losses out (Eq. 8 and 9)."""
+"""The validation loss estimator (VLE) ψ: from the gates H of an architecture to its validation losses (Eq. 8 and 9)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ValidationLossEstimator(nn.Module):
-    """LSTM over the 2 E edges of H, one linear layer from its hidden states to the losses: natural, then the strengths.
+    """Predict the losses of an architecture by an LSTM over the 2 E edges of H and one linear layer.
 
-    The linear layer predicts standardised losses; ``standardize`` stores each column's mean and deviation, and
-    ``forward`` gives losses in their own unit, so that the search objective means what Eq. 10 says.
+    The columns are the natural loss, then the losses of the strengths. The linear layer predicts standardised losses.
+    ``standardize`` stores each column's mean and standard deviation, and ``forward`` returns losses in nats, so that
+    the search objective is that of Eq. 10.
 
     Deviation: the published code has one head a strength, each ``2 * sigmoid``, which cannot represent a
     cross-entropy above 2; here the output is linear and the columns are standardised.
@@ -34,12 +35,12 @@ class ValidationLossEstimator(nn.Module):
         self.register_buffer("std", torch.ones(num_losses))
 
     def standardized(self, gates: Tensor) -> Tensor:
-        """(B, 2 E, O) -> standardised losses (B, 1 + N1 + N2)."""
+        """Return standardised losses (B, 1 + N1 + N2) of gates (B, 2 E, O)."""
         hidden, _ = self.encoder(gates)
         return self.head(hidden.flatten(1))
 
     def forward(self, gates: Tensor) -> Tensor:
-        """(B, 2 E, O) -> losses (B, 1 + N1 + N2) in nats."""
+        """Return losses (B, 1 + N1 + N2) in nats of gates (B, 2 E, O)."""
         return self.standardized(gates) * self.std + self.mean
 
     def standardize(self, losses: Tensor) -> None:
@@ -51,15 +52,20 @@ class ValidationLossEstimator(nn.Module):
 def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer, gates: Tensor,
                          losses: Tensor, passes: int, generator: torch.Generator, batch_size: int = 64,
                          input_noise: float = 0.01) -> float:
-    """Fit ψ to the memory M_v: ``passes`` (K_v) times over all entries, squared error in standardised units (Eq. 9).
+    """Fit ψ to the memory M_v by the squared error in standardised units (Eq. 9).
 
     Args:
-        gates: (M, 2 E, O); losses: (M, 1 + N1 + N2); both on the estimator's device.
+        estimator: ψ.
+        optimizer: of its weights.
+        gates: (M, 2 E, O), on the estimator's device.
+        losses: (M, 1 + N1 + N2) in nats, on the estimator's device.
+        passes: K_v, passes over all entries.
         generator: CPU source of the order and of the input noise.
+        batch_size: entries per optimiser step.
         input_noise: standard deviation of the normal noise added to the gates, against overfitting a small memory.
 
     Returns:
-        The last pass' mean squared error (1 would be predicting the mean).
+        The mean squared error of the last pass (1 is that of predicting the mean).
     """
     estimator.standardize(losses)
     targets = (losses - estimator.mean) / estimator.std

@@ -1,4 +1,4 @@
-"""What a network is measured by on D_v: loss, accuracy and, under a bound, vulnerability."""
+"""Measurement of the supernet on D_v: loss, accuracy and, under a bound, vulnerability."""
 
 from collections.abc import Iterable
 
@@ -15,12 +15,18 @@ from wsrnas.evaluation.vulnerability import network_vulnerability
 @torch.no_grad()
 def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, config: SupernetConfig,
             clean: Tensor | None = None) -> Tensor:
-    """Sums over a batch for each of N sets of images (B, C, H, W), by the current path in evaluation mode: (2, N).
-
-    Loss in nats and number of correct predictions; under a bound a third row, B times the vulnerability.
+    """Measure the current path in evaluation mode on N versions of a batch of images.
 
     Args:
+        supernet: with a current path.
+        columns: the N versions, each (B, C, H, W).
+        labels: (B,).
+        config: of the search; it names the bound and the distance of the vulnerability.
         clean: images (B, C, H, W) that the vulnerability compares with; None takes the first column.
+
+    Returns:
+        Sums over the images, (2, N): loss in nats and number of correct predictions; under a bound a third row, B times
+        the vulnerability.
     """
     rows: list[list[Tensor]] = []
     reference: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""How the architecture parameters A become what the supernet runs."""
+"""The relaxation of RNAS: from architecture parameters A to the operations that the supernet runs."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from wsrnas.runtime.seeding import generator
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Mixed operations (DARTS), or one an edge drawn by the Gumbel-softmax, whose gate carries the gradient.
+    """Run mixed operations (DARTS), or one operation an edge, drawn by the Gumbel-softmax, whose gate has the gradient.
 
     Attributes:
         kind: ``"mixed"`` or ``"sampled"``.
@@ -23,10 +23,12 @@ class Relaxation:
     seed: int
 
     def follow(self, supernet: Supernet, alphas: Tensor, *draw: int | str) -> None:
-        """Make ``supernet`` run A = ``alphas`` (2, E, O), to which a gradient flows if they need one.
+        """Make a supernet run given architecture parameters; a gradient flows to them if they need one.
 
         Args:
-            draw: names the noise of a sampled path: the same names, the same noise at any A.
+            supernet: to run them.
+            alphas: A, (2, E, O).
+            *draw: names of the noise of a sampled path: the same names give the same noise at any A.
         """
         if self.kind == "mixed":
             supernet.mix(alphas.softmax(-1))

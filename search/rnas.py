@@ -30,7 +30,7 @@ TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Algorithm 1, part by part."""
+    """Run Algorithm 1, part by part."""
     opened = open_search(RnasConfig, PRESETS, argv, PROGRAM, dry_run)
     if opened is None:
         return
@@ -87,7 +87,7 @@ def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dic
 
 
 def summary(row: dict[str, Any]) -> str:
-    """One line for people; ``metrics.jsonl`` holds everything."""
+    """Return one line about an epoch for the log; ``metrics.jsonl`` holds everything."""
     trained = row["train"]
     parts = [row["phase"], f"train loss {trained['loss']:.3f} robust acc {trained['adversarial_accuracy']:.1%}"]
     if "bound" in row:
@@ -104,21 +104,21 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def describe_projections(found: dict[str, Any]) -> str:
-    """F before and after projections, how many moved A, how far, and how many reached the bound."""
+    """Describe projections: F before and after, how many moved A, how far, and how many reached the bound."""
     return (f"F {found['before']:.4g} -> {found['after']:.4g}, {found['active']:.0%} moved by {found['distance']:.2g} "
             f"in {found['iterations']:.1f} iterations, multiplier {found['multiplier']:.2g}, "
             f"{found['feasible']:.0%} feasible")
 
 
 def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:
-    """What is said of the cell at the end."""
+    """Describe the cell at the end of the search."""
     child = found["child"]
     return (f"{searcher.architecture_statistics()['changed_choices']} of 16 choices differ from the initial cell, "
             f"vulnerability of the discretised network {child['vulnerability']:.4g} (H = {searcher.bound:.4g})")
 
 
 def warn_of_infeasible(run: RunDirectory, projection: dict[str, Any]) -> None:
-    """Say so where many batches of an epoch could not be brought within the bound."""
+    """Warn in the log where many projections of an epoch did not reach the bound."""
     if projection.get("feasible", 1) < 1 - TOLERATED_INFEASIBLE:
         run.log(f"{1 - projection['feasible']:.0%} of the projections did not reach the bound: the least vulnerable "
                 "point found was taken; a larger --vulnerability_bound or more --solver_iterations may help")

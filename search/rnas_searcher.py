@@ -1,4 +1,4 @@
-"""Everything the RNAS search owns, and one method for each part of its Algorithm 1."""
+"""The RNAS search: all that it owns, and one method for each part of its Algorithm 1."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ from search.supernet_training import build_supernet, build_trainer, cosine_rate,
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
 from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
-from search.vulnerability.projection import Projection, least, project, summarize
+from search.vulnerability.projection import LEAST_ITERATIONS, Projection, least, project, summarize
 from wsrnas.attacks import attack_mode
 from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
@@ -32,14 +32,16 @@ from wsrnas.training.epoch import Epoch
 from wsrnas.training.losses import LOSSES
 
 Item = TypeVar("Item")
-LEAST_ITERATIONS = 30  # of the descent that tells the least vulnerability, where H cannot be reached
 
 
 class RnasSearcher:
-    """Supernet, architecture parameters A, their optimisers and the bound H, for one data set.
+    """Own the supernet, the architecture parameters A, their optimisers and the bound H, for one data set.
 
     Args:
+        config: of the search.
+        data: the data set.
         split: indices of D_t and D_v in the training set.
+        world: processes that share the batches.
     """
 
     def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
@@ -102,20 +104,20 @@ class RnasSearcher:
     # -- the parts of Algorithm 1 ---------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int) -> Epoch:
-        """Set the learning rate of an epoch; returns what its training is added up in."""
+        """Set the learning rate of an epoch, and return an empty sum of its training metrics."""
         set_learning_rate(self.trainer.optimizer, cosine_rate(self.config, epoch, self.config.epochs))
         self.trainer.steps = epoch * self.steps
         return Epoch()
 
     def warm_up(self, epoch: int, trained: Epoch) -> None:
-        """Phase I: an epoch of adversarial training on D_t, A stays."""
+        """Train one epoch of phase I adversarially on D_t; A stays."""
         batches = zip(range(self.steps), self.train_loader.batches(epoch), strict=False)
         for step, batch in self._followed(batches, epoch, "warm-up", self.steps):
             self._train(epoch, step, batch, trained)
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
     def search_freely(self, epoch: int, trained: Epoch) -> dict[str, float]:
-        """Phase II, step 1: the weights descend the adversarial loss on D_t, then A the upper loss on D_v (Eq. 8)."""
+        """Run step 1 of phase II: the weights descend the loss on D_t, then A the upper loss on D_v (Eq. 8)."""
         losses = []
         for step, batch, held_out in self._batches(epoch, 0, self.unconstrained_steps, "step 1"):
             self._train(epoch, step, batch, trained)
@@ -124,7 +126,7 @@ class RnasSearcher:
         return self._mean_losses(losses)
 
     def search_constrained(self, epoch: int, trained: Epoch) -> dict[str, float]:
-        """Phase II, step 2: A becomes the nearest point with F <= H (Eq. 9), batch by batch."""
+        """Run step 2 of phase II: project A onto F <= H, batch by batch (Eq. 9)."""
         mode, projections = self.config.constrained_step, []
         start = self.alphas()
         for step, batch, held_out in self._batches(epoch, self.unconstrained_steps, self.steps, "step 2"):
@@ -139,13 +141,15 @@ class RnasSearcher:
         return summarize(projections) | {"travelled": (self.alphas() - start).norm().item()}
 
     def resolve_bound(self) -> dict[str, Any]:
-        """H as a number, at the end of the warm-up: a relative one from the median F of ``bound_batches`` of D_v.
+        """Turn H into a number at the end of the warm-up.
+
+        A relative H is a share of the median F of ``bound_batches`` batches of D_v.
 
         Returns:
-            ``bound``: H, that median and the F of every batch; nothing without a bound.
+            ``bound``: H, that median and the F of every batch; empty without a bound.
 
         Raises:
-            InputError: H is below the least vulnerability that a search for it finds.
+            InputError: H is below the least vulnerability that a descent finds.
         """
         config = self.config
         if not config.bounded:
@@ -165,22 +169,22 @@ class RnasSearcher:
                     f"vulnerability_bound is {config.vulnerability_bound}, that is H = {bound:.4g}, but the least "
                     f"vulnerability found on {config.watched_batches} batches of D_v is {lowest:.4g} "
                     f"(rel:{lowest / reference:.2g}; after the warm-up it is {reference:.4g}); expected at least that. "
-                    "What was trained is kept: the same command with a larger bound goes on from there")
+                    "The trained weights are kept: the same command with a larger bound continues from there")
         self.bound = bound
         return {"bound": {"value": bound, "reference": reference, "batches": values}}
 
     def watch(self) -> dict[str, Any]:
-        """The vulnerability of the supernet on the same few batches of D_v every time, as a whole and by cell."""
+        """Measure the vulnerability of the supernet and of its cells on the same few batches of D_v every time."""
         parts = [part for batch in self.watched(self.config.watched_batches) for part in batch]
         cells = self._mean([self.constraint.cells(part, self.alphas()) for part in parts])
         return {"network": cells.mean().item(), "cells": cells.tolist()}
 
     def finish(self) -> dict[str, Any]:
-        """The last projection, over ``bound_batches`` of D_v together, and the cell that it leads to.
+        """Project A for the last time, over ``bound_batches`` batches of D_v together, and measure the final cell.
 
         Returns:
-            ``bound``; ``projection``; and of the ``child``, the discretised supernet with its weights, vulnerability
-            and accuracies.
+            ``bound``; ``projection``; ``child``: vulnerability and accuracies of the discretised supernet with its
+            weights.
         """
         result: dict[str, Any] = {"bound": None}
         if self.resolved_bound < math.inf:
@@ -220,19 +224,19 @@ class RnasSearcher:
         self.relaxation.follow(self.supernet, alphas, *draw)
 
     def watched(self, count: int) -> list[list[Attacked]]:
-        """The first batches of D_v, the same every time, frozen at the current A."""
+        """Attack the first batches of D_v, the same every time, at the current A, and keep the noise."""
         return [self.constraint.freeze(batch, "watched", number)
                 for number, batch in enumerate(islice(self.watch_loader.batches(0), count))]
 
     def _train(self, epoch: int, step: int, batch: Batch, trained: Epoch) -> None:
-        """One step of the weights at the current A."""
+        """Take one step of the weights at the current A."""
         self.follow(self.alphas(), "training", epoch, step)
         trained.add(self.trainer.step(*batch))
         if trained.batches % self.config.report_freq == 0:
             trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
     def _descend(self, epoch: int, step: int, batch: Batch, held_out: Batch) -> Tensor:
-        """One step of Adam on A down the upper loss of ``held_out``; returns that loss (2,), clean and adversarial."""
+        """Take one step of A down the upper loss of ``held_out``; return its losses (2,), clean and adversarial."""
         draw, measured = ("architecture", epoch, step), []
         weights = torch.tensor(self.config.upper_weights, device=self.world.device)
         losses = self.cross_entropies.freeze(held_out, self.config.upper_weights, "upper", *draw)
@@ -257,13 +261,13 @@ class RnasSearcher:
         return measured[0].detach()
 
     def _projected(self, vulnerability: Callable[[Tensor], Tensor], bound: float) -> Projection:
-        """A's projection under a vulnerability."""
+        """Return the projection of the current A under a vulnerability; A stays."""
         config = self.config
         iterations = config.solver_iterations if config.solver == "slp" else None
         return project(vulnerability, self.alphas(), bound, config.solver, max_iterations=iterations)
 
     def _project(self, epoch: int, step: int, held_out: Batch, trained: Epoch) -> Projection:
-        """A becomes its projection under F of one batch; the weights, buffers and random states stay."""
+        """Replace A by its projection under F of one batch; weights, buffers and random states stay."""
         frozen = self.constraint.freeze(held_out, "projection", epoch, step)
         try:
             result = self._projected(self.constraint.of_batch(frozen), self.resolved_bound)
@@ -274,7 +278,7 @@ class RnasSearcher:
         return result
 
     def _measure_child(self) -> dict[str, Any]:
-        """Vulnerability and accuracies of the genotype with the supernet's weights, its BatchNorm recalibrated."""
+        """Measure vulnerability and accuracies of the genotype with the supernet's weights and renewed BatchNorm."""
         batches = islice(self.recalibration_loader.batches(0), self.config.recalibration_batches)
         self.supernet.use(genotype_gates(self.genotype()))
         recalibrate_batch_norm(self.supernet, batches, self.world)
@@ -296,25 +300,26 @@ class RnasSearcher:
                 "adversarial_accuracy": robust}
 
     def _mean(self, values: Sequence[Tensor]) -> Tensor:
-        """Mean over a list and the processes."""
+        """Return the mean over a list and over the processes."""
         return self.constraint.mean_over_processes(torch.stack([value.detach() for value in values]).mean(0))
 
     def _mean_losses(self, losses: Sequence[Tensor]) -> dict[str, float]:
-        """Of step 1, on D_v, in nats."""
+        """Return the mean losses of step 1 on D_v in nats."""
         return dict(zip(("clean", "adversarial"), self._mean(losses).tolist(), strict=True)) if losses else {}
 
     def alphas(self) -> Tensor:
-        """A (2, E, O), detached."""
+        """Return A, (2, E, O), detached."""
         return self.supernet.alphas().detach()
 
     @torch.no_grad()
     def set_alphas(self, alphas: Tensor) -> None:
+        """Set A to values (2, E, O), the same in all processes."""
         for parameter, values in zip(self.supernet.architecture_parameters(), alphas, strict=True):
             parameter.copy_(values)
         broadcast(self.supernet.architecture_parameters(), self.world)
 
     def genotype(self) -> Genotype:
-        """The cell of the current A by the DARTS rule: the largest softmax weights."""
+        """Return the cell of the current A by the DARTS rule: the largest softmax weights."""
         return discretize(self.alphas().softmax(-1))
 
     def architecture_statistics(self) -> dict[str, Any]:
@@ -329,11 +334,11 @@ class RnasSearcher:
                 "architecture_optimizer": self.architecture_optimizer}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on; tensors and plain containers."""
+        """Return all that the next epoch depends on, as tensors and plain containers."""
         return {**{name: part.state_dict() for name, part in self._parts().items()}, "bound": self.bound}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``'s result.
+        """Continue from the result of ``state_dict``.
 
         Raises:
             InputError: the state belongs to another configuration.

@@ -1,4 +1,4 @@
-"""Configuration of the RNAS search: every constant of its Algorithm 1, the named presets."""
+"""Configuration of the RNAS search: every constant of its Algorithm 1, and the named presets."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ class RnasConfig(SupernetConfig):
 
     preset: str = "paper"
     relaxation: Literal["mixed", "sampled"] = option(
-        "mixed", "what an edge runs: mixed, all operations weighted by softmax(A) (DARTS; the paper); sampled, one "
-        "drawn by the Gumbel-softmax in every step, its gate the way of the gradient")
+        "mixed", "operations that an edge runs: mixed, all of them weighted by softmax(A) (DARTS; the paper); sampled, "
+        "one drawn by the Gumbel-softmax in every step, with the gradient through its gate")
     tau: float = option(1.0, "temperature of the Gumbel-softmax (sampled)")
 
     adv_loss: str = option("pgd", "adversarial training of the supernet", choices=lambda: losses_of("rnas"))
@@ -47,7 +47,7 @@ class RnasConfig(SupernetConfig):
                                       "of what is measured at the end of the warm-up), or inf for none", identity=False)
     bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
     watched_batches: int = option(2, "of these, batches on which the vulnerability is measured after every epoch, "
-                                 "and on which it is tried whether H can be reached")
+                                 "and on which the program checks that H can be reached")
     constrained_step: Literal["project+train", "project", "descend+project"] = option(
         "project+train", "a step of step 2: project A and train the weights; project A alone (the paper's text); "
         "descend the upper loss, then project")
@@ -87,16 +87,16 @@ class RnasConfig(SupernetConfig):
         return f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
-        """The supernet's training attack; Fast-AT keeps its own step, 1.25 epsilon, whatever that of PGD is."""
+        """Return the attack of the supernet's training; Fast-AT always takes its own step, 1.25 epsilon."""
         settings = self.pgd_settings()
         return replace(settings, step_size=None) if self.adv_loss == "fast" else settings
 
     def pgd_settings(self) -> LossSettings:
-        """PGD of the vulnerability and of the upper loss, however the weights are trained."""
+        """Return the PGD attack of the vulnerability and of the upper loss, whatever trains the weights."""
         return replace(super().loss_settings(), random_start=self.random_start)
 
     def unconstrained_steps(self, steps: int) -> int:
-        """u, of an epoch's T steps."""
+        """Return u, the number of unconstrained steps among the T steps of an epoch."""
         return math.floor(self.unconstrained_share * steps)
 
 

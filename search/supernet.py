@@ -1,4 +1,4 @@
-"""The supernet of DARTS cells, shared by both searches: its cells run one operation an edge, or a mixture of all."""
+"""The supernet of DARTS cells for both searches: an edge runs one operation or a mixture of all."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -19,13 +19,13 @@ EdgeOperations = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Path:
-    """What the supernet runs: resolved once, so that a forward pass never asks the device.
+    """Describe what the supernet runs; it is resolved once, so that a forward pass never waits for the device.
 
     Attributes:
         gates: weights (2, E, O) of all operations in the normal and the reduction cell. Those of a sampled path (H of
             Wsr-NAS, Eq. 2) are on the CPU; the validation loss estimator reads them as ``encoding``.
         operations: for each kind of cell and each edge, the operations that run: one of a path, all of a mixture.
-        scales: what their outputs are multiplied by, (2, E, operations an edge), on the supernet's device.
+        scales: factors of their outputs, (2, E, operations an edge), on the supernet's device.
     """
 
     gates: Tensor
@@ -39,25 +39,25 @@ class Path:
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise ξ drawn on the CPU, so that a seed gives one path on every device."""
+    """Draw standard Gumbel noise ξ on the CPU, so that a seed gives one path on every device."""
     exponential = torch.empty(shape).exponential_(generator=generator)
     return -exponential.clamp_min(torch.finfo(exponential.dtype).tiny).log()
 
 
 def gumbel_softmax(alphas: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """H = softmax((A + ξ) / τ) over the last dimension (Wsr-NAS, Eq. 10)."""
+    """Return H = softmax((A + ξ) / τ) over the last dimension (Wsr-NAS, Eq. 10)."""
     return ((alphas + noise) / tau).softmax(-1)
 
 
 class SearchCell(nn.Module):
-    """A cell that holds every candidate operation on each of its 14 edges and runs those that it is told.
+    """Hold every candidate operation on each of 14 edges, and run the chosen ones.
 
-    Edges are ordered by node: 0->2, 1->2, 0->3, 1->3, 2->3, ... An edge's output is the sum of its operations' outputs,
-    each times its scale.
+    Edges are ordered by node: 0->2, 1->2, 0->3, 1->3, 2->3, ... The output of an edge is the sum of the outputs of its
+    operations, each times its scale.
     """
 
     def __init__(self, channels_prev_prev: int, channels_prev: int, channels: int, reduction: bool,
-                 reduction_prev: bool):
+                 reduction_prev: bool) -> None:
         super().__init__()
         self.kind = KINDS.index("reduce" if reduction else "normal")
         self.preprocess = nn.ModuleList(
@@ -70,7 +70,17 @@ class SearchCell(nn.Module):
         self.out_channels = NODES * channels
 
     def forward(self, s0: Tensor, s1: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
-        """s0, s1 (B, C', H, W), operations and scales of every edge -> (B, 4 C, H / stride, W / stride)."""
+        """Run the chosen operations of every edge.
+
+        Args:
+            s0: output (B, C', H, W) of the cell before the previous one.
+            s1: output (B, C', H, W) of the previous cell.
+            operations: of every edge, those that run.
+            scales: factors of their outputs, (E, operations an edge).
+
+        Returns:
+            (B, 4 C, H / stride, W / stride).
+        """
         states = [self.preprocess[0](s0), self.preprocess[1](s1)]
         edge = 0
         for _ in range(NODES):
@@ -84,25 +94,29 @@ class SearchCell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
     def _nothing(self, state: Tensor) -> Tensor:
+        """Return the zeros of a node without input."""
         batch, channels, *size = state.shape
         return state.new_zeros(batch, channels, *(-(-length // self.stride) for length in size))
 
 
 class Supernet(CellNetwork):
-    """Weights of all paths and the architecture parameters A: two matrices (E, O), one for each kind of cell.
+    """Hold the weights of all paths and the architecture parameters A, one matrix (E, O) for each kind of cell.
 
-    ``sample`` draws a path, ``use`` and ``mix`` take weights made elsewhere, ``forward`` runs them. In Wsr-NAS
-    the architecture gets its gradient through the validation loss estimator, never through the supernet; in RNAS it
-    flows through the weights given to ``use`` or ``mix``.
+    ``sample`` draws a path, ``use`` and ``mix`` take given gates, ``forward`` runs them. In Wsr-NAS the gradient of A
+    comes through the validation loss estimator, never through the supernet. In RNAS it flows through the gates given to
+    ``use`` or ``mix``.
 
     Args:
+        init_channels: C of the first cells.
+        layers: number of cells.
+        num_classes: K.
         tau: temperature τ of the Gumbel-softmax.
         alpha_std: standard deviation of the initial architecture parameters.
-        generator: source of that initialisation (the weights use torch's global one).
+        generator: source of that initialisation; the weights use torch's global generator.
     """
 
     def __init__(self, init_channels: int = 16, layers: int = 8, num_classes: int = 10, tau: float = 0.1,
-                 alpha_std: float = 1e-3, generator: torch.Generator | None = None):
+                 alpha_std: float = 1e-3, generator: torch.Generator | None = None) -> None:
         super().__init__(SearchCell, init_channels, layers, num_classes)
         self.tau = tau
         self.alphas_normal = nn.Parameter(alpha_std * torch.randn(EDGES, len(PRIMITIVES), generator=generator))
@@ -110,16 +124,16 @@ class Supernet(CellNetwork):
         self.path: Path | None = None
 
     def architecture_parameters(self) -> list[nn.Parameter]:
-        """A: the matrices (E, O) of the normal and of the reduction cell."""
+        """Return A: the matrices (E, O) of the normal and of the reduction cell."""
         return [self.alphas_normal, self.alphas_reduce]
 
     def weight_parameters(self) -> list[nn.Parameter]:
-        """Everything but A."""
+        """Return all parameters but A."""
         own = {id(p) for p in self.architecture_parameters()}
         return [p for p in self.parameters() if id(p) not in own]
 
     def alphas(self) -> Tensor:
-        """A as one tensor (2, E, O), with gradient."""
+        """Return A as one tensor (2, E, O), with gradient."""
         return torch.stack(tuple(self.architecture_parameters()))
 
     def sample(self, generator: torch.Generator) -> Path:
@@ -130,8 +144,11 @@ class Supernet(CellNetwork):
         return self.use(gates)
 
     def use(self, gates: Tensor) -> Path:
-        """Make the path of given gates H (2, E, O) the current one: the operation with the largest gate on each edge,
-        its output times that gate, to which a gradient flows if ``gates`` has a graph."""
+        """Make the path of given gates H (2, E, O) the current one.
+
+        Each edge runs the operation with the largest gate and multiplies its output by that gate. If ``gates`` has a
+        graph, a gradient flows to it.
+        """
         scales, operations = gates.max(-1, keepdim=True)
         resolved = tuple(tuple(map(tuple, kind)) for kind in operations.tolist())
         self.path = Path(gates, resolved, scales.to(self.alphas_normal.device))
@@ -161,30 +178,33 @@ class Supernet(CellNetwork):
         return cell(s0, s1, path.operations[cell.kind], path.scales[cell.kind])
 
     def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> logits (B, K) of the current path.
+        """Return the logits (B, K) of the current path.
 
         Args:
-            outputs: a list that takes the output (B, C', H', W') of every cell.
+            images: (B, C, H, W) in [0, 1].
+            outputs: a list to which the output (B, C', H', W') of every cell is appended.
 
         Raises:
-            InputError: no path was sampled.
+            InputError: no path was chosen.
         """
         return cast(Tensor, super().forward(images, outputs))  # without auxiliary head
 
     def genotype(self) -> Genotype:
-        """The discrete cell of the current A, as Wsr-NAS takes it: ``discretize`` of A itself."""
+        """Return the discrete cell of the current A by the rule of Wsr-NAS: ``discretize`` of A itself."""
         return discretize(self.alphas())
 
     def entropy(self) -> tuple[float, float]:
-        """Mean entropy in nats of softmax(A) over an edge's operations, for the normal and the reduction cell."""
+        """Return the mean entropy in nats of softmax(A) over an edge's operations, for both kinds of cell."""
         probabilities = self.alphas().detach().softmax(-1)
         entropies = -(probabilities * probabilities.clamp_min(1e-30).log()).sum(-1).mean(-1)
         return tuple(entropies.tolist())
 
 
 def discretize(weights: Tensor) -> Genotype:
-    """The cell of weights (2, E, O): for each node the two incoming edges with the largest weight over the operations
-    other than ``none``, each with that operation; listed strongest first.
+    """Return the discrete cell of weights (2, E, O).
+
+    A node keeps the two incoming edges with the largest weight over the operations other than ``none``, each with that
+    operation, the stronger edge first.
 
     Wsr-NAS' code compares A itself; DARTS and RNAS compare softmax(A), where an edge whose mass is on ``none`` is weak.
     """
@@ -194,7 +214,7 @@ def discretize(weights: Tensor) -> Genotype:
 
 
 def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:
-    """(E, O) -> eight (operation, input) pairs, two a node."""
+    """Return eight (operation, input) pairs, two a node, of weights (E, O)."""
     candidates = alphas.clone()
     candidates[:, NONE] = -torch.inf
     strength, operation = candidates.max(-1)
@@ -207,7 +227,7 @@ def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:
 
 
 def genotype_gates(genotype: Genotype) -> Tensor:
-    """Gates (2, E, O) of a discretised supernet: one for each edge of the genotype, ``none`` on the other edges.
+    """Return gates (2, E, O) of a discretised supernet: the genotype's operations, and ``none`` on the other edges.
 
     Args:
         genotype: a cell of this search space, as ``Supernet.genotype`` returns it.

@@ -1,4 +1,4 @@
-"""What both searches can be told: the supernet, its adversarial training, the bound on its vulnerability."""
+"""The configuration that both searches share: supernet, adversarial training, bound on the vulnerability."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from wsrnas.training.sgd import SgdConfig
 
 @dataclass(frozen=True)
 class SupernetConfig(SmallImagesConfig, SgdConfig):
-    """The fields of a search in the space of DARTS cells."""
+    """Configure a search in the space of DARTS cells."""
 
     init_channels: int = option(16, "channels C of the supernet's first cells")
     layers: int = option(8, "cells of the supernet")
@@ -55,10 +55,10 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         raise NotImplementedError
 
     def bound(self) -> Bound:
-        """H as it was asked for.
+        """Return H as it is written on the command line.
 
         Raises:
-            InputError: it is not above 0, or not a bound.
+            InputError: it is not a bound, or not above 0.
         """
         return Bound.parse(self.vulnerability_bound)
 
@@ -68,6 +68,6 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         return self.bound().finite
 
     def loss_settings(self) -> LossSettings:
-        """The supernet's training attack: under the batch's BatchNorm statistics, the function being optimised."""
+        """Return the attack of the supernet's training, which sees the BatchNorm statistics of the training itself."""
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, batch_statistics=True,
                             trades_beta=self.trades_beta)

@@ -10,20 +10,23 @@ DIFFERENCE = 0.01  # length of the finite difference in weight space, DARTS' 0.0
 
 
 def architecture_gradient(upper: Loss, alphas: Tensor) -> Tensor:
-    """First order: the weights are taken for the best ones; the gradient of ``upper`` at ``alphas``, in their shape."""
+    """Return the gradient of ``upper`` at ``alphas``, in their shape, with the weights as they are (first order)."""
     leaf = alphas.detach().requires_grad_(True)
     return torch.autograd.grad(upper(leaf), leaf)[0]
 
 
 def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequence[nn.Parameter],
                       steps: Sequence[Tensor | None], rate: float) -> Tensor:
-    """Second order: the weights follow ``alphas`` by one step of their optimiser.
+    """Return the gradient where the weights follow ``alphas`` by one step of their optimiser (second order).
 
-    grad_a U(w', a) - rate * grad_a,w L(w, a) grad_w' U(w', a) with w' = w - rate * step, where the product of the mixed
+    It is grad_a U(w', a) - rate * grad_a,w L(w, a) grad_w' U(w', a) with w' = w - rate * step. The product of the mixed
     derivative is a central difference of grad_a L. The weights are as before afterwards, bit for bit.
 
     Args:
-        upper: U, A -> scalar on D_v at the current weights; lower: L, the same on D_t.
+        upper: U, A -> scalar on D_v at the current weights.
+        lower: L, A -> scalar on D_t.
+        alphas: A.
+        weights: parameters of the supernet.
         steps: the optimiser's direction for each weight at the current A (momentum and weight decay included), None
             for one that it leaves alone.
         rate: of that step.
@@ -54,7 +57,11 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
 
 def sgd_direction(optimizer: torch.optim.Optimizer,
                   loss: Tensor) -> tuple[list[nn.Parameter], list[Tensor | None], float]:
-    """What the next step of ``optimizer`` down ``loss`` would be; nothing is changed.
+    """Compute the next step of SGD down a loss without taking it.
+
+    Args:
+        optimizer: SGD, with one group of weights.
+        loss: scalar, with a graph to the weights.
 
     Returns:
         The weights; the direction of each, momentum and weight decay included (None: no gradient reaches it, and it

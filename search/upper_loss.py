@@ -19,11 +19,15 @@ Losses = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CrossEntropies:
-    """Clean and adversarial cross-entropy of a supernet at any A.
+    """Compute clean and adversarial cross-entropy of a supernet at any A.
 
     Attributes:
-        attack: what makes the noise; settings: of it.
-        seed: of its random start.
+        supernet: the network.
+        relaxation: from A to what the supernet runs.
+        attack: makes the adversarial images.
+        settings: of the attack.
+        world: processes that share a batch.
+        seed: of the random start of the attack.
     """
 
     supernet: Supernet
@@ -34,14 +38,16 @@ class CrossEntropies:
     seed: int
 
     def freeze(self, batch: tuple[Tensor, Tensor], weights: Sequence[float], part: str, *draw: int | str) -> Losses:
-        """Both losses (2,) in nats of a batch as a function of A, the noise made at the supernet's current one.
+        """Return both losses (2,) in nats of a batch as a function of A, with noise made at the current A.
 
-        Both halves go through the supernet together, in its own mode; one without weight is left out and counts 0.
+        Clean and adversarial images go through the supernet together, in its own mode. A loss without weight is left
+        out and counts as 0.
 
         Args:
+            batch: images (B, C, H, W) in [0, 1] and labels (B,).
             weights: of the clean and of the adversarial loss.
-            part: names, with ``draw``, the attack's random start.
-            draw: names the noise of a sampled path; two batches of one draw see one path.
+            part: name, together with ``draw``, of the random start of the attack.
+            *draw: names of the noise of a sampled path; two batches with the same names see the same path.
         """
         images, labels = batch
         self.relaxation.follow(self.supernet, self.supernet.alphas().detach(), *draw)

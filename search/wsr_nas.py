@@ -37,7 +37,7 @@ PROGRAM = "search.wsr_nas"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Algorithm 1, line by line."""
+    """Run Algorithm 1, line by line."""
     opened = open_search(SearchConfig, PRESETS, argv, PROGRAM, dry_run)
     if opened is None:
         return
@@ -86,9 +86,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,
                 total: int) -> None:
-    """Report one step, keep its genotype, and make it the point to resume from.
+    """Report one step, keep its genotype, and save the state to resume from.
 
-    Where the step's check asks for it, PGD attacks one more strength from the next step on.
+    If the check of the step asks for it, PGD attacks one more strength from the next step on.
     """
     architecture = searcher.architecture_statistics()
     passes = iteration_passes(searcher)
@@ -114,7 +114,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
 
 
 def summary(step: Step, row: dict[str, Any]) -> str:
-    """One line for people; ``metrics.jsonl`` holds everything."""
+    """Return one line about a step for the log; ``metrics.jsonl`` holds everything."""
     parts = [step.title, f"train loss {row['train']['loss']:.3f} robust acc {row['train']['adversarial_accuracy']:.1%}"]
     if "losses" in row:
         parts.append("D_v losses " + " ".join(f"{value:.3f}" for value in row["losses"].values()))
@@ -137,13 +137,13 @@ def summary(step: Step, row: dict[str, Any]) -> str:
 
 
 def name_columns(config: SearchConfig, measured: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    """Losses and accuracies (1 + N1 + N2,), vulnerabilities (N1 + N2,), under the names of their strengths."""
+    """Name the columns of losses and accuracies (1 + N1 + N2,) and of vulnerabilities (N1 + N2,) by strength."""
     names = ["natural", *map(column_name, config.strengths)]
     return {key: dict(zip(names[-len(values):], values.tolist(), strict=True)) for key, values in measured.items()}
 
 
 def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[str, Any]:
-    """The check's row; its noises are written for the report to show, in place of those of the step before."""
+    """Check the estimates of a step, write its noises for the report, and return the row for the metrics."""
     row, noises = searcher.check_estimator(step)
     if run.world.is_main:
         buffer = io.BytesIO()
@@ -182,11 +182,11 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
 
 
 def describe_check(searcher: Searcher) -> str:
-    """What compares the AN-Estimator with PGD while the search runs, and what follows from it."""
+    """Describe the check of the AN-Estimator against PGD, and what follows from it."""
     if not searcher.checks:
         return "none"
     tolerated = searcher.config.max_estimator_gap
-    follows = f"above a mean gap of {100 * tolerated:g} points PGD attacks the worst of them from then on"
+    follows = f"above a gap of {100 * tolerated:g} points PGD attacks the strength with the largest gap from then on"
     return (f"{len(searcher.check_loader.image_set)} images of D_v at the estimated strengths in every iteration; "
             f"{follows if tolerated else 'only reported'}")
 

@@ -19,7 +19,7 @@ from wsrnas.runtime.seeding import seeded_weights
 
 @dataclass(frozen=True)
 class Loaders:
-    """The images of a search and how they are read.
+    """Hold the images of a search and how they are read.
 
     Args:
         train_set: D_t.

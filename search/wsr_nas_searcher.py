@@ -1,4 +1,4 @@
-"""Everything the Wsr-NAS search owns, and one method for each step of Algorithm 1."""
+"""The Wsr-NAS search: all that it owns, and one method for each step of Algorithm 1."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -38,15 +38,18 @@ from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 from wsrnas.training.epoch import Epoch, train_epoch
 
-NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises are kept to be looked at
+NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises the report shows
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
 
 
 class Searcher:
-    """Supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
+    """Own supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
 
     Args:
+        config: of the search.
+        data: the data set.
         split: indices of D_t and D_v in the training set.
+        world: processes that share the batches.
     """
 
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
@@ -72,7 +75,7 @@ class Searcher:
         self.initial_genotype = self.supernet.genotype()
 
     def _divide(self, attacked: list[int]) -> None:
-        """Attack the strengths of these indices (ascending) by PGD and estimate all others."""
+        """Divide the strengths: PGD attacks those of these indices (ascending), the AN-Estimator makes the others."""
         strengths = torch.tensor(self.config.strengths, device=self.world.device)
         self.attacked, self.estimated = attacked, [i for i in range(len(strengths)) if i not in attacked]
         self.source_epsilons, self.target_epsilons = strengths[self.attacked], strengths[self.estimated]
@@ -80,12 +83,12 @@ class Searcher:
     # -- the steps of Algorithm 1 ---------------------------------------------------------------------------------
 
     def sample(self, step: Step) -> None:
-        """Lines 2 and 20: draw H. A does not move before the search phase, so both warm-up loops see the same H_i."""
+        """Draw H (lines 2 and 20); both warm-up loops see the same H_i, because A does not move before the search."""
         stream = "search" if step.phase == "search" else "population"
         self.supernet.sample(generator(self.config.seed, "path", stream, step.number))
 
     def train_supernet(self, step: Step) -> dict[str, float]:
-        """Lines 4, 8 and 21: train the sampled path adversarially on D_t for one epoch."""
+        """Train the sampled path adversarially on D_t for one epoch (lines 4, 8 and 21)."""
         config = self.config
         set_learning_rate(self.trainer.optimizer, learning_rate(config, step))
         self.trainer.steps = step.index * len(self.train_loader)
@@ -98,12 +101,12 @@ class Searcher:
                            report_freq=config.report_freq, after_step=after_step)
 
     def recalibrate(self, step: Step) -> None:
-        """Give the path its own BatchNorm statistics before anything is measured on it in evaluation mode."""
+        """Give the path its own BatchNorm statistics before it is measured in evaluation mode."""
         batches = islice(self.recalibration_loader.batches(step.index), self.config.recalibration_batches)
         recalibrate_batch_norm(self.supernet, batches, self.world)
 
     def update_estimator_memory(self, step: Step) -> None:
-        """Line 9: attack B images of D_t and append the leave-one-out tasks to M_a."""
+        """Attack B images of D_t and append the leave-one-out tasks to M_a (line 9)."""
         config = self.config
         draw = generator(config.seed, "estimator images", step.index)
         chosen = torch.randperm(len(self.train_set), generator=draw)[:config.estimator_images]
@@ -114,7 +117,7 @@ class Searcher:
         self.estimator_memory.append(step.index, **tasks)
 
     def train_estimator(self, step: Step) -> dict[str, float]:
-        """Line 10: K_a passes over M_a (Eq. 5)."""
+        """Train the AN-Estimator for K_a passes over M_a (line 10, Eq. 5)."""
         config = self.config
         error, self.estimator_step = train_estimator(
             self.estimator, self.estimator_optimizer, self.estimator_memory.rows, config.estimator_passes,
@@ -127,10 +130,10 @@ class Searcher:
 
     @torch.no_grad()
     def validate(self, step: Step) -> dict[str, Tensor]:
-        """Lines 11-15: losses and accuracies (1 + N1 + N2,) over D_v: natural, then the strengths in order.
+        """Measure losses and accuracies (1 + N1 + N2,) over D_v: natural, then the strengths in order (lines 11-15).
 
-        PGD makes the noise of the N1 strengths in one batch, the AN-Estimator turns it into the noise of the N2 others.
-        Under a bound also the vulnerability at every strength (N1 + N2,).
+        PGD makes the noise of the N1 strengths in one batch; the AN-Estimator turns it into the noise of the N2 others.
+        Under a bound, the vulnerability at every strength (N1 + N2,) is measured as well.
         """
         sums = torch.zeros(2 + self.config.bounded, 1 + len(self.config.strengths), dtype=torch.float64,
                            device=self.world.device)
@@ -150,15 +153,15 @@ class Searcher:
 
     @torch.no_grad()
     def check_estimator(self, step: Step) -> tuple[dict[str, Any], dict[str, Any]]:
-        """How much weaker the estimated noise is than PGD's on ``check_images`` of D_v, and a few noises to look at.
+        """Compare the estimated noise with PGD's on ``check_images`` images of D_v.
 
-        Draws no random number and changes no state; the numbers are the same on all processes.
+        This draws no random number and changes no state; the numbers are the same on all processes.
 
         Returns:
-            For ``metrics.jsonl``: ``objective.estimator_gap``, the ``attacked`` strengths and, where the mean gap is
-            above ``max_estimator_gap``, the ``fallback``: the strength that PGD should attack, too.
-            To be looked at: ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated``
-            (B, T, C, H, W), and ``step``; empty where this process has no image.
+            For ``metrics.jsonl``: the result of ``estimator_gap``, the ``attacked`` strengths and, where the largest
+            gap is above ``max_estimator_gap``, the ``fallback``: the strength that PGD attacks as well from then on.
+            For the report: ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated``
+            noises (B, T, C, H, W), and ``step``; empty where this process has no image.
         """
         config, loader, targets = self.config, self.check_loader, self.target_epsilons
         sums = torch.zeros(2, 2 + config.bounded, len(targets), dtype=torch.float64, device=self.world.device)
@@ -182,14 +185,16 @@ class Searcher:
         return row, shown
 
     def attack_too(self, strength: float, gaps: Sequence[float], step: Step) -> None:
-        """After ``step``, PGD attacks one of the estimated strengths, too.
+        """Let PGD attack one of the estimated strengths as well, from the step after ``step`` on.
 
         Args:
-            gaps: by how much the loss, and under a bound the vulnerability, was short there.
+            strength: the estimated one.
+            gaps: by how much the loss, and under a bound the vulnerability, was too small there.
+            step: the last one before the change.
         """
         index, count = self.config.strengths.index(strength), len(self.config.strengths)
         self._divide(sorted([*self.attacked, index]))
-        # What M_v holds of this strength is what the weaker estimate found; the VLE's target must not change meaning.
+        # The losses of this strength in M_v come from the weaker estimate; the VLE's target must keep its meaning.
         if len(self.loss_memory):
             for column, gap in zip((1 + index, 1 + count + index), gaps, strict=False):
                 self.loss_memory["losses"][:, column] += gap
@@ -201,7 +206,7 @@ class Searcher:
                                                                               remaining)
 
     def remember(self, step: Step, measured: dict[str, Tensor]) -> dict[str, Any]:
-        """Line 16: append (H, L) to M_v, and say how well the VLE ranks entries that it has not been trained on.
+        """Append (H, L) to M_v (line 16), and report how well the VLE ranks entries before it is trained on them.
 
         Under a bound, the vulnerabilities follow the losses in L.
         """
@@ -219,7 +224,7 @@ class Searcher:
         return result
 
     def train_loss_estimator(self, step: Step) -> float:
-        """Lines 18 and 23: K_v passes of the VLE over M_v (Eq. 9); returns its mean squared error, standardised."""
+        """Train the VLE for K_v passes over M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""
         config = self.config
         error = train_loss_estimator(self.loss_estimator, self.loss_optimizer, self.loss_memory["gates"],
                                      self.loss_memory["losses"], config.loss_passes,
@@ -228,7 +233,7 @@ class Searcher:
         return error
 
     def update_architecture(self, step: Step) -> float:
-        """Line 24: one step of A along the VLE's gradient of Eq. 10; returns the predicted objective."""
+        """Take one step of A down the objective that the VLE predicts (line 24); return that objective."""
         config = self.config
         predicted = update_architecture(self.supernet, self.loss_estimator, self.architecture_optimizer, self.objective,
                                         config.architecture_samples,
@@ -237,7 +242,7 @@ class Searcher:
         return predicted
 
     def project_architecture(self, step: Step) -> dict[str, Any]:
-        """A onto the bounds of the vulnerability, as the VLE predicts it (no part of Algorithm 1)."""
+        """Project A onto the bounds of the vulnerability that the VLE predicts (not part of Algorithm 1)."""
         config = self.config
         if self.bounds is None:
             reference = self.loss_memory["losses"][:, 1 + len(config.strengths):].median(0).values
@@ -251,7 +256,7 @@ class Searcher:
     # -- what they need -------------------------------------------------------------------------------------------
 
     def _spectrum(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Natural images, then one noisy copy (B, C, H, W) for each strength in order."""
+        """Return the natural images, then one noisy copy (B, C, H, W) for each strength in order."""
         attacked = self._attack(images, labels, self.source_epsilons)
         noisy = dict(zip(self.attacked, attacked.unbind(1), strict=True))
         if self.estimated:
@@ -259,13 +264,13 @@ class Searcher:
         return [images, *(noisy[index] for index in range(len(noisy)))]
 
     def _attack(self, images: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:
-        """PGD's images (B, S, C, H, W), at most the configuration's N1 strengths at a time: a fallback fits as well."""
+        """Return PGD's images (B, S, C, H, W), made for at most N1 strengths at a time to bound the memory."""
         groups = epsilons.split(self.config.num_pgd_strengths)
         return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.num_steps)
                           for group in groups], 1)
 
     def _estimate(self, images: Tensor, labels: Tensor, attacked: Tensor) -> Tensor:
-        """Images with the AN-Estimator's noise (B, N2, C, H, W), from those that PGD attacked (B, N1, C, H, W)."""
+        """Return images with estimated noise (B, N2, C, H, W) from those that PGD attacked (B, N1, C, H, W)."""
         clean = images.unsqueeze(1)
         noises, epsilons = self.estimator.more_sources(self.supernet, images, labels, attacked - clean,
                                                        self.source_epsilons, self.target_epsilons)
@@ -282,6 +287,7 @@ class Searcher:
         return bool(self.estimated) and self.config.check_images > 0
 
     def genotype(self) -> Genotype:
+        """Return the cell of the current A."""
         return self.supernet.genotype()
 
     def architecture_statistics(self) -> dict[str, Any]:
@@ -299,7 +305,7 @@ class Searcher:
         return parts | ({"estimator_optimizer": self.estimator_optimizer} if self.estimator_optimizer else {})
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on; tensors and plain containers."""
+        """Return all that the next step depends on, as tensors and plain containers."""
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
@@ -308,7 +314,7 @@ class Searcher:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``'s result.
+        """Continue from the result of ``state_dict``.
 
         Raises:
             InputError: the state belongs to another configuration.

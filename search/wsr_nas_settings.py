@@ -53,12 +53,12 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     estimator_passes: int = option(1, "K_a, passes over M_a in every iteration (line 10)")
     estimator_max_epsilon: float = option(0.15, "largest of the random strengths in its training tasks")
 
-    check_images: int = option(100, "images of D_v, class-balanced, that PGD attacks at the estimated strengths, too, "
-                               "in every iteration, to report how far off the estimates are; at least one a class; 0: "
-                               "no check")
+    check_images: int = option(100, "images of D_v, class-balanced, that PGD also attacks at the estimated strengths "
+                               "in every iteration, to report the error of the estimates; at least one a class; "
+                               "0: no check")
     max_estimator_gap: float = option(0.0, "gap, as a share of accuracy (0.05: 5 points), that the check tolerates at "
-                                      "a strength; of those above it, the one with the largest gap is attacked by PGD "
-                                      "from then on; 0: only report")
+                                      "a strength; above it, PGD attacks the strength with the largest gap from then "
+                                      "on; 0: only report")
 
     loss_memory: int = option(100, "size of M_v in architectures (published code)")
     loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
@@ -94,20 +94,20 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
 
 
 def _naive(name: str, strengths: tuple[float, ...], weights: tuple[float, ...]) -> SearchConfig:
-    """All strengths by PGD, no AN-Estimator (Tables 1 and 3)."""
+    """Return a preset with all strengths attacked by PGD and no AN-Estimator (Tables 1 and 3)."""
     return SearchConfig(preset=name, num_pgd_strengths=len(strengths), num_estimated_strengths=0,
                         strengths=strengths, strength_weights=weights)
 
 
-# Where the papers are silent (docs/DEVIATIONS.md gives the reasons): T = 100 fits the stated days; Plus' 11 strengths
-# divide the range of Basic's six by half the step, so that both attack at 0.03, 0.06 and 0.09; its weights
-# interpolate Basic's, which are the published code's.
+# The papers do not give these (docs/DEVIATIONS.md has the reasons): T = 100 fits the stated days; the 11 strengths of
+# Plus halve the steps of Basic's six, so that both attack at 0.03, 0.06 and 0.09; the weights of Plus interpolate
+# those of Basic, which are the published code's.
 PRESETS: dict[str, SearchConfig] = {
     "paper": SearchConfig(),
     "plus": SearchConfig(preset="plus", num_estimated_strengths=8, strengths=ELEVEN_STRENGTHS,
                          strength_weights=ELEVEN_WEIGHTS, estimator="A-ANE-plus"),
-    # Equal weights are within 35 % of those of the area under the curve, the evaluation's figure for the whole range.
-    # Growing ones, as Basic's, would weigh most where hardly any network still classifies, and compare noise.
+    # Equal weights are within 35 % of those of the area under the curve, by which the evaluation sums up the range.
+    # Growing weights, as in Basic, would be largest where hardly any network still classifies, and would compare noise.
     "wide": SearchConfig(preset="wide", num_pgd_strengths=1, num_estimated_strengths=15, strengths=WIDE_STRENGTHS,
                          strength_weights=(1 / 16,) * 16, attacked_strengths=(0.06,), estimator="C-ANE",
                          estimator_max_epsilon=0.25, max_estimator_gap=0.05),
@@ -128,7 +128,7 @@ PRESETS["tiny"] = replace(
 
 @dataclass(frozen=True)
 class Step:
-    """One epoch of the search: its number among all, its phase, its number within the phase."""
+    """Describe one epoch of the search: its number among all, its phase, its number within the phase."""
 
     index: int
     phase: str
@@ -137,13 +137,15 @@ class Step:
 
     @property
     def title(self) -> str:
+        """Phase and number, counted from 1."""
         return f"{self.phase} {self.number + 1}"
 
 
 def schedule(config: SearchConfig) -> list[Step]:
-    """Algorithm 1 as a list: lines 3-5 (``warm-up``), lines 7-17 (``population``), lines 19-25 (``search``).
+    """Return the epochs of Algorithm 1.
 
-    The VLE is trained after the last network of the population (line 18) and in every search step (line 23).
+    The phases are ``warm-up`` (lines 3-5), ``population`` (lines 7-17) and ``search`` (lines 19-25). The VLE is
+    trained after the last network of the population (line 18) and in every search step (line 23).
     """
     population, iterations = config.warmup_architectures, config.iterations
     phases = [("warm-up", population), ("population", population), ("search", iterations)]
@@ -156,17 +158,19 @@ def schedule(config: SearchConfig) -> list[Step]:
 
 
 def learning_rate(config: SearchConfig, step: Step) -> float:
-    """Of the supernet: constant in the warm-up, half a cosine down to the minimum over the search iterations."""
+    """Return the supernet's learning rate: constant in the warm-up, half a cosine over the search iterations."""
     if step.phase != "search":
         return config.learning_rate
     return cosine_rate(config, step.number, config.iterations)
 
 
 def planned_estimator_steps(config: SearchConfig, attacked: int, rounds: int) -> int:
-    """Optimiser steps of the AN-Estimator in so many iterations from an empty M_a, for its schedule.
+    """Count the optimiser steps of the AN-Estimator from an empty M_a, for its schedule.
 
     Args:
+        config: of the search.
         attacked: number of strengths that PGD attacks.
+        rounds: iterations that train the AN-Estimator.
     """
     tasks = config.estimator_images * (attacked + 1)
     sizes = (min(config.estimator_memory, tasks * n) for n in range(1, rounds + 1))

@@ -1,4 +1,4 @@
-"""The queues of the search: M_a feeds the AN-Estimator, M_v the validation loss estimator."""
+"""The memories of the search: M_a feeds the AN-Estimator, M_v the validation loss estimator."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from wsrnas.runtime.errors import InputError
 
 
 class Memory:
-    """A queue of at most ``capacity`` entries, each a row of several named tensors; the oldest rows leave first.
+    """Keep the newest rows of several named tensors, at most ``capacity``.
 
-    Used as M_a (Eq. 4) with the fields of ``estimators.training.leave_one_out`` and as M_v (Eq. 9) with ``gates`` and
-    ``losses``. The field ``iteration`` tells which supernet update a row comes from.
+    M_a (Eq. 4) has the fields of ``estimators.training.leave_one_out``, M_v (Eq. 9) has ``gates`` and ``losses``. The
+    field ``iteration`` is the number of the supernet update that a row comes from.
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.rows: dict[str, Tensor] = {}
 
@@ -21,10 +21,14 @@ class Memory:
         return len(next(iter(self.rows.values()))) if self.rows else 0
 
     def append(self, iteration: int, **fields: Tensor) -> None:
-        """Add rows (n, ...) a field.
+        """Add rows.
+
+        Args:
+            iteration: number of the supernet update.
+            **fields: tensors (n, ...), one a field.
 
         Raises:
-            InputError: fields of different lengths, or other fields than before.
+            InputError: the fields have different lengths, or differ from those before.
         """
         count = len(next(iter(fields.values())))
         new = {name: value.detach() for name, value in fields.items()}
@@ -40,11 +44,13 @@ class Memory:
         return self.rows[name]
 
     def iterations(self) -> int:
-        """From how many supernet updates (sampled networks) the rows come."""
+        """Count the supernet updates (sampled networks) that the rows come from."""
         return len(self.rows["iteration"].unique()) if self.rows else 0
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return all fields by name."""
         return dict(self.rows)
 
     def load_state_dict(self, rows: dict[str, Tensor], device: torch.device) -> None:
+        """Replace all rows by those of a ``state_dict``, moved to a device."""
         self.rows = {name: value.to(device) for name, value in rows.items()}
