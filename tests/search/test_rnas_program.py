@@ -385,7 +385,7 @@ def test_a_bound_out_of_reach_is_refused_after_the_warm_up_and_a_larger_one_goes
     run, before = tmp_path / "search" / "run", (warm / "search" / "run" / "checkpoint.pt").read_bytes()
     said = refused(tmp_path, [*WHOLE, "--vulnerability_bound", "1e-9"])
     for words in ("vulnerability_bound is 1e-9, that is H = 1e-09", "the least vulnerability found on 1 batches of D_v",
-                  "(rel:0.", "the same command with a larger bound goes on from there"):
+                  "(rel:0.", "the same command with a larger bound continues from there"):
         assert words in said, said
     least = float(said.split("of D_v is ")[1].split()[0])
     assert (run / "checkpoint.pt").read_bytes() == before and stored(run)["step"] == 1

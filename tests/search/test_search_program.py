@@ -517,7 +517,8 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
         assert words in said, words
     program.main([*TINY, "--dry_run", "--max_estimator_gap", "0.03", "--attacked_strengths", "0.2", "0.1"])
     said = capsys.readouterr().out
-    for words in ("above a mean gap of 3 points PGD attacks the worst of them from then on", "more after a fallback",
+    for words in ("above a gap of 3 points PGD attacks the strength with the largest gap from then on",
+                  "more after a fallback",
                   "strengths by PGD: 0.1000 (25.5/255), 0.2000 (51/255); estimated: 0.0500"):
         assert words in said, words
     program.main([*TINY, "--dry_run", "--check_images", "0"])
