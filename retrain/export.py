@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import genotypes
+from retrain.publishing.evaluations import stored_evaluations
 from retrain.publishing.onnx_file import require_packages
-from retrain.publishing.package import Package, file_names, write_package
-from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, stored_evaluations, threat_strength
+from retrain.publishing.package import Package, file_names
+from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
 from retrain.publishing.training_record import is_finished, training_record
+from retrain.publishing.writing import write_package
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import describe, option, parse_config, require

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from retrain.publishing.robustbench import failed_checks
+from retrain.publishing.evaluations import failed_checks
 from wsrnas.evaluation.attack_table import ATTACKS, counted
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.markdown import markdown_table

@@ -3,13 +3,10 @@
 Source: RobustBench's model_info files and issue form (Croce et al., "RobustBench", NeurIPS 2021 data sets).
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from wsrnas.evaluation.results import FORMAT
-from wsrnas.runtime import run_files
+from retrain.publishing.evaluations import failed_checks
 
 TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032, "imagenet": 50_000}
 LEADERBOARDS = ("cifar10", "cifar100", "imagenet")
@@ -54,64 +51,6 @@ def threat_strength(dataset: str) -> str:
     return "4/255" if dataset == "imagenet" else "8/255"
 
 
-def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The complete evaluations in ``folder/eval`` of the weights ``fingerprint``, on the data set of their training.
-
-    Returns:
-        The evaluations by file name; and a sentence for each file that was not used.
-    """
-    found, remarks = [], []
-    for path in sorted((folder / run_files.EVALUATIONS).glob("*.json")):
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            remarks.append(f"{path} is left out: it is not JSON text")
-            continue
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            remarks.append(f"{path} is left out: expected an evaluation of the format {FORMAT!r}")
-        elif not _well_formed(document):
-            remarks.append(f"{path} is left out: it lacks numbers that an evaluation has")
-        elif document["model"].get("fingerprint") != fingerprint:
-            remarks.append(f"{path} is left out: it is of other weights ({document['model'].get('source')})")
-        elif document.get("dataset") != dataset:
-            remarks.append(f"{path} is left out: it is on {document.get('dataset')}, not on {dataset}")
-        elif document.get("complete") is not True:
-            remarks.append(f"{path} is left out: the evaluation is still running or was stopped; its command, given "
-                           "again, goes on with it")
-        else:
-            found.append(document)
-    return found, remarks
-
-
-_DETAILS = {"steps": int | None, "step_size": int | float | None, "restarts": int | None, "random_start": bool | None,
-            "loss": str | None, "source": str | None}  # of an attack
-
-
-def _well_formed(document: dict[str, Any]) -> bool:
-    """Whether an evaluation has the numbers that are used here, in the types that they have."""
-    try:
-        rows, measured = document["attacks"], [document["clean"], *document["attacks"]]
-        measured += [{"accuracy": value.get("accuracy", value.get("value")), "interval": value.get("interval")}
-                     for value in (document.get("average_robust"), document.get("area")) if value is not None]
-        return (isinstance(document["images"], int) and document["images"] > 0 and isinstance(document["model"], dict)
-                and all(_is_share(row["accuracy"]) for row in measured)
-                and all(len(ends) == 2 and all(map(_is_share, ends))
-                        for ends in (row.get("interval") or (0, 1) for row in measured))
-                and all(isinstance(row[key], str) for row in rows for key in ("attack", "method", "norm"))
-                and all(isinstance(row["epsilon"], int | float | None) for row in rows)
-                and all(isinstance(row.get(key), kind) for row in rows for key, kind in _DETAILS.items())
-                and all(isinstance(check["check"], str) and isinstance(check["passed"], bool | None)
-                        for check in document.get("checks") or ())
-                and all(isinstance(text, str) for text in [*(document.get("failed_checks") or ()),
-                                                           *(document.get("warnings") or ())]))
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
-
-
 def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
     """What the stored evaluations say: AutoAttack on the most images, and the clean accuracy beside it."""
     standard, lowest = _at_threat_strength(evaluations, dataset)
@@ -150,12 +89,6 @@ def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
              if row["norm"] == "linf" and row["epsilon"] and abs(row["epsilon"] - strength) < SAME_STRENGTH]
     every.sort(key=lambda m: (-m.document["images"], m.row["accuracy"], m.row["method"] != "autoattack"))
     return next((m for m in every if m.row["method"] == "autoattack"), None), next(iter(every), None)
-
-
-def failed_checks(document: dict[str, Any]) -> list[str]:
-    """The names of an evaluation's failed checks, each once."""
-    failed = [check["check"] for check in document.get("checks") or () if check["passed"] is False]
-    return list(dict.fromkeys([*(document.get("failed_checks") or ()), *failed]))
 
 
 def _unreliable(used: list[dict[str, Any]]) -> bool | None:

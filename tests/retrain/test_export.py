@@ -19,13 +19,16 @@ import torch
 from torch import nn
 
 import genotypes
-import retrain.publishing.package
+import retrain.publishing.writing
 from retrain import export
 from retrain.publishing import robustbench, standalone
 from retrain.publishing.evaluation_table import evaluation_table, parameters
+from retrain.publishing.evaluations import stored_evaluations
 from retrain.publishing.onnx_file import PACKAGES, difference
-from retrain.publishing.package import Package, python_source, sha256, write_weights
+from retrain.publishing.package import Package
+from retrain.publishing.python_file import python_source
 from retrain.publishing.training_record import Training, command, metrics
+from retrain.publishing.writing import sha256, write_weights
 from retrain.recipes import BASIC, IMAGENET
 from wsrnas.attacks import mim
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
@@ -274,7 +277,7 @@ def test_weights_that_robustbench_would_rename_are_refused(tmp_path):
 def test_a_file_that_differs_is_not_exported(before, after, says, tmp_path, monkeypatch):
     source = python_source(package("x", BY_NODE, "cifar10", (3, 8, 8), 10), "8/255", "0")
     assert before in source
-    monkeypatch.setattr(retrain.publishing.package, "python_source", lambda *given: source.replace(before, after))
+    monkeypatch.setattr(retrain.publishing.writing, "python_source", lambda *given: source.replace(before, after))
     case = package("x", BY_NODE, "cifar10", (3, 8, 8), 10)
     with pytest.raises(InputError, match=says), export.staged_beside(tmp_path / "out") as folder:
         retrain.publishing.package.write_package(folder, case)
@@ -449,7 +452,7 @@ def test_evaluations_of_no_use_are_left_out_aloud(text, says, tmp_path):
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "a.json").write_text(text)
     (tmp_path / "eval" / "b.json").write_text(json.dumps(evaluation()))
-    found, remarks = robustbench.stored_evaluations(tmp_path, "f", "cifar10")
+    found, remarks = stored_evaluations(tmp_path, "f", "cifar10")
     assert found == [evaluation()]
     assert len(remarks) == 1 and remarks[0].startswith(f"{tmp_path / 'eval' / 'a.json'} is left out: ")
     assert says in remarks[0]
@@ -582,8 +585,8 @@ def store(run: Path, document: dict, file: str = "best.pt") -> None:
 @pytest.fixture
 def hasty(monkeypatch):
     """Without the fresh process and the drawing, which other tests look at."""
-    monkeypatch.setattr(retrain.publishing.package, "check_in_fresh_process", lambda *given: None)
-    monkeypatch.setattr(retrain.publishing.package, "draw_genotype", lambda *given: None)
+    monkeypatch.setattr(retrain.publishing.writing, "check_in_fresh_process", lambda *given: None)
+    monkeypatch.setattr(retrain.publishing.writing, "draw_genotype", lambda *given: None)
 
 
 def test_the_whole_package(tmp_path, capsys):

@@ -1,0 +1,89 @@
+"""The files of an exported package, written one after the other and checked."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from retrain.publishing.fresh_process import check_in_fresh_process
+from retrain.publishing.model_card import Card
+from retrain.publishing.onnx_file import write_onnx
+from retrain.publishing.package import Package
+from retrain.publishing.python_file import LICENCE, python_source
+from retrain.publishing.robustbench import LEADERBOARDS, model_info, new_model_issue
+from wsrnas.complexity import count_parameters, multiply_adds
+from wsrnas.report.plotting import draw_genotype
+from wsrnas.runtime.config import require
+
+HUBCONF = '''\
+"""For torch.hub: ``torch.hub.load(FOLDER, "{name}", source="local")``, or of a GitHub repository of these files."""
+
+import {name} as _network
+
+dependencies = ["torch"]
+
+
+def {name}(pretrained: bool = True):
+    """The network, with its trained weights unless ``pretrained`` is False."""
+    return _network.load() if pretrained else _network.build().eval()
+'''
+
+
+def write_package(folder: Path, package: Package, opset: int = 0) -> None:
+    """Write all files into ``folder``; the card, which holds the others' hashes, comes last.
+
+    Args:
+        opset: of the ONNX file; 0 writes none.
+
+    Raises:
+        InputError: an exported file does not give the network's logits.
+    """
+    name, weights = package.name, folder / f"{package.name}.pt"
+    write_weights(weights, package)
+    info = model_info(package.publication, package.measured, package.description["dataset"], package.architecture)
+    (folder / f"{name}.py").write_text(python_source(package, info["eps"], sha256(weights)), "utf-8")
+    check_in_fresh_process(folder / f"{name}.py", package.model, package.image_shape)
+    (folder / f"{name}.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "hubconf.py").write_text(HUBCONF.format(name=name), "utf-8")
+    if package.description["dataset"] in LEADERBOARDS:
+        (folder / "NEW_MODEL_ISSUE.md").write_text(new_model_issue(name, info, package.preprocessing), "utf-8")
+    shutil.copyfile(LICENCE, folder / "LICENSE")
+    draw_genotype(package.genotype, folder / "cells", package.cell)
+    onnx = write_onnx_file(folder / f"{name}.onnx", package, opset) if opset else ""
+    hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    card = Card(name, package.cell, package.genotype, package.description, count_parameters(package.model),
+                multiply_adds(package.model, package.image_shape), package.preprocessing, package.training,
+                package.publication, package.evaluations, info, package.measured.missing, hashes, onnx)
+    (folder / "MODEL_CARD.md").write_text(card.text(), "utf-8")
+
+
+def write_weights(path: Path, package: Package) -> None:
+    """The weights as RobustBench reads them; of ImageNet, without the normalisation, which it adds itself."""
+    weights = {key: value.detach().clone() for key, value in package.model.state_dict().items()
+               if not key.startswith("normalize.")}
+    for key in weights:
+        require("model." not in key and "module." not in key,
+                f"the weights' name {key} contains 'model.' or 'module.'; expected another, because RobustBench cuts "
+                "these off")
+    config = {key: value for key, value in package.description.items() if key != "genotype"}
+    config |= {"preprocessing": package.preprocessing, "training": package.training.config}
+    buffer = io.BytesIO()  # through memory: torch.save to a full disk raises a RuntimeError that hides the reason
+    torch.save({"state_dict": weights, "genotype": json.loads(package.description["genotype"]), "config": config},
+               buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def write_onnx_file(path: Path, package: Package, opset: int) -> str:
+    """Write the ONNX file; what the card says of it."""
+    absolute, relative = write_onnx(package.model, package.image_shape, path, opset)
+    print(f"ONNX opset {opset}: logits differ from PyTorch's by at most {absolute:.1e} ({relative:.1e} of the largest)")
+    return (f"`{path.name}` (opset {opset}) takes the input `images`, float32 in [0,1], any number of them, and gives "
+            f"`logits`. ONNX Runtime's logits differ from PyTorch's by at most {absolute:.1e}, {relative:.1e} of the "
+            "largest.")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
