@@ -22,7 +22,7 @@ class EvaluateConfig:
     Strengths are radii in pixels of [0, 1]; "8/255" is understood.
     """
 
-    overwrite_help: ClassVar[str] = "measure everything again instead of going on from what is stored"
+    overwrite_help: ClassVar[str] = "measure everything again instead of resuming"
 
     model: tuple[str, ...] = option((), "networks: run directories or checkpoints of a retraining, FILE.py:FUNCTION "
                                     "without arguments, TorchScript or torch.export files, or names of architectures "
@@ -32,7 +32,7 @@ class EvaluateConfig:
                                 "(resnet18 and the like: the published width)")
     layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
-    names: tuple[str, ...] = option((), "what to call the networks in tables and figures; empty: their run directories")
+    names: tuple[str, ...] = option((), "names of the networks in tables and figures; empty: their run directories")
     protocol: str = option("", "list of attacks (empty: custom where --attacks or --strengths are given, else paper, "
                            "and imagenet for that data set)", choices=PROTOCOLS)
     attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "
@@ -43,10 +43,10 @@ class EvaluateConfig:
                                     "2.5 / steps (MIM: 1 / steps)")
     random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball, as restarts "
                                 "always do")
-    source: str = option("", "network whose adversarial images the attack transfer and one honesty check use, given "
-                         "like --model; empty: of several networks another one, else the run's last network for its "
-                         "best")
-    dataset: str = option("", "data set (empty: the one that the first network was trained on)",
+    source: str = option("", "network that makes the images of the attack transfer and of one honesty check, in "
+                         "the form of --model; empty: another network of --model, else the run's other weights (last "
+                         "for best)")
+    dataset: str = option("", "data set (empty: the one that all networks were trained on)",
                           choices=lambda: {**DATASETS, "imagenet": None})
     data: str = option("data", "folder of the data set")
     download: bool = option(False, download_help)
@@ -55,11 +55,11 @@ class EvaluateConfig:
                              "numbers", aliases=("eval_batch_size",))
     check_images: int = option(200, "correctly classified images that the honesty checks run on")
     workers: int = option(4, "processes that decode ImageNet's images, for each process")
-    seed: int = option(0, "of the choice of images and of random starts")
+    seed: int = option(0, "seed of the choice of images and of random starts")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
     runs: str = option("runs", "folder of all run directories")
-    out: str = option("", "folder of results and page, with one in it for each of several networks; empty: the run "
-                      "directory of a network, RUNS/evaluate/NAME for others and for the page of several")
+    out: str = option("", "folder of results and page, with a subfolder for each of several networks; empty: a "
+                      "network's run directory, or RUNS/evaluate/NAME for other networks and for the page of several")
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed is {self.seed}; expected at least 0")

@@ -89,8 +89,8 @@ def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSou
     """Return the run's last network for its best one, and the reverse, where there are two."""
     other = "last" if config.weights == "best" else "best"
     file = run_files.CHECKPOINT if other == "last" else run_files.BEST
-    found = network.folder is not None and network.folder / file != Path(network.source)
-    return [open_model(str(network.folder), other)] if found and (network.folder / file).is_file() else []
+    path = network.folder / file if network.folder else Path(network.source)
+    return [open_model(str(network.folder), other)] if path != Path(network.source) and path.is_file() else []
 
 
 def check_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: EvaluationImages, world: World) -> None:

@@ -3,9 +3,9 @@
     python -m retrain.export --model runs/retrain/NAME
     python -m retrain.export --model runs/retrain/NAME --out FOLDER --name Cheng2023Neural_WsrNet_Plus --onnx
 
-The folder holds one Python file that needs PyTorch alone, the weights, RobustBench's description, a model card with
-the cells drawn, the text of RobustBench's "New Model" issue and, if wanted, an ONNX file. Before anything is put there,
-a fresh Python process without this project loads the file and must give the same logits.
+The folder holds one Python file that needs PyTorch alone, the weights, RobustBench's description, a model card with a
+drawing of the cells, the text of RobustBench's "New Model" issue and, on request, an ONNX file. Before anything is put
+there, a fresh Python process without this project loads the file and must compute the same logits.
 """
 
 import keyword
@@ -30,6 +30,7 @@ from retrain.publishing.writing import write_package
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import describe, option, parse_config, require
+from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 from wsrnas.subjects.opening import find_checkpoint, open_model
 
@@ -50,15 +51,16 @@ class ExportConfig:
     model: str = option("", "run directory of a retraining, or a checkpoint file")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     out: str = option("", "folder of the package; empty: runs/export/ and the package's name")
-    name: str = option("", "of the package: first author, year, first word of the title, variant; empty: "
-                           f"{PAPER_PREFIX} and the cell for a cell of that paper, else the run directory's name")
+    name: str = option("", "name of the package: first author, year, first word of the title, variant; empty: "
+                           f"{PAPER_PREFIX} and the cell's name for a cell of that paper, else the run directory's "
+                           "name")
     onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime: pip install -e "
                                "'.[export]')")
     opset: int = option(18, "ONNX operator set, 18 to 23")
-    title: str = option("", "of the paper; empty: the Wsr-NAS paper for its own cells, otherwise unknown")
-    authors: str = option("", "of the paper, as --title")
-    venue: str = option("", "of the paper, as --title")
-    link: str = option("", "to the paper, as --title")
+    title: str = option("", "title of the paper; empty: the Wsr-NAS paper for its own cells, else unknown")
+    authors: str = option("", "authors of the paper; empty: as for --title")
+    venue: str = option("", "venue of the paper; empty: as for --title")
+    link: str = option("", "address of the paper; empty: as for --title")
 
     def __post_init__(self) -> None:
         require(18 <= self.opset <= 23, f"opset is {self.opset}; expected 18 to 23")
@@ -66,13 +68,14 @@ class ExportConfig:
             value = getattr(self, field)
             require(value.isprintable(), f"{field} is {value!r}; expected one line of printable characters")
         taken = self.name in {*sys.stdlib_module_names, "torch", "hubconf", "cells"} or keyword.iskeyword(self.name)
-        require(not taken, f"name is {self.name!r}, which Python or a file of the package has; expected one such as "
-                           f"{PAPER_PREFIX}_WsrNet_Plus")
+        require(not taken, f"name is {self.name!r}, which is taken by Python or by a file of the package; "
+                           f"expected one such as {PAPER_PREFIX}_WsrNet_Plus")
         require(not self.name or (self.name.isascii() and self.name.isidentifier()),
                 f"name is {self.name!r}; expected letters, digits and underscores, such as {PAPER_PREFIX}_WsrNet_Plus")
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Export the network that the command line names."""
     config, invocation = parse_config(ExportConfig, argv=argv, prog="retrain.export")
     require(bool(config.model), "nothing to export: pass --model RUN_DIRECTORY_OR_FILE")
     if config.onnx:
@@ -102,7 +105,8 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     path = find_checkpoint(config.model, config.weights)
     source = open_model(str(path))
     description = source.description
-    require(description is not None, f"{path} is not a checkpoint of retraining; expected one, or its run directory")
+    if description is None:
+        raise InputError(f"{path} is not a checkpoint of retraining; expected one, or its run directory")
     require("genotype" in description, f"{path} holds the network {description.get('arch')}; expected a network of "
             "cells, because no other can be exported")
     size, dataset = description["image_shape"][1], description["dataset"]
@@ -128,7 +132,7 @@ def cell_name(genotype: Genotype, record: Mapping[str, Any]) -> str:
 
 
 def package_name(cell: str, path: Path) -> str:
-    """A name for those who gave none."""
+    """Return the name of a package for which the user gave none."""
     if cell.startswith("WsrNet"):
         return f"{PAPER_PREFIX}_{cell}"
     run = re.sub(r"\W", "_", path.absolute().parent.name, flags=re.ASCII)
@@ -136,7 +140,7 @@ def package_name(cell: str, path: Path) -> str:
 
 
 def publication(config: ExportConfig, cell: str) -> Publication:
-    """The paper: what the flags say, and for cells of the Wsr-NAS paper what they leave open."""
+    """Return the paper by the flags; for a cell of the Wsr-NAS paper, that paper fills what they leave open."""
     paper = PAPER if cell.startswith("WsrNet") else Publication()
     return Publication(**{field.name: getattr(config, field.name) or getattr(paper, field.name)
                           for field in fields(Publication)})
@@ -145,10 +149,10 @@ def publication(config: ExportConfig, cell: str) -> Publication:
 # ---- where it goes ------------------------------------------------------------------------------------------------
 
 def check_folder(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, unless it is an earlier package that may be moved aside.
+    """Refuse a folder that is not empty, unless it holds an earlier package that may be moved aside.
 
     Raises:
-        InputError: naming the folder.
+        InputError: Naming the folder.
     """
     require(not out.exists() or out.is_dir(), f"{out} is a file; expected a folder for --out")
     if not out.exists() or not any(out.iterdir()):
@@ -158,7 +162,7 @@ def check_folder(out: Path, overwrite: bool) -> None:
 
 
 def is_package(folder: Path) -> bool:
-    """Whether a folder holds what this program writes."""
+    """Return whether a folder holds an earlier package."""
     parts = (".py", ".json")
     return (folder / "MODEL_CARD.md").is_file() and any(
         all(path.with_suffix(suffix).is_file() for suffix in parts) for path in folder.glob("*.pt"))
@@ -166,7 +170,7 @@ def is_package(folder: Path) -> bool:
 
 @contextmanager
 def staged_beside(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write into, which is gone afterwards."""
+    """Yield a temporary folder beside ``out``, on the same file system; it is deleted afterwards."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -176,7 +180,7 @@ def staged_beside(out: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Move the files of ``folder`` to ``out``; an earlier package there goes to ``out`` with ``.old1`` or so."""
+    """Move the files of ``folder`` to ``out``; an earlier package there is renamed to ``out.old1`` or so."""
     if out.exists() and any(out.iterdir()):
         number = next(n for n in range(1, 10**6) if not out.with_name(f"{out.name}.old{n}").exists())
         out.rename(out.with_name(f"{out.name}.old{number}"))
@@ -188,7 +192,7 @@ def publish(folder: Path, out: Path) -> None:
 # ---- what is said -------------------------------------------------------------------------------------------------
 
 def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
-    """What would be written."""
+    """Say what would be written."""
     return "\n".join([
         describe(config),
         f"network: {package.architecture}, {readable(count_parameters(package.model))} parameters, "
@@ -198,7 +202,7 @@ def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
 
 
 def advice(config: ExportConfig, package: Package) -> list[str]:
-    """What is missing before the package can be published, and how to get it."""
+    """Say what is missing before the package can be published, and how to get it."""
     dataset, classes = package.description["dataset"], package.description["num_classes"]
     lines = [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
     if lines:
@@ -208,8 +212,8 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
     if package.measured.unreliable:
         lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")
     if package.measured.unreliable is None and package.evaluations:
-        lines.append(f"{package.name}.json: no check of the evaluation passed or failed, so whether its numbers are "
-                     "reliable stays open")
+        lines.append(f"{package.name}.json: no check of the evaluation passed or failed, so it is unknown whether "
+                     "its numbers are reliable")
     unknown = [field.name for field in fields(Publication) if not getattr(package.publication, field.name)]
     if unknown:
         flags = " ".join(f"--{field}" for field in unknown)

@@ -1,6 +1,8 @@
-"""One door to every network: by genotype or name, with new or stored weights, or from a checkpoint of retraining.
+"""Every network by its name or genotype: how it is built, and how a checkpoint describes it.
 
-    python -m wsrnas.models --list                       every architecture: source, the papers' parameters and ours
+To list all architectures with their source, the papers' parameter counts and ours:
+
+    python -m wsrnas.models --list
     python -m wsrnas.models --list --dataset imagenet
 """
 
@@ -25,19 +27,20 @@ from wsrnas.runtime.program import run_program
 
 
 def names() -> list[str]:
-    """Every architecture that ``build_model`` knows by name, without aliases."""
+    """Return the name of every architecture that ``build_model`` knows, without aliases."""
     return list(ENTRIES)
 
 
 def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
-    """A cell as its genotype, or the name of a network with a design of its own.
+    """Return a cell as its genotype, or the name of a network with a design of its own.
 
     Args:
-        spec: a name in ``names()`` or an alias of a cell, however it is spelled; or the path of a genotype's JSON file
-            or of a run directory that holds one; a genotype is given back.
+        spec: A name in ``names()`` or an alias of a cell, in any spelling; the path of a genotype's JSON file or of a
+            run directory that holds one; or a genotype, which is returned as it is.
 
     Raises:
-        InputError: it is none of these; the closest names are given, or why the architecture cannot be had.
+        InputError: It is none of these. The sentence gives the closest names, or says why the architecture is not
+            available.
     """
     if isinstance(spec, Genotype):
         return spec
@@ -57,20 +60,21 @@ def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
 def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channels: int | None = None,
                 layers: int | None = None, dataset: str = "cifar10", channels: int = 3,
                 auxiliary: bool = False) -> nn.Module:
-    """A network: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
+    """Return a network with random weights: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
 
     Args:
-        arch: a genotype, or what ``load_architecture`` takes.
-        init_channels, layers: width and depth; None takes the published ones of a name, and the DARTS convention for a
-            genotype: 36 and 20 (ImageNet: 48 and 14). A network with a design of its own has its width as in
-            ``wsrnas.architectures.catalogue``, and no other depth.
-        dataset: ``"imagenet"`` gives the network for large images, behind ImageNet's normalisation; anything else the
-            one for small images.
-        channels: of the images.
-        auxiliary: with DARTS's auxiliary head, for training; networks of two cells alone can have one.
+        arch: A genotype, or anything else that ``load_architecture`` takes.
+        num_classes: The number of logits.
+        init_channels: The width; None takes the published one of a name, and the DARTS convention for a genotype: 36
+            (ImageNet: 48). ``wsrnas.architectures.catalogue`` says what the width of a hand-designed network is.
+        layers: The number of cells; None takes the published one of a name, and the DARTS convention for a genotype: 20
+            (ImageNet: 14). A network with a design of its own takes None alone.
+        dataset: ``"imagenet"`` for large images, with ImageNet's normalisation first; anything else for small images.
+        channels: The channels of the images.
+        auxiliary: Whether to add DARTS's auxiliary head for training; only networks of two cells can have it.
 
     Raises:
-        InputError: there is no such architecture, a size is below 1, or a network with a design of its own is given a
+        InputError: There is no such architecture, a size is below 1, or a network with a design of its own is given a
             depth or an auxiliary head.
     """
     width, depth = sizes(arch, dataset, init_channels, layers)
@@ -87,7 +91,7 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
 
 def sizes(arch: Genotype | str | Path, dataset: str, init_channels: int | None = None,
           layers: int | None = None) -> tuple[int, int | None]:
-    """(init_channels, layers) of the network that ``build_model`` makes; layers is None where a design has its own."""
+    """Return (init_channels, layers) of the network that ``build_model`` makes; layers is None for a fixed design."""
     name = None if isinstance(arch, Genotype) else find(str(arch))
     convention = IMAGENET_SIZE if dataset == "imagenet" else CIFAR_SIZE
     width, depth = ENTRIES[name].size_for(dataset) if name else convention
@@ -96,10 +100,10 @@ def sizes(arch: Genotype | str | Path, dataset: str, init_channels: int | None =
 
 def description(arch: Genotype | str, num_classes: int, init_channels: int, layers: int | None, dataset: str,
                 image_shape: tuple[int, int, int], auxiliary: bool = False) -> dict[str, Any]:
-    """What a checkpoint stores beside the weights, so that ``load_model`` needs nothing else.
+    """Return what a checkpoint stores beside the weights, so that ``build_described`` can build the network.
 
-    That is a genotype as JSON under "genotype", or the name of a network with a design of its own under "arch", with
-    its sizes.
+    The dictionary has the genotype as JSON under "genotype", or the name of a network with a design of its own under
+    "arch"; and the sizes under the names of the arguments.
     """
     arch = load_architecture(arch)
     named = {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"arch": arch}
@@ -135,7 +139,7 @@ COLUMNS = {"name": 18, "family": 13, "C, layers": 9, "parameters": 10, "multiply
 
 
 def listing(dataset: str) -> Iterator[str]:
-    """Lines of a table of all architectures at their published sizes, each as soon as its network is counted.
+    """Yield the lines of a table of all architectures at their published sizes, each as soon as it is counted.
 
     Args:
         dataset: "cifar10", "cifar100" or "imagenet".
@@ -159,7 +163,7 @@ def listing(dataset: str) -> Iterator[str]:
 
 
 def in_the_papers(entry: Entry | Unavailable, dataset: str = "") -> str:
-    """``4.5 (Wsr-NAS 1, 2)``: what the tables of either paper say, those on ImageNet for that data set alone."""
+    """Return the parameter counts in the tables of either paper that are about a data set: ``4.5 (Wsr-NAS 1, 2)``."""
     return "; ".join(f"{said.millions} ({said.place})".strip() for said in entry.reported
                      if not dataset or said.imagenet == (dataset == "imagenet")) or "-"
 
@@ -175,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         for line in listing(arguments.dataset):
             print(line, flush=True)
-    except BrokenPipeError:  # its reader, such as head, has seen enough
+    except BrokenPipeError:  # a reader such as head has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,6 +1,7 @@
 """The stored evaluations of a network: read from its run directory, and checked for what an export needs."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ from wsrnas.runtime import run_files
 
 
 def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The complete evaluations in ``folder/eval`` of the weights ``fingerprint``, on the data set of their training.
+    """Return the complete evaluations of a network on the data set of its training.
+
+    Args:
+        folder: The run directory.
+        fingerprint: The fingerprint of the network.
+        dataset: The data set of its training.
 
     Returns:
-        The evaluations by file name; and a sentence for each file that was not used.
+        The evaluations in the order of their file names, and a sentence for each file that was left out.
     """
     found, remarks = [], []
     for path in sorted((folder / run_files.EVALUATIONS).glob("*.json")):
@@ -30,8 +36,8 @@ def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[li
         elif document.get("dataset") != dataset:
             remarks.append(f"{path} is left out: it is on {document.get('dataset')}, not on {dataset}")
         elif document.get("complete") is not True:
-            remarks.append(f"{path} is left out: the evaluation is still running or was stopped; its command, given "
-                           "again, goes on with it")
+            remarks.append(f"{path} is left out: the evaluation is still running or was stopped; the same command "
+                           "resumes it")
         else:
             found.append(document)
     return found, remarks
@@ -42,7 +48,7 @@ _DETAILS = {"steps": int | None, "step_size": int | float | None, "restarts": in
 
 
 def _well_formed(document: dict[str, Any]) -> bool:
-    """Whether an evaluation has the numbers that are used here, in the types that they have."""
+    """Return whether an evaluation has the numbers that an export uses, with the right types."""
     try:
         rows, measured = document["attacks"], [document["clean"], *document["attacks"]]
         measured += [{"accuracy": value.get("accuracy", value.get("value")), "interval": value.get("interval")}
@@ -66,7 +72,7 @@ def _is_share(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
-def failed_checks(document: dict[str, Any]) -> list[str]:
-    """The names of an evaluation's failed checks, each once."""
+def failed_checks(document: Mapping[str, Any]) -> list[str]:
+    """Return the names of an evaluation's failed checks, each once."""
     failed = [check["check"] for check in document.get("checks") or () if check["passed"] is False]
     return list(dict.fromkeys([*(document.get("failed_checks") or ()), *failed]))

@@ -32,10 +32,15 @@ with torch.no_grad():
 
 @torch.no_grad()
 def check_in_fresh_process(file: Path, model: nn.Module, image_shape: tuple[int, ...]) -> None:
-    """Load the exported file in a new Python process that cannot import this project, and compare logits.
+    """Load the exported file in a new Python process that cannot import this project, and compare its logits.
+
+    Args:
+        file: The exported Python file.
+        model: The network that it must equal.
+        image_shape: (C, H, W).
 
     Raises:
-        InputError: it fails there, or gives other logits.
+        InputError: It fails there, or gives other logits.
     """
     images = torch.rand(CHECK_IMAGES, *image_shape, generator=generator(0, "export"))
     folders = [folder for folder in sys.path if folder and not (Path(folder) / "wsrnas").is_dir()]
@@ -52,7 +57,7 @@ def check_in_fresh_process(file: Path, model: nn.Module, image_shape: tuple[int,
 
 
 def require_same(logits: Tensor, expected: Tensor, name: str) -> None:
-    """Refuse logits that are not the network's."""
+    """Refuse logits that differ from the network's."""
     same = logits.shape == expected.shape and torch.allclose(logits, expected, rtol=0, atol=LOGITS_TOLERANCE)
     require(same, f"{name} gives other logits than the network in a fresh Python process; expected a difference of at "
                   f"most {LOGITS_TOLERANCE:g}; nothing was written")

@@ -20,10 +20,10 @@ BATCHES = (1, 2, 5)
 
 
 def require_packages() -> None:
-    """Refuse where a package is missing.
+    """Refuse to go on where a package is missing.
 
     Raises:
-        InputError: naming what is missing and how to install it.
+        InputError: Naming what is missing and how to install it.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     require(not missing, f"--onnx needs {' and '.join(missing)}, not found here; install what is missing with "
@@ -31,16 +31,19 @@ def require_packages() -> None:
 
 
 def write_onnx(model: nn.Module, image_shape: tuple[int, ...], path: Path, opset: int) -> tuple[float, float]:
-    """Write ``model``, in evaluation mode, and run the file on batches of several sizes.
+    """Write a network as ONNX, and run the file on batches of several sizes.
 
     Args:
+        model: The network in evaluation mode.
         image_shape: (C, H, W); the number of images is free.
+        path: The file to write.
+        opset: The ONNX operator set.
 
     Returns:
         The largest difference of a logit from PyTorch's: absolute, and relative to the largest logit.
 
     Raises:
-        InputError: the network cannot be written as ONNX, or ONNX Runtime gives other logits.
+        InputError: The network cannot be written as ONNX, or ONNX Runtime gives other logits.
     """
     images = torch.rand(2, *image_shape, generator=generator(0, "onnx"))
     quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
@@ -67,14 +70,14 @@ def write_onnx(model: nn.Module, image_shape: tuple[int, ...], path: Path, opset
 
 @torch.no_grad()
 def difference(model: nn.Module, image_shape: tuple[int, ...], path: Path) -> tuple[float, float]:
-    """The largest difference of a logit of the file from the model's: absolute, and relative to the largest logit."""
+    """Return the largest difference of a logit from the model's: absolute, and relative to the largest logit."""
     import onnxruntime  # an extra
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of its own types, which derive from nothing else
+    except Exception as error:  # it has its own types without a common base
         raise InputError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name} ({type(error).__name__}); "
                          "expected a version that knows its opset, or another --opset") from None
     absolute = relative = 0.0
@@ -85,6 +88,6 @@ def difference(model: nn.Module, image_shape: tuple[int, ...], path: Path) -> tu
         require(logits.shape == expected.shape,
                 f"ONNX Runtime gives logits of the shape {tuple(logits.shape)}; expected {tuple(expected.shape)}")
         gap = (logits - expected).abs().max().item()
-        require(gap == gap, "ONNX Runtime gives logits that are no numbers; expected PyTorch's")
+        require(gap == gap, "ONNX Runtime gives logits that are NaN; expected PyTorch's")
         absolute, relative = max(absolute, gap), max(relative, gap / expected.abs().max().item())
     return absolute, relative

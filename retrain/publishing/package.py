@@ -12,15 +12,18 @@ from wsrnas.genotype import Genotype
 
 @dataclass(frozen=True)
 class Package:
-    """What is exported, and what is known of it.
+    """What is exported, and what is known about it.
 
     Args:
-        name: of the Python file, the weights and the description.
-        model: images in [0, 1] -> logits; on the CPU, in evaluation mode.
-        description: of the architecture (``models.description``).
-        cell: what the cell is called.
-        preprocessing: of pictures of other sizes than the network's; None for data sets of one size.
-        evaluations: stored ones of these weights; ``measured`` is what leaderboards take from them.
+        name: The name of the Python file, the weights and the description, without suffix.
+        model: Images in [0, 1] -> logits; on the CPU, in evaluation mode.
+        description: The architecture as ``models.description`` writes it.
+        cell: What the cell is called.
+        preprocessing: How pictures of other sizes are resized; None for data sets of one size.
+        training: What the run directory says about the training.
+        publication: The paper that the network belongs to.
+        evaluations: The stored evaluations of these weights.
+        measured: The numbers that leaderboards take from them.
     """
 
     name: str
@@ -35,11 +38,14 @@ class Package:
 
     @property
     def genotype(self) -> Genotype:
+        """The cell."""
         return Genotype.from_json(self.description["genotype"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return tuple(self.description["image_shape"])
+        """Channels, height and width of the images."""
+        channels, height, width = self.description["image_shape"]
+        return channels, height, width
 
     @property
     def architecture(self) -> str:
@@ -48,7 +54,7 @@ class Package:
 
 
 def file_names(package: Package, onnx: bool) -> list[str]:
-    """What a package consists of."""
+    """Return the names of the files in a package."""
     own = [f"{package.name}{suffix}" for suffix in (".py", ".pt", ".json", *[".onnx"] * onnx)]
     issue = ["NEW_MODEL_ISSUE.md"] * (package.description["dataset"] in LEADERBOARDS)
     return [*own, "MODEL_CARD.md", *issue, "LICENSE", "hubconf.py", "cells.svg", "cells.png"]

@@ -60,11 +60,12 @@ if __name__ == "__main__":
 
 
 def python_source(package: Package, eps: str, digest: str) -> str:
-    """The self-contained Python file.
+    """Return the source of the self-contained Python file.
 
     Args:
-        eps: strength of the threat model, as RobustBench spells it.
-        digest: sha256 of the weights' file.
+        package: What is exported.
+        eps: The strength of the threat model, as RobustBench spells it.
+        digest: The SHA-256 of the weights' file.
     """
     stored = package.description
     large = stored["dataset"] == "imagenet"
@@ -79,7 +80,7 @@ def python_source(package: Package, eps: str, digest: str) -> str:
 
 
 def header(package: Package, eps: str) -> str:
-    """The docstring of the Python file."""
+    """Return the docstring of the Python file."""
     stored, paper = package.description, package.publication
     shape = ", ".join(map(str, package.image_shape))
     loss = package.training.config.get("adv_loss")
@@ -89,7 +90,7 @@ def header(package: Package, eps: str) -> str:
     return f"""\
 {package.name}
 
-A network trained on {stored["dataset"]}: with the weights beside this file, this file is all of it.
+A network trained on {stored["dataset"]}. It needs this file and the weights beside it, and nothing else of wsrnas.
 
     from {package.name} import load
     network = load()  # images (B, {shape}) in [0,1] -> logits (B, {stored["num_classes"]})
@@ -97,7 +98,7 @@ A network trained on {stored["dataset"]}: with the weights beside this file, thi
 Run as a program, it prints the number of parameters and whether the weights are the published ones.
 
 Architecture: {package.architecture}{f", trained with the loss {loss}" if loss else ""}.
-Threat model: L-infinity noise of at most {eps} in pixels of [0,1]. How robust it is: MODEL_CARD.md.
+Threat model: L-infinity noise of at most {eps} in pixels of [0,1]. Its robustness: see MODEL_CARD.md.
 {method}
 
 Needs Python 3.10 and PyTorch 2.4, or newer, and nothing else. Written by wsrnas.

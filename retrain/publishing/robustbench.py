@@ -1,4 +1,4 @@
-"""What RobustBench asks for: the description of a network with its numbers, and the text of its "New Model" issue.
+"""RobustBench's description of a network with its numbers, and the text of its "New Model" issue.
 
 Source: RobustBench's model_info files and issue form (Croce et al., "RobustBench", NeurIPS 2021 data sets).
 """
@@ -15,7 +15,7 @@ SAME_STRENGTH = 5e-5  # pixels of [0, 1]: 0.031 is not 8/255
 
 @dataclass(frozen=True)
 class Publication:
-    """The paper that a network belongs to; empty strings are unknown."""
+    """The paper that a network belongs to; an empty string is unknown."""
 
     title: str = ""
     authors: str = ""
@@ -25,17 +25,17 @@ class Publication:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Accuracies as RobustBench lists them, with what has to be said about them.
+    """Accuracies as RobustBench lists them, with remarks.
 
     Args:
-        clean: in [0, 1], as ``autoattack`` and ``reported``; None where nothing was measured.
-        autoattack: on the most images that AutoAttack was measured on.
-        reported: the lowest accuracy under any L-inf attack of the threat model's strength, AutoAttack included, on
-            the most images that any was measured on.
-        footnote: sentences; empty where nothing has to be said.
-        unreliable: whether a check failed in an evaluation that these numbers are from; None where one of them has no
-            check that passed or failed.
-        missing: what is unknown or was measured on a part of the test images, in words.
+        clean: The clean accuracy in [0, 1]; None where nothing was measured, as in the next two.
+        autoattack: The accuracy under AutoAttack, on the largest number of images that it was measured on.
+        reported: The lowest accuracy under any L-inf attack of the threat model's strength, AutoAttack included, on
+            the largest number of images that any was measured on.
+        footnote: Sentences; empty where there is nothing to say.
+        unreliable: Whether a check failed in an evaluation that these numbers are from; None where one of the
+            evaluations has no check that passed or failed.
+        missing: Sentences on what is unknown, or was measured on a part of the test images.
     """
 
     clean: float | None
@@ -47,12 +47,12 @@ class Numbers:
 
 
 def threat_strength(dataset: str) -> str:
-    """RobustBench's L-inf strength for a data set, in its own spelling."""
+    """Return RobustBench's L-inf strength for a data set, as RobustBench spells it."""
     return "4/255" if dataset == "imagenet" else "8/255"
 
 
 def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
-    """What the stored evaluations say: AutoAttack on the most images, and the clean accuracy beside it."""
+    """Return the numbers of stored evaluations: AutoAttack on the most images, with the clean accuracy beside it."""
     standard, lowest = _at_threat_strength(evaluations, dataset)
     attacked = [measurement.document for measurement in (standard, lowest) if measurement]
     clean = standard.document if standard else max(
@@ -80,9 +80,10 @@ class _Measurement:
 
 def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
                         ) -> tuple[_Measurement | None, _Measurement | None]:
-    """AutoAttack, and the attack with the lowest accuracy, each on the most images that it was measured on.
+    """Return AutoAttack, and the attack with the lowest accuracy, each on the largest number of images.
 
-    Of several measurements on so many images the lowest is taken: every attack gives an upper bound of robustness.
+    Of several measurements on that number of images, the lowest counts: every attack gives an upper bound of
+    robustness.
     """
     strength = float(threat_strength(dataset).split("/")[0]) / 255
     every = [_Measurement(document, row) for document in evaluations for row in document["attacks"]
@@ -92,7 +93,7 @@ def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
 
 
 def _unreliable(used: list[dict[str, Any]]) -> bool | None:
-    """Whether a check failed; None where an evaluation that is used has none that passed or failed."""
+    """Return whether a check failed; None where an evaluation has no check that passed or failed."""
     if any(map(failed_checks, used)):
         return True
     passed = [any(check["passed"] for check in document.get("checks") or ()) for document in used]
@@ -100,7 +101,7 @@ def _unreliable(used: list[dict[str, Any]]) -> bool | None:
 
 
 def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, dataset: str) -> tuple[str, ...]:
-    """What is still to be measured, in words."""
+    """Return sentences on what is still to be measured."""
     eps, missing = threat_strength(dataset), []
     if clean is None:
         return (f"not measured yet: clean accuracy, and AutoAttack at {eps}",)
@@ -112,7 +113,7 @@ def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, datase
 
 
 def _scope(images: int, dataset: str, standard: bool, lowest: _Measurement | None) -> list[str]:
-    """On how many images the numbers are, unless they are on all of them; ``standard``: AutoAttack among them."""
+    """Say on how many images the numbers were measured, unless all; ``standard``: AutoAttack is among them."""
     subject = "Measured"
     if lowest and lowest.document["images"] != images:  # whose number of images stands beside it
         subject = f"Clean accuracy{' and AutoAttack' * standard} measured"
@@ -126,12 +127,12 @@ def _scope(images: int, dataset: str, standard: bool, lowest: _Measurement | Non
 
 
 def percent(accuracy: float | None) -> str | None:
-    """RobustBench's spelling of an accuracy: ``"53.42"``."""
+    """Return an accuracy as RobustBench spells it: ``"53.42"``."""
     return None if accuracy is None else f"{100 * accuracy:.2f}"
 
 
 def model_info(publication: Publication, measured: Numbers, dataset: str, architecture: str) -> dict[str, Any]:
-    """RobustBench's description of the network; unknown values are null."""
+    """Return RobustBench's description of the network; unknown values are null."""
     return {
         "link": publication.link or None, "name": publication.title or None, "authors": publication.authors or None,
         "additional_data": False, "number_forward_passes": 1, "dataset": dataset, "venue": publication.venue or None,
@@ -142,10 +143,12 @@ def model_info(publication: Publication, measured: Numbers, dataset: str, archit
 
 
 def zoo_entry(name: str, preprocessing: str | None) -> str:
-    """The lines that enter the network into RobustBench's model zoo, with its file among the architectures there.
+    """Return the lines that enter the network into RobustBench's model zoo.
 
     Args:
-        preprocessing: of ImageNet's pictures, whose normalisation RobustBench puts in front; None for small images.
+        name: The name of the network's Python file, which goes to the zoo's architectures.
+        preprocessing: How ImageNet's pictures are resized (RobustBench puts their normalisation in front); None for
+            small images.
     """
     constructor, extra = f"{name}.build", ""
     if preprocessing:
@@ -156,7 +159,7 @@ def zoo_entry(name: str, preprocessing: str | None) -> str:
 
 
 def new_model_issue(name: str, info: dict[str, Any], preprocessing: str | None) -> str:
-    """The filled-in form of RobustBench's "New Model" issue; what is unknown stays to be filled in."""
+    """Return the filled-in form of RobustBench's "New Model" issue; unknown values are marked."""
     def shown(value: str | None, unit: str = "") -> str:
         return "TO BE FILLED IN" if value is None else f"{value}{unit}"
 

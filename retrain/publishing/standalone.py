@@ -1,7 +1,7 @@
-"""One self-contained Python file of a network: the definitions that it needs, cut out of this project's own modules.
+"""The source of a self-contained Python file: the definitions that a network needs, taken from this project's modules.
 
-Nothing is written twice: operations, cells and networks come from ``wsrnas`` as they stand there, comments included.
-What only checks, stores or trains is left out.
+Operations, cells and networks are copied from ``wsrnas`` with their comments. Code that only checks, stores or trains
+is left out.
 """
 
 import ast
@@ -16,12 +16,12 @@ import wsrnas.network
 import wsrnas.operations
 from wsrnas.genotype import KINDS, Genotype
 
-MODULES = (wsrnas.genotype, wsrnas.operations, wsrnas.network)  # what comes first is used by what follows
+MODULES = (wsrnas.genotype, wsrnas.operations, wsrnas.network)  # later ones use earlier ones
 
-# Methods that building a network does not call. A class that loses some keeps the first sentence of its docstring.
+# Methods that are not called to build a network. A class that loses some keeps the first sentence of its docstring.
 OMITTED = {"Genotype": ("__post_init__", "to_json", "from_json", "save", "load")}
 
-# Definitions that would pull in more than they are worth in a file for evaluation.
+# Short replacements of definitions that an evaluation does not need.
 REPLACED = {"DropPath": '''\
 class DropPath(nn.Identity):
     """Drops nothing; during training, the outputs of operations were dropped here if the recipe said so."""'''}
@@ -39,10 +39,10 @@ class Definition:
 
 
 def definitions(module: ModuleType) -> tuple[dict[str, Definition], dict[str, str]]:
-    """What a module defines, by name and in order, and what it imports from outside this project.
+    """Return the definitions of a module, and its imports from outside this project.
 
     Returns:
-        The definitions; and, for each imported name, the statement that imports it alone.
+        The definitions by name, in their order; and, for each imported name, the statement that imports it alone.
     """
     with open(module.__file__, encoding="utf-8") as file:
         source = file.read()
@@ -61,7 +61,7 @@ def definitions(module: ModuleType) -> tuple[dict[str, Definition], dict[str, st
 
 
 def _defined(node: ast.stmt) -> str:
-    """The name that a statement defines; empty for other statements."""
+    """Return the name that a statement defines; empty for other statements."""
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return node.name
     target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
@@ -69,7 +69,7 @@ def _defined(node: ast.stmt) -> str:
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, str]]:
-    """The names that an import binds, each with its statement; none for this project's own modules."""
+    """Yield the names that an import binds, each with its statement; none for this project's own modules."""
     for alias in node.names:
         origin = node.module if isinstance(node, ast.ImportFrom) else alias.name
         if origin.split(".")[0] != "wsrnas":
@@ -79,7 +79,7 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, str]]:
 
 
 def _definition(name: str, node: ast.stmt, lines: list[str], end: int) -> Definition:
-    """The definition at ``node``, whose predecessor ends in line ``end``."""
+    """Return the definition at ``node``, whose predecessor ends in line ``end``."""
     if name in REPLACED:
         text = REPLACED[name]
         return Definition(text, frozenset(_names(ast.parse(text))))
@@ -105,7 +105,7 @@ def _definition(name: str, node: ast.stmt, lines: list[str], end: int) -> Defini
 
 
 def _first_line(node: ast.stmt) -> int:
-    """Index of the line where a statement begins, decorators included."""
+    """Return the index of the line where a statement begins, decorators included."""
     return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
 
 
@@ -114,7 +114,7 @@ def _names(node: ast.AST) -> set[str]:
 
 
 def needed(roots: Iterable[str], found: Mapping[str, Definition]) -> set[str]:
-    """All names that ``roots`` use, directly or through other definitions."""
+    """Return all names that ``roots`` use, directly or through other definitions."""
     names: set[str] = set()
     waiting = list(roots)
     while waiting:
@@ -126,8 +126,9 @@ def needed(roots: Iterable[str], found: Mapping[str, Definition]) -> set[str]:
 
 
 def import_block(names: set[str], imports: Mapping[str, str]) -> str:
-    """The import statements of ``names``, the standard library's before torch's, one a module."""
-    single, collected = [], {}
+    """Return the import statements of ``names``, the standard library's before torch's, one for each module."""
+    single: list[str] = []
+    collected: dict[str, list[str]] = {}
     for statement in sorted({imports[name] for name in names & set(imports)}):
         if statement.startswith("import "):
             single.append(statement)
@@ -140,7 +141,7 @@ def import_block(names: set[str], imports: Mapping[str, str]) -> str:
 
 
 def genotype_literal(genotype: Genotype) -> str:
-    """The genotype as Python source, one node a line."""
+    """Return the genotype as Python source, with one node in each line."""
     lines = ["GENOTYPE = Genotype("]
     for kind in KINDS:
         nodes = genotype.nodes(kind)
@@ -157,7 +158,7 @@ def genotype_literal(genotype: Genotype) -> str:
 
 
 def _one(items: Sequence) -> str:
-    """The comma that a tuple of one item needs."""
+    """Return the comma that a tuple of one item needs."""
     return "," if len(items) == 1 else ""
 
 
@@ -175,12 +176,13 @@ def _wrapped(text: str) -> str:
 
 
 def standalone_source(header: str, genotype: Genotype, network: str, ending: str) -> str:
-    """The whole file: header, imports, the cells' and the network's definitions, genotype, ending.
+    """Return the whole file: header, imports, the definitions of cells and network, genotype, ending.
 
     Args:
-        header: text of the file's docstring.
-        network: name of the network's class in ``wsrnas.network``.
-        ending: source that follows the genotype; it may use what the file has, and ``hashlib`` and ``Path``.
+        header: The text of the file's docstring.
+        genotype: The cell.
+        network: The name of the network's class in ``wsrnas.network``.
+        ending: Source that follows the genotype; it may use the file's names, ``hashlib`` and ``Path``.
     """
     found: dict[str, Definition] = {}
     imports = {"hashlib": "import hashlib", "Path": "from pathlib import Path"}
@@ -204,7 +206,7 @@ def _rule(title: str) -> str:
 
 
 def _spaced(blocks: list[str]) -> str:
-    """Two empty lines around functions and classes, one elsewhere."""
+    """Join blocks with two empty lines around functions and classes, and one elsewhere."""
     text = blocks[0]
     for before, block in itertools.pairwise(blocks):
         wide = (_is_block(before) or _is_block(block)) and not before.startswith("# ----")

@@ -1,4 +1,4 @@
-"""The files of an exported package, written one after the other and checked."""
+"""Writing of a package: its files one after the other, each checked."""
 
 import hashlib
 import io
@@ -33,13 +33,15 @@ def {name}(pretrained: bool = True):
 
 
 def write_package(folder: Path, package: Package, opset: int = 0) -> None:
-    """Write all files into ``folder``; the card, which holds the others' hashes, comes last.
+    """Write all files; the model card, which holds the others' hashes, comes last.
 
     Args:
-        opset: of the ONNX file; 0 writes none.
+        folder: An empty folder.
+        package: What is exported.
+        opset: The operator set of the ONNX file; 0 writes none.
 
     Raises:
-        InputError: an exported file does not give the network's logits.
+        InputError: An exported file does not give the network's logits.
     """
     name, weights = package.name, folder / f"{package.name}.pt"
     write_weights(weights, package)
@@ -61,7 +63,11 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
 
 
 def write_weights(path: Path, package: Package) -> None:
-    """The weights as RobustBench reads them; of ImageNet, without the normalisation, which it adds itself."""
+    """Write the weights as RobustBench reads them; for ImageNet, without the normalisation, which it adds itself.
+
+    Raises:
+        InputError: RobustBench would change the name of a weight.
+    """
     weights = {key: value.detach().clone() for key, value in package.model.state_dict().items()
                if not key.startswith("normalize.")}
     for key in weights:
@@ -77,7 +83,7 @@ def write_weights(path: Path, package: Package) -> None:
 
 
 def write_onnx_file(path: Path, package: Package, opset: int) -> str:
-    """Write the ONNX file; what the card says of it."""
+    """Write the ONNX file, and return what the model card says about it."""
     absolute, relative = write_onnx(package.model, package.image_shape, path, opset)
     print(f"ONNX opset {opset}: logits differ from PyTorch's by at most {absolute:.1e} ({relative:.1e} of the largest)")
     return (f"`{path.name}` (opset {opset}) takes the input `images`, float32 in [0,1], any number of them, and gives "
@@ -86,4 +92,5 @@ def write_onnx_file(path: Path, package: Package, opset: int) -> str:
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -530,6 +530,53 @@ def test_a_damaged_file_is_refused(tmp_path, data):
     assert "a.pt cannot be read" in refused(str(tmp_path / "a.pt"))
 
 
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """The names of the files that are read as a whole, as often as they are."""
+    names = []
+
+    def counted(function):
+        def call(first, *rest, **named):
+            if isinstance(first, str | Path):
+                names.append(Path(first).name)
+            return function(first, *rest, **named)
+        return call
+
+    for owner, name in ((torch, "load"), (torch.jit, "load"), (torch.export, "load"), (Path, "read_bytes")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    return names
+
+
+def test_every_door_reads_its_file_once(tmp_path, exported, read):
+    save(tmp_path / "run" / "best.pt", cells())
+    torch.save(cells().state_dict(), tmp_path / "weights.pt")
+    torch.jit.script(network()).save(str(tmp_path / "script.pt"))
+    for given, more, name in ((tmp_path / "run", {}, "best.pt"), (tmp_path / "run" / "best.pt", {}, "best.pt"),
+                              ("RACL", {"genotype": GENOTYPE, "state_dict": str(tmp_path / "weights.pt"),
+                                        "num_classes": CLASSES}, "weights.pt"),
+                              (tmp_path / "script.pt", {}, "script.pt"), (exported["4"], {}, "4.pt2")):
+        read.clear()
+        open_model(str(given), **more)
+        assert read == [name]
+
+
+@pytest.mark.parametrize("payload", [{"a": argparse.Namespace()}, {"a.weight": torch.ones(1)}, {"step": 1}])
+def test_a_file_that_is_refused_is_read_once(tmp_path, read, payload):
+    torch.save(payload, tmp_path / "a.pt")
+    refused(str(tmp_path / "a.pt"))
+    assert read == ["a.pt"]
+
+
+def test_a_checkpoint_keeps_what_it_says_beside_weights_and_states(tmp_path):
+    checkpoint.save(tmp_path / "a.pt", {
+        "model": cells().state_dict(), "trainer": {"optimizer": {}}, "step": 3, "best": {}, "network": description(
+            GENOTYPE, CLASSES, 4, 3, "cifar10", (3, 32, 32))})
+    assert open_model(str(tmp_path / "a.pt")).record == {"step": 3, "best": {}}
+
+
 # -- fingerprints ----------------------------------------------------------------------------------------------------
 
 

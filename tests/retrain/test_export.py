@@ -280,7 +280,7 @@ def test_a_file_that_differs_is_not_exported(before, after, says, tmp_path, monk
     monkeypatch.setattr(retrain.publishing.writing, "python_source", lambda *given: source.replace(before, after))
     case = package("x", BY_NODE, "cifar10", (3, 8, 8), 10)
     with pytest.raises(InputError, match=says), export.staged_beside(tmp_path / "out") as folder:
-        retrain.publishing.package.write_package(folder, case)
+        retrain.publishing.writing.write_package(folder, case)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -626,6 +626,13 @@ def test_the_whole_package(tmp_path, capsys):
         assert torch.equal(network(images((3, 8, 8))), expected(images((3, 8, 8)))) and not network.training
         other = torch.hub.load(str(out), name, source="local", pretrained=False)
         assert not torch.equal(other(images((3, 8, 8))), expected(images((3, 8, 8))))
+
+
+def test_the_checkpoint_is_read_once(tmp_path, monkeypatch):
+    run, read, load = make_run(tmp_path / "run"), [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **named: read.append(path) or load(path, **named))
+    export.read_package(export.ExportConfig(model=str(run)))
+    assert read == [run / "best.pt"]
 
 
 def test_the_last_weights_have_their_own_numbers(tmp_path, hasty, capsys):

@@ -26,7 +26,7 @@ def refuse_misfit(network: ModelSource, images: EvaluationImages, device: torch.
         raise InputError(f"{network.source} was trained on {trained['num_classes']} classes of images "
                          f"{tuple(trained['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
                          f"images {images.shape}")
-    network.model.to(device, memory_format=torch.channels_last)
+    network.model.to(device).to(memory_format=torch.channels_last)
     try:
         check_model(network.model, *images.spread(), images.num_classes, range_is_known=network.takes_unit_range,
                     batch_size=images.loader.batch_size)
@@ -59,7 +59,8 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: i
         raise InputError(f"an image has the label {label}, but there are {num_classes} classes; expected 0 to "
                          f"{num_classes - 1}")
     _check_mode(model)
-    passes = in_portions(lambda *portion: _there_and_back(model, *portion, num_classes), images, labels, batch_size)
+    passes = in_portions(lambda some, their: _there_and_back(model, some, their, num_classes), images, labels,
+                         batch_size)
     logits, gradient_is_finite = (torch.cat(parts) for parts in zip(*passes, strict=True))
     _check_finite(logits, gradient_is_finite)
     if not range_is_known:

@@ -30,7 +30,7 @@ class EvaluationImages:
     dataset: str
     loader: BatchLoader
     num_classes: int
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     fingerprint: str
 
     def spread(self) -> tuple[Tensor, Tensor]:

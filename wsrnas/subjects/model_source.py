@@ -74,5 +74,5 @@ def _fingerprint(model: nn.Module, code: bytes) -> str:
     digest = hashlib.blake2b(code, digest_size=8)
     for name, value in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -19,7 +19,8 @@ def in_portions(compute: Callable[[Tensor, Tensor], Any], images: Tensor, labels
     Raises:
         torch.OutOfMemoryError: A single image is too much.
     """
-    results, done, size = [], 0, min(size or len(images), len(images))
+    results: list[Any] = []
+    done, size = 0, min(size or len(images), len(images))
     while done < len(images) or not results:
         try:
             results.append(compute(images[done:done + size], labels[done:done + size]))

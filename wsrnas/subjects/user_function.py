@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -41,9 +41,7 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
     try:
         with _imports_from(folder):
             module = _execute(file)
-            function = getattr(module, name, None)
-            _check_function(function, given, module)
-            model = function()
+            model = _checked_function(module, name, given)()
             code = _hash_of_code(Path(os.path.abspath(file)), name)
     except InputError:
         raise
@@ -54,7 +52,9 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
     return model, code
 
 
-def _check_function(function: object, given: str, module: ModuleType) -> None:
+def _checked_function(module: ModuleType, name: str, given: str) -> Callable[[], object]:
+    """Return a function of a module, if it can be called without arguments."""
+    function = getattr(module, name, None)
     if function is None:
         functions = [key for key, value in vars(module).items()
                      if callable(value) and getattr(value, "__module__", "") == module.__name__]
@@ -69,12 +69,14 @@ def _check_function(function: object, given: str, module: ModuleType) -> None:
         raise InputError(f"{given} needs arguments ({error}); expected a function without arguments") from None
     except ValueError:  # a callable written in C tells no signature
         pass
+    return function
 
 
 def _execute(file: Path) -> ModuleType:
     """Run a Python file as a module whose name hides no other module."""
     name = f"{MODULE}{hashlib.blake2b(str(file.absolute()).encode(), digest_size=8).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # as for every path that ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     spec.loader.exec_module(module)
