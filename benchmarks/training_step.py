@@ -1,4 +1,4 @@
-"""What training steps of a recipe cost here: seconds, images a second, peak memory, and the hours of the whole recipe.
+"""Measure training steps of a recipe: seconds, images a second, peak memory, and the hours of the whole recipe.
 
     python -m benchmarks.training_step cifar --recipe wsrnet-basic --dataset folder --data DATA
     python -m benchmarks.training_step imagenet --recipe racl --data DATA --held_out 0 --accumulation 32 --steps 2
@@ -28,6 +28,7 @@ from wsrnas.runtime.program import run_program
 
 
 def main() -> None:
+    """Time the steps and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=["cifar", "imagenet"])
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")

@@ -1,16 +1,16 @@
-"""Makes tests/reference/attack_agreement.npz: what torchattacks and foolbox do to a small network, for our tests.
+"""Make tests/reference/attack_agreement.npz: the results of torchattacks and foolbox on a small network, for our tests.
 
     python -m venv ENVIRONMENT
     ENVIRONMENT/bin/pip install -r requirements.txt torchattacks==3.5.1 foolbox==3.3.4
     ENVIRONMENT/bin/python -m studies.attack_agreement
 
-An environment of its own, because torchattacks pins an old requests. Under a minute on one core.
+It needs an environment of its own, because torchattacks pins an old requests. Under a minute on one core.
 
 The file holds a network trained here on the embedded digits (8x8, real), its test images, and for every case of
 ``DETERMINISTIC`` the other library's adversarial images, made in float64 so that no sign of a gradient hangs on
-rounding; for every case of ``RANDOM`` which images stayed right in each of ``RUNS`` runs. Nothing of ours takes part.
+rounding; for every case of ``RANDOM`` which images stayed right in each of ``RUNS`` runs. Our attacks take no part.
 
-Differences of convention, which the cases go round:
+Differences of convention, which the cases avoid:
 - foolbox gives steps as shares of the strength (``rel_stepsize``); ``abs_stepsize`` is our ``step_size``.
 - torchattacks divides an L2 gradient by its norm + 1e-10, and the gradient is that of the batch's mean loss: for
   confident networks its steps are shorter. This network's gradients are far above that.
@@ -45,12 +45,12 @@ LINF, L2 = 0.1, 0.6
 
 @dataclass(frozen=True)
 class Case:
-    """One attack of another library, and the call of ours that does the same.
+    """Describe one attack of another library, and the equivalent call of ours.
 
     Args:
         library: ``torchattacks`` or ``foolbox``.
         attack: its class there.
-        theirs: what the class is made with.
+        theirs: arguments of the class.
         ours: our function's name.
         arguments: of our function, beside model, images and labels.
     """
@@ -63,7 +63,7 @@ class Case:
 
 
 def gradient_cases(steps: int, linf_step: float, l2_step: float, random_start: bool) -> list[Case]:
-    """PGD of both libraries in both norms."""
+    """Return the cases of PGD, of both libraries in both norms."""
     linf = {"epsilon": LINF, "steps": steps, "step_size": linf_step, "random_start": random_start}
     l2 = {"epsilon": L2, "steps": steps, "step_size": l2_step, "random_start": random_start, "norm": "l2"}
     return [
@@ -98,25 +98,26 @@ RANDOM = [case for steps in (2, 10) for case in gradient_cases(steps, LINF / 4, 
 
 
 def small_network() -> nn.Module:
-    """Images (B, 1, 8, 8) -> logits (B, 10)."""
+    """Build a network: images (B, 1, 8, 8) -> logits (B, 10)."""
     return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(),
                          nn.Linear(256, 10))
 
 
 class Shifted(nn.Module):
-    """The network with a constant added to its logits: no prediction, cross-entropy or margin changes."""
+    """Add a constant to the logits of a network; no prediction, cross-entropy or margin changes."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network, self.forwards = network, 0
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits plus a constant, and count the call."""
         self.forwards += 1
         return self.network(images) + 1000
 
 
 def load_digits() -> tuple[Tensor, Tensor, Tensor]:
-    """All embedded digits: values 0 to 16 (1797, 1, 8, 8), labels, and which are the test images."""
+    """Load all embedded digits: values 0 to 16 (1797, 1, 8, 8), labels, and whether each is a test image."""
     import wsrnas
     with np.load(Path(wsrnas.__file__).with_name("assets") / "digits.npz") as stored:
         values, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"]).long()
@@ -124,7 +125,7 @@ def load_digits() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def train(images: Tensor, labels: Tensor) -> nn.Module:
-    """A few epochs on images with small noise: right on most of them, and without saturated gradients."""
+    """Train a network for a few epochs on images with small noise, so that its gradients are not saturated."""
     torch.manual_seed(0)
     network = small_network()
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
@@ -139,7 +140,7 @@ def train(images: Tensor, labels: Tensor) -> nn.Module:
 
 
 def by_torchattacks(case: Case, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
-    """Adversarial images; for C&W also the number of steps that each image had."""
+    """Return adversarial images; for C&W also the number of steps of each image."""
     import torchattacks
     make = getattr(torchattacks, case.attack)
     if case.attack != "CW":
@@ -154,7 +155,7 @@ def by_torchattacks(case: Case, network: nn.Module, images: Tensor, labels: Tens
 
 
 def by_foolbox(case: Case, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
-    """Adversarial images; the images themselves where C&W had no success."""
+    """Return adversarial images; the images themselves where C&W had no success."""
     import foolbox
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     attack = getattr(foolbox.attacks, case.attack)(**case.theirs)
@@ -170,7 +171,7 @@ LIBRARIES: dict[str, Callable[..., tuple[Tensor, list[int]]]] = {"torchattacks":
 
 
 def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """The arrays of all cases, and what each array is."""
+    """Run all cases; return their arrays and the description of each array."""
     arrays, cases = {}, []
     for case in DETERMINISTIC:
         adversarial, steps = LIBRARIES[case.library](case, network, images[:IMAGES], labels[:IMAGES])
@@ -189,6 +190,7 @@ def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[
 
 
 def main() -> None:
+    """Train the network, run all cases and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", default=Path("tests/reference/attack_agreement.npz"),
                         help="the .npz file to write (default: %(default)s)")

@@ -1,9 +1,10 @@
-"""What the validation loss estimator learns from few architectures: the table of docs/DEVIATIONS.md.
+"""Measure what the validation loss estimator learns from few architectures: the table of docs/DEVIATIONS.md.
 
     python -m studies.loss_estimator_laws
 
-For synthetic losses that are sums over the 28 edges: Kendall's tau on unseen architectures of the estimator as it is,
-and of one that reads the LSTM's last hidden state alone, as the published code does. About a minute on one core.
+The losses are synthetic sums over the 28 edges. The table gives Kendall's tau on unseen architectures, of the estimator
+as it is and of one that reads only the last hidden state of the LSTM, as the published code does. It takes about a
+minute on one core.
 """
 
 import torch
@@ -17,19 +18,20 @@ TRAINED, UNSEEN, PASSES, SEEDS = 100, 300, 500, 3
 
 
 class LastStateEstimator(ValidationLossEstimator):
-    """The linear layer reads the last hidden state only."""
+    """Predict the losses from the last hidden state only."""
 
     def __init__(self, num_operations: int, num_losses: int, hidden_size: int = 16):
         super().__init__(num_operations, num_losses, hidden_size)
         self.head = nn.Linear(hidden_size, num_losses)
 
     def standardized(self, gates: Tensor) -> Tensor:
+        """Return standardised losses of gates (B, 28, O)."""
         _, (hidden, _) = self.encoder(gates)
         return self.head(hidden[-1])
 
 
 def rank_correlation(make: type, law: str, seed: int) -> float:
-    """Kendall's tau between predicted and true losses of unseen architectures."""
+    """Return Kendall's tau between predicted and true losses of unseen architectures."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     operation = torch.randn(8, generator=generator).expand(28, 8)
@@ -48,6 +50,7 @@ def rank_correlation(make: type, law: str, seed: int) -> float:
 
 
 def main() -> None:
+    """Print the table."""
     torch.set_num_threads(1)
     print(f"{'law':<12}{'last hidden state':>24}{'all hidden states':>24}")
     for law in ("operation", "edge", "both"):

@@ -1,11 +1,13 @@
-"""How far one noise carries, and what helps it: the tables of docs/AN_ESTIMATOR.md beside those of the study itself.
+"""Measure how far one noise can be scaled, and what helps: the tables of docs/AN_ESTIMATOR.md beside the study's own.
 
     python -m test_AN_estimator.benchmark --preset small --data DATA --estimators WA-ANE A-ANE
     python -m studies.noise_paths --preset small --data DATA
 
-Reads networks, A-ANE's weights and the first file of test noises of each network that the AN-Estimator benchmark has
-made with the same flags. First table: PGD's noise of one strength scaled to another. Second: ways to estimate noise
-from the single source, with accuracy and cross-entropy beside PGD's. Shapes: B images, T targets, C channels, H W.
+It reads the networks, the weights of A-ANE and the first file of test noises of each network that the AN-Estimator
+benchmark has made with the same flags. The first table shows PGD's noise of one strength scaled to another. The second
+shows ways to estimate noise from the single source, with accuracy and cross-entropy beside PGD's.
+
+Shapes: B images, T targets, C channels, H W.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Print both tables."""
     config, _ = parse_config(BenchmarkConfig, PRESETS, argv, prog="studies.noise_paths")
     device, study = initialize(config.device).device, study_folder(config)
     stored = load_config(BenchmarkConfig, study / run_files.CONFIG)
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def networks(config: BenchmarkConfig, study: Path, data: DataSet,
              device: torch.device) -> Iterator[tuple[nn.Module, Noises]]:
-    """Every network with the first file of its test noises."""
+    """Yield every network with the first file of its test noises."""
     for spec in network_specs(config):
         yield (load_network(spec, study / "networks", data, device),
                read(tested_file(study / "noises", spec, 0), device))
@@ -103,7 +106,7 @@ def compare(config: BenchmarkConfig, study: Path, data: DataSet, device: torch.d
 
 @torch.no_grad()
 def loss_and_correct(model: nn.Module, made: Noises, noise: Tensor) -> Tensor:
-    """Sums (2,) over the images of the cross-entropy in nats and of right predictions under noise (B, C, H, W)."""
+    """Return sums (2,) over the images: cross-entropy in nats and correct predictions under noise (B, C, H, W)."""
     with attack_mode(model):
         logits = model((made.images + noise).contiguous(memory_format=torch.channels_last))
     correct = (logits.argmax(1) == made.labels).sum()
@@ -111,13 +114,13 @@ def loss_and_correct(model: nn.Module, made: Noises, noise: Tensor) -> Tensor:
 
 
 def make_rules(config: BenchmarkConfig, weights: Path, device: torch.device) -> dict[str, Rule]:
-    """Ways from source noise (B, 1, C, H, W) and its strength (1,) to noises (B, T, C, H, W) at targets (T,)."""
+    """Return ways from source noise (B, 1, C, H, W) and its strength (1,) to noises (B, T, C, H, W) at targets (T,)."""
     average, follow, learned = (build_estimator(name).to(device).eval() for name in ("WA-ANE", "C-ANE", "A-ANE"))
     learned.load_state_dict(checkpoint.read(weights)["estimator"])
     signed = lambda noise, targets: noise.sign() * targets[:, None, None, None]  # noqa: E731
 
     def at_anchors(make: Callable[[nn.Module, Noises, Tensor, Tensor], Tensor]) -> Rule:
-        """C-ANE's anchors, made otherwise; each from the source alone."""
+        """Return a rule with C-ANE's anchors, each made from the source alone by ``make``."""
         def rule(model: nn.Module, made: Noises, noise: Tensor, known: Tensor, targets: Tensor) -> Tensor:
             anchors = anchor_strengths(known[None], targets[None], follow.gradients(len(targets)))[0].sort().values
             found = [make(model, made, noise[:, 0] * (anchor / known[0]), anchor) for anchor in anchors]

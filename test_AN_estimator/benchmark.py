@@ -1,10 +1,10 @@
-"""How well AN-Estimators replace the attack (Wsr-NAS, AAAI 2023, Table 5), and which one a wide search should use.
+"""Measure how well AN-Estimators replace the attack (Wsr-NAS, AAAI 2023, Table 5), and which suits a wide search.
 
     python -m test_AN_estimator.benchmark --preset paper --data DATA
     python -m test_AN_estimator.benchmark --preset tiny --estimators A-ANE
 
-The study's folder keeps networks and attacks, made once; estimators may be added later. The same command resumes;
-started several times at once, it shares its work.
+The study's folder keeps the networks and the attacks, which are made once; estimators may be added later. The same
+command resumes. Several processes of it share the work.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from wsrnas.runtime.sharing import Task, alone, share
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The protocol of docs/AN_ESTIMATOR.md, step by step."""
+    """Run the protocol of docs/AN_ESTIMATOR.md, step by step."""
     config, invocation = parse_config(BenchmarkConfig, PRESETS, argv, prog="test_AN_estimator.benchmark")
     world = initialize(config.device)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     study = open_study(config, specs, data, world, invocation.overwrite)
     barrier(world)
-    run_study(config, specs, data, study, world.alone())  # from here on, processes meet in the study's files alone
+    run_study(config, specs, data, study, world.alone())  # from here on, processes share only the study's files
 
 
 def run_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path, world: World) -> None:
@@ -59,7 +59,7 @@ def run_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, 
 
 def estimator_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path,
                     world: World) -> list[Task]:
-    """One task for each estimator in each setting: train it, measure it on every network."""
+    """Return one task for each estimator in each setting: train it, measure it on every network."""
     return [Task(f"{setting.name}-{name}", (study / setting.name / name / run_files.FINISHED).exists,
                  lambda stop, setting=setting, name=name: study_estimator(config, setting, name, specs, data, study,
                                                                           world, stop))
@@ -68,7 +68,7 @@ def estimator_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: Dat
 
 def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs: list[NetworkSpec], data: DataSet,
                     study: Path, world: World, stop: Callable[[], bool]) -> None:
-    """One epoch over the training noises, then every network's test set under the estimates."""
+    """Train an estimator for one epoch, then measure every network's test set under its estimates."""
     run = RunDirectory(study / setting.name / name, config, world)
     noises = study / "noises"
     estimator = trained_estimator(config, setting, name, data, noises, run, stop)

@@ -1,4 +1,4 @@
-"""How strong an AN-Estimator's noise is, image by image beside the PGD noise that it replaces, and what it costs.
+"""Measurement of an AN-Estimator: its noise beside the PGD noise that it replaces, image by image, and its cost.
 
 Shapes: B images, N all test images, S sources, T targets, C channels, H W image.
 """
@@ -27,13 +27,20 @@ MEANS = ("cosine", "sign_agreement", "ball", "pgd_ball")
 
 def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model: nn.Module, estimator: nn.Module,
             data: DataSet, noises: Path, device: torch.device) -> dict[str, Any]:
-    """One network's whole test set under the estimator's noise and under PGD's.
+    """Measure one network's whole test set under the estimator's noise and under PGD's.
 
     Args:
+        config: of the study.
+        setting: of the question.
+        spec: of the network.
+        model: the network.
+        estimator: in evaluation mode.
+        data: the data set.
         noises: folder of the test noises.
+        device: of the measurement.
 
     Raises:
-        InputError: an estimate is not finite (a NaN image counts as one class, which would pass for a strong attack).
+        InputError: an estimate is not finite (a NaN image counts as one class and would look like a strong attack).
 
     Returns:
         ``network``; ``clean``, one character an image, 1 where the network is right; ``targets``: for each strength
@@ -65,7 +72,7 @@ def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model:
 
 
 def columns_of(config: BenchmarkConfig, setting: Setting) -> tuple[list[int], list[int]]:
-    """Which columns of the test noises are sources and which are estimated; in leave-one-out all are both."""
+    """Return the columns of the test noises that are sources, and the targets; in leave-one-out all are both."""
     sources, targets = ([config.tested_strengths.index(epsilon) for epsilon in strengths]
                         for strengths in (setting.sources, setting.targets))
     if setting.targets:
@@ -77,7 +84,7 @@ def columns_of(config: BenchmarkConfig, setting: Setting) -> tuple[list[int], li
 @torch.no_grad()
 def estimate(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model: nn.Module,
              made: Noises) -> Tensor:
-    """Noise at the setting's targets, (B, T, C, H, W); in leave-one-out from all others of them."""
+    """Estimate noise at the setting's targets, (B, T, C, H, W); in leave-one-out from all other targets."""
     sources, targets = columns_of(config, setting)
 
     def from_columns(known: list[int], wanted: list[int]) -> Tensor:
@@ -93,15 +100,15 @@ def estimate(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, mo
 
 
 def flags(correct: Tensor) -> str:
-    """(N,) of bool as one character an image."""
+    """Return booleans (N,) as text, one character an image."""
     return "".join("1" if flag else "0" for flag in correct.tolist())
 
 
 def cost(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model: nn.Module,
          made: Noises) -> dict[str, float]:
-    """Milliseconds an image and a strength: of the estimator, what it asks of the network included, and of PGD.
+    """Measure the milliseconds an image and a strength, of the estimator with its passes of the network, and of PGD.
 
-    Both run in turn on the same images; the medians are reported, and the median of the ratios.
+    Both run in turn on the same images. The medians and the median of the ratios are reported.
     """
     count = len(columns_of(config, setting)[1])
     calls = {"milliseconds": lambda: estimate(config, setting, estimator, model, made),
@@ -118,7 +125,7 @@ def cost(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model:
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call, with the device idle at both ends."""
+    """Return the seconds of a call, with the device idle at both ends."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()

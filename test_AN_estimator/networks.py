@@ -1,4 +1,4 @@
-"""The networks whose noise is estimated: different cells, trained for different times, made once and kept."""
+"""The networks whose noise is estimated: different cells, trained for different times, and kept."""
 
 import re
 from collections.abc import Callable
@@ -33,13 +33,15 @@ TRAINED_HERE = re.compile(r"(?P<arch>.+):(?P<channels>[1-9]\d*):(?P<epochs>[1-9]
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network of the study.
+    """Describe one network of the study.
 
     Args:
-        name: unique in the study; of its folder, where it is trained here.
-        given: what the user wrote.
-        genotype, init_channels, epochs: of a network trained here; None and 0 for one trained before.
-        natural: trained here without attacks.
+        name: unique in the study; also of its folder, if it is trained here.
+        given: text of the user.
+        genotype: of a network trained here; None for one trained before.
+        init_channels: of a network trained here.
+        epochs: of a network trained here.
+        natural: whether it is trained here without attacks.
     """
 
     name: str
@@ -51,7 +53,7 @@ class NetworkSpec:
 
 
 def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
-    """What ``config.networks`` names, in its order.
+    """Return the networks of the configuration, in its order.
 
     Raises:
         InputError: an entry is neither a genotype with channels and epochs nor a network trained before.
@@ -73,10 +75,13 @@ def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
 
 
 def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.device) -> nn.Module:
-    """The trained network in evaluation mode on its device.
+    """Load a trained network in evaluation mode.
 
     Args:
+        spec: of the network.
         folder: of the networks trained here.
+        data: images that it must classify.
+        device: of the network.
 
     Raises:
         InputError: it cannot be read, or does not classify these images.
@@ -94,7 +99,7 @@ def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.d
 
 def training_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, folder: Path,
                    world: World) -> list[Task]:
-    """One task for each network that is trained here, the longest first."""
+    """Return one task for each network that is trained here, the longest first."""
     trained = sorted((spec for spec in specs if spec.genotype), key=lambda spec: -spec.epochs * spec.init_channels)
     return [Task(f"network-{spec.name}", (folder / spec.name / run_files.FINISHED).exists,
                  lambda stop, spec=spec: train_network(config, spec, data, folder / spec.name, world, stop))
@@ -103,7 +108,7 @@ def training_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: Data
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a network trained here depends on; kept in its folder."""
+    """Configure a network trained here; kept in its folder."""
 
     network: str
     layers: int
@@ -120,7 +125,7 @@ class NetworkConfig:
 
 def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, folder: Path, world: World,
                   stop: Callable[[], bool]) -> None:
-    """Train for the network's epochs, from wherever its folder says that it stands.
+    """Train a network for its epochs, from the last saved one.
 
     Raises:
         Preempted: a signal asked to stop; the last completed epoch is saved.
@@ -154,7 +159,7 @@ def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, fol
 
 def make_trainer(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet,
                  world: World) -> tuple[Trainer, BatchLoader]:
-    """Seeded weights, SGD with a cosine over the network's own epochs, and its batches: all other than its fellows'."""
+    """Build a network with seeded weights, its SGD with a cosine over its own epochs, and its own order of batches."""
     with seeded_weights(config.seed, spec.name):
         network = build_model(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name,
                               data.image_shape[0])

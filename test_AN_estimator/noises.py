@@ -1,4 +1,4 @@
-"""PGD noise of the study's networks, made once and kept in files: every estimator is trained and measured on the same.
+"""PGD noise of the study's networks, made once and kept in files, so that every estimator sees the same noise.
 
 Shapes: B images, K strengths, C channels, H W image.
 """
@@ -26,13 +26,15 @@ from wsrnas.runtime.sharing import Task
 
 @dataclass(frozen=True)
 class Noises:
-    """Images and what PGD made of them.
+    """Hold images and their PGD noises.
 
     Args:
-        images: (B, C, H, W) float32 in [0, 1], channels_last; labels: (B,).
+        images: (B, C, H, W) float32 in [0, 1], channels_last.
+        labels: (B,).
         epsilons: (B, K) in pixels of [0, 1]: the fixed strengths in their order, then random ones.
         noises: (B, K, C, H, W) float32, inside their balls and the image box.
-        clean_correct: (B,) whether the network is right without noise; with it, pgd_correct: (B, K). Test images only.
+        clean_correct: (B,) whether the network is right without noise; test images only.
+        pgd_correct: (B, K) whether it is right under each noise; test images only.
     """
 
     images: Tensor
@@ -44,15 +46,17 @@ class Noises:
 
 
 def training_file(folder: Path, rotation: int) -> Path:
+    """Return the file of the training noises of a rotation."""
     return folder / f"train-{rotation:05d}.pt"
 
 
 def tested_file(folder: Path, spec: NetworkSpec, chunk: int) -> Path:
+    """Return a file of the test noises of a network."""
     return folder / f"test-{spec.name}-{chunk:04d}.pt"
 
 
 def training_batches(config: BenchmarkConfig, data: DataSet) -> int:
-    """Batches in the one epoch that estimators are trained for.
+    """Count the batches in the one epoch that trains estimators.
 
     Raises:
         InputError: there are none.
@@ -64,18 +68,18 @@ def training_batches(config: BenchmarkConfig, data: DataSet) -> int:
 
 
 def rotations(config: BenchmarkConfig, data: DataSet) -> int:
-    """Groups of batches attacked by one network each."""
+    """Count the rotations: groups of batches, each attacked on one network."""
     return -(-training_batches(config, data) // config.rotation)
 
 
 def chunks(config: BenchmarkConfig, data: DataSet) -> int:
-    """Files of a network's test noises."""
+    """Count the files of a network's test noises."""
     return -(-len(data.test) // config.eval_batch_size)
 
 
 def noise_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, networks: Path, folder: Path,
                 world: World) -> list[Task]:
-    """One task for each file: the training set once, its maker changing with the rotation; the test set by each."""
+    """Return one task for each file: the training set once, on changing networks; the test set on each network."""
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[str, nn.Module] = {}
 
@@ -100,7 +104,7 @@ def noise_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet
 
 def attack_training_images(config: BenchmarkConfig, model: nn.Module, data: DataSet, rotation: int,
                     world: World) -> dict[str, Tensor]:
-    """Noise at the fixed strengths and two random ones, on one rotation's augmented training batches."""
+    """Make noise at the fixed strengths and at two random ones, on one rotation's augmented training batches."""
     loader = BatchLoader(data.train.to(world.device), config.batch_size, config.seed, "estimators", shuffle=True,
                          augment=data.augmentation, drop_last=True)
     draw = generator(config.seed, "training strengths", rotation)
@@ -119,7 +123,7 @@ def attack_training_images(config: BenchmarkConfig, model: nn.Module, data: Data
 
 def attack_test_images(config: BenchmarkConfig, model: nn.Module, data: DataSet, chunk: int,
                 world: World) -> dict[str, Tensor]:
-    """Noise at all tested strengths and a random one for the paper's setting, on one chunk of test images."""
+    """Make noise at all tested strengths and at a random one for the paper's setting, on one chunk of test images."""
     rows = torch.arange(len(data.test)).split(config.eval_batch_size)[chunk]
     some = data.test.subset(rows).to(world.device)
     images = (some.images.float() / 255).contiguous(memory_format=torch.channels_last)
@@ -137,13 +141,13 @@ def attack_test_images(config: BenchmarkConfig, model: nn.Module, data: DataSet,
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor) -> Tensor:
-    """Classes (B,) of images (B, C, H, W) in evaluation mode."""
+    """Return the classes (B,) of images (B, C, H, W) in evaluation mode."""
     with attack_mode(model):
         return model(images.contiguous(memory_format=torch.channels_last)).argmax(1)
 
 
 def write(path: Path, noises: dict[str, Tensor]) -> None:
-    """Store on the way to half the size: images as bytes, noises in half precision."""
+    """Write noises to a file, images as bytes and noises in half precision."""
     images = (noises["images"] * 255).round().to(torch.uint8)
     buffer = io.BytesIO()
     torch.save({name: value.cpu() for name, value in (noises | {"images": images}).items()}, buffer)
@@ -151,7 +155,7 @@ def write(path: Path, noises: dict[str, Tensor]) -> None:
 
 
 def read(path: Path, device: torch.device) -> Noises:
-    """What ``write`` stored, projected after its rounding.
+    """Read what ``write`` stored; noises are projected after the rounding.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -159,7 +163,7 @@ def read(path: Path, device: torch.device) -> Noises:
     try:
         stored = {name: value.to(device) for name, value in checkpoint.read(path).items()}
     except InputError as error:
-        raise InputError(f"{error}; delete the file, and the same command makes it anew") from None
+        raise InputError(f"{error}; delete the file, then the same command makes it again") from None
     images = (stored["images"].float() / 255).contiguous(memory_format=torch.channels_last)
     none = torch.empty(0, dtype=torch.bool, device=device)
     return Noises(images, stored["labels"], stored["epsilons"],

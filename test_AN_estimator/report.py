@@ -29,6 +29,7 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
     """Write ``report.md``, ``summary.json`` and ``figures/gap-SETTING.svg`` and ``.png`` from the results so far.
 
     Args:
+        config: of the study.
         study: folder with ``SETTING/ESTIMATOR/result.json``; any of them may be missing.
 
     Returns:
@@ -54,43 +55,47 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 def signed(value: float, digits: int = 1) -> str:
+    """Format a number with its sign."""
     return f"{round(value, digits) + 0.0:+.{digits}f}"  # never -0.0
 
 
 def with_interval(row: dict[str, Any], digits: int = 1) -> str:
-    """``+0.4 [-0.1, 0.9]``."""
+    """Format a gap with its interval: ``+0.4 [-0.1, 0.9]``."""
     low, high = (round(end, digits) + 0.0 for end in row["interval"])
     return f"{signed(row['gap'], digits)} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def share_of_time(share: float) -> str:
-    """``1/26 (3.8 %)``; more than the attack's own time in multiples."""
+    """Format a share of the attack's time: ``1/26 (3.8 %)``, or ``1.3 times``."""
     if not 0 < share < 0.99:
         return f"{share:.1f} times"
     return f"1/{1 / share:.{0 if share < 0.1 else 1}f} ({100 * share:.2g} %)"
 
 
 def three_digits(value: float) -> str:
+    """Format a number with three significant digits."""
     return f"{float(f'{value:.3g}'):,.7g}"  # never 1.23e+03
 
 
 def share_of_drop(share: float | None) -> str:
+    """Format a share of the attack's drop in accuracy."""
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def strength(epsilon: float | None) -> str:
+    """Format a strength; None is the random one."""
     return "random" if epsilon is None else format_epsilon(epsilon)
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table whose first column is text."""
+    """Return a table whose first column is text."""
     header = list(header)
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def report(config: BenchmarkConfig, summary: dict[str, Any], times: Sequence[str]) -> str:
-    """The whole of ``report.md``."""
+    """Return the text of ``report.md``."""
     training = f"{config.max_train:,}" if config.max_train else "all"
     parts = ["# AN-Estimators against the attack that they replace", f"```bash\n{command(config)}\n```",
              f"{config.dataset}: {training} training images, {summary['images']:,} test images; seed {config.seed}; "
@@ -114,7 +119,7 @@ def report(config: BenchmarkConfig, summary: dict[str, Any], times: Sequence[str
 
 
 def command(config: BenchmarkConfig) -> str:
-    """A command that repeats the study: its preset and what differs from it, of what changes the result."""
+    """Return a command that repeats the study: its preset, and the flags that differ and change the result."""
     base = PRESETS.get(config.preset, PRESETS["paper"])
     words = ["python -m test_AN_estimator.benchmark", f"--preset {base.preset}"]
     for field in fields(config):
@@ -125,7 +130,7 @@ def command(config: BenchmarkConfig) -> str:
 
 
 def network_table(config: BenchmarkConfig, summary: dict[str, Any]) -> str:
-    """Every network's accuracies and each estimator's mean gap on it in spectrum-1."""
+    """Return the table of the networks: accuracies, and each estimator's mean gap in spectrum-1."""
     one = summary["settings"].get("spectrum-1", {"estimators": {}})["estimators"]
     attack = f"PGD-{config.num_steps}"
     return markdown(
@@ -137,7 +142,7 @@ def network_table(config: BenchmarkConfig, summary: dict[str, Any]) -> str:
 
 
 def paper_table(config: BenchmarkConfig, found: dict[str, Any], natural: float) -> str:
-    """Accuracy under each noise, averaged over networks and sources, beside the published figures."""
+    """Return the table of accuracies under each noise, averaged over networks and sources, beside published ones."""
     attack = next(iter(found["estimators"].values()))["pgd"]
     rows = [(f"PGD-{config.num_steps}", attack, PUBLISHED["PGD"])]
     rows += [(name, row["accuracy"], PUBLISHED.get(name)) for name, row in found["estimators"].items()]
@@ -150,7 +155,7 @@ def paper_table(config: BenchmarkConfig, found: dict[str, Any], natural: float) 
 
 
 def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, Any]) -> list[str]:
-    """The question, the summary, the figure where there is one, and every strength."""
+    """Return the parts about a setting: question, summary, figure if there is one, every strength."""
     found, attack = summary["settings"][setting.name]["estimators"], f"PGD-{config.num_steps}"
     sources = ", ".join(map(format_epsilon, setting.sources))
     question = (f"From {attack} noise at {sources}: noise at strengths that are not attacked."
@@ -186,7 +191,7 @@ def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, 
 
 
 def overview(summary: dict[str, Any]) -> str:
-    """The main numbers of every setting as aligned text."""
+    """Return the main numbers of every setting as aligned text."""
     blocks = []
     for setting, found in summary["settings"].items():
         rows = [[setting, "mean gap", "mean |gap|", "largest", "of PGD's drop", "of PGD's time"]]
@@ -206,7 +211,7 @@ def overview(summary: dict[str, Any]) -> str:
 
 @styled
 def gap_figure(config: BenchmarkConfig, setting: Setting, found: dict[str, Any]):
-    """Every estimator's gap over the strength with its interval; linear within a point of zero, then logarithmic."""
+    """Draw every estimator's gap over the strength with its interval; logarithmic beyond a point from zero."""
     from matplotlib.patches import Rectangle
     figure = blank(9, 4.6)
     figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
@@ -237,7 +242,7 @@ def gap_figure(config: BenchmarkConfig, setting: Setting, found: dict[str, Any])
 
 
 def png(figure) -> bytes:
-    """The figure as PNG without the name of what wrote it: the same figure gives the same bytes."""
+    """Return the figure as PNG without the name of the software, so that the same figure gives the same bytes."""
     from matplotlib import rc_context
     buffer = io.BytesIO()
     with rc_context(STYLE):

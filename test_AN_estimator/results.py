@@ -1,4 +1,4 @@
-"""What a study has found: every result read, checked, and turned into gaps with intervals.
+"""The results of a study: read, checked, and turned into gaps with intervals.
 
 Shapes: K networks, T targets, N test images. Accuracies are in percent; gaps, accuracy under the estimated noise minus
 accuracy under PGD's, in points: positive where the estimate is weaker than the attack.
@@ -25,11 +25,14 @@ COSTS = ("parameters", "milliseconds", "pgd_milliseconds", "share_of_pgd")
 
 @dataclass(frozen=True)
 class Result:
-    """One estimator in one setting.
+    """Hold the result of one estimator in one setting.
 
     Args:
+        networks: their K names.
         epsilons: T strengths; None: the random one.
-        clean: (K, N) whether a network is right without noise; estimate, pgd: (K, T, N), under either noise.
+        clean: (K, N) whether a network is right without noise.
+        estimate: (K, T, N) whether it is right under the estimated noise.
+        pgd: (K, T, N) whether it is right under PGD's noise.
         means: (T,) over networks and images, by the names in ``measurement.MEANS``.
         cost: by the names in ``COSTS``.
     """
@@ -51,7 +54,7 @@ class Result:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 def read_results(config: BenchmarkConfig, study: Path) -> dict[str, dict[str, Result]]:
-    """The results so far by setting and estimator, both in the order of their definition."""
+    """Read the results so far, by setting and estimator, both in the order of their definition."""
     paths = {(setting, name): study / setting.name / name / run_files.RESULT
              for setting in config.settings() for name in ESTIMATORS}
     results: dict[str, dict[str, Result]] = {}
@@ -63,10 +66,10 @@ def read_results(config: BenchmarkConfig, study: Path) -> dict[str, dict[str, Re
 
 
 def read_result(path: Path, setting: Setting, estimator: str) -> Result:
-    """One ``result.json``.
+    """Read one ``result.json``.
 
     Raises:
-        InputError: it is none of this estimator in this setting.
+        InputError: it is not a result of this estimator in this setting.
     """
     expected = {"format": FORMAT, "setting": setting.name, "estimator": estimator}
     epsilons = setting.targets or (*setting.sources, None)
@@ -89,17 +92,17 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{path} is not a result of {estimator} in {setting.name} ({reason}); move its folder aside, "
-                         "and the same command makes it anew") from None
+                         "and the same command makes it again") from None
 
 
 def flags(text: str) -> np.ndarray:
-    """(N,) of bool from one character an image."""
+    """Return booleans (N,) from one character an image."""
     require(set(text) in ({"0"}, {"1"}, {"0", "1"}), "images are not marked by 0 and 1")
     return np.frombuffer(text.encode(), np.uint8) == ord("1")
 
 
 def attacked(results: dict[str, dict[str, Result]]) -> dict[float | None, np.ndarray]:
-    """(K, N) whether the networks are right under PGD at each strength of any result; at 0.0 without noise.
+    """Return whether the networks are right (K, N) under PGD at each strength of any result; at 0.0 without noise.
 
     Raises:
         InputError: two results disagree, so that they are of different networks, images or attacks.
@@ -112,12 +115,12 @@ def attacked(results: dict[str, dict[str, Result]]) -> dict[float | None, np.nda
             same = all(np.array_equal(found.setdefault(epsilon, column), column) for epsilon, column in columns.items())
             require(same and result.networks == first.networks, f"the result of {name} in {setting} is of other "
                     "networks, images or attacks than those before it; move its folder aside, and the same command "
-                    "makes it anew")
+                    "makes it again")
     return found
 
 
 def machines(study: Path, results: dict[str, dict[str, Result]]) -> list[str]:
-    """What the results' times were taken on, as far as their folders say."""
+    """Return the machines on which the times were measured, as far as the folders of the results name them."""
     found = []
     for path in (study / setting / name / run_files.ENVIRONMENT for setting in results for name in results[setting]):
         try:
@@ -131,23 +134,24 @@ def machines(study: Path, results: dict[str, dict[str, Result]]) -> list[str]:
 # -- statistics -------------------------------------------------------------------------------------------------------
 
 def percent(correct: np.ndarray) -> float:
+    """Return the mean of booleans in percent."""
     return 100 * float(correct.mean())
 
 
 def paired_gap(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Accuracy of ``first`` minus that of ``second``, (..., N), with its paired 95 % interval over the images.
+    """Return accuracy of ``first`` minus that of ``second``, (..., N), with its paired 95 % interval over the images.
 
     An image's score is its mean over the leading dimensions.
     """
     differences = (first.astype(np.int8) - second.astype(np.int8)).reshape(-1, first.shape[-1])
-    # Whole numbers are summed, so that images with equal counts have equal scores, which rounding could part.
+    # Whole numbers are summed, so that images with equal counts have equal scores; rounding could make them differ.
     scores = differences.sum(0) / len(differences)
     interval = difference_interval(scores, np.zeros_like(scores))
     return {"gap": 100 * float(scores.mean()), "interval": [100 * end for end in interval]}
 
 
 def by_strength(result: Result) -> list[dict[str, Any]]:
-    """Every target's accuracies, gap and comparison of the noises, over all networks."""
+    """Return every target's accuracies, gap and comparison of the noises, over all networks."""
     return [{"epsilon": epsilon, "accuracy": percent(result.estimate[:, place]), "pgd": percent(result.pgd[:, place]),
              **paired_gap(result.estimate[:, place], result.pgd[:, place]),
              **{name: float(result.means[name][place]) for name in MEANS}}
@@ -155,7 +159,7 @@ def by_strength(result: Result) -> list[dict[str, Any]]:
 
 
 def overall(result: Result) -> dict[str, Any]:
-    """Averages over networks and strengths (without the random one), extremes and cost."""
+    """Return averages over networks and strengths (without the random one), extremes and cost."""
     fixed = result.fixed
     estimate, pgd = result.estimate[:, fixed], result.pgd[:, fixed]
     gaps = 100 * (estimate.sum(2) - pgd.sum(2)) / pgd.shape[2]  # of whole numbers: equal ones stay equal
@@ -171,9 +175,9 @@ def overall(result: Result) -> dict[str, Any]:
 
 
 def against_average(by_estimator: dict[str, Result]) -> list[dict[str, Any]]:
-    """How the mean gap of estimators differs from that of the average they contain; negative: they are stronger.
+    """Compare the mean gap of estimators with that of the average they extend; negative: they are stronger.
 
-    Where every image fares equally under both (C-ANE with few targets is its average), there is nothing to compare.
+    Where both give the same result on every image (C-ANE with few targets is the average), there is no row.
     """
     if AVERAGE not in by_estimator:
         return []
@@ -186,12 +190,12 @@ def against_average(by_estimator: dict[str, Result]) -> list[dict[str, Any]]:
 
 
 def verdict(low: float, high: float) -> str:
-    """What an interval of a difference between accuracies under two noises says of the first noise."""
+    """Judge the first of two noises by the interval of the difference between the accuracies under them."""
     return "clearly stronger than" if high < 0 else "clearly weaker than" if low > 0 else "cannot be told from"
 
 
 def summarise(config: BenchmarkConfig, results: dict[str, dict[str, Result]]) -> dict[str, Any]:
-    """All statistics as plain JSON values; in ``networks``, strengths of PGD are its sources'."""
+    """Return all statistics as plain JSON values; in ``networks``, the strengths of PGD are the sources."""
     right = attacked(results)
     networks = next(iter(next(iter(results.values())).values())).networks
     return {

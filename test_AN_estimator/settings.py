@@ -10,20 +10,20 @@ from wsrnas.training.losses import LossSettings
 from wsrnas.training.sgd import SgdConfig
 from wsrnas.training.strengths import WIDE_STRENGTHS, require_increasing
 
-# The published seven: genotype, initial channels (published code); epochs, for the paper says only "different epochs".
+# The published seven: genotype, initial channels (published code), epochs (ours; the paper says "different epochs").
 PAPER_NETWORKS = ("cna_r:45:40", "cna_m:45:32", "cna_n:50:24", "cna_m_1:45:16", "cna_r_minus:42:10", "cna_r:45:6",
                   "cna_m:45:3")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A question to the estimators.
+    """Describe a question to the estimators.
 
     Args:
         name: of its folder.
         sources: attacked strengths, ascending.
         targets: strengths to estimate, ascending; empty: the sources and a random strength, each hidden in turn.
-        drawn: which column of the training noises has the random strengths of its tasks.
+        drawn: column of the training noises with the random strengths of its tasks.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
-    """How well AN-Estimators replace the attack: Table 5 of Wsr-NAS (AAAI 2023), and the spectrum that a search needs.
+    """Measure how well AN-Estimators replace the attack: Table 5 of Wsr-NAS (AAAI 2023), and the spectrum of a search.
 
-    Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. Started several times (or with NGPU > 1), the
-    same command shares its work.
+    Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. Several processes of the same command (or
+    NGPU > 1) share the work.
     """
 
     preset: str = "paper"
@@ -91,11 +91,11 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
         return self.save or f"{self.preset}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
-        """The training attack of the networks."""
+        """Return the attack of the networks' training."""
         return LossSettings(self.epsilon, self.train_steps, batch_statistics=True)
 
     def settings(self) -> tuple["Setting", ...]:
-        """What is asked of the estimators: the paper's question, then a search's with N1 sources, then with one."""
+        """Return the questions: that of the paper, then those of a search with N1 sources and with one."""
         count, column = len(self.sources), len(self.fixed_strengths)
         unseen, beside_one = (tuple(e for e in self.spectrum if e not in known)
                               for known in (self.sources, (self.single_source,)))
@@ -105,12 +105,12 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
 
     @property
     def fixed_strengths(self) -> tuple[float, ...]:
-        """What training images are attacked at, beside the random strengths; ascending."""
+        """Strengths of the attacks on training images beside the random ones; ascending."""
         return tuple(sorted({*self.sources, self.single_source}))
 
     @property
     def tested_strengths(self) -> tuple[float, ...]:
-        """What test images are attacked at, beside the random strength of the paper's setting; ascending."""
+        """Strengths of the attacks on test images beside the random one of the paper's setting; ascending."""
         return tuple(sorted({*self.fixed_strengths, *self.spectrum}))
 
 

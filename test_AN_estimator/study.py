@@ -1,4 +1,4 @@
-"""The folder of a study: what it belongs to, and what it will take to fill it."""
+"""The folder of a study: its identity, and the cost of filling it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from wsrnas.subjects.opening import open_model
 
 
 def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World) -> None:
-    """Refuse at once what would otherwise end the study after its networks are trained.
+    """Refuse at once what would otherwise stop the study after its networks are trained.
 
     Raises:
         InputError: batches larger than the data, images too small, or a network that does not classify them.
@@ -33,7 +33,7 @@ def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, worl
 
 def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World,
                overwrite: bool = False) -> Path:
-    """The study's folder, new or as earlier and other processes have left it.
+    """Open the study's folder: a new one, or that of earlier and other processes.
 
     Raises:
         InputError: it holds a study of another configuration, other images or other networks, or cannot be written.
@@ -49,12 +49,12 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
 
 
 def study_folder(config: BenchmarkConfig) -> Path:
-    """Where the study is kept."""
+    """Return the folder of the study."""
     return Path(config.runs) / "test_AN_estimator" / config.name
 
 
 def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World) -> None:
-    """Print the configuration and what the study would cost."""
+    """Print the configuration and the cost of the study."""
     if not world.is_main:
         return
     lines = [describe(config), f"data: {len(data.train)} training and {len(data.test)} test images {data.image_shape}, "

@@ -19,10 +19,16 @@ from wsrnas.runtime.seeding import generator, seeded_weights
 
 def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data: DataSet, noises: Path,
                       run: RunDirectory, stop: Callable[[], bool]) -> nn.Module:
-    """The estimator after its epoch, in evaluation mode, from wherever its run directory says that it stands.
+    """Train an estimator for its epoch, from the last saved rotation, and return it in evaluation mode.
 
     Args:
+        config: of the study.
+        setting: of the question.
+        name: of the estimator.
+        data: the data set.
         noises: folder of the training noises.
+        run: directory of this estimator in this setting.
+        stop: whether to stop before the next rotation.
 
     Raises:
         Preempted: a signal asked to stop; the last complete rotation is saved.
@@ -55,19 +61,19 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
 
 
 def initial_estimator(config: BenchmarkConfig, name: str, data: DataSet) -> nn.Module:
-    """The estimator with seeded weights, the same in every setting."""
+    """Build the estimator with seeded weights, the same in every setting."""
     with seeded_weights(config.seed):
         return build_estimator(name, data.image_shape)
 
 
 def training_tasks(config: BenchmarkConfig, setting: Setting, made: Noises) -> Iterator[dict[str, Tensor]]:
-    """The leave-one-out tasks of every batch of a rotation."""
+    """Yield the leave-one-out tasks of every batch of a rotation."""
     columns = [config.fixed_strengths.index(epsilon) for epsilon in setting.sources] + [setting.drawn]
     for rows in torch.arange(len(made.images), device=made.images.device).split(config.batch_size):
         yield hide_each(made.images[rows], made.epsilons[rows][:, columns], made.noises[rows][:, columns])
 
 
 def optimizer_steps(config: BenchmarkConfig, setting: Setting, data: DataSet) -> int:
-    """Of the whole epoch, for the schedule."""
+    """Count the optimiser steps of the whole epoch, for the schedule."""
     tasks = config.batch_size * (len(setting.sources) + 1)
     return training_batches(config, data) * -(-tasks // config.estimator_batch_size)

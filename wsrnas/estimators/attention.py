@@ -16,7 +16,7 @@ VALUE_WIDTH = 100
 
 
 class ConvPoolReshape(nn.Module):
-    """The paper's CPR module: a picture (N, C, H, W) as a vector (N, 90), at any size from 8x8 on."""
+    """Turn a picture (N, C, H, W) into a vector (N, 90), at any size from 8x8 on (the paper's CPR module)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,9 +25,9 @@ class ConvPoolReshape(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Convolve, then take the maxima of a 3x3 grid of equal windows.
 
-        The window is a third of the map, rounded; what is missing is padded with zeros (neutral after
-        ReLU), a rest is cut off (the last row and column at 32x32, as MaxPool2 does). A maximum over a view,
-        because the CUDA backward of adaptive pooling has no deterministic form.
+        The window is a third of the map, rounded. A map that is too small is padded with zeros (neutral after
+        ReLU); one that is too large is cut (the last row and column at 32x32, as MaxPool2 does). The maximum is
+        that of a view, because the CUDA backward of adaptive pooling is not deterministic.
         """
         features = self.conv(pictures).relu()
         height, width = (max(1, round(size / GRID)) for size in features.shape[-2:])
@@ -37,7 +37,9 @@ class ConvPoolReshape(nn.Module):
 
 
 class AANE(RecurrentEstimator):
-    """The Attention AN-Estimator (A-ANE; Eq. 7, Fig. 2). 60,383 parameters for 3 channels.
+    """Estimate by attention over vectors (Attention AN-Estimator, A-ANE; Eq. 7, Fig. 2).
+
+    It has 60,383 parameters for 3 channels.
 
     Deviation: 76,763 in the reference, of which 8,190 are never used and 8,190 project the keys; the paper
     takes the hidden states themselves as keys.
@@ -60,19 +62,19 @@ class AANE(RecurrentEstimator):
         )
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """(B, 90)."""
+        """Return vectors (B, 90)."""
         return self.image_encoder(images)
 
     def encode_strengths(self, epsilons: Tensor, images: Tensor) -> Tensor:
-        """(B, N, 20)."""
+        """Return features (B, N, 20)."""
         return self.strength_features(epsilons)
 
     def encode_noises(self, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Twice (B, S, 90): each direction has its own CPR module."""
+        """Return vectors (B, S, 90) for each direction, which has its own CPR module."""
         return each(self.forward_encoder, units), each(self.backward_encoder, units)
 
     def decode(self, queries: tuple[Tensor, Tensor], hidden: Tensor, units: Tensor) -> Tensor:
-        """Keys are the hidden states, values the filtered noises."""
+        """Attend with the hidden states as keys and the filtered noises as values."""
         forward_query, backward_query = queries
         query = torch.cat([self.forward_query(forward_query), self.backward_query(backward_query)], dim=-1)
         return attend(query, hidden, each(self.value, units))

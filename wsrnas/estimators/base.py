@@ -1,4 +1,4 @@
-"""What every AN-Estimator promises: one signature, one unit, one projection.
+"""The interface of every AN-Estimator: one signature, one unit, one projection.
 
 Shapes: B batch, C channels, H W image, S source strengths, T target strengths. Strengths are L-inf radii
 in pixels of [0,1].
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from wsrnas.runtime.errors import InputError
 
-MIN_IMAGE_SIZE = 8  # pixels; what the convolutions of the learned estimators need
+MIN_IMAGE_SIZE = 8  # pixels; the convolutions of the learned estimators need as many
 
 
 def radii(epsilons: Tensor) -> Tensor:
-    """Strengths (..., N) as radii (..., N, 1, 1, 1) that broadcast over noises (B, N, C, H, W)."""
+    """Return strengths (..., N) as radii (..., N, 1, 1, 1) that broadcast over noises (B, N, C, H, W)."""
     return epsilons[..., None, None, None]
 
 
@@ -26,6 +26,7 @@ def project(noise: Tensor, images: Tensor, epsilons: Tensor) -> Tensor:
         noise: (B, T, C, H, W), pixels of [0,1].
         images: (B, C, H, W) in [0,1].
         epsilons: (T,) or (B, T), not negative, pixels of [0,1].
+
     Returns:
         (B, T, C, H, W).
     """
@@ -36,8 +37,8 @@ def project(noise: Tensor, images: Tensor, epsilons: Tensor) -> Tensor:
 class NoiseEstimator(nn.Module):
     """Estimate adversarial noise at new strengths from noise at a few strengths (phi of Eq. 3).
 
-    A subclass gives `estimate`, which receives arguments already checked and of one dtype and device. No
-    method looks at a value on the host, so that nothing waits for the accelerator.
+    A subclass defines `estimate`, whose arguments are checked and have one dtype and device. No method reads
+    a value on the host, so that nothing waits for the accelerator.
 
     Args:
         channels: C of the images.
@@ -49,21 +50,23 @@ class NoiseEstimator(nn.Module):
     def forward(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:
-        """Noise at the target strengths, inside the L-inf ball and the image box.
+        """Estimate noise at the target strengths, inside the L-inf ball and the image box.
 
         Args:
             source_noises: (B, S, C, H, W), pixels of [0,1].
             images: (B, C, H, W) in [0,1]; device and dtype of the result, and of the estimator's weights.
-            source_epsilons: (S,) or per image (B, S); positive and ascending along S (not checked: looking
-                would wait for the accelerator).
+            source_epsilons: (S,) or per image (B, S); positive and ascending along S (not checked: reading
+                the values would wait for the accelerator).
             target_epsilons: (T,) or per image (B, T); not negative, in any order.
+
         Returns:
             (B, T, C, H, W).
+
         Raises:
             InputError: the shapes do not fit together, or the images are smaller than 8 pixels.
         """
-        # Deviation: paper and reference restore the L2 norm of the target only; we bound what an attacker
-        # is bound to, the L-inf radius and the image box.
+        # Deviation: paper and reference restore the L2 norm of the target only; we enforce the bounds of the
+        # attack, the L-inf radius and the image box.
         noise = self.unprojected(source_noises, images, source_epsilons, target_epsilons)
         return project(noise, images, target_epsilons)
 
@@ -76,20 +79,25 @@ class NoiseEstimator(nn.Module):
         self, model: nn.Module, images: Tensor, labels: Tensor, source_noises: Tensor, source_epsilons: Tensor,
         target_epsilons: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Sources to estimate from: the given ones; an estimator that asks the network adds some of its own.
+        """Return the sources to estimate from; an estimator that uses the network adds sources to the given ones.
 
         Args:
             model: images (B, C, H, W) in [0,1] -> logits (B, K); attacked in `attack_mode`.
-            labels: (B,) classes; the other arguments are those of `forward`.
+            images: as in `forward`.
+            labels: (B,) classes.
+            source_noises: as in `forward`.
+            source_epsilons: as in `forward`.
+            target_epsilons: as in `forward`.
+
         Returns:
-            noises (B, S', C, H, W) and their strengths, (S',) or (B, S'), ascending.
+            Noises (B, S', C, H, W) and their strengths, (S',) or (B, S'), ascending.
         """
         return source_noises, source_epsilons
 
     def unprojected(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:
-        """The same before the projection, (B, T, C, H, W): phi of Eq. 5, whose gradients no clamp stops.
+        """Estimate noise (B, T, C, H, W) before the projection: phi of Eq. 5, without a clamp that stops gradients.
 
         Arguments and errors are those of `forward`.
         """
@@ -101,7 +109,7 @@ class NoiseEstimator(nn.Module):
     def estimate(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:
-        """What a subclass defines; arguments and result as `unprojected`."""
+        """Estimate noise; a subclass defines this, with the arguments and the result of `unprojected`."""
         raise NotImplementedError
 
 

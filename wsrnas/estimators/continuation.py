@@ -11,17 +11,17 @@ from wsrnas.attacks import pgd
 from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import WAANE, interpolation_weights, weighted_average
 
-ANCHOR_SHARE = 4, 15  # anchors for so many targets: with PGD-7, 4 / (7 * 15) = 1/26 of the attack's time a target
+ANCHOR_SHARE = 4, 15  # four anchors for 15 targets: with PGD-7, 4 / (7 * 15) = 1/26 of the attack's time
 STEP = 0.5  # of an anchor's gradient step, in units of its strength
 
 
 class CANE(WAANE):
-    """The continuation AN-Estimator (C-ANE): WA-ANE between more sources. No parameters.
+    """Estimate by WA-ANE between more sources (continuation AN-Estimator, C-ANE). No parameters.
 
-    Before it interpolates, it adds anchors to the sources: every fourth target or so, nearest to the sources first.
-    Each begins at WA-ANE's estimate from all noises known by then and takes one step of PGD with the network itself. So
-    the noise is followed along its strength, as a path is in numerical continuation, instead of being guessed where it
-    turns. Without a network (`forward` on the given sources alone) it is WA-ANE.
+    Before it interpolates, it adds anchors to the sources: about every fourth target, nearest to the sources first.
+    Each anchor begins at WA-ANE's estimate from all noises known by then and takes one step of PGD with the network.
+    So the estimator follows the noise along its strength, as numerical continuation follows a path. Without a network
+    (`forward` on the given sources alone) it is WA-ANE.
 
     Deviation: not in the paper. docs/AN_ESTIMATOR.md measures what it gains.
     """
@@ -35,7 +35,7 @@ class CANE(WAANE):
         self, model: nn.Module, images: Tensor, labels: Tensor, source_noises: Tensor, source_epsilons: Tensor,
         target_epsilons: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The sources and the anchors, ascending: noises (B, S + A, C, H, W), strengths (B, S + A)."""
+        """Return sources and anchors, ascending: noises (B, S + A, C, H, W) and strengths (B, S + A)."""
         batch = len(images)
         row = torch.arange(batch, device=images.device).unsqueeze(1)
         noises, sources = source_noises, source_epsilons.to(images).expand(batch, -1)
@@ -52,16 +52,18 @@ class CANE(WAANE):
 
 
 def anchor_strengths(sources: Tensor, targets: Tensor, count: int) -> Tensor:
-    """The middles of `count` equal groups of the targets, those at the smallest ratio to a source first.
+    """Return the middles of `count` equal groups of the targets, those at the smallest ratio to a source first.
 
     Args:
         sources: (B, S), positive.
         targets: (B, T), in any order.
+        count: A, number of anchors.
+
     Returns:
         (B, count).
     """
     total = targets.shape[1]
-    # Counted on the device: as an index, a list is a copy that the host waits for.
+    # Counted on the device, because a list as an index is a copy that the host waits for.
     middles = (2 * torch.arange(count, device=targets.device) + 1) * total // max(1, 2 * count)
     anchors = targets.sort(1).values[:, middles]
     ratios = (anchors.clamp_min(torch.finfo(anchors.dtype).tiny).log().unsqueeze(2) - sources.log().unsqueeze(1)).abs()

@@ -13,7 +13,7 @@ QUERY = 50
 
 
 class EncodingEstimator(RecurrentEstimator):
-    """Feature-map states: a state has the C channels of a noise, a strength is one constant map."""
+    """Use feature maps as states: a state has the C channels of a noise, a strength is one constant map."""
 
     def __init__(self, forward_cell: nn.Module, backward_cell: nn.Module) -> None:
         super().__init__()
@@ -21,24 +21,25 @@ class EncodingEstimator(RecurrentEstimator):
         self.forward_cell, self.backward_cell = forward_cell, backward_cell
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """The image itself, (B, C, H, W)."""
+        """Return the image itself, (B, C, H, W)."""
         return images
 
     def encode_strengths(self, epsilons: Tensor, images: Tensor) -> Tensor:
-        """(B, N, 1, H, W), constant over H and W."""
+        """Return maps (B, N, 1, H, W), constant over H and W."""
         # Deviation: the reference learns one weight per pixel, Linear(1 -> 1024), which fixes the image size.
         level = self.strength_level(self.strength_features(epsilons))
         return level[..., None, None].expand(*epsilons.shape, 1, *images.shape[-2:])
 
     def encode_noises(self, units: Tensor) -> tuple[Tensor, Tensor]:
-        """The normalised noises themselves, (B, S, C, H, W)."""
+        """Return the normalised noises themselves, (B, S, C, H, W)."""
         return units, units
 
 
 class EANE(EncodingEstimator):
-    """The Encoding AN-Estimator (E-ANE): queries, keys and values come from the states. 127,570 parameters.
+    """Compute queries, keys and values from the states (Encoding AN-Estimator, E-ANE).
 
-    The reference has 133,281: 2,047 in a learned start map and 2,048 in a strength encoder tied to 32x32.
+    It has 127,570 parameters for 3 channels. The reference has 133,281, of which 2,047 are in a learned start map
+    and 2,048 in a strength encoder tied to 32x32.
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -48,7 +49,7 @@ class EANE(EncodingEstimator):
         zeroed(self.value[-1])
 
     def decode(self, queries: tuple[Tensor, Tensor], hidden: Tensor, units: Tensor) -> Tensor:
-        """Queries and keys are spatial means of encoded states, values decoded states."""
+        """Attend with spatial means of encoded states as queries and keys, and decoded states as values."""
         # Deviation: the reference's MaxPool16 sees the upper left 16x16 only, and fixes the image size.
         query = each(self.query, torch.cat(queries, dim=2)).mean((-2, -1))
         key = each(self.key, hidden).mean((-2, -1))
@@ -56,9 +57,9 @@ class EANE(EncodingEstimator):
 
 
 class EANEMinus(EncodingEstimator):
-    """E-ANE without attention and without weighted average (E-ANE-minus, Table 5). 26,470 parameters.
+    """Decode the query maps, without attention and without weighted average (E-ANE-minus, Table 5).
 
-    The query maps, decoded, are the estimate. The reference has 223,384, of which 29,481 are used.
+    It has 26,470 parameters for 3 channels. The reference has 223,384, of which 29,481 are used.
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -66,16 +67,16 @@ class EANEMinus(EncodingEstimator):
         self.decoder = _value(channels)
 
     def average(self, source_noises: Tensor, source_epsilons: Tensor, target_epsilons: Tensor) -> float:
-        """Nothing: what E-ANE-minus emits is all learned."""
+        """Return zero: the whole output of E-ANE-minus is learned."""
         return 0.0
 
     def decode(self, queries: tuple[Tensor, Tensor], hidden: Tensor, units: Tensor) -> Tensor:
-        """The decoded query maps."""
+        """Return the decoded query maps."""
         return each(self.decoder, torch.cat(queries, dim=2))
 
 
 def _cell(channels: int) -> nn.Sequential:
-    """A hidden cell: state, strength map and noise (N, 2C + 1, H, W) -> state (N, C, H, W)."""
+    """Return a hidden cell: state, strength map and noise (N, 2C + 1, H, W) -> state (N, C, H, W)."""
     # Deviation: the reference ends cells and values in ReLU and can only add positive noise; ours are signed,
     # and states are bounded as noises are, so that no number of sources makes them grow.
     return nn.Sequential(
@@ -87,12 +88,12 @@ def _cell(channels: int) -> nn.Sequential:
 
 
 def _code(channels: int) -> nn.Sequential:
-    """A query or key encoder: (N, C, H, W) -> (N, 50, H - 4, W - 4)."""
+    """Return a query or key encoder: (N, C, H, W) -> (N, 50, H - 4, W - 4)."""
     return nn.Sequential(nn.Conv2d(channels, WIDTH, 3), nn.ReLU(), nn.Conv2d(WIDTH, QUERY, 3), nn.ReLU())
 
 
 def _value(channels: int) -> nn.Sequential:
-    """A decoder of a pair of states: (N, 2C, H, W) -> noise (N, C, H, W) in units of its strength."""
+    """Return a decoder of a pair of states: (N, 2C, H, W) -> noise (N, C, H, W) in units of its strength."""
     return nn.Sequential(
         nn.Conv2d(2 * channels, WIDTH, 3, padding=1),
         nn.ReLU(),

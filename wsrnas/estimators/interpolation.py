@@ -1,4 +1,4 @@
-"""Averages of noises of neighbouring strengths: Eq. 6, mended (WA-ANE) and as printed (WA-ANE-paper).
+"""Averages of noises of neighbouring strengths: Eq. 6, corrected (WA-ANE) and as printed (WA-ANE-paper).
 
 Shapes: B batch, C channels, H W image, S source strengths, T target strengths. Strengths are L-inf radii
 in pixels of [0,1]; source strengths ascend along S.
@@ -15,27 +15,29 @@ __all__ = [
 
 
 def bracket(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
-    """Number of sources that are not stronger than each target, 0..S.
+    """Count the sources that are not stronger than each target, 0..S.
 
     Args:
         source_epsilons: (S,) or (B, S), ascending.
         target_epsilons: (T,) or (B, T).
+
     Returns:
-        integers, (T,) when both arguments are vectors, otherwise (B, T).
+        Integers, (T,) when both arguments are vectors, otherwise (B, T).
     """
     sources, targets = _aligned(source_epsilons, target_epsilons)
     return torch.searchsorted(sources, targets, right=True)
 
 
 def interpolation_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
-    """Weights of linear interpolation: the nearer neighbour weighs more; exactly 1 on a source that is met.
+    """Return the weights of linear interpolation: the nearer neighbour has more; exactly 1 on a source that is met.
 
-    Below the first source: target/eps_1 on it. At or above the last: target/eps_S on it. So a noise that is
-    linear in its strength is reproduced everywhere.
+    Below the first source it has target/eps_1, at or above the last source that one has target/eps_S. So a
+    noise that is linear in its strength is reproduced everywhere.
 
     Args:
         source_epsilons: (S,) or (B, S), ascending.
         target_epsilons: (T,) or (B, T).
+
     Returns:
         (T, S) when both arguments are vectors, otherwise (B, T, S).
     """
@@ -46,10 +48,10 @@ def interpolation_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> T
 
 
 def paper_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
-    """Weights of Eq. 6 as printed: the farther neighbour weighs more; the factor below the first is eps_1.
+    """Return the weights of Eq. 6 as printed: the farther neighbour has more; below the first the factor is eps_1.
 
-    Where a target meets a source, which Eq. 6 leaves open, that source is eps^- (as in the reference), so
-    all the weight is on the next one. Arguments and result as `interpolation_weights`.
+    Where a target meets a source, a case that Eq. 6 does not define, that source is eps^- (as in the reference),
+    so all the weight is on the next one. Arguments and result as `interpolation_weights`.
     """
     sources, targets, count, way = _place(source_epsilons, target_epsilons)
     return _spread(sources, targets, count, way, 1 - way, below=sources[..., :1])
@@ -58,8 +60,8 @@ def paper_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
 def weighted_average(weights: Tensor, noises: Tensor) -> Tensor:
     """Sum the noises (B, S, C, H, W) under weights (T, S) or (B, T, S), two of S at most not zero: (B, T, C, H, W).
 
-    Products and a sum rather than a matrix product: neither TF32 nor autocast may round the noise. Only the two that
-    count are touched, so that the time does not grow with S.
+    These are products and a sum, not a matrix product, because neither TF32 nor autocast may round the noise. Only the
+    two noises with weight are read, so that the time does not grow with S.
     """
     chosen = weights.abs().topk(min(2, weights.shape[-1]), sorted=False).indices
     chosen = chosen.expand(len(noises), *chosen.shape[-2:])  # (B, T, 2)
@@ -70,29 +72,29 @@ def weighted_average(weights: Tensor, noises: Tensor) -> Tensor:
 
 
 class WAANE(NoiseEstimator):
-    """Linear interpolation between the neighbouring strengths (WA-ANE; Eq. 6 mended). No parameters."""
+    """Interpolate linearly between the neighbouring strengths (WA-ANE; Eq. 6 corrected). No parameters."""
 
     def estimate(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:
-        """The weighted average, (B, T, C, H, W)."""
+        """Return the weighted average, (B, T, C, H, W)."""
         return weighted_average(self.weights(source_epsilons, target_epsilons), source_noises)
 
     def weights(self, source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
-        """The rule of the average; arguments and result as `interpolation_weights`."""
+        """Return the weights of the average; arguments and result as `interpolation_weights`."""
         return interpolation_weights(source_epsilons, target_epsilons)
 
 
 class WAANEPaper(WAANE):
-    """Eq. 6 as printed (WA-ANE-paper), kept to understand published numbers. No parameters."""
+    """Interpolate as Eq. 6 is printed (WA-ANE-paper), to understand published numbers. No parameters."""
 
     def weights(self, source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
-        """The rule of the average; arguments and result as `paper_weights`."""
+        """Return the weights of the average; arguments and result as `paper_weights`."""
         return paper_weights(source_epsilons, target_epsilons)
 
 
 def _aligned(source_epsilons: Tensor, target_epsilons: Tensor) -> tuple[Tensor, Tensor]:
-    """Both arguments with one dtype and the same leading shape: () or (B,)."""
+    """Return both arguments with one dtype and the same leading shape: () or (B,)."""
     dtype = torch.promote_types(source_epsilons.dtype, target_epsilons.dtype)
     batch = torch.broadcast_shapes(source_epsilons.shape[:-1], target_epsilons.shape[:-1])
     sources, targets = (
@@ -102,9 +104,9 @@ def _aligned(source_epsilons: Tensor, target_epsilons: Tensor) -> tuple[Tensor, 
 
 
 def _place(source_epsilons: Tensor, target_epsilons: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sources (..., S), targets (..., T), their `bracket` (..., T) and how far each target is on its way.
+    """Return sources (..., S), targets (..., T), their `bracket` (..., T) and their places between neighbours (..., T).
 
-    The way (..., T) is 0 at the neighbour below and 1 at the one above; meaningless without both.
+    A place is 0 at the neighbour below and 1 at the one above; it is meaningless without both.
     """
     sources, targets = _aligned(source_epsilons, target_epsilons)
     count = torch.searchsorted(sources, targets, right=True)
@@ -119,8 +121,11 @@ def _spread(
     """Put weights on the neighbours of each target: (..., T, S), zero on all other sources.
 
     Args:
+        sources: (..., S).
+        targets: (..., T).
         count: `bracket`, (..., T).
-        lower, upper: (..., T), the weights of the neighbours of a target that has both.
+        lower: (..., T), weight of the neighbour below, where a target has both neighbours.
+        upper: (..., T), weight of the neighbour above.
         below: broadcasts to (..., T), the weight of the first source for a target weaker than all.
     """
     last = sources.shape[-1]

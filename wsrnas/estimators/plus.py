@@ -13,11 +13,10 @@ WIDTH = 300
 
 
 class AANEPlus(EANE):
-    """The reference's `AN_estimator_plus` ("A-ANE-plus"). 137,670 parameters.
+    """Estimate as the reference's `AN_estimator_plus` does (A-ANE-plus).
 
-    The paper's "modified AN-Estimator" for WsrNet-Plus, whose design it does not give.
-
-    The reference has 138,504, of which 3,072 serve 32x32 only.
+    This is the "modified AN-Estimator" for WsrNet-Plus, whose design the paper does not give.
+    It has 137,670 parameters for 3 channels. The reference has 138,504, of which 3,072 serve 32x32 only.
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -29,7 +28,7 @@ class AANEPlus(EANE):
 
 
 def _cell(channels: int) -> nn.Sequential:
-    """A hidden cell: state, strength map and noise (N, 2C + 1, H, W) -> state (N, C, H, W)."""
+    """Return a hidden cell: state, strength map and noise (N, 2C + 1, H, W) -> state (N, C, H, W)."""
     # Deviation: the reference has BatchNorm here, too. But a cell runs once for every source and once for the
     # query, on inputs of different statistics; one running average fits none of them, and what is learned in
     # training mode is lost in eval mode.
@@ -44,7 +43,7 @@ def _cell(channels: int) -> nn.Sequential:
 
 
 def _block(channels: int, out: int) -> nn.Sequential:
-    """(N, C, H, W) -> (N, out, H, W): widen, filter every channel on its own, mix."""
+    """Return a block (N, C, H, W) -> (N, out, H, W): widen, filter every channel on its own, mix."""
     # Deviation: the reference narrows before it filters, which puts two ReLU6 on as few channels as a noise
     # has and loses its sign; we filter at full width, for as many parameters.
     return nn.Sequential(

@@ -1,4 +1,4 @@
-"""What the learned AN-Estimators share: normalised noises, a bidirectional recurrence, attention (Fig. 2).
+"""The common parts of the learned AN-Estimators: normalised noises, bidirectional recurrence, attention (Fig. 2).
 
 Shapes: B batch, C channels, H W image, S source strengths, T target strengths, D and ... one code (a vector
 or a feature map of D channels). Strengths are L-inf radii in pixels of [0,1].
@@ -18,10 +18,10 @@ STRENGTH_FEATURES = 20
 
 
 class RecurrentEstimator(NoiseEstimator):
-    """Weighted average plus a learned adjustment, in units of the target strength (Eq. 7).
+    """Estimate by the weighted average plus a learned adjustment, in units of the target strength (Eq. 7).
 
     A subclass sets the hidden cells `forward_cell` and `backward_cell` (state, strength and noise code
-    concatenated along the channels -> state), and gives `encode_image`, `encode_strengths`, `encode_noises`
+    concatenated along the channels -> state), and defines `encode_image`, `encode_strengths`, `encode_noises`
     and `decode`.
     """
 
@@ -35,12 +35,12 @@ class RecurrentEstimator(NoiseEstimator):
     def forward(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:
-        """The estimate with the L2 norm of the weighted average, projected; arguments as `NoiseEstimator.forward`.
+        """Return the estimate with the L2 norm of the weighted average, projected; see `NoiseEstimator.forward`.
 
-        The squared error is smallest at the mean of what the noise may be, which is shorter than noise is: an estimate
-        nearer to the attack's noise than the average would otherwise be the weaker attack.
+        The squared error is smallest at the mean of the possible noises, which is shorter than each of them. Without
+        its norm restored, an estimate that is nearer to the attack's noise than the average is a weaker attack.
         """
-        # Deviation: paper and reference restore the L2 norm of the noise to be estimated, which nobody knows.
+        # Deviation: paper and reference restore the L2 norm of the noise to be estimated, which is unknown.
         estimates = self.unprojected(source_noises, images, source_epsilons, target_epsilons)
         average = weighted_average(
             interpolation_weights(source_epsilons.to(images), target_epsilons.to(images)), source_noises.to(images)
@@ -50,7 +50,7 @@ class RecurrentEstimator(NoiseEstimator):
     def estimate(
         self, source_noises: Tensor, images: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor:
-        """Eq. 7 before the projection, (B, T, C, H, W)."""
+        """Return Eq. 7 before the projection, (B, T, C, H, W)."""
         # Deviation: paper and reference divide a noise by its L2 norm and encode that norm; we use the L-inf
         # strength for sources and targets alike, so both are in one unit and any image size works.
         units = source_noises / radii(source_epsilons)
@@ -61,7 +61,7 @@ class RecurrentEstimator(NoiseEstimator):
     def average(
         self, source_noises: Tensor, source_epsilons: Tensor, target_epsilons: Tensor
     ) -> Tensor | float:
-        """The term that the adjustment is added to: WA-ANE's estimate, (B, T, C, H, W)."""
+        """Return the term that the adjustment is added to: WA-ANE's estimate, (B, T, C, H, W)."""
         return weighted_average(interpolation_weights(source_epsilons, target_epsilons), source_noises)
 
     def read(
@@ -70,7 +70,7 @@ class RecurrentEstimator(NoiseEstimator):
         """Run both recurrences over the sources, then ask them for the targets.
 
         Returns:
-            the forward and the backward query of every target, each (B, T, D, ...); the hidden states
+            The forward and the backward query of every target, each (B, T, D, ...); the hidden states
             of every source, forward and backward concatenated, (B, S, 2D, ...).
         """
         batch, sources, targets = len(images), units.shape[1], target_epsilons.shape[-1]
@@ -99,19 +99,19 @@ class RecurrentEstimator(NoiseEstimator):
         return self.strength_encoder(epsilons.unsqueeze(-1) / STRENGTH_UNIT)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """The initial state of both recurrences, (B, D, ...)."""
+        """Return the initial state of both recurrences, (B, D, ...)."""
         raise NotImplementedError
 
     def encode_strengths(self, epsilons: Tensor, images: Tensor) -> Tensor:
-        """Strength codes (B, N, ...) of strengths (B, N); `images` tells how large a map has to be."""
+        """Return codes (B, N, ...) of strengths (B, N); a map has the size of the `images`."""
         raise NotImplementedError
 
     def encode_noises(self, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (B, S, ...) of normalised noises (B, S, C, H, W), for the forward and the backward cell."""
+        """Return codes (B, S, ...) of normalised noises (B, S, C, H, W), for the forward and the backward cell."""
         raise NotImplementedError
 
     def decode(self, queries: tuple[Tensor, Tensor], hidden: Tensor, units: Tensor) -> Tensor:
-        """The adjustment in units of the target strength, (B, T, C, H, W), from what `read` returns."""
+        """Return the adjustment in units of the target strength, (B, T, C, H, W), from the result of `read`."""
         raise NotImplementedError
 
 
@@ -121,10 +121,13 @@ def each(module: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
 
 
 def unroll(cell: nn.Module, initial: Tensor, strengths: Tensor, noises: Tensor) -> Tensor:
-    """States (B, S + 1, D, ...) of a recurrence: the initial one (B, D, ...), then one after every source.
+    """Return the states (B, S + 1, D, ...) of a recurrence: the initial one, then one after every source.
 
     Args:
-        strengths, noises: codes of the sources in the order of the recurrence, (B, S, ...).
+        cell: state, strength and noise code, concatenated -> state.
+        initial: state (B, D, ...).
+        strengths: codes of the sources in the order of the recurrence, (B, S, ...).
+        noises: codes of their noises, (B, S, ...).
     """
     states = [initial]
     for strength, noise in zip(strengths.unbind(1), noises.unbind(1), strict=True):
@@ -143,12 +146,12 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _standardised(vectors: Tensor) -> Tensor:
-    """Each vector (..., D) with mean 0 and variance 1."""
+    """Return each vector (..., D) with mean 0 and variance 1."""
     return F.layer_norm(vectors, vectors.shape[-1:])
 
 
 def with_norm_of(lengths: Tensor, noises: Tensor) -> Tensor:
-    """Noises (B, T, C, H, W) with the L2 norms of others; zero stays zero."""
+    """Return noises (B, T, C, H, W) with the L2 norms of others; zero stays zero."""
     wanted, norms = (torch.linalg.vector_norm(n, dim=(2, 3, 4), keepdim=True) for n in (lengths, noises))
     return noises * (wanted / norms.clamp_min(torch.finfo(noises.dtype).tiny))
 

@@ -11,14 +11,18 @@ from wsrnas.estimators.base import NoiseEstimator
 
 def leave_one_out(model: nn.Module, images: Tensor, labels: Tensor, source_epsilons: Tensor, max_epsilon: float,
                   steps: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Estimation tasks whose answers are known: attack at S + 1 strengths, hide each in turn.
+    """Make estimation tasks with known answers: attack at S + 1 strengths, and hide each noise in turn.
 
     The strengths are the S sources of the search and one drawn for each image, uniform in (0, ``max_epsilon``). Within
     a task the remaining S noises are ordered by strength, as the estimators expect.
 
     Args:
-        images: (B, C, H, W) in [0, 1]; labels: (B,).
-        source_epsilons: (S,), max_epsilon: in pixels of [0, 1].
+        model: images -> logits, attacked in ``attack_mode``.
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,).
+        source_epsilons: (S,), in pixels of [0, 1].
+        max_epsilon: largest drawn strength, in pixels of [0, 1].
+        steps: of PGD.
         generator: CPU source of the drawn strengths.
 
     Returns:
@@ -32,10 +36,12 @@ def leave_one_out(model: nn.Module, images: Tensor, labels: Tensor, source_epsil
 
 
 def hide_each(images: Tensor, epsilons: Tensor, noises: Tensor) -> dict[str, Tensor]:
-    """The tasks of ``leave_one_out`` from noises made before.
+    """Make the tasks of ``leave_one_out`` from noises made before.
 
     Args:
-        images: (B, C, H, W); epsilons: (B, S + 1) strengths in any order; noises: (B, S + 1, C, H, W).
+        images: (B, C, H, W).
+        epsilons: (B, S + 1) strengths in any order.
+        noises: (B, S + 1, C, H, W).
 
     Returns:
         As ``leave_one_out``: an image's tasks follow one another, the weakest noise hidden first.
@@ -55,10 +61,10 @@ def hide_each(images: Tensor, epsilons: Tensor, noises: Tensor) -> dict[str, Ten
 
 
 def schedule_factor(step: int, total_steps: int, warmup: float = 0.04) -> float:
-    """Share of the learning rate at a step: linear warm-up over the first 4 %, then a half cosine to zero.
+    """Return the share of the learning rate at a step: linear warm-up over the first 4 %, then a half cosine to zero.
 
-    The published schedule is the same with 4,000 warm-up steps of 100,000, fixed; its search takes about 2,700 steps
-    and so never leaves the warm-up. Deviation: here the total is that of the run.
+    The published schedule has a fixed warm-up of 4,000 of 100,000 steps; its search takes about 2,700 steps and so
+    never leaves the warm-up. Deviation: here the total is that of the run.
     """
     warm = max(1, round(warmup * total_steps))
     if step < warm:
@@ -69,15 +75,21 @@ def schedule_factor(step: int, total_steps: int, warmup: float = 0.04) -> float:
 def train_estimator(estimator: NoiseEstimator, optimizer: torch.optim.Optimizer | None, tasks: dict[str, Tensor],
                     passes: int, generator: torch.Generator, *, learning_rate: float, step: int, total_steps: int,
                     batch_size: int = 64) -> tuple[float, int]:
-    """``passes`` (K_a) times over the tasks, squared error of the unprojected estimate (Eq. 5).
+    """Train an estimator by the squared error of its unprojected estimates (Eq. 5).
 
     Args:
+        estimator: to train.
+        optimizer: of its weights; None for an estimator without weights, which is only measured.
         tasks: rows as ``leave_one_out`` makes them.
-        optimizer: None for an estimator without weights, which is only measured.
-        step: optimiser steps taken so far, of ``total_steps`` in the run (for the schedule).
+        passes: K_a, passes over the tasks.
+        generator: CPU source of the order.
+        learning_rate: largest one of the schedule.
+        step: optimiser steps taken so far, for the schedule.
+        total_steps: of the whole run.
+        batch_size: tasks per optimiser step.
 
     Returns:
-        The relative error of the estimates before they were trained on, Σ‖φ − δ‖² / Σ‖δ‖² over all passes, and the
+        The relative error of the estimates before they are trained on, Σ‖φ − δ‖² / Σ‖δ‖² over all passes, and the
         number of optimiser steps taken so far.
     """
     device = tasks["images"].device
