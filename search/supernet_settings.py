@@ -30,8 +30,8 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")
-    distance: str = option("spatial", "between clean and adversarial feature maps in the vulnerability",
-                           choices=dict.fromkeys(DISTANCES))
+    distance: str = option("spatial", "distance between clean and adversarial feature maps in the vulnerability",
+                           choices=DISTANCES)
     standardize: bool = option(True, "divide feature maps by the clean channel's deviation before they are compared, "
                                "so that shrinking them does not help")
 

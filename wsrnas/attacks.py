@@ -1,7 +1,7 @@
-"""Adversarial attacks as functions: images in, adversarial images out; one implementation for all programs.
+"""Adversarial attacks as functions from images to adversarial images; all programs use them.
 
-Images are in [0, 1] and ``epsilon`` is in the same unit. It is a float, or a tensor with one strength an image, so that
-one batch can hold many strengths. Only the gradient with respect to the images is computed.
+Images are in [0, 1] and ``epsilon`` is in the same unit. It is a float, or a tensor with one strength per image, so
+that one batch can hold many strengths. Only the gradient with respect to the images is computed.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ AttackLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Logits in at least float32: a softmax in bfloat16 (autocast's) rounds small losses to zero."""
+    """Return logits in at least float32: a softmax in bfloat16 (under autocast) rounds small losses to zero."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
@@ -27,19 +27,23 @@ def _kl_divergence(logits: Tensor, log_probabilities: Tensor) -> Tensor:
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Largest other logit minus the label's, (B,): positive where the prediction is wrong (Carlini and Wagner 2017).
+    """Return the largest other logit minus the label's (Carlini and Wagner 2017).
 
-    Unlike the cross-entropy's, its gradient does not vanish where the network is sure of itself.
+    It is positive where the prediction is wrong. Unlike that of the cross-entropy, its gradient does not vanish where
+    the network is confident.
 
     Args:
-        logits: (B, K).
+        logits: (B, K) logits.
         labels: (B,) classes.
+
+    Returns:
+        (B,) margins.
     """
     logits, label = full_precision(logits), labels.unsqueeze(1)
     return logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label).squeeze(1)
 
 
-# Sums over the batch: an image's gradient, and so its adversarial example, does not depend on its batch.
+# Sums over the batch, so that the gradient of an image, and its adversarial image, do not depend on the batch.
 ATTACK_LOSSES: dict[str, AttackLoss] = {
     "ce": lambda logits, labels: F.cross_entropy(full_precision(logits), labels, reduction="sum"),
     "kl": _kl_divergence,  # the labels are the clean images' log-probabilities (B, K): TRADES
@@ -49,12 +53,13 @@ ATTACK_LOSSES: dict[str, AttackLoss] = {
 
 @contextmanager
 def attack_mode(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn.Module]:
-    """``model`` as an attack sees it: evaluation mode, parameters frozen; everything is restored on leaving.
+    """Set a network up for an attack: evaluation mode, parameters frozen. Everything is restored at the end.
 
     Args:
-        model: the unwrapped network. Each sub-module's own mode is remembered.
-        batch_statistics: normalise by the batch's statistics instead of the running ones (which are neither read
-            nor updated), so that a network in training is attacked as the function that its next update optimises.
+        model: the unwrapped network; the mode of each sub-module is restored.
+        batch_statistics: whether BatchNorm uses the statistics of the batch instead of the running ones, which are
+            neither read nor updated. A network in training is then attacked as the function that its next update
+            optimises.
     """
     modes = {module: module.training for module in model.modules()}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -80,7 +85,7 @@ def attack_mode(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn
 
 
 def _set(module: nn.Module, name: str, value: bool) -> None:
-    """Set a flag past nn.Module's own ``__setattr__``, which in a supernet of thousands of modules costs a tenth."""
+    """Set a flag without nn.Module's ``__setattr__``, which takes a tenth of the time in a supernet."""
     if isinstance(module, torch.jit.ScriptModule):
         setattr(module, name, value)  # its flags live in C++
     else:
@@ -88,7 +93,7 @@ def _set(module: nn.Module, name: str, value: bool) -> None:
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: AttackLoss) -> Tensor:
-    """Gradient of ``loss(model(images), labels)`` for the images (B, C, H, W); zero where none reaches them."""
+    """Return the gradient of a loss with respect to the images, (B, C, H, W); zero where none reaches them."""
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         value = loss(model(images), labels)
@@ -98,12 +103,12 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Attac
 
 
 def _per_image(name: str, number: float | Tensor, images: Tensor) -> Tensor:
-    """A number or one an image as (1, 1, 1, 1) or (B, 1, 1, 1)."""
+    """Return a number, or one number per image, as (1, 1, 1, 1) or (B, 1, 1, 1)."""
     # new_full is a kernel on the device; a tensor made of a Python number would be a copy that the host waits for.
     value = number.to(images) if isinstance(number, Tensor) else images.new_full((), number)
     if value.ndim > 1 or (value.ndim == 1 and len(value) != len(images)):
-        raise InputError(f"{name} of shape {tuple(value.shape)} for {len(images)} images: expected a number or one an "
-                         "image")
+        raise InputError(f"{name} of shape {tuple(value.shape)} for {len(images)} images: expected one number, or one "
+                         "per image")
     return value.reshape(-1, 1, 1, 1)
 
 
@@ -116,7 +121,7 @@ def _linf_random_start(images: Tensor, radius: Tensor, generator: torch.Generato
 
 
 def _l2_random_start(images: Tensor, radius: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform in the ball: a uniform direction, the d-th root of a uniform share of the radius."""
+    """Draw uniformly in the ball: a uniform direction, and the d-th root of a uniform share of the radius."""
     direction = torch.randn(images.shape, dtype=images.dtype, device=images.device, generator=generator)
     share = torch.rand(len(images), 1, 1, 1, dtype=images.dtype, device=images.device, generator=generator)
     return radius * direction / _l2_norm(direction) * share ** (1 / images[0].numel())
@@ -127,7 +132,7 @@ def _linf_step(gradient: Tensor) -> Tensor:
 
 
 def _mean_one(gradient: Tensor) -> Tensor:
-    """Each image's gradient divided by its mean absolute entry; zero stays zero."""
+    """Divide the gradient of each image by its mean absolute entry; zero stays zero."""
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
@@ -159,7 +164,7 @@ def _of_norm(norm: str) -> tuple[Callable[..., Tensor], ...]:
 
 def random_start(images: Tensor, epsilon: float | Tensor, norm: str = "linf",
                  generator: torch.Generator | None = None) -> Tensor:
-    """The images (B, C, H, W) plus noise drawn uniformly in the ball, inside [0, 1]; arguments as ``pgd``."""
+    """Add noise drawn uniformly in the ball to images (B, C, H, W), inside [0, 1]; arguments as for ``pgd``."""
     draw, _, project = _of_norm(norm)
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
@@ -170,28 +175,29 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         step_size: float | Tensor | None = None, random_start: bool = False, norm: str = "linf",
         loss: str | AttackLoss = "ce", generator: torch.Generator | None = None, start: Tensor | None = None,
         batch_statistics: bool = False, momentum: float = 0.0) -> Tensor:
-    """Projected gradient ascent (Madry et al. 2018; Wsr-NAS Eq. 1).
+    """Attack images by projected gradient ascent (Madry et al. 2018; Wsr-NAS Eq. 1).
 
     Args:
-        model: images (B, C, H, W) in [0, 1] -> logits (B, K); attacked in ``attack_mode``.
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K); attacked in ``attack_mode``.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) classes, or whatever ``loss`` takes (log-probabilities (B, K) for ``"kl"``).
         epsilon: radius of the ball, a number or (B,), in pixels of [0, 1] (for ``"l2"`` the norm over all pixels).
         steps: number of gradient steps; 0 returns the projected start.
         step_size: length of a step in the unit of ``epsilon``, a number or (B,); default ``2.5 * epsilon / steps``.
-        random_start: add noise drawn uniformly in the ball to the starting point.
+        random_start: whether to add noise drawn uniformly in the ball to the starting point.
         norm: ``"linf"`` or ``"l2"``.
         loss: a name in ``ATTACK_LOSSES`` or ``(logits, labels) -> scalar``, summed over the batch.
         generator: source of the random start, on the images' device.
-        start: starting point (B, C, H, W) in place of the images.
-        batch_statistics: see ``attack_mode``.
-        momentum: share of the accumulated gradients that a step keeps (see ``mim``); 0 follows the gradient alone.
+        start: (B, C, H, W) starting points in place of the images.
+        batch_statistics: whether BatchNorm uses the statistics of the batch, as in ``attack_mode``.
+        momentum: factor of the accumulated gradients, as in ``mim``; 0 follows the gradient alone.
 
     Returns:
         Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
 
     Raises:
-        InputError: unknown norm or loss, negative steps or momentum, or an ``epsilon`` that does not fit the batch.
+        InputError: The norm or the loss is unknown, steps or momentum are negative, or ``epsilon`` does not fit the
+            batch.
     """
     draw, direction, project = _of_norm(norm)
     if isinstance(loss, str) and loss not in ATTACK_LOSSES:
@@ -208,7 +214,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     if random_start:
         adversarial = adversarial + draw(images, radius, generator)
     adversarial = project(adversarial, images, radius)
-    accumulated = 0.0
+    accumulated: Tensor | float = 0.0
     with attack_mode(model, batch_statistics):
         for _ in range(steps):
             gradient = input_gradient(model, adversarial, labels, objective)
@@ -220,31 +226,41 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
 
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, norm: str = "linf",
          loss: str | AttackLoss = "ce", batch_statistics: bool = False) -> Tensor:
-    """Fast gradient sign method (Goodfellow et al. 2015): one step of length ``epsilon``; arguments as ``pgd``."""
+    """Attack images by one step of length ``epsilon`` (FGSM, Goodfellow et al. 2015); arguments as for ``pgd``."""
     return pgd(model, images, labels, epsilon, steps=1, step_size=epsilon, norm=norm, loss=loss,
                batch_statistics=batch_statistics)
 
 
 def mim(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 20,
         step_size: float | Tensor | None = None, momentum: float = 1.0, **arguments) -> Tensor:
-    """Momentum iterative method (Dong et al. 2018, Alg. 1): ``pgd`` along a sum of past gradients.
+    """Attack images by ``pgd`` along a sum of past gradients (momentum iterative method, Dong et al. 2018, Alg. 1).
 
-    Before it is added, an image's gradient is divided by its mean absolute entry; the paper divides by the sum of them,
-    which scales what is accumulated and so changes no step.
+    Before it is added, an image's gradient is divided by its mean absolute entry. The paper divides by the sum of the
+    absolute entries, which scales the accumulated gradient and so changes no step.
 
     Args:
-        step_size: in pixels of [0, 1]; default ``epsilon / steps``, the paper's: all steps together make the radius.
-        momentum: the paper's mu, by which the sum so far is multiplied; further arguments as for ``pgd``.
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) classes.
+        epsilon: radius of the ball, a number or (B,), in pixels of [0, 1].
+        steps: number of gradient steps.
+        step_size: length of a step in pixels of [0, 1]; default ``epsilon / steps`` as in the paper.
+        momentum: factor (mu in the paper) of the sum so far.
+        **arguments: further arguments of ``pgd``.
     """
     step_size = epsilon / max(steps, 1) if step_size is None else step_size
     return pgd(model, images, labels, epsilon, steps, step_size, momentum=momentum, **arguments)
 
 
 def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, **arguments) -> Tensor:
-    """PGD at several strengths as one batch.
+    """Attack images by PGD at several strengths, as one batch.
 
     Args:
-        epsilons: (S,) strengths for all images, or (B, S), in pixels of [0, 1]; further arguments as for ``pgd``.
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) classes.
+        epsilons: (S,) strengths for all images, or (B, S), in pixels of [0, 1].
+        **arguments: further arguments of ``pgd``.
 
     Returns:
         Adversarial images (B, S, C, H, W).

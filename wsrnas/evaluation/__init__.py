@@ -1,7 +1,7 @@
-"""Evaluation: which images a network gets right under attack, and whether the numbers can be believed.
+"""Evaluation of networks under attack, and checks that the numbers can be trusted.
 
-``protocols`` says what to attack with, ``measurement`` does it and stores it in a ``journal``, ``autoattack`` and
-``official`` are two special ways, ``honesty`` doubts the numbers, ``results`` makes them a table.
+``attack_table`` holds every attack and ``protocols`` every list of attacks. ``measurement`` runs them and stores the
+outcome in a ``journal``, ``honesty`` checks for masked gradients, and ``results`` computes accuracies and tables.
 """
 
 from wsrnas.evaluation.accuracy import robust_accuracy

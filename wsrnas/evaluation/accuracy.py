@@ -1,4 +1,4 @@
-"""Accuracy over a few strengths in one go, for the selection during training; nothing is stored."""
+"""Accuracy at a few strengths, for the selection during training; nothing is stored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,25 +17,28 @@ from wsrnas.runtime.seeding import generator
 def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], steps: int = 20,
                     step_size_ratio: float | None = None, random_start: bool = False, seed: int = 0,
                     world: World | None = None, label: str = "evaluate") -> dict[str, Any]:
-    """Clean accuracy and accuracy under white-box L-inf PGD at each strength.
+    """Measure the clean accuracy and the accuracy under white-box L-inf PGD at each strength.
 
     Every image is attacked and predicted in evaluation mode: without random starts, the result does not depend on batch
     size or order.
 
     Args:
-        model: images in [0, 1] -> logits; the unwrapped network.
-        loader: evaluation batches; each image exactly once, sharded over the processes.
+        model: the unwrapped network, from images in [0, 1] to logits.
+        loader: evaluation batches; each image exactly once, shared between the processes.
         epsilons: strengths in pixels of [0, 1].
-        steps: PGD steps.
-        step_size_ratio: step length as a share of the strength; None is ``2.5 / steps``, the papers' rule.
-        random_start: start uniformly in the ball (the papers do not).
+        steps: number of PGD steps.
+        step_size_ratio: step size as a share of the strength; None is ``2.5 / steps``, the rule of the papers.
+        random_start: whether to start uniformly in the ball (the papers do not).
+        seed: seed of the random starts.
+        world: the processes that share the images; None is a single one.
+        label: first words of the progress line.
 
     Returns:
-        ``clean_accuracy``; ``strengths``: one row a strength with ``epsilon``, ``accuracy``, and the attack's norm,
+        ``clean_accuracy``; ``strengths``: one row per strength with ``epsilon``, ``accuracy``, and the attack's norm,
         steps, step size, start and restarts; ``average_robust_accuracy``: their plain mean; ``images``.
 
     Raises:
-        InputError: no strengths, one outside (0, 1), or an attack of no steps.
+        InputError: There are no strengths, one is outside (0, 1), or the attack has no steps.
     """
     world = world or World(device=next(model.parameters()).device)
     if not epsilons or not all(0 < e < 1 for e in epsilons):

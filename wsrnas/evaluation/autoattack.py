@@ -1,8 +1,8 @@
-"""The original AutoAttack (Croce & Hein 2020), package ``pyautoattack``: one of its attacks on one batch at a time.
+"""One attack of the original AutoAttack (Croce & Hein 2020, package ``pyautoattack``) on one batch.
 
-Called so on the batches of images that the earlier attacks have left, in their order, it does what
-``AutoAttack.run_standard_evaluation`` does on all images, draw by draw: the original seeds every batch of every attack
-anew. Between two batches, an evaluation can be stopped, stored and shared out.
+Applied to the batches of images that withstand the earlier attacks, in their order, it gives exactly the result of
+``AutoAttack.run_standard_evaluation`` on all images, because the original seeds every batch of every attack anew.
+Between two batches, an evaluation can be stopped, stored and shared between processes.
 """
 
 import logging
@@ -20,20 +20,25 @@ LEAST_CLASSES = 4  # the targeted loss compares the third and the fourth largest
 
 def autoattack_stage(model: nn.Module, images: Tensor, labels: Tensor, stage: str, epsilon: float, num_classes: int,
                      norm: str = "linf", seed: int = 0, queries: int = 5000) -> tuple[Tensor, list[str]]:
-    """The images after one attack of AutoAttack's standard version.
+    """Attack images by one part of AutoAttack's standard version.
 
     Args:
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K); attacked in ``attack_mode``.
         images: (B, C, H, W) in [0, 1], classified correctly.
+        labels: (B,) classes.
         stage: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"`` or ``"square"``.
         epsilon: radius in pixels of [0, 1].
-        num_classes: the targeted attacks try the 9 likeliest other classes, or all where there are fewer.
-        queries: of Square.
+        num_classes: number of classes; the targeted attacks try the 9 likeliest other classes, or all if there are
+            fewer.
+        norm: ``"linf"`` or ``"l2"``.
+        seed: seed of the batch.
+        queries: number of Square's queries.
 
     Returns:
         Adversarial images (B, C, H, W), and the package's warnings.
 
     Raises:
-        ValueError: ``"apgd-t"`` and fewer than ``LEAST_CLASSES`` classes.
+        ValueError: The stage is ``"apgd-t"`` and there are fewer than ``LEAST_CLASSES`` classes.
     """
     from pyautoattack import AutoAttack
 
@@ -51,7 +56,7 @@ def autoattack_stage(model: nn.Module, images: Tensor, labels: Tensor, stage: st
 
 @contextmanager
 def warnings_of_autoattack() -> Iterator[list[str]]:
-    """Collect what the package warns of (gradients that vanish, a network that answers at random)."""
+    """Collect the warnings of the package (vanishing gradients, a network with random outputs)."""
     collected: list[str] = []
 
     class Collector(logging.Handler):
@@ -63,7 +68,7 @@ def warnings_of_autoattack() -> Iterator[list[str]]:
     logger = logging.getLogger("auto-attack")
     handler, propagated = Collector(logging.WARNING), logger.propagate
     logger.addHandler(handler)
-    logger.propagate = False  # they are part of the result, not lines between others
+    logger.propagate = False  # warnings are part of the result, not lines of the log
     try:
         yield collected
     finally:

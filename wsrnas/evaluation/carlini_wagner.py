@@ -1,4 +1,4 @@
-"""The L2 attack of Carlini and Wagner (2017) at one penalty: the smallest noise that a fixed price of success buys."""
+"""The unbounded L2 attack of Carlini and Wagner (2017) with a fixed penalty."""
 
 import torch
 from torch import Tensor, nn
@@ -9,25 +9,25 @@ from wsrnas.runtime.errors import InputError
 
 def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: float = 0.5, steps: int = 100,
                    learning_rate: float = 0.01, confidence: float = 0.0) -> Tensor:
-    """The closest misclassified point that Adam meets on ``||noise||^2 + penalty * max(-margin, -confidence)``.
+    """Minimise ``||noise||^2 + penalty * max(-margin, -confidence)`` with Adam and keep the closest success.
 
-    The noise has no bound but its price, so that the accuracy under this attack is not one at any strength. The point
-    moves in the space of ``atanh(2 * image - 1)``, in which every point is an image; there, pixels near 0 and 1 hardly
-    move. There is no search for the penalty. The defaults are those of RNAS: c = 0.5 and 100 steps of the paper, the
-    rest of torchattacks.
+    The noise is penalised, not bounded, so the accuracy under this attack belongs to no strength. The optimisation runs
+    in the space of ``atanh(2 * image - 1)``, in which every point is an image; pixels near 0 and 1 hardly move there.
+    There is no search for the penalty. The defaults are those of RNAS: c = 0.5 and 100 steps from the paper, the rest
+    from torchattacks.
 
     Deviation: torchattacks ends the whole batch when its summed cost has risen, so that an image's result depends on
     the others; here, every image has all ``steps``, which can only bring it closer. It takes a logit of zero for the
     largest other one where all others are negative, and for the label's where that is negative; here, the margin is the
-    paper's, the same for logits plus a constant.
+    paper's, which does not change when a constant is added to the logits.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] -> logits (B, K); attacked in ``attack_mode``.
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K); attacked in ``attack_mode``.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) classes.
         penalty: weight c of the margin against the squared L2 norm in pixels of [0, 1].
-        steps: points that are tried; the first is the image.
-        learning_rate: Adam's, in the space of atanh.
+        steps: number of points that are tried; the first is the image.
+        learning_rate: learning rate of Adam, in the space of atanh.
         confidence: the margin (largest other logit minus the label's) above which a point counts as a success.
 
     Returns:
@@ -35,7 +35,7 @@ def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: fl
         [0, 1], detached.
 
     Raises:
-        InputError: negative steps or confidence; a penalty or a learning rate that is not positive.
+        InputError: Steps or confidence are negative, or penalty or learning rate are not positive.
     """
     for name, value, expected in (("number of steps", steps, steps >= 0), ("confidence", confidence, confidence >= 0)):
         if not expected:

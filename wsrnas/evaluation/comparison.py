@@ -1,9 +1,11 @@
-"""Several trainings of several architectures side by side: means and deviations over seeds, paired differences."""
+"""Comparison of several trainings of several architectures: statistics over seeds and paired differences."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
+
+import numpy as np
 
 from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.evaluation.intervals import difference_interval
@@ -11,19 +13,19 @@ from wsrnas.evaluation.results import scores_by_attack
 
 FORMAT = "wsrnas race 1"
 
-# An evaluation's result for each seed.
+# The result of an evaluation for each seed.
 Trainings = Mapping[int, Mapping[str, Any]]
 
 
 def measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What an evaluation measured, in its order.
+    """Return what an evaluation measured, in its order.
 
     Returns:
-        Rows with ``name``, as ``scores_by_attack`` has it, and of an attack ``attack`` (its name without a strength),
+        Rows with ``name``, as in ``scores_by_attack``, and for an attack its ``attack`` (the name without strength),
         ``norm`` and ``epsilon``.
     """
     attacks = [attack_of(row) for row in result["attacks"]]
-    rows = {"clean": {"attack": None, "norm": None, "epsilon": 0.0}}
+    rows: dict[str, dict[str, Any]] = {"clean": {"attack": None, "norm": None, "epsilon": 0.0}}
     rows |= {str(attack): {"attack": str(replace(attack, epsilon=None)), "norm": attack.norm, "epsilon": attack.epsilon}
              for attack in attacks}
     rows |= {name: {"attack": None, "norm": None, "epsilon": None} for name in scores_by_attack(dict(result))
@@ -32,11 +34,11 @@ def measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def main_measure(found: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
-    """What entrants are ranked by: the average over strengths; else AutoAttack, else whatever leaves least standing.
+    """Return the measure that ranks the entrants: the average over strengths, else AutoAttack, else the lowest one.
 
     Args:
-        found: what ``measures`` gives.
-        summaries: what ``over_seeds`` gives of each entrant.
+        found: result of ``measures``.
+        summaries: result of ``over_seeds`` for each entrant.
     """
     names = [measure["name"] for measure in found]
     if "average robust" in names:
@@ -49,30 +51,34 @@ def main_measure(found: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping
 
 
 def over_seeds(trainings: Trainings) -> dict[str, dict[str, Any]]:
-    """By measure: ``values`` (accuracies in [0, 1], one a seed), ``mean``, and ``deviation`` (of the sample).
+    """Summarise each measure over seeds.
 
-    The deviation of a single training is None.
+    Returns:
+        For each measure ``values`` (accuracies in [0, 1], one per seed), their ``mean`` and their sample ``deviation``,
+        which is None for a single training.
     """
     scores = [scores_by_attack(dict(trainings[seed])) for seed in sorted(trainings)]
     return {name: spread([float(score[name].mean()) for score in scores]) for name in (scores[0] if scores else ())}
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Values with their mean and standard deviation."""
+    """Return values with their mean and their sample standard deviation."""
     return {"values": list(values), "mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
 
 
 def paired(first: Trainings, second: Trainings, only: Collection[str] | None = None) -> list[dict[str, Any]]:
-    """How much better ``first`` is than ``second``, seed by seed and image by image.
+    """Compare two entrants seed by seed and image by image.
 
     Args:
-        only: the measures to compare; None compares all.
+        first: trainings of the first entrant.
+        second: trainings of the second entrant.
+        only: measures to compare; None compares all.
 
     Returns:
-        Rows with ``measure``, ``values`` (one difference of accuracies a common seed), ``difference`` (their mean),
-        ``deviation`` over seeds, ``interval`` (95 %, bootstrap over the test images, of the mean over seeds), and
-        ``distinct``: the interval excludes 0 and all seeds, at least two, agree on the sign. Nothing where the test
-        images differ.
+        Rows with ``measure``, ``values`` (the difference first minus second of the accuracies for each common seed),
+        ``difference`` (their mean), ``deviation`` over seeds, ``interval`` (95 %, bootstrap over the test images, of
+        the mean over seeds), and ``distinct``: whether the interval excludes 0 and all seeds, at least two, agree on
+        the sign. No rows where the test images differ.
     """
     seeds = sorted(set(first) & set(second))
     pairs = [(first[seed], second[seed]) for seed in seeds]
@@ -84,8 +90,8 @@ def paired(first: Trainings, second: Trainings, only: Collection[str] | None = N
         if any(measure not in score for pair in scores for score in pair) or (only is not None and measure not in only):
             continue
         seedwise = spread([float((one[measure] - other[measure]).mean()) for one, other in scores])
-        low, high = difference_interval(sum(one[measure] for one, _ in scores) / len(scores),
-                                        sum(other[measure] for _, other in scores) / len(scores))
+        low, high = difference_interval(np.asarray(sum(one[measure] for one, _ in scores)) / len(scores),
+                                        np.asarray(sum(other[measure] for _, other in scores)) / len(scores))
         agree = all(value > 0 for value in seedwise["values"]) or all(value < 0 for value in seedwise["values"])
         rows.append({"measure": measure, "values": seedwise["values"], "difference": seedwise["mean"],
                      "deviation": seedwise["deviation"], "interval": [low, high],

@@ -1,4 +1,4 @@
-"""What an evaluation has measured so far, image by image: one line of JSON a chunk, so that a killed one goes on."""
+"""The store of what an evaluation has measured so far: one line of JSON per chunk, so that it can resume."""
 
 import json
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ UNKNOWN = -1
 
 
 class Journal:
-    """Files ``<attack>.<rank>.jsonl`` in one folder; each process appends to its own and reads those of all.
+    """Files ``<attack>.<rank>.jsonl`` in one folder; each process appends to its own file and reads all of them.
 
-    The first line of a file says what was measured: network, images, seed. A file of something else (the network has
-    been trained on since) is not read, and is replaced at the next ``append``.
+    The first line of a file says what was measured: network, images, seed. A file with another first line (for
+    example, because the network was trained further) is not read, and is replaced at the next ``append``.
 
     Args:
-        folder: made at the first ``append``.
-        header: plain values that tell this evaluation from any other in the same folder.
-        rank: of this process.
+        folder: folder of the files, made at the first ``append``.
+        header: plain values that distinguish this evaluation from any other in the same folder.
+        rank: rank of this process.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], rank: int = 0) -> None:
@@ -30,11 +30,16 @@ class Journal:
         self._opened: set[str] = set()
 
     def read(self, attack: str, stage: str, images: int) -> tuple[Tensor, float, list[str]]:
-        """What is known of one stage of an attack.
+        """Return what is known about one stage of an attack.
+
+        Args:
+            attack: name under which the attack is stored.
+            stage: name of the stage.
+            images: number of test images.
 
         Returns:
-            (images,) int8, 1 where the image withstood, 0 where it did not, -1 where it was not measured; the seconds
-            that this took, over all processes; the warnings that it gave.
+            (images,) int8: 1 where the image withstood, 0 where it did not, -1 where it was not measured; the seconds
+            over all processes; the warnings.
         """
         found, seconds, warnings = torch.full((images,), UNKNOWN, dtype=torch.int8), 0.0, []
         for path in sorted(self.folder.glob(f"{attack}.*.jsonl")):
@@ -47,7 +52,16 @@ class Journal:
 
     def append(self, attack: str, stage: str, images: Sequence[int], robust: Sequence[bool], seconds: float,
                warnings: Sequence[str] = ()) -> None:
-        """Store one chunk."""
+        """Store one chunk.
+
+        Args:
+            attack: name under which the attack is stored.
+            stage: name of the stage.
+            images: indices of the chunk's images.
+            robust: which of them withstood.
+            seconds: duration in this process.
+            warnings: warnings of the attack.
+        """
         path = self.folder / f"{attack}.{self.rank}.jsonl"
         if attack not in self._opened:
             self._open(path)
@@ -63,17 +77,17 @@ class Journal:
             path.unlink()
 
     def _rows(self, path: Path) -> list[dict[str, Any]]:
-        """The whole lines after the header; none where the header is of something else."""
+        """Return the complete lines after the header; none where the header is another one."""
         lines = []
         for line in path.read_text().splitlines():
             try:
                 lines.append(json.loads(line))
-            except ValueError:  # a kill tore it
+            except ValueError:  # the last write was cut off
                 break
         return lines[1:] if lines and lines[0] == self.header else []
 
     def _open(self, path: Path) -> None:
-        """Leave in the file what can be read, and a header if that is nothing."""
+        """Keep the readable lines of the file, after the header."""
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._rows(path) if path.exists() else []
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in [self.header, *rows]).encode())

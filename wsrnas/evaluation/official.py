@@ -1,8 +1,8 @@
-"""The published code's way of measuring robustness, for comparison with published numbers; it flatters.
+"""The evaluation of the published code, for comparison with published numbers; its accuracies are too high.
 
-For each batch of 25 images, at one strength after the other, it puts the network into training mode, attacks it (under
-the batch's statistics, each step of the attack moving the running ones), returns to evaluation mode and predicts with
-the running statistics that the attack has left: after 20 steps, 88 % of them come from the images being classified.
+For each batch of 25 images, one strength after the other, it puts the network into training mode and attacks it. The
+network then uses the batch's statistics, and each step of the attack updates the running ones. It returns to evaluation
+mode and predicts with these running statistics: after 20 steps, 88 % of them come from the images being classified.
 """
 
 import copy
@@ -24,11 +24,11 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 
-BATCH = 25  # images that one process of the published evaluation sees at a time
+BATCH = 25  # images per batch in one process of the published evaluation
 
 
 class _InTrainingMode(nn.Module):
-    """A network that stays in training mode whatever its caller does: it is no sub-module, so no mode reaches it."""
+    """A network that stays in training mode: it is not registered as a sub-module, so no caller changes its mode."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -41,18 +41,26 @@ class _InTrainingMode(nn.Module):
 def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], world: World, steps: int = 20,
                       state: Path | None = None, header: dict[str, Any] | None = None, label: str = "official"
                       ) -> Tensor:
-    """(S, N) bool: which images the published code would call robust at each strength.
+    """Return which images the published code would call robust at each strength.
 
-    The statistics wander from batch to batch and from strength to strength, so this runs on the main process alone and
-    in one order, drawn once for all. ``model`` itself is left as it is.
+    The running statistics depend on all earlier batches and strengths, so this runs on the main process alone and in
+    one fixed random order. ``model`` itself does not change.
 
     Args:
-        epsilons: (S,) in pixels of [0, 1]; steps of 2.5/steps of them, no random start.
-        state: file that a killed evaluation goes on from; None stores nothing.
-        header: what ``state`` must have been made from.
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
+        loader: loader of the test images (``images_at``).
+        epsilons: (S,) strengths in pixels of [0, 1]; a step is 2.5/steps of them, without random start.
+        world: the processes.
+        steps: number of gradient steps.
+        state: file from which a stopped evaluation resumes; None stores nothing.
+        header: values that the stored state must agree with.
+        label: first words of the progress line.
+
+    Returns:
+        (S, N) bool.
 
     Raises:
-        InputError: not enough memory for a batch.
+        InputError: There is not enough memory for a batch.
     """
     images = len(loader.image_set)
     correct = torch.zeros(len(epsilons), images, dtype=torch.bool)
@@ -65,7 +73,7 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
              state: Path | None, header: dict[str, Any], label: str, world: World) -> Tensor:
     for module in model.modules():
         if isinstance(module, CellNetwork):
-            module.auxiliary = None  # logits alone in training mode, too
+            module.auxiliary = None  # only logits in training mode, too
     parameters = dict(header, epsilons=list(epsilons), steps=steps, batch=BATCH)
     stored = checkpoint.read(state) if state and state.exists() else {}
     done = 0
@@ -73,7 +81,7 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
         for name, buffer in model.named_buffers():
             buffer.copy_(stored["buffers"][name])
         correct, done = stored["correct"], stored["batches"]
-    # CIFAR's own order mixes the classes; a folder's does not, and the statistics of one class are not those of all.
+    # Folders are sorted by class, and the statistics of one class are not those of all.
     batches = torch.randperm(correct.shape[1], generator=generator(0, "official")).split(BATCH)
     plan = [(row, batch) for row in range(len(epsilons)) for batch in batches][done:]
     pixels = loader.images_at([batch for _, batch in plan])
@@ -85,8 +93,8 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
             with torch.no_grad():
                 correct[row, batch] = (model.eval()(adversarial).argmax(1) == labels).cpu()
         except torch.OutOfMemoryError:
-            raise InputError(f"the GPU is out of memory with {BATCH} images, of which the published way takes the "
-                             "statistics; free it, or use --device cpu") from None
+            raise InputError(f"the GPU is out of memory with the {BATCH} images of a batch in the published way; "
+                             "free it, or use --device cpu") from None
         done += 1
         if state:
             state.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +104,7 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
 
 
 def official_rows(epsilons: Sequence[float], published: Tensor, honest: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """The published way beside the honest one at each strength, with the paired interval of the difference."""
+    """Return the published and the honest accuracy at each strength, with the paired interval of the difference."""
     return [{"epsilon": epsilon, "strength": format_epsilon(epsilon), "published_way": flags.double().mean().item(),
              "honest": true.double().mean().item(), "difference": (flags.double() - true.double()).mean().item(),
              "interval": list(difference_interval(flags.numpy(), true.numpy()))}

@@ -1,4 +1,4 @@
-"""The result of an evaluation: from flags of images to accuracies with intervals, as JSON and as a table."""
+"""The result of an evaluation: accuracies with intervals from flags of images, as JSON and as tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,20 +14,21 @@ from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.runtime.config import format_epsilon
 
 FORMAT = "wsrnas evaluation 1"
-SQUARE_EXCESS = 0.002  # AutoAttack's own bound on what Square may add to its white-box attacks
 
 
 def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int,
             keep: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
-    """Attack the network with everything asked for, then check that the numbers can be believed.
+    """Run attacks on a network, then the honesty checks.
 
     Args:
-        check_images: how many of the correctly classified images the checks run on.
-        keep: is given what there is after each attack.
+        evaluation: evaluation of the network.
+        attacks: the attacks, in the order of the result.
+        check_images: number of correctly classified images for the checks.
+        keep: function that receives the incomplete result after each attack.
 
     Returns:
-        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``checks``, ``failed_checks``,
-        ``warnings``: plain values, every accuracy with its 95 % interval and one character (1 or 0) an image.
+        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``checks``, ``failed_checks``
+        and ``warnings``: plain values, every accuracy with its 95 % interval and one character (1 or 0) per image.
     """
     clean = evaluation.clean()
     among = clean.nonzero().flatten()
@@ -61,16 +62,17 @@ def _accuracy(flags: Tensor) -> dict[str, Any]:
 
 
 def _spectrum(measured: Sequence[tuple[Attack, Tensor]]) -> list[tuple[Attack, Tensor]]:
-    """The longest series of one L-inf PGD over strengths; FGSM, other norms and other attacks are not averaged in."""
+    """Return the longest series of one L-inf PGD over strengths; no other attack or norm is averaged."""
     series: dict[Attack, list[tuple[Attack, Tensor]]] = {}
     for attack, flags in measured:
         if attack.method == "pgd" and attack.norm == "linf":
             series.setdefault(attack.family, []).append((attack, flags))
-    return sorted(max(series.values(), key=len, default=[]), key=lambda pair: pair[0].epsilon)
+    longest = max(series.values(), key=lambda pairs: len(pairs), default=[])
+    return sorted(longest, key=lambda pair: pair[0].epsilon or 0.0)
 
 
 def average_robust(measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] | None:
-    """The plain mean of PGD accuracies over strengths; None for fewer than two strengths."""
+    """Return the plain mean of PGD accuracies over strengths; None for fewer than two strengths."""
     scores = _average_scores(measured)
     if scores is None:
         return None
@@ -79,15 +81,15 @@ def average_robust(measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] 
 
 
 def _average_scores(measured: Sequence[tuple[Attack, Tensor]]) -> np.ndarray | None:
-    """(N,) for each image the share of strengths that it withstands; None for fewer than two strengths."""
+    """Return the share of strengths that each image withstands, (N,); None for fewer than two strengths."""
     series = _spectrum(measured)
     return torch.stack([flags for _, flags in series]).double().mean(0).numpy() if len(series) > 1 else None
 
 
 def normalised_area(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) -> dict[str, Any] | None:
-    """The area under PGD accuracy over ε from 0 (clean) to the largest strength, divided by that strength.
+    """Return the area under the PGD accuracy over ε from 0 (clean) to the largest strength, divided by that strength.
 
-    Between neighbouring strengths the curve is a straight line; None for fewer than two strengths.
+    Between neighbouring strengths the curve is a straight line. The result is None for fewer than two strengths.
     """
     scores = _area_scores(clean, measured)
     if scores is None:
@@ -97,7 +99,7 @@ def normalised_area(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) ->
 
 
 def _area_scores(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) -> np.ndarray | None:
-    """(N,) for each image the area under its own steps; None for fewer than two strengths."""
+    """Return the area under each image's own flags over strength, (N,); None for fewer than two strengths."""
     series = _spectrum(measured)
     if len(series) < 2:
         return None
@@ -107,14 +109,14 @@ def _area_scores(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]]) -> np
 
 
 def flags_of(row: dict[str, Any]) -> np.ndarray:
-    """(N,) 0 or 1 from a stored row."""
+    """Return the flags of a stored row, (N,) 0 or 1."""
     return np.array([character == "1" for character in row["robust"]], dtype=np.uint8)
 
 
 # -- for people -----------------------------------------------------------------------------------------------------
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Results side by side as text: one row an attack, one column a network, in percent with 95 % intervals."""
+    """Return results as a text table: one row per attack, one column per network, in percent with 95 % intervals."""
     first = next(iter(results.values()))
     rows = [["", *results], ["clean", *(_cell(result["clean"]) for result in results.values())]]
     columns = [{str(attack_of(row)): _cell(row) for row in result["attacks"]} for result in results.values()]
@@ -139,10 +141,10 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each further network against the first, attack by attack, on the same images: paired differences.
+    """Return the paired differences of each further network from the first, attack by attack.
 
     Returns:
-        Rows with ``name``, ``against``, ``attack``, ``difference`` and ``interval``, accuracies in [0, 1]; nothing for
+        Rows with ``name``, ``against``, ``attack``, ``difference`` and ``interval``, accuracies in [0, 1]; no rows for
         a network that was measured on other images.
     """
     (first_name, first), *others = results.items()
@@ -159,7 +161,7 @@ def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:
-    """(N,) scores in [0, 1] of the images: ``clean``, under every attack, ``average robust`` and ``area``."""
+    """Return the scores of the images in [0, 1], (N,): ``clean``, every attack, ``average robust`` and ``area``."""
     measured = [(attack_of(row), torch.from_numpy(flags_of(row))) for row in result["attacks"]]
     clean = torch.from_numpy(flags_of(result["clean"]))
     scores: dict[str, np.ndarray | None] = {"clean": clean.double().numpy()}
@@ -169,7 +171,7 @@ def scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def difference_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The paired differences as lines of text, in points; a star where the interval excludes zero."""
+    """Return paired differences as lines of text, in points; a star marks an interval that excludes zero."""
     lines = []
     for row in rows:
         low, high = row["interval"]
@@ -180,7 +182,7 @@ def difference_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def check_lines(result: dict[str, Any]) -> list[str]:
-    """One line a check; failed ones cannot be overlooked."""
+    """Return one line per check; failed checks are printed in capitals."""
     words = {True: "passed ", False: "FAILED ", None: "not run"}
     lines = [f"  {words[check['passed']]}  {check['check']}: {check['says']}" for check in result["checks"]]
     if result["failed_checks"]:
@@ -192,7 +194,7 @@ def check_lines(result: dict[str, Any]) -> list[str]:
 
 
 def official_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The published way, the honest number and their paired difference at each strength, as lines of text."""
+    """Return the accuracy of the published way, the honest one and their paired difference as lines of text."""
     lines = []
     for row in rows:
         low, high = row["interval"]
