@@ -16,7 +16,6 @@ PROGRAMS = {
     "retrain.export": "pack a trained network for use without this project",
     "test_AN_estimator.benchmark": "measure how well AN-Estimators replace the attack",
     "wsrnas.models": "list all architectures with their sources, parameters, multiply-adds",
-    "wsrnas.training.losses": "list the training losses as the table of the documents",
     "wsrnas.plotting": "draw a cell on the terminal and as SVG and PNG",
     "wsrnas.report": "write the HTML report of one run or of several",
     "wsrnas.runtime.launcher": "start a program on several GPUs (torchrun with our exit codes)",

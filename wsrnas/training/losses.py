@@ -1,7 +1,7 @@
 """The table of training losses. A new loss is an attack, an objective and one entry of ``LOSSES``.
 
-The choices and the help of ``--adv_loss``, the cost that ``--dry_run`` prints and the table in docs/RETRAIN.md
-(``python -m wsrnas.training.losses`` prints it) read that entry.
+The choices and the help of ``--adv_loss``, the cost that ``--dry_run`` prints and the table in docs/RETRAIN.md read
+that entry.
 """
 
 from collections.abc import Callable
@@ -104,7 +104,3 @@ def loss_table() -> str:
         ("`--adv_loss`", "what it is", "settings that it reads", "programs"),
         ((f"`{name}`", loss.help, ", ".join(f"`{field}`" for field in loss.reads), ", ".join(loss.programs))
          for name, loss in LOSSES.items()))
-
-
-if __name__ == "__main__":
-    print(loss_table())
