@@ -1,6 +1,7 @@
 """The documents: links and files that exist, short lines, and a README that names every program and script."""
 
 import re
+import shlex
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 import wsrnas
 from docs.write_tables import MARKED, TABLES, with_tables
+from tests.repository.test_repository import PARSERS
 from wsrnas.__main__ import PROGRAMS
+from wsrnas.runtime.config import parse_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -96,6 +99,35 @@ def test_the_map_of_the_code_names_what_its_files_hold():
             _, files, names = (re.findall(r"`([^`]+)`", cell) for cell in row.strip("|").split("|"))
             sources = "".join(text(ROOT / file) for file in files)
             assert files and [name for name in names if not re.search(rf"^(def |class )?{name}\b", sources, re.M)] == []
+
+
+# What the loops of docs/RESULTS.md put in.
+LOOP_VALUES = {"$seed": "0", "$bound": "rel:0.5", "$loss": "pgd", "$recipe": "racl"}
+SHELL_BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+
+
+def commands(path):
+    """Yield program and arguments of every command in a document's shell blocks, of scripts too."""
+    for block in SHELL_BLOCK.findall(text(path)):
+        for line in block.replace("\\\n", " ").splitlines():
+            for program, arguments in re.findall(r"python -m (\S+)([^#;&|]*)", line):
+                yield program, shlex.split(arguments)
+            for script, arguments in re.findall(r"(scripts/\w+\.sh)([^#;&|]*)", line):
+                if launched := re.findall(r'^launch (\S+) (.*) "\$@"$', text(ROOT / script), re.MULTILINE):
+                    program, own = launched[0]
+                    yield program, [*shlex.split(own.replace("${STRENGTHS:-6}", "6")), *shlex.split(arguments)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+def test_every_command_of_a_document_has_flags_that_the_program_knows(path):
+    for program, arguments in commands(path):
+        if program in PARSERS:
+            parse_config(*PARSERS[program], [LOOP_VALUES.get(word, word) for word in arguments])
+
+
+def test_commands_are_found():
+    found = [program for path in DOCUMENTS for program, _ in commands(path)]
+    assert set(PARSERS) <= set(found)
 
 
 def test_the_readme_is_short():
