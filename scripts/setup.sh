@@ -3,13 +3,18 @@
 #
 #   bash scripts/setup.sh          the packages of requirements.txt, in .venv
 #   bash scripts/setup.sh --dev    and those of the tests
+#   bash scripts/setup.sh --oldest the same with the oldest releases that requirements.txt allows, in .venv-oldest
 #
 # WSRNAS_PYTHON=/path/to/python uses that interpreter's environment instead of .venv; what it lacks is installed there.
+# The oldest releases never go into an environment of the user's own: they need Python 3.11 or 3.12.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-extra=""
-[ "${1:-}" = "--dev" ] && extra="[dev]"
+extra="" venv=".venv" oldest=""
+case "${1:-}" in
+    --dev) extra="[dev]" ;;
+    --oldest) extra="[dev]" venv=".venv-oldest" oldest=yes WSRNAS_PYTHON="" ;;
+esac
 say() { echo "setup: $*" >&2; }
 
 if [ -n "${WSRNAS_PYTHON:-}" ]; then
@@ -17,15 +22,15 @@ if [ -n "${WSRNAS_PYTHON:-}" ]; then
     command -v "$python" >/dev/null || { say "WSRNAS_PYTHON=$python is not an executable"; exit 2; }
     python="$(command -v "$python")"
 else
-    python="$PWD/.venv/bin/python"
+    python="$PWD/$venv/bin/python"
     if [ ! -x "$python" ]; then
         command -v python3 >/dev/null || { say "python3 is not installed; expected Python 3.11 or newer"; exit 2; }
         python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
             || { say "python3 is $(python3 -V 2>&1); expected Python 3.11 or newer (or set WSRNAS_PYTHON)"; exit 2; }
-        say "making .venv"
-        python3 -m venv .venv || { rm -rf .venv; say "cannot make .venv (on Debian: apt install python3-venv)"; exit 2; }
+        say "making $venv"
+        python3 -m venv "$venv" || { rm -rf "$venv"; say "cannot make $venv (on Debian: apt install python3-venv)"; exit 2; }
     elif ! "$python" -m pip --version >/dev/null 2>&1; then
-        say ".venv is incomplete (no pip): remove it and start again"
+        say "$venv is incomplete (no pip): remove it and start again"
         exit 2
     fi
 fi
@@ -36,16 +41,23 @@ stamp="$("$python" -c 'import sys; print(sys.prefix)')/.wsrnas-installed${extra}
 complete() { "$python" - "$extra" <<'PY'
 import importlib.util, sys
 names = ["torch", "torchvision", "numpy", "scipy", "tqdm", "tensorboard", "matplotlib", "PIL"]
-names += ["pytest", "xdist", "ruff", "mypy"] if sys.argv[1] else []
+names += ["pytest", "xdist", "hypothesis", "ruff", "mypy"] if sys.argv[1] else []
 sys.exit(any(importlib.util.find_spec(name) is None for name in names))
 PY
 }
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ] || ! complete; then
     # An environment of the user's own that has everything is left as it is.
     if [ -z "${WSRNAS_PYTHON:-}" ] || ! complete; then
-        say "installing requirements.txt${extra:+ and the test tools} (about 5 GB on the first time)"
-        "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt >&2
-        [ -z "$extra" ] || "$python" -m pip install --quiet --disable-pip-version-check -e ".$extra" >&2
+        say "installing requirements.txt${extra:+ and the test tools}${oldest:+, oldest releases} (about 5 GB at first)"
+        install=("$python" -m pip install --quiet --disable-pip-version-check)
+        if [ -n "$oldest" ]; then  # every lower bound of requirements.txt as the only release
+            constraints="$(mktemp)"
+            sed -nE 's/^([A-Za-z0-9_.-]+)>=([0-9.]+).*/\1==\2/p' requirements.txt > "$constraints"
+            install+=(-c "$constraints")
+        fi
+        "${install[@]}" -r requirements.txt >&2
+        [ -z "$extra" ] || "${install[@]}" -e ".$extra" >&2
+        [ -z "$oldest" ] || rm -f "$constraints"
     fi
     echo "$wanted" > "$stamp" 2>/dev/null || true
 fi

@@ -1,6 +1,24 @@
 #!/usr/bin/env bash
-# Make the environment with the test tools and run the tests; arguments go to pytest.
+# Make the environment with the test tools and run the tests.
+#
+#   bash scripts/test.sh             every test
+#   bash scripts/test.sh --fast      without the slow ones and those that start several processes
+#   bash scripts/test.sh --oldest    the same as --fast with the oldest packages that requirements.txt allows
+#   bash scripts/test.sh search      the tests of one area, a folder of tests/; with --fast, the fast ones of them
+#
+# Other arguments go to pytest, for example -k WORD or tests/library/test_losses.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON="$(bash scripts/setup.sh --dev)"
-"$PYTHON" -m pytest -q -n auto "$@"
+
+setup="--dev" before="" arguments=()
+for argument in "$@"; do
+    case "$argument" in
+        --fast) arguments+=(-m "not slow") ;;
+        --oldest) setup="--oldest" arguments+=(-m "not slow") ;;
+        *) if [[ "$before" != -? && "$argument" != */* && -d "tests/$argument" ]]; then argument="tests/$argument"; fi
+           arguments+=("$argument") ;;
+    esac
+    before="$argument"
+done
+PYTHON="$(bash scripts/setup.sh "$setup")"
+"$PYTHON" -m pytest -q -n auto --dist worksteal "${arguments[@]}"

@@ -4,12 +4,16 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import settings
 
 from wsrnas.data.datasets import DATASETS, Parts, Source
 from wsrnas.data.image_set import ImageSet
 from wsrnas.runtime.distributed import World
 
 torch.set_num_threads(1)
+# The same examples every time, whatever they take.
+settings.register_profile("tests", derandomize=True, deadline=None, database=None, max_examples=50)
+settings.load_profile("tests")
 
 
 @pytest.fixture
