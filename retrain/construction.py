@@ -62,7 +62,7 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
                        run_inputs(fingerprint, arch))
     if run.finished:
         if world.is_main:
-            print(f"{run.path} is finished (--overwrite begins anew)")
+            print(f"{run.path} is finished (--overwrite starts again)")
         return None
     run.log(run.describe())
     run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")

@@ -148,7 +148,7 @@ class Retraining:
         good = self.run.path / run_files.GOOD
         state, _ = checkpoint.restore(good, self.run.log)
         if state is None:
-            raise InputError(f"catastrophic overfitting, and {good} is gone; begin anew with --overwrite")
+            raise InputError(f"catastrophic overfitting, and {good} is gone; start again with --overwrite")
         self.load(state)
         if self.world.is_main:
             self.run.drop_metrics_from(self.standing.epochs)  # more than one epoch, if overfitting was ignored before

@@ -49,7 +49,7 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
     run = RunDirectory(folder, config, world, invocation.overwrite, {"data set": data.fingerprint()})
     if run.finished:
         print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
-                             "(--overwrite begins anew)")
+                             "(--overwrite starts again)")
         return None
     run.log(run.describe())
     return config, data, run

@@ -34,7 +34,7 @@ def known_costs(race: Path) -> dict[str, dict[str, Any]]:
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
     """Activation memory and latency of every entrant, kept in ``costs.json``.
 
-    Where one is missing, or was measured on another device or with other threads, all are measured anew, in turns, so
+    Where one is missing, or was measured on another device or with other threads, all are measured again, in turns, so
     that what else the machine does falls on all.
     """
     known = known_costs(race)

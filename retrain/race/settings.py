@@ -41,7 +41,7 @@ class CompareConfig(SmallImagesRecipe):
     several times, with NGPU > 1 or as tasks of a Slurm array, it shares its work.
     """
 
-    overwrite_help: ClassVar[str] = "move an existing race aside and begin anew"
+    overwrite_help: ClassVar[str] = "move an existing race aside and start again"
 
     preset: str = "wsrnet-basic"
     layers: int = option(20, "cells of the entrants that are made of cells; others have a depth of their own")

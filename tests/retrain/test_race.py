@@ -312,7 +312,7 @@ def test_every_job_is_an_ordinary_run(grown, monkeypatch, capsys):
     for entrant in stored(race)["entrants"]:
         for job in entrant["jobs"]:
             train_cifar.main(["--config", f"{race}/{job}/config.json"])
-            assert capsys.readouterr().out == f"{race}/{job} is finished (--overwrite begins anew)\n"
+            assert capsys.readouterr().out == f"{race}/{job} is finished (--overwrite starts again)\n"
             network, description = load_model(race / job / "best.pt")
             assert count_parameters(network) == entrant["parameters"] and description["dataset"] == "digits"
     assert files(race) == before
