@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from wsrnas.evaluation.attack_spec import Attack
+from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.report.data import Evaluation
 from wsrnas.report.figures import accuracy
@@ -107,7 +108,8 @@ def _parameters(row: dict[str, Any]) -> tuple[list[str], list[str]]:
                 "unbounded" if epsilon is None else f"{epsilon:.4f}",
                 f"{255 * epsilon:.4g}" if epsilon is not None and linf else "–"]
     start = "–" if step is None else "random" if row["random_start"] else "image"
-    steps = 1 if row["method"] == "fgsm" else row["steps"] or None
+    entry = ATTACKS.get(str(row["method"]))
+    steps = row["steps"] or (1 if entry and entry.step_factor else None)  # a gradient attack without a number has one
     return strength, [_shown(steps), "–" if step is None else f"{step:.3g}", _shown(row["restarts"]),
                       start, _shown(row["loss"] or None)]
 
