@@ -1,0 +1,1 @@
+"""Programs that train a network adversarially, evaluate it, compare several and publish one."""

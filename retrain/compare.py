@@ -11,11 +11,13 @@ from pathlib import Path
 
 from retrain.batch import check_batch
 from retrain.cost import training_memory_gib, training_passes
+from retrain.race.costs import write_costs
 from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
 from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
 from retrain.race.register import enter, entered, joined
-from retrain.race.results import document, keep_document, standing, write_costs
+from retrain.race.results import document, keep_document
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
+from retrain.race.tables import standing
 from retrain.train_cifar import make_loaders
 from wsrnas.complexity import readable
 from wsrnas.data.datasets import load_dataset_once
@@ -32,6 +34,7 @@ from wsrnas.subjects.images import images_of
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the race that the command line asks for."""
     config, invocation = parse_race(argv)
     check_batch(config, World())
     race = Path(config.runs) / "compare" / config.name
@@ -60,14 +63,13 @@ def main(argv: list[str] | None = None) -> None:
     run_race(config, race, data, world.alone(), wait=world.size > 1, concludes=world.is_main)
 
 
-
 def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wait: bool, concludes: bool) -> None:
     """Train and evaluate all entrants; write the results and the page.
 
     Args:
-        config: the race.
-        race: its folder.
-        data: the images.
+        config: configuration of the race.
+        race: folder of the race.
+        data: training and test images.
         world: this process by itself.
         wait: whether to stay until the jobs of other processes are done.
         concludes: whether this process writes the final results.
@@ -86,7 +88,7 @@ def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wai
     jobs = tasks(config, race_jobs(config, race, *entered(race)), data, images, world, keep)
     ended, failed = False, None
     try:
-        # Processes of one launcher end together; one that was started alone leaves when nothing is left for it.
+        # Processes of one launcher end together; a process that was started alone ends when no job is left for it.
         ended = share(jobs, claims, "jobs", world, wait=wait)
     except InputError as error:
         failed = error
@@ -98,11 +100,11 @@ def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wai
 
 
 def check(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None:
-    """Refuse at once what would otherwise end the race after its first training.
+    """Refuse before the first training what would stop the race after it.
 
     Raises:
-        InputError: a recipe that does not suit an entrant, a batch or a held-out part that the images do not give, or
-            attacks that do not suit them.
+        InputError: the recipe does not fit an entrant, there are too few images for a batch or for the held-out part,
+            or an attack does not fit the data set.
     """
     training = config.training("WsrNet_Basic", 1, 1, config.seed, "", "any cell")
     for entrant in entrants:
@@ -114,7 +116,7 @@ def check(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None
 
 
 def conclude(config: CompareConfig, race: Path, image_set: str, data: DataSet, world: World) -> None:
-    """Write and print what came out, with what every entrant costs on this device."""
+    """Measure the cost of every entrant on this device, then write and print the results."""
     write_costs(race, entered(race)[0], data, world)
     values = document(config, race, image_set)
     keep_document(race, values)
@@ -127,7 +129,7 @@ def conclude(config: CompareConfig, race: Path, image_set: str, data: DataSet, w
 
 
 def entrant_lines(entrants: list[Entrant]) -> str:
-    """Who starts, and at which size."""
+    """Return one line for each entrant, with its size."""
     width = max(len(entrant.name) for entrant in entrants)
     return "\n".join(f"entrant {entrant.name:<{width}}  init_channels {entrant.init_channels}, "
                      f"{f'{entrant.layers} layers' if entrant.layers else 'own depth'}, {readable(entrant.parameters)} "
@@ -135,7 +137,7 @@ def entrant_lines(entrants: list[Entrant]) -> str:
 
 
 def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None:
-    """Print the configuration and what the race would cost."""
+    """Print the configuration and the cost of the race."""
     images, jobs = len(data.train) - config.held_out, len(entrants) * config.seeds
     both, forward = training_passes(config, images // config.batch_size)
     adds = sum(entrant.multiply_adds for entrant in entrants) * config.seeds

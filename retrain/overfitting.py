@@ -1,4 +1,4 @@
-"""Catastrophic overfitting: Fast-AT suddenly resists its own one-step attack and no other (Wong et al. 2020)."""
+"""Catastrophic overfitting: Fast-AT suddenly resists its own one-step attack alone (Wong et al. 2020)."""
 
 import math
 
@@ -9,13 +9,14 @@ from wsrnas.attacks import attack_mode, pgd
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.training.epoch import Loader
 
-STEP_FACTOR = 0.75  # of the attack's step after a roll-back: shorter steps overfit later (Wong et al. 2020, Sec. 5.1)
-MAX_ROLLBACKS = 8  # a tenth of the step is left then
+# Each roll-back multiplies the step of the attack: shorter steps overfit later (Wong et al. 2020, Sec. 5.1).
+STEP_FACTOR = 0.75
+MAX_ROLLBACKS = 8  # after them, a tenth of the step is left
 
 
 def probe_accuracy(network: nn.Module, loader: Loader, epoch: int, epsilon: float, steps: int,
                    world: World) -> tuple[float, int]:
-    """Accuracy under PGD of the first training batch of an epoch, and the number of its images, over all processes."""
+    """Return the accuracy under PGD on the first training batch of an epoch, and its images, over all processes."""
     batches = loader.batches(epoch)
     images, labels = next(batches)
     batches.close()
@@ -27,11 +28,11 @@ def probe_accuracy(network: nn.Module, loader: Loader, epoch: int, epsilon: floa
 
 
 def has_collapsed(accuracy: float, before: float | None, one_step: float, images: int, drop: float) -> bool:
-    """Whether a probe's accuracy shows catastrophic overfitting.
+    """Return whether the accuracy of a probe shows catastrophic overfitting.
 
-    It does when it lost more than the share ``drop`` of its best value so far (``before``), or is below a tenth of the
-    accuracy under the epoch's own one-step attack; in both cases by more than three standard errors, for in first
-    epochs an accuracy over many classes is a few images.
+    It does if it has lost more than the share ``drop`` of its best value so far (``before``), or if it is below a tenth
+    of the accuracy under the epoch's own one-step attack. Both must hold by more than three standard errors: in the
+    first epochs, an accuracy over many classes is that of a few images.
     """
     def far_below(reference: float, share: float) -> bool:
         error = math.sqrt(2 * reference * (1 - reference) / images)

@@ -162,10 +162,10 @@ class Retraining:
         self.run.save(self.state())
         if stop or len(rollbacks) == MAX_ROLLBACKS:
             raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}"
-                             + (", as told" if stop else f", after {MAX_ROLLBACKS} smaller attack steps")
+                             + (", as --on_overfitting stop asks" if stop else f", after {MAX_ROLLBACKS} smaller attack steps")
                              + f"; {self.run.path / run_files.CHECKPOINT} is the last good state (epoch "
                              f"{self.standing.epochs})"
-                             + ("; --on_overfitting roll-back goes on with a smaller attack step" if stop else ""))
+                             + ("; --on_overfitting roll-back resumes with a smaller attack step" if stop else ""))
 
     def select(self, row: dict[str, Any]) -> None:
         """Measure the network on the held-out images where that is due, and keep the most robust one as ``best.pt``."""
@@ -236,8 +236,8 @@ class Retraining:
             return
         self.load(state)
         batches, epochs = self.standing.epoch.batches, self.config.epochs
-        self.run.log(f"going on after step {batches}/{len(self.train_loader)} of {self.epoch_name}" if batches else
-                     f"going on after epoch {self.standing.epochs}/{epochs}")
+        self.run.log(f"resuming after step {batches}/{len(self.train_loader)} of {self.epoch_name}" if batches else
+                     f"resuming after epoch {self.standing.epochs}/{epochs}")
 
     def _after_step(self, epoch: Epoch) -> None:
         """Save where it is due, and leave where a signal asked for it."""

@@ -27,8 +27,9 @@ from wsrnas.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the training that the command line asks for."""
     config, invocation = parse_recipe(RetrainConfig, RECIPES, argv, prog="retrain.train_cifar")
-    load_architecture(config.arch)  # refused before any data is read
+    load_architecture(config.arch)  # an error comes before any data is read
     world = initialize(config.device)
     check_batch(config, world)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,

@@ -23,6 +23,7 @@ from wsrnas.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the training that the command line asks for."""
     config, invocation = parse_recipe(ImageNetConfig, IMAGENET_RECIPES, argv, prog="retrain.train_imagenet")
     arch = load_architecture(config.arch)
     world = initialize(config.device)

@@ -1,4 +1,4 @@
-"""Who takes part in a race: architectures by name, by file or drawn at random, each at the width of the budget."""
+"""Entrants of a race: architectures by name, by file or drawn at random, each at the width of the budget."""
 
 import math
 import re
@@ -19,8 +19,7 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
 
-# Widths around the nearest one, as a share of it and at least so many, among which a budget is sought that all entrants
-# meet.
+# A budget that all entrants meet is sought among the widths around the nearest one: this share of it, at least so many.
 NEIGHBOURHOOD, NEIGHBOURS = 0.2, 8
 QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
 
@@ -30,12 +29,14 @@ class Entrant:
     """An architecture in a race.
 
     Args:
-        name: unique in the race, usable as a folder's.
-        arch: as ``models.load_architecture`` gives it.
-        source: where it was published, or the file it was read from.
-        family: as in the catalogue; "searched" from a file, "random".
-        layers: cells; None for a network with a depth of its own.
-        init_channels, parameters, multiply_adds: 0 until ``widen``.
+        name: name, unique in the race and usable as that of a folder.
+        arch: genotype, or name of a network with a design of its own, as ``models.load_architecture`` returns it.
+        source: publication, or the file that holds the genotype.
+        family: family in the catalogue; ``searched`` for a file, ``random`` for a random cell.
+        layers: number of cells; None for a network with a depth of its own.
+        init_channels: width; 0 before ``widen``.
+        parameters: number of parameters; 0 before ``widen``.
+        multiply_adds: multiply-adds for one image; 0 before ``widen``.
     """
 
     name: str
@@ -49,14 +50,16 @@ class Entrant:
 
 
 def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]:
-    """What ``--archs`` names, in its order.
+    """Return the entrants that ``--archs`` names, in its order.
 
     Args:
-        layers: cells of those that are made of cells.
-        seed: of the random cells; ``random:5`` are the first three of ``random:3`` and two more.
+        specs: names, files, and ``random:N``, separated by commas.
+        layers: number of cells of the entrants made of cells.
+        seed: seed of the random cells; the cells of ``random:3`` are the first three of ``random:5``.
 
     Raises:
-        InputError: an unknown architecture (the closest names are given), a malformed file, or the same name twice.
+        InputError: an architecture is unknown (the message names the closest ones), a file is malformed, or a name
+            appears twice.
     """
     entrants: list[Entrant] = []
     for spec in (part.strip() for text in specs for part in text.split(",") if part.strip()):
@@ -85,10 +88,19 @@ def _entrant(spec: str, layers: int) -> Entrant:
 
 def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_classes: int,
           image_shape: tuple[int, int, int], dataset: str) -> list[Entrant]:
-    """The entrants at the widths that come nearest to the budget.
+    """Return the entrants at the widths whose cost is nearest to the budget.
+
+    Args:
+        entrants: entrants of any width.
+        budget: cost that all should have.
+        tolerance: share of the budget by which an entrant may miss it.
+        num_classes: number of classes.
+        image_shape: shape (C, H, W) of an image.
+        dataset: name of the data set.
 
     Raises:
-        InputError: no width of some entrant meets it; says the nearest, and a budget that all would meet.
+        InputError: no width of some entrant meets the budget; the message gives the nearest width, and a budget that
+            all entrants meet.
     """
     costs = [cost_of(entrant, budget.quantity, num_classes, image_shape, dataset) for entrant in entrants]
     widths = [nearest_width(cost, budget.value, sizes(entrant.arch, dataset)[0])
@@ -115,14 +127,14 @@ def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_cla
 
 def shapes_of(entrant: Entrant, width: int, num_classes: int, image_shape: tuple[int, int, int],
               dataset: str) -> torch.nn.Module:
-    """The entrant's network without numbers, to count."""
+    """Return the entrant's network on the device ``meta``, to count its parameters and operations."""
     with torch.device("meta"):
         return build_model(entrant.arch, num_classes, width, entrant.layers, dataset, image_shape[0])
 
 
 def cost_of(entrant: Entrant, quantity: str, num_classes: int, image_shape: tuple[int, int, int],
             dataset: str) -> Callable[[int], int]:
-    """Width -> parameters or multiply-adds; remembers what it has counted."""
+    """Return the function width -> parameters or multiply-adds; it remembers its results."""
     @cache
     def cost(width: int) -> int:
         network = shapes_of(entrant, width, num_classes, image_shape, dataset)
@@ -131,11 +143,12 @@ def cost_of(entrant: Entrant, quantity: str, num_classes: int, image_shape: tupl
 
 
 def nearest_width(cost: Callable[[int], int], target: float, start: int) -> int:
-    """The width, at least 1, whose cost is nearest to ``target``; of several the smallest.
+    """Return the width, at least 1, whose cost is nearest to ``target``; of several the smallest.
 
     Args:
-        cost: does not fall with the width.
-        start: where to begin.
+        cost: function of the width that does not fall.
+        target: wanted cost.
+        start: width where the search starts.
     """
     guess = max(1, round(start * (target / cost(start)) ** 0.5))  # costs are about quadratic
     low, high = max(1, guess - 1), guess + 1
@@ -154,9 +167,15 @@ def nearest_width(cost: Callable[[int], int], target: float, start: int) -> int:
 
 def common_budget(costs: Sequence[Callable[[int], int]], widths: Sequence[int], target: float,
                   tolerance: float) -> float | None:
-    """The budget nearest to ``target`` that every entrant meets, among widths near those given; None if there is none.
+    """Return the budget nearest to ``target`` that every entrant meets with a width near the given one, or None.
 
     A cost c meets the budgets from c / (1 + tolerance) to c / (1 - tolerance).
+
+    Args:
+        costs: functions width -> cost, one for each entrant.
+        widths: widths of the entrants.
+        target: wanted budget.
+        tolerance: share of the budget by which an entrant may miss it.
     """
     met = []
     for cost, width in zip(costs, widths, strict=True):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ FILES = {"best": "best", "last": "checkpoint"}
 
 @dataclass(frozen=True)
 class Job:
-    """One training of an entrant.
+    """One training of an entrant, with the evaluations of its weights.
 
     Args:
-        config: of the training, as retrain.train_cifar takes it.
+        entrant: entrant that is trained.
+        seed: seed of the training.
+        config: configuration of the training, as retrain.train_cifar takes it.
     """
 
     entrant: Entrant
@@ -42,16 +45,17 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Name of the run directory."""
         return self.config.save
 
     @property
     def folder(self) -> Path:
-        """Its run directory."""
+        """Path of the run directory."""
         return Path(self.config.runs) / "retrain" / self.name
 
 
 def race_jobs(config: CompareConfig, race: Path, entrants: Sequence[Entrant], seeds: int) -> list[Job]:
-    """The jobs of these entrants, seed by seed, so that the first seed of all entrants is there first."""
+    """Return the jobs of these entrants, seed by seed, so that all entrants are trained once before the second seed."""
     jobs = []
     for seed in range(config.seed, config.seed + seeds):
         for entrant in entrants:
@@ -62,10 +66,10 @@ def race_jobs(config: CompareConfig, race: Path, entrants: Sequence[Entrant], se
 
 
 def check_jobs(jobs: list[Job], data: DataSet) -> None:
-    """Refuse at once trainings that are already there with another configuration.
+    """Refuse finished trainings of another configuration before the race starts.
 
     Raises:
-        InputError: naming the run directory and the fields that differ.
+        InputError: with the run directory and the fields that differ.
     """
     for job in jobs:
         if (job.folder / run_files.FINISHED).exists():
@@ -74,11 +78,15 @@ def check_jobs(jobs: list[Job], data: DataSet) -> None:
 
 def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, images: EvaluationImages, world: World,
           keep: Callable[[], None]) -> list[Task]:
-    """The jobs as tasks to share.
+    """Return the jobs as tasks that processes share.
 
     Args:
-        images: that all networks are attacked on.
-        keep: called after each one, to bring the race's page up to date.
+        config: configuration of the race.
+        jobs: jobs of the race.
+        data: training and test images.
+        images: test images on which all networks are attacked.
+        world: this process by itself.
+        keep: function that is called after each job, to update the race's page.
     """
     def work(job: Job, stop: Callable[[], bool]) -> None:
         if not (job.folder / run_files.FINISHED).exists():
@@ -88,23 +96,22 @@ def tasks(config: CompareConfig, jobs: list[Job], data: DataSet, images: Evaluat
         refresh(job.folder, world, ended=True)
         keep()
 
-    return [Task(job.name, lambda job=job: is_done(config, job, images.fingerprint),
-                 lambda stop, job=job: work(job, stop)) for job in jobs]
+    return [Task(job.name, partial(is_done, config, job, images.fingerprint), partial(work, job)) for job in jobs]
 
 
 def is_done(config: CompareConfig, job: Job, image_set: str) -> bool:
-    """Whether a job is trained and measured."""
+    """Return whether a job is trained and measured."""
     return len(results(config, job, image_set)) == len(kept_weights(config))
 
 
 def kept_weights(config: CompareConfig) -> list[str]:
-    """Which weights a training leaves: the best of the selection, if there is one, and the last."""
+    """Return which weights a training leaves: the best of the selection, if there is one, and the last."""
     return ["best", "last"] if config.held_out else ["last"]
 
 
 def evaluate_job(config: CompareConfig, job: Job, weights: str, images: EvaluationImages, world: World,
                  stop: Callable[[], bool]) -> None:
-    """Attack one network of a job on the race's test images, from wherever its chunks say that this stands."""
+    """Attack one network of a job on the race's test images; an evaluation that was stopped resumes."""
     found = results(config, job, images.fingerprint)
     if weights in found:
         return
@@ -112,7 +119,7 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
     protocol, attacks = settings.chosen(images.dataset)
     subject, = make_subjects(settings, [open_model(str(job.folder), weights)])
     for other in found.values():
-        if other["model"]["fingerprint"] == subject.network.fingerprint:  # the last epoch is the best one
+        if other["model"]["fingerprint"] == subject.network.fingerprint:  # the last epoch is also the best one
             store(result_file(config, job, weights), {**other, "name": subject.name})
             return
     check_subjects(settings, [subject], images, world)
@@ -121,7 +128,7 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
 
 
 def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[str, Any]]:
-    """The complete evaluations of a job on the test images with that fingerprint, by weights."""
+    """Return the complete evaluations of a job on the test images with that fingerprint, by weights."""
     found = {}
     if (job.folder / run_files.FINISHED).exists():
         for weights in kept_weights(config):
@@ -132,14 +139,14 @@ def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[s
 
 
 def result_file(config: CompareConfig, job: Job, weights: str) -> Path:
-    """Where an evaluation of a job is kept."""
+    """Return the path of an evaluation of a job."""
     settings = config.evaluation()
     label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
     return job.folder / run_files.EVALUATIONS / f"{label}-{FILES[weights]}.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object; an empty one where the file is missing or damaged."""
+    """Return the object in a JSON file; an empty one if the file is missing or damaged."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError):

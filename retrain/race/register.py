@@ -1,4 +1,4 @@
-"""Who has entered a race, kept in its folder: entrants and seeds only ever join, whichever process names them."""
+"""List of a race's entrants, in its folder. Any process may add entrants and seeds; none are removed."""
 
 import json
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from wsrnas.runtime.sharing import alone
 
 
 def genotype_file(race: Path, name: str) -> Path:
-    """Where the cell of an entrant is kept."""
+    """Return the path of an entrant's cell."""
     return race / run_files.GENOTYPES / f"{name}.json"
 
 
 def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
-    """Add entrants, and trainings of each, to those that the race has.
+    """Add entrants, and seeds for the trainings of all, to the list of the race.
 
     Raises:
         InputError: as ``joined``.
@@ -38,10 +38,10 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
 
 
 def joined(race: Path, entrants: Sequence[Entrant]) -> list[Entrant]:
-    """Those who have entered, and these.
+    """Return the entrants of the race together with the new ones.
 
     Raises:
-        InputError: one of the same name has another architecture or size there.
+        InputError: an entrant of the race has the same name and another architecture or size.
     """
     known = {entrant.name.lower(): entrant for entrant in entered(race)[0]}
     for entrant in entrants:
@@ -53,7 +53,7 @@ def joined(race: Path, entrants: Sequence[Entrant]) -> list[Entrant]:
 
 
 def entered(race: Path) -> tuple[list[Entrant], int]:
-    """All entrants of a race in the order in which they came, and the number of trainings of each.
+    """Return all entrants of a race in the order in which they entered, and the number of trainings of each.
 
     Raises:
         InputError: the list is damaged.
@@ -69,8 +69,9 @@ def entered(race: Path) -> tuple[list[Entrant], int]:
 
 
 def _to_json(entrant: Entrant) -> dict[str, Any]:
-    cell = isinstance(entrant.arch, Genotype)
-    return asdict(replace(entrant, arch="")) | {"arch": json.loads(entrant.arch.to_json()) if cell else entrant.arch}
+    arch = entrant.arch
+    return asdict(replace(entrant, arch="")) | {
+        "arch": json.loads(arch.to_json()) if isinstance(arch, Genotype) else arch}
 
 
 def _from_json(entry: dict[str, Any]) -> Entrant:

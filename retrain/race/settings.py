@@ -1,9 +1,9 @@
-"""What a race can be told: who enters, the budget they share, how they are trained and how they are measured."""
+"""Configuration of a race: the entrants, their budget, their training and their evaluation."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES
@@ -19,12 +19,12 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 @dataclass(frozen=True)
 class Budget:
-    """What every entrant may cost.
+    """Cost that every entrant should have.
 
     Args:
-        quantity: "params" (parameters) or "macs" (multiply-adds for one image).
-        value: how many.
-        text: as it was written.
+        quantity: ``params`` (parameters) or ``macs`` (multiply-adds for one image).
+        value: number of them.
+        text: the budget as the user wrote it.
     """
 
     quantity: str
@@ -36,23 +36,23 @@ class Budget:
 class CompareConfig(SmallImagesRecipe):
     """Race architectures: widen each to one budget, train all by one recipe, measure all by one protocol.
 
-    Every entrant is trained once a seed, on the same images in the same split; best and last weights are both
-    evaluated. Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. The same command resumes; started
-    several times, with NGPU > 1 or as tasks of a Slurm array, it shares its work.
+    Every entrant is trained once for each seed, on the same images in the same split. Best and last weights are both
+    evaluated. Strengths are L-inf radii in pixels of [0, 1]; "8/255" is understood. The same command resumes. Several
+    processes share the jobs: NGPU > 1, tasks of a Slurm array, or the same command started again.
     """
 
     overwrite_help: ClassVar[str] = "move an existing race aside and start again"
 
     preset: str = "wsrnet-basic"
-    layers: int = option(20, "cells of the entrants that are made of cells; others have a depth of their own")
-    split_seed: int = option(-1, "not for a race, which splits by --seed for all its trainings")
+    layers: int = option(20, "number of cells of the entrants made of cells; others have a depth of their own")
+    split_seed: int = option(-1, "not used: a race splits by --seed for all its trainings")
     archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
                                     "--list), genotype.json files, run directories of a search (NAME=PATH names "
-                                    "them), and random:N for N random cells; who has entered stays", identity=False)
-    budget: str = option("params=4.5M", "what every entrant is widened to: params=4.5M (parameters) or macs=700M "
+                                    "them), and random:N for N random cells; entrants stay in the race", identity=False)
+    budget: str = option("params=4.5M", "cost to which every entrant is widened: params=4.5M (parameters) or macs=700M "
                          "(multiply-adds for one image)")
     tolerance: float = option(0.02, "share of the budget by which an entrant may miss it", identity=False)
-    seeds: int = option(3, "trainings of every entrant, with --seed, --seed + 1, ...; more may follow later",
+    seeds: int = option(3, "trainings of every entrant, with --seed, --seed + 1, ...; a later start may add more",
                         identity=False)
     protocol: str = option(
         "paper", "list of attacks, as for retrain.evaluate; after a change, trained networks are measured again",
@@ -65,7 +65,7 @@ class CompareConfig(SmallImagesRecipe):
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", identity=False)
     eval_batch_size: int = option(500, "images at a time in the selection and in the evaluations; changes memory and "
                                   "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",))
-    check_images: int = option(200, "correctly classified images that the honesty checks of an evaluation run on",
+    check_images: int = option(200, "correctly classified images for the honesty checks of an evaluation",
                                identity=False)
 
     def __post_init__(self) -> None:
@@ -86,11 +86,11 @@ class CompareConfig(SmallImagesRecipe):
 
     @property
     def name(self) -> str:
-        """Of the race's folder; without a time stamp, so that a restarted job finds itself."""
+        """Name of the race's folder; without a time stamp, so that a restarted job finds its race."""
         return self.save or f"{self.preset}-{self.dataset}-{self.budget.replace('=', '')}-seed{self.seed}"
 
-    def evaluation(self, **chosen: object) -> EvaluateConfig:
-        """The configuration of an evaluation by the race's protocol.
+    def evaluation(self, **chosen: Any) -> EvaluateConfig:
+        """Return the configuration of an evaluation by the race's protocol.
 
         Raises:
             InputError: the protocol and its attacks do not fit together.
@@ -103,17 +103,17 @@ class CompareConfig(SmallImagesRecipe):
 
     def training(self, arch: str, init_channels: int, layers: int | None, seed: int, folder: str,
                  name: str) -> RetrainConfig:
-        """The configuration of one training: of the network with these sizes, kept in FOLDER/retrain/NAME."""
+        """Return the configuration of the training of a network with these sizes in FOLDER/retrain/NAME."""
         shared = {field: getattr(self, field) for field in SHARED}
         shared |= {"layers": layers or 0, "seed": seed, "split_seed": self.seed, "runs": folder, "save": name}
         return RetrainConfig(**shared, arch=arch, init_channels=init_channels)
 
 
 def parse_budget(text: str) -> Budget:
-    """``params=4.5M`` or ``macs=700M``.
+    """Parse ``params=4.5M`` or ``macs=700M``.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is neither.
     """
     found = re.fullmatch(r"(params|macs)=(\d+(?:\.\d*)?|\.\d+)([kKmMgGtT]?)", text)
     if not found or not float(found[2]):
@@ -127,7 +127,7 @@ RACE_RECIPES: dict[str, CompareConfig] = {
 
 
 def parse_race(argv: Sequence[str] | None = None) -> tuple[CompareConfig, Invocation]:
-    """The race that the command line means.
+    """Return the race that the command line describes.
 
     Raises:
         InputError: as ``parse_config``.

@@ -1,0 +1,89 @@
+"""Tables of a race in Markdown, for the terminal and ``race.md``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wsrnas.complexity import readable
+
+
+def standing(values: Mapping[str, Any]) -> str:
+    """Return the tables of a race: accuracies of best and last weights, paired differences, costs.
+
+    Args:
+        values: document of the race.
+    """
+    weights = [kind for kind in ("best", "last") if any(entrant[kind] for entrant in values["entrants"])]
+    if not weights:
+        return "no training is complete yet"
+    names = {"best": "Best weights (highest robust accuracy on held-out images)", "last": "Last weights"}
+    over = seeds_of(values)
+    parts = [] if values["complete"] else [f"**{values['done']} of {values['jobs']} jobs are done.**" + "".join(
+        f" {name} failed: {said}." for name, said in values["failed"].items())]
+    parts += [f"**{names[kind]}**, accuracy in %, {over}, {values['images']} test images:\n\n"
+              f"{accuracy_table(values, kind)}" for kind in weights]
+    measure = values["main"]
+    if rows := difference_rows(values, weights[0], measure):
+        parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: {over} [95 % over test "
+                     "images]; * where the interval excludes 0 and all seeds, of at least two, agree (not corrected "
+                     f"for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
+    device = next((entrant["latency"]["device"] for entrant in values["entrants"] if entrant["latency"]), "")
+    parts.append(f"**Cost** of one image{f', times on {device}' * bool(device)}:\n\n{cost_table(values)}")
+    return "\n\n".join(parts)
+
+
+def seeds_of(values: Mapping[str, Any]) -> str:
+    """Return over how many trainings the numbers are."""
+    counts = sorted({len(entrant[kind]["clean"]["values"]) for entrant in values["entrants"]
+                     for kind in ("best", "last") if entrant[kind]})
+    if counts[-1] == 1:
+        return "one seed"
+    return f"mean ± standard deviation over {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds"
+
+
+def accuracy_table(values: Mapping[str, Any], weights: str) -> str:
+    """Return one row for each entrant, the best in the main measure first."""
+    names = [measure["name"] for measure in values["measures"]]
+    ranked = sorted((entrant for entrant in values["entrants"] if entrant[weights]),
+                    key=lambda entrant: -entrant[weights][values["main"]]["mean"])
+    rows = [[entrant["name"], *(_percent(entrant[weights][name]) for name in names)] for entrant in ranked]
+    return markdown(["entrant", *names], rows)
+
+
+def difference_rows(values: Mapping[str, Any], weights: str, measure: str) -> list[list[str]]:
+    """Return one row for each pair of entrants: their names, and their difference in points."""
+    rows = []
+    for row in values["differences"]:
+        if (row["weights"], row["measure"]) == (weights, measure):
+            low, high = (100 * end for end in row["interval"])
+            deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
+            rows.append([f"{row['first']} − {row['second']}", f"{100 * row['difference']:+.2f}{deviation} "
+                         f"[{low:+.1f}, {high:+.1f}]{' *' * row['distinct']}"])
+    return rows
+
+
+def cost_table(values: Mapping[str, Any]) -> str:
+    """Return one row for each entrant; the times are those of this device."""
+    rows = []
+    for entrant in values["entrants"]:
+        latency, memory = entrant["latency"], entrant["activation_bytes"]
+        rows.append([entrant["name"], f"{entrant['init_channels']}, {entrant['layers'] or 'own'}",
+                     readable(entrant["parameters"]), readable(entrant["multiply_adds"]),
+                     f"{memory / 2**20:.2f}" if memory else "-",
+                     f"{1000 * latency['seconds_one']:.2f}" if latency else "-",
+                     f"{1000 * latency['seconds_batch'] / latency['batch']:.3f}" if latency else "-"])
+    batch = next((entrant["latency"]["batch"] for entrant in values["entrants"] if entrant["latency"]), 0)
+    return markdown(["entrant", "C, layers", "parameters", "multiply-adds", "activations (MiB)", "alone (ms)",
+                     f"in a batch of {batch} (ms)"], rows)
+
+
+def _percent(cell: Mapping[str, Any]) -> str:
+    deviation = "" if cell["deviation"] is None else f" ± {100 * cell['deviation']:.2f}"
+    return f"{100 * cell['mean']:.2f}{deviation}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns are aligned in plain text, too."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+             for row in [header, *rows]]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
