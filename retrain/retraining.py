@@ -161,11 +161,11 @@ class Retraining:
                          f"{format_epsilon(self.attack_step)}")
         self.run.save(self.state())
         if stop or len(rollbacks) == MAX_ROLLBACKS:
-            raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}"
-                             + (", as --on_overfitting stop asks" if stop else f", after {MAX_ROLLBACKS} smaller attack steps")
-                             + f"; {self.run.path / run_files.CHECKPOINT} is the last good state (epoch "
-                             f"{self.standing.epochs})"
-                             + ("; --on_overfitting roll-back resumes with a smaller attack step" if stop else ""))
+            why = "as --on_overfitting stop asks" if stop else f"after {MAX_ROLLBACKS} smaller attack steps"
+            what_next = "; --on_overfitting roll-back resumes with a smaller attack step" if stop else ""
+            raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}, {why}; "
+                             f"{self.run.path / run_files.CHECKPOINT} is the last good state (epoch "
+                             f"{self.standing.epochs}){what_next}")
 
     def select(self, row: dict[str, Any]) -> None:
         """Measure the network on the held-out images where that is due, and keep the most robust one as ``best.pt``."""

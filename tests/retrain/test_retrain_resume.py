@@ -272,8 +272,9 @@ def test_an_overfitted_epoch_is_repeated_from_the_last_good_state_with_a_smaller
 
 def test_told_to_stop_it_leaves_the_last_good_state_and_can_go_on(pictures, tmp_path):
     whole, _ = overfitting(tmp_path / "whole", pictures, [0.4, 0.05, 0.41, 0.4])
-    with pytest.raises(InputError, match=r"stopped because of catastrophic overfitting in epoch 2, as --on_overfitting stop asks; .*"
-                                         r"checkpoint\.pt is the last good state \(epoch 1\); --on_overfitting"):
+    with pytest.raises(InputError, match=r"stopped because of catastrophic overfitting in epoch 2, as "
+                                         r"--on_overfitting stop asks; .*checkpoint\.pt is the last good state "
+                                         r"\(epoch 1\); --on_overfitting"):
         overfitting(tmp_path / "stop", pictures, [0.4, 0.05], "--on_overfitting", "stop")
     state = torch.load(tmp_path / "stop" / "retrain" / "run" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 1 and state["trainer"]["steps"] == STEPS
