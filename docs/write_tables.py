@@ -16,6 +16,8 @@ from wsrnas.estimators import ESTIMATORS, build_estimator
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime.markdown import markdown_table
+from wsrnas.report.race import SECTIONS as RACE_SECTIONS
+from wsrnas.report.run_sections import SECTIONS
 from wsrnas.training.losses import loss_table
 
 DOCUMENTS = Path(__file__).parent
@@ -63,6 +65,12 @@ def estimators() -> str:
                           map(row, ESTIMATORS))
 
 
+def page_sections() -> str:
+    """Return one row for each section of the pages."""
+    return markdown_table(("section", "shown for"), ((section.title, section.shown_for)
+                                                     for section in (*SECTIONS, *RACE_SECTIONS)))
+
+
 def files(*folders: str) -> str:
     """Return one row for each Python file of some folders: its path and the first line of its docstring."""
     paths = sorted(path for folder in folders for path in (DOCUMENTS.parent / folder).rglob("*.py"))
@@ -78,6 +86,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "data-sets": data_sets,
     "estimators": estimators,
     "objectives": objectives,
+    "page-sections": page_sections,
     "files-library": lambda: files("wsrnas"),
     "files-search": lambda: files("search"),
     "files-retrain": lambda: files("retrain"),

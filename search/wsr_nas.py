@@ -21,7 +21,6 @@ from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
-from wsrnas.report.data import NOISE_FILE
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.config import describe, format_epsilon
@@ -148,7 +147,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
     if run.world.is_main:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **noises)
-        write_atomic(run.path / NOISE_FILE, buffer.getbuffer())
+        write_atomic(run.path / run_files.NOISE_SAMPLES, buffer.getbuffer())
     return row
 
 

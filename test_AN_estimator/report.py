@@ -12,8 +12,9 @@ from test_AN_estimator.results import machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import AVERAGE, ESTIMATORS
-from wsrnas.report.figures import blank, styled
-from wsrnas.report.plotting import COLOURS, INK, LINES, STYLE, SURFACE, svg_text
+from wsrnas.report.figures.axes import blank, styled
+from wsrnas.report.figures.style import COLOURS, INK, LINES, STYLE, SURFACE
+from wsrnas.report.figures.svg import svg_text
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import format_epsilon

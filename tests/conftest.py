@@ -21,7 +21,7 @@ def world() -> World:
     return World()
 
 
-NO_DRAWING = ("wsrnas.report.html.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
+NO_DRAWING = ("wsrnas.report.figures.picture.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
 
 
 @pytest.fixture

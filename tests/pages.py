@@ -1,12 +1,14 @@
 """Pages as tests read them: what a browser would see, and the figures as they are handed to be written."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
-from types import ModuleType
 
 import pytest
+
+from wsrnas.report.figures.picture import picture as original
 
 
 class Page(HTMLParser):
@@ -55,13 +57,15 @@ class Page(HTMLParser):
 
 
 @contextmanager
-def kept_figures(*modules: ModuleType) -> Iterator[dict]:
-    """The matplotlib figures that these modules draw within it, by name."""
+def kept_figures() -> Iterator[dict]:
+    """Keep the matplotlib figures that pages draw within it, by name."""
     figures = {}
+
+    def picture(figure, name, *rest):
+        figures[name] = figure
+        return original(figure, name, *rest)
     with pytest.MonkeyPatch.context() as context:
-        for module in modules:
-            def picture(figure, name, *rest, original=module.picture):
-                figures[name] = figure
-                return original(figure, name, *rest)
-            context.setattr(module, "picture", picture)
+        for module in list(sys.modules.values()):
+            if getattr(module, "picture", None) is original:
+                context.setattr(module, "picture", picture)
         yield figures

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from wsrnas.architectures import cells
-from wsrnas.report.plotting import draw_genotype, genotype_text
+from wsrnas.report.figures.cells import draw_genotype, genotype_text
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 

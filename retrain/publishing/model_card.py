@@ -8,7 +8,7 @@ from retrain.publishing.robustbench import Publication
 from retrain.publishing.training_record import Training
 from wsrnas.complexity import readable
 from wsrnas.genotype import Genotype
-from wsrnas.report.plotting import genotype_text
+from wsrnas.report.figures.cells import genotype_text
 from wsrnas.runtime.markdown import markdown_table
 
 

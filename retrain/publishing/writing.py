@@ -15,7 +15,7 @@ from retrain.publishing.package import Package
 from retrain.publishing.python_file import LICENCE, python_source
 from retrain.publishing.robustbench import LEADERBOARDS, model_info, new_model_issue
 from wsrnas.complexity import count_parameters, multiply_adds
-from wsrnas.report.plotting import draw_genotype
+from wsrnas.report.figures.cells import draw_genotype
 from wsrnas.runtime.config import require
 
 HUBCONF = '''\

@@ -17,7 +17,7 @@ from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
-from wsrnas.report.plotting import draw_genotype, genotype_text
+from wsrnas.report.figures.cells import draw_genotype, genotype_text
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.checkpoints import load_model

@@ -20,7 +20,9 @@ import genotypes
 from wsrnas.architectures.robnet import FREE, LARGE, SMALL, cell_of
 from wsrnas.genotype import KINDS, Genotype
 from wsrnas.operations import OPERATIONS
-from wsrnas.report.plotting import MUTED, STYLE, cell_figure, draw_genotype, genotype_text, svg_text
+from wsrnas.report.figures.cells import cell_figure, draw_genotype, genotype_text
+from wsrnas.report.figures.style import MUTED, STYLE
+from wsrnas.report.figures.svg import svg_text
 
 NUMBERS = {"cₖ₋₂": 0, "cₖ₋₁": 1, "output": -1}
 TOUCHING = 2  # pixels, of which an inch has a hundred

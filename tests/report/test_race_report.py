@@ -19,8 +19,8 @@ import pytest
 
 import genotypes
 from tests.pages import Page, kept_figures
-from wsrnas.report import race_figures
 from wsrnas.report import writing as report
+from wsrnas.report.figures.style import MARKERS, PALETTE
 from wsrnas.report.race import page as page_of
 from wsrnas.report.race import read_race, write_race_report
 from wsrnas.report.race_data import race_of
@@ -110,7 +110,7 @@ def ranked(document, weights="best", measure="average robust"):
 
 @pytest.fixture
 def drawn():
-    with kept_figures(race_figures) as figures:
+    with kept_figures() as figures:
         yield figures
 
 
@@ -414,7 +414,7 @@ def test_an_entrant_looks_the_same_in_both_figures_and_unlike_the_others(tmp_pat
     assert [looks_of(line) for line in cost.lines if line.get_marker() not in ("_", "|")] == looks
     first = document["entrants"][0]["name"]
     place = [e["name"] for e in ranked(document)].index(first)
-    assert place and looks[place] == (race_figures.PALETTE[0], race_figures.MARKERS[0])
+    assert place and looks[place] == (PALETTE[0], MARKERS[0])
 
 
 def test_unknown_costs_leave_gaps(tmp_path, drawn, words_only):

@@ -26,14 +26,19 @@ from tests.pages import Page, kept_figures
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.operations import PRIMITIVES
-from wsrnas.report import figures as report_figures
-from wsrnas.report import search_figures as report_search_figures
-from wsrnas.report import vulnerability as report_vulnerability
+from wsrnas.report import pages
 from wsrnas.report import writing as report
-from wsrnas.report.data import NOISE_FILE, Evaluation, evaluation_problem, read_run
-from wsrnas.report.evaluation import paired_differences
+from wsrnas.report.data import read_run
+from wsrnas.report.differences import paired_differences
+from wsrnas.report.evaluation_files import Evaluation, evaluation_problem
+from wsrnas.report.figures import search as search_figures
+from wsrnas.report.figures import weights as weights_figure
+from wsrnas.report.figures.picture import Numbers
+from wsrnas.report.figures.style import PAGE_COLOURS
+from wsrnas.report.figures.svg import inline_svg, plain
 from wsrnas.report.networks import networks_of
-from wsrnas.report.plotting import PAGE_COLOURS, inline_svg, plain
+from wsrnas.report.sections import Section
+from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
@@ -115,7 +120,7 @@ def write_search(path, **files):
     CELL.save(run / "genotype.json")
     stream = np.random.default_rng(0)
     pgd = stream.uniform(-1, 1, (2, 2, 3, 8, 8)) * np.array([0.03, 0.1]).reshape(2, 1, 1, 1)
-    np.savez(run / NOISE_FILE, images=stream.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8), pgd=pgd,
+    np.savez(run / run_files.NOISE_SAMPLES, images=stream.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8), pgd=pgd,
              epsilons=np.array([0.03, 0.1]), estimated=-2 * pgd, step=np.array(4))
     return run
 
@@ -136,12 +141,9 @@ def numbers(folder, name):
         return list(csv.reader(file))
 
 
-DRAWING = (report_figures, report_search_figures, report_vulnerability)
-
-
 @pytest.fixture
 def drawn():
-    with kept_figures(*DRAWING) as figures:
+    with kept_figures() as figures:
         yield figures
 
 
@@ -149,7 +151,7 @@ def drawn():
 def a_search(tmp_path_factory):
     """A search's run directory by hand, its page, and the figures in it."""
     run = write_search(tmp_path_factory.mktemp("by-hand") / "run")
-    with kept_figures(*DRAWING) as figures:
+    with kept_figures() as figures:
         return run, made(run), figures
 
 
@@ -283,7 +285,7 @@ WRONG = [({"config__json": "{"}, "config.json cannot be read"),
          ({"env__json": "no"}, "env.json cannot be read"),
          ({"inputs__json": '"x"'}, "inputs.json holds a JSON str"),
          ({"inputs__json": '{"genotype": "{}"}'}, "the genotype cannot be drawn: the genotype lacks the keys"),
-         ({"metrics__jsonl": json.dumps(EPOCHS[0]) + '\n{"step": 1, "tr'}, "line 2 of metrics.jsonl is torn"),
+         ({"metrics__jsonl": json.dumps(EPOCHS[0]) + '\n{"step": 1, "tr'}, "line 2 of metrics.jsonl is incomplete"),
          ({"metrics__jsonl": "}{\n" + json.dumps(EPOCHS[0]) + "\n"}, "line 1 of metrics.jsonl is not a row"),
          ({"metrics__jsonl": '{"step": 0, "train": {"loss": [], "seconds": null}}\n'}, "1 of 4"),
          ({"metrics__jsonl": '{"step": 0, "losses": {"natural": "x"}, "architecture": 3}\n'}, "could not be drawn"),
@@ -291,10 +293,10 @@ WRONG = [({"config__json": "{"}, "config.json cannot be read"),
          ({"eval/old__json": '{"images": 5, "clean_accuracy": 0.5, "strengths": []}'},
           "eval/old.json has the format None, expected 'wsrnas evaluation 1'"),
          ({"eval/torn__json": '{"format": "wsrnas eval'}, "eval/torn.json cannot be read"),
-         ({"eval/x__json": json.dumps({"format": "wsrnas evaluation 1", "attacks": []})}, "lacks a clean accuracy"),
+         ({"eval/x__json": json.dumps({"format": "wsrnas evaluation 1", "attacks": []})}, "lacks the clean accuracy"),
          ({"eval/x__json": json.dumps(evaluation(average_robust=[1], checks=[3], official="no"))},
           "could not be drawn"),
-         ({NOISE_FILE.replace(".", "__"): "PK no zip"}, "noise_samples.npz cannot be read")]
+         ({run_files.NOISE_SAMPLES.replace(".", "__"): "PK no zip"}, "noise_samples.npz cannot be read")]
 
 
 @pytest.mark.parametrize(("files", "words"), WRONG, ids=[f"{n}-{next(iter(w[0]))}" for n, w in enumerate(WRONG)])
@@ -338,6 +340,24 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 def test_a_document_that_is_no_evaluation(change):
     assert evaluation_problem(evaluation()) is None
     assert evaluation_problem({**evaluation(), **change})
+
+
+def test_a_section_that_fails_says_why_under_its_title_and_costs_no_other(tmp_path, words_only, monkeypatch):
+    def fail(run):
+        raise OSError("no ink")
+    monkeypatch.setattr(pages, "SECTIONS", (*pages.SECTIONS, Section("Broken", fail, "a test"),
+                                            Section("Dummy", lambda run: [f"<p>{len(run.rows)} rows</p>"], "a test"),
+                                            Section("Absent", lambda run: [], "a test")))
+    page = made(write_run(tmp_path / "run", EPOCHS))
+    assert page.titles() == ["The cell", "Training", "How it was made", "Broken", "Dummy"]
+    assert "This section could not be drawn: OSError: no ink." in page.text and "4 rows" in page.text
+
+
+def test_a_key_number_that_fails_is_a_tile_that_says_why(tmp_path, words_only):
+    rows = [{"step": 0, "train": {"seconds": 60.0}, "architecture": 3}]
+    page = made(write_run(tmp_path / "run", rows))
+    assert "changed choices ? cannot be read: TypeError" in page.text
+    assert "time 1 min 00 s measured, without set-up" in page.text
 
 
 # -- the numbers ------------------------------------------------------------------------------------------------------
@@ -388,13 +408,13 @@ def test_weights_are_the_softmax_of_the_search_phase(a_search):
 
 def test_genotype_changes_are_marked_on_their_edge():
     rows = [search_row(step) for step in range(1, 5)]
-    found = report_search_figures._changes(rows, "normal")
-    edges = report_search_figures._edges(14)
+    found = weights_figure._changes(rows, "normal")
+    edges = weights_figure._edges(14)
     assert edges == [(node, source) for node in (2, 3, 4, 5) for source in range(node)]
     before, after = CELL.normal[2], ("skip_connect", 1)
     expected = {edges.index((3, before[1])), edges.index((3, after[1]))}
     assert {edge for edge, marks in enumerate(found) if marks} == expected and found[edges.index((3, 1))] == [1]
-    assert report_search_figures._changes(rows, "reduce") == [[]] * 14
+    assert weights_figure._changes(rows, "reduce") == [[]] * 14
 
 
 def test_losses_and_phases_are_those_of_the_rows(a_search):
@@ -413,8 +433,8 @@ def test_the_rank_correlation_counts_pairs(a_search):
     x, y = [1, 2, 3, 4, 5], [1, 3, 2, 5, 4]
     signs = [np.sign((a - c) * (b - d)) for (a, b), (c, d) in itertools.combinations(zip(x, y, strict=True), 2)]
     rows = [search_row(step) for step in range(5)]
-    assert report_search_figures.rank_correlation(rows) == pytest.approx(sum(signs) / len(signs)) == pytest.approx(0.6)
-    assert report_search_figures.rank_correlation(rows[:2]) is None
+    assert search_figures.rank_correlation(rows) == pytest.approx(sum(signs) / len(signs)) == pytest.approx(0.6)
+    assert search_figures.rank_correlation(rows[:2]) is None
     run, page, _ = a_search
     assert "+0.60" in page.text and "τ of all 5: +0.60" in page.text
     assert numbers(run, "predictions")[1:] == [[str(step), f"{a}.0", f"{b}.0"]
@@ -447,7 +467,7 @@ def test_noises_are_amplified_as_said_and_compared_in_closed_form(a_search):
         assert float(row[3]) == pytest.approx(2 * float(row[2])) and float(row[2]) <= float(row[1])
     assert "×16.7 at 0.0300 (7.65/255), ×5 at 0.1000 (25.5/255)" in page.text
     canvas = drawn["noise"].axes[0].images[0].get_array()
-    stored = np.load(run / NOISE_FILE)
+    stored = np.load(run / run_files.NOISE_SAMPLES)
     assert canvas.shape == (2 * 8 + 2, 5 * 8 + 4 * 2, 4)
     canvas = np.asarray(canvas)
     assert canvas[:8, :8, :3] == pytest.approx(stored["images"][0].transpose(1, 2, 0) / 255)
@@ -511,7 +531,7 @@ def two(tmp_path):
 def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only, monkeypatch):
     runs, draws = two
     seen = []
-    monkeypatch.setattr("wsrnas.report.evaluation.difference_interval",
+    monkeypatch.setattr("wsrnas.report.differences.difference_interval",
                         lambda own, base: seen.append(own - base) or (-0.123, 0.045))
     page = made(*runs, out=tmp_path / "out")
     bits = {name: np.array([[int(c) for c in text] for text in texts]) for name, texts in draws.items()}
@@ -557,7 +577,7 @@ def change_evaluation(run, **change):
 
 def test_unknown_images_are_not_the_same():
     unknown = [Evaluation(name, name, evaluation(name, image_set=None)) for name in "ab"]
-    assert paired_differences(networks_of(unknown)) is None
+    assert paired_differences(networks_of(unknown)) == []
 
 
 def test_only_one_network_is_no_comparison(tmp_path, words_only):
@@ -584,10 +604,10 @@ def rows_of_differences(attacks, **change):
     """The rows of the table of differences between a network whose attacks these are and one that is whole."""
     seen = []
     with pytest.MonkeyPatch.context() as context:
-        context.setattr("wsrnas.report.evaluation.table", lambda header, rows, *rest: seen.append(rows))
+        context.setattr("wsrnas.report.differences.table", lambda header, rows, *rest: seen.append(rows))
         damaged = Evaluation("b", "b", {**evaluation("b"), "attacks": attacks, **change})
         section = paired_differences(networks_of([Evaluation("a", "a", evaluation("a")), damaged]))
-    assert (section is None) == (seen == [])
+    assert bool(section) == bool(seen)
     return seen[0] if seen else None
 
 
@@ -689,7 +709,7 @@ def test_an_evaluation_without_a_check_is_an_alarm(checks, tmp_path, words_only)
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=checks)]))
     head = page.source.split("<main>")[0]
     assert 'class="alarm"' in head and "1 evaluation without any honesty check" in head and "unfinished" not in head
-    assert "run/eval/0.json): " + ("only 9 images" if checks else "its file holds none") in head
+    assert "run/eval/0.json): " + ("only 9 images" if checks else "its file holds no check") in head
     assert "ε in 1/255 net (unchecked) steps" in page.text and "80.0 % 5 test images, unchecked" in page.text
 
 
@@ -816,7 +836,7 @@ def test_noises_are_kept_after_every_step(searched):
     for name in ("pgd", "estimated"):
         sizes = np.abs(arrays[name].astype(float)).max((0, 2, 3, 4))
         assert (sizes <= arrays["epsilons"] * 1.001).all() and (sizes > 0.5 * arrays["epsilons"]).all()
-    assert searched.joinpath(NOISE_FILE).stat().st_size < 200_000
+    assert searched.joinpath(run_files.NOISE_SAMPLES).stat().st_size < 200_000
 
 
 def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
@@ -904,8 +924,7 @@ def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path)
 
 
 def test_the_table_of_numbers_keeps_commas_and_gaps():
-    from wsrnas.report.html import Picture
-    shown = Picture("n", "", "", "", ("a", "b"), [["x,y", None], [1.5, 2]])
+    shown = Numbers("n", ("a", "b"), [["x,y", None], [1.5, 2]])
     assert list(csv.reader(io.StringIO(shown.table))) == [["a", "b"], ["x,y", ""], ["1.5", "2"]]
 
 
@@ -954,7 +973,7 @@ def floats(values):
 @pytest.fixture(scope="module")
 def an_rnas(tmp_path_factory):
     run = write_rnas(tmp_path_factory.mktemp("rnas") / "run")
-    with kept_figures(*DRAWING) as figures:
+    with kept_figures() as figures:
         return run, made(run), figures
 
 
@@ -990,7 +1009,7 @@ def test_the_vulnerability_its_bound_and_the_projections_are_those_of_the_rows(a
     assert header == ["step", "network", "cell 1", "cell 2", "bound", "before", "after", "feasible"]
     assert rows[1][4:] == [""] * 4 and floats(map(float, rows[4])) == [4, 0.01, 0.015, 0.005, 0.01, 0.016, 0.011, 0.75]
     for words in ("the first 2 batches of 16 images of D_v under PGD-7 at ε 0.0314 (8/255)", "“spatial” distance",
-                  "H = 0.01 (rel:0.5, a share of the 0.02 after the warm-up, the median of 3 batches)"):
+                  "H = 0.01 (rel:0.5: a share of 0.02, the value after the warm-up as the median of 3 batches)"):
         assert words in page.text, words
 
 
@@ -1049,11 +1068,11 @@ def test_without_a_bound_there_is_none(tmp_path, drawn):
                            vulnerability_bound="inf"))
     assert "Vulnerability" in page.titles() and "projections" not in drawn and "masses" in drawn
     assert len(drawn["vulnerability"].axes[0].lines) == 3
-    assert "No bound (vulnerability_bound is inf)." in page.text and "Triangles" not in page.text
+    assert "There is no bound (vulnerability_bound is inf)." in page.text and "Triangles" not in page.text
     assert "discretised network 0.015 no bound 75.0 25.0" in page.text and "last projection" not in page.text
     assert "0.015 discretised network " in page.text and ", H" not in page.text
     early = made(write_rnas(tmp_path / "early", rows[:2], None)).text
-    assert "No bound holds yet (vulnerability_bound is rel:0.5)." in early
+    assert "There is no bound yet (vulnerability_bound is rel:0.5)." in early
 
 
 @pytest.mark.parametrize(("low", "scale"), [(0.01, "linear"), (0.0005, "log")])

@@ -1,7 +1,7 @@
-"""The page of a run, of a comparison (``pages``, from what ``data`` reads) or of a race (``race``, ``race_data``).
+"""Write the page of a run, of a comparison of several runs, or of a race.
 
-``evaluation``, ``figures``, ``search_figures``, ``vulnerability``, ``race_tables`` and ``race_figures`` draw their
-sections, ``html`` puts them together; ``writing`` is the door.
+``writing`` is the entry. ``data`` reads runs and ``race_data`` races. ``run_sections`` and ``race`` hold the tables of
+sections, ``figures`` draws, ``html`` and ``sections`` put the page together.
 """
 
 from wsrnas.report.writing import refresh, write_report

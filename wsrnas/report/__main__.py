@@ -1,4 +1,4 @@
-"""``python -m wsrnas.report RUN [RUN ...] [--out FOLDER]``."""
+"""Run ``python -m wsrnas.report RUN [RUN ...] [--out FOLDER]``."""
 
 from wsrnas.report.writing import main
 from wsrnas.runtime.program import run_program

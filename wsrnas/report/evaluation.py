@@ -1,55 +1,29 @@
-"""The sections of a report that say how robust networks are, alone and against one another."""
+"""The accuracies of networks under attack, and what was evaluated."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.attack_table import ATTACKS
-from wsrnas.evaluation.intervals import difference_interval
-from wsrnas.report.data import Evaluation
-from wsrnas.report.figures import accuracy
-from wsrnas.report.html import Cell, Section, alarm, paragraph, table
-from wsrnas.report.networks import (
-    AREA,
-    AVERAGE,
-    CLEAN,
-    PARAMETERS,
-    Network,
-    attack_label,
-    attack_names,
-    image_scores,
-    series_marks,
-)
+from wsrnas.report.attack_names import PARAMETERS, attack_label
+from wsrnas.report.figures.accuracy import accuracy
+from wsrnas.report.html import paragraph, table
+from wsrnas.report.networks import AREA, AVERAGE, CLEAN, Network, series_marks
+from wsrnas.report.sections import Part
+from wsrnas.report.texts import percent
 from wsrnas.runtime.config import format_epsilon
 
-MARKS = {True: ("passed", "good"), False: ("FAILED", "bad"), None: ("not run", "muted")}
 
-
-def percent(value: float | None, interval: Any = None, signed: bool = False) -> str:
-    """A share in percent with its interval: ``50.0 [47.0, 53.0]``."""
-    if value is None:
-        return "–"
-    form = "{:+.1f}" if signed else "{:.1f}"
-    text = form.format(100 * value).replace("-", "−")
-    if not isinstance(interval, list | tuple) or len(interval) != 2:
-        return text
-    return f"{text} [{', '.join(form.format(100 * end).replace('-', '−') for end in interval)}]"
-
-
-def robustness(networks: Sequence[Network]) -> Section | None:
-    """Accuracy over strength as figures and as a table with every attack's parameters."""
+def robustness(networks: Sequence[Network]) -> Sequence[Part]:
+    """Show accuracy over strength as figures, and as a table with the parameters of every attack."""
     if not networks:
-        return None
+        return []
     pictures = [accuracy(networks, norm) for norm in ("linf", "l2")]
-    return Section("Accuracy under attack", [shown for shown in pictures if shown] + [
-        attack_table(networks), *_sum_notes(networks), _origins(networks)])
+    return [*(shown for shown in pictures if shown), attack_table(networks), *_sum_notes(networks), _origins(networks)]
 
 
 def attack_table(networks: Sequence[Network]) -> str:
-    """One row an attack with all its parameters, one column a network."""
+    """Return a table with one row for each attack with all its parameters, and one column for each network."""
     measured = [network.attacks for network in networks]
     attacks = {key: row for found in measured for key, row in found.items()}
     places = {label: place for place, label in enumerate(dict.fromkeys(map(attack_label, attacks.values())))}
@@ -69,8 +43,8 @@ def attack_table(networks: Sequence[Network]) -> str:
 
 
 def _sums(networks: Sequence[Network]) -> list[tuple[str, list[str]]]:
-    """Averages and areas over each list of attacks: their name, and a cell a network."""
-    rows = []
+    """Return averages and areas over each list of attacks: their name, and one cell for each network."""
+    rows: list[tuple[str, list[str]]] = []
     for over, mark in series_marks(networks).items():
         found = [network.sums.get(over, {}) for network in networks]
         for name, key, value in ((AVERAGE, "average_robust", "accuracy"), (AREA, "area", "value")):
@@ -81,7 +55,7 @@ def _sums(networks: Sequence[Network]) -> list[tuple[str, list[str]]]:
 
 
 def _sum_notes(networks: Sequence[Network]) -> list[str]:
-    """What the averages and the areas are taken over."""
+    """Return sentences that say what the averages and the areas are taken over."""
     notes = []
     for over, mark in series_marks(networks).items():
         notes += [f"Average robust{mark}: the mean over {', '.join(over)}."] * bool(over)
@@ -91,17 +65,8 @@ def _sum_notes(networks: Sequence[Network]) -> list[str]:
     return [paragraph(note, "note") for note in notes]
 
 
-def _grouped(pairs: Sequence[tuple[str, str]], count: int) -> list[str]:
-    """Sentences about networks, each once: with the names it holds for, unless it holds for all ``count``."""
-    holds: dict[str, list[str]] = {}
-    for name, sentence in pairs:
-        holds.setdefault(sentence, []).append(name)
-    return [(sentence[0].upper() + sentence[1:] if len(names) == count else f"{', '.join(names)}: {sentence}") + "."
-            for sentence, names in holds.items()]
-
-
 def _parameters(row: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """An attack's norm and strength, and how it goes about it."""
+    """Return an attack's norm and strength, and its other parameters."""
     epsilon, step = row["epsilon"], row["step_size"]
     linf = row["norm"] != "l2"
     strength = [{"linf": "L∞", "l2": "L2"}.get(row["norm"], _shown(row["norm"])),
@@ -135,132 +100,3 @@ def _origins(networks: Sequence[Network]) -> str:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else _shown(value)
-
-
-# -- honesty ----------------------------------------------------------------------------------------------------------
-
-def unfinished(networks: Sequence[Network]) -> list[str]:
-    """A sentence for each evaluation that is still running, or was stopped."""
-    return [f"{_which(network, evaluation)}: {len(evaluation.result['attacks'])} attacks are measured, others or the "
-            "honesty checks are still to come" for network in networks for evaluation in network.unfinished]
-
-
-def unchecked(networks: Sequence[Network]) -> list[str]:
-    """A sentence for each evaluation in which no honesty check ran."""
-    return [f"{_which(network, evaluation)}: " + "; ".join(dict.fromkeys(
-                str(check.get("says", "")) for check in evaluation.checks) or ["its file holds none"])
-            for network in networks for evaluation in network.unchecked]
-
-
-def _which(network: Network, evaluation: Evaluation) -> str:
-    return f"{network.name} ({evaluation.run}/eval/{evaluation.label}.json)"
-
-
-def alarms(networks: Sequence[Network]) -> list[str]:
-    """A box for each kind of thing that nobody should overlook."""
-    failed, parts, blind = failed_checks(networks), unfinished(networks), unchecked(networks)
-    return [alarm(text, sentences) for sentences, text in (
-        (failed, f"{_counted(failed, 'honesty check')} failed: these networks may be less robust than their accuracies "
-                 "say."),
-        (parts, f"{_counted(parts, 'evaluation')} unfinished, still running or stopped: these numbers are not "
-                "final. The same command goes on."),
-        (blind, f"{_counted(blind, 'evaluation')} without any honesty check: nothing says whether these accuracies can "
-                "be believed."),
-    ) if sentences]
-
-
-def _counted(found: Sequence[str], what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) > 1)}"
-
-
-def failed_checks(networks: Sequence[Network]) -> list[str]:
-    """A sentence for each honesty check that failed."""
-    failed = []
-    for network in networks:
-        found: dict[tuple[str, str], None] = {}
-        for evaluation in network.evaluations:
-            own = [(str(check.get("check")), str(check.get("says", ""))) for check in evaluation.checks
-                   if check.get("passed") is False]
-            listed = evaluation.result.get("failed_checks")
-            found |= dict.fromkeys(own + [(str(check), "") for check in (listed if isinstance(listed, list) else [])
-                                          if str(check) not in {name for name, _ in own}])
-        failed += [f"{network.name}: {check}" + f" – {says}" * bool(says) for check, says in found]
-    return failed
-
-
-def honesty(networks: Sequence[Network]) -> Section | None:
-    """Every check for gradient masking with its numbers, failed ones first; the evaluations' warnings."""
-    rows = [[check["check"], Cell(*MARKS.get(check.get("passed"), MARKS[None])), network.name,
-             Cell(str(check.get("says", "")), "text")]
-            for network in networks for evaluation in network.evaluations
-            for check in evaluation.result.get("checks") or []]
-    rows = [row for number, row in enumerate(rows) if row not in rows[:number]]  # files of one network may agree
-    rows.sort(key=lambda row: row[1].kind != "bad")
-    warnings = _grouped(list(dict.fromkeys(
-        (network.name, str(warning).rstrip(".")) for network in networks for evaluation in network.evaluations
-        for warning in evaluation.result.get("warnings") or [] if warning)), len(networks))
-    if not rows and not warnings:
-        return None
-    shown = [table(["check", "result", "network", "what was seen"], rows, caption="Signs of gradient masking: a "
-                   "network that hides its gradients looks robust to attacks that use them")] if rows else []
-    return Section("Honesty checks", shown + [paragraph(warning, "warning") for warning in warnings])
-
-
-def official(networks: Sequence[Network]) -> Section | None:
-    """What the published evaluation would have said, beside the honest numbers."""
-    rows = []
-    for network in networks:
-        found = {row["epsilon"]: row for evaluation in network.evaluations
-                 for row in evaluation.result.get("official") or []}
-        rows += [[network.title, format_epsilon(epsilon), percent(row["published_way"]), percent(row["honest"]),
-                  percent(row["difference"], row.get("interval"), signed=True)]
-                 for epsilon, row in sorted(found.items())]
-    if not rows:
-        return None
-    return Section("The published way and the honest one", [
-        paragraph("The published code attacks a network that normalises by the batch and predicts with running "
-                  "statistics that the attack has changed. The difference is what that adds or hides."),
-        table(["network", "ε", "published way (%)", "honest (%)", "difference (points)"], rows, range(1, 5))])
-
-
-# -- comparison -------------------------------------------------------------------------------------------------------
-
-def paired_differences(networks: Sequence[Network]) -> Section | None:
-    """Each network minus the first before it that met the same images under one of the same attacks, image by image."""
-    scores = [image_scores(network) for network in networks]
-    marks = series_marks(networks)
-    parts = []
-    for number, network in enumerate(networks):
-        for other, base in zip(networks[:number], scores, strict=False):
-            if _same_images(other, network) and (rows := _differences(scores[number], base, marks)):
-                parts.append(table(["attack", "difference (points)", "what the interval says"], rows, (1,),
-                                   f"{network.title} minus {other.title}, with 95 % intervals over the images"))
-                break
-    why = "Where networks met the same images, their difference is known better than either accuracy."
-    return Section("Paired differences", [paragraph(why), *parts]) if parts else None
-
-
-def _same_images(one: Network, other: Network) -> bool:
-    """Whether these are two networks on one set of images."""
-    first, second = one.evaluations[-1], other.evaluations[-1]
-    return bool(first.image_set) and first.image_set == second.image_set and "" not in (
-        first.fingerprint, second.fingerprint) and first.fingerprint != second.fingerprint
-
-
-def _differences(own: dict[Hashable, np.ndarray], base: dict[Hashable, np.ndarray], marks: dict[tuple[str, ...], str]
-                 ) -> list[list[str | Cell]]:
-    """Rows for all that both were measured under; none where that is no attack."""
-    shared = [key for key, values in own.items() if key in base and len(base[key]) == len(values)]
-    names: dict[Hashable, str] = {CLEAN: CLEAN} | attack_names(key for key in shared if isinstance(key, Attack))
-    if len(names) == 1:
-        return []
-    names |= {key: key[0] + marks.get(key[1], "") for key in shared if isinstance(key, tuple)}
-    shared.sort(key=lambda key: isinstance(key, tuple))  # averages and areas last
-    return [[names[key], *_difference(own[key], base[key])] for key in shared]
-
-
-def _difference(own: np.ndarray, base: np.ndarray) -> list[str | Cell]:
-    low, high = difference_interval(own, base)
-    sign = (low > 0) - (high < 0)
-    verdict = (Cell("undecided", "muted"), Cell("higher", "good"), Cell("lower", "bad"))[sign]
-    return [percent(float(np.mean(own - base)), (low, high), signed=True), verdict]

@@ -1,187 +1,175 @@
-"""The page of a race: several architectures, trained at one budget with one recipe and several seeds.
+"""The page of a race: several architectures, trained at one budget with one recipe and several seeds."""
 
-    python -m wsrnas.report RACE        reads RACE/race.json, writes RACE/report.html and RACE/figures/
-
-Every section is one function of the race that gives None where its data do not exist.
-"""
-
+import dataclasses
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from wsrnas.report.html import (
-    Picture,
-    Section,
-    alarm,
-    definitions,
-    details,
-    document,
-    escape,
-    figure_block,
-    made,
-    paragraph,
-    section_html,
-    tiles,
-    write_files,
-)
-from wsrnas.report.race_data import Race, listed, number, race_of, read_race
-from wsrnas.report.race_figures import accuracy_over_cost, accuracy_over_strength, cell_parts
-from wsrnas.report.race_tables import (
-    cost_section,
-    difference_numbers,
-    differences_section,
-    plain_name,
-    shown,
-    standing_numbers,
-    standing_section,
-    with_deviation,
-)
+from wsrnas.genotype import Genotype
+from wsrnas.report.figures.cells import cell_picture
+from wsrnas.report.figures.picture import Numbers, Picture
+from wsrnas.report.figures.race import accuracy_over_cost, accuracy_over_strength
+from wsrnas.report.html import alarm, definitions, details, document, escape, paragraph, problem_list
+from wsrnas.report.page_files import write_files
+from wsrnas.report.race_data import Entrant, Race, budget_of, race_of, read_race
+from wsrnas.report.race_facts import FACTS
+from wsrnas.report.race_tables import cost, differences, shown, standing
+from wsrnas.report.rows import DAMAGE
+from wsrnas.report.sections import Folded, Part, Section, drawn_sections, numbers_of, section_html
 from wsrnas.report.texts import command_text, text_of
+from wsrnas.report.tiles import tiles_html, tiles_of
 from wsrnas.runtime import run_files
 
 __all__ = ["read_race", "write_race_report"]
 
 
-# -- sections: a new one is a function and a line in SECTIONS ---------------------------------------------------------
+# -- sections ---------------------------------------------------------------------------------------------------------
 
-def strength_section(race: Race) -> Section | None:
-    """How accuracy falls with the strength."""
-    drawn = accuracy_over_strength(race)
-    return Section("Accuracy over strength", [drawn]) if drawn else None
-
-
-def cost_figure_section(race: Race) -> Section | None:
-    """What accuracy costs."""
-    drawn = accuracy_over_cost(race)
-    return Section("Accuracy over parameters", [drawn]) if drawn else None
+def strengths(race: Race) -> Sequence[Part]:
+    """Draw how accuracy falls with the strength."""
+    return [drawn] if (drawn := accuracy_over_strength(race)) else []
 
 
-def origin_section(race: Race) -> Section | None:
-    """Command, recipe, data and configuration, and the way to every job's own page."""
+def sizes(race: Race) -> Sequence[Part]:
+    """Draw accuracy over the size of the networks."""
+    return [drawn] if (drawn := accuracy_over_cost(race)) else []
+
+
+def cells(race: Race) -> Sequence[Part]:
+    """Draw the cells of every entrant that has some."""
+    return [Folded(entrant.name, [drawn_cells(entrant)]) for entrant in race.standing
+            if entrant.document.get("genotype") is not None]
+
+
+def drawn_cells(entrant: Entrant) -> Picture | str:
+    """Return an entrant's cells as a picture, or the reason why they cannot be drawn."""
+    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in entrant.name[:40]).strip("-")
+    try:
+        drawn = cell_picture(Genotype.from_json(json.dumps(entrant.document["genotype"])))
+    except DAMAGE as error:
+        return paragraph(f"These cells cannot be drawn: {error}.", "warning")
+    return dataclasses.replace(drawn, name=f"cells-{entrant.number}-{slug}".strip("-"),
+                               label=f"{entrant.name}: {drawn.label}")
+
+
+def origin(race: Race) -> Sequence[Part]:
+    """Show command, recipe, data and configuration, and links to the pages of all jobs."""
     names = ("recipe", "protocol", "dataset", "images", "seeds", "device")
     pairs = [("command", command_text(race.document["command"]))] if race.document.get("command") else []
     pairs += [(name, text_of(race.document[name])) for name in names if race.document.get(name) is not None]
     pairs += [("budget", budget_of(race))]
     pairs += [(entrant.name, ", ".join(origin)) for entrant in race.entrants if (
         origin := [text_of(entrant.document[key]) for key in ("family", "source") if entrant.document.get(key)])]
-    parts = [definitions(pairs)]
+    parts: list[Part] = [definitions(pairs)]
     if isinstance(config := race.document.get("config"), dict) and config:
         parts.append(details(f"configuration ({len(config)} fields)",
                              definitions((name, text_of(value)) for name, value in config.items())))
-    return Section("How it was made", parts)
+    return [*parts, job_list(race)]
 
 
-SECTIONS: tuple[Callable[[Race], Section | None], ...] = (
-    standing_section, strength_section, cost_figure_section, differences_section, cost_section)
+SECTIONS: tuple[Section, ...] = (
+    Section("Standing", standing, "all races", "race"),
+    Section("Accuracy over strength", strengths, "races with an attack at several strengths", "race"),
+    Section("Accuracy over parameters", sizes, "all races", "race"),
+    Section("Paired differences", differences, "races of two entrants and more", "race"),
+    Section("Cost", cost, "all races", "race"),
+    Section("Cells", cells, "races with searched architectures", "race"),
+    Section("How it was made", origin, "all races", "race"),
+)
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------------
+
+def job_list(race: Race) -> str:
+    """Return the jobs of every entrant, with links to the pages that exist."""
+    lines = []
+    for entrant in race.entrants:
+        jobs = [job for job in entrant.listed("jobs") if isinstance(job, str)]
+        links = ", ".join(job_link(job, race.links.get(job)) for job in jobs)
+        lines += [f"<li>{escape(entrant.name)}: {links}</li>"] * bool(jobs)
+    return f"<p>The jobs; each has a page of its own once it has begun:</p><ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def job_link(job: str, target: str | None) -> str:
+    """Return a job's name as HTML, with a link where it has a page."""
+    name = escape(job.rstrip("/").rpartition("/")[2])
+    return f'<a href="{escape(quote(target))}">{name}</a>' if target else name
+
+
+def links_to_jobs(race: Race, folder: Path, out: Path) -> dict[str, str]:
+    """Return the paths of the jobs' pages, relative to the page of the race.
+
+    Args:
+        race: The race.
+        folder: Folder of the race.
+        out: Folder of its page.
+    """
+    links = {}
+    for job in {job for entrant in race.entrants for job in entrant.listed("jobs") if isinstance(job, str)}:
+        page = folder / job / run_files.REPORT
+        try:
+            if page.is_file():
+                links[job] = Path(os.path.relpath(page.resolve(), out.resolve())).as_posix()
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    return links
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
 
-def budget_of(race: Race) -> str:
-    """``4.5 M parameters ± 2 %``, or none."""
-    budget = race.document.get("budget")
-    value = number(budget.get("value")) if isinstance(budget, dict) else None
-    if value is None:
-        return "none"
-    quantity = str(budget.get("quantity"))
-    quantity = {"params": "parameters", "macs": "multiply-adds"}.get(quantity, quantity)
-    tolerance = number(budget.get("tolerance"))
-    return f"{value / 1e6:.4g} M {quantity}" + (f" ± {100 * tolerance:.3g} %" if tolerance is not None else "")
-
-
-def key_numbers(race: Race) -> list[tuple[str, str, str]]:
-    """What one wants to know first: (what, value, remark)."""
-    found = []
-    leader = race.standing[0] if race.standing else None
-    if leader and (score := leader.score(race.weights, race.ranking)):
-        seeds = f"{len(score.values)} seed{'s' * (len(score.values) != 1)}"
-        remark = [f"{plain_name(race.ranking)} {with_deviation(score)} %, {race.weights} weights, {seeds}"]
-        close = [other.name for other in race.standing[1:]
-                 if not (pair := race.difference(leader.name, other.name)) or not pair.distinct]
-        remark += [f"not distinct from {', '.join(close) if len(close) < 3 else f'{len(close)} others'}"] * bool(close)
-        remark += ["a check failed"] * bool(leader.listed("failed_checks"))
-        found.append(("leader" if race.complete else "leader so far", leader.name, "; ".join(remark)))
-    found.append(("budget", budget_of(race), "about what every entrant has" if budget_of(race) != "none" else
-                  "every entrant has its own size"))
-    if seeds := listed(race.document.get("seeds")):
-        found.append(("seeds", str(len(seeds)), f"a training each: {text_of(seeds)}"))
-    if (images := number(race.document.get("images"))) is not None:
-        found.append(("images", shown(images), f"test images of {race.document.get('dataset') or 'the data set'}"))
-    return found
-
-
-def progress_of(race: Race) -> str:
-    """How many of the jobs are done."""
-    done, jobs = (number(race.document.get(key)) for key in ("done", "jobs"))
-    return f"{shown(done)} of {shown(jobs)} jobs"
-
-
 def heading(race: Race, name: str, updated: float, live: bool) -> str:
-    """Title, state, what cannot be trusted, what is damaged, key numbers."""
+    """Return the page's title, its state, failed checks, unreadable parts and key numbers.
+
+    Args:
+        race: The race.
+        name: Its name.
+        updated: Time of its last change, in seconds since the epoch.
+        live: Whether it is still running.
+    """
     state = "finished" if race.complete else "running" if live else "not finished"
     count = len(race.entrants)
-    words = [f"race of {count} architecture{'s' * (count != 1)}", f"{state}, {progress_of(race)}",
+    words = [f"race of {count} architecture{'s' * (count != 1)}",
+             f"{state}, {shown(race.quantity('done'))} of {shown(race.quantity('jobs'))} jobs",
              f"last update {time.strftime('%Y-%m-%d %H:%M', time.localtime(updated))}"]
-    lines = [f"<h1>{escape(name)}</h1>", f'<p class="state">{escape(" · ".join(words))}</p>']
     failed = [text_of(check) for entrant in race.entrants for check in entrant.listed("failed_checks")]
-    if failed:
-        lines.append(alarm(f"{len(failed)} honesty check{'s' * (len(failed) > 1)} failed: these networks may be less "
-                           "robust than their accuracies say.", failed))
-    if race.problems:
-        items = "".join(f"<li>{escape(problem)}</li>" for problem in race.problems)
-        lines.append(f'<div class="missing"><strong>Not everything could be read.</strong><ul>{items}</ul></div>')
-    if not race.complete:
-        lines.append(paragraph("These numbers are not final: entrants may stand on different numbers of seeds. The "
-                               "same command goes on.", "warning"))
-    return "\n".join([*lines, tiles(key_numbers(race))])
+    alarms = [alarm(f"{len(failed)} honesty check{'s' * (len(failed) > 1)} failed: these networks may be less "
+                    "robust than their accuracies say.", failed)] if failed else []
+    partial = [] if race.complete else [paragraph(
+        "These numbers are not final, and entrants may have different numbers of seeds. After a stop, the same command "
+        "resumes.", "warning")]
+    return "\n".join([f"<h1>{escape(name)}</h1>", f'<p class="state">{escape(" · ".join(words))}</p>', *alarms,
+                      *problem_list(race.problems), *partial, tiles_html(tiles_of(FACTS, race))])
 
 
-def job_links(race: Race, folder: Path, out: Path) -> str:
-    """The jobs of every entrant: a link, relative to the page, where a job has a page of its own."""
-    lines = []
-    for entrant in race.entrants:
-        jobs = [job for job in entrant.listed("jobs") if isinstance(job, str)]
-        links = ", ".join(job_link(job, folder, out) for job in jobs)
-        lines += [f"<li>{escape(entrant.name)}: {links}</li>"] * bool(jobs)
-    return f"<p>The jobs, each with a page of its own once it has begun:</p><ul>{''.join(lines)}</ul>" if lines else ""
+def page(race: Race, folder: Path, out: Path, live: bool = False) -> tuple[str, dict[str, Numbers]]:
+    """Return the page of a race.
 
+    Args:
+        race: The race.
+        folder: Its folder.
+        out: Folder of the page.
+        live: Whether the race is still running.
 
-def job_link(job: str, folder: Path, out: Path) -> str:
-    page = folder / job / run_files.REPORT
-    try:
-        target = os.path.relpath(page.resolve(), out.resolve()) if page.is_file() else ""
-    except (OSError, ValueError):  # a name that no file can have
-        target = ""
-    name = escape(job.rstrip("/").rpartition("/")[2])
-    return f'<a href="{escape(quote(Path(target).as_posix()))}">{name}</a>' if target else name
-
-
-def page(race: Race, folder: Path, out: Path, live: bool = False) -> tuple[str, dict[str, Picture]]:
-    """The document of a race, and its pictures by the names of their files."""
-    sections = [found for section in SECTIONS if (found := made(section, race))]
-    cells = cell_parts(race)
-    pictures = [part for section in sections for part in section.parts if isinstance(part, Picture)]
-    pictures += [part for _, part in cells if isinstance(part, Picture)]
-    folded = [details(name, figure_block(part, "") if isinstance(part, Picture) else part) for name, part in cells]
-    origin = made(origin_section, race)
-    sections += [Section("Cells", folded)] * bool(folded) + [
-        Section(origin.title, [*origin.parts, job_links(race, folder, out)])]
+    Returns:
+        The page as HTML; its figures and tables by the names of their files.
+    """
+    sections = drawn_sections(SECTIONS, race=dataclasses.replace(race, links=links_to_jobs(race, folder, out)))
     name = folder.resolve().name
     text = document(f"{name} · race", heading(race, name, (folder / run_files.RACE).stat().st_mtime, live),
                     "\n".join(section_html(section, "") for section in sections))
-    tables = [numbers for numbers in (standing_numbers(race), difference_numbers(race)) if numbers.rows]
-    return text, {drawn.name: drawn for drawn in [*pictures, *tables]}
+    return text, {numbers.name: numbers for numbers in numbers_of(sections)}
 
 
 def write_race_report(folder: Path, out: Path | None = None, live: bool = False) -> Path:
     """Write ``report.html``, and every figure and its numbers into ``figures/``.
 
     Args:
-        folder: with the race.json of a race.
-        out: folder of the page; None is the race's own.
-        live: whether the race is going on.
+        folder: Folder of a race, with its race.json.
+        out: Folder of the page; None is the race's own.
+        live: Whether the race is still running.
 
     Returns:
         The path of the page.

@@ -1,4 +1,4 @@
-"""What the race.json of a race holds, read so that a damaged or half-written one still gives what it has."""
+"""Read the race.json of a race; what is damaged becomes a sentence, and the rest is still used."""
 
 import json
 import math
@@ -21,8 +21,9 @@ class Score:
     """What an entrant reached under one measure, as shares of the images.
 
     Args:
-        values: one a seed; fewer while the race goes on.
-        deviation: sample standard deviation over the seeds; None with one.
+        values: One value for each seed that is done.
+        mean: Mean over the seeds.
+        deviation: Sample standard deviation over the seeds; None with one seed.
     """
 
     values: tuple[float, ...]
@@ -32,7 +33,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured: an attack at a strength in pixels of [0, 1], or without an attack clean accuracy and sums."""
+    """What is measured: accuracy under an attack, clean accuracy, or an average.
+
+    Args:
+        name: Its name.
+        attack: The attack; None for clean accuracy and averages.
+        norm: Norm of the attack.
+        epsilon: Strength of the attack, in pixels of [0, 1].
+    """
 
     name: str
     attack: str | None = None
@@ -45,9 +53,10 @@ class Entrant:
     """An architecture of the race.
 
     Args:
-        number: its place in the file, from 1.
-        document: what the file says of it.
-        scores: by weights (``"best"``, ``"last"``) and measure.
+        number: Its place in the file, from 1.
+        name: Its name.
+        document: What the file says of it.
+        scores: Results by weights (``"best"``, ``"last"``) and measure.
     """
 
     number: int
@@ -56,12 +65,15 @@ class Entrant:
     scores: dict[str, dict[str, Score]]
 
     def score(self, weights: str, measure: str | None) -> Score | None:
+        """Return the result of these weights under a measure; None where there is none yet."""
         return self.scores[weights].get(measure or "")
 
     def quantity(self, key: str) -> float | None:
+        """Return the number that the file holds under ``key``."""
         return number(self.document.get(key))
 
     def listed(self, key: str) -> list[Any]:
+        """Return the list that the file holds under ``key``."""
         return listed(self.document.get(key))
 
 
@@ -70,9 +82,14 @@ class Difference:
     """First minus second entrant under one measure, paired by seed and by image.
 
     Args:
-        deviation: sample standard deviation over the seeds; None with one.
-        interval: 95 %, over the test images, of the seeds' mean.
-        distinct: the interval excludes 0 and every seed has the same sign.
+        first: Name of the first entrant.
+        second: Name of the second entrant.
+        weights: ``"best"`` or ``"last"``.
+        measure: Name of the measure.
+        difference: Mean over the seeds, as a share of the images.
+        deviation: Sample standard deviation over the seeds; None with one seed.
+        interval: 95 % interval of the mean, over the test images.
+        distinct: Whether the interval excludes 0 and every seed has the same sign.
     """
 
     first: str
@@ -87,11 +104,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Race:
-    """A race as far as its document could be read.
+    """A race, as far as its document could be read.
 
     Args:
-        entrants: in the order of the file.
-        problems: one sentence for each thing that is damaged.
+        document: The whole document.
+        entrants: The entrants in the order of the file.
+        measures: What is measured.
+        differences: Differences of entrants.
+        problems: One sentence for each part that is damaged.
+        links: Addresses of the jobs' pages, relative to the page of the race.
     """
 
     document: dict[str, Any]
@@ -99,22 +120,28 @@ class Race:
     measures: list[Measure] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def quantity(self, key: str) -> float | None:
+        """Return the number that the document holds under ``key``."""
+        return number(self.document.get(key))
 
     @property
     def complete(self) -> bool:
+        """Whether all jobs are done."""
         return self.document.get("complete") is True
 
     @property
     def weights(self) -> str:
-        """The weights that entrants are ranked by: the best, or the last where nothing was held out to select by."""
+        """The weights that entrants are ranked by: the best, or the last where no images were held out."""
         return LAST if not any(e.scores[BEST] for e in self.entrants) and any(
             e.scores[LAST] for e in self.entrants) else BEST
 
     @property
     def ranking(self) -> str | None:
-        """The measure that entrants are ranked by: what the document says, else the average, else the first attack.
+        """The measure that entrants are ranked by; None before any result.
 
-        None before any result.
+        It is the one that the document names, otherwise the average, otherwise the first attack.
         """
         attacks = [measure.name for measure in self.measures if measure.attack]
         names = [str(self.document.get("main")), AVERAGE, *attacks, *(measure.name for measure in self.measures)]
@@ -122,23 +149,23 @@ class Race:
 
     @property
     def standing(self) -> list[Entrant]:
-        """The entrants, highest first; those without a result last."""
+        """The entrants, best first; those without a result last."""
         def place(entrant: Entrant) -> float:
             score = entrant.score(self.weights, self.ranking)
             return -score.mean if score else math.inf
         return sorted(self.entrants, key=place)
 
     def difference(self, first: str, second: str) -> Difference | None:
-        """The difference of two entrants, in either order, on what they are ranked by."""
+        """Return the difference of two entrants, in either order, under the measure that ranks them."""
         return next((d for d in self.differences if {d.first, d.second} == {first, second}
                      and (d.weights, d.measure) == (self.weights, self.ranking)), None)
 
 
 def read_race(folder: Path) -> dict[str, Any]:
-    """The document of a race.
+    """Return the document of a race.
 
     Raises:
-        InputError: the folder holds no race.json, or one that is not JSON or of another format.
+        InputError: The folder holds no race.json, or one that is not JSON or of another format.
     """
     path = Path(folder) / run_files.RACE
     try:
@@ -156,7 +183,7 @@ def read_race(folder: Path) -> dict[str, Any]:
 
 
 def race_of(document: dict[str, Any]) -> Race:
-    """The race that a document tells of, with a sentence for each thing in it that is not what it should be."""
+    """Return the race of a document, with a sentence for each part that is damaged."""
     problems: list[str] = []
     if not isinstance(document.get("entrants"), list):
         problems.append(f"{run_files.RACE} holds no list of entrants")
@@ -182,7 +209,7 @@ def _entrant(place: int, item: Any, problems: list[str]) -> Entrant | None:
 
 
 def _scores(where: str, item: Any, problems: list[str]) -> dict[str, Score]:
-    """The whole scores under each measure; null, or no entry, stands for weights without a result yet."""
+    """Return the undamaged scores by measure; null or no entry stands for weights without a result yet."""
     if not isinstance(item, dict):
         problems += [f"{where}: the results are damaged and are left out"] if item is not None else []
         return {}
@@ -190,9 +217,10 @@ def _scores(where: str, item: Any, problems: list[str]) -> dict[str, Score]:
     for measure, row in item.items():
         row = row if isinstance(row, dict) else {}
         mean, deviation = number(row.get("mean")), number(row.get("deviation"))
-        values = [number(value) for value in listed(row.get("values"))]
+        stored = listed(row.get("values"))
+        values = [value for value in map(number, stored) if value is not None]
         whole = row.get("deviation") is None or (deviation is not None and deviation >= 0)
-        if mean is None or None in values or not whole:
+        if mean is None or len(values) < len(stored) or not whole:
             problems.append(f"{where}: the result under {measure} is damaged and is left out")
         else:
             found[measure] = Score(tuple(values), mean, deviation)
@@ -200,7 +228,7 @@ def _scores(where: str, item: Any, problems: list[str]) -> dict[str, Score]:
 
 
 def _measures(document: dict[str, Any], entrants: list[Entrant], problems: list[str]) -> list[Measure]:
-    """The measures of the file, then those that only results name."""
+    """Return the measures of the file, then those that are named in results alone."""
     found = {}
     for place, item in enumerate(listed(document.get("measures")), start=1):
         if isinstance(item, dict) and isinstance(item.get("name"), str):
@@ -217,17 +245,20 @@ def _measures(document: dict[str, Any], entrants: list[Entrant], problems: list[
 
 def _difference(item: Any) -> Difference | None:
     item = item if isinstance(item, dict) else {}
-    names = [item.get(key) for key in ("first", "second", "weights", "measure")]
+    names = [name for key in ("first", "second", "weights", "measure") if isinstance(name := item.get(key), str)]
     difference = number(item.get("difference"))
-    if difference is None or not all(isinstance(name, str) for name in names):
+    if difference is None or len(names) < 4:
         return None
-    ends = [number(end) for end in listed(item.get("interval"))]
-    interval = (ends[0], ends[1]) if len(ends) == 2 and None not in ends else None
-    return Difference(*names, difference, number(item.get("deviation")), interval, item.get("distinct") is True)
+    first, second, weights, measure = names
+    stored = listed(item.get("interval"))
+    ends = [end for end in map(number, stored) if end is not None]
+    interval = (ends[0], ends[1]) if len(stored) == len(ends) == 2 else None
+    return Difference(first, second, weights, measure, difference, number(item.get("deviation")), interval,
+                      item.get("distinct") is True)
 
 
 def number(value: Any) -> float | None:
-    """A finite number of JSON; None for all else."""
+    """Return a finite number of JSON; None for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -237,5 +268,16 @@ def number(value: Any) -> float | None:
 
 
 def listed(value: Any) -> list[Any]:
-    """A list of JSON; an empty one for all else."""
+    """Return a list of JSON; an empty one for anything else."""
     return value if isinstance(value, list) else []
+
+
+def budget_of(race: Race) -> str:
+    """Return the size that entrants are scaled to, such as ``4.5 M parameters ± 2 %``, or "none"."""
+    budget = race.document.get("budget")
+    if not isinstance(budget, dict) or (value := number(budget.get("value"))) is None:
+        return "none"
+    quantity = str(budget.get("quantity"))
+    quantity = {"params": "parameters", "macs": "multiply-adds"}.get(quantity, quantity)
+    tolerance = number(budget.get("tolerance"))
+    return f"{value / 1e6:.4g} M {quantity}" + (f" ± {100 * tolerance:.3g} %" if tolerance is not None else "")

@@ -1,10 +1,12 @@
-"""The tables of a race: its standing, its paired differences, what its entrants cost, and their numbers as CSV."""
+"""The sections of a race that are tables: standing, paired differences, cost."""
 
-import base64
+from collections.abc import Sequence
 
-from wsrnas.report.evaluation import percent
-from wsrnas.report.html import Cell, Picture, Section, details, paragraph, table
+from wsrnas.report.figures.picture import Numbers
+from wsrnas.report.html import Cell, details, paragraph, table
 from wsrnas.report.race_data import BEST, CLEAN, LAST, Difference, Entrant, Race, Score, listed, number
+from wsrnas.report.sections import Part
+from wsrnas.report.texts import percent
 
 MISSING = "–"
 
@@ -12,58 +14,59 @@ MISSING = "–"
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 def with_deviation(score: Score | None) -> str:
-    """``50.0 ± 1.2``, in percent."""
+    """Return a score in percent with its deviation, such as ``50.0 ± 1.2``."""
     if score is None:
         return MISSING
     return percent(score.mean) + (f" ± {percent(score.deviation)}" if score.deviation is not None else "")
 
 
 def plain_name(measure: str | None) -> str:
-    """A measure's name with single spaces."""
+    """Return a measure's name with single spaces."""
     return " ".join((measure or "").split())
 
 
 def shown(value: float | None, form: str = ",.0f", unit: float = 1.0) -> str:
-    """A number in multiples of ``unit``."""
+    """Return a number in multiples of ``unit``, a dash for None."""
     return MISSING if value is None else format(value / unit, form)
 
 
 def title_of(entrant: Entrant) -> str:
-    """An entrant's name, with a word of warning where it needs one."""
+    """Return an entrant's name, with a warning where a check failed."""
     return f"{entrant.name} (check failed)" if entrant.listed("failed_checks") else entrant.name
 
 
 # -- standing ---------------------------------------------------------------------------------------------------------
 
-def standing_section(race: Race) -> Section | None:
-    """Who leads, by the weights that are ranked; the other weights in a second table."""
+def standing(race: Race) -> Sequence[Part]:
+    """Show the ranking; where the best weights rank, the last weights have a second table."""
     if not race.entrants:
-        return None
-    parts = [paragraph(f"Ranked by {plain_name(race.ranking)}, {race.weights} weights." if race.ranking else
+        return []
+    parts: list[Part] = [paragraph(f"Ranked by {plain_name(race.ranking)}, {race.weights} weights." if race.ranking else
                        "No network is evaluated yet."),
              score_table(race, race.weights)]
     if race.weights == BEST and any(entrant.scores[LAST] for entrant in race.entrants):
         parts.append(score_table(race, LAST))
-        parts.append(paragraph("Best minus last is what the last epochs lose of the measure that is ranked: robust "
-                               "overfitting. It is left out where they stand on different numbers of seeds.", "note"))
+        parts.append(paragraph("Best minus last is the loss of the last epochs under the measure that ranks: robust "
+                               "overfitting. It is left out where best and last have different numbers of seeds.",
+                               "note"))
     numbers = standing_numbers(race)
-    return Section("Standing", parts + [csv_link(numbers)] * bool(numbers.rows))
+    return [*parts, numbers] if numbers.rows else parts
 
 
 def score_table(race: Race, weights: str) -> str:
-    """One row an entrant, one column a measure; the clean accuracy and what is ranked come first."""
-    names = dict.fromkeys([CLEAN, race.ranking or CLEAN, *(measure.name for measure in race.measures)])
-    names = [name for name in names if any(entrant.score(weights, name) for entrant in race.entrants)]
+    """Return a table with one row for each entrant; clean accuracy and the measure that ranks come first."""
+    ordered = dict.fromkeys([CLEAN, race.ranking or CLEAN, *(measure.name for measure in race.measures)])
+    names = [name for name in ordered if any(entrant.score(weights, name) for entrant in race.entrants)]
     rows = [[title_of(entrant), seeds_of(race, entrant, weights), *facts(race, entrant, weights).values(),
              *(with_deviation(entrant.score(weights, name)) for name in names)] for entrant in race.standing]
     header = ["entrant", "seeds", *facts(race, race.entrants[0], weights), *map(plain_name, names)]
-    which = "of the epoch that was most robust on held-out images" if weights == BEST else "of the last epoch"
+    which = "of the most robust epoch on held-out images" if weights == BEST else "of the last epoch"
     return table(header, rows, range(1, len(header)), f"{weights.capitalize()} weights, {which}: accuracy "
                  "in %, mean over the seeds ± sample standard deviation")
 
 
 def facts(race: Race, entrant: Entrant, weights: str) -> dict[str, str]:
-    """Beside the weights that are ranked, the entrant's size; beside the others, how they came to differ."""
+    """Return the columns before the measures: for the weights that rank, sizes; for the others, what changed."""
     if weights == race.weights:
         return {"channels": shown(entrant.quantity("init_channels")),
                 "parameters": shown(entrant.quantity("parameters")),
@@ -74,14 +77,14 @@ def facts(race: Race, entrant: Entrant, weights: str) -> dict[str, str]:
 
 
 def seeds_of(race: Race, entrant: Entrant, weights: str) -> str:
-    """How many seeds are behind an entrant's numbers, and of how many where some are to come."""
+    """Return the number of seeds behind an entrant's numbers, and of all seeds where some are missing."""
     score = entrant.score(weights, race.ranking)
     count, every = len(score.values) if score else 0, len(listed(race.document.get("seeds")))
     return str(count) if count >= every else f"{count} of {every}"
 
 
 def overfitting(race: Race, entrant: Entrant) -> str:
-    """Best minus last weights under the measure that is ranked, of the same seeds."""
+    """Return best minus last weights under the measure that ranks, of the same seeds."""
     best, last = (entrant.score(weights, race.ranking) for weights in (BEST, LAST))
     if best is None or last is None or len(best.values) != len(last.values):
         return MISSING
@@ -90,29 +93,29 @@ def overfitting(race: Race, entrant: Entrant) -> str:
 
 # -- differences ------------------------------------------------------------------------------------------------------
 
-def differences_section(race: Race) -> Section | None:
-    """Every pair on what is ranked as a square, and all that was compared as a list."""
+def differences(race: Race) -> Sequence[Part]:
+    """Show every pair under the measure that ranks as a square, and all differences as a list."""
     if not race.differences:
-        return None
+        return []
     names = [entrant.name for entrant in race.standing]
     rows = [[name, *(signed_difference(race, name, other) for other in names)] for name in names]
     pairs = len({frozenset((d.first, d.second)) for d in race.differences})
     whole = table(["first", "second", "weights", "measure", "difference (points)", "over the seeds", ""],
                   map(difference_row, race.differences), (4, 5))
-    return Section("Paired differences", [
-        paragraph("Each difference is taken image by image and seed by seed, in percent points. Its interval is a 95 % "
-                  "bootstrap interval, over the test images, of the mean over these seeds. A star marks a difference "
-                  "whose interval excludes 0 and that has the same sign in every seed. "
+    return [
+        paragraph("Each difference is computed image by image and seed by seed, in percentage points. Its interval is "
+                  "a 95 % bootstrap interval, over the test images, of the mean over these seeds. A star marks a "
+                  "difference whose interval excludes 0 and that has the same sign in every seed. "
                   f"{pairs} pair{'s are' if pairs > 1 else ' is'} compared, and the intervals are not corrected for "
-                  "their number: among many pairs some exclude 0 by chance."),
+                  "their number: among many pairs, some intervals exclude 0 by chance."),
         table(["row minus column", *names], rows, range(1, len(names) + 1),
-              f"{plain_name(race.ranking)}, {race.weights} weights, in percent points"),
+              f"{plain_name(race.ranking)}, {race.weights} weights, in percentage points"),
         details(f"all {len(race.differences)} differences with their intervals", whole),
-        csv_link(difference_numbers(race))])
+        difference_numbers(race)]
 
 
 def signed_difference(race: Race, name: str, other: str) -> str | Cell:
-    """One field of the square: the row's entrant minus the column's."""
+    """Return one field of the square: the row's entrant minus the column's."""
     found = race.difference(name, other)
     if found is None or name == other:
         return Cell(MISSING, "muted")
@@ -121,6 +124,7 @@ def signed_difference(race: Race, name: str, other: str) -> str | Cell:
 
 
 def difference_row(found: Difference) -> list[str]:
+    """Return one row of the list."""
     deviation = f"± {percent(found.deviation)}" if found.deviation is not None else MISSING
     return [found.first, found.second, found.weights, plain_name(found.measure),
             percent(found.difference, found.interval, signed=True), deviation, "*" * found.distinct]
@@ -128,10 +132,10 @@ def difference_row(found: Difference) -> list[str]:
 
 # -- cost -------------------------------------------------------------------------------------------------------------
 
-def cost_section(race: Race) -> Section | None:
-    """Size, work, memory and time."""
+def cost(race: Race) -> Sequence[Part]:
+    """Show size, multiply-adds, memory and time."""
     if not race.entrants:
-        return None
+        return []
     rows = []
     for entrant in race.standing:
         latency = entrant.document.get("latency")
@@ -145,34 +149,27 @@ def cost_section(race: Race) -> Section | None:
                      shown(entrant.quantity("multiply_adds"), ",.1f", 1e6),
                      shown(entrant.quantity("activation_bytes"), ",.1f", 2**20), shown(one, ",.4g", 1e-3),
                      shown(each, ",.4g", 1e-3), shown(count), where or MISSING])
-    return Section("Cost", [table(
+    return [table(
         ["entrant", "parameters", "multiply-adds (M)", "activations (MiB)", "one image alone (ms)",
          "an image in a batch (ms)", "batch", "measured on"], rows, range(1, 7), "Multiply-adds and memory of the "
-        "activations are those of one image; times are of a forward pass")])
+        "activations are those of one image; times are of a forward pass")]
 
 
 # -- numbers to download ----------------------------------------------------------------------------------------------
 
-def standing_numbers(race: Race) -> Picture:
-    """Every score as CSV; a picture without a drawing."""
+def standing_numbers(race: Race) -> Numbers:
+    """Return every score for a CSV file."""
     attacks = {measure.name: [measure.attack, measure.norm, measure.epsilon] for measure in race.measures}
-    return Picture("standing", "", "", "", ("entrant", "weights", "measure", "attack", "norm", "epsilon", "mean",
-                                            "deviation", "values, one a seed"),
+    return Numbers("standing", ("entrant", "weights", "measure", "attack", "norm", "epsilon", "mean", "deviation",
+                                "values, one a seed"),
                    [[entrant.name, weights, name, *attacks[name], score.mean, score.deviation,
                      " ".join(map(str, score.values))] for entrant in race.standing
                     for weights, scores in entrant.scores.items() for name, score in scores.items()])
 
 
-def difference_numbers(race: Race) -> Picture:
-    """Every difference as CSV; a picture without a drawing."""
-    return Picture("differences", "", "", "", ("first", "second", "weights", "measure", "difference", "deviation",
-                                               "low", "high", "distinct"),
+def difference_numbers(race: Race) -> Numbers:
+    """Return every difference for a CSV file."""
+    return Numbers("differences", ("first", "second", "weights", "measure", "difference", "deviation", "low", "high",
+                                   "distinct"),
                    [[d.first, d.second, d.weights, d.measure, d.difference, d.deviation, *(d.interval or (None, None)),
                      str(d.distinct).lower()] for d in race.differences])
-
-
-def csv_link(numbers: Picture) -> str:
-    """The numbers of a table to download, in the page itself as those of figures are."""
-    data = base64.b64encode(numbers.table.encode(errors="replace")).decode()
-    return (f'<p class="note"><a download="{numbers.name}.csv" '
-            f'href="data:text/csv;charset=utf-8;base64,{data}">{numbers.name}.csv</a></p>')

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def duration(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 20 s`` or ``4.2 s``."""
+    """Return a time as ``2 h 05 min``, ``3 min 20 s`` or ``4.2 s``."""
     minutes = int(seconds) // 60
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
@@ -13,16 +13,27 @@ def duration(seconds: float) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A JSON value in a line."""
+    """Return a JSON value as one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {text_of(inner)}" for key, inner in value.items())
     return " ".join(map(text_of, value)) if isinstance(value, list) else str(value)
 
 
 def command_text(command: Any) -> str:
-    """The command line, with the program as the module that it is."""
+    """Return a command line whose program is given as a module."""
     if not isinstance(command, list) or not command:
         return text_of(command)
     first, *arguments = map(str, command)
     start = f"python -m {'.'.join(Path(first).with_suffix('').parts[-2:])}" if first.endswith(".py") else first
     return " ".join([start, *(f"'{word}'" if " " in word else word for word in arguments)])
+
+
+def percent(value: float | None, interval: Any = None, signed: bool = False) -> str:
+    """Return a share in percent, with its interval where there is one: ``50.0 [47.0, 53.0]``."""
+    if value is None:
+        return "–"
+    form = "{:+.1f}" if signed else "{:.1f}"
+    text = form.format(100 * value).replace("-", "−")
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        return text
+    return f"{text} [{', '.join(form.format(100 * end).replace('-', '−') for end in interval)}]"

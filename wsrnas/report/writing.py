@@ -1,8 +1,7 @@
-"""From what a folder holds to its page: one HTML file that needs nothing else, and its figures beside it.
+"""Write the page of a folder: one HTML file that needs nothing else, and its figures beside it.
 
-    python -m wsrnas.report RUN                        writes RUN/report.html and RUN/figures/
-    python -m wsrnas.report RUN RUN [...] --out FOLDER  compares them, in FOLDER (default: runs/report)
-    python -m wsrnas.report RACE                       the page of a race
+``python -m wsrnas.report RUN`` writes RUN/report.html and RUN/figures/; two runs and more are compared, in the folder
+that ``--out`` names (by default runs/report); the folder of a race gets the page of the race.
 """
 
 import argparse
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wsrnas.report.data import read_run
-from wsrnas.report.html import write_files
+from wsrnas.report.page_files import write_files
 from wsrnas.report.pages import page
 from wsrnas.report.race import write_race_report
 from wsrnas.runtime import run_files
@@ -28,15 +27,15 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     """Write ``report.html`` and ``figures/NAME.svg``, ``figures/NAME.csv``.
 
     Args:
-        paths: run directories, or the folder of one race.
-        out: folder of the page; None is the run's own, or ``runs/report`` for several.
-        live: whether the run is going on.
+        paths: Run directories, or the folder of one race.
+        out: Folder of the page; None is the run's own, or ``runs/report`` for several.
+        live: Whether the run is still running.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: one of the paths is not a run directory, or the page cannot be written.
+        InputError: One of the paths is not a run directory, or the page cannot be written.
     """
     if len(paths) == 1 and (Path(paths[0]) / run_files.RACE).exists():
         return write_race_report(Path(paths[0]), out, live)
@@ -45,14 +44,16 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
 
 
 def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, ended: bool = False) -> None:
-    """Write a run's page from the program that makes it; a page that cannot be written is a line in its log.
+    """Write a run's page while the run is going on; a page that cannot be written becomes a line in the log.
 
-    While the run goes on, at most once a minute, and rarer where a page takes long: all refreshes together stay
-    below a twentieth of the time. Only the main process writes.
+    The page is written at most once a minute, and less often where it takes long: all refreshes together take less
+    than a twentieth of the run's time. Only the main process writes.
 
     Args:
-        log: where the line goes.
-        ended: write it now; the program has nothing more to add.
+        run_path: The run directory.
+        world: This process among those of the run.
+        log: Function that takes the line.
+        ended: Whether the run has ended; the page is then written in any case.
     """
     if not world.is_main:
         return
@@ -70,10 +71,11 @@ def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, en
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the page that the command line asks for, and say where it is."""
-    parser = argparse.ArgumentParser(prog="wsrnas.report", description="Write the page of a run, or of a comparison of "
-                                     "several, as one HTML file that needs no network.")
-    parser.add_argument("run", nargs="+", type=Path, help="runs: of a search, a retraining or evaluations; or one race")
+    """Write the page that the command line names, and print its path."""
+    parser = argparse.ArgumentParser(prog="wsrnas.report", description="Write the page of a run, of several runs or "
+                                     "of a race as one HTML file that needs no network.")
+    parser.add_argument("run", nargs="+", type=Path,
+                        help="run directories of searches, retrainings or evaluations; or the folder of one race")
     parser.add_argument("--out", type=Path, help="folder of the page (default: the run's own; runs/report for several)")
     arguments = parser.parse_args(argv)
     print(f"report: {write_report(arguments.run, arguments.out)}")

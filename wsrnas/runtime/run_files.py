@@ -16,6 +16,7 @@ SPLIT = "split.json"  # the two parts of the training set that a search uses
 BOUND = "bound.json"  # RNAS' bound on the vulnerability
 VULNERABILITY = "vulnerability.json"
 RESULT = "result.json"  # an AN-Estimator's result on the test noises
+NOISE_SAMPLES = "noise_samples.npz"  # noises of PGD and of the estimator at the newest step of a search
 RACE = "race.json"  # the results of a race
 EVALUATIONS = "eval"  # folder: one JSON file for each evaluation
 FIGURES = "figures"  # folder

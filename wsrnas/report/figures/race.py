@@ -1,15 +1,11 @@
-"""The figures of a race, each with the numbers that it draws; an entrant looks the same in all of them."""
+"""The figures of a race; an entrant looks the same in all of them."""
 
-import dataclasses
-import json
 import math
 from collections.abc import Sequence
 
-from wsrnas.genotype import Genotype
-from wsrnas.report.figures import MARKERS, PALETTE, blank, cells, legend, listed, styled
-from wsrnas.report.html import Picture, paragraph, picture
-from wsrnas.report.networks import DAMAGE
-from wsrnas.report.plotting import LINES
+from wsrnas.report.figures.axes import blank, legend, listed, styled
+from wsrnas.report.figures.picture import Picture, picture
+from wsrnas.report.figures.style import LINES, MARKERS, PALETTE
 from wsrnas.report.race_data import CLEAN, Entrant, Measure, Race, Score
 
 LONGEST_NAME = 32  # in a legend; longer ones would leave no room for the curves
@@ -17,30 +13,29 @@ COSTS = {"parameters": "parameters (millions)", "multiply_adds": "multiply-adds 
 
 
 def look(entrant: Entrant) -> dict[str, str]:
-    """Colour, line and marker, by the place in the file: they stay while the standing changes."""
+    """Return colour, line and marker by the place in the file, so that they stay when the standing changes."""
     place = entrant.number - 1
     return {"color": PALETTE[place % 6], "linestyle": LINES[place // 6 % 3], "marker": MARKERS[place % 9]}
 
 
 def short(name: str) -> str:
+    """Return a name that fits into a legend."""
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}…"
 
 
-# -- accuracy over strength -------------------------------------------------------------------------------------------
-
 def longest_series(measures: Sequence[Measure]) -> list[Measure]:
-    """The strengths of the attack with most of them, weakest first; L∞ before other norms."""
+    """Return the measures of the attack with most strengths, weakest first; L∞ goes before other norms."""
     series: dict[tuple[str | None, str], list[Measure]] = {}
     for measure in measures:
         if measure.attack and measure.epsilon:
             series.setdefault((measure.norm, measure.attack), []).append(measure)
     chosen = max(series, key=lambda key: (key[0] == "linf", len(series[key])), default=None)
-    return sorted(series[chosen], key=lambda measure: measure.epsilon) if chosen else []
+    return sorted(series[chosen], key=lambda measure: measure.epsilon or 0.0) if chosen else []
 
 
 @styled
 def accuracy_over_strength(race: Race) -> Picture | None:
-    """A line an entrant through the means over the seeds, with a band of one standard deviation to each side."""
+    """Draw one line for each entrant through the means over the seeds, with a band of one standard deviation."""
     series = longest_series(race.measures)
     rows = [(entrant, measure, score) for entrant in race.standing for measure in [Measure(CLEAN, epsilon=0.0), *series]
             if (score := entrant.score(race.weights, measure.name))]
@@ -52,7 +47,7 @@ def accuracy_over_strength(race: Race) -> Picture | None:
     entrants = [entrant for entrant in race.standing if any(row[0] is entrant for row in rows)]
     lines = []
     for entrant in entrants:
-        points = [(255 * measure.epsilon if linf else measure.epsilon, score)
+        points = [((255 if linf else 1) * (measure.epsilon or 0.0), score)
                   for other, measure, score in rows if other is entrant]
         x, (low, middle, high) = [place for place, _ in points], _levels([score for _, score in points])
         lines += axes.plot(x, middle, markersize=5, clip_on=False, **look(entrant))
@@ -77,15 +72,15 @@ def accuracy_over_strength(race: Race) -> Picture | None:
 
 
 def _levels(scores: Sequence[Score]) -> tuple[list[float], list[float], list[float]]:
-    """Mean minus, without and plus one deviation, in percent."""
-    return tuple([100 * (score.mean + sign * (score.deviation or 0)) for score in scores] for sign in (-1, 0, 1))
+    """Return mean minus one deviation, mean, and mean plus one deviation, in percent."""
+    low, middle, high = ([100 * (score.mean + sign * (score.deviation or 0)) for score in scores]
+                         for sign in (-1, 0, 1))
+    return low, middle, high
 
-
-# -- accuracy over what it costs --------------------------------------------------------------------------------------
 
 @styled
 def accuracy_over_cost(race: Race) -> Picture | None:
-    """Robust above clean accuracy, over parameters and over multiply-adds, with bars of one standard deviation."""
+    """Draw robust and clean accuracy over parameters and multiply-adds, with bars of one standard deviation."""
     measures = [name for name in dict.fromkeys((race.ranking, CLEAN)) if name and any(
         entrant.score(race.weights, name) for entrant in race.entrants)]
     points = [(entrant, name, score) for entrant in race.standing for name in measures
@@ -117,21 +112,3 @@ def accuracy_over_cost(race: Race) -> Picture | None:
                    "side. The axes do not begin at 0.", ("entrant", "measure", *costs, "mean", "deviation"),
                    [[entrant.name, name, *map(entrant.quantity, costs), score.mean, score.deviation]
                     for entrant, name, score in points])
-
-
-# -- cells ------------------------------------------------------------------------------------------------------------
-
-def cell_parts(race: Race) -> list[tuple[str, Picture | str]]:
-    """The name of every entrant with cells, and its cells drawn, or the sentence that says why they are not."""
-    entrants = [entrant for entrant in race.standing if entrant.document.get("genotype") is not None]
-    return [(entrant.name, _cells(entrant)) for entrant in entrants]
-
-
-def _cells(entrant: Entrant) -> Picture | str:
-    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in entrant.name[:40]).strip("-")
-    try:
-        drawn = cells(Genotype.from_json(json.dumps(entrant.document["genotype"])))
-    except DAMAGE as error:
-        return paragraph(f"These cells cannot be drawn: {error}.", "warning")
-    return dataclasses.replace(drawn, name=f"cells-{entrant.number}-{slug}".strip("-"),
-                               label=f"{entrant.name}: {drawn.label}")

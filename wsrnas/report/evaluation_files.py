@@ -1,0 +1,92 @@
+"""Evaluations of networks, as the files in ``eval/`` of a run directory hold them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsrnas.evaluation.results import FORMAT
+from wsrnas.report.rows import is_number
+from wsrnas.runtime import run_files
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of one network.
+
+    Args:
+        network: Name of the network.
+        label: The file's name without its ending.
+        result: The file's document, checked by ``evaluation_problem``.
+        run: Name of the run directory that holds the file.
+        modified: Time of the last change, in seconds since the epoch.
+    """
+
+    network: str
+    label: str
+    result: dict[str, Any]
+    run: str = ""
+    modified: float = 0.0
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What the file says of the network; empty where it says nothing."""
+        model = self.result.get("model")
+        return model if isinstance(model, dict) else {}
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the weights; empty where the file does not say."""
+        return str(self.model.get("fingerprint") or "")
+
+    @property
+    def image_set(self) -> str:
+        """The identity of the images and their order; empty where the file does not say."""
+        return str(self.result.get("image_set") or "")
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """The honesty checks of the file, without damaged ones."""
+        checks = self.result.get("checks")
+        return [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
+
+
+def read_evaluations(folder: Path, run_name: str) -> tuple[list[Evaluation], list[str]]:
+    """Read the evaluations of a run directory.
+
+    Args:
+        folder: The run directory.
+        run_name: Its name.
+
+    Returns:
+        The evaluations; one sentence for each file that is damaged.
+    """
+    evaluations, problems = [], []
+    for path in sorted((folder / run_files.EVALUATIONS).glob("*.json")):
+        try:
+            modified, result = path.stat().st_mtime, json.loads(path.read_text())
+            problem = evaluation_problem(result)
+        except (OSError, ValueError) as error:
+            problem = f"cannot be read: {error}"
+        if problem:
+            problems.append(f"{run_files.EVALUATIONS}/{path.name} {problem}")
+        else:
+            evaluations.append(Evaluation(str(result.get("name") or run_name), path.stem, result, run_name, modified))
+    return evaluations, problems
+
+
+def evaluation_problem(result: Any) -> str | None:
+    """Return why a document is no evaluation, as the end of a sentence about its file; None for an evaluation."""
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        found = result.get("format") if isinstance(result, dict) else None
+        return f"has the format {found!r}, expected {FORMAT!r}; retrain.evaluate writes it anew in this format"
+    measured = [result.get("clean"), *(result["attacks"] if isinstance(result.get("attacks"), list) else [None])]
+    for entry in measured:
+        if not isinstance(entry, dict) or not is_number(entry.get("accuracy")):
+            return "is damaged: it lacks the clean accuracy or the accuracy under an attack"
+        if not isinstance(entry.get("interval", []), list | None):
+            return "is damaged: an interval is no pair of numbers"
+    if not all(isinstance(row.get("attack"), str) and (row.get("epsilon") is None or is_number(row["epsilon"]))
+               for row in result["attacks"]):
+        return "is damaged: an attack has no name, or a strength that is no number"
+    return None

@@ -1,0 +1,1 @@
+"""Draw the figures of pages, each together with the numbers in it."""

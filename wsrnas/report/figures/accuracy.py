@@ -1,0 +1,86 @@
+"""The figure of accuracy over the strength of the attacks."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wsrnas.report.attack_names import attack_family, attack_names
+from wsrnas.report.figures.axes import blank, legend, listed, styled
+from wsrnas.report.figures.picture import Picture, picture
+from wsrnas.report.figures.style import INK, LINES, MARKERS, PALETTE, SURFACE
+from wsrnas.report.networks import Network
+
+
+@styled
+def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
+    """Draw accuracy over strength: one colour for each network, one marker for each attack.
+
+    Args:
+        networks: The networks.
+        norm: Norm of the attacks that are drawn, "linf" or "l2".
+    """
+    measured = [(network, row) for network in networks for row in network.attacks.values()
+                if row.get("norm", "linf") == norm and row["epsilon"]]
+    if not measured:
+        return None
+    attacks = attack_names(attack_family(row) for _, row in measured)
+    markers = dict(zip(attacks, itertools.cycle(MARKERS), strict=False))
+    unit = 255 if norm == "linf" else 1
+    figure = blank(9, 4.6)
+    axes = figure.subplots()
+    lines = []
+    styles = itertools.cycle(itertools.product(LINES, PALETTE))
+    for network, (line, colour) in zip(networks, styles, strict=False):
+        own = [row for other, row in measured if other is network]
+        lines.append(axes.plot([], [], color=colour, linestyle=line)[0])
+        of = {attack: [row for row in own if attack_family(row) == attack] for attack in attacks}
+        main = max(attacks, key=lambda attack: (len(of[attack]), -sum(row["accuracy"] for row in of[attack])))
+        for attack in attacks:
+            _curve(axes, network.newest["clean"], of[attack], unit, colour, markers[attack],
+                   line if attack == main else "")
+    kind = "L∞" if norm == "linf" else "L2"
+    axes.set(ylabel="accuracy (%)", ylim=(0, 100), xlabel=f"{kind} strength ε" + " (n/255)" * (norm == "linf"))
+    axes.set_xlim(left=0)
+    if norm == "linf":
+        top = axes.secondary_xaxis("top", functions=(lambda x: x / 255, lambda x: x * 255))
+        top.set_xlabel("ε in pixels of [0, 1]")
+    kinds = [axes.plot([], [], color=INK, linestyle="", marker=markers[attack])[0] for attack in attacks]
+    names = [network.title for network in networks]
+    legend(axes, [*lines, *kinds], [*names, *attacks.values()], loc="upper left", bbox_to_anchor=(1.01, 1))
+    rows = [[network.title, "clean", "", 0, network.newest["clean"]["accuracy"], *_interval(network.newest["clean"])]
+            for network in networks]
+    rows += [[network.title, attacks[attack_family(row)], row.get("norm", "linf"), row["epsilon"], row["accuracy"],
+              *_interval(row)] for network, row in measured]
+    return picture(figure, "accuracy" if norm == "linf" else "accuracy-l2",
+                   f"Accuracy of {listed(names)} over the {kind} strength; attacks: {listed(list(attacks.values()))}.",
+                   "Clean accuracy at ε = 0 and accuracy under attack. One colour for each network, one marker for "
+                   "each attack; the line joins the attack with most strengths. Bands and bars: 95 % intervals over "
+                   "the test images.",
+                   ("network", "attack", "norm", "epsilon", "accuracy", "low", "high"), rows)
+
+
+def _curve(axes: Any, clean: dict[str, Any], rows: list[dict[str, Any]], unit: float, colour: str, marker: str,
+           line: str) -> None:
+    """Draw one network under one attack: a line with a band, or without a line points with bars."""
+    rows = sorted(rows, key=lambda row: row["epsilon"])
+    points = [(0.0, clean), *((unit * row["epsilon"], row) for row in rows)] if line else [
+        (unit * row["epsilon"], row) for row in rows]
+    x = [place for place, _ in points]
+    y = [100 * row["accuracy"] for _, row in points]
+    ends = [_interval(row) for _, row in points]
+    low, high = ([100 * (row["accuracy"] if (end := pair[i]) is None else end)
+                  for pair, (_, row) in zip(ends, points, strict=True)] for i in (0, 1))
+    if line:
+        axes.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5, clip_on=False)
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    elif rows:
+        error = np.maximum([np.subtract(y, low), np.subtract(high, y)], 0)
+        axes.errorbar(x, y, yerr=error, color=colour, linestyle="", marker=marker, markersize=5, elinewidth=1,
+                      markerfacecolor=SURFACE, clip_on=False)
+
+
+def _interval(row: dict[str, Any]) -> list[float | None]:
+    interval = row.get("interval")
+    return list(interval) if isinstance(interval, list) and len(interval) == 2 else [None, None]

@@ -1,0 +1,28 @@
+"""The look of all figures: colours, lines, markers and matplotlib's settings."""
+
+from typing import Any
+
+# Okabe and Ito's palette: distinct to colour-blind readers, in print too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PALETTE = COLOURS[:6]  # without black, which is the ink
+LINES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+# Colours of everything but the data. A file shows them as they are; a page replaces them by its own (``inline_svg``).
+INK, MUTED, GRID, SURFACE, TINT = "#1f2329", "#6e7682", "#d0d7df", "#fffffe", "#eef3f9"
+PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)",
+                TINT: "var(--tint)"}
+# Settings of matplotlib.
+STYLE: Any = {
+    "svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED,
+    "axes.titlecolor": INK, "axes.titlesize": 10, "axes.titlelocation": "left", "xtick.color": MUTED,
+    "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.facecolor": "none",
+    "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "grid.color": GRID,
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.6, "legend.frameon": False,
+    "legend.fontsize": 8.5, "figure.facecolor": "none", "savefig.facecolor": "none"}
+FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "max_pool": "#B97F00",
+            "avg_pool": "#B97F00", "skip_connect": MUTED, "none": MUTED}
+
+
+def operation_colour(operation: str) -> str:
+    """Return the colour of an operation's family, in cells and in curves."""
+    return next((colour for family, colour in FAMILIES.items() if operation.startswith(family)), INK)

@@ -1,0 +1,97 @@
+"""The key numbers of a run: one function for each fact, which returns no tile where the run has no such number."""
+
+from collections.abc import Sequence
+
+from wsrnas.report.bound import last_bound
+from wsrnas.report.data import Run
+from wsrnas.report.figures.search import rank_correlation
+from wsrnas.report.figures.training import total_seconds
+from wsrnas.report.networks import networks_of
+from wsrnas.report.rows import column
+from wsrnas.report.texts import duration, percent
+from wsrnas.report.tiles import Fact, Tile
+
+
+def newest(values: Sequence[float | None]) -> float | None:
+    """Return the last number of a column; None where it holds none."""
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def changed_choices(run: Run) -> list[Tile]:
+    """Return in how many choices the newest cell of a search differs from the initial one."""
+    architecture = run.rows[-1].get("architecture") if run.rows else None
+    if not architecture or "changed_choices" not in architecture:
+        return []
+    return [Tile("changed choices", f"{architecture['changed_choices']} of 16", "against the initial cell")]
+
+
+def rank_of_predictions(run: Run) -> list[Tile]:
+    """Return how well the validation loss estimator ranks paths."""
+    tau = rank_correlation(run.rows)
+    return [] if tau is None else [Tile("Kendall's τ", f"{tau:+.2f}", "VLE, before it was trained on each path")]
+
+
+def estimator_error(run: Run) -> list[Tile]:
+    """Return the relative error of the AN-Estimator's noise."""
+    error = newest(column(run.rows, "estimator", "relative_error"))
+    return [] if error is None else [Tile("estimator error", f"{error:.3f}", "Σ‖φ − δ‖² / Σ‖δ‖², 1 for no estimate")]
+
+
+def estimator_gap(run: Run) -> list[Tile]:
+    """Return by how many points of accuracy the estimated noise is weaker than PGD."""
+    gap = newest(column(run.rows, "estimator_check", "mean_gap"))
+    return [] if gap is None else [
+        Tile("estimator gap", f"{100 * gap:+.1f} points", "mean, weaker than PGD, last check")]
+
+
+def vulnerability(run: Run) -> list[Tile]:
+    """Return the vulnerability of the discretised network, or of the supernet while the search runs."""
+    child, supernet = newest(column([run.vulnerability], "child", "vulnerability")), newest(
+        column(run.rows, "vulnerability", "network"))
+    value, which = (supernet, "supernet, last epoch") if child is None else (child, "discretised network")
+    if value is None:
+        return []
+    bound = last_bound(run)
+    return [Tile("vulnerability", f"{value:.4g}", which + (f", H {bound:.4g}" if bound else ""))]
+
+
+def held_out_accuracy(run: Run) -> list[Tile]:
+    """Return the accuracies of the epoch that was most robust on held-out images."""
+    robust, clean = (column(run.rows, "held_out", f"{word}_accuracy") for word in ("robust", "clean"))
+    measured = [(value, -index) for index, value in enumerate(robust) if value is not None]
+    if not measured:
+        return []
+    value, index = max(measured)
+    return [Tile("held-out robust", f"{percent(value)} %",
+                 f"best: epoch {run.rows[-index]['step'] + 1}, clean {percent(clean[-index])} %")]
+
+
+def test_accuracies(run: Run) -> list[Tile]:
+    """Return the clean and the average robust accuracy on test images, of at most two networks."""
+    networks, tiles = networks_of(run.evaluations), []
+    for network in networks[:2]:
+        which = f"test, {network.title}" if len(networks) > 1 else f"{network.every('images')} test images" + (
+            f", {network.mark}" if network.mark else "")
+        tiles.append(Tile("clean", f"{percent(network.newest['clean']['accuracy'])} %", which))
+        tiles += [Tile("average robust", f"{percent(result['average_robust']['accuracy'])} %",
+                       f"{len(over)} attacks, {which}")
+                  for over, result in network.sums.items() if result.get("average_robust")]
+    return tiles
+
+
+def training_speed(run: Run) -> list[Tile]:
+    """Return how many images a second the last epoch of a training took."""
+    speed = newest(column(run.rows[-1:], "train", "images_per_second"))
+    if not speed or "learning_rate" not in run.rows[-1]:
+        return []
+    return [Tile("speed", f"{speed:.4g} images/s", "training, last epoch")]
+
+
+def total_time(run: Run) -> list[Tile]:
+    """Return the measured time of all phases."""
+    seconds = sum(total_seconds(run.rows).values())
+    return [Tile("time", duration(seconds), "measured, without set-up")] if seconds else []
+
+
+FACTS: tuple[Fact, ...] = (changed_choices, rank_of_predictions, estimator_error, estimator_gap, vulnerability,
+                           held_out_accuracy, test_accuracies, training_speed, total_time)

@@ -1,0 +1,43 @@
+"""The key numbers of a race: one function for each fact."""
+
+from wsrnas.report.race_data import Race, budget_of, listed
+from wsrnas.report.race_tables import plain_name, shown, with_deviation
+from wsrnas.report.texts import text_of
+from wsrnas.report.tiles import Fact, Tile
+
+
+def leader(race: Race) -> list[Tile]:
+    """Return the entrant that ranks first, and which others cannot be told apart from it."""
+    first = race.standing[0] if race.standing else None
+    if not first or not (score := first.score(race.weights, race.ranking)):
+        return []
+    seeds = f"{len(score.values)} seed{'s' * (len(score.values) != 1)}"
+    remark = [f"{plain_name(race.ranking)} {with_deviation(score)} %, {race.weights} weights, {seeds}"]
+    close = [other.name for other in race.standing[1:]
+             if not (pair := race.difference(first.name, other.name)) or not pair.distinct]
+    remark += [f"not distinct from {', '.join(close) if len(close) < 3 else f'{len(close)} others'}"] * bool(close)
+    remark += ["a check failed"] * bool(first.listed("failed_checks"))
+    return [Tile("leader" if race.complete else "leader so far", first.name, "; ".join(remark))]
+
+
+def budget(race: Race) -> list[Tile]:
+    """Return the size that entrants are scaled to."""
+    text = budget_of(race)
+    return [Tile("budget", text, "every entrant has its own size" if text == "none" else
+                 "about what every entrant has")]
+
+
+def seeds(race: Race) -> list[Tile]:
+    """Return the seeds of the trainings."""
+    found = listed(race.document.get("seeds"))
+    return [Tile("seeds", str(len(found)), f"a training each: {text_of(found)}")] if found else []
+
+
+def images(race: Race) -> list[Tile]:
+    """Return the number of test images."""
+    count = race.quantity("images")
+    which = f"test images of {race.document.get('dataset') or 'the data set'}"
+    return [] if count is None else [Tile("images", shown(count), which)]
+
+
+FACTS: tuple[Fact, ...] = (leader, budget, seeds, images)
