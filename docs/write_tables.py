@@ -15,9 +15,9 @@ from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import ESTIMATORS, build_estimator
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.protocols import PROTOCOLS
-from wsrnas.runtime.markdown import markdown_table
 from wsrnas.report.race import SECTIONS as RACE_SECTIONS
 from wsrnas.report.run_sections import SECTIONS
+from wsrnas.runtime.markdown import markdown_table
 from wsrnas.training.losses import loss_table
 
 DOCUMENTS = Path(__file__).parent
