@@ -104,7 +104,3 @@ def loss_table() -> str:
         ("`--adv_loss`", "what it is", "settings that it reads", "programs"),
         ((f"`{name}`", loss.help, ", ".join(f"`{field}`" for field in loss.reads), ", ".join(loss.programs))
          for name, loss in LOSSES.items()))
-
-
-if __name__ == "__main__":
-    print(loss_table())
