@@ -20,7 +20,7 @@ class Card:
         name: name of the network and of its files.
         cell: name of the cell.
         genotype: the cell.
-        network: description of the network, as ``wsrnas.models.description`` returns it.
+        description: architecture of the network, as ``wsrnas.models.description`` returns it.
         parameters: number of parameters.
         multiply_adds: number of multiply-adds for one image.
         preprocessing: preprocessing of pictures of other sizes; None where the data set has one size.
@@ -36,7 +36,7 @@ class Card:
     name: str
     cell: str
     genotype: Genotype
-    network: dict[str, Any]
+    description: dict[str, Any]
     parameters: int
     multiply_adds: int
     preprocessing: str | None
@@ -57,18 +57,18 @@ class Card:
                     "Intended use and limits": LIMITS, "Licence": LICENCE + self.citation(),
                     "Files": markdown_table(("file", "sha256"), files)}
         standard = self.training.config.get("adv_loss") == "standard"
-        head = (f"# {self.name}\n\nA convolutional network trained on {self.network['dataset']} "
+        head = (f"# {self.name}\n\nA convolutional network trained on {self.description['dataset']} "
                 f"{'without' if standard else 'with'} adversarial noise: {self.cell}, C = "
-                f"{self.network['init_channels']}, {self.network['layers']} cells, {readable(self.parameters)} "
+                f"{self.description['init_channels']}, {self.description['layers']} cells, {readable(self.parameters)} "
                 f"parameters, {readable(self.multiply_adds)} multiply-adds an image.")
         return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
     def loading(self) -> str:
         """Return how to load the network."""
-        shape = ", ".join(map(str, self.network["image_shape"]))
+        shape = ", ".join(map(str, self.description["image_shape"]))
         lines = [f"```python\nfrom {self.name} import load  # {self.name}.py needs PyTorch alone\n\n"
                  f"network = load()  # reads {self.name}.pt beside it; images (B, {shape}) in [0,1] -> logits "
-                 f"(B, {self.network['num_classes']})\n```"]
+                 f"(B, {self.description['num_classes']})\n```"]
         if self.preprocessing:
             lines.append(f"`load()` normalises the images itself. `build()` and the weights in `{self.name}.pt` are of "
                          "the network behind the normalisation, as RobustBench wants it (preprocessing: "
@@ -82,7 +82,8 @@ class Card:
     def data(self) -> str:
         """Return which images the network was trained on."""
         held_out = self.training.config.get("held_out")
-        lines = [f"Trained on {self.network['dataset']} ({self.network['num_classes']} classes); no additional data."]
+        lines = [f"Trained on {self.description['dataset']} ({self.description['num_classes']} classes); no additional "
+                 "data."]
         if self.training.config.get("max_train"):
             lines.append(f"Only {self.training.config['max_train']:,} of the training images were used.")
         if held_out:
