@@ -133,7 +133,7 @@ def dry_run(config: RnasConfig, data: DataSet, world: World) -> None:
     largest = 2 * config.batch_size // world.size  # clean and adversarial images together
     print_on_main(world, "\n".join([
         describe(config), f"data: {len(data.train)} training images {data.image_shape}, {data.num_classes} classes; "
-        f"D_t {len(searcher.train_set)}, D_v {len(searcher.validation_set)}",
+        f"D_t {len(searcher.loaders.train_set)}, D_v {len(searcher.loaders.validation_set)}",
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, "
         f"{readable(adds)} multiply-adds ({config.relaxation} operations)",
         f"epochs: {config.epochs} of {searcher.steps} steps of {config.batch_size} images ({world.size} x "

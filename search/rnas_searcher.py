@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from search.architecture_statistics import architecture_statistics
 from search.relaxation import Relaxation
+from search.rnas_loaders import build_loaders
 from search.rnas_settings import RnasConfig
+from search.searcher import SupernetSearcher
 from search.supernet import discretize, genotype_gates
 from search.supernet_training import build_supernet, build_trainer, cosine_rate, set_learning_rate
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
@@ -19,8 +20,7 @@ from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
 from search.vulnerability.projection import LEAST_ITERATIONS, Projection, least, project, summarize
 from wsrnas.attacks import attack_mode
-from wsrnas.data.image_set import DataSet, ImageSet
-from wsrnas.data.loader import BatchLoader
+from wsrnas.data.image_set import DataSet
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast
 from wsrnas.runtime.errors import InputError
@@ -34,7 +34,7 @@ from wsrnas.training.losses import LOSSES
 Item = TypeVar("Item")
 
 
-class RnasSearcher:
+class RnasSearcher(SupernetSearcher):
     """Own the supernet, the architecture parameters A, their optimisers and the bound H, for one data set.
 
     Args:
@@ -44,18 +44,17 @@ class RnasSearcher:
         world: processes that share the batches.
     """
 
-    def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
+    def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
         self.config, self.world = config, world
         self.bound: float | None = None  # H, once it is resolved
-        self.stop: Callable[[], bool] = lambda: False  # whether to stop between two steps
-        self._build_loaders(data, split)
+        self.loaders = build_loaders(config, data, split, world)
         with seeded_weights(config.seed):
             self.supernet = build_supernet(config, data.num_classes)
         self.supernet.to(world.device).to(memory_format=torch.channels_last)
         self.relaxation = Relaxation(config.relaxation, config.tau, config.seed)
         self.constraint = Constraint(
             self.supernet, self.relaxation, config.pgd_settings(), config.statistics == "batch",
-            self._paths, config.distance, config.standardize, world, config.seed)
+            config.paths, config.distance, config.standardize, world, config.seed)
         fast = config.adv_loss == "fast"
         self.cross_entropies = CrossEntropies(
             self.supernet, self.relaxation, LOSSES["fast" if fast else "pgd"].attack,
@@ -66,40 +65,10 @@ class RnasSearcher:
             weight_decay=config.architecture_weight_decay)
         self.initial_genotype = self.genotype()
 
-    def _build_loaders(self, data: DataSet, split: tuple[Tensor, Tensor]) -> None:
-        config, world = self.config, self.world
-        self.train_set, self.validation_set = (data.train.subset(indices).to(world.device) for indices in split)
-
-        def loader(images: ImageSet, purpose: str, augment: bool) -> BatchLoader:
-            return BatchLoader(images, config.batch_size, config.seed, purpose, shuffle=True,
-                               augment=data.augmentation if augment else None, drop_last=True, rank=world.rank,
-                               world_size=world.size)
-        self.train_loader = loader(self.train_set, "training", True)
-        self.recalibration_loader = loader(self.train_set, "recalibration", True)
-        self.validation_loader = loader(self.validation_set, "architecture", True)
-        self.watch_loader = loader(self.validation_set, "vulnerability", False)
-        if len(self.watch_loader) < config.bound_batches:
-            raise InputError(f"D_v has {len(self.watch_loader)} batches of {config.batch_size} images; expected at "
-                             f"least bound_batches, {config.bound_batches} (lower it, or --batch_size)")
-        parts = world.size * self._paths
-        if config.batch_size % parts or config.batch_size < 2 * parts:
-            raise InputError(f"batch_size is {config.batch_size}; expected a multiple of {parts} ({world.size} "
-                             f"processes x {self._paths} paths), two images each at least")
-        if config.order == "second" and world.size > 1:
-            raise InputError(f"order second runs in one process, not in {world.size}")
-        if config.constrained_step == "project" and not self.unconstrained_steps:
-            raise InputError(f"with constrained_step project and unconstrained_share {config.unconstrained_share:g}, "
-                             f"no step of an epoch would train the weights ({self.steps} steps); expected at least one")
-
-    @property
-    def _paths(self) -> int:
-        """Paths over whose parts of a batch the vulnerability is averaged."""
-        return self.config.path_samples if self.config.relaxation == "sampled" else 1
-
     @property
     def steps(self) -> int:
         """T, steps of an epoch."""
-        return min(len(self.train_loader), len(self.validation_loader))
+        return self.loaders.steps
 
     # -- the parts of Algorithm 1 ---------------------------------------------------------------------------------
 
@@ -111,7 +80,7 @@ class RnasSearcher:
 
     def warm_up(self, epoch: int, trained: Epoch) -> None:
         """Train one epoch of phase I adversarially on D_t; A stays."""
-        batches = zip(range(self.steps), self.train_loader.batches(epoch), strict=False)
+        batches = zip(range(self.steps), self.loaders.training.batches(epoch), strict=False)
         for step, batch in self._followed(batches, epoch, "warm-up", self.steps):
             self._train(epoch, step, batch, trained)
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
@@ -210,8 +179,8 @@ class RnasSearcher:
 
     def _batches(self, epoch: int, first: int, last: int, label: str) -> Iterator[tuple[int, Batch, Batch]]:
         """Yield number, batch of D_t and batch of D_v of some steps of an epoch."""
-        steps = zip(range(first, last), self.train_loader.batches(epoch, first),
-                    self.validation_loader.batches(epoch, first), strict=False)
+        steps = zip(range(first, last), self.loaders.training.batches(epoch, first),
+                    self.loaders.architecture.batches(epoch, first), strict=False)
         return self._followed(steps, epoch, label, last - first)
 
     def _followed(self, steps: Iterable[Item], epoch: int, label: str, count: int) -> Iterator[Item]:
@@ -226,7 +195,7 @@ class RnasSearcher:
     def watched(self, count: int) -> list[list[Attacked]]:
         """Attack the first batches of D_v, the same every time, at the current A, and keep the noise."""
         return [self.constraint.freeze(batch, "watched", number)
-                for number, batch in enumerate(islice(self.watch_loader.batches(0), count))]
+                for number, batch in enumerate(islice(self.loaders.watched.batches(0), count))]
 
     def _train(self, epoch: int, step: int, batch: Batch, trained: Epoch) -> None:
         """Take one step of the weights at the current A."""
@@ -279,12 +248,12 @@ class RnasSearcher:
 
     def _measure_child(self) -> dict[str, Any]:
         """Measure vulnerability and accuracies of the genotype with the supernet's weights and renewed BatchNorm."""
-        batches = islice(self.recalibration_loader.batches(0), self.config.recalibration_batches)
+        batches = islice(self.loaders.recalibration.batches(0), self.config.recalibration_batches)
         self.supernet.use(genotype_gates(self.genotype()))
         recalibrate_batch_norm(self.supernet, batches, self.world)
         self.supernet.eval()
         cells, correct, count = [], torch.zeros(2, device=self.world.device), 0
-        for number, (images, labels) in enumerate(islice(self.watch_loader.batches(0), self.config.bound_batches)):
+        for number, (images, labels) in enumerate(islice(self.loaders.watched.batches(0), self.config.bound_batches)):
             stream = generator(self.config.seed, "child", number, device=self.world.device)
             adversarial = LOSSES["pgd"].attack(self.supernet, images, labels, self.config.pgd_settings(),
                                                BatchNoise(stream, self.world.rank, self.world.size))
@@ -322,31 +291,10 @@ class RnasSearcher:
         """Return the cell of the current A by the DARTS rule: the largest softmax weights."""
         return discretize(self.alphas().softmax(-1))
 
-    def architecture_statistics(self) -> dict[str, Any]:
-        """Return the summary statistics of the current architecture parameters."""
-        return architecture_statistics(self.supernet, self.genotype(), self.initial_genotype)
+    def own_state(self) -> dict[str, Any]:
+        """Return H, once it is resolved."""
+        return {"bound": self.bound}
 
-    # -- state ----------------------------------------------------------------------------------------------------
-
-    def _parts(self) -> dict[str, Any]:
-        """Return what has a state, by its key in the checkpoint."""
-        return {"supernet": self.supernet, "weight_optimizer": self.trainer.optimizer,
-                "architecture_optimizer": self.architecture_optimizer}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on, as tensors and plain containers."""
-        return {**{name: part.state_dict() for name, part in self._parts().items()}, "bound": self.bound}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the result of ``state_dict``.
-
-        Raises:
-            InputError: the state belongs to another configuration.
-        """
-        try:
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.bound = state["bound"]
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError("the checkpoint belongs to another configuration: "
-                             f"{str(error).strip().splitlines()[0]}") from None
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from the result of ``own_state``."""
+        self.bound = state["bound"]

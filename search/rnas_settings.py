@@ -95,6 +95,11 @@ class RnasConfig(SupernetConfig):
         """Return the PGD attack of the vulnerability and of the upper loss, whatever trains the weights."""
         return replace(super().loss_settings(), random_start=self.random_start)
 
+    @property
+    def paths(self) -> int:
+        """Number of paths; each sees its part of a batch, and the vulnerability is their mean."""
+        return self.path_samples if self.relaxation == "sampled" else 1
+
     def unconstrained_steps(self, steps: int) -> int:
         """Return u, the number of unconstrained steps among the T steps of an epoch."""
         return math.floor(self.unconstrained_share * steps)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.searcher import SupernetSearcher
 from search.supernet_settings import SupernetConfig
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
@@ -93,7 +94,7 @@ def save_genotype(run: RunDirectory, genotype: Genotype, name: str, program: str
                              "dataset": config.dataset, "iteration": iteration, **found})
 
 
-def resume(run: RunDirectory, searcher: Any, program: str) -> int:
+def resume(run: RunDirectory, searcher: SupernetSearcher, program: str) -> int:
     """Load the last checkpoint into a searcher, or keep the initial cell of a fresh run.
 
     Returns:

@@ -1,7 +1,7 @@
 """The Wsr-NAS search: all that it owns, and one method for each step of Algorithm 1."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.architecture_statistics import architecture_statistics
 from search.loss_estimator import train_loss_estimator
 from search.measurement import measure
+from search.searcher import SupernetSearcher
 from search.strategy.estimator_check import estimator_gap
 from search.strategy.memory import Memory
 from search.strategy.objective import OBJECTIVES, update_architecture
@@ -42,7 +42,7 @@ NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises the report
 NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
 
 
-class Searcher:
+class Searcher(SupernetSearcher):
     """Own supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
 
     Args:
@@ -52,7 +52,7 @@ class Searcher:
         world: processes that share the batches.
     """
 
-    def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World):
+    def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
         self.config, self.world = config, world
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
         self.objective = OBJECTIVES[config.objective].build(config)
@@ -69,7 +69,6 @@ class Searcher:
         self.estimator_step = 0
         self.estimator_total = planned_estimator_steps(
             config, len(self.attacked), config.warmup_architectures + config.iterations)
-        self.stop: Callable[[], bool] = lambda: False  # whether to stop between two training steps
         self.bounds: Tensor | None = None  # H at every strength, once the population is known
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
         self.initial_genotype = self.supernet.genotype()
@@ -290,44 +289,27 @@ class Searcher:
         """Return the cell of the current A."""
         return self.supernet.genotype()
 
-    def architecture_statistics(self) -> dict[str, Any]:
-        """Return the summary statistics of the current architecture parameters."""
-        return architecture_statistics(self.supernet, self.genotype(), self.initial_genotype)
-
     # -- state ----------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> dict[str, Any]:
-        """Return what has a state, by its key in the checkpoint; the keys are older than the names here."""
-        parts: dict[str, Any] = {
-            "supernet": self.supernet, "estimator": self.estimator, "losses": self.loss_estimator,
-            "weight_optimizer": self.trainer.optimizer, "architecture_optimizer": self.architecture_optimizer,
-            "loss_optimizer": self.loss_optimizer}
+    def parts(self) -> dict[str, Any]:
+        """Return the networks and optimisers by their keys in the checkpoint; ``losses`` is the loss estimator."""
+        parts = super().parts() | {"estimator": self.estimator, "losses": self.loss_estimator,
+                                   "loss_optimizer": self.loss_optimizer}
         return parts | ({"estimator_optimizer": self.estimator_optimizer} if self.estimator_optimizer else {})
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that the next step depends on, as tensors and plain containers."""
+    def own_state(self) -> dict[str, Any]:
+        """Return memories, counts, division of the strengths, recent predictions and bounds."""
         return {
-            **{name: part.state_dict() for name, part in self._parts().items()},
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
             "estimator_step": self.estimator_step, "estimator_total": self.estimator_total,
             "attacked": self.attacked, "predictions": list(self.predictions), "bounds": self.bounds,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the result of ``state_dict``.
-
-        Raises:
-            InputError: the state belongs to another configuration.
-        """
-        try:
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.estimator_memory.load_state_dict(state["estimator_memory"], self.world.device)
-            self.loss_memory.load_state_dict(state["loss_memory"], self.world.device)
-            self.estimator_step, self.estimator_total = state["estimator_step"], state["estimator_total"]
-            self._divide(list(state["attacked"]))
-            self.bounds = state["bounds"] if state["bounds"] is None else state["bounds"].to(self.world.device)
-            self.predictions = deque(state["predictions"], maxlen=NEWEST)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError("the checkpoint belongs to another configuration: "
-                             f"{str(error).strip().splitlines()[0]}") from None
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from the result of ``own_state``."""
+        self.estimator_memory.load_state_dict(state["estimator_memory"], self.world.device)
+        self.loss_memory.load_state_dict(state["loss_memory"], self.world.device)
+        self.estimator_step, self.estimator_total = state["estimator_step"], state["estimator_total"]
+        self._divide(list(state["attacked"]))
+        self.bounds = state["bounds"] if state["bounds"] is None else state["bounds"].to(self.world.device)
+        self.predictions = deque(state["predictions"], maxlen=NEWEST)

@@ -1,0 +1,66 @@
+"""The common part of both searchers: the supernet, the genotype of its A, and the state that a checkpoint keeps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from search.architecture_statistics import architecture_statistics
+from search.supernet import Supernet
+from wsrnas.genotype import Genotype
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError
+from wsrnas.training.trainer import Trainer
+
+
+class SupernetSearcher:
+    """Own a supernet, its training and the optimiser of A.
+
+    A subclass sets the attributes below and defines ``genotype``, ``own_state`` and ``load_own_state``.
+    """
+
+    world: World
+    supernet: Supernet
+    trainer: Trainer
+    architecture_optimizer: torch.optim.Optimizer
+    initial_genotype: Genotype
+    stop: Callable[[], bool] = staticmethod(lambda: False)  # whether to stop between two training steps
+
+    def genotype(self) -> Genotype:
+        """Return the cell of the current A."""
+        raise NotImplementedError
+
+    def architecture_statistics(self) -> dict[str, Any]:
+        """Return the summary statistics of the current architecture parameters."""
+        return architecture_statistics(self.supernet, self.genotype(), self.initial_genotype)
+
+    def parts(self) -> dict[str, Any]:
+        """Return the networks and optimisers by their keys in the checkpoint."""
+        return {"supernet": self.supernet, "weight_optimizer": self.trainer.optimizer,
+                "architecture_optimizer": self.architecture_optimizer}
+
+    def own_state(self) -> dict[str, Any]:
+        """Return the rest of the state, as tensors and plain containers."""
+        raise NotImplementedError
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from the result of ``own_state``."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on, as tensors and plain containers."""
+        return {name: part.state_dict() for name, part in self.parts().items()} | self.own_state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the result of ``state_dict``.
+
+        Raises:
+            InputError: the state belongs to another configuration.
+        """
+        try:
+            for name, part in self.parts().items():
+                part.load_state_dict(state[name])
+            self.load_own_state(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError("the checkpoint belongs to another configuration: "
+                             f"{str(error).strip().splitlines()[0]}") from None
