@@ -1,13 +1,12 @@
 """BatchNorm across batches, and across two processes (gloo), where it equals ordinary BatchNorm on the whole batch.
 
-All processes under one launch, because starting them is what takes the time. Run as a program, this file is one of
-them: what it does there and what one process does here are the same functions, of the process' ``World``.
+All processes under one launch, because starting them is what takes the time. What they do and what one process does
+here are the same functions, of the process' ``World``.
 """
 
 import copy
 import itertools
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -180,7 +179,7 @@ def main(folder: Path) -> None:
 def launched(tmp_path_factory):
     """What both processes saw."""
     folder = tmp_path_factory.mktemp("launched")
-    run_twice(__file__, folder)
+    run_twice(main, folder)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
@@ -444,7 +443,3 @@ def test_evaluation_after_recalibration_normalises_by_the_sampled_path():
 def paths_of(operation: int) -> Tensor:
     """Gates (2, E, O) that choose one operation on every edge."""
     return F.one_hot(torch.full((2, 14), operation), 8).float()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,12 +1,10 @@
 """Two processes (gloo): collectives, a search, a retraining; evaluation equals that of one process.
 
-All under one launch, because starting processes is what takes the time. Run as a program, this file is one process.
+All under one launch, because starting processes is what takes the time.
 """
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from retrain.construction import make_network, make_trainer
 from retrain.recipes import RECIPES
 from search.wsr_nas_searcher import Searcher
 from tests.processes import run_twice
+from tests.quick import small_digits, undrawn_pages
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
@@ -36,7 +35,8 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.batch_norm import average_buffers
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 SEARCH = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "40",
           "--max_validation", "15", "--validation_batch_size", "8", "--num_steps", "1", "--batch_size", "10",
           "--warmup_architectures", "1", "--iterations", "1", "--loss_passes", "2", "--estimator_images", "1",
@@ -121,6 +121,11 @@ def fingerprint(state):
 
 def main(folder):
     """One of the processes: writes what it saw to ``rank<n>.json``."""
+    with small_digits(), undrawn_pages():
+        write_everything(folder)
+
+
+def write_everything(folder):
     world = initialize("cpu")
     torch.manual_seed(world.rank)  # the processes may agree on nothing by chance
     seen = {"world": [world.rank, world.size], "collectives": collectives(world)}
@@ -148,7 +153,7 @@ def main(folder):
 def launched(tmp_path_factory):
     """The folder and what both processes saw."""
     folder = tmp_path_factory.mktemp("launched")
-    run_twice(__file__, folder)
+    run_twice(main, folder)
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -247,7 +252,3 @@ def test_twenty_steps_change_the_weights():
     after = twenty_steps("pgd", World())
     assert max(abs(a - b) for key in before if before[key].is_floating_point()
                for a, b in zip(after[key], before[key].flatten().tolist(), strict=True)) > 0.05
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

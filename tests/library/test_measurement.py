@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
 from wsrnas.evaluation.protocols import custom_attacks
-from wsrnas.runtime.distributed import World, initialize, shutdown
+from wsrnas.runtime.distributed import initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 
 IMAGES = 60
@@ -433,7 +432,7 @@ def test_two_processes_give_the_flags_of_one(tmp_path):
     expected = flags(evaluation(bent(), 16))
     with pytest.raises(Killed):  # one process began, two go on
         flags(evaluation(bent(), 16, journal=Mortal(tmp_path / "shared", {"model": 1}, chunks=7)))
-    run_twice(__file__, tmp_path)
+    run_twice(in_two_processes, tmp_path)
     for rank in range(2):
         for kind in ("shared", "fresh"):
             assert all(map(torch.equal, torch.load(tmp_path / f"{kind}.{rank}.pt"), expected))
@@ -578,8 +577,3 @@ def test_the_targeted_attacks_try_nine_classes_or_all_others(stage, monkeypatch)
     for classes in (5, 9, 10, 11, 1000):
         autoattack_stage(model, pixels, labels, stage, 0.2, classes)
     assert asked == [(count, 2) for count in (4, 8, 9, 9, 9)]
-
-
-if __name__ == "__main__":
-    assert World().size == 1
-    in_two_processes(Path(sys.argv[1]))

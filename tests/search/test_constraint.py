@@ -1,13 +1,8 @@
-"""F as a function of A: its gradient by central differences, what it leaves alone, two processes; the bound's texts.
-
-Run as a program, this file is one of two processes.
-"""
+"""F as a function of A: its gradient by central differences, what it leaves alone, two processes; the bound's texts."""
 
 import copy
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -281,7 +276,7 @@ def main(folder):
 
 
 def test_two_processes_agree_on_the_mean_of_their_shares(tmp_path):
-    run_twice(__file__, tmp_path)
+    run_twice(main, tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     for case in SHARED:
         constraint, (first, second) = make(*case), (rank[case] for rank in ranks)
@@ -336,10 +331,6 @@ def test_texts_that_are_no_bounds_are_refused(text):
         Bound.parse(text)
     assert str(caught.value) == (f"vulnerability_bound is {text!r}, which is not a bound; expected a number above 0, "
                                  "rel:0.6 (a share of the vulnerability after the warm-up), or inf")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize("mean", [1e-3, 0.3, 7.0])

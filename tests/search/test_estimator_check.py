@@ -1,12 +1,7 @@
-"""The check of the AN-Estimator inside the search: its numbers, its decision, and what a fallback changes.
-
-Run as a program, this file is one of two processes.
-"""
+"""The check of the AN-Estimator inside the search: its numbers, its decision, and what a fallback changes."""
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,14 +264,10 @@ def main(folder):
 
 
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
-    run_twice(__file__, tmp_path)
+    run_twice(main, tmp_path)
     (first, few), (second, _) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second and few == 3
     alone = make_searcher(Nothing(), max_estimator_gap=1e-9).check_estimator(STEP)[0]
     for key in ("images", "attacked", "gap", "pgd_accuracy"):
         assert first[key] == alone[key], key
     assert first["loss_gap"] == pytest.approx(alone["loss_gap"], abs=1e-4)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,0 +1,38 @@
+"""What makes programs quick in tests: small images, and pages without drawings."""
+
+import dataclasses
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from wsrnas.data.datasets import DATASETS, Parts, Source
+from wsrnas.data.image_set import ImageSet
+
+
+@contextmanager
+def small_digits():
+    """The digits of their own 8x8 pixels, not enlarged."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setitem(DATASETS, "digits", dataclasses.replace(DATASETS["digits"], load=_small(DATASETS["digits"])))
+        yield
+
+
+@contextmanager
+def undrawn_pages():
+    """Pages without drawings."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("wsrnas.report.figures.picture.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
+        yield
+
+
+def _small(source: Source):
+    """The loader of this data set, each 4x4 pixels of which become one."""
+    def shrunk(part: ImageSet) -> ImageSet:
+        images = part.images[:, :, ::4, ::4]
+        return ImageSet(images.contiguous(memory_format=torch.channels_last), part.labels)
+
+    def load(request) -> Parts:
+        parts = source.load(request)
+        return parts._replace(train=shrunk(parts.train), test=shrunk(parts.test))
+    return load
