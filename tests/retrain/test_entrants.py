@@ -115,7 +115,7 @@ def test_the_same_name_twice_is_refused(specs, name, tmp_path):
     ("random:-1", "unknown architecture 'random:-1'"), ("random:", "unknown architecture 'random:'"),
     ("AdvRsh", "unknown architecture 'AdvRsh'; did you mean AdvRush?"),
     ("resnet81", "did you mean resnet18"),
-    ("dsrna", "DSRNA cannot be built: published as a drawing alone"),
+    ("dsrna", "DSRNA cannot be built: published as a drawing"),
     ("RobNet-M", "RobNet_medium cannot be built"),
     ("no/such/run", "no/such/run does not exist"),
 ])

@@ -274,7 +274,7 @@ def test_a_race_ends_with_everything_in_its_document(grown):
         arch = race / "genotypes" / "random_1.json" if layers else "squeezenet"
         network = build_model(arch, 10, entrant["init_channels"], layers, "digits", 3)
         assert entrant["parameters"] == count_parameters(network)
-        assert entrant["multiply_adds"] == multiply_adds(network, (3, 32, 32))
+        assert entrant["multiply_adds"] == multiply_adds(network, (3, 8, 8))
         assert entrant["activation_bytes"] > 0 and entrant["latency"]["seconds_one"] > 0
         for weights, name in (("best", "best"), ("last", "checkpoint")):
             results = [json.loads(next((race / job / "eval").glob(f"*-{name}.json")).read_text())
@@ -629,7 +629,7 @@ def test_a_dry_run_writes_nothing_and_counts(tmp_path, capsys):
     said = capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     # A batch of 50 twice an epoch, two epochs; one step of the attack and one of the training.
-    assert "data: 100 training images (3, 32, 32), 20 held out, 40 test images" in said
+    assert "data: 100 training images (3, 8, 8), 20 held out, 40 test images" in said
     assert "jobs: 4, each of 2 epochs of 2 batches: 400 images forward and backward, 0 forward" in said
     assert "entrant random_1    init_channels 2, 1 layers" in said
     assert "entrant squeezenet  init_channels 3, own depth, 1.331k parameters" in said
