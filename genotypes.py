@@ -1,6 +1,7 @@
-"""Published cells by name, and cells from files: ``load`` takes a name, an alias or a path.
+"""Load published cells by name, and cells from files: ``load`` takes a name, an alias or a path.
 
-The cells are literals in ``wsrnas/architectures/cells.py``; ``python -m wsrnas.models --list`` names their sources.
+The cells are entries in ``wsrnas/architectures/published_cells.py``; ``python -m wsrnas.models --list`` shows their
+sources.
 """
 
 from wsrnas.architectures.cells import ALIASES, PUBLISHED, load, names

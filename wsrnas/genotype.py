@@ -1,8 +1,8 @@
-"""Genotype: the two cells of an architecture, checked when made, stored as JSON.
+"""Genotype: the two cells of an architecture, checked when created, stored as JSON.
 
-A cell has two inputs, 0 and 1 (the outputs of the cell before the previous one and of the previous one), and
-nodes 2, 3, ...; a node is the sum of its edges, each an operation applied to an earlier node or an input; the
-cell's output concatenates the nodes listed in its concat. Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1.
+A cell has the inputs 0 and 1 (the outputs of the last but one and of the last cell) and the nodes 2, 3, ... A node is
+the sum of its edges; an edge is an operation on an input or an earlier node. The output of the cell concatenates the
+nodes listed in its concat. Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1.
 """
 
 import itertools
@@ -34,14 +34,15 @@ class Genotype:
     """Normal and reduction cell of an architecture.
 
     Args:
-        normal: either a flat sequence of (operation, input) pairs, of which pairs 2k and 2k+1 feed node k+2,
-            or a sequence of nodes, each a sequence of such pairs. Stored as tuples: flat when every node has
-            exactly two edges, otherwise by node; so the same cell compares equal however it was written.
-        normal_concat: the nodes whose outputs are concatenated; one may be listed twice.
-        reduce: the same as ``normal`` for the reduction cell.
-        reduce_concat: the same as ``normal_concat`` for the reduction cell.
+        normal: Either a flat sequence of (operation, input) pairs, where the pairs 2k and 2k+1 belong to node k+2, or a
+            sequence of nodes, each a sequence of such pairs. It is stored as tuples, flat if every node has exactly two
+            edges, otherwise by node. So a cell is equal to itself in whichever form it was written.
+        normal_concat: The nodes whose outputs are concatenated; a node may be listed twice.
+        reduce: The same as ``normal`` for the reduction cell.
+        reduce_concat: The same as ``normal_concat`` for the reduction cell.
+
     Raises:
-        InputError: a cell is malformed; the sentence names the place.
+        InputError: A cell is malformed; the sentence names the place.
     """
 
     normal: Edges
@@ -58,10 +59,10 @@ class Genotype:
             object.__setattr__(self, f"{kind}_concat", concat)
 
     def nodes(self, kind: str) -> Nodes:
-        """The edges of the cell ``kind`` ("normal" or "reduce") by node: entry k holds those of node k+2.
+        """Return the edges of the cell ``kind`` ("normal" or "reduce") by node; entry k holds those of node k+2.
 
         Raises:
-            InputError: ``kind`` is neither.
+            InputError: ``kind`` is neither of them.
         """
         if kind not in KINDS:
             raise InputError(f"unknown cell kind {kind!r}; expected 'normal' or 'reduce'")
@@ -71,15 +72,15 @@ class Genotype:
         return cell
 
     def to_json(self) -> str:
-        """The genotype as JSON text, one field a line."""
+        """Return the genotype as JSON text, with one field in each line."""
         return _to_json(self, None)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what ``to_json`` or ``save`` wrote; an object ``meta`` is tolerated and not kept.
+        """Return the genotype of a JSON text that ``to_json`` or ``save`` wrote; its object ``meta`` is ignored.
 
         Raises:
-            InputError: the text is not JSON, has missing or unknown keys, or holds a malformed cell.
+            InputError: The text is not JSON, has missing or unknown keys, or holds a malformed cell.
         """
         try:
             document = json.loads(text)
@@ -101,7 +102,7 @@ class Genotype:
         return cls(**{field: document[field] for field in _FIELDS})
 
     def save(self, path: str | Path, meta: dict[str, Any] | None = None) -> None:
-        """Write the genotype, and ``meta`` (JSON values) beside it, to ``path``: wholly or not at all."""
+        """Write the genotype, and ``meta`` (JSON values) beside it, to ``path``, wholly or not at all."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -115,7 +116,7 @@ class Genotype:
         """Read the genotype file ``path``.
 
         Raises:
-            InputError: the file cannot be read or is not a genotype; the sentence names the file.
+            InputError: The file cannot be read or is not a genotype; the sentence names the file.
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
@@ -128,12 +129,13 @@ class Genotype:
 
 
 def random_genotype(generator: torch.Generator, nodes: int = 4) -> Genotype:
-    """Two cells drawn uniformly from the DARTS space: each node has two edges from different sources, none ``none``.
+    """Draw two cells uniformly from the DARTS space: each node has two edges from different sources, without ``none``.
 
-    The usual baseline of architecture search (Li and Talwalkar, UAI 2019).
+    This is the usual baseline of architecture search (Li and Talwalkar, UAI 2019).
 
     Args:
-        generator: on the CPU.
+        generator: Generator on the CPU.
+        nodes: Nodes of a cell.
     """
     operations = PRIMITIVES[1:]
 
@@ -146,9 +148,9 @@ def random_genotype(generator: torch.Generator, nodes: int = 4) -> Genotype:
 
 
 def count_differences(a: Genotype, b: Genotype) -> int:
-    """Number of choices (cell kind, node, operation, input) of ``a`` that ``b`` lacks.
+    """Return the number of choices (cell kind, node, operation, input) of ``a`` that ``b`` lacks.
 
-    The order of a node's edges does not count, a choice made twice counts twice; concats are not compared.
+    The order of a node's edges does not matter. A choice that is made twice counts twice. Concats are not compared.
     """
     return (_choices(a) - _choices(b)).total()
 
@@ -175,7 +177,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _check_cell(kind: str, cell: Any) -> Nodes:
-    """The cell in its form by node."""
+    """Return the cell in its form by node."""
     if not _is_list(cell):
         raise InputError(f"the {kind} cell is {cell!r}; expected a list of {_PAIRS} or of nodes")
     if not cell:

@@ -1,8 +1,8 @@
-"""Networks of searched cells: one stack for CIFAR, ImageNet and the supernet; they differ in stem and cells.
+"""Networks of cells: CIFAR networks, ImageNet networks and the supernet share one stack with other stems and cells.
 
 Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1 and 3, and its code for the auxiliary head. Parameter counts are those
-of the published networks, with that head where they include it. No attribute is called "model" or "module", which
-checkpoint loaders cut from keys.
+of the published networks. No attribute is called "model" or "module", because checkpoint loaders remove these words
+from keys.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +36,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the normalised images."""
         return (images - self.mean) / self.std
 
 
@@ -51,6 +52,7 @@ class CifarStem(nn.Module):
         self.norm = nn.BatchNorm2d(self.out_channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return s0 and s1, which are the same features."""
         features = self.norm(self.conv(images))
         return features, features
 
@@ -80,13 +82,14 @@ class ImageNetStem(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return s0 and s1."""
         s0 = self.first(images)
         return s0, self.second(s0)
 
 
 def build_preprocess(channels_prev_prev: int, channels_prev: int, channels: int, reduction_prev: bool,
                      affine: bool = True) -> tuple[nn.Module, nn.Module]:
-    """The two modules that bring a cell's inputs to ``channels`` and to one size."""
+    """Return the two modules that bring a cell's inputs to ``channels`` and to one size."""
     first = FactorizedReduce if reduction_prev else ReLUConvBN
     return first(channels_prev_prev, channels, affine), ReLUConvBN(channels_prev, channels, affine)
 
@@ -94,10 +97,10 @@ def build_preprocess(channels_prev_prev: int, channels_prev: int, channels: int,
 class Cell(nn.Module):
     """One cell of a genotype: s0 (B, C_pp, H0, W0), s1 (B, C_p, H, W) -> (B, len(concat) * C, H', W').
 
-    H' is H, or ceil(H / 2) in a reduction cell; H is H0, or ceil(H0 / 2) after a reduction cell.
-    What cannot influence the output is not built: ``none`` edges (a node of nothing else is zeros), and nodes
-    and inputs from which no path leads to the concat. In training, ``drop_path`` (by default one of the cell's own)
-    follows every operation but the identity, as in DARTS.
+    H' is H, or ceil(H / 2) in a reduction cell; H is H0, or ceil(H0 / 2) after a reduction cell. Parts without
+    influence on the output are not built: ``none`` edges (a node with no other edges is zero), and nodes and inputs
+    without a path to the concat. In training, ``drop_path`` (by default the cell's own) follows every operation except
+    the identity, as in DARTS.
     """
 
     def __init__(self, genotype: Genotype, channels_prev_prev: int, channels_prev: int, channels: int,
@@ -118,6 +121,7 @@ class Cell(nn.Module):
             for edges in nodes)
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """Return the concatenated outputs of the nodes in the concat."""
         states: list[Any] = [self.preprocess[0](s0), self.preprocess[1](s1)]
         for operations, sources in zip(self.nodes, self.inputs, strict=True):
             total = None
@@ -131,9 +135,9 @@ class Cell(nn.Module):
 
 
 def _influential(nodes: Nodes, concat: Sequence[int]) -> tuple[Nodes, tuple[bool, bool]]:
-    """The edges worth building, node by node, and which of the two inputs they read.
+    """Return the edges that influence the output, node by node, and which of the two inputs they read.
 
-    A node of ``none`` edges alone keeps one of them, which gives its zeros a shape.
+    A node with ``none`` edges alone keeps one of them, which gives its zeros a shape.
     """
     needed, kept = set(concat), []
     for node in reversed(range(2, len(nodes) + 2)):
@@ -145,11 +149,11 @@ def _influential(nodes: Nodes, concat: Sequence[int]) -> tuple[Nodes, tuple[bool
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier amid the cells, which helps to train them: their output (B, C, H, W) -> logits (B, K).
+    """A second classifier between the cells, which helps to train them: (B, C, H, W) -> logits (B, K).
 
-    ReLU, means over 5x5 windows, 1x1 and 2x2 convolution, mean over what is left of the image, linear. In DARTS all of
-    the image, 8x8 pixels there (ImageNet: 7x7), ends in one position of the 2x2 convolution; a larger one has several.
-    A side too short for two windows still has two, in the same proportion to it, one at each end.
+    Its layers are ReLU, means over 5x5 windows, 1x1 and 2x2 convolution, mean over the remaining positions, linear. In
+    DARTS the input has 8x8 pixels (ImageNet: 7x7), which give one position of the 2x2 convolution; larger inputs give
+    several. A side that is too short for two windows still has two, one at each end, scaled down with the side.
     """
 
     window = 5
@@ -168,16 +172,17 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K)."""
         return self.classifier(self.features(self.pool(F.relu(x))).mean((2, 3)))
 
     def pool(self, x: Tensor) -> Tensor:
-        """Means over windows, at least two a side: (B, C, H, W) -> (B, C, H', W')."""
+        """Return means over windows, at least two on each side: (B, C, H, W) -> (B, C, H', W')."""
         height, width = (max(side, 2) for side in x.shape[2:])
         (tall, down), (wide, across) = self._window(height), self._window(width)
         return F.avg_pool2d(x.expand(-1, -1, height, width), (tall, wide), (down, across))  # one pixel becomes two
 
     def _window(self, side: int) -> tuple[int, int]:
-        """Length of a window and step to the next one."""
+        """Return the length of a window and the step to the next one."""
         shortest = self.window + self.step
         if side >= shortest:
             return self.window, self.step
@@ -188,22 +193,25 @@ class AuxiliaryHead(nn.Module):
 class CellNetwork(nn.Module):
     """Stem, cells, mean over the image, linear classifier: (B, channels, H, W) in [0,1] -> logits (B, K).
 
-    Cells layers // 3 and 2 * layers // 3, counted from 0, are reductions, which double the channels. The child
-    ``auxiliary``, None without ``make_head``, reads the latter's output, in training mode alone.
+    Cells layers // 3 and 2 * layers // 3, counted from 0, are reductions, which double the channels. In training mode,
+    the child ``auxiliary`` (None without ``make_head``) reads the output of the second reduction.
 
     Args:
-        make_cell: (channels of the cell before the previous one, of the previous one, of this cell's nodes,
-            whether this cell is a reduction, whether the previous one was) -> a module with the attribute
-            ``out_channels``; called once a layer, in order.
-        init_channels: channels C of the nodes of the first cells.
-        channels: channels of the images.
-        make_stem: (channels, init_channels) -> a module that maps images to the pair (s0, s1) and has the
-            attributes ``out_channels`` and ``reduction`` (whether s1 is half as large as s0).
-        normalize: the network's first child; None leaves the images as they are.
-        make_head: (channels of its input, num_classes) -> the auxiliary head; None is without. It is called last: the
-            same seed draws the same weights for all the rest with and without.
+        make_cell: Function of (channels of the last but one cell, of the last cell, of this cell's nodes, whether this
+            cell is a reduction, whether the last one was); returns a module with the attribute ``out_channels``. It is
+            called once for each layer, in order.
+        init_channels: Channels C of the nodes of the first cells.
+        layers: Number of cells.
+        num_classes: Number K of classes.
+        channels: Channels of the images.
+        make_stem: Function of (channels, init_channels); returns a module that maps images to the pair (s0, s1) and has
+            the attributes ``out_channels`` and ``reduction`` (whether s1 is half as large as s0).
+        normalize: The network's first child; None leaves the images as they are.
+        make_head: Function of (channels of its input, num_classes); returns the auxiliary head; None for no head. It is
+            called last, so that a seed draws the same other weights with and without a head.
+
     Raises:
-        InputError: a number is below 1.
+        InputError: A number is below 1.
     """
 
     def __init__(self, make_cell: MakeCell, init_channels: int, layers: int, num_classes: int,
@@ -230,13 +238,15 @@ class CellNetwork(nn.Module):
         self.auxiliary = None if make_head is None else make_head(widths[2 + 2 * layers // 3], num_classes)
 
     def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
-        """Apply one cell; networks whose cells take more than their two inputs override this."""
+        """Apply one cell; networks whose cells take more than their two inputs override this method."""
         return cell(s0, s1)
 
     def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits (B, K), with an auxiliary head in training mode the pair of them and the head's logits.
+        """Return the logits (B, K), and in training mode with an auxiliary head also the head's logits.
 
-        A list ``outputs`` takes the output of every cell.
+        Args:
+            images: Images (B, channels, H, W) in [0,1].
+            outputs: List to which the output of every cell is appended.
         """
         s0, s1 = self.stem(self.normalize(images))
         auxiliary = None
@@ -250,7 +260,7 @@ class CellNetwork(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
     def pool(self, features: Tensor) -> Tensor:
-        """Output of the last cell (B, C', H', W') -> what the classifier reads, (B, C')."""
+        """Return the classifier's input (B, C') from the output of the last cell (B, C', H', W')."""
         return features.mean((2, 3))
 
 
@@ -258,7 +268,12 @@ class NetworkCIFAR(CellNetwork):
     """The network of a genotype for small images: (B, channels, H, W) in [0,1] -> logits (B, K).
 
     Args:
-        auxiliary: with an auxiliary head, whose logits join the others in training mode.
+        genotype: The cells.
+        init_channels: Channels C of the nodes of the first cells.
+        layers: Number of cells.
+        num_classes: Number K of classes.
+        channels: Channels of the images.
+        auxiliary: Whether there is an auxiliary head, whose logits join the others in training mode.
     """
 
     def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
@@ -272,14 +287,21 @@ class NetworkCIFAR(CellNetwork):
 class NetworkImageNet(CellNetwork):
     """The network of a genotype for large images: (B, channels, H, W) in [0,1] -> logits (B, K).
 
-    Its first child normalises the images; the stem divides height and width by 8. DARTS pools 7x7 before the
-    classifier, which is this mean at 224 x 224 pixels.
+    Its first child normalises the images; the stem divides height and width by 8. DARTS pools 7x7 positions before the
+    classifier; at 224 x 224 pixels, this is the mean over all positions.
 
     Args:
-        mean, std: of the training images, one number a channel.
-        auxiliary: with an auxiliary head, whose logits join the others in training mode.
+        genotype: The cells.
+        init_channels: Channels C of the nodes of the first cells.
+        layers: Number of cells.
+        num_classes: Number K of classes.
+        channels: Channels of the images.
+        mean: Mean of the training images, one number for each channel.
+        std: Standard deviation of the training images, one number for each channel.
+        auxiliary: Whether there is an auxiliary head, whose logits join the others in training mode.
+
     Raises:
-        InputError: a number is too small, or ``mean`` and ``std`` do not have ``channels`` entries.
+        InputError: A number is too small, or ``mean`` and ``std`` do not have ``channels`` entries.
     """
 
     def __init__(self, genotype: Genotype, init_channels: int, layers: int, num_classes: int,
@@ -287,7 +309,7 @@ class NetworkImageNet(CellNetwork):
                  std: Sequence[float] = IMAGENET_STD, auxiliary: bool = False) -> None:
         if not len(mean) == len(std) == channels:
             raise InputError(f"mean and std have {len(mean)} and {len(std)} entries; "
-                             f"expected {channels}, one a channel")
+                             f"expected {channels}, one for each channel")
         drop_path = DropPath()
         super().__init__(_cells_of(genotype, drop_path), init_channels, layers, num_classes, channels=channels,
                          make_stem=ImageNetStem, normalize=Normalize(mean, std),

@@ -1,7 +1,7 @@
-"""Candidate operations by name: the eight of DARTS and the two more that NASNet and AmoebaNet cells need.
+"""Operations by name: the eight candidates of DARTS, and two more that published cells need.
 
 Every operation maps (B, C, H, W) to (B, C, ceil(H / stride), ceil(W / stride)) and keeps the memory format.
-None works in place, because one node's output feeds several operations.
+None works in place, because several operations read one node's output.
 Source: Liu et al., "DARTS", ICLR 2019, Sec. 3.1 and its appendix on the final networks.
 """
 
@@ -29,15 +29,16 @@ class ReLUConvBN(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the three layers."""
         return self.norm(self.conv(self.relu(x)))
 
 
 class FactorizedReduce(nn.Module):
     """Halve height and width without losing pixels: (B, C_in, H, W) -> (B, C_out, ceil(H/2), ceil(W/2)).
 
-    One 1x1 convolution reads the even rows and columns, the other the odd ones; each gives half of the
-    channels (the second one more when their number is odd). An odd height or width is padded by one zero at
-    its end, so that both halves have the same size; an even one is not padded.
+    One 1x1 convolution reads the even rows and columns, the other the odd ones. Each gives half of the channels; the
+    second gives one more if their number is odd. An odd height or width is padded by one zero at its end, so that both
+    halves have the same size.
     """
 
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
@@ -48,6 +49,7 @@ class FactorizedReduce(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features at half the height and width."""
         x = self.relu(x)
         pad_height, pad_width = x.shape[2] % 2, x.shape[3] % 2
         padded = F.pad(x, (0, pad_width, 0, pad_height)) if pad_height or pad_width else x
@@ -55,13 +57,14 @@ class FactorizedReduce(nn.Module):
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """Depthwise convolution with dilation; on a CPU always in float32, whatever autocast says.
+    """Depthwise convolution with dilation; on a CPU always in float32, also under autocast.
 
-    There, oneDNN's bfloat16 weight gradient of this very layer is wrong and writes past its memory (seen with torch
-    2.15, AVX-512 BF16, channels_last, images of 32 pixels and more).
+    On CPUs, oneDNN's bfloat16 weight gradient of this layer is wrong and writes past its memory (seen with torch 2.15,
+    AVX-512 BF16, channels_last, images of 32 pixels and more).
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of x."""
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
@@ -69,7 +72,7 @@ class DilatedDepthwise(nn.Conv2d):
 
 
 def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
-    """ReLU, depthwise convolution, 1x1 convolution, BatchNorm."""
+    """Return ReLU, depthwise convolution, 1x1 convolution and BatchNorm."""
     padding = dilation * (kernel_size - 1) // 2
     convolution = DilatedDepthwise if dilation > 1 else nn.Conv2d
     return [
@@ -108,25 +111,25 @@ class CrossConv(nn.Sequential):
 
 
 class Zero(nn.Module):
-    """The ``none`` operation: new zeros, so that neither infinities nor gradients pass."""
+    """The ``none`` operation: it returns new zeros, so that neither infinities nor gradients pass."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return zeros of the output's shape."""
         return torch.zeros_like(x[:, :, ::self.stride, ::self.stride])
 
 
 class DropPath(nn.Module):
     """Drop the output of an operation for some images and scale it up for the others (Larsson et al. 2017).
 
-    Without effect in evaluation mode, under an attack, and at the initial rate of 0. A network has one, which its
-    cells share.
+    It has no effect in evaluation mode, under an attack, and at the initial rate of 0. The cells of a network share one.
 
     Attributes:
-        rate: probability that an image's output becomes zero, in [0, 1).
-        noise: where the draws come from.
+        rate: Probability that an image's output becomes zero, in [0, 1).
+        noise: Source of the draws.
     """
 
     def __init__(self) -> None:
@@ -134,6 +137,7 @@ class DropPath(nn.Module):
         self.rate, self.noise = 0.0, BatchNoise()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x, in training with the outputs of some images dropped."""
         if not self.training or not self.rate:
             return x
         # bfloat16 draws are multiples of 1/256.
@@ -195,9 +199,12 @@ def build_operation(name: str, channels: int, stride: int, affine: bool = True,
     """Build the operation called ``name``.
 
     Args:
-        affine: whether BatchNorm layers learn a scale and a shift; supernets say False.
-        pool_norm: a BatchNorm follows the pooling operations, as in the supernets of DARTS; final networks
-            have none.
+        name: A name in ``OPERATIONS``.
+        channels: Channels C of input and output.
+        stride: Stride, 1 or 2.
+        affine: Whether BatchNorm layers learn a scale and a shift; those of supernets do not.
+        pool_norm: Whether a BatchNorm follows the pooling operations, as in the supernets of DARTS.
+
     Raises:
         InputError: ``name`` is unknown.
     """

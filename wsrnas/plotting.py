@@ -1,4 +1,4 @@
-"""Draw a cell: ``python -m wsrnas.plotting CELL OUTPUT``, as text on the terminal and as SVG and PNG files."""
+"""Draw a cell on the terminal and as SVG and PNG files: ``python -m wsrnas.plotting CELL OUTPUT``."""
 
 import sys
 from pathlib import Path
@@ -13,11 +13,12 @@ def main() -> None:
     """Draw the cell that the command line names.
 
     Raises:
-        InputError: not two arguments, or no such cell.
+        InputError: There are not two arguments, or there is no such cell.
     """
     if len(sys.argv) != 3:
-        raise InputError("expected two arguments: python -m wsrnas.plotting CELL OUTPUT (a published cell's name, a "
-                         "genotype.json or the run directory of a search; where the drawing goes)")
+        raise InputError(f"{len(sys.argv) - 1} arguments; expected two: python -m wsrnas.plotting CELL OUTPUT, where "
+                         "CELL is a published cell's name, a genotype.json or the run directory of a search, and OUTPUT "
+                         "is the path of the drawing")
     genotype = cells.load(sys.argv[1])
     print(genotype_text(genotype))
     print(f"drawing: {draw_genotype(genotype, Path(sys.argv[2]))}")

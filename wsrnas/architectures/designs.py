@@ -1,10 +1,11 @@
-"""Hand-designed networks for small and for large images, at any width: what searched cells are compared with.
+"""Hand-designed networks for small and large images, at any width: searched cells are compared with them.
 
-For small images they are the CIFAR variants behind the tables of Wsr-NAS and RNAS: stems of stride 1 without pooling,
-otherwise the published networks. ``imagenet`` gives those for large images, with the published stem behind ImageNet's
-normalisation. ``width`` scales all channels together and is, by default, the published one. In all of them nothing is
-computed in place; convolutions and linear layers begin with torch's own random weights. Images may have any size, where
-a network does not say otherwise: halved sizes are rounded up, and the classifier sees means over the positions.
+All take (num_classes, width, channels of the images, imagenet). For small images, they are the CIFAR variants in the
+tables of Wsr-NAS and RNAS: stems of stride 1 without pooling, otherwise the published networks. ``imagenet`` gives the
+networks for large images, with the published stem after ImageNet's normalisation. ``width`` scales all channels
+together; its default is the published one. Nothing is computed in place. Convolutions and linear layers start with
+torch's own random weights. Images may have any size, unless a network says otherwise: halved sizes are rounded up, and
+the classifier reads means over the positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ class HandDesignedNetwork(nn.Module):
     """Stages, mean over the image, linear classifier: (B, channels, H, W) in [0,1] -> logits (B, K).
 
     Args:
-        stages: the stem, if there is one, and what follows, in order.
-        out_channels: of the last stage.
-        imagenet: ImageNet's normalisation comes first.
+        stages: The stem, if there is one, and the following stages in order.
+        out_channels: Channels of the last stage.
+        num_classes: Number K of classes.
+        imagenet: Whether ImageNet's normalisation comes first.
     """
 
     def __init__(self, stages: Sequence[nn.Module], out_channels: int, num_classes: int,
@@ -45,32 +47,30 @@ class HandDesignedNetwork(nn.Module):
         self.classifier: nn.Module = nn.Linear(out_channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of images (B, channels, H, W) in [0,1]."""
         return self.classifier(self.stages(self.normalize(images)).mean((2, 3)))
 
 
 def _pooled(*layers: nn.Module) -> nn.Sequential:
-    """The stem for large images: ``layers`` and 3x3 max pooling of stride 2."""
+    """Return the stem for large images: ``layers`` and 3x3 max pooling of stride 2."""
     return nn.Sequential(*layers, nn.MaxPool2d(3, 2, padding=1))
 
 
 # -- the networks ----------------------------------------------------------------------------------------------------
 
 def resnet18(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """ResNet-18 (He et al., CVPR 2016, Table 1), for small images with a 3x3 stem.
+    """Build ResNet-18 (He et al., CVPR 2016, Table 1), for small images with a 3x3 stem.
 
-    Args:
-        width: channels of the first stage; the others have 2, 4 and 8 times as many.
+    The width is the number of channels of the first stage; the others have 2, 4 and 8 times as many.
     """
     return _resnet(basic_block, (2, 2, 2, 2), 1, num_classes, width, channels, imagenet)
 
 
 def resnet50(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """ResNet-50 (He et al., CVPR 2016, Table 1), for small images with a 3x3 stem.
+    """Build ResNet-50 (He et al., CVPR 2016, Table 1), for small images with a 3x3 stem.
 
-    A bottleneck's stride is in its 3x3 convolution.
-
-    Args:
-        width: channels inside the bottlenecks of the first stage; those of the others are 2, 4 and 8 times as wide.
+    A bottleneck's stride is in its 3x3 convolution. The width is the number of channels inside the bottlenecks of the
+    first stage; those of the other stages are 2, 4 and 8 times as wide.
     """
     return _resnet(bottleneck, (3, 4, 6, 3), 4, num_classes, width, channels, imagenet)
 
@@ -90,19 +90,17 @@ def _resnet(block: Callable[[int, int, int], nn.Module], depths: Sequence[int], 
 
 
 def wrn_28_10(num_classes: int = 10, width: int = 160, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """WRN-28-10 (Zagoruyko and Komodakis, BMVC 2016, Table 1) without dropout.
+    """Build WRN-28-10 (Zagoruyko and Komodakis, BMVC 2016, Table 1) without dropout.
 
     It was not published for large images: there, a 7x7 convolution of stride 2 and ResNet's pooling come before the
-    same three groups.
-
-    Args:
-        width: channels of the first group; the others have 2 and 4 times as many, the stem a tenth.
+    same three groups. The width is the number of channels of the first group; the others have 2 and 4 times as many,
+    the stem a tenth.
     """
     return _wide_resnet(4, num_classes, width, channels, imagenet)
 
 
 def wrn_34_10(num_classes: int = 10, width: int = 160, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """WRN-34-10, as WRN-28-10."""
+    """Build WRN-34-10, with the same design as WRN-28-10."""
     return _wide_resnet(5, num_classes, width, channels, imagenet)
 
 
@@ -122,12 +120,10 @@ def _wide_resnet(blocks: int, num_classes: int, width: int, channels: int, image
 
 
 def vgg16(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """VGG-16 (Simonyan and Zisserman, ICLR 2015, Table 1, D) with BatchNorm and a single linear layer.
+    """Build VGG-16 (Simonyan and Zisserman, ICLR 2015, Table 1, D) with BatchNorm and a single linear layer.
 
-    For large images the layers are the same.
-
-    Args:
-        width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
+    The layers for large images are the same. The width is the number of channels of the first stage; the others have
+    2, 4, 8 and 8 times as many.
     """
     stages, previous = [], channels
     for depth, factor in ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8)):
@@ -140,13 +136,11 @@ def vgg16(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: b
 
 
 def vgg16_4096(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """``vgg16`` with two hidden linear layers of 4096 channels, each with ReLU and dropout 0.5.
+    """Build ``vgg16`` with two hidden linear layers of 4096 channels, each with ReLU and dropout 0.5.
 
-    At 100 classes it has the 34 million parameters of RNAS's CIFAR-100 table. The linear layers see means over the
-    positions, where ImageNet's published ones see all 7x7. Dropout draws from the ``noise`` of its child ``dropout``.
-
-    Args:
-        width: as of ``vgg16``; the hidden layers keep their published ratio to it, rounded.
+    With 100 classes it has the 34 million parameters of RNAS' CIFAR-100 table. The linear layers read means over the
+    positions; those published for ImageNet read all 7x7 positions. Dropout draws from the ``noise`` of the child
+    ``dropout``. The width is that of ``vgg16``; the hidden layers keep their published ratio to it, rounded.
     """
     network = vgg16(num_classes, width, channels, imagenet)
     hidden, dropout = scaled(4096, width, 64), Dropout(0.5)
@@ -157,10 +151,9 @@ def vgg16_4096(num_classes: int = 10, width: int = 64, channels: int = 3, imagen
 
 
 def densenet121(num_classes: int = 10, width: int = 32, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """DenseNet-121 (Huang et al., CVPR 2017, Table 1), for small images with a bare 3x3 convolution as its stem.
+    """Build DenseNet-121 (Huang et al., CVPR 2017, Table 1), for small images with a single 3x3 convolution as stem.
 
-    Args:
-        width: the growth rate k, the channels that each layer adds; the stem has 2k, a bottleneck 4k.
+    The width is the growth rate k, the number of channels that each layer adds; the stem has 2k, a bottleneck 4k.
     """
     previous = 2 * width
     stages: list[nn.Module] = [_pooled(*conv_norm_relu(channels, previous, 7, 2)) if imagenet else
@@ -183,14 +176,12 @@ def densenet121(num_classes: int = 10, width: int = 32, channels: int = 3, image
 
 
 def mobilenet_v2(num_classes: int = 10, width: int = 32, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """MobileNetV2 (Sandler et al., CVPR 2018, Table 2).
+    """Build MobileNetV2 (Sandler et al., CVPR 2018, Table 2).
 
-    For small images the stem and the second row of the table have stride 1, for large ones 2, as published. For both,
-    as in the networks that the papers measured, every block of stride 1 has a shortcut, a 1x1 convolution with
-    BatchNorm where the channels change, the first block expands by a convolution, too, and ReLU stands for ReLU6.
-
-    Args:
-        width: channels of the stem; all others keep their published ratio to them, rounded.
+    For small images, the stem and the second row of the table have stride 1; for large ones 2, as published. As in the
+    networks that the papers measured, every block of stride 1 has a shortcut, which is a 1x1 convolution with BatchNorm
+    where the channels change; the first block has an expanding convolution, too; and ReLU replaces ReLU6. The width is
+    the number of channels of the stem; all others keep their published ratio to it, rounded.
     """
     previous, early_stride = width, 2 if imagenet else 1
     stages = [conv_norm_relu(channels, previous, 3, early_stride)]
@@ -206,11 +197,10 @@ def mobilenet_v2(num_classes: int = 10, width: int = 32, channels: int = 3, imag
 
 
 def shufflenet_v2(num_classes: int = 10, width: int = 116, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """ShuffleNetV2 1x (Ma et al., ECCV 2018, Table 5), for small images with a stem of stride 1 and no pooling.
+    """Build ShuffleNetV2 1x (Ma et al., ECCV 2018, Table 5), for small images with a stem of stride 1 and no pooling.
 
-    Args:
-        width: channels of the first stage, an even number (an odd one gives the next); the others have 2 and 4 times
-            as many, stem and last layer keep their published ratio to it, rounded.
+    The width is the number of channels of the first stage, rounded up to an even number; the others have 2 and 4 times
+    as many. Stem and last layer keep their published ratio to it, rounded.
     """
     previous = scaled(24, width, 116)
     stages: list[nn.Module] = [_pooled(*conv_norm_relu(channels, previous, 3, 2)) if imagenet else
@@ -224,15 +214,13 @@ def shufflenet_v2(num_classes: int = 10, width: int = 116, channels: int = 3, im
 
 
 def squeezenet(num_classes: int = 10, width: int = 96, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """SqueezeNet 1.0 (Iandola et al., 2016, Table 1 and Fig. 2, simple bypass) with BatchNorm.
+    """Build SqueezeNet 1.0 (Iandola et al., 2016, Table 1 and Fig. 2, simple bypass) with BatchNorm.
 
-    Poolings of stride 2 follow the stem and fire modules 4 and 8; fire modules 3, 5 and 7 have a bypass. For small
-    images the stem is 3x3 and the windows of the poolings are 2x2. For large ones, of at least 21 pixels, the stem is
-    7x7 of stride 2 without padding and the windows are 3x3, as published. The last convolution is the classifier,
-    without a ReLU.
-
-    Args:
-        width: channels of the stem; all others keep their published ratio to them, rounded.
+    Poolings of stride 2 follow the stem and the fire modules 4 and 8; the fire modules 3, 5 and 7 have a bypass. For
+    small images, the stem is 3x3 and the windows of the poolings are 2x2. For large ones, of at least 21 pixels, the
+    stem is 7x7 of stride 2 without padding and the windows are 3x3, as published. The last convolution is the
+    classifier, without a ReLU. The width is the number of channels of the stem; all others keep their published ratio
+    to it, rounded.
     """
     previous = width
     pooling = partial(nn.MaxPool2d, kernel_size=3 if imagenet else 2, stride=2, ceil_mode=True)

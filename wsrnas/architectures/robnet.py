@@ -1,12 +1,12 @@
-"""RobNets: networks found by sampling, with a code of two bits on every edge of a cell.
+"""RobNets: networks that were found by sampling, with a code of two bits on every edge of a cell.
 
 Source: Guo et al., "When NAS Meets Robustness", CVPR 2020; codes, sizes and the layers' details are those of the
 authors' release (gmh14/RobNets at 0fbcb036), RobNet-small's code that of zhicheng2T0/Wsr-NAS at 7736f5da, the only
 published copy. RobNet-medium was never published.
 
-Stem, cells and classifier are those of ``wsrnas.network``, but for four things: every node has an edge from each input
-and each node before it, an edge may carry two operations, one code serves normal and reduction cells alike, and the
-BatchNorm layers of the cells learn neither scale nor shift.
+Stem, cells and classifier are those of ``wsrnas.network``, with four differences: every node has an edge from each
+input and from each node before it, an edge may have two operations, one code describes normal and reduction cells, and
+the BatchNorm layers of the cells learn neither scale nor shift.
 """
 
 from collections.abc import Sequence
@@ -53,10 +53,10 @@ NODES = 4
 
 
 def cell_of(codes: str) -> Genotype:
-    """The cell of a code such as ``SMALL``: an edge with two operations becomes two edges.
+    """Return the cell of a code such as ``SMALL``; an edge with two operations becomes two edges.
 
     Raises:
-        InputError: nodes or codes are missing, too many, or unknown.
+        InputError: Nodes or codes are missing, too many, or unknown.
     """
     nodes = [node.split() for node in codes.split(",")]
     if len(nodes) != NODES:
@@ -78,13 +78,15 @@ class RobNet(CellNetwork):
     """Stem, one cell for each of ``cells``, means, linear classifier: (B, channels, H, W) in [0,1] -> logits (B, K).
 
     Args:
-        cells: codes as ``cell_of`` takes them, layer by layer.
-        init_channels: channels C of the nodes of the first cells.
-        channels: of the images.
-        parts: the classifier sees the means over parts x parts rectangles of the image.
-        imagenet: ImageNet's normalisation and stem instead of CIFAR's.
+        cells: Codes as ``cell_of`` takes them, layer by layer.
+        init_channels: Channels C of the nodes of the first cells.
+        num_classes: Number K of classes.
+        channels: Channels of the images.
+        parts: The classifier reads the means over parts x parts rectangles of the image.
+        imagenet: Whether to use ImageNet's normalisation and stem instead of CIFAR's.
+
     Raises:
-        InputError: there is no cell, one is malformed, or a number is below 1.
+        InputError: There is no cell, one is malformed, or a number is below 1.
     """
 
     def __init__(self, cells: Sequence[str], init_channels: int, num_classes: int, channels: int = 3,
@@ -103,11 +105,12 @@ class RobNet(CellNetwork):
         self.classifier = nn.Linear(parts**2 * self.classifier.in_features, num_classes)
 
     def pool(self, features: Tensor) -> Tensor:
+        """Return the means over the parts of the last cell's output."""
         return means_of_parts(features, self.parts)
 
 
 def _without_scale_and_shift(cell: Cell) -> Cell:
-    """The cell with its BatchNorm layers as affine=False builds them; ``Cell`` has no such argument."""
+    """Remove scale and shift from a cell's BatchNorm layers; ``Cell`` has no argument for it."""
     for module in cell.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.affine = False
@@ -117,9 +120,9 @@ def _without_scale_and_shift(cell: Cell) -> Cell:
 
 
 def means_of_parts(features: Tensor, parts: int) -> Tensor:
-    """(B, C, H, W) -> (B, C * parts**2): what adaptive average pooling gives, flattened.
+    """Return flattened adaptive average pooling: (B, C, H, W) -> (B, C * parts**2).
 
-    Torch's own has no deterministic backward pass on CUDA.
+    Torch's own function has no deterministic backward pass on CUDA.
     """
     rows, columns = ([(k * size // parts, -(-(k + 1) * size // parts)) for k in range(parts)]
                      for size in features.shape[2:])
@@ -130,36 +133,23 @@ def means_of_parts(features: Tensor, parts: int) -> Tensor:
 # -- the networks ----------------------------------------------------------------------------------------------------
 
 def robnet_small(num_classes: int = 10, width: int = 36, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """RobNet-small: 20 equal cells, 4.36 million parameters on CIFAR-10.
-
-    Args:
-        width: ``init_channels`` of ``RobNet``.
-    """
+    """Build RobNet-small: 20 equal cells, 4.36 million parameters on CIFAR-10."""
     return RobNet([SMALL] * 20, width, num_classes, channels, imagenet=imagenet)
 
 
 def robnet_large_v1(num_classes: int = 10, width: int = 36, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """RobNet-large: 20 equal cells, 6.84 million parameters on CIFAR-10; on ImageNet at width 48 12.76 million.
-
-    Args:
-        width: ``init_channels`` of ``RobNet``.
-    """
+    """Build RobNet-large: 20 equal cells, 6.84 million parameters on CIFAR-10, 12.76 million on ImageNet."""
     return RobNet([LARGE] * 20, width, num_classes, channels, imagenet=imagenet)
 
 
 def robnet_large_v2(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """RobNet-large's cell 33 times, with 2 x 2 means on small images; 33.36 million parameters on CIFAR-10.
+    """Build RobNet-large v2: RobNet-large's cell 33 times, 33.36 million parameters on CIFAR-10.
 
-    Args:
-        width: ``init_channels`` of ``RobNet``.
+    On small images the classifier reads 2 x 2 means.
     """
     return RobNet([LARGE] * 33, width, num_classes, channels, 1 if imagenet else 2, imagenet)
 
 
 def robnet_free(num_classes: int = 10, width: int = 36, channels: int = 3, imagenet: bool = False) -> nn.Module:
-    """RobNet-free: 20 different cells, 5.44 million parameters on CIFAR-10.
-
-    Args:
-        width: ``init_channels`` of ``RobNet``.
-    """
+    """Build RobNet-free: 20 different cells, 5.44 million parameters on CIFAR-10."""
     return RobNet(FREE, width, num_classes, channels, imagenet=imagenet)
