@@ -125,7 +125,7 @@ class Zero(nn.Module):
 class DropPath(nn.Module):
     """Drop the output of an operation for some images and scale it up for the others (Larsson et al. 2017).
 
-    It has no effect in evaluation mode, under an attack, and at the initial rate of 0. The cells of a network share one.
+    It has no effect in evaluation mode, under an attack and at the initial rate of 0. The cells of a network share it.
 
     Attributes:
         rate: Probability that an image's output becomes zero, in [0, 1).

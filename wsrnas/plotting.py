@@ -17,8 +17,8 @@ def main() -> None:
     """
     if len(sys.argv) != 3:
         raise InputError(f"{len(sys.argv) - 1} arguments; expected two: python -m wsrnas.plotting CELL OUTPUT, where "
-                         "CELL is a published cell's name, a genotype.json or the run directory of a search, and OUTPUT "
-                         "is the path of the drawing")
+                         "CELL is a published cell's name, a genotype.json or the run directory of a search, and "
+                         "OUTPUT is the path of the drawing")
     genotype = cells.load(sys.argv[1])
     print(genotype_text(genotype))
     print(f"drawing: {draw_genotype(genotype, Path(sys.argv[2]))}")
