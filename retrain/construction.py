@@ -26,7 +26,7 @@ def make_network(config: AnyTraining, arch: Genotype | str, num_classes: int, ch
         torch.manual_seed(derive_seed(config.seed, "weights"))
         network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset, channels,
                               bool(config.auxiliary_weight))
-    network.to(world.device, memory_format=torch.channels_last)
+    network.to(world.device).to(memory_format=torch.channels_last)
     broadcast_model(network, world)
     return synchronize_batch_norm(network, world) if config.sync_bn else network
 

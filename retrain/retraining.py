@@ -88,6 +88,11 @@ class Retraining:
             return self.config.step_size or None
         return (self.config.step_size or 1.25 * self.config.epsilon) * STEP_FACTOR ** rollbacks
 
+    @property
+    def shown_step(self) -> float:
+        """Step size of Fast-AT's attack for messages, in pixels of [0, 1]."""
+        return self.attack_step or 1.25 * self.config.epsilon
+
     # -- beginning and end ----------------------------------------------------------------------------------------
 
     @contextmanager
@@ -158,7 +163,7 @@ class Retraining:
             self.standing.rollbacks = [*rollbacks, {"epoch": epoch, "accuracy": probe["accuracy"],
                                                     "attack_step": probe["attack_step"]}]
             self.run.log(f"rolled back to the end of epoch {self.standing.epochs}; the attack step is now "
-                         f"{format_epsilon(self.attack_step)}")
+                         f"{format_epsilon(self.shown_step)}")
         self.run.save(self.state())
         if stop or len(rollbacks) == MAX_ROLLBACKS:
             why = "as --on_overfitting stop asks" if stop else f"after {MAX_ROLLBACKS} smaller attack steps"
@@ -264,7 +269,7 @@ class Retraining:
         config, standing = self.config, self.standing
         accuracy, images = probe_accuracy(self.trainer.network, self.train_loader, standing.epochs, config.epsilon,
                                           config.probe_steps, self.world)
-        step = self.trainer.settings.step_size or 1.25 * config.epsilon
+        step = self.shown_step
         row["probe"] = {"accuracy": accuracy, "images": images, "attack_step": step,
                         "rollbacks": len(standing.rollbacks),
                         "undone": [entry for entry in standing.rollbacks if entry["epoch"] == standing.epochs + 1]}

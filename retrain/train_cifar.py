@@ -10,6 +10,7 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 """
 
 from dataclasses import replace
+from typing import Any
 
 from retrain.batch import check_batch
 from retrain.construction import describe_network, make_network, open_run
@@ -71,7 +72,7 @@ def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:
     """Return the augmented training batches, and the held-out images as they are."""
-    shards = {"rank": world.rank, "world_size": world.size}
+    shards: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
     train, held_out = data.train, None
     if config.held_out:
         first, rest = balanced_split(data.train.labels, config.held_out, config.data_seed, data.num_classes)

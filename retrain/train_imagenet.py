@@ -7,6 +7,8 @@ DATA holds ``train/<class>/*`` and ``val/<class>/*``. Selection uses images held
 touched. After each epoch a PGD probe catches catastrophic overfitting. The same command resumes, from any step.
 """
 
+from typing import Any
+
 import torch
 
 from retrain.batch import check_batch
@@ -54,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
 def make_loaders(config: ImageNetConfig, files: ImageFiles,
                  world: World) -> tuple[ImageFileLoader, ImageFileLoader | None]:
     """Return the augmented training batches, and the held-out images resized and cut at their centre."""
-    common = {"image_size": config.image_size, "workers": config.workers, "rank": world.rank,
-              "world_size": world.size, "device": world.device}
+    common: dict[str, Any] = {"image_size": config.image_size, "workers": config.workers, "rank": world.rank,
+                              "world_size": world.size, "device": world.device}
     held_out, chosen = None, torch.arange(len(files))
     if config.held_out:
         first, chosen = balanced_split(files.labels, config.held_out, config.data_seed, len(files.class_names))

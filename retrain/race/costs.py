@@ -44,7 +44,7 @@ def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: W
            for entrant in entrants):
         networks = {entrant.name: build_model(
             entrant.arch, data.num_classes, entrant.init_channels, entrant.layers, data.name, data.image_shape[0]
-        ).to(world.device, memory_format=torch.channels_last) for entrant in entrants}
+        ).to(world.device).to(memory_format=torch.channels_last) for entrant in entrants}
         measured = latencies(networks, data.image_shape)
         known = {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
                  for name, network in networks.items()}

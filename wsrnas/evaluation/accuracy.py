@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from wsrnas.attacks import attack_mode, pgd
-from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
+from wsrnas.training.epoch import Loader
 
 
-def robust_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], steps: int = 20,
+def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float], steps: int = 20,
                     step_size_ratio: float | None = None, random_start: bool = False, seed: int = 0,
                     world: World | None = None, label: str = "evaluate") -> dict[str, Any]:
     """Measure the clean accuracy and the accuracy under white-box L-inf PGD at each strength.
