@@ -28,34 +28,34 @@ class RnasConfig(SupernetConfig):
                               "epsilon)")
     random_start: bool = option(True, "start every attack uniformly in the ball")
     batch_size: int = option(128, "images per step, of D_t and of D_v, all processes together")
-    learning_rate: float = option(0.01, "of the supernet's SGD: the beginning of a cosine over all epochs")
+    learning_rate: float = option(0.01, "initial learning rate of the supernet; it follows a cosine over all epochs")
     learning_rate_min: float = option(0.0, "learning rate the cosine ends at")
 
     epochs: int = option(60, "E, epochs of the whole search")
     warmup_epochs: int = option(15, "epochs of phase I, which trains weights alone")
     unconstrained_share: float = option(0.5, "u / T: share of an epoch's steps that search without the bound (step 1); "
                                         "the rest project onto it (step 2)")
-    upper_weights: tuple[float, ...] = option((1.0, 1.0), "of the clean and of the adversarial loss on D_v, which the "
-                                              "architecture descends (Eq. 8)")
-    order: Literal["first", "second"] = option("first", "of the architecture's gradient: at the weights as they are, "
-                                               "or after one more step of theirs down the adversarial cross-entropy "
-                                               "(DARTS; one process)")
-    architecture_learning_rate: float = option(6e-4, "of Adam on the architecture parameters A")
-    architecture_weight_decay: float = option(1e-3, "of Adam on A")
+    upper_weights: tuple[float, ...] = option((1.0, 1.0), "weights of the clean and of the adversarial loss on D_v; "
+                                              "the architecture minimises their sum (Eq. 8)")
+    order: Literal["first", "second"] = option("first", "order of the architecture's gradient: first, at the current "
+                                               "weights; second, after one more step of the weights on the adversarial "
+                                               "cross-entropy (DARTS; one process)")
+    architecture_learning_rate: float = option(6e-4, "learning rate of Adam on the architecture parameters A")
+    architecture_weight_decay: float = option(1e-3, "weight decay of Adam on A")
 
     vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (that share "
                                       "of what is measured at the end of the warm-up), or inf for none", identity=False)
     bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
-    watched_batches: int = option(2, "of these, batches on which the vulnerability is measured after every epoch, "
-                                 "and on which the program checks that H can be reached")
+    watched_batches: int = option(2, "how many of these the vulnerability is measured on after every epoch; on the "
+                                 "same, the program checks that H can be reached")
     constrained_step: Literal["project+train", "project", "descend+project"] = option(
-        "project+train", "a step of step 2: project A and train the weights; project A alone (the paper's text); "
-        "descend the upper loss, then project")
+        "project+train", "what an iteration under the bound does: project A and train the weights; project A alone "
+        "(the paper's text); or descend the upper loss, then project")
     statistics: Literal["batch", "running"] = option(
-        "batch", "of BatchNorm while the vulnerability is measured: those of clean and adversarial images together, "
-        "or the running ones")
-    solver: Literal["slp", "dual"] = option("slp", "of the projection (Eq. 9): sequential linearised projection, or "
-                                            "dual ascent")
+        "batch", "BatchNorm statistics while the vulnerability is measured: those of clean and adversarial images "
+        "together, or the running ones")
+    solver: Literal["slp", "dual"] = option("slp", "solver of the projection (Eq. 9): sequential linearised "
+                                            "projection, or dual ascent")
     solver_iterations: int = option(8, "largest number of iterations of a projection by slp (dual ascent: 200)")
     path_samples: int = option(4, "sampled: paths over whose parts of a batch the vulnerability is averaged")
 

@@ -26,7 +26,7 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     step_size: float = option(0.0, "step of the training attack; 0: 2.5 * epsilon / num_steps")
     batch_size: int = option(64, "images per training step, all processes together")
     learning_rate_min: float = option(1e-3, "learning rate the cosine ends at")
-    weight_decay: float = option(3e-4, "of the supernet's SGD")
+    weight_decay: float = option(3e-4, "weight decay of the supernet's SGD")
     recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")

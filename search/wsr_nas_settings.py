@@ -30,7 +30,8 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     vulnerability_bound: str = option("inf", "H, upper bound of the predicted vulnerability: a number, the same at "
                                       "every strength, rel:0.6 (that share of the population's median, at each "
                                       "strength), or inf for none")
-    learning_rate: float = option(0.1, "of the supernet's SGD: constant in the warm-up, half a cosine in the search")
+    learning_rate: float = option(0.1, "learning rate of the supernet: constant in the warm-up, half a cosine in "
+                                  "the search")
 
     warmup_architectures: int = option(100, "N, size of the warm-up population (Algorithm 1, line 2)")
     iterations: int = option(100, "T, search iterations (line 19)")
@@ -63,10 +64,11 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     loss_memory: int = option(100, "size of M_v in architectures (published code)")
     loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
     loss_hidden_size: int = option(16, "hidden size of the VLE's LSTM (published code)")
-    loss_learning_rate: float = option(1e-3, "of the VLE's Adam (published code)")
-    loss_weight_decay: float = option(1e-3, "of the VLE's Adam (published code)")
+    loss_learning_rate: float = option(1e-3, "learning rate of the VLE's Adam (published code)")
+    loss_weight_decay: float = option(1e-3, "weight decay of the VLE's Adam (published code)")
 
-    architecture_learning_rate: float = option(0.03, "of Adam on the architecture parameters, one step an iteration")
+    architecture_learning_rate: float = option(0.03, "learning rate of Adam on the architecture parameters; it makes "
+                                               "one step in every iteration")
     architecture_samples: int = option(64, "draws of the Gumbel noise averaged in that step")
 
     def __post_init__(self) -> None:

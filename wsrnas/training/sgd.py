@@ -13,9 +13,9 @@ from wsrnas.runtime.config import RunConfig, option
 class SgdConfig(RunConfig):
     """The fields of a program that trains networks by SGD."""
 
-    learning_rate: float = option(0.1, "of SGD on the network's weights, where its schedule is highest")
-    momentum: float = option(0.9, "of SGD")
-    weight_decay: float = option(5e-4, "of SGD")
+    learning_rate: float = option(0.1, "learning rate of SGD at the peak of its schedule")
+    momentum: float = option(0.9, "momentum of SGD")
+    weight_decay: float = option(5e-4, "weight decay of SGD")
     grad_clip: float = option(5.0, "largest gradient norm of the network's weights; 0: no clipping")
 
     def require_sgd(self) -> None:
