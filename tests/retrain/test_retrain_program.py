@@ -19,6 +19,7 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.run_directory import RunDirectory, _scalars
 from wsrnas.subjects.checkpoints import load_model
 from wsrnas.training.losses import LossSettings
+from wsrnas.training.strengths import SIX_STRENGTHS
 from wsrnas.training.trainer import Refinements
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
@@ -152,7 +153,7 @@ def test_the_flags_reach_the_training(tmp_path):
                                                                   "average_robust_accuracy": 0.5})
         start(tmp_path, [*TINY, *flags])
     assert [rate for rate, *_ in seen] == pytest.approx([0.05] * 6 + [0.005] * 3 + [0.0005] * 3)
-    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 3.0, 0.2, retraining.TrainingConfig().strengths)
+    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 3.0, 0.2, SIX_STRENGTHS)
     assert seen[0][2] == Refinements(2.0, 2, True, 0.01, 3, 0.9, 0.1, True)
     assert {count for *_, count in seen} == {16}
 
