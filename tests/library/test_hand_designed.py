@@ -636,7 +636,7 @@ def test_it_is_evaluated_like_any_run(run, capsys):
 
 
 def test_an_export_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match="of the network resnet18; expected one of cells"):
+    with pytest.raises(InputError, match="holds the network resnet18; expected a network of cells"):
         retrain.export.main(["--model", str(run), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
@@ -657,7 +657,7 @@ def test_dropout_of_a_training_step_is_drawn_from_the_steps_own_generator():
 
 
 @pytest.mark.parametrize("argv, named", [
-    (("--layers", "20"), "layers is 20, but resnet18 is hand-designed"),
+    (("--layers", "20"), "layers is 20, but resnet18 has a depth of its own"),
     (("--layers", "-1"), "layers is -1; expected at least 0"),
     (("--init_channels", "0"), "init_channels is 0; expected at least 1"),
     (("--drop_path", "0.1"), "drop_path is 0.1, but resnet18 has none; expected 0"),
