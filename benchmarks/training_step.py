@@ -9,6 +9,7 @@ Further flags are those of the program. The first step is not timed: it also cho
 import argparse
 import statistics
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -19,34 +20,67 @@ from retrain.recipes import IMAGENET_RECIPES, RECIPES, parse_recipe
 from retrain.settings import ImageNetConfig, RetrainConfig
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.data.datasets import load_dataset_once
-from wsrnas.data.imagenet import list_imagenet
+from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
+from wsrnas.data.loader import BatchLoader
 from wsrnas.models import load_architecture
 from wsrnas.runtime.config import require
 from wsrnas.runtime.device import peak_memory_gib
-from wsrnas.runtime.distributed import initialize
+from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
+
+
+@dataclass(frozen=True)
+class Training:
+    """Hold what a recipe trains on.
+
+    Args:
+        config: the recipe.
+        world: processes that share a batch.
+        loader: of the training batches.
+        classes: of the data set.
+        channels: of its images.
+    """
+
+    config: RetrainConfig | ImageNetConfig
+    world: World
+    loader: BatchLoader | ImageFileLoader
+    classes: int
+    channels: int
+
+
+def small_images(arguments: list[str]) -> Training:
+    """Read the recipe and the data of ``retrain.train_cifar``."""
+    config, _ = parse_recipe(RetrainConfig, RECIPES, arguments)
+    world = initialize(config.device)
+    check_batch(config, world)
+    data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
+                             seed=config.data_seed)
+    loader, _ = train_cifar.make_loaders(config, data, world)
+    return Training(config, world, loader, data.num_classes, data.image_shape[0])
+
+
+def imagenet(arguments: list[str]) -> Training:
+    """Read the recipe and the list of images of ``retrain.train_imagenet``."""
+    config, _ = parse_recipe(ImageNetConfig, IMAGENET_RECIPES, arguments)
+    world = initialize(config.device)
+    check_batch(config, world)
+    files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.data_seed)
+    loader, _ = train_imagenet.make_loaders(config, files, world)
+    return Training(config, world, loader, len(files.class_names), 3)
+
+
+PROGRAMS = {"cifar": small_images, "imagenet": imagenet}
 
 
 def main() -> None:
     """Time the steps and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=["cifar", "imagenet"])
+    parser.add_argument("program", choices=list(PROGRAMS))
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")
     arguments, rest = parser.parse_known_args()
-    small = arguments.program == "cifar"
-    config, _ = parse_recipe(RetrainConfig if small else ImageNetConfig, RECIPES if small else IMAGENET_RECIPES, rest)
-    world = initialize(config.device)
-    check_batch(config, world)
-    if small:
-        data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
-                                 seed=config.data_seed)
-        loader, _ = train_cifar.make_loaders(config, data, world)
-        classes, channels = data.num_classes, data.image_shape[0]
-    else:
-        files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.data_seed)
-        loader, _ = train_imagenet.make_loaders(config, files, world)
-        classes, channels = len(files.class_names), 3
-    network = make_network(config, load_architecture(config.arch), classes, channels, world)
+    training = PROGRAMS[arguments.program](rest)
+    config, world, loader = training.config, training.world, training.loader
+    network = make_network(config, load_architecture(config.arch), training.classes, training.channels, world)
     trainer = make_trainer(config, network, len(loader), world)
     if config.compile:
         network.compile()
@@ -54,7 +88,8 @@ def main() -> None:
     steps = len(loader) * config.epochs
     require(0 < arguments.steps < steps, f"--steps is {arguments.steps}; expected 1 to {steps - 1}")
 
-    seconds, epoch, batches = [], 0, loader.batches(0)
+    seconds: list[float] = []
+    epoch, batches = 0, loader.batches(0)
     while len(seconds) <= arguments.steps:
         batch = next(batches, None)
         if batch is None:

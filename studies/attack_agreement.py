@@ -170,9 +170,10 @@ LIBRARIES: dict[str, Callable[..., tuple[Tensor, list[int]]]] = {"torchattacks":
                                                                 "foolbox": by_foolbox}
 
 
-def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[str, np.ndarray], list[dict]]:
+def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run all cases; return their arrays and the description of each array."""
-    arrays, cases = {}, []
+    arrays: dict[str, np.ndarray] = {}
+    cases: list[dict[str, Any]] = []
     for case in DETERMINISTIC:
         adversarial, steps = LIBRARIES[case.library](case, network, images[:IMAGES], labels[:IMAGES])
         arrays[f"adversarial_{len(cases)}"] = adversarial.detach().numpy().astype(np.float32)
@@ -198,7 +199,7 @@ def main() -> None:
     torch.set_num_threads(1)
     values, labels, test = load_digits()
     network = train(values[~test] / 16, labels[~test])
-    weights = {f"weight_{name}": tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    weights: dict[str, Any] = {f"weight_{name}": tensor.numpy().copy() for name, tensor in network.state_dict().items()}
     arrays, cases = run_cases(network.double(), values[test].double() / 16, labels[test])
     about = {
         "command": "python -m studies.attack_agreement",

@@ -8,6 +8,7 @@ command resumes. Several processes of it share the work.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from test_AN_estimator.measurement import cost, measure
@@ -61,8 +62,7 @@ def estimator_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: Dat
                     world: World) -> list[Task]:
     """Return one task for each estimator in each setting: train it, measure it on every network."""
     return [Task(f"{setting.name}-{name}", (study / setting.name / name / run_files.FINISHED).exists,
-                 lambda stop, setting=setting, name=name: study_estimator(config, setting, name, specs, data, study,
-                                                                          world, stop))
+                 partial(study_estimator, config, setting, name, specs, data, study, world))
             for name in config.estimators for setting in config.settings()]
 
 

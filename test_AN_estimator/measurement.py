@@ -18,14 +18,14 @@ from test_AN_estimator.noises import Noises, chunks, predict, read, tested_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.attacks import pgd
 from wsrnas.data.image_set import DataSet
-from wsrnas.estimators.base import radii
+from wsrnas.estimators.base import NoiseEstimator, radii
 from wsrnas.runtime.config import require
 
 REPEATS = 7  # of a timed call; the median counts
 MEANS = ("cosine", "sign_agreement", "ball", "pgd_ball")
 
 
-def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model: nn.Module, estimator: nn.Module,
+def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model: nn.Module, estimator: NoiseEstimator,
             data: DataSet, noises: Path, device: torch.device) -> dict[str, Any]:
     """Measure one network's whole test set under the estimator's noise and under PGD's.
 
@@ -82,7 +82,7 @@ def columns_of(config: BenchmarkConfig, setting: Setting) -> tuple[list[int], li
 
 
 @torch.no_grad()
-def estimate(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model: nn.Module,
+def estimate(config: BenchmarkConfig, setting: Setting, estimator: NoiseEstimator, model: nn.Module,
              made: Noises) -> Tensor:
     """Estimate noise at the setting's targets, (B, T, C, H, W); in leave-one-out from all other targets."""
     sources, targets = columns_of(config, setting)
@@ -104,7 +104,7 @@ def flags(correct: Tensor) -> str:
     return "".join("1" if flag else "0" for flag in correct.tolist())
 
 
-def cost(config: BenchmarkConfig, setting: Setting, estimator: nn.Module, model: nn.Module,
+def cost(config: BenchmarkConfig, setting: Setting, estimator: NoiseEstimator, model: nn.Module,
          made: Noises) -> dict[str, float]:
     """Measure the milliseconds an image and a strength, of the estimator with its passes of the network, and of PGD.
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,7 +88,7 @@ def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.d
         InputError: it cannot be read, or does not classify these images.
     """
     given = str(folder / spec.name) if spec.genotype else spec.given
-    model = open_model(given, "last").model.to(device, memory_format=torch.channels_last)
+    model = open_model(given, "last").model.to(device).to(memory_format=torch.channels_last)
     some = data.test.subset(torch.arange(min(64, len(data.test))))
     try:
         check_model(model, (some.images.float() / 255).to(device), some.labels.to(device), data.num_classes,
@@ -102,7 +103,7 @@ def training_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: Data
     """Return one task for each network that is trained here, the longest first."""
     trained = sorted((spec for spec in specs if spec.genotype), key=lambda spec: -spec.epochs * spec.init_channels)
     return [Task(f"network-{spec.name}", (folder / spec.name / run_files.FINISHED).exists,
-                 lambda stop, spec=spec: train_network(config, spec, data, folder / spec.name, world, stop))
+                 partial(train_network, config, spec, data, folder / spec.name, world))
             for spec in trained]
 
 
@@ -160,10 +161,11 @@ def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, fol
 def make_trainer(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet,
                  world: World) -> tuple[Trainer, BatchLoader]:
     """Build a network with seeded weights, its SGD with a cosine over its own epochs, and its own order of batches."""
+    assert spec.genotype is not None
     with seeded_weights(config.seed, spec.name):
         network = build_model(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name,
                               data.image_shape[0])
-    network.to(world.device, memory_format=torch.channels_last)
+    network.to(world.device).to(memory_format=torch.channels_last)
     loader = BatchLoader(data.train.to(world.device), config.network_batch_size, config.seed,
                          f"training of {spec.name}", shuffle=True, augment=replace(data.augmentation, cutout=0),
                          drop_last=True)

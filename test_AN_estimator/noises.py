@@ -4,7 +4,9 @@ Shapes: B images, K strengths, C channels, H W image.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,16 +91,20 @@ def noise_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet
             made[spec.name] = load_network(spec, networks, data, world.device)
         return made[spec.name]
 
+    def write_test_noises(spec: NetworkSpec, chunk: int, path: Path, stop: Callable[[], bool]) -> None:
+        write(path, attack_test_images(config, network(spec), data, chunk, world))
+
+    def write_training_noises(spec: NetworkSpec, rotation: int, path: Path, stop: Callable[[], bool]) -> None:
+        write(path, attack_training_images(config, network(spec), data, rotation, world))
+
     tasks = []
     for number, spec in enumerate(specs):
         for chunk in range(chunks(config, data)):
             path = tested_file(folder, spec, chunk)
-            tasks.append(Task(path.stem, path.exists, lambda stop, spec=spec, chunk=chunk, path=path: write(
-                path, attack_test_images(config, network(spec), data, chunk, world))))
+            tasks.append(Task(path.stem, path.exists, partial(write_test_noises, spec, chunk, path)))
         for rotation in range(number, rotations(config, data), len(specs)):
             path = training_file(folder, rotation)
-            tasks.append(Task(path.stem, path.exists, lambda stop, spec=spec, rotation=rotation, path=path: write(
-                path, attack_training_images(config, network(spec), data, rotation, world))))
+            tasks.append(Task(path.stem, path.exists, partial(write_training_noises, spec, rotation, path)))
     return tasks
 
 

@@ -145,14 +145,14 @@ def network_table(config: BenchmarkConfig, summary: dict[str, Any]) -> str:
 def paper_table(config: BenchmarkConfig, found: dict[str, Any], natural: float) -> str:
     """Return the table of accuracies under each noise, averaged over networks and sources, beside published ones."""
     attack = next(iter(found["estimators"].values()))["pgd"]
-    rows = [(f"PGD-{config.num_steps}", attack, PUBLISHED["PGD"])]
+    rows: list[tuple[str, float, float | None]] = [(f"PGD-{config.num_steps}", attack, PUBLISHED["PGD"])]
     rows += [(name, row["accuracy"], PUBLISHED.get(name)) for name, row in found["estimators"].items()]
     return markdown(
         ["noise", "natural accuracy", "accuracy under the noise", "paper: natural", "paper: under the noise"],
         ([name, f"{natural:.1f}", f"{accuracy:.1f}", *(["–"] * 2 if paper is None else [
             f"{PUBLISHED_NATURAL:.1f}", f"{paper:.1f}"])] for name, accuracy, paper in rows)
     ) + (f"\n\nThe paper's WA-ANE ({PUBLISHED['WA-ANE-paper']}) is Eq. 6 as printed, here WA-ANE-paper; WA-ANE here is "
-         "the mended rule. The networks are others than the paper's: compare the distances to PGD.")
+         "the corrected rule. The networks differ from the paper's: compare the distances to PGD.")
 
 
 def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, Any]) -> list[str]:

@@ -72,7 +72,7 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
         InputError: it is not a result of this estimator in this setting.
     """
     expected = {"format": FORMAT, "setting": setting.name, "estimator": estimator}
-    epsilons = setting.targets or (*setting.sources, None)
+    epsilons: tuple[float | None, ...] = setting.targets or (*setting.sources, None)
     try:
         document = json.loads(path.read_text())
         for key, value in expected.items():
@@ -82,11 +82,11 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
         columns = [network["targets"] for network in networks]
         for targets in columns:
             require(tuple(target["epsilon"] for target in targets) == epsilons, "the strengths are not the setting's")
+        estimate, pgd = (np.stack([[flags(target[noise]) for target in targets] for targets in columns])
+                         for noise in ("estimate", "pgd"))
         return Result(
             tuple(str(network["network"]) for network in networks), epsilons,
-            np.stack([flags(network["clean"]) for network in networks]),
-            *(np.stack([[flags(target[noise]) for target in targets] for targets in columns])
-              for noise in ("estimate", "pgd")),
+            np.stack([flags(network["clean"]) for network in networks]), estimate, pgd,
             {name: np.mean([[float(target[name]) for target in targets] for targets in columns], 0) for name in MEANS},
             {name: float(document[name]) for name in COSTS})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

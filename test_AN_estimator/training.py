@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from test_AN_estimator.noises import Noises, read, rotations, training_batches, training_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.data.image_set import DataSet
-from wsrnas.estimators import build_estimator
+from wsrnas.estimators import NoiseEstimator, build_estimator
 from wsrnas.estimators.training import hide_each, train_estimator
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.progress import progress
@@ -18,7 +18,7 @@ from wsrnas.runtime.seeding import generator, seeded_weights
 
 
 def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data: DataSet, noises: Path,
-                      run: RunDirectory, stop: Callable[[], bool]) -> nn.Module:
+                      run: RunDirectory, stop: Callable[[], bool]) -> NoiseEstimator:
     """Train an estimator for its epoch, from the last saved rotation, and return it in evaluation mode.
 
     Args:
@@ -60,7 +60,7 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
     return estimator.eval()
 
 
-def initial_estimator(config: BenchmarkConfig, name: str, data: DataSet) -> nn.Module:
+def initial_estimator(config: BenchmarkConfig, name: str, data: DataSet) -> NoiseEstimator:
     """Build the estimator with seeded weights, the same in every setting."""
     with seeded_weights(config.seed):
         return build_estimator(name, data.image_shape)
