@@ -130,7 +130,7 @@ def test_a_race_has_all_sections_and_files(whole):
     best = first["best"]["average robust"]
     for words in ("three race of 3 architectures · finished, 6 of 6 jobs · last update", "4.5 M parameters ± 2 %",
                   f"leader {first['name']} average robust {told(best)} %, best weights, 2 seeds",
-                  "seeds 2 a training each: 0 1", "images 400 test images of folder",
+                  "seeds 2 one training each: 0 1", "images 400 test images of folder",
                   "Ranked by average robust, best weights.", "python -m retrain.compare --epochs 10",
                   "family of beta, paper of beta", "recipe tiny", "protocol paper", "configuration (2 fields)",
                   "data somewhere"):
@@ -279,7 +279,7 @@ def test_one_seed_has_no_deviation(tmp_path, drawn, words_only):
     document = race(seeds=(5,))
     page = made(tmp_path, document)
     assert "±" not in " ".join(text for row in page.table("parameters", "clean") for text in row.values())
-    assert "best weights, 1 seed" in page.text and "a training each: 5" in page.text
+    assert "best weights, 1 seed" in page.text and "one training each: 5" in page.text
     assert all(row["deviation"] == "" for row in numbers(tmp_path, "accuracy-over-strength"))
     for line, band in bands(drawn["accuracy-over-strength"].axes[0]):
         assert band == {(x, y) for x, y in line}
@@ -497,7 +497,7 @@ def test_without_a_latency_there_are_dashes(tmp_path, words_only):
 
 @pytest.mark.parametrize(("budget", "words"), [
     (None, "budget none every entrant has its own size"), ({"quantity": "params"}, "budget none"),
-    ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds about what every entrant has")])
+    ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds every entrant is scaled to it")])
 def test_the_budget(budget, words, tmp_path, words_only):
     assert words in made(tmp_path, race(budget=budget)).text
 

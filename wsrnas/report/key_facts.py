@@ -28,20 +28,20 @@ def changed_choices(run: Run) -> list[Tile]:
 def rank_of_predictions(run: Run) -> list[Tile]:
     """Return how well the validation loss estimator ranks paths."""
     tau = rank_correlation(run.rows)
-    return [] if tau is None else [Tile("Kendall's τ", f"{tau:+.2f}", "VLE, before it was trained on each path")]
+    return [] if tau is None else [Tile("Kendall's τ", f"{tau:+.2f}", "predictions for paths before training on them")]
 
 
 def estimator_error(run: Run) -> list[Tile]:
     """Return the relative error of the AN-Estimator's noise."""
     error = newest(column(run.rows, "estimator", "relative_error"))
-    return [] if error is None else [Tile("estimator error", f"{error:.3f}", "Σ‖φ − δ‖² / Σ‖δ‖², 1 for no estimate")]
+    return [] if error is None else [Tile("estimator error", f"{error:.3f}", "Σ‖φ − δ‖² / Σ‖δ‖²; 1 for no estimate")]
 
 
 def estimator_gap(run: Run) -> list[Tile]:
     """Return by how many points of accuracy the estimated noise is weaker than PGD."""
     gap = newest(column(run.rows, "estimator_check", "mean_gap"))
     return [] if gap is None else [
-        Tile("estimator gap", f"{100 * gap:+.1f} points", "mean, weaker than PGD, last check")]
+        Tile("estimator gap", f"{100 * gap:+.1f} points", "mean weakness against PGD, last check")]
 
 
 def vulnerability(run: Run) -> list[Tile]:

@@ -24,13 +24,13 @@ def budget(race: Race) -> list[Tile]:
     """Return the size that entrants are scaled to."""
     text = budget_of(race)
     return [Tile("budget", text, "every entrant has its own size" if text == "none" else
-                 "about what every entrant has")]
+                 "every entrant is scaled to it")]
 
 
 def seeds(race: Race) -> list[Tile]:
     """Return the seeds of the trainings."""
     found = listed(race.document.get("seeds"))
-    return [Tile("seeds", str(len(found)), f"a training each: {text_of(found)}")] if found else []
+    return [Tile("seeds", str(len(found)), f"one training each: {text_of(found)}")] if found else []
 
 
 def images(race: Race) -> list[Tile]:

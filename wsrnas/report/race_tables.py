@@ -46,8 +46,8 @@ def standing(race: Race) -> Sequence[Part]:
              score_table(race, race.weights)]
     if race.weights == BEST and any(entrant.scores[LAST] for entrant in race.entrants):
         parts.append(score_table(race, LAST))
-        parts.append(paragraph("Best minus last is the loss of the last epochs under the measure that ranks: robust "
-                               "overfitting. It is left out where best and last have different numbers of seeds.",
+        parts.append(paragraph("Best minus last: the accuracy that the last epochs lose under the ranking measure "
+                               "(robust overfitting). It is left out where best and last have different numbers of seeds.",
                                "note"))
     numbers = standing_numbers(race)
     return [*parts, numbers] if numbers.rows else parts
@@ -60,8 +60,8 @@ def score_table(race: Race, weights: str) -> str:
     rows = [[title_of(entrant), seeds_of(race, entrant, weights), *facts(race, entrant, weights).values(),
              *(with_deviation(entrant.score(weights, name)) for name in names)] for entrant in race.standing]
     header = ["entrant", "seeds", *facts(race, race.entrants[0], weights), *map(plain_name, names)]
-    which = "of the most robust epoch on held-out images" if weights == BEST else "of the last epoch"
-    return table(header, rows, range(1, len(header)), f"{weights.capitalize()} weights, {which}: accuracy "
+    which = "the epoch that was most robust on held-out images" if weights == BEST else "the last epoch"
+    return table(header, rows, range(1, len(header)), f"{weights.capitalize()} weights ({which}): accuracy "
                  "in %, mean over the seeds ± sample standard deviation")
 
 

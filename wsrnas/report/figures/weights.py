@@ -63,7 +63,7 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, unit: str) -> Picture | N
                    f"cell from {unit} {first} to {last}.", f"{title.capitalize()} cell: softmax of the architecture "
                    f"parameters, one panel for each edge (its input → its node), {unit}s {first} to {last} from left "
                    f"to right, {low:.3f} to {high:.3f} from bottom to top. Thick: the strongest operation at the end. "
-                   "Dotted: the genotype's operations on this edge change.",
+                   f"Dotted: {unit}s that change the genotype's operations on this edge.",
                    header, table)
 
 
