@@ -47,8 +47,8 @@ def standing(race: Race) -> Sequence[Part]:
     if race.weights == BEST and any(entrant.scores[LAST] for entrant in race.entrants):
         parts.append(score_table(race, LAST))
         parts.append(paragraph("Best minus last: the accuracy that the last epochs lose under the ranking measure "
-                               "(robust overfitting). It is left out where best and last have different numbers of seeds.",
-                               "note"))
+                               "(robust overfitting). It is left out where best and last have different numbers "
+                               "of seeds.", "note"))
     numbers = standing_numbers(race)
     return [*parts, numbers] if numbers.rows else parts
 
