@@ -1,16 +1,26 @@
 """Fixtures of all tests: one thread each (the networks are tiny), and the main process' world."""
 
+import gc
+
 import pytest
 import torch
 from hypothesis import settings
 
 from tests.quick import small_digits, undrawn_pages
+from wsrnas.report.figures.svg import svg_text
 from wsrnas.runtime.distributed import World
 
 torch.set_num_threads(1)
 # The same examples every time, whatever they take.
 settings.register_profile("tests", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("tests")
+
+
+def pytest_collection_finish() -> None:
+    """Never look for garbage among modules and tests: they stay, and a network is thousands of small objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture
@@ -29,6 +39,14 @@ def words_only():
 def quick_programs():
     """Small digits and pages without drawings: a program takes half of the time."""
     with small_digits(), undrawn_pages():
+        yield
+
+
+@pytest.fixture
+def drawn_pages():
+    """Pages with drawings after all."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("wsrnas.report.figures.picture.svg_text", svg_text)
         yield
 
 

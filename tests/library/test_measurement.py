@@ -24,6 +24,8 @@ from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.runtime.distributed import initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 IMAGES = 60
 
 
@@ -467,7 +469,7 @@ STRENGTH, COUNT, CHUNK, SEED = 0.07, 21, 8, 3
 def digits() -> tuple[ImageSet, nn.Module]:
     data = load_dataset("digits", max_test=100)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10))
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10))
     images, labels = data.train.images.float() / 255, data.train.labels
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(120):

@@ -19,6 +19,8 @@ from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.checkpoints import load_model, load_weights
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 # The 28 bits of every cell as a number, layer by layer.
 SMALL_BITS, LARGE_BITS = 0xF6E462E, 0xFFDDB57
 FREE_BITS = (
@@ -275,6 +277,6 @@ def test_retraining_takes_it_by_name(tmp_path):
                               "--milestones", "1", "--select_every", "1", "--select_steps", "1", "--num_steps", "1",
                               "--save", "run", "--runs", str(tmp_path)])
     model, network = load_model(tmp_path / "retrain" / "run" / "best.pt")
-    assert network == description("robnet_large_v1", 10, 4, None, "digits", (3, 32, 32))
+    assert network == description("robnet_large_v1", 10, 4, None, "digits", (3, 8, 8))
     assert model(photographs()).shape == (2, 10)
     assert all(value.any() for key, value in model.state_dict().items() if key.endswith("running_mean"))

@@ -43,6 +43,8 @@ from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 CELL = genotypes.load("WsrNet_Basic")
 PASSED = {"check": "logits are deterministic", "passed": True, "says": "largest relative change 0.0e+00"}
 HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
@@ -201,6 +203,7 @@ def test_a_run_of_nothing_but_evaluations(tmp_path):
     assert "evaluated" in page.text and "missing" not in page.text
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     page = made(write_search(tmp_path / "a"), write_run(tmp_path / "b", EPOCHS, [evaluation()]), out=tmp_path / "out")
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -219,6 +222,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert len(figures) == 12 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_a_figure_of_the_page_takes_the_pages_colours_and_its_file_keeps_its_own(tmp_path):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()]))
     for path in (tmp_path / "run" / "figures").glob("*.svg"):
@@ -257,6 +261,7 @@ def test_ids_and_references_get_their_prefix():
 
 # -- hostile and broken files -----------------------------------------------------------------------------------------
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_nothing_in_a_file_becomes_markup(tmp_path):
     result = evaluation(HOSTILE, robust={(HOSTILE, HOSTILE, "linf", 0.03): "11100", ("_b", "own", "linf", 0.1): "10000",
                                          (HOSTILE, "pgd", "linf", 0.1): "10000"},
@@ -362,6 +367,7 @@ def test_a_key_number_that_fails_is_a_tile_that_says_why(tmp_path, words_only):
 
 # -- the numbers ------------------------------------------------------------------------------------------------------
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_the_curve_is_drawn_through_the_measured_points(tmp_path, drawn):
     run = write_run(tmp_path / "run", EPOCHS, [evaluation()])
     made(run)
@@ -928,8 +934,8 @@ def test_the_table_of_numbers_keeps_commas_and_gaps():
     assert list(csv.reader(io.StringIO(shown.table))) == [["a", "b"], ["x,y", ""], ["1.5", "2"]]
 
 
-def test_paths_are_as_fine_as_a_screen_and_no_finer(a_search):
-    text = (a_search[0] / "figures" / "weights-normal.svg").read_text()
+def test_paths_are_as_fine_as_a_screen_and_no_finer(a_search, drawn_pages, tmp_path):
+    text = (report.write_report([a_search[0]], tmp_path).parent / "figures" / "weights-normal.svg").read_text()
     decimals = [len(d) for path in re.findall(r'\bd="([^"]*)"', text) for d in re.findall(r"\.(\d+)", path)]
     assert max(decimals) == 2 and "e-" not in "".join(re.findall(r'\bd="([^"]*)"', text))
 
