@@ -26,7 +26,7 @@ from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import STOPPED, InputError, Preempted
 from wsrnas.runtime.program import run_program
 
-pytestmark = [pytest.mark.usefixtures("quick_programs"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 # -- networks -------------------------------------------------------------------------------------------------------
 
