@@ -1,4 +1,4 @@
-"""Measure training steps of a recipe: seconds, images a second, peak memory, and the hours of the whole recipe.
+"""Measure training steps of a recipe: seconds, images per second, peak memory, and the hours of the whole recipe.
 
     python -m benchmarks.training_step cifar --recipe wsrnet-basic --dataset folder --data DATA
     python -m benchmarks.training_step imagenet --recipe racl --data DATA --held_out 0 --accumulation 32 --steps 2
@@ -36,9 +36,9 @@ class Training:
     Args:
         config: the recipe.
         world: processes that share a batch.
-        loader: of the training batches.
-        classes: of the data set.
-        channels: of its images.
+        loader: loader of the training batches.
+        classes: number of classes of the data set.
+        channels: number of channels of its images.
     """
 
     config: RetrainConfig | ImageNetConfig

@@ -54,8 +54,8 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
         config: recipe of the training.
         world: the processes that train together.
         overwrite: whether to move an existing run aside.
-        fingerprint: of the data set; a resumed run must have the same one, and the same architecture.
-        arch: as for ``models.build_model``.
+        fingerprint: fingerprint of the data set; a resumed run must have the same one, and the same architecture.
+        arch: genotype or name, as for ``models.build_model``.
         network: the network, to count its parameters.
     """
     run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,

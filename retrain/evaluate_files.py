@@ -1,4 +1,4 @@
-"""Where an evaluation's results and chunks are stored: names that differ where the results do."""
+"""Where an evaluation's results and chunks are stored: different results get different file names."""
 
 import hashlib
 import json

@@ -28,7 +28,7 @@ class EvaluateConfig:
                                     "without arguments, TorchScript or torch.export files, or names of architectures "
                                     "(with --state_dict)")
     state_dict: tuple[str, ...] = option((), "weights of the named architectures, one file for each --model")
-    init_channels: int = option(0, "width of a named architecture; 0: read from its weights, where they tell "
+    init_channels: int = option(0, "width of a named architecture; 0: infer it from the weight file if possible "
                                 "(resnet18 and the like: the published width)")
     layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
@@ -41,11 +41,11 @@ class EvaluateConfig:
     l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, norms over all pixels")
     step_size_ratio: float = option(0.0, "step of the custom protocol's PGD and MIM as a share of the strength; 0: "
                                     "2.5 / steps (MIM: 1 / steps)")
-    random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball, as restarts "
-                                "always do")
+    random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball; restarts "
+                                "after the first are always random")
     source: str = option("", "network that makes the images of the attack transfer and of one honesty check, in "
-                         "the form of --model; empty: another network of --model, else the run's other weights (last "
-                         "for best)")
+                         "the form of --model; empty: another network of --model, otherwise the last weights if the "
+                         "best are evaluated, and vice versa")
     dataset: str = option("", "data set (empty: the one that all networks were trained on)",
                           choices=lambda: {**DATASETS, "imagenet": None})
     data: str = option("data", "folder of the data set")
@@ -53,7 +53,8 @@ class EvaluateConfig:
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
     batch_size: int = option(500, "images at a time, in each process; changes memory and time, and AutoAttack's random "
                              "numbers", aliases=("eval_batch_size",))
-    check_images: int = option(200, "correctly classified images that the honesty checks run on")
+    check_images: int = option(200, "correctly classified images that the honesty checks run on, at least "
+                               f"{LEAST_IMAGES}")
     workers: int = option(4, "processes that decode ImageNet's images, for each process")
     seed: int = option(0, "seed of the choice of images and of random starts")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")

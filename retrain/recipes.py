@@ -25,7 +25,7 @@ def parse_recipe(cls: type[Config], recipes: Mapping[str, Config], argv: Sequenc
         prog: name of the program in messages.
 
     Raises:
-        InputError: as ``parse_config``.
+        InputError: see ``parse_config``.
     """
     config, invocation = parse_config(cls, recipes, argv, prog)
     if name := hand_designed.find(config.arch):

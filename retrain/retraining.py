@@ -28,7 +28,7 @@ NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
 
 
 @dataclass
-class Standing:
+class Progress:
     """Hold the progress of a retraining, beside the state of its trainer.
 
     Args:
@@ -56,7 +56,7 @@ class Retraining:
         run: open run directory.
         network: the network, on its device and equal on all processes.
         train_loader: augmented training batches.
-        held_out_loader: training images that select ``best.pt``; None goes without.
+        held_out_loader: training images that select ``best.pt``; None: no selection.
         description: dictionary that checkpoints store of the network (``models.description``).
     """
 
@@ -66,24 +66,24 @@ class Retraining:
         self.train_loader, self.held_out_loader = train_loader, held_out_loader
         self.one_step = LOSSES[config.adv_loss].one_step
         self.trainer = make_trainer(config, network, len(train_loader), run.world)
-        self.standing = Standing()
+        self.progress = Progress()
         self.collapsed = False  # whether the latest epoch has overfitted catastrophically
         self.stop: Callable[[], bool] = lambda: False  # whether to stop between two training steps
 
     @property
     def unfinished(self) -> bool:
         """Whether there are epochs left."""
-        return self.standing.epochs < self.config.epochs
+        return self.progress.epochs < self.config.epochs
 
     @property
     def epoch_name(self) -> str:
         """Name of the epoch under way: ``epoch 3/176``."""
-        return f"epoch {self.standing.epochs + 1}/{self.config.epochs}"
+        return f"epoch {self.progress.epochs + 1}/{self.config.epochs}"
 
     @property
     def attack_step(self) -> float | None:
-        """Step size of the training attack in pixels of [0, 1]; None is the loss' own rule."""
-        rollbacks = len(self.standing.rollbacks)
+        """Step size of the training attack in pixels of [0, 1]; None: the loss chooses it."""
+        rollbacks = len(self.progress.rollbacks)
         if not rollbacks:
             return self.config.step_size or None
         return (self.config.step_size or 1.25 * self.config.epsilon) * STEP_FACTOR ** rollbacks
@@ -101,17 +101,17 @@ class Retraining:
         if self.world.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.world.device)
         self._load_checkpoint()
-        if self.one_step and not self.standing.epochs and not self.standing.epoch.batches:
+        if self.one_step and not self.progress.epochs and not self.progress.epoch.batches:
             self.run.save(self.state(), run_files.GOOD)  # the first epoch may overfit, too
         if self.config.compile:
-            torch.compiler.reset()  # of one process' trainings, only the first few would be compiled otherwise
+            torch.compiler.reset()  # otherwise torch stops compiling after a few trainings in one process
             self.trainer.network.compile()
         with stop_requests(self.world) as self.stop:
             yield
 
     def finish(self) -> None:
         """Mark the run as complete, and bring its page up to date."""
-        self.run.finish(conclusion(self.config, self.standing.best, self.standing.last))
+        self.run.finish(conclusion(self.config, self.progress.best, self.progress.last))
         refresh(self.run.path, self.world, self.run.log, ended=True)
 
     # -- the steps of an epoch ------------------------------------------------------------------------------------
@@ -125,14 +125,14 @@ class Retraining:
         """
         self.trainer.settings = replace(self.trainer.settings, step_size=self.attack_step)
         try:
-            trained = train_epoch(self.trainer, self.train_loader, self.standing.epochs, epoch=self.standing.epoch,
+            trained = train_epoch(self.trainer, self.train_loader, self.progress.epochs, epoch=self.progress.epoch,
                                   after_step=self._after_step, label=self.epoch_name,
                                   report_freq=self.config.report_freq, log=self.run.log)
         except Diverged as error:
             raise InputError(f"{error}; {self._checkpoints_left()}; start under another --save with a lower "
                              "--learning_rate") from None
         self.trainer.make_buffers_equal()
-        self.standing.epoch = Epoch()
+        self.progress.epoch = Epoch()
         return {"learning_rate": self.trainer.learning_rate, "train": trained}
 
     def overfitted(self, row: dict[str, Any]) -> bool:
@@ -149,20 +149,20 @@ class Retraining:
         Raises:
             InputError: the configuration says to stop, or smaller steps have not helped.
         """
-        epoch, rollbacks, probe = self.standing.epochs + 1, [*self.standing.rollbacks], row["probe"]
+        epoch, rollbacks, probe = self.progress.epochs + 1, [*self.progress.rollbacks], row["probe"]
         good = self.run.path / run_files.GOOD
         state, _ = checkpoint.restore(good, self.run.log)
         if state is None:
             raise InputError(f"catastrophic overfitting, and {good} is gone; start again with --overwrite")
         self.load(state)
         if self.world.is_main:
-            self.run.drop_metrics_from(self.standing.epochs)  # more than one epoch, if overfitting was ignored before
-        self.standing.rollbacks = rollbacks
+            self.run.drop_metrics_from(self.progress.epochs)  # more than one epoch, if overfitting was ignored before
+        self.progress.rollbacks = rollbacks
         stop = self.config.on_overfitting == "stop"
         if not stop and len(rollbacks) < MAX_ROLLBACKS:
-            self.standing.rollbacks = [*rollbacks, {"epoch": epoch, "accuracy": probe["accuracy"],
+            self.progress.rollbacks = [*rollbacks, {"epoch": epoch, "accuracy": probe["accuracy"],
                                                     "attack_step": probe["attack_step"]}]
-            self.run.log(f"rolled back to the end of epoch {self.standing.epochs}; the attack step is now "
+            self.run.log(f"rolled back to the end of epoch {self.progress.epochs}; the attack step is now "
                          f"{format_epsilon(self.shown_step)}")
         self.run.save(self.state())
         if stop or len(rollbacks) == MAX_ROLLBACKS:
@@ -170,22 +170,22 @@ class Retraining:
             what_next = "; --on_overfitting roll-back resumes with a smaller attack step" if stop else ""
             raise InputError(f"stopped because of catastrophic overfitting in epoch {epoch}, {why}; "
                              f"{self.run.path / run_files.CHECKPOINT} is the last good state (epoch "
-                             f"{self.standing.epochs}){what_next}")
+                             f"{self.progress.epochs}){what_next}")
 
     def select(self, row: dict[str, Any]) -> None:
         """Measure the network on the held-out images where that is due, and keep the most robust one as ``best.pt``."""
-        config, standing, number = self.config, self.standing, self.standing.epochs + 1
+        config, progress, number = self.config, self.progress, self.progress.epochs + 1
         if self.held_out_loader is None or (number % config.select_every and number < config.epochs):
             return
         result = robust_accuracy(self.trainer.evaluated, self.held_out_loader, (config.epsilon,), config.select_steps,
                                  world=self.world, label="held out")
         row["held_out"] = {"clean_accuracy": result["clean_accuracy"],
                            "robust_accuracy": result["average_robust_accuracy"]}
-        standing.last = {"epoch": number, **row["held_out"]}
-        if row["held_out"]["robust_accuracy"] > standing.best["robust_accuracy"]:
-            standing.best = standing.last
+        progress.last = {"epoch": number, **row["held_out"]}
+        if row["held_out"]["robust_accuracy"] > progress.best["robust_accuracy"]:
+            progress.best = progress.last
             self.run.save({"step": number, "network": self.description, "model": self.trainer.evaluated.state_dict(),
-                           "best": standing.best}, run_files.BEST)
+                           "best": progress.best}, run_files.BEST)
 
     def complete(self, row: dict[str, Any]) -> None:
         """Count the epoch, write its row and its checkpoint, and report it.
@@ -194,16 +194,16 @@ class Retraining:
             Preempted: a signal asked to stop.
         """
         row["peak_memory_gib"] = all_max(peak_memory_gib(self.world), self.world)
-        self.run.record(self.standing.epochs, row)
-        self.standing.epochs += 1
+        self.run.record(self.progress.epochs, row)
+        self.progress.epochs += 1
         state = self.state()
         if self.one_step and not self.collapsed:
-            self.run.save(state, run_files.GOOD)  # before the other: never older than what the run resumes from
+            self.run.save(state, run_files.GOOD)  # saved first, so good.pt is never older than checkpoint.pt
         self.run.save(state)
-        self.run.log(epoch_summary(self.config, self.standing.epochs, row))
+        self.run.log(epoch_summary(self.config, self.progress.epochs, row))
         refresh(self.run.path, self.world, self.run.log)
         if self.stop() and self.unfinished:
-            raise Preempted(f"stopped after epoch {self.standing.epochs}/{self.config.epochs}")
+            raise Preempted(f"stopped after epoch {self.progress.epochs}/{self.config.epochs}")
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -212,11 +212,11 @@ class Retraining:
 
         Called by every process.
         """
-        standing = {key: value for key, value in vars(self.standing).items() if key != "epoch"}
+        progress = {key: value for key, value in vars(self.progress).items() if key != "epoch"}
         training = self.trainer.state_dict()
-        return {"step": self.standing.epochs, "network": self.description,
+        return {"step": self.progress.epochs, "network": self.description,
                 "model": self.trainer.weights_to_keep(training["buffers"]), "trainer": training,
-                "standing": standing, "epoch": self.standing.epoch.state_dict(self.world)}
+                "standing": progress, "epoch": self.progress.epoch.state_dict(self.world)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from the content of a checkpoint.
@@ -230,7 +230,7 @@ class Retraining:
         require(not different, f"the checkpoint in {self.run.path} is of another architecture: {'; '.join(different)}")
         try:
             self.trainer.load_state_dict(state["trainer"])
-            self.standing = Standing(**state["standing"], epoch=Epoch.load(state["epoch"], self.world))
+            self.progress = Progress(**state["standing"], epoch=Epoch.load(state["epoch"], self.world))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"the checkpoint in {self.run.path} does not fit: {reason}") from None
@@ -240,12 +240,12 @@ class Retraining:
         if state is None:
             return
         self.load(state)
-        batches, epochs = self.standing.epoch.batches, self.config.epochs
+        batches, epochs = self.progress.epoch.batches, self.config.epochs
         self.run.log(f"resuming after step {batches}/{len(self.train_loader)} of {self.epoch_name}" if batches else
-                     f"resuming after epoch {self.standing.epochs}/{epochs}")
+                     f"resuming after epoch {self.progress.epochs}/{epochs}")
 
     def _after_step(self, epoch: Epoch) -> None:
-        """Save where it is due, and leave where a signal asked for it."""
+        """Save if a checkpoint is due; stop if a signal arrived."""
         done, total, stop = epoch.batches, len(self.train_loader), self.stop()
         every = self.config.save_every
         if stop or (every and done % every == 0 and done < total):
@@ -259,26 +259,26 @@ class Retraining:
         if not self.run.has_checkpoint:
             return "there is no checkpoint yet"
         before = checkpoint.previous(path)
-        return (f"the last good checkpoint is {path} (complete epochs: {self.standing.epochs})"
+        return (f"the last good checkpoint is {path} (complete epochs: {self.progress.epochs})"
                 + (f", before it {before.name}" if before.exists() else ""))
 
     # -- catastrophic overfitting -----------------------------------------------------------------------------------
 
     def _probe(self, row: dict[str, Any]) -> bool:
         """Attack a training batch by PGD; return whether the network has overfitted catastrophically."""
-        config, standing = self.config, self.standing
-        accuracy, images = probe_accuracy(self.trainer.network, self.train_loader, standing.epochs, config.epsilon,
+        config, progress = self.config, self.progress
+        accuracy, images = probe_accuracy(self.trainer.network, self.train_loader, progress.epochs, config.epsilon,
                                           config.probe_steps, self.world)
         step = self.shown_step
         row["probe"] = {"accuracy": accuracy, "images": images, "attack_step": step,
-                        "rollbacks": len(standing.rollbacks),
-                        "undone": [entry for entry in standing.rollbacks if entry["epoch"] == standing.epochs + 1]}
+                        "rollbacks": len(progress.rollbacks),
+                        "undone": [entry for entry in progress.rollbacks if entry["epoch"] == progress.epochs + 1]}
         one_step = row["train"]["adversarial_accuracy"]
-        if not has_collapsed(accuracy, standing.probe, one_step, images, config.probe_drop):
-            standing.probe = max(accuracy, standing.probe or 0.0)
+        if not has_collapsed(accuracy, progress.probe, one_step, images, config.probe_drop):
+            progress.probe = max(accuracy, progress.probe or 0.0)
             return False
-        before = "" if standing.probe is None else f", {standing.probe:.1%} before"
-        self.run.log(f"catastrophic overfitting in epoch {standing.epochs + 1}: PGD-{config.probe_steps} accuracy on a "
+        before = "" if progress.probe is None else f", {progress.probe:.1%} before"
+        self.run.log(f"catastrophic overfitting in epoch {progress.epochs + 1}: PGD-{config.probe_steps} accuracy on a "
                      f"training batch is {accuracy:.1%}{before}, {one_step:.1%} under the training attack (step "
                      f"{format_epsilon(step)})")
         return True

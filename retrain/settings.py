@@ -44,7 +44,8 @@ class TrainingRecipe(RunConfig):
     trades_beta: float = option(1.0, "weight of the robust term of the loss trades (1 is TRADES-1, 6 is TRADES-6), and "
                                 "lambda of the loss mart", aliases=("beta",))
     strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi, in increasing order")
-    epsilon: float = option(0.031, "strength of the training attack (published; 8/255 is 0.03137) and of the selection")
+    epsilon: float = option(0.031, "strength of the training attack (published; 8/255 is 0.03137) and of the "
+                            "held-out test")
     num_steps: int = option(7, "steps of the training attack (PGD-7); the loss fast takes one")
     step_size: float = option(0.0, "step size of the training attack; 0: 2.5 * epsilon / num_steps (published), for "
                               "the loss fast 1.25 * epsilon")
@@ -57,19 +58,21 @@ class TrainingRecipe(RunConfig):
 
     batch_size: int = option(400, "images per step, over all processes")
     accumulation: int = option(1, "parts into which each process divides its share of a batch, to need less memory")
-    epochs: int = option(176, "epochs (the last evaluation of the published run is there)")
+    epochs: int = option(176, "number of epochs; 176 is the epoch of the published run's last evaluation")
     schedule: str = option("multi-step", "learning rate of every step", choices=SCHEDULES)
     learning_rate: float = option(0.1, "largest learning rate of SGD")
     learning_rate_min: float = option(0.0, "learning rate at the end of the cosine")
     milestones: tuple[float, ...] = option((99, 149), "epochs at which the schedule multi-step multiplies the "
                                            "learning rate by 0.1")
     warmup_epochs: float = option(0.0, "epochs of linear warm-up (schedules constant, multi-step and cosine)")
-    peak_share: float = option(0.5, "share of the training before the peak (schedules cyclic and one-cycle)")
+    peak_share: float = option(0.5, "fraction of the training at which the learning rate is largest (schedules "
+                                "cyclic and one-cycle)")
     momentum: float = option(0.9, "momentum of SGD")
     weight_decay: float = option(5e-4, "weight decay of SGD")
     grad_clip: float = option(5.0, "largest gradient norm; 0: no clipping")
     drop_path: float = option(0.0, "drop-path rate at the end of the training; it rises linearly from 0")
-    ema_decay: float = option(0.0, "decay of a moving average of the weights, which is selected and kept; 0: none")
+    ema_decay: float = option(0.0, "decay of a moving average of the weights; best.pt and checkpoint.pt then hold "
+                               "this average; 0: none")
     awp_gamma: float = option(0.0, "relative size of the adversarial weight perturbation (AWP); 0: none")
     awp_warmup: int = option(0, "epochs before AWP begins")
 
@@ -77,7 +80,7 @@ class TrainingRecipe(RunConfig):
     compile: bool = option(False, "compile the network (torch.compile; needs a C++ compiler)")
     sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share")
 
-    select_steps: int = option(10, "PGD steps of the selection on the held-out images, at the training strength")
+    select_steps: int = option(10, "PGD steps in the held-out test that chooses best.pt, at the training strength")
     select_every: int = option(1, "epochs between two selections")
     eval_batch_size: int = option(500, "images at a time in the selection", identity=False)
     save_every: int = option(0, "steps between two checkpoints; 0: only after an epoch and at a stop",

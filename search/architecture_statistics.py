@@ -14,7 +14,7 @@ def architecture_statistics(supernet: Supernet, genotype: Genotype, initial: Gen
 
     Args:
         supernet: owner of A.
-        genotype: of the current A.
+        genotype: genotype of the current A.
         initial: genotype of the initial A.
 
     Returns:

@@ -11,16 +11,16 @@ class ValidationLossEstimator(nn.Module):
     ``standardize`` stores each column's mean and standard deviation, and ``forward`` returns losses in nats, so that
     the search objective is that of Eq. 10.
 
-    Deviation: the published code has one head a strength, each ``2 * sigmoid``, which cannot represent a
+    Deviation: the published code has one head for each strength, ``2 * sigmoid``, which cannot represent a
     cross-entropy above 2; here the output is linear and the columns are standardised.
 
-    Deviation: the published code reads the LSTM's last hidden state alone, which learns what an operation is worth but
-    not on which edge (docs/DEVIATIONS.md has the measurement); the linear layer here reads the states of all edges.
+    Deviation: the published code reads the LSTM's last hidden state alone, which learns the value of an operation but
+    ignores its edge (docs/DEVIATIONS.md has the measurement); the linear layer here reads the states of all edges.
 
     Args:
         num_operations: O, size of one step of the sequence.
         num_losses: 1 + N1 + N2.
-        hidden_size: of the LSTM.
+        hidden_size: hidden size of the LSTM.
         num_edges: 2 E, length of the sequence.
     """
 
@@ -56,7 +56,7 @@ def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.op
 
     Args:
         estimator: ψ.
-        optimizer: of its weights.
+        optimizer: optimiser of its weights.
         gates: (M, 2 E, O), on the estimator's device.
         losses: (M, 1 + N1 + N2) in nats, on the estimator's device.
         passes: K_v, passes over all entries.
@@ -70,7 +70,7 @@ def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.op
     estimator.standardize(losses)
     targets = (losses - estimator.mean) / estimator.std
     total = torch.zeros((), device=losses.device)
-    # Drawn for all passes at once: two copies to the device instead of two a pass.
+    # Drawn for all passes at once: two copies to the device instead of two per pass.
     orders = torch.stack([torch.randperm(len(gates), generator=generator) for _ in range(passes)]).to(gates.device)
     noises = input_noise * torch.randn((passes, *gates.shape), generator=generator).to(gates)
     for order, noise in zip(orders, noises, strict=True):

@@ -18,10 +18,10 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
     """Measure the current path in evaluation mode on N versions of a batch of images.
 
     Args:
-        supernet: with a current path.
+        supernet: network with a current path.
         columns: the N versions, each (B, C, H, W).
         labels: (B,).
-        config: of the search; it names the bound and the distance of the vulnerability.
+        config: configuration of the search; it names the bound and the distance of the vulnerability.
         clean: images (B, C, H, W) that the vulnerability compares with; None takes the first column.
 
     Returns:

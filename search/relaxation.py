@@ -10,12 +10,14 @@ from wsrnas.runtime.seeding import generator
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Run mixed operations (DARTS), or one operation an edge, drawn by the Gumbel-softmax, whose gate has the gradient.
+    """Run mixed operations (DARTS), or one operation for each edge, sampled by Gumbel-softmax.
+
+    The gradient of a sampled operation flows through its gate.
 
     Attributes:
         kind: ``"mixed"`` or ``"sampled"``.
         tau: temperature of the Gumbel-softmax.
-        seed: of its noise.
+        seed: seed of its noise.
     """
 
     kind: str
@@ -26,7 +28,7 @@ class Relaxation:
         """Make a supernet run given architecture parameters; a gradient flows to them if they need one.
 
         Args:
-            supernet: to run them.
+            supernet: network that runs them.
             alphas: A, (2, E, O).
             *draw: names of the noise of a sampled path: the same names give the same noise at any A.
         """

@@ -143,7 +143,7 @@ def dry_run(config: RnasConfig, data: DataSet, world: World) -> None:
         f"passes: about {readable(sum(passes.values()))} images forward and backward ({parts}), "
         f"{readable(3 * adds * sum(passes.values()))} multiply-adds",
         f"memory: about {activation_bytes(searcher.supernet, data.image_shape) * largest / 2**30:.1f} GiB of "
-        f"activations for the largest batch of {largest} images a process",
+        f"activations for the largest batch of {largest} images per process",
     ]))
 
 

@@ -41,7 +41,7 @@ def build_loaders(config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor
     """Build the loaders of D_t and D_v.
 
     Args:
-        config: of the search.
+        config: configuration of the search.
         data: the data set.
         split: indices of D_t and D_v in the training set.
         world: processes that share the batches.

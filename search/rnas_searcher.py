@@ -38,7 +38,7 @@ class RnasSearcher(SupernetSearcher):
     """Own the supernet, the architecture parameters A, their optimisers and the bound H, for one data set.
 
     Args:
-        config: of the search.
+        config: configuration of the search.
         data: the data set.
         split: indices of D_t and D_v in the training set.
         world: processes that share the batches.

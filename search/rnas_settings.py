@@ -43,8 +43,8 @@ class RnasConfig(SupernetConfig):
     architecture_learning_rate: float = option(6e-4, "learning rate of Adam on the architecture parameters A")
     architecture_weight_decay: float = option(1e-3, "weight decay of Adam on A")
 
-    vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (that share "
-                                      "of what is measured at the end of the warm-up), or inf for none", identity=False)
+    vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (0.6 "
+                                      "times the value at the end of the warm-up), or inf for none", identity=False)
     bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
     watched_batches: int = option(2, "how many of these the vulnerability is measured on after every epoch; on the "
                                  "same, the program checks that H can be reached")

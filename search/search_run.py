@@ -24,11 +24,11 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
     """Read the command line, load the data and open the run directory.
 
     Args:
-        config_class: of the program.
-        presets: its named configurations.
-        argv: arguments; None takes those of the process.
+        config_class: class of the program's configuration.
+        presets: named configurations of the program.
+        argv: arguments; None: those of the process.
         program: name for ``--help``.
-        dry_run: prints what the search would cost.
+        dry_run: function that prints the cost of the search.
 
     Returns:
         Configuration, data and run; None where nothing is left to do: after ``--dry_run``, and where the run is
@@ -57,16 +57,16 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
 
 
 def require_same_bound(path: Path, asked: str) -> None:
-    """Refuse to continue a run under another bound than the one that it has searched under.
+    """Refuse to continue a run that has already searched under another bound.
 
     The bound is not part of an RNAS run's identity, because it may be changed until the warm-up ends.
 
     Args:
-        path: of the run directory, which may be missing.
+        path: run directory, which may be missing.
         asked: the bound of the command line.
 
     Raises:
-        InputError: with both bounds.
+        InputError: the bounds differ; the message names both.
     """
     file = path / run_files.BOUND
     used = json.loads(file.read_text())["asked"] if file.exists() else asked
@@ -79,10 +79,10 @@ def save_genotype(run: RunDirectory, genotype: Genotype, name: str, program: str
     """Write a genotype and its origin to a file of the run.
 
     Args:
-        run: of the search; only its main process writes.
+        run: run directory of the search; only its main process writes.
         genotype: the cell.
-        name: of the file in the run directory.
-        program: that found the cell.
+        name: name of the file in the run directory.
+        program: name of the program that found the cell.
         iteration: counted from 1, after which it was the cell; None before the first.
         found: further facts about the cell.
     """

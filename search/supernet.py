@@ -24,7 +24,7 @@ class Path:
     Attributes:
         gates: weights (2, E, O) of all operations in the normal and the reduction cell. Those of a sampled path (H of
             Wsr-NAS, Eq. 2) are on the CPU; the validation loss estimator reads them as ``encoding``.
-        operations: for each kind of cell and each edge, the operations that run: one of a path, all of a mixture.
+        operations: operations that run, for each kind of cell and each edge: one in a path, all in a mixture.
         scales: factors of their outputs, (2, E, operations an edge), on the supernet's device.
     """
 
@@ -75,7 +75,7 @@ class SearchCell(nn.Module):
         Args:
             s0: output (B, C', H, W) of the cell before the previous one.
             s1: output (B, C', H, W) of the previous cell.
-            operations: of every edge, those that run.
+            operations: operations that run on every edge.
             scales: factors of their outputs, (E, operations an edge).
 
         Returns:

@@ -27,7 +27,8 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     batch_size: int = option(64, "images per training step, all processes together")
     learning_rate_min: float = option(1e-3, "learning rate the cosine ends at")
     weight_decay: float = option(3e-4, "weight decay of the supernet's SGD")
-    recalibration_batches: int = option(10, "D_t batches that renew a path's BatchNorm statistics before D_v")
+    recalibration_batches: int = option(10, "D_t batches used to recompute BatchNorm statistics before measuring "
+                                       "on D_v")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")
     distance: str = option("spatial", "distance between clean and adversarial feature maps in the vulnerability",
@@ -46,7 +47,7 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
 
     @property
     def name(self) -> str:
-        """Name of the run directory; without a time stamp, so that a restarted job finds itself."""
+        """Name of the run directory; without a time stamp, so that a restarted job finds its run."""
         return self.save or self.default_name
 
     @property

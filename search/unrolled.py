@@ -10,26 +10,26 @@ DIFFERENCE = 0.01  # length of the finite difference in weight space, DARTS' 0.0
 
 
 def architecture_gradient(upper: Loss, alphas: Tensor) -> Tensor:
-    """Return the gradient of ``upper`` at ``alphas``, in their shape, with the weights as they are (first order)."""
+    """Return the gradient of ``upper`` at ``alphas`` with fixed network weights (first order); same shape as alphas."""
     leaf = alphas.detach().requires_grad_(True)
     return torch.autograd.grad(upper(leaf), leaf)[0]
 
 
 def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequence[nn.Parameter],
                       steps: Sequence[Tensor | None], rate: float) -> Tensor:
-    """Return the gradient where the weights follow ``alphas`` by one step of their optimiser (second order).
+    """Return the gradient for weights that take one optimiser step at ``alphas`` (second order).
 
     It is grad_a U(w', a) - rate * grad_a,w L(w, a) grad_w' U(w', a) with w' = w - rate * step. The product of the mixed
-    derivative is a central difference of grad_a L. The weights are as before afterwards, bit for bit.
+    derivative is a central difference of grad_a L. Afterwards the weights are restored bit for bit.
 
     Args:
         upper: U, A -> scalar on D_v at the current weights.
         lower: L, A -> scalar on D_t.
-        alphas: A.
+        alphas: A, (2, E, O).
         weights: parameters of the supernet.
         steps: the optimiser's direction for each weight at the current A (momentum and weight decay included), None
             for one that it leaves alone.
-        rate: of that step.
+        rate: learning rate of that step.
     """
     kept = [weight.detach().clone() for weight in weights]
 

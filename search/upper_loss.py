@@ -23,11 +23,11 @@ class CrossEntropies:
 
     Attributes:
         supernet: the network.
-        relaxation: from A to what the supernet runs.
-        attack: makes the adversarial images.
-        settings: of the attack.
+        relaxation: map from A to the operations that the supernet runs.
+        attack: function that makes the adversarial images.
+        settings: settings of the attack.
         world: processes that share a batch.
-        seed: of the random start of the attack.
+        seed: seed of the random start of the attack.
     """
 
     supernet: Supernet
@@ -45,7 +45,7 @@ class CrossEntropies:
 
         Args:
             batch: images (B, C, H, W) in [0, 1] and labels (B,).
-            weights: of the clean and of the adversarial loss.
+            weights: weights of the clean and of the adversarial loss.
             part: name, together with ``draw``, of the random start of the attack.
             *draw: names of the noise of a sampled path; two batches with the same names see the same path.
         """

@@ -36,7 +36,11 @@ PROGRAM = "search.wsr_nas"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run Algorithm 1, line by line."""
+    """Run Algorithm 1, line by line.
+
+    The lines that only loop or repeat (3, 5-7, 17, 19 and 22) have no mark: ``schedule`` lists the steps that they
+    lead to.
+    """
     opened = open_search(SearchConfig, PRESETS, argv, PROGRAM, dry_run)
     if opened is None:
         return
@@ -63,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
                     measured = searcher.validate(step)                                  # lines 11-15
                 if searcher.checks:
                     with clock("estimator_check"):
-                        row["estimator_check"] = check_estimator(run, searcher, step)   # its estimates against PGD
+                        # Compare the estimated noise with PGD's.
+                        row["estimator_check"] = check_estimator(run, searcher, step)
                 row["loss_estimator"] = searcher.remember(step, measured)               # line 16: M_v
                 row.update(name_columns(config, measured))
             if step.trains_losses:
@@ -176,7 +181,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds"
         + ", more after a fallback" * (searcher.checks and config.max_estimator_gap > 0),
         f"memory: about {activation_bytes(searcher.supernet, data.image_shape) * batch / 2**30:.1f} GiB of activations "
-        f"for the largest batch of {batch} images a process",
+        f"for the largest batch of {batch} images per process",
     ]))
 
 

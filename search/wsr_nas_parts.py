@@ -19,7 +19,7 @@ from wsrnas.runtime.seeding import seeded_weights
 
 @dataclass(frozen=True)
 class Loaders:
-    """Hold the images of a search and how they are read.
+    """Hold the images of a search and their loaders.
 
     Args:
         train_set: D_t.
@@ -40,7 +40,7 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
     """Build the loaders of D_t and D_v.
 
     Args:
-        config: of the search.
+        config: configuration of the search.
         data: the data set.
         split: indices of D_t and D_v in the training set.
         world: processes that share the batches.

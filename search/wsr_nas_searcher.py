@@ -39,14 +39,15 @@ from wsrnas.training.batch_norm import recalibrate_batch_norm
 from wsrnas.training.epoch import Epoch, train_epoch
 
 NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises the report shows
-NEWEST = 20  # predictions, each made before its entry was trained on, whose rank correlation is reported
+# Number of latest predictions used for the rank correlation; each was made before the VLE saw that entry.
+NEWEST = 20
 
 
 class Searcher(SupernetSearcher):
     """Own supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
 
     Args:
-        config: of the search.
+        config: configuration of the search.
         data: the data set.
         split: indices of D_t and D_v in the training set.
         world: processes that share the batches.
@@ -157,9 +158,9 @@ class Searcher(SupernetSearcher):
         This draws no random number and changes no state; the numbers are the same on all processes.
 
         Returns:
-            For ``metrics.jsonl``: the result of ``estimator_gap``, the ``attacked`` strengths and, where the largest
-            gap is above ``max_estimator_gap``, the ``fallback``: the strength that PGD attacks as well from then on.
-            For the report: ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated``
+            The row of ``metrics.jsonl``: the result of ``estimator_gap``, the ``attacked`` strengths and, if the
+            largest gap is above ``max_estimator_gap``, the ``fallback``: a strength that PGD also attacks from then on.
+            The arrays of the report: ``images`` (B, C, H, W) bytes, ``epsilons`` (T,), ``pgd`` and ``estimated``
             noises (B, T, C, H, W), and ``step``; empty where this process has no image.
         """
         config, loader, targets = self.config, self.check_loader, self.target_epsilons
@@ -187,8 +188,8 @@ class Searcher(SupernetSearcher):
         """Let PGD attack one of the estimated strengths as well, from the step after ``step`` on.
 
         Args:
-            strength: the estimated one.
-            gaps: by how much the loss, and under a bound the vulnerability, was too small there.
+            strength: the estimated strength, in pixels of [0, 1].
+            gaps: missing loss in nats, and under a bound missing vulnerability, of the estimate there.
             step: the last one before the change.
         """
         index, count = self.config.strengths.index(strength), len(self.config.strengths)

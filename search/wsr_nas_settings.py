@@ -28,8 +28,8 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the predicted vulnerability: a number, the same at "
-                                      "every strength, rel:0.6 (that share of the population's median, at each "
-                                      "strength), or inf for none")
+                                      "every strength, rel:0.6 (0.6 times the median over the warm-up "
+                                      "population, at each strength), or inf for none")
     learning_rate: float = option(0.1, "learning rate of the supernet: constant in the warm-up, half a cosine in "
                                   "the search")
 
@@ -39,9 +39,11 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     num_pgd_strengths: int = option(3, "N1, strengths attacked by PGD")
     num_estimated_strengths: int = option(3, "N2, strengths whose noise the AN-Estimator makes")
     strengths: tuple[float, ...] = option(SIX_STRENGTHS, "the N1 + N2 strengths of the objective, increasing")
-    strength_weights: tuple[float, ...] = option(SIX_WEIGHTS, "beta_i of Eq. 10, one a strength, summing to 1")
+    strength_weights: tuple[float, ...] = option(SIX_WEIGHTS, "beta_i of Eq. 10, one weight for each strength; their "
+                                                 "sum is 1")
     attacked_strengths: tuple[float, ...] = option((), "strengths that PGD attacks, N1 of those in --strengths; empty: "
-                                                   "the first of each of N1 equal intervals (paper)")
+                                                   "split the strengths into N1 equal groups and attack the first of "
+                                                   "each (paper)")
     objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True)
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
@@ -52,10 +54,10 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     estimator_memory: int = option(600, "size of M_a in tasks")
     estimator_images: int = option(10, "B, images of D_t attacked for M_a in every iteration (line 9)")
     estimator_passes: int = option(1, "K_a, passes over M_a in every iteration (line 10)")
-    estimator_max_epsilon: float = option(0.15, "largest of the random strengths in its training tasks")
+    estimator_max_epsilon: float = option(0.15, "largest of the random strengths in the AN-Estimator's training tasks")
 
     check_images: int = option(100, "images of D_v, class-balanced, that PGD also attacks at the estimated strengths "
-                               "in every iteration, to report the error of the estimates; at least one a class; "
+                               "in every iteration, to report the error of the estimates; at least one for each class; "
                                "0: no check")
     max_estimator_gap: float = option(0.0, "gap, as a share of accuracy (0.05: 5 points), that the check tolerates at "
                                       "a strength; above it, PGD attacks the strength with the largest gap from then "
@@ -69,7 +71,7 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
 
     architecture_learning_rate: float = option(0.03, "learning rate of Adam on the architecture parameters; it makes "
                                                "one step in every iteration")
-    architecture_samples: int = option(64, "draws of the Gumbel noise averaged in that step")
+    architecture_samples: int = option(64, "draws of Gumbel noise averaged in each step of A")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +172,7 @@ def planned_estimator_steps(config: SearchConfig, attacked: int, rounds: int) ->
     """Count the optimiser steps of the AN-Estimator from an empty M_a, for its schedule.
 
     Args:
-        config: of the search.
+        config: configuration of the search.
         attacked: number of strengths that PGD attacks.
         rounds: iterations that train the AN-Estimator.
     """

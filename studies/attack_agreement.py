@@ -49,10 +49,10 @@ class Case:
 
     Args:
         library: ``torchattacks`` or ``foolbox``.
-        attack: its class there.
+        attack: name of the attack's class there.
         theirs: arguments of the class.
-        ours: our function's name.
-        arguments: of our function, beside model, images and labels.
+        ours: name of our function.
+        arguments: arguments of our function, in addition to model, images and labels.
     """
 
     library: str

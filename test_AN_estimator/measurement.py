@@ -30,14 +30,14 @@ def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model:
     """Measure one network's whole test set under the estimator's noise and under PGD's.
 
     Args:
-        config: of the study.
-        setting: of the question.
-        spec: of the network.
+        config: configuration of the study.
+        setting: strengths of the question.
+        spec: description of the network.
         model: the network.
-        estimator: in evaluation mode.
+        estimator: estimator in evaluation mode.
         data: the data set.
         noises: folder of the test noises.
-        device: of the measurement.
+        device: device of the measurement.
 
     Raises:
         InputError: an estimate is not finite (a NaN image counts as one class and would look like a strong attack).
@@ -106,7 +106,7 @@ def flags(correct: Tensor) -> str:
 
 def cost(config: BenchmarkConfig, setting: Setting, estimator: NoiseEstimator, model: nn.Module,
          made: Noises) -> dict[str, float]:
-    """Measure the milliseconds an image and a strength, of the estimator with its passes of the network, and of PGD.
+    """Measure the milliseconds per image and strength of the estimator (with its passes of the network) and of PGD.
 
     Both run in turn on the same images. The medians and the median of the ratios are reported.
     """

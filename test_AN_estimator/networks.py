@@ -37,11 +37,11 @@ class NetworkSpec:
     """Describe one network of the study.
 
     Args:
-        name: unique in the study; also of its folder, if it is trained here.
-        given: text of the user.
-        genotype: of a network trained here; None for one trained before.
-        init_channels: of a network trained here.
-        epochs: of a network trained here.
+        name: unique name in the study; also the name of its folder, if it is trained here.
+        given: the network as the user wrote it.
+        genotype: genotype of a network trained here; None for one trained before.
+        init_channels: width of a network trained here.
+        epochs: number of epochs of a network trained here.
         natural: whether it is trained here without attacks.
     """
 
@@ -79,10 +79,10 @@ def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.d
     """Load a trained network in evaluation mode.
 
     Args:
-        spec: of the network.
-        folder: of the networks trained here.
+        spec: description of the network.
+        folder: folder of the networks trained here.
         data: images that it must classify.
-        device: of the network.
+        device: device of the network.
 
     Raises:
         InputError: it cannot be read, or does not classify these images.

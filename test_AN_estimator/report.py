@@ -30,7 +30,7 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
     """Write ``report.md``, ``summary.json`` and ``figures/gap-SETTING.svg`` and ``.png`` from the results so far.
 
     Args:
-        config: of the study.
+        config: configuration of the study.
         study: folder with ``SETTING/ESTIMATOR/result.json``; any of them may be missing.
 
     Returns:

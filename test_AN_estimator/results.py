@@ -28,13 +28,13 @@ class Result:
     """Hold the result of one estimator in one setting.
 
     Args:
-        networks: their K names.
-        epsilons: T strengths; None: the random one.
+        networks: names of the K networks.
+        epsilons: T strengths; None: the random strength.
         clean: (K, N) whether a network is right without noise.
         estimate: (K, T, N) whether it is right under the estimated noise.
         pgd: (K, T, N) whether it is right under PGD's noise.
         means: (T,) over networks and images, by the names in ``measurement.MEANS``.
-        cost: by the names in ``COSTS``.
+        cost: costs by the names in ``COSTS``.
     """
 
     networks: tuple[str, ...]

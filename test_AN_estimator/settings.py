@@ -20,7 +20,7 @@ class Setting:
     """Describe a question to the estimators.
 
     Args:
-        name: of its folder.
+        name: name of its folder.
         sources: attacked strengths, ascending.
         targets: strengths to estimate, ascending; empty: the sources and a random strength, each hidden in turn.
         drawn: column of the training noises with the random strengths of its tasks.
@@ -63,7 +63,7 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
     spectrum_max_epsilon: float = option(0.25, "largest of the random strengths in their training tasks")
 
     max_estimator_train: int = option(0, "training images in the estimators' one epoch; 0: all")
-    batch_size: int = option(32, "training images attacked together, each giving one task a strength (published code)")
+    batch_size: int = option(32, "training images attacked together, each gives one task per strength (published code)")
     rotation: int = option(10, "batches until the next network makes the training noise (paper)")
     eval_batch_size: int = option(100, "test images attacked at a time, and stored in a file")
     estimator_batch_size: int = option(32, "tasks per optimiser step of an AN-Estimator (published code)")

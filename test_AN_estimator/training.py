@@ -22,13 +22,13 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
     """Train an estimator for its epoch, from the last saved rotation, and return it in evaluation mode.
 
     Args:
-        config: of the study.
-        setting: of the question.
-        name: of the estimator.
+        config: configuration of the study.
+        setting: strengths of the question.
+        name: name of the estimator.
         data: the data set.
         noises: folder of the training noises.
         run: directory of this estimator in this setting.
-        stop: whether to stop before the next rotation.
+        stop: function that returns whether to stop before the next rotation.
 
     Raises:
         Preempted: a signal asked to stop; the last complete rotation is saved.

@@ -19,7 +19,7 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
 
-# A budget that all entrants meet is sought among the widths around the nearest one: this share of it, at least so many.
+# For a budget that all entrants can reach: search widths within 20 % of the nearest one, at least 8.
 NEIGHBOURHOOD, NEIGHBOURS = 0.2, 8
 QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
 
@@ -93,7 +93,7 @@ def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_cla
     Args:
         entrants: entrants of any width.
         budget: cost that all should have.
-        tolerance: share of the budget by which an entrant may miss it.
+        tolerance: largest allowed difference from the budget, as a fraction.
         num_classes: number of classes.
         image_shape: shape (C, H, W) of an image.
         dataset: name of the data set.
@@ -175,7 +175,7 @@ def common_budget(costs: Sequence[Callable[[int], int]], widths: Sequence[int], 
         costs: functions width -> cost, one for each entrant.
         widths: widths of the entrants.
         target: wanted budget.
-        tolerance: share of the budget by which an entrant may miss it.
+        tolerance: largest allowed difference from the budget, as a fraction.
     """
     met = []
     for cost, width in zip(costs, widths, strict=True):

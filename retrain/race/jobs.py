@@ -69,7 +69,7 @@ def check_jobs(jobs: list[Job], data: DataSet) -> None:
     """Refuse finished trainings of another configuration before the race starts.
 
     Raises:
-        InputError: with the run directory and the fields that differ.
+        InputError: a finished training differs; the message names its run directory and the fields.
     """
     for job in jobs:
         if (job.folder / run_files.FINISHED).exists():

@@ -24,7 +24,7 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
     """Add entrants, and seeds for the trainings of all, to the list of the race.
 
     Raises:
-        InputError: as ``joined``.
+        InputError: see ``joined``.
     """
     with alone(race / run_files.CLAIMS, "entering"):
         together = joined(race, entrants)

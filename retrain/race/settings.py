@@ -48,11 +48,13 @@ class CompareConfig(SmallImagesRecipe):
     split_seed: int = option(-1, "not used: a race splits by --seed for all its trainings")
     archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
                                     "--list), genotype.json files, run directories of a search (NAME=PATH names "
-                                    "them), and random:N for N random cells; entrants stay in the race", identity=False)
+                                    "them), and random:N for N random cells; entrants of an earlier start "
+                                    "cannot be removed", identity=False)
     budget: str = option("params=4.5M", "cost to which every entrant is widened: params=4.5M (parameters) or macs=700M "
                          "(multiply-adds for one image)")
-    tolerance: float = option(0.02, "share of the budget by which an entrant may miss it", identity=False)
-    seeds: int = option(3, "trainings of every entrant, with --seed, --seed + 1, ...; a later start may add more",
+    tolerance: float = option(0.02, "largest allowed difference from the budget, as a fraction", identity=False)
+    seeds: int = option(3, "trainings of every entrant, with --seed, --seed + 1, ...; you can raise this number later "
+                        "and run the command again",
                         identity=False)
     protocol: str = option(
         "paper", "list of attacks, as for retrain.evaluate; after a change, trained networks are measured again",
@@ -65,7 +67,8 @@ class CompareConfig(SmallImagesRecipe):
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", identity=False)
     eval_batch_size: int = option(500, "images at a time in the selection and in the evaluations; changes memory and "
                                   "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",))
-    check_images: int = option(200, "correctly classified images for the honesty checks of an evaluation",
+    check_images: int = option(200, "correctly classified images for the honesty checks of an evaluation, at least "
+                               f"{LEAST_IMAGES}",
                                identity=False)
 
     def __post_init__(self) -> None:
@@ -130,6 +133,6 @@ def parse_race(argv: Sequence[str] | None = None) -> tuple[CompareConfig, Invoca
     """Return the race that the command line describes.
 
     Raises:
-        InputError: as ``parse_config``.
+        InputError: see ``parse_config``.
     """
     return parse_config(CompareConfig, RACE_RECIPES, argv, "retrain.compare")

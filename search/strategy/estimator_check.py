@@ -13,7 +13,7 @@ def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tenso
     """Compare the AN-Estimator's noise with PGD's; a gap is positive where the estimate is weaker.
 
     Args:
-        strengths: the T estimated ones.
+        strengths: the T estimated strengths.
         estimated: (2 or 3, T) sums over the images under the estimated noise: loss (nats), number of correct
             predictions and, where there is a bound, vulnerability.
         attacked: the same sums under PGD's noise.
@@ -22,7 +22,7 @@ def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tenso
     Returns:
         ``gap`` (accuracy under the estimate minus that under PGD, as shares), ``loss_gap`` and ``vulnerability_gap``
         (under PGD minus under the estimate) and the accuracies, all by strength; ``mean_gap``, ``largest_gap`` and its
-        strength ``largest_gap_at`` (the weakest of several).
+        strength ``largest_gap_at`` (if several tie, the weakest).
     """
     losses, accuracies, *vulnerabilities = (torch.stack([estimated, attacked], 1).double() / images).cpu()  # (2, T)
     gaps = (accuracies[0] - accuracies[1]).tolist()

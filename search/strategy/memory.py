@@ -25,7 +25,7 @@ class Memory:
 
         Args:
             iteration: number of the supernet update.
-            **fields: tensors (n, ...), one a field.
+            **fields: tensors (n, ...), one for each field.
 
         Raises:
             InputError: the fields have different lengths, or differ from those before.

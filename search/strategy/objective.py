@@ -21,7 +21,7 @@ class RobustObjective:
     Args:
         alpha: weight of the natural loss.
         beta: weight of the adversarial losses; alpha + beta = 1.
-        weights: the N weights β_i, one a strength; they sum to 1.
+        weights: the N weights β_i, one weight for each strength; their sum is 1.
 
     Raises:
         InputError: a weight is not above 0, or the weights do not sum to 1.
@@ -49,10 +49,11 @@ class RobustObjective:
             settings: ``alpha``, ``beta``, ``strengths`` and ``strength_weights``, as in ``SearchConfig``.
 
         Raises:
-            InputError: the weights break the constraints of Eq. 10, or are not one a strength.
+            InputError: the weights break the constraints of Eq. 10, or their number is not that of the strengths.
         """
         weights, count = settings.strength_weights, len(settings.strengths)
-        require(len(weights) == count, f"strength_weights has {len(weights)} entries; expected one a strength, {count}")
+        require(len(weights) == count, f"strength_weights has {len(weights)} entries; expected one for each strength, "
+                f"{count}")
         return cls(settings.alpha, settings.beta, weights)
 
     def __call__(self, losses: Tensor) -> Tensor:
@@ -90,8 +91,8 @@ def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, 
     Args:
         supernet: owner of A.
         estimator: the VLE, gates (B, 2 E, O) -> losses; it collects no gradient.
-        optimizer: of A.
-        objective: losses -> the number to minimise.
+        optimizer: optimiser of A.
+        objective: function from losses to the number to minimise.
         samples: draws of ξ.
         generator: CPU source of ξ.
 

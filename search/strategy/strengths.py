@@ -9,8 +9,8 @@ from wsrnas.training.strengths import require_increasing
 def split_strengths(count: int, attacked: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Divide strengths into those that PGD attacks and those that the AN-Estimator estimates (Sec. "Experiments").
 
-    The strengths form ``attacked`` (N1) intervals of equal length. PGD attacks the first strength of each interval.
-    Where N1 does not divide the count, the first intervals are longer by one.
+    The strengths form ``attacked`` (N1) groups of equal size. PGD attacks the first strength of each group. If N1 does
+    not divide the count, the first groups are larger by one.
 
     Args:
         count: number of strengths, N1 + N2.
@@ -33,7 +33,7 @@ def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -
         estimated: N2.
 
     Raises:
-        InputError: with what is wrong and what was expected.
+        InputError: the list is wrong; the message says how.
     """
     require(attacked >= 1, f"num_pgd_strengths (N1) is {attacked}; expected at least 1: the AN-Estimator starts from "
             "attacks")
@@ -53,14 +53,14 @@ def check_attacked(attacked: Sequence[float], strengths: Sequence[float], count:
         count: N1.
 
     Raises:
-        InputError: with what is wrong and what was expected.
+        InputError: the list is wrong; the message says how.
     """
     for strength in attacked:
         require(strength in strengths, f"attacked_strengths contains {strength:g}, which is not among strengths; "
                 f"expected some of {', '.join(f'{e:g}' for e in strengths)}")
         require(attacked.count(strength) == 1, f"attacked_strengths contains {strength:g} twice; expected each once")
     require(len(attacked) in (0, count), f"attacked_strengths has {len(attacked)} entries; expected N1 = {count}, or "
-            "none for the first strength of each of N1 intervals")
+            "none for the first strength of each of N1 equal groups")
 
 
 def attacked_indices(strengths: Sequence[float], attacked: Sequence[float], count: int) -> list[int]:

@@ -200,7 +200,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("search", "--num_estimated_strengths -1", "num_estimated_strengths (N2) is -1; expected at least 0"),
     ("search", "--strengths 0.1 0.2 0.3", "strengths has 3 entries; expected N1 + N2 = 2 + 2 = 4"),
     ("search", "--num_estimated_strengths 3", "strengths has 4 entries; expected N1 + N2 = 2 + 3 = 5"),
-    ("search", "--strength_weights 0.5 0.5", "strength_weights has 2 entries; expected one a strength, 4"),
+    ("search", "--strength_weights 0.5 0.5", "strength_weights has 2 entries; expected one for each strength, 4"),
     ("search", "--strength_weights 0.5 0.6 -0.2 0.1", "strength_weights contains -0.2; expected every weight above 0"),
     ("search", "--strength_weights 0.1 0.2 0.3 0.3", "strength_weights sum to 0.9; expected 1 (Eq. 10)"),
     ("search", "--alpha 0.8 --beta 0.3", "alpha + beta is 1.1; expected 1 (Eq. 10)"),

@@ -1,4 +1,4 @@
-"""Every architecture by name: where it was published, at which size, and what the papers' tables say of it.
+"""Every architecture by name: where it was published, at which size, and what the papers' tables report.
 
 A published cell is one entry in ``published_cells``. A network with a design of its own is a function in ``designs``
 or ``robnet`` and one entry in ``NETWORKS``.

@@ -1,4 +1,4 @@
-"""What the catalogue says of one architecture.
+"""The entry of one architecture in the catalogue.
 
 "Wsr-NAS" is Cheng et al., AAAI 2023: Tables 1 and 2 (CIFAR-10), 3 (search times), 4 (ImageNet). "RNAS" is the ICLR 2022
 submission: Tables 1 and 2 (CIFAR-10), 3 (CIFAR-100), 4 (SVHN).
@@ -17,7 +17,7 @@ CIFAR_SIZE, IMAGENET_SIZE = (36, 20), (48, 14)
 
 @dataclass(frozen=True)
 class Reported:
-    """What a paper says of an architecture.
+    """What a paper reports about an architecture.
 
     Args:
         paper: "Wsr-NAS" or "RNAS".

@@ -20,15 +20,15 @@ from wsrnas.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Request:
-    """Describe what is asked of the function that loads a data set.
+    """Describe what the function that loads a data set should return.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         root: folder with its files.
         download: whether to fetch them where they are missing.
         max_train: number of training images that will be kept (0: all). A function may return more.
         max_test: the same for test images.
-        seed: of the choice of images.
+        seed: seed of the choice of images.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Source:
     """Describe a data set: an entry of ``DATASETS``.
 
     Args:
-        load: reads the images into memory.
+        load: function that reads the images into memory.
         help: one line for ``--help``.
-        augmentation: of training images; None: crops out of a border of an eighth of the height, and mirroring.
+        augmentation: augmentation of training images; None: mirroring, and crops after padding by 1/8 of the height.
         downloads: whether ``load`` can fetch the files.
         needs_folder: whether there are files at all.
     """
@@ -77,7 +77,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
             may do so.
         max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0 keeps all.
         max_test: the same for test images.
-        seed: of both choices.
+        seed: seed of both choices.
 
     Raises:
         InputError: the name, the folder or a file in it cannot be used; the sentence says which and why.

@@ -68,7 +68,7 @@ def list_imagenet(root: str | Path | None, max_train: int = 0, max_test: int = 0
         root: the folder ("~" is understood).
         max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0 keeps all.
         max_test: the same for test images.
-        seed: of both choices.
+        seed: seed of both choices.
 
     Raises:
         InputError: there is no ``root``, a limit leaves a class out, or ``list_folder`` refuses the folder.
@@ -88,14 +88,14 @@ class ImageFileLoader(BatchLoader):
     Args:
         files: the images.
         batch_size: images per batch, all processes together.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         purpose: name of the stream of random numbers, e.g. "train".
         image_size: height and width S of the batches in pixels.
         shuffle: whether the order is random.
         augment: True for the random crops of training, False for a resize and the central crop.
         color_jitter: whether ``augment`` also changes brightness, contrast, saturation and hue.
-        drop_last: as in ``BatchLoader``.
-        rank: of this process.
+        drop_last: whether to leave out an incomplete last batch, as in ``BatchLoader``.
+        rank: rank of this process.
         world_size: number of processes.
         workers: number of processes that decode; 0: this process decodes.
         device: device of the batches.

@@ -30,13 +30,13 @@ class BatchLoader:
     Args:
         image_set: images on the device of the batches.
         batch_size: images per batch, all processes together.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         purpose: name of the stream of random numbers, e.g. "train".
         shuffle: whether the order is random.
         augment: augmentation; None: images as they are.
         drop_last: True for training: all batches are full, on every process alike. False for evaluation: every image
             comes once, the last batch may be smaller, and a process without a row of it skips it.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes.
 
     Raises:

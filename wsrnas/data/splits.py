@@ -25,7 +25,7 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
             with 0.5 the sizes of the parts differ by at most one. An int is the size of the first part; the shares of
             classes differ by at most one. A class too small for that gives half of its images, and more only if the
             others cannot make up for it.
-        seed: of the choice.
+        seed: seed of the choice.
         num_classes: number of classes; every one must have images.
 
     Returns:
@@ -56,7 +56,7 @@ def balanced_subset(labels: Tensor | np.ndarray, count: int, seed: int, purpose:
     Args:
         labels: class numbers (N,).
         count: number of images to choose; 0: all.
-        seed: of the choice.
+        seed: seed of the choice.
         purpose: name of the stream of random numbers, and of ``count`` in error messages.
         num_classes: number of classes.
 

@@ -72,7 +72,7 @@ class NoiseEstimator(nn.Module):
 
     @staticmethod
     def gradients(targets: int) -> int:
-        """Return the forward and backward passes of the network in `more_sources` for one image and so many targets."""
+        """Return the number of forward and backward passes of `more_sources` per image for ``targets`` strengths."""
         return 0
 
     def more_sources(
@@ -83,11 +83,11 @@ class NoiseEstimator(nn.Module):
 
         Args:
             model: images (B, C, H, W) in [0,1] -> logits (B, K); attacked in `attack_mode`.
-            images: as in `forward`.
+            images: images, as in `forward`.
             labels: (B,) classes.
-            source_noises: as in `forward`.
-            source_epsilons: as in `forward`.
-            target_epsilons: as in `forward`.
+            source_noises: noises, as in `forward`.
+            source_epsilons: their strengths, as in `forward`.
+            target_epsilons: wanted strengths, as in `forward`.
 
         Returns:
             Noises (B, S', C, H, W) and their strengths, (S',) or (B, S'), ascending.

@@ -12,7 +12,7 @@ from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import WAANE, interpolation_weights, weighted_average
 
 ANCHOR_SHARE = 4, 15  # four anchors for 15 targets: with PGD-7, 4 / (7 * 15) = 1/26 of the attack's time
-STEP = 0.5  # of an anchor's gradient step, in units of its strength
+STEP = 0.5  # step size of an anchor = 0.5 * its epsilon
 
 
 class CANE(WAANE):
@@ -28,7 +28,7 @@ class CANE(WAANE):
 
     @staticmethod
     def gradients(targets: int) -> int:
-        """Return the number of anchors for so many targets; each takes one forward and backward pass an image."""
+        """Return the number of anchors for a number of targets; each takes a forward and backward pass per image."""
         return targets * ANCHOR_SHARE[0] // ANCHOR_SHARE[1]
 
     def more_sources(

@@ -29,7 +29,7 @@ def bracket(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
 
 
 def interpolation_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
-    """Return the weights of linear interpolation: the nearer neighbour has more; exactly 1 on a source that is met.
+    """Return the weights of linear interpolation: more for the nearer neighbour, 1 if the target equals a source.
 
     Below the first source it has target/eps_1, at or above the last source that one has target/eps_S. So a
     noise that is linear in its strength is reproduced everywhere.

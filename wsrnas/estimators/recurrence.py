@@ -37,8 +37,8 @@ class RecurrentEstimator(NoiseEstimator):
     ) -> Tensor:
         """Return the estimate with the L2 norm of the weighted average, projected; see `NoiseEstimator.forward`.
 
-        The squared error is smallest at the mean of the possible noises, which is shorter than each of them. Without
-        its norm restored, an estimate that is nearer to the attack's noise than the average is a weaker attack.
+        Training by squared error gives an average noise with too small a norm, so its norm is restored. Otherwise the
+        estimate is a weaker attack than the average, even if it is nearer to the attack's noise.
         """
         # Deviation: paper and reference restore the L2 norm of the noise to be estimated, which is unknown.
         estimates = self.unprojected(source_noises, images, source_epsilons, target_epsilons)

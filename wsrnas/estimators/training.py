@@ -19,10 +19,10 @@ def leave_one_out(model: nn.Module, images: Tensor, labels: Tensor, source_epsil
     Args:
         model: images -> logits, attacked in ``attack_mode``.
         images: (B, C, H, W) in [0, 1].
-        labels: (B,).
+        labels: (B,) classes.
         source_epsilons: (S,), in pixels of [0, 1].
         max_epsilon: largest drawn strength, in pixels of [0, 1].
-        steps: of PGD.
+        steps: number of PGD steps.
         generator: CPU source of the drawn strengths.
 
     Returns:
@@ -78,14 +78,14 @@ def train_estimator(estimator: NoiseEstimator, optimizer: torch.optim.Optimizer 
     """Train an estimator by the squared error of its unprojected estimates (Eq. 5).
 
     Args:
-        estimator: to train.
-        optimizer: of its weights; None for an estimator without weights, which is only measured.
+        estimator: estimator to train.
+        optimizer: optimiser of its weights; None for an estimator without weights, which is only measured.
         tasks: rows as ``leave_one_out`` makes them.
         passes: K_a, passes over the tasks.
         generator: CPU source of the order.
-        learning_rate: largest one of the schedule.
+        learning_rate: largest learning rate of the schedule.
         step: optimiser steps taken so far, for the schedule.
-        total_steps: of the whole run.
+        total_steps: number of optimiser steps of the whole run.
         batch_size: tasks per optimiser step.
 
     Returns:

@@ -85,8 +85,8 @@ class AttackEntry:
             parts are the restarts.
         step_is_stage: whether each of the steps is a part of its own, as each draw of random noise.
         white_box: whether the attack uses the gradients of the attacked network.
-        searches: whether the attack improves its images step by step on the attacked network, so that a larger ball
-            cannot make it weaker. The honesty checks rely on it.
+        searches: whether the attack improves its images step by step on the attacked network, so a larger epsilon
+            must not raise accuracy. The honesty checks rely on it.
         needs_source: whether the images are made on another network (``--source``).
         unbounded: whether the attack has no strength.
         random_per_batch: whether random numbers belong to a batch instead of an image; the batch size is then part of
@@ -124,7 +124,7 @@ class AttackEntry:
 
     @property
     def is_reference(self) -> bool:
-        """Whether an honest network must be as weak under this attack as under any black-box attack."""
+        """Whether a black-box attack stronger than this one signals masked gradients."""
         return self.white_box and self.searches and not self.unbounded
 
 

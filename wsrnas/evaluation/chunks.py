@@ -41,7 +41,7 @@ class ChunkedMeasurement:
         self.warnings: dict[str, list[str]] = {}
 
     def each(self, images: Tensor, judge: Judge) -> Tensor:
-        """Return what ``judge`` says of some images, in parts that fit into memory; nothing is stored.
+        """Return the result of ``judge`` for these images, in parts that fit into memory; nothing is stored.
 
         Args:
             images: (n,) indices of test images.

@@ -1,9 +1,9 @@
 """Checks for masked gradients, which make attacks fail on networks that are not robust.
 
 After Athalye et al. (2018) and Carlini et al. (2019). Each check runs on a random part of the test images, and compares
-the evaluation's own attacks on all of them. Two attacks are compared image by image: a check fails when chance does not
-explain how many images withstand the stronger attack and fall to the weaker one (exact test). The accuracies under
-attack are then upper bounds only, and probably too high.
+the evaluation's own attacks on all of them. Two attacks are compared image by image: a check fails if
+significantly more images survive the stronger attack and fall to the weaker one than the reverse (exact test). The
+accuracies under attack are then upper bounds only, and probably too high.
 
 To add a check, write a function ``(part, rows) -> Verdict`` and add one entry to ``CHECKS``, at the end of this file.
 """
@@ -75,7 +75,7 @@ class Verdict:
 
     Args:
         passed: whether it passed; None where it could not be run.
-        says: what was seen, in a sentence.
+        says: one sentence about the outcome.
         numbers: the numbers behind it.
     """
 

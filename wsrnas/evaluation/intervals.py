@@ -25,8 +25,8 @@ def bootstrap_interval(scores: Sequence[float] | np.ndarray, lowest: float = -np
                        seed: int = 0) -> tuple[float, float]:
     """Return the bootstrap percentile interval (95 %, 10,000 resamples of the images) of a mean (Efron 1979).
 
-    Where all images have the same score, no resample differs and the interval would have no width. It then includes the
-    largest share of images with the lowest or highest possible score of which n images may show none (one-sided:
+    If all images have the same score, no resample differs and the interval would have no width. It then includes the
+    lowest or highest possible score for the largest share that could still give 0 hits in n images (95 %, one-sided:
     1 - 0.05 ** (1/n), about 3/n).
 
     Args:

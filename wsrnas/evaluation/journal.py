@@ -58,7 +58,7 @@ class Journal:
             attack: name under which the attack is stored.
             stage: name of the stage.
             images: indices of the chunk's images.
-            robust: which of them withstood.
+            robust: for each image whether it withstood.
             seconds: duration in this process.
             warnings: warnings of the attack.
         """

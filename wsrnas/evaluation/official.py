@@ -49,7 +49,7 @@ def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[
     Args:
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
         loader: loader of the test images (``images_at``).
-        epsilons: (S,) strengths in pixels of [0, 1]; a step is 2.5/steps of them, without random start.
+        epsilons: (S,) strengths in pixels of [0, 1]; step size = 2.5 * epsilon / steps, no random start.
         world: the processes.
         steps: number of gradient steps.
         state: file from which a stopped evaluation resumes; None stores nothing.

@@ -30,7 +30,7 @@ class Evaluation:
 
     @property
     def model(self) -> dict[str, Any]:
-        """What the file says of the network; empty where it says nothing."""
+        """The entry of the network in the file; empty if there is none."""
         model = self.result.get("model")
         return model if isinstance(model, dict) else {}
 

@@ -80,7 +80,7 @@ def test_accuracies(run: Run) -> list[Tile]:
 
 
 def training_speed(run: Run) -> list[Tile]:
-    """Return how many images a second the last epoch of a training took."""
+    """Return how many images per second the last epoch of a training took."""
     speed = newest(column(run.rows[-1:], "train", "images_per_second"))
     if not speed or "learning_rate" not in run.rows[-1]:
         return []

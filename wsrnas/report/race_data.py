@@ -55,7 +55,7 @@ class Entrant:
     Args:
         number: Its place in the file, from 1.
         name: Its name.
-        document: What the file says of it.
+        document: Its part of the file.
         scores: Results by weights (``"best"``, ``"last"``) and measure.
     """
 

@@ -92,7 +92,7 @@ def origin(run: Run) -> Sequence[Part]:
 
 
 def start_pairs(start: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what ``env.json`` says of a start, without the name of the machine."""
+    """Return what ``env.json`` records about a start, without the name of the machine."""
     names = ("time", "git", "python", "torch", "cuda", "cudnn", "device", "processes", "threads", "slurm_job")
     pairs = [("command", command_text(start["command"]))] if start.get("command") else []
     return pairs + [(name.replace("_", " "), str(start[name])) for name in names if start.get(name) is not None]

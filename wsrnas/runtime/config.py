@@ -209,7 +209,7 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
 
     Args:
         cls: the dataclass.
-        presets: its named instances; the first one is the default.
+        presets: named instances of the configuration; the first one is the default.
         argv: the command line; None: that of this process.
         prog: name of the program in its messages.
 

@@ -44,7 +44,7 @@ class BatchNoise:
 
     Args:
         generator: the same on all processes; None: the global one of torch.
-        rank: of this process.
+        rank: rank of this process.
         size: number of processes.
     """
 

@@ -1,7 +1,7 @@
-"""One door to every trained network: opened from the place that a user names, each file read once.
+"""Open any trained network from a path or name; each file is read once.
 
 A network is a checkpoint of retraining, a function in a Python file, a TorchScript or torch.export file, or the name of
-an architecture with a file of weights. The kind of a file is told by its contents, not by its name.
+an architecture with a file of weights. The kind of a file is recognised by its contents, not by its name.
 """
 
 import re
@@ -33,7 +33,8 @@ def open_model(given: str, weights: str = "best", genotype: Genotype | str | Non
         genotype: The genotype of a named architecture, or the name of a hand-designed one, whose weights are in the
             file ``state_dict``.
         state_dict: The file of weights of ``genotype``.
-        num_classes: As for ``load_weights``, and so are the arguments after it; other networks ignore them.
+        num_classes: Number of classes. This and the next arguments are the same as in ``load_weights``; other networks
+            ignore them.
         init_channels: See ``num_classes``.
         layers: See ``num_classes``.
         dataset: See ``num_classes``.

@@ -3,8 +3,7 @@
 Ordinary BatchNorm normalises each process' share of the batch by itself: two processes train another function than
 one does, and their running statistics drift apart. ``synchronize_batch_norm`` makes the number of processes invisible.
 torch's SyncBatchNorm does so on CUDA (where the host waits for the device in each of its layers), but refuses to run on
-a CPU; ``GlooBatchNorm`` is the same layer for processes on CPUs, so that what holds there (the tests, a small search)
-holds on many GPUs.
+a CPU; ``GlooBatchNorm`` is the same layer for processes on CPUs, so CPU tests are valid for GPUs.
 
 Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015, Alg. 1 and 2.
 """

@@ -94,7 +94,7 @@ class Epoch:
         """Stop all processes if the loss of one of them was not finite. This waits for the device.
 
         Raises:
-            Diverged: with the number of the step.
+            Diverged: the loss is not finite; the message names the step.
         """
         if self.diverged is None:
             return

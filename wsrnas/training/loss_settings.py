@@ -17,7 +17,7 @@ class LossSettings:
     Args:
         epsilon: L-inf radius of the attack in pixels of [0, 1].
         steps: gradient steps of the attack (Fast-AT always takes one).
-        step_size: step of the attack in pixels of [0, 1]; None is ``2.5 * epsilon / steps`` (Fast-AT:
+        step_size: step of the attack in pixels of [0, 1]; None: ``2.5 * epsilon / steps`` (Fast-AT:
             ``1.25 * epsilon``).
         random_start: whether PGD and multi-strength training start uniformly in the ball (other losses have their own
             start).
@@ -26,7 +26,7 @@ class LossSettings:
         label_smoothing: share of the target that is spread over all classes. It also applies to an attack that
             maximises the cross-entropy, so that the maximised loss is the minimised one. MART has none.
         strengths: L-inf radii of multi-strength training, in place of ``epsilon``.
-        auxiliary_weight: weight of the auxiliary head's cross-entropy in every objective (DARTS: 0.4); 0 is without.
+        auxiliary_weight: weight of the auxiliary head's cross-entropy in every objective (DARTS: 0.4); 0: off.
     """
 
     epsilon: float

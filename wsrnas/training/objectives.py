@@ -35,7 +35,7 @@ def with_auxiliary_head(objective: Objective) -> Objective:
     Attacks run in evaluation mode, where there are no auxiliary logits.
 
     Raises:
-        InputError: by the objective, if there is a weight and the network gives no such logits.
+        InputError: raised by the objective, if there is a weight but the network returns no auxiliary logits.
     """
     @wraps(objective)
     def both(model: Network, images: Tensor, adversarial: Tensor, labels: Tensor,

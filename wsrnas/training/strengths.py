@@ -17,7 +17,7 @@ def require_increasing(name: str, strengths: Sequence[float]) -> None:
         strengths: L-inf radii in pixels of [0, 1].
 
     Raises:
-        InputError: with the first wrong strength and what was expected.
+        InputError: a strength is wrong; the message names the first one and what was expected.
     """
     for strength in strengths:
         require(0 < strength < 1, f"{name} contains {strength:g}; expected pixels of [0, 1], strictly inside (0, 1)")

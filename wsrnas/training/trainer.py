@@ -20,7 +20,7 @@ from wsrnas.training.schedules import Schedule
 from wsrnas.training.weight_average import move_average
 from wsrnas.training.weight_perturbation import perturbed_weights
 
-CLEAN_SHARE = 8  # every eighth image also shows the clean accuracy where the loss sees adversarial images alone
+CLEAN_SHARE = 8  # clean accuracy is measured on every 8th image if the loss uses only adversarial ones
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Refinements:
     """Additions to plain training; all are off by default.
 
     Args:
-        grad_clip: largest gradient norm; 0 does not clip.
+        grad_clip: largest gradient norm; 0: off.
         accumulation: number of equal parts in which a process handles its share of a batch, to need less memory. The
             step is the same, except that BatchNorm and AWP see each part alone.
         bfloat16: whether forward passes, those of the attack included, run under autocast.
-        awp_gamma: relative size of the adversarial weight perturbation; 0 is without.
+        awp_gamma: relative size of the adversarial weight perturbation; 0: off.
         awp_from: first step with that perturbation.
-        ema_decay: decay of the exponential moving average of weights and BatchNorm statistics; 0 is without. The decay
+        ema_decay: decay of the exponential moving average of weights and BatchNorm statistics; 0: off. The decay
             of step n (from 0) is at most (1 + n) / (10 + n), so that the average forgets the initial weights at once.
         drop_path: drop-path rate at the end of the training; it rises linearly from 0, as in DARTS.
-        clean_accuracy: whether to measure the clean accuracy on every ``CLEAN_SHARE``-th image where the loss sees no
-            clean logits.
+        clean_accuracy: whether to measure the clean accuracy on every ``CLEAN_SHARE``-th image if the loss uses
+            only adversarial ones.
     """
 
     grad_clip: float = 0.0
