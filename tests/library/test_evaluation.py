@@ -145,7 +145,7 @@ def test_activations_by_hand():
                           nn.Linear(200, 5)).train()
     assert activation_bytes(model, (3, 9, 9)) == 4 * (200 + 200 + 200 + 5)
     assert activation_bytes(model.double(), (3, 9, 9)) == 8 * 605
-    assert model.training and not any(m._forward_hooks for m in model.modules())
+    assert model.training and not any(m._forward_hooks for m in model.modules())  # private: torch's
 
 
 def test_counts_read_well():

@@ -103,7 +103,7 @@ def test_a_gpu_is_waited_for_whenever_the_clock_is_read(clock, monkeypatch):
         ordered.clear()
 
     monkeypatch.setattr(torch, "zeros", make)
-    monkeypatch.setattr(complexity, "_wait_for", wait)
+    monkeypatch.setattr(complexity, "_wait_for", wait)  # private: no GPU here to wait for
     network.register_forward_hook(lambda module, inputs, output: ordered.append(float(len(inputs[0]))))
     found = latencies({"a": network}, (3, 6, 4), batch=5, rounds=3)["a"]
     assert (found["seconds_one"], found["seconds_batch"]) == (1.0, 5.0)
@@ -113,7 +113,7 @@ def test_only_gpus_are_waited_for(monkeypatch):
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     for device in (torch.device("cpu"), torch.device("cuda", 1)):
-        complexity._wait_for(device)
+        complexity._wait_for(device)  # private: no GPU here to wait for
     assert waited == [torch.device("cuda", 1)]
 
 

@@ -234,7 +234,7 @@ def test_a_half_written_last_line_is_survived_wherever_it_ends(started, path, wo
 def test_numbers_reach_tensorboard_under_the_names_of_the_metrics(started, path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     started.record(3, {"genotype": "text", "flag": True, "seconds": {"train": 2.5}})
-    started._writer.flush()
+    started.finish("done")  # it closes the file
     events = EventAccumulator(str(path / "tb"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {"loss/natural", "seconds/train"}

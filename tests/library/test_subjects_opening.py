@@ -283,7 +283,7 @@ def test_an_exported_program_is_asked_for_no_more_images_than_needed(exported):
         program = model.program
         model.program = None
         model.__dict__["program"] = lambda x, program=program, seen=seen: seen.append(len(x)) or program(x)
-        del model._modules["program"]
+        del model._modules["program"]  # private: torch lets no function take the place of a child
         model(batch(9)[0])
         assert seen == calls, rows
 
@@ -493,7 +493,7 @@ def test_an_architecture_and_its_weights_need_one_another(tmp_path):
 ])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_file_of_weights_or_objects_alone_is_refused(tmp_path, payload, named, zipped):
-    torch.save(payload(), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    torch.save(payload(), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)  # private: torch's old format
     message = refused(str(tmp_path / "a.pt"))
     assert named in message and f"{tmp_path}/a.pt" in message
 

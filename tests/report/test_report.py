@@ -414,12 +414,14 @@ def test_weights_are_the_softmax_of_the_search_phase(a_search):
 
 def test_genotype_changes_are_marked_on_their_edge():
     rows = [search_row(step) for step in range(1, 5)]
+    # private: a mark in the figure does not tell its edge
     found = weights_figure._changes(rows, "normal")
-    edges = weights_figure._edges(14)
+    edges = weights_figure._edges(14)  # private: as above
     assert edges == [(node, source) for node in (2, 3, 4, 5) for source in range(node)]
     before, after = CELL.normal[2], ("skip_connect", 1)
     expected = {edges.index((3, before[1])), edges.index((3, after[1]))}
     assert {edge for edge, marks in enumerate(found) if marks} == expected and found[edges.index((3, 1))] == [1]
+    # private: as above
     assert weights_figure._changes(rows, "reduce") == [[]] * 14
 
 
@@ -754,8 +756,8 @@ def clock(monkeypatch):
             self.now += self.cost
     clock = Clock()
     monkeypatch.setattr(report.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(report, "_started", clock.now)
-    monkeypatch.setattr(report, "_refreshed", {})
+    monkeypatch.setattr(report, "_started", clock.now)  # private: the clock begins with the module
+    monkeypatch.setattr(report, "_refreshed", {})  # private: what earlier tests wrote
     monkeypatch.setattr(report, "write_report", clock.write)
     return clock
 

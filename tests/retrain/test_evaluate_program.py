@@ -373,6 +373,7 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     class Killed(BaseException):
         pass
 
+    # private: _in_parts is where an evaluation may be killed, once a batch of images
     original, left = Evaluation._in_parts, iter([0] * 5 + [1] * 99)
 
     def dying(*arguments):
@@ -380,12 +381,13 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(Evaluation, "_in_parts", dying)
+    monkeypatch.setattr(Evaluation, "_in_parts", dying)  # private: as above
     with pytest.raises(Killed):
         evaluate(run, *argv)
     partial = result_of(run, "*.json")
     assert not partial["complete"] and partial["checks"] == []
     calls = []
+    # private: as above
     monkeypatch.setattr(Evaluation, "_in_parts", lambda *a: calls.append(1) or original(*a))
     evaluate(run, *argv)
     again = result_of(run, "*.json")
@@ -399,7 +401,7 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     evaluate(run, *argv, "--overwrite")
     assert len(calls) > done
     left = iter([0] * 5 + [1] * 99)
-    monkeypatch.setattr(Evaluation, "_in_parts", dying)
+    monkeypatch.setattr(Evaluation, "_in_parts", dying)  # private: as above
     with pytest.raises(Killed):
         evaluate(run, *argv, "--overwrite")
     assert result_of(run, "*.json")["complete"], "the old numbers stay until the new ones are whole"

@@ -40,6 +40,7 @@ SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "1", "--layer
 WHOLE = [*SMALL, "--epochs", "3", "--warmup_epochs", "1", "--vulnerability_bound", "rel:0.5"]
 ONE_EPOCH = [*SMALL, "--epochs", "1", "--warmup_epochs", "0"]
 STEPS, FREE, BATCH = 3, 1, 10
+# private: the parts of an epoch have no names outside of it.
 PARTS = {"_train": "weights", "_descend": "architecture", "_project": "projection", "watch": "vulnerability"}
 
 
@@ -261,7 +262,7 @@ def test_the_descent_goes_down_the_loss_on_held_out_images():
                                                    "--upper_weights", "1", "0.5"])
     data = load_dataset("digits", max_train=60)
     searcher = RnasSearcher(config, data, halves(data, 0), initialize("cpu"))
-    (_, batch, (images, labels)), = searcher._batches(1, 0, 1, "")
+    (_, batch, (images, labels)), = searcher._batches(1, 0, 1, "")  # private: as PARTS
     supernet, before = searcher.supernet.train(), searcher.alphas().clone()
     leaf = before.clone().requires_grad_(True)
     supernet.mix(before.softmax(-1))
@@ -271,7 +272,7 @@ def test_the_descent_goes_down_the_loss_on_held_out_images():
     clean, robust = (F.cross_entropy(half, labels) for half in supernet(torch.cat([images, attacked])).chunk(2))
     gradient, = torch.autograd.grad(clean + 0.5 * robust, leaf)
     supernet.load_state_dict(kept)
-    losses = searcher._descend(1, 0, batch, (images, labels))
+    losses = searcher._descend(1, 0, batch, (images, labels))  # private: as PARTS
     torch.testing.assert_close(losses, torch.stack([clean, robust]).detach(), rtol=1e-4, atol=1e-5)
     step, clear = (searcher.alphas() - before) / 0.02, gradient.abs() > 1e-3 * gradient.abs().max()
     clear[..., 0] &= gradient[..., 0].abs() > 1e-6
@@ -320,7 +321,7 @@ def assert_passes(seen, row, argv):
       "--path_samples", "5", "--vulnerability_bound", "inf"], 3, []),
 ], ids=["second", "dual", "running", "sampled"])
 def test_other_ways_to_search(argv, free, tail, tmp_path, monkeypatch):
-    monkeypatch.setitem(projection._METHODS, "dual", (projection._dual, 3))
+    monkeypatch.setitem(projection._METHODS, "dual", (projection._dual, 3))  # private: fewer steps than are useful
     monkeypatch.setattr(search.cost, "PROJECTION_EVALUATIONS", 1)
     monkeypatch.setattr(search.rnas_searcher, "LEAST_ITERATIONS", 3)
     with watched() as seen:
@@ -410,7 +411,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, warm, tmp_path):
     shutil.copytree(warm, tmp_path, dirs_exist_ok=True)
     run = tmp_path / "search" / "run"
     with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
-        die(context, RnasSearcher, "_project", 3)
+        die(context, RnasSearcher, "_project", 3)  # private: as PARTS
         start(tmp_path, WHOLE)
     assert stored(run)["step"] == 2
     start(tmp_path, WHOLE)

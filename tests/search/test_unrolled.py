@@ -25,20 +25,20 @@ class Problem:
         self.mixed, self.other, self.target, self.bowl = normal(6, 6), normal(6, 4), normal(4), normal(6, 6)
         self.steps = [normal(6), normal(4)]
 
-    def _lower(self, alphas, first, second):
+    def lower_at(self, alphas, first, second):
         flat = alphas.flatten()
         return (flat @ self.mixed @ first + 0.5 * (flat @ self.other @ second)
                 + 0.5 * (self.bowl @ first).square().sum() + self.curved * (flat * first).pow(4).sum())
 
-    def _upper(self, alphas, first, second):
+    def upper_at(self, alphas, first, second):
         return ((alphas.flatten() * first).square().sum() + (second - self.target).square().sum()
                 + (first @ self.other @ second) * alphas.sum())
 
     def lower(self, alphas):
-        return self._lower(alphas, *self.weights)
+        return self.lower_at(alphas, *self.weights)
 
     def upper(self, alphas):
-        return self._upper(alphas, *self.weights)
+        return self.upper_at(alphas, *self.weights)
 
     def lower_steps(self):
         """The direction of plain SGD at the current A."""
@@ -47,10 +47,10 @@ class Problem:
     def exact(self, rate=RATE, constant=(0.0, 0.0)):
         """d/dA of U(w - rate * (grad L(w, A) + constant), A) by double backward."""
         leaf = self.alphas.clone().requires_grad_(True)
-        slopes = torch.autograd.grad(self._lower(leaf, *self.weights), self.weights, create_graph=True)
+        slopes = torch.autograd.grad(self.lower_at(leaf, *self.weights), self.weights, create_graph=True)
         moved = [w.detach() - rate * (slope + more)
                  for w, slope, more in zip(self.weights, slopes, constant, strict=True)]
-        return torch.autograd.grad(self._upper(leaf, *moved), leaf)[0]
+        return torch.autograd.grad(self.upper_at(leaf, *moved), leaf)[0]
 
     def unrolled(self, steps, rate=RATE, upper=None, lower=None):
         return unrolled_gradient(upper or self.upper, lower or self.lower, self.alphas, self.weights, steps, rate)
@@ -108,7 +108,7 @@ def test_a_weight_unknown_to_the_upper_loss():
     problem = Problem()
     first = problem.weights[0]
     found = problem.unrolled(problem.lower_steps(), upper=lambda alphas: (alphas.flatten() * first).square().sum())
-    problem._upper = lambda alphas, first, second: (alphas.flatten() * first).square().sum()
+    problem.upper_at = lambda alphas, first, second: (alphas.flatten() * first).square().sum()
     torch.testing.assert_close(found, problem.exact(), rtol=1e-9, atol=1e-9)
 
 
