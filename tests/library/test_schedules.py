@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.optim import lr_scheduler
@@ -17,9 +19,22 @@ from torch.optim import lr_scheduler
 from wsrnas.runtime.errors import InputError
 from wsrnas.training.schedules import SCHEDULES, Schedule
 
-LENGTHS = [1, 2, 3, 4, 5, 7, 10, 41, 100, 1003]
-SHARES = [0.05, 0.3, 0.4, 0.5, 0.9]
-PEAKS = [0.1, 0.07, 1 / 3, 0.21, 3e-4]  # binary fractions of every kind: equality must not be luck
+SHARES = st.floats(0.05, 0.95)
+PEAKS = st.floats(1e-4, 1)
+STEPS = st.integers(1, 300)
+
+
+@st.composite
+def schedules(draw, names=tuple(SCHEDULES), warmed=True):
+    """Any schedule with all its settings."""
+    name, peak, steps, per_epoch = draw(st.sampled_from(names)), draw(PEAKS), draw(STEPS), draw(st.integers(1, 5))
+    if name in ("cyclic", "one-cycle"):
+        share = draw(SHARES)
+        assume(name == "cyclic" or share * steps != 1)  # there, torch divides by zero
+        return Schedule(name, peak, steps, per_epoch, peak_share=share)
+    milestones = draw(st.lists(st.integers(0, 40), max_size=3).map(lambda values: tuple(sorted(values))))
+    warm = draw(st.integers(0, steps)) / per_epoch if warmed else 0.0
+    return Schedule(name, peak, steps, per_epoch, draw(st.sampled_from([0, 0.3, 1])) * peak, milestones, warm)
 
 
 def rates(schedule: Schedule) -> list[float]:
@@ -46,20 +61,18 @@ def same(ours: list[float], expected: list[float], relative: float = 1e-12) -> N
 
 # -- one schedule at a time -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("steps", LENGTHS)
-def test_constant(steps):
-    assert rates(Schedule("constant", 0.07, steps, 3)) == [0.07] * steps
+@given(schedules(["constant"], warmed=False))
+def test_a_constant_rate_is_its_peak(schedule):
+    assert rates(schedule) == [schedule.peak] * schedule.total_steps
 
 
-@pytest.mark.parametrize("milestones", [(), (0,), (1,), (2, 3), (2, 2), (1, 7, 99), (99, 149)])
-@pytest.mark.parametrize("steps_per_epoch", [1, 3, 5])
-def test_multi_step_is_the_rule_by_epochs(milestones, steps_per_epoch):
-    steps = 176 * steps_per_epoch
-    for peak in PEAKS:
-        ours = rates(Schedule("multi-step", peak, steps, steps_per_epoch, milestones=milestones))
-        assert ours == [peak * 0.1 ** bisect_right(milestones, step // steps_per_epoch) for step in range(steps)]
+@given(schedules(["multi-step"], warmed=False))
+def test_multi_step_is_the_rule_by_epochs_and_torchs(schedule):
+    peak, steps, per_epoch = schedule.peak, schedule.total_steps, schedule.steps_per_epoch
+    ours = rates(schedule)
+    same(ours, [peak * 0.1 ** bisect_right(schedule.milestones, step // per_epoch) for step in range(steps)])
     same(ours, torch_rates(peak, steps, lr_scheduler.MultiStepLR, gamma=0.1,
-                           milestones=[epoch * steps_per_epoch for epoch in milestones]))
+                           milestones=[epoch * per_epoch for epoch in schedule.milestones]))
 
 
 def test_multi_step_of_the_published_training():
@@ -73,15 +86,15 @@ def test_milestones_within_an_epoch():
     same(rates(Schedule("multi-step", 1.0, 3, 4, milestones=(0.45, 0.55, 9.0))), [1.0] * 2 + [0.01])
 
 
-@pytest.mark.parametrize("steps", LENGTHS)
-@pytest.mark.parametrize("minimum", [0.0, 1e-3, 0.07])
-def test_cosine(steps, minimum):
-    ours = rates(Schedule("cosine", 0.07, steps, 3, minimum))
-    same(ours, torch_rates(0.07, steps, lr_scheduler.CosineAnnealingLR, T_max=steps, eta_min=minimum), 1e-8)
+@given(schedules(["cosine"], warmed=False))
+def test_cosine_is_its_closed_form_and_torchs(schedule):
+    peak, minimum, steps = schedule.peak, schedule.minimum, schedule.total_steps
+    ours = rates(schedule)
+    same(ours, torch_rates(peak, steps, lr_scheduler.CosineAnnealingLR, T_max=steps, eta_min=minimum), 1e-7)
     # cos(2x) = 1 - 2 sin(x)^2, complementary angle: exact where the cosine above cancels.
-    same(ours, [minimum + (0.07 - minimum) * math.sin(math.pi / 2 * (steps - step) / steps) ** 2
+    same(ours, [minimum + (peak - minimum) * math.sin(math.pi / 2 * (steps - step) / steps) ** 2
                 for step in range(steps)], 1e-9)
-    assert ours[0] == 0.07
+    assert ours[0] == peak
 
 
 @pytest.mark.parametrize(("peak", "minimum"), [(0.3, 0.03), (0.01, 0.001)])
@@ -90,39 +103,31 @@ def test_a_cosine_does_not_begin_above_its_peak(peak, minimum):
     assert rates(Schedule("cosine", peak, 10, 5, minimum))[0] == peak
 
 
-@pytest.mark.parametrize("steps", LENGTHS)
-@pytest.mark.parametrize("share", SHARES)
-def test_cyclic(steps, share):
-    ours = rates(Schedule("cyclic", 0.07, steps, 3, peak_share=share))
-    top = round(share * (steps - 1))
-    same(ours, np.interp(range(steps), [-1, top, steps], [0, 0.07, 0]).tolist())
+@given(schedules(["cyclic"]))
+def test_cyclic_is_a_triangle_and_torchs(schedule):
+    peak, steps, top = schedule.peak, schedule.total_steps, round(schedule.peak_share * (schedule.total_steps - 1))
+    ours = rates(schedule)
+    same(ours, np.interp(range(steps), [-1, top, steps], [0, peak, 0]).tolist(), 1e-9)
     # torch's triangle starts with the zero that ours leaves out.
-    same(ours, torch_rates(0.07, steps + 1, lr_scheduler.CyclicLR, base_lr=0, max_lr=0.07, step_size_up=top + 1,
+    same(ours, torch_rates(peak, steps + 1, lr_scheduler.CyclicLR, base_lr=0, max_lr=peak, step_size_up=top + 1,
                            step_size_down=steps - top, cycle_momentum=False)[1:], 1e-9)
-
-
-@pytest.mark.parametrize("peak", PEAKS)
-@pytest.mark.parametrize("share", SHARES)
-def test_cyclic_peaks_at_exactly_its_peak(peak, share):
-    for steps in range(1, 300):
-        ours = rates(Schedule("cyclic", peak, steps, 3, peak_share=share))
-        assert max(ours) == peak and ours.count(peak) == 1 and ours.index(peak) == round(share * (steps - 1))
-        assert min(ours) > 0 and min(ours) == min(ours[0], ours[-1])
+    assert max(ours) == peak and ours.count(peak) == 1 and ours.index(peak) == top  # exactly, whatever the rounding
+    assert min(ours) > 0 and min(ours) == min(ours[0], ours[-1])
 
 
 @pytest.mark.parametrize("steps", [3, 5, 101])
 def test_cyclic_is_symmetric(steps):
     ours = rates(Schedule("cyclic", 0.1, steps, 3))
-    assert ours == ours[::-1] and ours[0] == pytest.approx(0.1 * 2 / (steps + 1))
+    same(ours, ours[::-1])
+    assert ours[0] == pytest.approx(0.1 * 2 / (steps + 1))
 
 
-@pytest.mark.parametrize(("steps", "share"), [(steps, share) for steps in LENGTHS for share in SHARES
-                                              if share * steps != 1])  # there, torch divides by zero
-def test_one_cycle_is_torchs(steps, share):
-    for peak in PEAKS:
-        expected = torch_rates(peak, steps, lr_scheduler.OneCycleLR, max_lr=peak, total_steps=steps, pct_start=share,
-                               div_factor=25, final_div_factor=1e4, cycle_momentum=False)
-        assert rates(Schedule("one-cycle", peak, steps, 3, peak_share=share)) == expected
+@given(schedules(["one-cycle"]))
+def test_one_cycle_is_torchs(schedule):
+    same(rates(schedule), torch_rates(
+        schedule.peak, schedule.total_steps, lr_scheduler.OneCycleLR, max_lr=schedule.peak, div_factor=25,
+        total_steps=schedule.total_steps, pct_start=schedule.peak_share, final_div_factor=1e4,
+        cycle_momentum=False), 1e-9)
 
 
 def test_one_cycle_where_torch_divides_by_zero():
@@ -141,72 +146,53 @@ def test_trainings_of_one_and_two_steps(name):
 
 # -- warm-up --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("steps", [5, 41, 100])
-@pytest.mark.parametrize(("epochs", "warm"), [(0, 0), (0.25, 1), (0.5, 2), (0.8, 3), (1, 4), (1.25, 5)])
-def test_warm_up(steps, epochs, warm):
-    constant, multi_step, cosine = (
-        rates(Schedule(name, 0.07, steps, 4, 0.001, milestones=(3, 7.5), warmup_epochs=epochs))
-        for name in ("constant", "multi-step", "cosine"))
-    assert constant[:warm] == multi_step[:warm] == cosine[:warm]
+@given(schedules(["constant", "multi-step", "cosine"]))
+def test_a_warm_up_rises_to_exactly_the_peak_and_the_schedule_goes_on_from_there(schedule):
+    peak, steps = schedule.peak, schedule.total_steps
+    warm = round(schedule.warmup_epochs * schedule.steps_per_epoch)
+    ours = rates(schedule)
+    same(ours[:warm], [peak * (step + 1) / warm for step in range(warm)], 1e-9)
     if warm > 1:
-        same(constant[:warm], torch_rates(0.07, warm, lr_scheduler.LinearLR, start_factor=1 / warm,
-                                          total_iters=warm - 1), 1e-9)
-    same(constant, [0.07 * min(1, (step + 1) / warm) if warm else 0.07 for step in range(steps)])
-    same(multi_step[warm:], torch_rates(0.07, steps, lr_scheduler.MultiStepLR, milestones=[12, 30])[warm:])
-    if warm < steps:
-        same(cosine[warm:], torch_rates(0.07, steps - warm, lr_scheduler.CosineAnnealingLR, T_max=steps - warm,
-                                        eta_min=0.001), 1e-8)
+        same(ours[:warm], torch_rates(peak, warm, lr_scheduler.LinearLR, start_factor=1 / warm, total_iters=warm - 1),
+             1e-7)
+    if warm and (schedule.name != "multi-step" or not schedule.milestones or
+                 schedule.milestones[0] * schedule.steps_per_epoch >= warm):
+        assert ours[warm - 1] == peak
+    plain = dataclasses.replace(schedule, warmup_epochs=0.0)
+    if schedule.name == "cosine" and warm < steps:
+        plain = dataclasses.replace(plain, total_steps=steps - warm)  # the cosine falls over what is left
+        same(ours[warm:], rates(plain), 1e-9)
+    elif schedule.name != "cosine":
+        same(ours[warm:], rates(plain)[warm:])
 
 
-@pytest.mark.parametrize("peak", PEAKS)
-def test_warm_up_ends_at_exactly_the_peak(peak):
-    for warm in range(1, 200):
-        ours = rates(Schedule("constant", peak, 200, 1, warmup_epochs=warm))
-        assert ours[warm - 1:] == [peak] * (201 - warm) and ours[:warm] == sorted(set(ours))
-
-
-def test_warm_up_of_a_whole_training():
-    for name in ("constant", "multi-step", "cosine"):
-        same(rates(Schedule(name, 1.0, 4, 2, warmup_epochs=2)), [0.25, 0.5, 0.75, 1.0])
+def test_a_part_of_an_epoch_of_warm_up_is_the_nearest_number_of_steps():
+    for epochs, warm in ((0, 0), (0.25, 1), (0.5, 2), (0.8, 3), (1, 4), (1.25, 5)):
+        ours = rates(Schedule("constant", 0.07, 41, 4, warmup_epochs=epochs))
+        same(ours, [0.07 * min(1, (step + 1) / warm) if warm else 0.07 for step in range(41)])
 
 
 # -- all of them ----------------------------------------------------------------------------------------------------
 
-def variants(name: str, peak: float, steps: int) -> list[Schedule]:
-    """One schedule in all its forms."""
-    if name in ("cyclic", "one-cycle"):
-        return [Schedule(name, peak, steps, 4, peak_share=share) for share in SHARES]
-    return [Schedule(name, peak, steps, 4, minimum * peak, (1, 2.5), warm)
-            for minimum in (0, 0.3, 1) for warm in (0, 1, 2) if 4 * warm <= steps]
+@given(schedules())
+def test_rates_are_positive_and_at_most_the_peak_and_make_one_hill(schedule):
+    ours = rates(schedule)
+    assert all(0 < rate <= schedule.peak for rate in ours)
+    top = ours.index(max(ours))
+    assert ours[:top] == sorted(ours[:top]) and ours[top:] == sorted(ours[top:], reverse=True)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_rates_are_positive_and_at_most_the_peak(name):
-    for peak in PEAKS:
-        for steps in LENGTHS:
-            for schedule in variants(name, peak, steps):
-                ours = rates(schedule)
-                assert all(0 < rate <= peak for rate in ours), schedule
-                # Each is one hill: up, then down.
-                top = ours.index(max(ours))
-                assert ours[:top] == sorted(ours[:top]) and ours[top:] == sorted(ours[top:], reverse=True), schedule
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_the_rate_depends_on_the_step_alone(name):
-    schedule = Schedule(name, 0.1, 50, 5, milestones=(3, 6))
+@given(schedules())
+def test_the_rate_depends_on_the_step_alone(schedule):
     ours = rates(schedule)
     again = dataclasses.replace(schedule)
-    assert [again(step) for step in reversed(range(50))] == ours[::-1] and hash(again) == hash(schedule)
+    assert [again(step) for step in reversed(range(schedule.total_steps))] == ours[::-1]
+    assert hash(again) == hash(schedule)
     with pytest.raises(dataclasses.FrozenInstanceError):
         schedule.peak = 1.0
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("step", [-1, 10, 11])
-def test_there_is_no_rate_outside_the_training(name, step):
-    with pytest.raises(ValueError, match=f"step {step} of 10"):
-        Schedule(name, 0.1, 10, 5)(step)
+    for step in (-1, schedule.total_steps, schedule.total_steps + 1):
+        with pytest.raises(ValueError, match=f"step {step} of {schedule.total_steps}"):
+            schedule(step)
 
 
 @pytest.mark.parametrize(("fields", "sentence"), [
