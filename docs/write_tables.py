@@ -4,6 +4,7 @@ A document marks the place of a table by ``<!-- table NAME -->`` and ``<!-- end 
 both marks with the code.
 """
 
+import argparse
 import ast
 import re
 from collections.abc import Callable
@@ -102,6 +103,8 @@ def with_tables(text: str) -> str:
 
 def main() -> None:
     """Write the tables into every document that marks one."""
+    argparse.ArgumentParser("python -m docs.write_tables", description="Write the tables of the documents in docs/ "
+                            "from the code; files that already agree stay untouched.").parse_args()
     for path in sorted(DOCUMENTS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
         if (written := with_tables(text)) != text:

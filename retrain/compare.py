@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"race {race}\n{describe(config)}\n{entrant_lines(entered(race)[0])}"
               + f"\n({before} of them had entered before)" * bool(before), flush=True)
     barrier(world)
-    # From here on, processes meet in the race's files alone.
+    # From here on, processes share only the files of the race.
     run_race(config, race, data, world.alone(), wait=world.size > 1, concludes=world.is_main)
 
 

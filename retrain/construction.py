@@ -70,6 +70,6 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
 
 
 def run_inputs(fingerprint: dict[str, Any], arch: Genotype | str) -> dict[str, Any]:
-    """Return what a run depends on beside its configuration: the images, and the architecture however it was named."""
+    """Return what a run depends on in addition to its configuration: the images and the architecture itself."""
     return {"data set": fingerprint} | (
         {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"network": arch})

@@ -146,7 +146,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
 
 def compare_official(evaluation: Evaluation, result: dict[str, Any], attacks: tuple[Attack, ...], state: Path,
                      header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Evaluate as the published code does, and return its accuracies beside those of ``result``.
+    """Evaluate as the published code does; return its accuracies together with those of ``result``.
 
     Args:
         evaluation: The network, images and processes.
@@ -179,7 +179,7 @@ def begin(journal: Journal, overwrite: bool) -> Any:
 
 def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,
                  world: World) -> dict[str, Any]:
-    """Return what a result file says beside the numbers."""
+    """Return what a result file records in addition to the numbers."""
     network, source = subject.network, subject.source
     described = network.description or {}
     genotype = json.loads(described["genotype"]) if "genotype" in described else None

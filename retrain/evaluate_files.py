@@ -41,7 +41,7 @@ def is_complete(path: Path, network: ModelSource) -> bool:
 
 
 def images_label(config: EvaluateConfig, dataset: str) -> str:
-    """Return the part of a file name that says which images of which data set are evaluated."""
+    """Return the part of a file name that names the data set and the evaluated images."""
     return "-".join([dataset] + [f"{config.max_test}images"] * bool(config.max_test)
                     + [f"seed{config.seed}"] * bool(config.seed))
 

@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
 # ---- what is exported ---------------------------------------------------------------------------------------------
 
 def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
-    """Return the package of a network, with what its run directory tells, and remarks on files that were left out.
+    """Return the package of a network, with the records of its run directory, and remarks on files that were left out.
 
     Raises:
         InputError: There is no checkpoint of a retraining, or its network has no cells.

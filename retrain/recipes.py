@@ -21,7 +21,7 @@ def parse_recipe(cls: type[Config], recipes: Mapping[str, Config], argv: Sequenc
     Args:
         cls: configuration of the program.
         recipes: configurations by name.
-        argv: the command line; None is that of the process.
+        argv: the command line; None: that of the process.
         prog: name of the program in messages.
 
     Raises:

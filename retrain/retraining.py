@@ -29,7 +29,7 @@ NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
 
 @dataclass
 class Progress:
-    """Hold the progress of a retraining, beside the state of its trainer.
+    """Hold the progress of a retraining; the trainer has a state of its own.
 
     Args:
         epochs: number of complete epochs.
@@ -173,7 +173,7 @@ class Retraining:
                              f"{self.progress.epochs}){what_next}")
 
     def select(self, row: dict[str, Any]) -> None:
-        """Measure the network on the held-out images where that is due, and keep the most robust one as ``best.pt``."""
+        """Measure the network on the held-out images if a selection is due; keep the most robust as ``best.pt``."""
         config, progress, number = self.config, self.progress, self.progress.epochs + 1
         if self.held_out_loader is None or (number % config.select_every and number < config.epochs):
             return

@@ -22,7 +22,7 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
         columns: the N versions, each (B, C, H, W).
         labels: (B,).
         config: configuration of the search; it names the bound and the distance of the vulnerability.
-        clean: images (B, C, H, W) that the vulnerability compares with; None takes the first column.
+        clean: images (B, C, H, W) that the vulnerability compares with; None: the first column.
 
     Returns:
         Sums over the images, (2, N): loss in nats and number of correct predictions; under a bound a third row, B times

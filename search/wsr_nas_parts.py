@@ -48,7 +48,7 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
     train, validation = (data.train.subset(indices) for indices in split)
     kept = balanced_subset(validation.labels, config.max_validation, config.seed, "D_v", data.num_classes)
     train, validation = train.to(world.device), validation.subset(kept).to(world.device)
-    # At least one image a class: sets of folders come class by class, and their first images are all alike.
+    # At least one image per class: in sets of folders the first images are all of one class.
     checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
                               "check_images", data.num_classes)
 

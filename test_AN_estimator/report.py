@@ -84,7 +84,7 @@ def share_of_drop(share: float | None) -> str:
 
 
 def strength(epsilon: float | None) -> str:
-    """Format a strength; None is the random one."""
+    """Format a strength; None: the random one."""
     return "random" if epsilon is None else format_epsilon(epsilon)
 
 

@@ -79,7 +79,7 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
             require_increasing(name, getattr(self, name))
         require(len(self.sources) >= 2, f"sources are {self.sources}; expected at least two: each is hidden in turn")
         require(all(setting.targets for setting in self.settings()[1:]),
-                f"spectrum is {self.spectrum}; expected strengths beside the sources, {self.sources}, and beside "
+                f"spectrum is {self.spectrum}; expected strengths other than the sources, {self.sources}, and than "
                 f"single_source, {self.single_source:g}")
         require(len(set(self.estimators)) == len(self.estimators) > 0, f"estimators are {self.estimators}; expected "
                 "different names, at least one")
@@ -105,12 +105,12 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
 
     @property
     def fixed_strengths(self) -> tuple[float, ...]:
-        """Strengths of the attacks on training images beside the random ones; ascending."""
+        """Strengths of the attacks on training images in addition to the random ones; ascending."""
         return tuple(sorted({*self.sources, self.single_source}))
 
     @property
     def tested_strengths(self) -> tuple[float, ...]:
-        """Strengths of the attacks on test images beside the random one of the paper's setting; ascending."""
+        """Strengths of the attacks on test images, without the random one of the paper's setting; ascending."""
         return tuple(sorted({*self.fixed_strengths, *self.spectrum}))
 
 

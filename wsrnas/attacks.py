@@ -182,7 +182,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         images: (B, C, H, W) in [0, 1].
         labels: (B,) classes, or whatever ``loss`` takes (log-probabilities (B, K) for ``"kl"``).
         epsilon: radius of the ball, a number or (B,), in pixels of [0, 1] (for ``"l2"`` the norm over all pixels).
-        steps: number of gradient steps; 0 returns the projected start.
+        steps: number of gradient steps; 0: return the projected start.
         step_size: length of a step in the unit of ``epsilon``, a number or (B,); default ``2.5 * epsilon / steps``.
         random_start: whether to add noise drawn uniformly in the ball to the starting point.
         norm: ``"linf"`` or ``"l2"``.

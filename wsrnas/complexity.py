@@ -70,7 +70,7 @@ def latencies(networks: Mapping[str, nn.Module], image_shape: tuple[int, int, in
     round is not timed.
 
     Args:
-        networks: networks by name, all on one device.
+        networks: dictionary from names to networks, all on one device.
         image_shape: channels, height, width.
         batch: number of images of the batch.
         rounds: number of timed rounds; the results are medians over them.

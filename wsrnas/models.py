@@ -65,9 +65,9 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
     Args:
         arch: A genotype, or anything else that ``load_architecture`` takes.
         num_classes: The number of logits.
-        init_channels: The width; None takes the published one of a name, and the DARTS convention for a genotype: 36
+        init_channels: The width; None: the published one of a name, and the DARTS convention for a genotype: 36
             (ImageNet: 48). ``wsrnas.architectures.catalogue`` says what the width of a hand-designed network is.
-        layers: The number of cells; None takes the published one of a name, and the DARTS convention for a genotype: 20
+        layers: The number of cells; None: the published one of a name, and the DARTS convention for a genotype: 20
             (ImageNet: 14). A network with a design of its own takes None alone.
         dataset: ``"imagenet"`` for large images, with ImageNet's normalisation first; anything else for small images.
         channels: The channels of the images.
@@ -100,7 +100,7 @@ def sizes(arch: Genotype | str | Path, dataset: str, init_channels: int | None =
 
 def description(arch: Genotype | str, num_classes: int, init_channels: int, layers: int | None, dataset: str,
                 image_shape: tuple[int, int, int], auxiliary: bool = False) -> dict[str, Any]:
-    """Return what a checkpoint stores beside the weights, so that ``build_described`` can build the network.
+    """Return what a checkpoint stores in addition to the weights, so that ``build_described`` can build the network.
 
     The dictionary has the genotype as JSON under "genotype", or the name of a network with a design of its own under
     "arch"; and the sizes under the names of the arguments.

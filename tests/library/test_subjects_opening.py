@@ -220,7 +220,7 @@ def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
     ("\ndef build() return", "build", "(line 2 of net.py)"),
     ("\0", "build", "raised SyntaxError"),
     ("import sys\ndef build():\n    sys.exit('usage')", "build", "raised SystemExit: usage (line 3 of net.py)"),
-    ("from torch import nn\ndef build(): return nn.LazyLinear(3).eval()", "build", "weights"),
+    ("from torch import nn\ndef build(): return nn.LazyLinear(3).eval()", "build", "belongs to a lazy layer"),
     ("import torch\ndef build(): return torch.nn.Linear(3, 3, device='meta').eval()", "build", "cannot be read"),
 ])
 def test_what_goes_wrong_in_a_users_file_is_one_sentence(tmp_path, monkeypatch, text, name, named):

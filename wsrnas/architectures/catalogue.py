@@ -26,7 +26,7 @@ def _design(build: Callable[..., nn.Module], source: str, reported: tuple[Report
         reported: As in ``Entry``.
         note: As in ``Entry``.
         family: As in ``Entry``.
-        imagenet_width: Published width of the network for ImageNet; None is the same as for small images.
+        imagenet_width: Published width of the network for ImageNet; None: the same as for small images.
     """
     width = inspect.signature(build).parameters["width"].default
     return Entry(build.__name__, family, source, reported, (width, None), (imagenet_width or width, None), note,

@@ -30,7 +30,7 @@ def build(name: str, num_classes: int = 10, width: int | None = None, channels: 
     Args:
         name: A name in ``names()``.
         num_classes: Number K of classes.
-        width: Width as the network's own function defines it; None is the published one.
+        width: Width as the network's own function defines it; None: the published one.
         channels: Channels of the images.
         imagenet: Whether the network is for large images, with ImageNet's normalisation.
 

@@ -75,7 +75,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         root: folder with the data ("~" is understood), for the data sets that need one.
         download: fetch the data into ``root`` where it is missing and can be fetched. Of several processes, only one
             may do so.
-        max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0 keeps all.
+        max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0: all.
         max_test: the same for test images.
         seed: seed of both choices.
 

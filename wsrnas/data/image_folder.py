@@ -27,7 +27,7 @@ class Listing:
     labels: np.ndarray  # (N,) int64
 
     def subset(self, count: int, seed: int, purpose: str) -> "Listing":
-        """Keep a class-balanced choice of ``count`` files; 0 keeps all."""
+        """Keep a class-balanced choice of ``count`` files; 0: all."""
         chosen = balanced_subset(self.labels, count, seed, purpose, len(self.class_names)).numpy()
         return Listing(self.folder, self.class_names, [self.files[i] for i in chosen], self.labels[chosen])
 
@@ -168,7 +168,7 @@ def _require_memory(count: int, shape: tuple[int, ...]) -> None:
 
 
 def available_memory() -> int | None:
-    """Return the bytes of free memory on this machine, or None where the system does not tell."""
+    """Return the bytes of free memory on this machine, or None if the system does not report it."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -36,7 +36,7 @@ class EstimatorEntry:
     extends_average: bool = False
 
     def gradients(self, targets: int) -> int:
-        """Return the forward and backward passes of the network for one image and so many targets."""
+        """Return the number of forward and backward passes of the network per image for ``targets`` strengths."""
         return self.estimator.gradients(targets)
 
 

@@ -50,7 +50,7 @@ def interpolation_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> T
 def paper_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> Tensor:
     """Return the weights of Eq. 6 as printed: the farther neighbour has more; below the first the factor is eps_1.
 
-    Where a target meets a source, a case that Eq. 6 does not define, that source is eps^- (as in the reference),
+    If a target equals a source, a case that Eq. 6 does not define, that source is eps^- (as in the reference),
     so all the weight is on the next one. Arguments and result as `interpolation_weights`.
     """
     sources, targets, count, way = _place(source_epsilons, target_epsilons)

@@ -27,10 +27,10 @@ def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float],
         loader: evaluation batches; each image exactly once, shared between the processes.
         epsilons: strengths in pixels of [0, 1].
         steps: number of PGD steps.
-        step_size_ratio: step size as a share of the strength; None is ``2.5 / steps``, the rule of the papers.
+        step_size_ratio: step size as a share of the strength; None: ``2.5 / steps``, the rule of the papers.
         random_start: whether to start uniformly in the ball (the papers do not).
         seed: seed of the random starts.
-        world: the processes that share the images; None is a single one.
+        world: the processes that share the images; None: a single one.
         label: first words of the progress line.
 
     Returns:

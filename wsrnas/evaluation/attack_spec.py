@@ -149,7 +149,7 @@ def at_strength(attack: Attack, epsilon: float, step_ratio: float = 0.0, random_
     Args:
         attack: the attack, of any strength; an unbounded one is returned as it is.
         epsilon: radius in pixels of [0, 1] (for ``"l2"`` the norm over all pixels).
-        step_ratio: step size as a share of the strength; 0 is the attack's own rule (``step_factor / steps``).
+        step_ratio: step size as a share of the strength; 0: the attack's own rule (``step_factor / steps``).
         random_start: whether to start uniformly in the ball. It and ``step_ratio`` apply to attacks whose step size
             can be chosen.
     """

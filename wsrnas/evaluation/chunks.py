@@ -24,7 +24,7 @@ class ChunkedMeasurement:
         loader: loader of the test images (``images_at``).
         world: the processes that share the chunks.
         batch_size: number of images of a chunk.
-        journal: store of finished chunks; None stores nothing.
+        journal: store of finished chunks; None: nothing is stored.
         name: first words of the progress line.
         log: function that prints a line.
         stop: function that is asked before every chunk, in one process alone; once it returns True the measurement

@@ -58,7 +58,7 @@ class Part:
 
         Args:
             name: short name of the attack.
-            strength: L-inf radius in pixels of [0, 1]; None is the part's own.
+            strength: L-inf radius in pixels of [0, 1]; None: the part's own.
         """
         attack = at_strength(parse_attack(name), strength or self.strength)
         return self.evaluation.robust(attack, self.images)[self.images]

@@ -41,11 +41,11 @@ class Evaluation(ChunkedMeasurement):
             mode.
         loader: loader of the test images (``images_at``).
         num_classes: number of classes.
-        world: the processes that share the chunks; None is a single one.
+        world: the processes that share the chunks; None: a single one.
         seed: seed of all random numbers.
         batch_size: number of images of a chunk, which is attacked at once, or in halves where the GPU's memory is too
             small.
-        journal: store of finished chunks; None stores nothing.
+        journal: store of finished chunks; None: nothing is stored.
         source: network on which ``transfer`` makes its images.
         source_name: fingerprint of the source.
         name: first words of the progress line.

@@ -52,7 +52,7 @@ def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[
         epsilons: (S,) strengths in pixels of [0, 1]; step size = 2.5 * epsilon / steps, no random start.
         world: the processes.
         steps: number of gradient steps.
-        state: file from which a stopped evaluation resumes; None stores nothing.
+        state: file from which a stopped evaluation resumes; None: nothing is stored.
         header: values that the stored state must agree with.
         label: first words of the progress line.
 

@@ -47,7 +47,7 @@ PROTOCOLS: dict[str, Protocol] = {
         "PGD-20 at 2/255 to 32/255 with the normalised area under the curve, and AutoAttack at 4, 8, 12, 16/255",
         (*_at(SPECTRUM_STRENGTHS, "pgd-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack"))),
     "official": Protocol(
-        "PGD-20 at the strengths of paper, beside the accuracy that the published code would report, usually too high",
+        "PGD-20 at the strengths of paper, and the accuracy that the published code would report, usually too high",
         _at(PAPER_STRENGTHS, "pgd-20")),
     CUSTOM: Protocol("the attacks of --attacks at strengths of your choice", ()),
 }

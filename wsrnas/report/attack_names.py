@@ -1,4 +1,4 @@
-"""Names of the attacks in evaluations, and keys that tell whether two of them are the same."""
+"""Names of the attacks in evaluations, and keys that are equal for equal attacks."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable

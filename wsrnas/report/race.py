@@ -168,7 +168,7 @@ def write_race_report(folder: Path, out: Path | None = None, live: bool = False)
 
     Args:
         folder: Folder of a race, with its race.json.
-        out: Folder of the page; None is the race's own.
+        out: Folder of the page; None: the race's own.
         live: Whether the race is still running.
 
     Returns:

@@ -28,7 +28,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
 
     Args:
         paths: Run directories, or the folder of one race.
-        out: Folder of the page; None is the run's own, or ``runs/report`` for several.
+        out: Folder of the page; None: the run's own, or ``runs/report`` for several.
         live: Whether the run is still running.
 
     Returns:

@@ -53,7 +53,7 @@ def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> Non
 
     Args:
         path: file of the checkpoint.
-        payload: tensors and plain containers by name.
+        payload: dictionary of tensors and plain containers.
         keep_replaced: False when the file at ``path`` is damaged and ``previous(path)`` is the good one.
 
     Raises:

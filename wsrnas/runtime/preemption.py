@@ -22,7 +22,7 @@ _asked = False
 
 @contextmanager
 def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
-    """Catch the signals, and yield a function that tells whether ANY process has received one.
+    """Catch the signals, and yield a function that returns whether ANY process has received one.
 
     All processes call the function at every step boundary and get the same answer, so that all stop at the same step.
     The processes exchange one integer on the CPU, without waiting for the GPU. Python handles signals only in the main

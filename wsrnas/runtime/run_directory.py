@@ -33,7 +33,7 @@ class RunDirectory:
         config: dataclass of the program.
         world: the processes.
         overwrite: whether to move an existing directory aside.
-        inputs: what the run reads from elsewhere, by name, such as the fingerprint of the data and the genotype.
+        inputs: further values that the run depends on, such as the fingerprint of the data and the genotype.
 
     Attributes:
         finished: whether the run is complete; nothing is written then.

@@ -1,7 +1,7 @@
 """Names of the files and folders inside a run directory; no other module spells them."""
 
 CONFIG = "config.json"  # the resolved configuration
-INPUTS = "inputs.json"  # what was read from elsewhere: fingerprint of the data, genotype
+INPUTS = "inputs.json"  # further values that the run depends on: fingerprint of the data, genotype
 ENVIRONMENT = "env.json"  # command, versions and hardware of every start
 LOG = "log.txt"
 METRICS = "metrics.jsonl"  # one row of numbers for each step
@@ -27,5 +27,5 @@ FINISHED = "FINISHED"  # present when the run is complete
 
 
 def genotype_after(epoch: int) -> str:
-    """Return the file name of the cell that a search holds after an epoch, which counts from 1."""
+    """Return the file name of the cell that a search holds after an epoch, whose number counts from 0."""
     return f"{GENOTYPES}/epoch_{epoch:03d}.json"

@@ -59,7 +59,7 @@ def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
 
     Args:
         folder: the run directory; one without stored inputs is accepted.
-        inputs: what the work depends on beside its configuration, by name, e.g. the fingerprint of the data set.
+        inputs: further values that the work depends on, such as the fingerprint of the data set.
 
     Raises:
         InputError: the sentence names the inputs that differ.

@@ -32,9 +32,9 @@ class Task:
 
     Args:
         name: unique name that can be the name of a folder.
-        done: returns whether the result exists.
-        work: makes the result. After a kill it is called again, and resumes or starts again. Its argument tells
-            whether to stop; it then raises ``Preempted``.
+        done: function that returns whether the result exists.
+        work: function that makes the result. After a kill it is called again, and resumes or starts again. Its
+            argument is a function that returns whether to stop; it then raises ``Preempted``.
     """
 
     name: str
@@ -48,7 +48,7 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
     Args:
         folder: the folder.
         config: dataclass of the program, kept as ``config.json``.
-        inputs: what the work depends on beside ``config``, by name, kept as ``inputs.json``.
+        inputs: further values that the work depends on, such as the fingerprint of the data; kept as ``inputs.json``.
         overwrite: whether to move an existing folder aside.
 
     Raises:
@@ -150,7 +150,7 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
     Args:
         task: the task.
         claims: folder for the locks.
-        stop: tells whether to stop.
+        stop: function that returns whether to stop.
         begin: time when this process began to share, by the clock of the file system in nanoseconds.
 
     Returns:

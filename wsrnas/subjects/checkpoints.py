@@ -61,8 +61,8 @@ def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, 
             DataParallel and torch.compile put before the keys are removed, and so is an auxiliary head.
         arch: The architecture as ``load_architecture`` takes it.
         num_classes: The number of logits.
-        init_channels: The width; None reads it off the weights (a hand-designed network has its published width).
-        layers: The number of cells; None reads it off the weights (a network by name has a depth of its own).
+        init_channels: The width; None: inferred from the weights (a hand-designed network has its published width).
+        layers: The number of cells; None: inferred from the weights (a hand-designed network has its own depth).
         dataset: As in ``build_model``.
         image_shape: (C, H, W).
 
@@ -98,7 +98,7 @@ def without_auxiliary_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """Return the state_dict that a file's dictionary is, or holds as ``state_dict`` or ``model``; None without one."""
+    """Return the state_dict in a file's dictionary: itself, or its entry ``state_dict`` or ``model``; None if none."""
     for candidate in (payload.get("state_dict"), payload.get("model"), payload):
         if isinstance(candidate, dict) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
             weights = dict(candidate)
@@ -110,7 +110,7 @@ def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
 
 
 def _sizes_of_weights(weights: dict[str, Tensor]) -> tuple[int | None, int | None]:
-    """Return width and depth of the network that the weights belong to; None where they do not tell."""
+    """Return width and depth of the network that the weights belong to; None if the weights do not determine it."""
     small, large = weights.get("stem.conv.weight"), weights.get("stem.first.3.weight")
     cells = [int(found[1]) for key in weights if (found := re.match(r"cells\.(\d+)\.", key))]
     width = small.shape[:1].numel() // 3 if small is not None else None if large is None else large.shape[:1].numel()

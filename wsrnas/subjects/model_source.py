@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.user_function import first_line
@@ -49,22 +50,26 @@ def make_source(model: nn.Module, source: str, name: str, description: dict[str,
         source: As in ``ModelSource``.
         name: As in ``ModelSource``.
         description: As in ``ModelSource``.
-        code: What the fingerprint covers beside the weights; empty takes the description's architecture.
+        code: What the fingerprint covers in addition to the weights; empty: the description's architecture.
         **about: Other fields of ``ModelSource``.
 
     Raises:
-        InputError: The weights cannot be read, such as those of lazy modules.
+        InputError: The weights cannot be read, or a lazy layer has none yet.
     """
     for module in model.modules():
         if not hasattr(module, "training"):  # torch.jit.freeze removes it, and an attack sets and restores it
             object.__setattr__(module, "training", False)
+    for weight, value in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(value):
+            raise InputError(f"the weights of {source} have no shape yet ({weight} belongs to a lazy layer); expected "
+                             "one forward pass on images before the network is returned")
     try:
         model = model.cpu()
         for parameter in model.parameters():  # one by one: a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
         described = description or {}
         fingerprint = _fingerprint(model, code or described.get("genotype", described.get("arch", "")).encode())
-    except (RuntimeError, NotImplementedError, ValueError) as error:  # lazy modules, the meta device
+    except (RuntimeError, NotImplementedError, ValueError) as error:  # such as those on the meta device
         raise InputError(f"the weights of {source} cannot be read ({first_line(error)})") from None
     return ModelSource(model, source, name, fingerprint, description, **about)
 

@@ -22,7 +22,7 @@ def display_names(networks: Sequence[ModelSource], asked: Sequence[str] = ()) ->
 
     Args:
         networks: The networks that are measured together.
-        asked: The names that the user chose, one for each network; empty takes the networks' own.
+        asked: The names that the user chose, one for each network; empty: the networks' own.
 
     Raises:
         InputError: A network or a name is given twice.

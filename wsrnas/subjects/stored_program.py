@@ -1,4 +1,4 @@
-"""Networks stored as programs, TorchScript and torch.export: told apart by their contents, and loaded."""
+"""Networks stored as programs, TorchScript and torch.export: recognised by their contents, and loaded."""
 
 import io
 import re

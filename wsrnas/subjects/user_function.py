@@ -67,7 +67,7 @@ def _checked_function(module: ModuleType, name: str, given: str) -> Callable[[],
         inspect.signature(function).bind()
     except TypeError as error:
         raise InputError(f"{given} needs arguments ({error}); expected a function without arguments") from None
-    except ValueError:  # a callable written in C tells no signature
+    except ValueError:  # a callable written in C has no signature
         pass
     return function
 

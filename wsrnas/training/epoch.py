@@ -114,7 +114,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
         trainer: the network in training.
         loader: source of the batches.
         number: number of the epoch, which determines its batches.
-        epoch: progress of the epoch; None is its beginning.
+        epoch: progress of the epoch; None: its beginning.
         label: name of the epoch in progress line, log and errors.
         report_freq: batches between two updates of the progress line (each waits for the device once).
         after_step: function that is called after every step; it may save a checkpoint, or raise ``Preempted``.

@@ -61,7 +61,7 @@ class Trainer:
         settings: settings of the loss.
         optimizer: optimiser of the network's parameters.
         world: the processes that train together.
-        seed: seed of the attacks' random starts and of drop-path, which are drawn anew in each step.
+        seed: seed of the attacks' random starts and of drop-path, which are drawn again in each step.
         schedule: learning rate of each step; None leaves the optimiser's own.
         refinements: additions to plain training.
         single_path: whether some parameters take no part in a step (a supernet's operations off the sampled path). They
