@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         before = len(entered(race)[0])
         enter(race, entrants, config.seeds)
         print(f"race {race}\n{describe(config)}\n{entrant_lines(entered(race)[0])}"
-              + f"\n({before} of them had entered before)" * bool(before), flush=True)
+              + f"\n({before} of them are from an earlier start)" * bool(before), flush=True)
     barrier(world)
     # From here on, processes share only the files of the race.
     run_race(config, race, data, world.alone(), wait=world.size > 1, concludes=world.is_main)

@@ -31,7 +31,7 @@ def dry_run(config: TrainingConfig, network: nn.Module, image_shape: tuple[int, 
     print("\n".join([
         describe(config), f"data: {images} training images {image_shape}, {config.held_out} held out, {num_classes} "
         "classes",
-        f"network: {readable(count_parameters(network))} parameters, {readable(adds)} multiply-adds an image",
+        f"network: {readable(count_parameters(network))} parameters, {readable(adds)} multiply-adds per image",
         f"steps: {config.epochs} epochs of {steps_per_epoch} batches ({batch_text(config, world)}), loss "
         f"{config.adv_loss} at {format_epsilon(config.epsilon)}",
         f"passes: {readable(both)} images forward and backward, {readable(forward)} forward, "

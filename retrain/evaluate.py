@@ -150,10 +150,10 @@ def compare_official(evaluation: Evaluation, result: dict[str, Any], attacks: tu
 
     Args:
         evaluation: The network, images and processes.
-        result: What was measured with the same attacks.
+        result: Result with the same attacks.
         attacks: The attacks, each of another strength.
         state: The file to resume from.
-        header: What that file must belong to.
+        header: Values that the stored state must agree with.
     """
     strengths = [attack.epsilon for attack in attacks]
     flags = official_accuracy(evaluation.model, evaluation.loader, strengths, evaluation.world, state=state,
@@ -196,7 +196,7 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     print(table(results))
     for name, result in results.items():
         if result["official"]:
-            print(f"{name}: the published way beside the honest number\n{official_table(result['official'])}")
+            print(f"{name}: the published evaluation and the honest one\n{official_table(result['official'])}")
         for row in result["attacks"]:
             if row["method"] == "autoattack":  # the two lines of RobustBench
                 print(f"{name}, {attack_of(row)}:\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
@@ -219,7 +219,7 @@ def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tupl
     lines = [f"images: {count} of {images.dataset}, {images.num_classes} classes, {images.shape}"]
     for network in networks:
         lines.append(f"network: {network.source}, {readable(count_parameters(network.model))} parameters"
-                     + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds an image"
+                     + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds per image"
                         if network.description else ""))
     for attack in attacks:
         both, forward = attack.passes

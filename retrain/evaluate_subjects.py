@@ -26,7 +26,7 @@ class Subject:
     """A network under evaluation.
 
     Args:
-        name: What tables and figures call it.
+        name: Name in tables and figures.
         network: The network.
         folder: Where its results go.
         source: The network whose adversarial images its transfer attacks use; None where there is none.

@@ -196,7 +196,7 @@ def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
     return "\n".join([
         describe(config),
         f"network: {package.architecture}, {readable(count_parameters(package.model))} parameters, "
-        f"{readable(multiply_adds(package.model, package.image_shape))} multiply-adds an image",
+        f"{readable(multiply_adds(package.model, package.image_shape))} multiply-adds per image",
         f"evaluations of these weights: {len(package.evaluations)}",
         f"would write to {out}: {', '.join(file_names(package, config.onnx))}"])
 

@@ -11,7 +11,7 @@ from wsrnas.training.epoch import Loader
 
 # Each roll-back multiplies the step of the attack: shorter steps overfit later (Wong et al. 2020, Sec. 5.1).
 STEP_FACTOR = 0.75
-MAX_ROLLBACKS = 8  # after them, a tenth of the step is left
+MAX_ROLLBACKS = 8  # 0.75 ** 8 = 0.1: then a tenth of the step is left
 
 
 def probe_accuracy(network: nn.Module, loader: Loader, epoch: int, epsilon: float, steps: int,

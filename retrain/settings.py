@@ -108,7 +108,7 @@ class TrainingRecipe(RunConfig):
         require_increasing("strengths", self.strengths)
         self.refuse_unread("label_smoothing", "step_size")
         require(not (self.compile and self.drop_path),
-                "compile and drop_path do not go together: the masks' generator cannot be compiled")
+                "compile and drop_path cannot be combined: the masks' generator cannot be compiled")
         require(self.warmup_epochs <= self.epochs,
                 f"warmup_epochs is {self.warmup_epochs:g}; expected at most the {self.epochs} epochs of the training")
         self.schedule_of(1)  # refuses fields that do not fit together before any data is read
@@ -177,7 +177,7 @@ class TrainingConfig(TrainingRecipe, ArchitectureConfig):
         require(not (named and self.drop_path),
                 f"drop_path is {self.drop_path:g}, but {named} has none; expected 0")
         require(not (named == "vgg16_4096" and self.compile),
-                "compile and vgg16_4096 do not go together: the generator of its dropout cannot be compiled")
+                "compile and vgg16_4096 cannot be combined: the generator of its dropout cannot be compiled")
         require(not (named and self.auxiliary_weight),
                 f"auxiliary_weight is {self.auxiliary_weight:g}, but {named} has no auxiliary head; expected 0")
 

@@ -11,7 +11,7 @@ from search.wsr_nas_searcher import Searcher
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES
 
-PROJECTION_EVALUATIONS = 4  # of F in a projection; an assumption of the forecast
+PROJECTION_EVALUATIONS = 4  # evaluations of F in a projection; an assumption of the forecast
 
 
 def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:

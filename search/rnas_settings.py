@@ -29,10 +29,10 @@ class RnasConfig(SupernetConfig):
     random_start: bool = option(True, "start every attack uniformly in the ball")
     batch_size: int = option(128, "images per step, of D_t and of D_v, all processes together")
     learning_rate: float = option(0.01, "initial learning rate of the supernet; it follows a cosine over all epochs")
-    learning_rate_min: float = option(0.0, "learning rate the cosine ends at")
+    learning_rate_min: float = option(0.0, "learning rate at the end of the cosine")
 
     epochs: int = option(60, "E, epochs of the whole search")
-    warmup_epochs: int = option(15, "epochs of phase I, which trains weights alone")
+    warmup_epochs: int = option(15, "epochs of phase I, which trains only the weights")
     unconstrained_share: float = option(0.5, "u / T: share of an epoch's steps that search without the bound (step 1); "
                                         "the rest project onto it (step 2)")
     upper_weights: tuple[float, ...] = option((1.0, 1.0), "weights of the clean and of the adversarial loss on D_v; "
@@ -46,8 +46,8 @@ class RnasConfig(SupernetConfig):
     vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (0.6 "
                                       "times the value at the end of the warm-up), or inf for none", identity=False)
     bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
-    watched_batches: int = option(2, "how many of these the vulnerability is measured on after every epoch; on the "
-                                 "same, the program checks that H can be reached")
+    watched_batches: int = option(2, "how many of these batches the vulnerability is measured on after every "
+                                 "epoch; the program also checks on them that H can be reached")
     constrained_step: Literal["project+train", "project", "descend+project"] = option(
         "project+train", "what an iteration under the bound does: project A and train the weights; project A alone "
         "(the paper's text); or descend the upper loss, then project")
@@ -57,7 +57,8 @@ class RnasConfig(SupernetConfig):
     solver: Literal["slp", "dual"] = option("slp", "solver of the projection (Eq. 9): sequential linearised "
                                             "projection, or dual ascent")
     solver_iterations: int = option(8, "largest number of iterations of a projection by slp (dual ascent: 200)")
-    path_samples: int = option(4, "sampled: paths over whose parts of a batch the vulnerability is averaged")
+    path_samples: int = option(4, "sampled: number of paths; each sees its part of a batch, and the vulnerability "
+                              "is their mean")
 
     def __post_init__(self) -> None:
         super().__post_init__()

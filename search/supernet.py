@@ -214,7 +214,7 @@ def discretize(weights: Tensor) -> Genotype:
 
 
 def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:
-    """Return eight (operation, input) pairs, two a node, of weights (E, O)."""
+    """Return eight (operation, input) pairs, two for each node, of weights (E, O)."""
     candidates = alphas.clone()
     candidates[:, NONE] = -torch.inf
     strength, operation = candidates.max(-1)

@@ -25,7 +25,7 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     num_steps: int = option(7, "steps of every PGD attack of the search (PGD-7)")
     step_size: float = option(0.0, "step of the training attack; 0: 2.5 * epsilon / num_steps")
     batch_size: int = option(64, "images per training step, all processes together")
-    learning_rate_min: float = option(1e-3, "learning rate the cosine ends at")
+    learning_rate_min: float = option(1e-3, "learning rate at the end of the cosine")
     weight_decay: float = option(3e-4, "weight decay of the supernet's SGD")
     recalibration_batches: int = option(10, "D_t batches used to recompute BatchNorm statistics before measuring "
                                        "on D_v")

@@ -43,7 +43,7 @@ def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model:
         InputError: an estimate is not finite (a NaN image counts as one class and would look like a strong attack).
 
     Returns:
-        ``network``; ``clean``, one character an image, 1 where the network is right; ``targets``: for each strength
+        ``network``; ``clean``, one character per image, 1 where the network is right; ``targets``: for each strength
         ``epsilon`` (None: the random one), ``estimate`` and ``pgd`` in the same way under either noise, and means
         over the images: ``cosine`` of the two noises, ``sign_agreement`` (share of entries with equal signs), ``ball``
         and ``pgd_ball`` (mean absolute entry in units of the strength).
@@ -100,7 +100,7 @@ def estimate(config: BenchmarkConfig, setting: Setting, estimator: NoiseEstimato
 
 
 def flags(correct: Tensor) -> str:
-    """Return booleans (N,) as text, one character an image."""
+    """Return booleans (N,) as text, one character per image."""
     return "".join("1" if flag else "0" for flag in correct.tolist())
 
 

@@ -162,7 +162,7 @@ def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, 
     question = (f"From {attack} noise at {sources}: noise at strengths that are not attacked."
                 if setting.targets else
                 f"{attack} noise at {sources} and at a random strength up to "
-                f"{format_epsilon(config.leave_one_out_max_epsilon)}; each is hidden in turn and estimated from the "
+                f"{format_epsilon(config.leave_one_out_max_epsilon)}; each is left out in turn and estimated from the "
                 "others. Averages are without the random one.")
     first = next(iter(found.values()))
     means = markdown(

@@ -96,7 +96,7 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
 
 
 def flags(text: str) -> np.ndarray:
-    """Return booleans (N,) from one character an image."""
+    """Return booleans (N,) from one character per image."""
     require(set(text) in ({"0"}, {"1"}, {"0", "1"}), "images are not marked by 0 and 1")
     return np.frombuffer(text.encode(), np.uint8) == ord("1")
 

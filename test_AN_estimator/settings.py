@@ -22,7 +22,7 @@ class Setting:
     Args:
         name: name of its folder.
         sources: attacked strengths, ascending.
-        targets: strengths to estimate, ascending; empty: the sources and a random strength, each hidden in turn.
+        targets: strengths to estimate, ascending; empty: the sources and a random strength, each left out in turn.
         drawn: column of the training noises with the random strengths of its tasks.
     """
 
@@ -45,8 +45,8 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
                                          choices=ESTIMATORS)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
 
-    networks: tuple[str, ...] = option(PAPER_NETWORKS, "GENOTYPE:CHANNELS:EPOCHS is trained here, adversarially, or "
-                                       "with :natural after it without attacks; a run directory or a file (as "
+    networks: tuple[str, ...] = option(PAPER_NETWORKS, "GENOTYPE:CHANNELS:EPOCHS is trained here adversarially "
+                                       "(with :natural at the end: without attacks); a run directory or a file (as "
                                        "retrain.evaluate's --model) is a network trained before")
     layers: int = option(20, "cells of the networks trained here")
     epsilon: float = option(0.031, "strength of their training attack")
@@ -77,7 +77,7 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
         self.require_strength("epsilon", "single_source", "leave_one_out_max_epsilon", "spectrum_max_epsilon")
         for name in ("sources", "spectrum"):
             require_increasing(name, getattr(self, name))
-        require(len(self.sources) >= 2, f"sources are {self.sources}; expected at least two: each is hidden in turn")
+        require(len(self.sources) >= 2, f"sources are {self.sources}; expected at least two: each is left out in turn")
         require(all(setting.targets for setting in self.settings()[1:]),
                 f"spectrum is {self.spectrum}; expected strengths other than the sources, {self.sources}, and than "
                 f"single_source, {self.single_source:g}")
@@ -87,7 +87,7 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
 
     @property
     def name(self) -> str:
-        """Of the study's folder; without a time stamp, so that a restarted job finds itself."""
+        """Name of the study's folder; without a time stamp, so that a restarted job finds its study."""
         return self.save or f"{self.preset}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:

@@ -84,7 +84,7 @@ def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, wo
         *(f"estimator {name}: {readable(count_parameters(build_estimator(name, data.image_shape)))} parameters"
           for name in config.estimators),
         *(f"setting {setting.name}: sources {_strengths(setting.sources)}; targets "
-          f"{_strengths(setting.targets) or 'each source and a random strength, hidden in turn'}"
+          f"{_strengths(setting.targets) or 'each source and a random strength, left out in turn'}"
           for setting in config.settings())]
     print("\n".join(lines), flush=True)
 

@@ -186,7 +186,7 @@ def _check_cell(kind: str, cell: Any) -> Nodes:
     if not by_node:
         if len(cell) % 2:
             raise InputError(f"the {kind} cell has an odd number of pairs, {len(cell)}; a flat list has two "
-                             "a node, otherwise write one list a node")
+                             "per node, otherwise write one list a node")
         cell = [cell[k:k + 2] for k in range(0, len(cell), 2)]
     return tuple(_check_node(kind, node, edges) for node, edges in enumerate(cell, start=2))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import BatchNoise
 
-BATCH_NORM = nn.modules.batchnorm._BatchNorm  # of every number of dimensions, synchronised or not
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # every kind of BatchNorm: 1, 2 or 3 dimensions, synchronised or not
 
 
 class ReLUConvBN(nn.Module):

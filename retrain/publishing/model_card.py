@@ -24,7 +24,7 @@ class Card:
         parameters: number of parameters.
         multiply_adds: number of multiply-adds for one image.
         preprocessing: preprocessing of pictures of other sizes; None where the data set has one size.
-        training: what is known about the training.
+        training: record of the training.
         publication: the paper of the method.
         evaluations: stored evaluations.
         info: entry of the model in RobustBench.
@@ -60,7 +60,7 @@ class Card:
         head = (f"# {self.name}\n\nA convolutional network trained on {self.description['dataset']} "
                 f"{'without' if standard else 'with'} adversarial noise: {self.cell}, C = "
                 f"{self.description['init_channels']}, {self.description['layers']} cells, {readable(self.parameters)} "
-                f"parameters, {readable(self.multiply_adds)} multiply-adds an image.")
+                f"parameters, {readable(self.multiply_adds)} multiply-adds per image.")
         return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
     def loading(self) -> str:

@@ -15,7 +15,7 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-5  # of a logit
+TOLERANCE = 1e-5  # largest difference of a logit
 BATCHES = (1, 2, 5)
 
 

@@ -18,9 +18,9 @@ class Package:
         name: The name of the Python file, the weights and the description, without suffix.
         model: Images in [0, 1] -> logits; on the CPU, in evaluation mode.
         description: The architecture as ``models.description`` writes it.
-        cell: What the cell is called.
+        cell: Name of the cell.
         preprocessing: How pictures of other sizes are resized; None for data sets of one size.
-        training: What the run directory says about the training.
+        training: Record of the training in the run directory.
         publication: The paper that the network belongs to.
         evaluations: The stored evaluations of these weights.
         measured: The numbers that leaderboards take from them.

@@ -63,7 +63,7 @@ def python_source(package: Package, eps: str, digest: str) -> str:
     """Return the source of the self-contained Python file.
 
     Args:
-        package: What is exported.
+        package: The network to export and all about it.
         eps: The strength of the threat model, as RobustBench spells it.
         digest: The SHA-256 of the weights' file.
     """

@@ -16,7 +16,7 @@ PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers
 
 @dataclass(frozen=True)
 class Training:
-    """What a run directory says about a training; unknown parts are empty.
+    """The record of a training in a run directory; unknown parts are empty.
 
     Args:
         config: the configuration without what is private to the machine.

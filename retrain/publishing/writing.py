@@ -37,7 +37,7 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
 
     Args:
         folder: An empty folder.
-        package: What is exported.
+        package: The network to export and all about it.
         opset: The operator set of the ONNX file; 0 writes none.
 
     Raises:

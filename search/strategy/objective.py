@@ -68,7 +68,7 @@ class ObjectiveEntry:
 
     Args:
         build: ``SearchConfig`` -> objective; raises InputError where the configuration does not fit.
-        help: one line for ``--help``.
+        help: explanation in one line, for ``--help``.
     """
 
     build: Callable[[Any], Objective]

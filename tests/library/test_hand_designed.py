@@ -662,7 +662,7 @@ def test_dropout_of_a_training_step_is_drawn_from_the_steps_own_generator():
     (("--init_channels", "0"), "init_channels is 0; expected at least 1"),
     (("--drop_path", "0.1"), "drop_path is 0.1, but resnet18 has none; expected 0"),
     (("--auxiliary_weight", "0.4"), "auxiliary_weight is 0.4, but resnet18 has no auxiliary head; expected 0"),
-    (("--arch", "vgg16_4096", "--compile"), "compile and vgg16_4096 do not go together"),
+    (("--arch", "vgg16_4096", "--compile"), "compile and vgg16_4096 cannot be combined"),
     (("--arch", "resnet34"), "unknown architecture 'resnet34'; did you mean .*resnet18"),
     (("--arch", "RACL", "--layers", "0"), "layers is 0; expected at least 1")])
 def test_bad_input_is_refused(argv, named, tmp_path):

@@ -53,7 +53,7 @@ HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
 # -- runs to draw -----------------------------------------------------------------------------------------------------
 
 def evaluation(name="net", clean="11110", robust=None, image_set="images", **more):
-    """An evaluation after the contract; ``robust``: (attack, method, norm, epsilon) -> one character an image."""
+    """An evaluation after the contract; ``robust``: (attack, method, norm, epsilon) -> one character per image."""
     if robust is None:
         robust = {("PGD-20", "pgd", "linf", 0.03): "11100", ("PGD-20", "pgd", "linf", 0.1): "11000",
                   ("AutoAttack", "autoattack", "linf", 8 / 255): "10000", ("C&W-100", "cw-l2", "l2", None): "00000"}

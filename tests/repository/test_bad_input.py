@@ -235,7 +235,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
                                     "x 3 accumulated parts)"),
     ("retrain", "--amp fp8", "argument --amp: invalid choice: 'fp8'"),
     ("retrain", "--adv_loss multi --step_size 0.01", "step_size is 0.01, but the loss multi does not read it"),
-    ("retrain", "--compile --drop_path 0.1", "compile and drop_path do not go together"),
+    ("retrain", "--compile --drop_path 0.1", "compile and drop_path cannot be combined"),
     ("retrain", "--warmup_epochs 9", "warmup_epochs is 9; expected at most the 1 epochs of the training"),
     ("retrain", "--cutout -1", "cutout is -1; expected at least 0"),
     ("imagenet", "--image_size 8", "image_size is 8; expected at least 32"),

@@ -455,7 +455,7 @@ def test_a_dry_run_writes_nothing(run, capsys):
     before = {p: p.stat().st_mtime_ns for p in run.parent.parent.rglob("*")}
     evaluate(run, "--dry_run")
     said = capsys.readouterr().out
-    for words in ("protocol", "network: ", "multiply-adds an image", "honesty checks: on at most 200 images",
+    for words in ("protocol", "network: ", "multiply-adds per image", "honesty checks: on at most 200 images",
                   "attack: PGD-20  eps 0.0300 (7.65/255): at most 400 images forward and backward"):
         assert words in said, words
     assert {p: p.stat().st_mtime_ns for p in run.parent.parent.rglob("*")} == before
@@ -472,7 +472,7 @@ def test_a_network_that_cannot_be_evaluated_is_named(function, words, network, t
 
 
 def test_what_the_data_are_must_be_said_for_a_network_that_does_not_know(network):
-    with pytest.raises(InputError, match="no network says which data set it was trained on; choose one with --dataset"):
+    with pytest.raises(InputError, match="the data set is not known: no network names one; choose one with --dataset"):
         evaluate(network)
 
 

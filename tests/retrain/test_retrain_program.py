@@ -246,7 +246,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     start(tmp_path, [*TINY, "--dry_run"])
     assert list(tmp_path.iterdir()) == []
     said = capsys.readouterr().out
-    for words in ("50 training images", "30 held out", "parameters", "multiply-adds an image",
+    for words in ("50 training images", "30 held out", "parameters", "multiply-adds per image",
                   "4 epochs of 3 batches (16 = 1 x 16)", "passes: 384 images forward and backward", "memory: about"):
         assert words in said, words
 

@@ -60,7 +60,7 @@ class Entry:
         name: The name that ``models.build_model`` takes.
         family: "Wsr-NAS", "RNAS", "robust NAS", "NAS" or "hand-designed".
         source: Repository, file, commit and symbol of a cell; the paper of another network.
-        reported: Parameter counts in the papers' tables.
+        reported: Tables of the papers that list it, and the parameters printed there.
         size: (init_channels, layers) of the published network for small images; layers is None where the network has a
             depth of its own.
         imagenet_size: The same for ImageNet.
@@ -92,7 +92,7 @@ class Unavailable:
 
     Args:
         name: Its name in the tables.
-        reported: Parameter counts in the papers' tables.
+        reported: Tables of the papers that list it, and the parameters printed there.
         reason: Why it cannot be built.
         aliases: Other names of it.
     """

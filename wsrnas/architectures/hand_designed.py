@@ -42,7 +42,7 @@ def build(name: str, num_classes: int = 10, width: int | None = None, channels: 
     """
     entry = catalogue.ENTRIES.get(name)
     if entry is None or entry.build is None:
-        raise InputError(f"{name!r} is no network with a design of its own; expected one of {', '.join(names())}")
+        raise InputError(f"{name!r} is no hand-designed network or RobNet; expected one of {', '.join(names())}")
     width = published_width(name) if width is None else width
     for number, value in {"init_channels": width, "num_classes": num_classes, "channels": channels}.items():
         if value < 1:

@@ -27,7 +27,7 @@ class Request:
         root: folder with its files.
         download: whether to fetch them where they are missing.
         max_train: number of training images that will be kept (0: all). A function may return more.
-        max_test: the same for test images.
+        max_test: the same number for test images.
         seed: seed of the choice of images.
     """
 
@@ -53,7 +53,7 @@ class Source:
 
     Args:
         load: function that reads the images into memory.
-        help: one line for ``--help``.
+        help: explanation in one line, for ``--help``.
         augmentation: augmentation of training images; None: mirroring, and crops after padding by 1/8 of the height.
         downloads: whether ``load`` can fetch the files.
         needs_folder: whether there are files at all.
@@ -76,7 +76,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         download: fetch the data into ``root`` where it is missing and can be fetched. Of several processes, only one
             may do so.
         max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0: all.
-        max_test: the same for test images.
+        max_test: the same number for test images.
         seed: seed of both choices.
 
     Raises:
@@ -116,7 +116,7 @@ def digits(request: Request) -> Parts:
     grey = ((values.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)  # 0..16 to 0..255, in integers: exact
     large = grey.repeat(4, axis=1).repeat(4, axis=2)
     images = np.repeat(large[..., None], 3, axis=3)
-    place = np.zeros(len(labels), dtype=np.int64)  # of an image among those of its class
+    place = np.zeros(len(labels), dtype=np.int64)  # place of an image among those of its class
     for label in range(10):
         place[labels == label] = np.arange((labels == label).sum())
     test = place % 5 == 2

@@ -67,7 +67,7 @@ def list_imagenet(root: str | Path | None, max_train: int = 0, max_test: int = 0
     Args:
         root: the folder ("~" is understood).
         max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0: all.
-        max_test: the same for test images.
+        max_test: the same number for test images.
         seed: seed of both choices.
 
     Raises:

@@ -25,7 +25,7 @@ class EstimatorEntry:
 
     Args:
         estimator: the class, built with the number of image channels.
-        help: one line for ``--help`` and for docs/AN_ESTIMATOR.md.
+        help: explanation in one line, for ``--help`` and for docs/AN_ESTIMATOR.md.
         learned: whether it has weights to train.
         extends_average: whether its estimate is that of ``AVERAGE`` plus something: a study compares the two.
     """

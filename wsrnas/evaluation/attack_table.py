@@ -15,7 +15,7 @@ from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 
-SQUARE_QUERIES = 5000  # of AutoAttack's standard version
+SQUARE_QUERIES = 5000  # as in AutoAttack's standard version
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AttackEntry:
 
     Args:
         label: name in tables.
-        help: one line for the command line and the documents.
+        help: explanation in one line, for the command line and the documents.
         run: function from an ``AttackTask`` to adversarial images (B, C, H, W), in the ball and in [0, 1].
         steps: default number of steps; 0 where the short name may not carry one.
         norms: norms that the attack can be bounded by, the default first.

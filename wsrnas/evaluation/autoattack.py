@@ -1,7 +1,7 @@
 """One attack of the original AutoAttack (Croce & Hein 2020, package ``pyautoattack``) on one batch.
 
 Applied to the batches of images that withstand the earlier attacks, in their order, it gives exactly the result of
-``AutoAttack.run_standard_evaluation`` on all images, because the original seeds every batch of every attack anew.
+``AutoAttack.run_standard_evaluation`` on all images, because the original seeds every batch of every attack again.
 Between two batches, an evaluation can be stopped, stored and shared between processes.
 """
 

@@ -19,7 +19,7 @@ class Protocol:
     """A named list of attacks.
 
     Args:
-        help: one line for the command line and the documents.
+        help: explanation in one line, for the command line and the documents.
         attacks: the attacks in the order of their table.
     """
 

@@ -25,7 +25,7 @@ class Run:
         path: The directory.
         config: The resolved configuration, ``config.json``.
         starts: The environment of each start, oldest first, ``env.json``.
-        inputs: What was read from elsewhere, ``inputs.json``.
+        inputs: Further values that the run depends on, ``inputs.json``.
         rows: The rows of ``metrics.jsonl``.
         evaluations: The evaluations in ``eval/``.
         genotype: The cell that was found or trained.

@@ -79,7 +79,7 @@ def evaluation_problem(result: Any) -> str | None:
     """Return why a document is no evaluation, as the end of a sentence about its file; None for an evaluation."""
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         found = result.get("format") if isinstance(result, dict) else None
-        return f"has the format {found!r}, expected {FORMAT!r}; retrain.evaluate writes it anew in this format"
+        return f"has the format {found!r}, expected {FORMAT!r}; retrain.evaluate writes it again in this format"
     measured = [result.get("clean"), *(result["attacks"] if isinstance(result.get("attacks"), list) else [None])]
     for entry in measured:
         if not isinstance(entry, dict) or not is_number(entry.get("accuracy")):

@@ -41,7 +41,7 @@ class Cell:
     """A table cell with a look of its own.
 
     Args:
-        text: What it says.
+        text: Its text.
         kind: Class of the style sheet: ``good``, ``bad``, ``muted``, or ``text``, which breaks into lines.
     """
 

@@ -83,7 +83,7 @@ def networks_of(evaluations: Sequence[Evaluation]) -> list[Network]:
 
 
 def distinct_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return different names for evaluations: each network's name with the fewest details that tell namesakes apart."""
+    """Return different names for evaluations: each network's name, with details only if names are equal."""
     names = [", ".join([e.network, *_telling(e, [other for other in evaluations if other.network == e.network])])
              for e in evaluations]
     return [name if names.count(name) == 1 else f"{name} [{number}]" for number, name in enumerate(names, start=1)]

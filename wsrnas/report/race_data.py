@@ -55,7 +55,7 @@ class Entrant:
     Args:
         number: Its place in the file, from 1.
         name: Its name.
-        document: Its part of the file.
+        document: Part of the file about it.
         scores: Results by weights (``"best"``, ``"last"``) and measure.
     """
 
@@ -109,7 +109,7 @@ class Race:
     Args:
         document: The whole document.
         entrants: The entrants in the order of the file.
-        measures: What is measured.
+        measures: Measures of the race.
         differences: Differences of entrants.
         problems: One sentence for each part that is damaged.
         links: Addresses of the jobs' pages, relative to the page of the race.

@@ -18,7 +18,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 
 REFRESH_SECONDS = 60
-REFRESH_SHARE = 0.05  # of a run's time, at most, goes into refreshing its page
+REFRESH_SHARE = 0.05  # largest share of a run's time for refreshing its page
 _started = time.monotonic()
 _refreshed: dict[Path, tuple[float, float]] = {}  # when the last refresh of a run ended, and the seconds it took
 

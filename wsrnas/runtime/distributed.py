@@ -42,7 +42,7 @@ def initialize(device: str = "auto") -> World:
     """
     if "RANK" not in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
         raise InputError(f"started by srun as task {os.environ['SLURM_PROCID']} without torchrun: all tasks would "
-                         "write the same run; start one task a node and set NGPU, or use torchrun")
+                         "write the same run; start one task per node and set NGPU, or use torchrun")
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
@@ -50,7 +50,7 @@ def initialize(device: str = "auto") -> World:
         raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
     if cuda and local_rank >= torch.cuda.device_count():
         raise InputError(f"process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible; "
-                         "start at most one process a GPU (NGPU)")
+                         "start at most one process per GPU (NGPU)")
     chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(chosen)

@@ -15,7 +15,7 @@ def progress(items: Iterable[Item], label: str, world: World, total: int | None 
     """Wrap items in a progress bar, which appears only on a terminal of the main process.
 
     Args:
-        items: what to go through.
+        items: iterable to go through.
         label: text before the bar.
         world: the processes.
         total: number of items, where it is not ``len(items)``.

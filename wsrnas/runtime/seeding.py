@@ -43,7 +43,7 @@ class BatchNoise:
     Every process draws for the whole batch and keeps the rows ``rank::size`` of it, like ``BatchLoader``.
 
     Args:
-        generator: the same on all processes; None: the global one of torch.
+        generator: generator, equal on all processes; None: torch's global one.
         rank: rank of this process.
         size: number of processes.
     """

@@ -56,5 +56,5 @@ def evaluated_dataset(networks: Sequence[ModelSource], asked: str = "") -> str:
     if not asked and len(trained) > 1:
         raise InputError(f"the networks were trained on different data sets ({', '.join(trained)}); choose one with "
                          "--dataset")
-    require(bool(asked or trained), "no network says which data set it was trained on; choose one with --dataset")
+    require(bool(asked or trained), "the data set is not known: no network names one; choose one with --dataset")
     return asked or trained[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from wsrnas.runtime.config import require
 
-SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)  # of WsrNet-Basic (Wsr-NAS)
+SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)  # the strengths of WsrNet-Basic (Wsr-NAS)
 WIDE_STRENGTHS = (0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25)
 
 

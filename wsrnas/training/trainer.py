@@ -87,7 +87,7 @@ class Trainer:
             # The name before torch 2.15 is the second one.
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             synchronized: dict[str, Any] = {name: False}
-            # Without a search for unused parameters, DDP orders its buckets anew after its first backward pass, and a
+            # Without a search for unused parameters, DDP orders its buckets again after its first backward pass, and a
             # resumed run would add gradients of three and more processes in another order than the unbroken one.
             self.parallel = DistributedDataParallel(network, find_unused_parameters=True, **synchronized)
 

@@ -11,7 +11,7 @@ from wsrnas.report.figures.cells import INPUT_NAMES
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import MUTED, operation_colour
 
-DRAWN_POINTS = 120  # of each line; the table beside the figure has all numbers
+DRAWN_POINTS = 120  # points of each line; the table of the figure has all numbers
 
 
 @styled
@@ -68,7 +68,7 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, unit: str) -> Picture | N
 
 
 def _dashes(operation: str) -> str:
-    """Return the dashes that tell an operation from others of its colour."""
+    """Return the dashes that distinguish an operation from others of its colour."""
     return ":" if operation == "none" else "--" if operation.endswith("5x5") or operation.startswith("avg") else "-"
 
 
