@@ -1,127 +1,59 @@
-"""The page of a race: its tables and figures say what race.json says, whatever is in it."""
+"""The page of a race: every number is that of the document, whatever the document holds."""
 
 import base64
 import copy
-import csv
-import itertools
 import json
 import math
 import random
 import re
 import shutil
-import statistics
 import subprocess
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 import genotypes
-from tests.pages import Page, kept_figures
+from tests.pages import Page
+from tests.report.race_pages import (
+    AUTO,
+    CELLS,
+    MEASURES,
+    NAMES,
+    PGD,
+    bands,
+    numbers,
+    race,
+    race_page,
+    ranked,
+    score,
+    store,
+    told,
+)
 from wsrnas.report import writing as report
-from wsrnas.report.figures.style import MARKERS, PALETTE
 from wsrnas.report.race import page as page_of
 from wsrnas.report.race import read_race, write_race_report
 from wsrnas.report.race_data import race_of
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
-PGD = [f"PGD-20  eps {epsilon:.4f} ({epsilon * 255:.4g}/255)" for epsilon in (0.03, 0.1)]
-AUTO = "AutoAttack  eps 0.0314 (8/255)"
-NAMES = ("alpha", "beta", "gamma")
-CELLS = {"alpha": "WsrNet_Basic", "beta": "RACL"}
 HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e\ud800"
-MEASURES = [{"name": "clean", "attack": None, "norm": None, "epsilon": 0.0},
-            *({"name": name, "attack": "PGD-20", "norm": "linf", "epsilon": epsilon}
-              for name, epsilon in zip(PGD, (0.03, 0.1), strict=True)),
-            {"name": AUTO, "attack": "AutoAttack", "norm": "linf", "epsilon": 8 / 255},
-            {"name": "average robust", "attack": None, "norm": None, "epsilon": None}]
 SECTIONS = ["Standing", "Accuracy over strength", "Accuracy over parameters", "Paired differences", "Cost", "Cells",
             "How it was made"]
-
-
-# -- races to draw ----------------------------------------------------------------------------------------------------
-
-def score(values):
-    return {"values": list(values), "mean": statistics.fmean(values),
-            "deviation": statistics.stdev(values) if len(values) > 1 else None}
-
-
-def entrant(name, seeds, measures, place):
-    drawn = random.Random(name)
-    tell = {weights: {measure["name"]: score([drawn.uniform(0.2, 0.8) for _ in seeds]) for measure in measures}
-            for weights in ("best", "last")}
-    cell = json.loads(genotypes.load(CELLS[name]).to_json()) if name in CELLS else None
-    return {"name": name, "family": f"family of {name}", "source": f"paper of {name}", "genotype": cell,
-            "init_channels": 45 + place, "layers": 20, "parameters": 4544830 + 1000 * place,
-            "multiply_adds": 6.9e8 + 1e7 * place, "activation_bytes": 2**20 * (3 + place),
-            "latency": {"device": "some device", "threads": 1 + place, "seconds_one": 0.0125, "seconds_batch": 0.5,
-                        "batch": 64}, **tell, "best_epochs": [9, 8][:len(seeds)],
-            "jobs": [f"retrain/{name}-seed{seed}" for seed in seeds], "failed_checks": []}
-
-
-def race(names=NAMES, seeds=(0, 1), measures=MEASURES, **more):
-    entrants = [entrant(name, seeds, measures, place) for place, name in enumerate(names)]
-    differences = []
-    for (one, other), weights, measure in itertools.product(itertools.combinations(entrants, 2), ("best", "last"),
-                                                            measures):
-        values = [a - b for a, b in zip(*(e[weights][measure["name"]]["values"] for e in (one, other)), strict=True)]
-        told = score(values)
-        low, high = told["mean"] - 0.05, told["mean"] + 0.07
-        differences.append({"first": one["name"], "second": other["name"], "weights": weights,
-                            "measure": measure["name"], "values": values, "difference": told["mean"],
-                            "deviation": told["deviation"], "interval": [low, high], "distinct": low * high > 0})
-    return {"format": "wsrnas race 1", "name": "three", "complete": True, "done": 6, "jobs": 6,
-            "budget": {"quantity": "params", "value": 4.5e6, "tolerance": 0.02}, "dataset": "folder", "recipe": "tiny",
-            "protocol": "paper", "images": 400, "seeds": list(seeds), "device": "some device",
-            "command": ["/x/retrain/compare.py", "--epochs", "10"], "measures": copy.deepcopy(measures),
-            "entrants": entrants, "differences": differences, "config": {"epochs": 10, "data": "somewhere"}, **more}
-
-
-def store(folder, document):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "race.json").write_text(json.dumps(document))
-    return folder
-
-
-def made(folder, document, **more):
-    return Page(write_race_report(store(folder, document), **more))
-
-
-def numbers(folder, name):
-    with open(folder / "figures" / f"{name}.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def told(row):
-    """A score as the tables write it, without their helper."""
-    text = f"{100 * row['mean']:.1f}"
-    return text if row["deviation"] is None else f"{text} ± {100 * row['deviation']:.1f}"
 
 
 def signed(value):
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def ranked(document, weights="best", measure="average robust"):
-    return sorted(document["entrants"], key=lambda e: -e[weights][measure]["mean"])
-
-
-@pytest.fixture
-def drawn():
-    with kept_figures() as figures:
-        yield figures
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A race's folder, its document and its page."""
     folder, document = tmp_path_factory.mktemp("race") / "three", race()
-    return folder, document, made(folder, document)
+    return folder, document, race_page(folder, document)
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------------------------
 
 def test_a_race_has_all_sections_and_files(whole):
     folder, document, page = whole
@@ -165,7 +97,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_its_markup_is_whole(whole):
 
 def test_the_same_race_gives_the_same_files(whole, tmp_path):
     folder, document, _ = whole
-    made(tmp_path / "three", document)
+    race_page(tmp_path / "three", document)
     for path in (folder / "figures").iterdir():
         assert (tmp_path / "three" / "figures" / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -188,7 +120,7 @@ def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only):
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "race.json"]
 
 
-# -- the standing -----------------------------------------------------------------------------------------------------
+# -- the standing ----------------------------------------------------------------------------------------------------
 
 def test_the_standing_is_that_of_the_document(whole):
     folder, document, page = whole
@@ -223,7 +155,7 @@ def test_best_and_last_of_other_seeds_are_not_subtracted(tmp_path, words_only):
     document = race()
     alpha = document["entrants"][0]
     alpha["best"] = {name: score(row["values"][:1]) for name, row in alpha["best"].items()}
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     lost = {row["entrant"]: row["best minus last (points)"] for row in page.table("best minus last (points)")}
     assert lost["alpha"] == "–" != lost["beta"]
     seeds = {row["entrant"]: row["seeds"] for row in page.table("parameters", "clean")}
@@ -234,7 +166,7 @@ def test_best_and_last_of_other_seeds_are_not_subtracted(tmp_path, words_only):
                                                (["clean"], "clean")])
 def test_without_an_average_the_first_attack_ranks(kept, ranking, tmp_path, words_only):
     document = race(measures=[measure for measure in MEASURES if measure["name"] in kept])
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert f"Ranked by {' '.join(ranking.split())}, best weights." in page.text
     order = [e["name"] for e in ranked(document, measure=ranking)]
     assert [row["entrant"] for row in page.table("parameters", "clean")] == order
@@ -244,7 +176,7 @@ def test_without_an_average_the_first_attack_ranks(kept, ranking, tmp_path, word
 def test_the_document_says_what_ranks(tmp_path, words_only):
     document = race(measures=[measure for measure in MEASURES if measure["name"] in ("clean", *PGD, AUTO)])
     for main, ranking in ((AUTO, AUTO), (PGD[1], PGD[1]), ("nothing of the kind", PGD[0]), (None, PGD[0])):
-        page = made(tmp_path, {**document, "main": main})
+        page = race_page(tmp_path, {**document, "main": main})
         assert f"Ranked by {' '.join(ranking.split())}, best weights." in page.text
         order = [e["name"] for e in ranked(document, measure=ranking)]
         assert [row["entrant"] for row in page.table("parameters", "clean")] == order
@@ -254,7 +186,7 @@ def test_where_nothing_was_held_out_the_last_weights_rank(tmp_path, words_only):
     document = race()
     for e in document["entrants"]:
         e["best"] = None
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert "Ranked by average robust, last weights." in page.text and "Best weights" not in page.text
     order = ranked(document, "last")
     assert [row["entrant"] for row in page.table("parameters", "clean")] == [e["name"] for e in order]
@@ -271,13 +203,13 @@ def test_without_best_epochs_there_is_no_column_of_them(tmp_path, words_only):
     document = race()
     for e in document["entrants"]:
         del e["best_epochs"]
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert "best epochs" not in page.text and len(page.table("best minus last (points)")) == 3
 
 
 def test_one_seed_has_no_deviation(tmp_path, drawn, words_only):
     document = race(seeds=(5,))
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert "±" not in " ".join(text for row in page.table("parameters", "clean") for text in row.values())
     assert "best weights, 1 seed" in page.text and "one training each: 5" in page.text
     assert all(row["deviation"] == "" for row in numbers(tmp_path, "accuracy-over-strength"))
@@ -287,7 +219,7 @@ def test_one_seed_has_no_deviation(tmp_path, drawn, words_only):
 
 
 def test_one_entrant_is_a_race_of_one(tmp_path, words_only):
-    page = made(tmp_path, race(names=("alpha",)))
+    page = race_page(tmp_path, race(names=("alpha",)))
     assert page.titles() == [title for title in SECTIONS if title != "Paired differences"]
     assert "race of 1 architecture · " in page.text and not (tmp_path / "figures" / "differences.csv").exists()
 
@@ -296,7 +228,7 @@ def test_a_race_that_has_only_begun(tmp_path, words_only):
     document = race(complete=False, done=0, differences=[])
     for e in document["entrants"]:
         e |= {"best": None, "last": None, "best_epochs": []}
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert page.titles() == ["Standing", "Cost", "Cells", "How it was made"]
     assert "not finished, 0 of 6 jobs" in page.text and "No network is evaluated yet." in page.text
     assert "These numbers are not final" in page.text and "Not everything" not in page.text
@@ -307,7 +239,7 @@ def test_a_race_that_has_only_begun(tmp_path, words_only):
 def test_a_race_that_goes_on(tmp_path, words_only):
     document = race(complete=False, done=3)
     document["entrants"][0]["best"] = None
-    page = made(tmp_path, document, live=True)
+    page = race_page(tmp_path, document, live=True)
     assert "running, 3 of 6 jobs" in page.text and "leader so far" in page.text
     rows = page.table("parameters", "clean")
     assert [rows[-1]["entrant"], rows[-1]["seeds"], rows[-1]["clean"]] == ["alpha", "0 of 2", "–"]
@@ -317,7 +249,7 @@ def test_failed_checks_are_loud(tmp_path, words_only):
     document = race()
     first = ranked(document)[0]
     first["failed_checks"] = ["net-seed0 best: more steps never help", "net-seed1 last: black box"]
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert "2 honesty checks failed: these networks may be less robust than their accuracies say." in page.text
     alarm = re.search(r'<div class="alarm".*?</div>', page.source)[0]
     assert "more steps never help" in alarm and "net-seed1 last: black box" in alarm
@@ -325,114 +257,7 @@ def test_failed_checks_are_loud(tmp_path, words_only):
     assert re.search(r'class="remark">average robust [^<]*; a check failed<', page.source)
 
 
-# -- the figures ------------------------------------------------------------------------------------------------------
-
-def bands(axes):
-    """Every line of two points or more with the corners of its band."""
-    lines = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) > 1]
-    areas = [c for c in axes.collections if type(c).__name__ in ("PolyCollection", "FillBetweenPolyCollection")]
-    return [(line, {tuple(corner) for corner in area.get_paths()[0].vertices})
-            for line, area in zip(lines, areas, strict=True)]
-
-
-def looks_of(line):
-    return line.get_color(), line.get_marker()
-
-
-def test_lines_and_bands_over_the_strength_are_means_and_deviations(tmp_path, drawn):
-    document = race()
-    made(tmp_path, document)
-    axes = drawn["accuracy-over-strength"].axes[0]
-    order = ranked(document)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [e["name"] for e in order]
-    for (line, band), e in zip(bands(axes), order, strict=True):
-        scores = [e["best"][name] for name in ("clean", *PGD)]
-        x = [0, 0.03 * 255, 0.1 * 255]
-        assert line == pytest.approx(np.array([x, [100 * row["mean"] for row in scores]]).T)
-        ends = {(round(a, 6), round(100 * (row["mean"] + sign * row["deviation"]), 6))
-                for a, row in zip(x, scores, strict=True) for sign in (-1, 1)}
-        assert {(round(a, 6), round(b, 6)) for a, b in band} == ends
-    upper, = axes.child_axes
-    assert upper.transData.transform((0.1, 0))[0] == pytest.approx(axes.transData.transform((25.5, 0))[0])
-    stored = numbers(tmp_path, "accuracy-over-strength")
-    assert [(row["entrant"], float(row["epsilon"]), float(row["mean"]), float(row["deviation"]), row["seeds"])
-            for row in stored] == [(e["name"], epsilon, e["best"][name]["mean"], e["best"][name]["deviation"], "2")
-                                   for e in order for name, epsilon in (("clean", 0), (PGD[0], 0.03), (PGD[1], 0.1))]
-    assert {(row["attack"], row["norm"]) for row in stored} == {("clean", ""), ("PGD-20", "linf")}
-
-
-@pytest.mark.parametrize(("norms", "expected", "label"), [
-    ({"a": ("l2", [2, 1]), "b": ("l2", [0.5])}, [1, 2], "L2 strength ε"),
-    ({"a": ("l2", [1, 2, 3]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)"),
-    ({"a": ("linf", [0.05]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)")])
-def test_the_longest_series_is_drawn_weakest_first(norms, expected, label, tmp_path, drawn, words_only):
-    measures = MEASURES[:1] + [{"name": f"{attack} {epsilon}", "attack": attack, "norm": norm, "epsilon": epsilon}
-                               for attack, (norm, epsilons) in norms.items() for epsilon in epsilons]
-    made(tmp_path, race(measures=measures))
-    axes = drawn["accuracy-over-strength"].axes[0]
-    unit = 255 if "∞" in label else 1
-    for line, _ in bands(axes):
-        assert line[:, 0] == pytest.approx([0, *(unit * epsilon for epsilon in expected)])
-    assert axes.get_xlabel() == label and len(axes.child_axes) == (unit == 255)
-
-
-def test_attacks_without_a_strength_are_no_series(tmp_path, words_only):
-    measures = [*MEASURES[:1], {"name": "C&W-100 L2", "attack": "C&W-100", "norm": "l2", "epsilon": None}]
-    page = made(tmp_path, race(measures=measures))
-    assert "Accuracy over strength" not in page.titles() and "Ranked by C&W-100 L2" in page.text
-
-
-def test_points_over_the_cost_are_means_with_bars_of_a_deviation(tmp_path, drawn, words_only):
-    document = race()
-    made(tmp_path, document)
-    panels = np.array(drawn["accuracy-over-cost"].axes).reshape(2, 2)
-    order = ranked(document)
-    for (row, measure), (column, cost) in itertools.product(enumerate(("average robust", "clean")),
-                                                            enumerate(("parameters", "multiply_adds"))):
-        axes = panels[row, column]
-        points = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() not in ("_", "|")]
-        scores = [e["best"][measure] for e in order]
-        assert points == [pytest.approx([e[cost] / 1e6, 100 * s["mean"]]) for e, s in zip(order, scores, strict=True)]
-        bars = [segment[:, 1].tolist() for c in axes.collections for segment in c.get_segments()]
-        assert bars == [pytest.approx([100 * (s["mean"] - s["deviation"]), 100 * (s["mean"] + s["deviation"])])
-                        for s in scores]
-    assert [axes.get_xlabel() for axes in panels[1]] == ["parameters (millions)", "multiply-adds (millions)"]
-    assert [axes.get_ylabel() for axes in panels[:, 0]] == ["average robust (%)", "clean (%)"]
-    stored = numbers(tmp_path, "accuracy-over-cost")
-    assert [[row["entrant"], row["measure"], *(float(row[key]) for key in (
-        "parameters", "multiply_adds", "mean", "deviation"))] for row in stored] == [
-            [e["name"], measure, e["parameters"], e["multiply_adds"], e["best"][measure]["mean"],
-             e["best"][measure]["deviation"]] for e in order for measure in ("average robust", "clean")]
-
-
-def test_an_entrant_looks_the_same_in_both_figures_and_unlike_the_others(tmp_path, drawn, words_only):
-    document = race(names=[f"net {n}" for n in range(14)])
-    made(tmp_path, document)
-    strength, cost = drawn["accuracy-over-strength"].axes[0], drawn["accuracy-over-cost"].axes[0]
-    looks = [looks_of(line) for line in strength.lines if len(line.get_xdata()) > 1]
-    assert len(set(looks)) == 14
-    assert [looks_of(line) for line in cost.lines if line.get_marker() not in ("_", "|")] == looks
-    first = document["entrants"][0]["name"]
-    place = [e["name"] for e in ranked(document)].index(first)
-    assert place and looks[place] == (PALETTE[0], MARKERS[0])
-
-
-def test_unknown_costs_leave_gaps(tmp_path, drawn, words_only):
-    document = race()
-    document["entrants"][0]["parameters"] = None
-    for e in document["entrants"]:
-        e["multiply_adds"] = None
-    page = made(tmp_path, document)
-    assert len(drawn["accuracy-over-cost"].axes) == 2
-    xs = [line.get_xdata()[0] for line in drawn["accuracy-over-cost"].axes[0].lines if line.get_marker() not in "_|"]
-    assert sorted(map(math.isnan, xs)) == [False, False, True]
-    assert "–" in page.table("activations (MiB)")[0].values()
-    for e in document["entrants"]:
-        e["parameters"] = None
-    assert "Accuracy over parameters" not in made(tmp_path, document).titles()
-
-
-# -- differences and cost ---------------------------------------------------------------------------------------------
+# -- differences and cost --------------------------------------------------------------------------------------------
 
 def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
     _, document, page = whole
@@ -474,7 +299,7 @@ def test_the_leader_says_from_whom_it_is_not_distinct(tmp_path, words_only):
     for distinct, words in ((True, "2 seeds<"), (False, f"not distinct from {', '.join(others)}<")):
         for d in document["differences"]:
             d["distinct"] = distinct if first in (d["first"], d["second"]) else not distinct
-        assert words in made(tmp_path, document).source
+        assert words in race_page(tmp_path, document).source
 
 
 def test_the_cost_is_that_of_the_document(whole):
@@ -491,7 +316,7 @@ def test_without_a_latency_there_are_dashes(tmp_path, words_only):
     document = race()
     document["entrants"][0]["latency"] = None
     document["entrants"][1]["latency"] |= {"batch": 0}
-    rows = {row["entrant"]: list(row.values())[4:] for row in made(tmp_path, document).table("activations (MiB)")}
+    rows = {row["entrant"]: list(row.values())[4:] for row in race_page(tmp_path, document).table("activations (MiB)")}
     assert rows["alpha"] == ["–"] * 4 and rows["beta"][:3] == ["12.5", "–", "0"]
 
 
@@ -499,10 +324,10 @@ def test_without_a_latency_there_are_dashes(tmp_path, words_only):
     (None, "budget none every entrant has its own size"), ({"quantity": "params"}, "budget none"),
     ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds every entrant is scaled to it")])
 def test_the_budget(budget, words, tmp_path, words_only):
-    assert words in made(tmp_path, race(budget=budget)).text
+    assert words in race_page(tmp_path, race(budget=budget)).text
 
 
-# -- cells and jobs ---------------------------------------------------------------------------------------------------
+# -- cells and jobs --------------------------------------------------------------------------------------------------
 
 def test_every_cell_is_drawn_and_folded_away(whole):
     folder, document, page = whole
@@ -520,7 +345,7 @@ def test_every_cell_is_drawn_and_folded_away(whole):
 def test_cells_that_cannot_be_drawn_say_why(tmp_path, words_only):
     document = race()
     document["entrants"][0]["genotype"]["normal"][0] = ["conv_99x99", 0]
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     assert "These cells cannot be drawn: unknown operation 'conv_99x99'" in page.text
     assert (tmp_path / "figures" / "cells-2-beta.svg").exists()
 
@@ -534,7 +359,7 @@ def test_jobs_with_a_page_are_links_to_it(tmp_path, words_only):
         (folder / job).mkdir(parents=True)
         (folder / job / "report.html").write_text(job)
     for base, options in ((folder, {}), (out, {"out": out})):
-        page = made(folder, document, **options)
+        page = race_page(folder, document, **options)
         assert len(page.links()) == 3
         for link, job in zip(page.links(), jobs, strict=True):
             assert not link.startswith("/") and not set(link) & set(" #?")
@@ -542,7 +367,7 @@ def test_jobs_with_a_page_are_links_to_it(tmp_path, words_only):
         assert f"alpha: {absent.split('/')[1]}, " in page.text and "odd #1 50%?-seed1" in page.text
 
 
-# -- hostile and damaged documents ------------------------------------------------------------------------------------
+# -- hostile and damaged documents -----------------------------------------------------------------------------------
 
 def renamed(value, change):
     """A document with every text that ``change`` names replaced."""
@@ -563,7 +388,7 @@ def test_nothing_in_a_document_becomes_markup(tmp_path):
     document["entrants"].append({"name": HOSTILE * 40, "genotype": document["entrants"][0]["genotype"],
                                  "jobs": ["<img>"]})
     folder = tmp_path / "a<b>&c"
-    page = made(folder, document)
+    page = race_page(folder, document)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "iframe", "img"})
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert "<script>alert(1)</script>\"'& $\\frac$ _x" in page.text and "a<b>&c" in page.text
@@ -630,7 +455,7 @@ DAMAGES = [
 def test_a_damaged_part_is_named_and_the_rest_is_shown(damage, words, tmp_path, words_only):
     document = race()
     damage(document)
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     missing = re.search(r'<div class="missing">.*?</div>', page.source)[0]
     assert " ".join(words.split()) in " ".join(missing.split())
     assert "could not be drawn" not in page.text and "How it was made" in page.titles()
@@ -641,7 +466,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(damage, words, tmp_path, 
 def test_a_damaged_score_is_a_dash_and_no_point(tmp_path, drawn, words_only):
     document = race()
     document["entrants"][0]["best"][PGD[0]]["mean"] = math.nan
-    page = made(tmp_path, document)
+    page = race_page(tmp_path, document)
     row = next(row for row in page.table("parameters", "clean") if row["entrant"] == "alpha")
     assert row[" ".join(PGD[0].split())] == "–" and row["clean"] == told(document["entrants"][0]["best"]["clean"])
     place = [e["name"] for e in ranked(document)].index("alpha")
@@ -676,7 +501,7 @@ def test_whatever_is_wrong_anywhere_there_is_a_page(tmp_path, words_only):
         assert "<h2>How it was made</h2>" in text and "could not be drawn" not in text, (path, wrong)
 
 
-# -- in a browser -----------------------------------------------------------------------------------------------------
+# -- in a browser ----------------------------------------------------------------------------------------------------
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><body>{}<script>addEventListener("load", () => {{

@@ -1,0 +1,171 @@
+"""The page of a run: honesty checks, comparisons, and what cannot be trusted yet."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tests.report.run_pages import EPOCHS, PASSED, attack_row, evaluation, made, rows_of_differences, write_run
+from wsrnas.evaluation.attack_spec import attack_of
+from wsrnas.report import writing as report
+from wsrnas.report.differences import paired_differences
+from wsrnas.report.evaluation_files import Evaluation
+from wsrnas.report.networks import networks_of
+from wsrnas.runtime.program import run_program
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
+
+# -- honesty and comparison ------------------------------------------------------------------------------------------
+
+def test_failed_checks_are_loud(tmp_path, words_only):
+    checks = [{"check": "more steps are not weaker", "passed": True, "says": "fine"},
+              {"check": "white box beats black box", "passed": False, "says": "Square: 31 %, PGD: 38 %"},
+              {"check": "transfer", "passed": None, "says": "no --source"}]
+    quiet = made(write_run(tmp_path / "a", EPOCHS, [evaluation(checks=[checks[0], checks[2]])]))
+    assert "alarm" not in {a.get("class") for _, a in quiet.tags} and "FAILED" not in quiet.text
+    assert "transfer not run" in quiet.text and "more steps are not weaker passed" in quiet.text
+    loud = made(write_run(tmp_path / "b", EPOCHS, [evaluation(checks=checks, failed_checks=[checks[1]["check"]])]))
+    head = loud.source[:loud.source.index("<main>")]
+    assert 'class="alarm" role="alert"' in head and "1 honesty check failed" in head
+    assert "white box beats black box – Square: 31 %" in head
+    order = [loud.text.index(f"{check['check']} {word}") for check, word in zip(checks, ("passed", "FAILED", "not run"),
+                                                                             strict=True)]
+    assert order[1] < order[0] < order[2]
+    named = made(write_run(tmp_path / "c", EPOCHS, [evaluation(failed_checks=["one without details"])]))
+    assert "net: one without details" in named.source[:named.source.index("<main>")]
+
+
+def test_the_published_way_stands_beside_the_honest_one(tmp_path, words_only):
+    row = {"epsilon": 0.03, "published_way": 0.55, "honest": 0.5, "difference": 0.05, "interval": [-0.01, 0.11]}
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(official=[row])]))
+    assert "net 0.0300 (7.65/255) 55.0 50.0 +5.0 [−1.0, +11.0]" in page.text
+
+
+@pytest.fixture
+def two(tmp_path):
+    stream = np.random.default_rng(1)
+    draws = {name: ["".join("01"[int(x < share)] for x in stream.random(300)) for share in shares]
+             for name, shares in (("strong", (0.9, 0.7, 0.5)), ("weak", (0.9, 0.4, 0.2)))}
+    robust = {name: {("PGD-20", "pgd", "linf", e): text for e, text in zip((0.03, 0.1), texts[1:], strict=True)}
+              for name, texts in draws.items()}
+    runs = [write_run(tmp_path / name, EPOCHS, [evaluation(name, draws[name][0], robust[name])],
+                      config={"epochs": 4, "adv_loss": name}) for name in ("strong", "weak")]
+    return runs, draws
+
+
+def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only, monkeypatch):
+    runs, draws = two
+    seen = []
+    monkeypatch.setattr("wsrnas.report.differences.difference_interval",
+                        lambda own, base: seen.append(own - base) or (-0.123, 0.045))
+    page = made(*runs, out=tmp_path / "out")
+    bits = {name: np.array([[int(c) for c in text] for text in texts]) for name, texts in draws.items()}
+    expected = list(bits["weak"] - bits["strong"])
+    expected.append((bits["weak"] - bits["strong"])[1:].mean(0))  # the average robust accuracy
+    clean, small, large = bits["weak"] - bits["strong"]  # straight lines from 0 over 0.03 to 0.1
+    expected.append((0.03 * (clean + small) / 2 + 0.07 * (small + large) / 2) / 0.1)
+    assert len(seen) == 5 and all(values == pytest.approx(right) for values, right in zip(seen, expected, strict=True))
+    for label, values in zip(["no attack", "PGD-20 eps 0.0300 (7.65/255)", "PGD-20 eps 0.1000 (25.5/255)",
+                              "average robust", "area under the curve"], expected, strict=True):
+        text = f"{100 * values.mean():+.1f}".replace("-", "−")
+        assert f"{label} {text} [−12.3, +4.5] undecided" in page.text, label
+    assert "weak minus strong" in page.text
+
+
+def test_a_comparison_shows_the_runs_side_by_side(two, tmp_path, words_only):
+    page = made(*two[0], two[0][0], out=tmp_path / "out")  # one given twice counts once
+    assert page.titles() == ["Runs", "Accuracy under attack", "Paired differences", "Honesty checks"]
+    assert "Comparison of 2 runs" in page.text and "adv_loss strong weak" in page.text and "lower" in page.text
+    assert page.source.count("<details><summary>strong</summary>") == 1
+    assert {"run1-training.svg", "run2-training.csv", "accuracy.svg"} <= {
+        p.name for p in (tmp_path / "out" / "figures").iterdir()}
+    assert not (two[0][0] / "report.html").exists()
+
+
+# What the second network's evaluation says otherwise, and whether it is compared with the first's all the same.
+OTHERWISE = [({"image_set": "others"}, False), ({"image_set": ""}, False), ({"model": {}}, False),
+             ({"protocol": "rnas"}, True), ({"attacks": []}, False),
+             ({"attacks": evaluation(robust={("PGD-20", "pgd", "linf", 0.2): "1" * 300})["attacks"]}, False)]
+
+
+@pytest.mark.parametrize(("change", "paired"), OTHERWISE)
+def test_networks_are_paired_on_the_same_images_under_the_same_attack(change, paired, two, tmp_path, words_only):
+    change_evaluation(two[0][1], **change)
+    page = made(*two[0], out=tmp_path / "out")
+    assert ("Paired differences" in page.titles(), "weak minus strong" in page.text) == (paired, paired)
+
+
+def change_evaluation(run, **change):
+    path = run / "eval" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_unknown_images_are_not_the_same():
+    unknown = [Evaluation(name, name, evaluation(name, image_set=None)) for name in "ab"]
+    assert paired_differences(networks_of(unknown)) == []
+
+
+def test_only_one_network_is_no_comparison(tmp_path, words_only):
+    runs = [write_run(tmp_path / name, EPOCHS, [evaluation("net", image_set=name) for name in ("one", "two")])
+            for name in "ab"]  # a copy of a run is still the same network
+    assert "Paired differences" not in made(*runs, out=tmp_path / "out").titles()
+
+
+def test_damaged_scores_are_left_out_and_so_are_averages_over_them():
+    attacks = evaluation()["attacks"]
+    assert [row[0] for row in rows_of_differences(attacks)] == [
+        "no attack", *(str(attack_of(row)) for row in attacks), "average robust", "area under the curve"]
+    torn = [{**attacks[0], "robust": None}, {**attacks[1], "robust": "110"}, {**attacks[2], "method": "?"}, attacks[3]]
+    assert [row[0] for row in rows_of_differences(torn)] == ["no attack", "C&W-20 L2"]
+    assert rows_of_differences(torn[:3]) is None
+    assert rows_of_differences(attacks, clean={"accuracy": 0.5, "robust": "x"}) is None
+    short = [*attacks, attack_row(robust="110")]  # the average would be over the two others: not what the file says
+    assert [row[0] for row in rows_of_differences(short)] == ["no attack", *(str(attack_of(row)) for row in attacks)]
+    old = [{name: value for name, value in row.items() if name != "source"} for row in attacks]
+    assert len(rows_of_differences(old)) == 7
+
+
+# -- what cannot be trusted yet --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("change", [{"complete": False, "checks": []}, {"complete": None}, {"complete": "yes"}])
+def test_an_unfinished_evaluation_is_an_alarm(change, tmp_path, words_only):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(), evaluation("other", **change)]))
+    alarm = re.search(r'<div class="alarm" role="alert">.*?</div>', page.source.split("<main>")[0])[0]
+    assert "1 evaluation unfinished" in alarm and "other (run/eval/1.json): 4 attacks are measured" in alarm
+    assert "ε in 1/255 net other (unfinished) steps" in page.text and "any honesty check" not in page.text
+    assert "80.0 % test, other (unfinished)" in page.text and "80.0 % test, net average" in page.text
+    assert "Accuracy of net, other (unfinished) over" in page.source  # and in the figure's legend
+    alone = made(write_run(tmp_path / "alone", EPOCHS, [evaluation(**change)]))
+    assert "80.0 % 5 test images, unfinished" in alone.text
+
+
+@pytest.mark.parametrize("checks", [[], None, [{"check": "transfer", "passed": None, "says": "only 9 images"}]])
+def test_an_evaluation_without_a_check_is_an_alarm(checks, tmp_path, words_only):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=checks)]))
+    head = page.source.split("<main>")[0]
+    assert 'class="alarm"' in head and "1 evaluation without any honesty check" in head and "unfinished" not in head
+    assert "run/eval/0.json): " + ("only 9 images" if checks else "its file holds no check") in head
+    assert "ε in 1/255 net (unchecked) steps" in page.text and "80.0 % 5 test images, unchecked" in page.text
+
+
+def test_a_whole_evaluation_is_no_alarm(tmp_path, words_only):
+    failed = {"check": "transfer", "passed": False, "says": "no"}
+    calm, failing = (made(write_run(tmp_path / name, EPOCHS, [evaluation(checks=checks)]))
+                     for name, checks in (("calm", [PASSED]), ("failing", [failed])))
+    assert 'class="alarm"' not in calm.source and failing.source.count('class="alarm"') == 1
+    assert "1 honesty check failed" in failing.text and "unchecked" not in failing.text
+
+
+def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only, capsys):
+    run = write_run(tmp_path / "run", EPOCHS, [evaluation()])
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper", tmp_path / "taken", "/proc/x"):
+        with pytest.raises(SystemExit) as left:
+            run_program(lambda out=out: report.main([str(run), "--out", str(out)]))
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and said.count("\n") == 1
+        assert said.startswith(f"error: the report cannot be written to {out}: ")
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -1,0 +1,300 @@
+"""The export program from its command line, with bad input too."""
+
+import hashlib
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import genotypes
+import retrain.publishing.writing
+from retrain import export
+from retrain.publishing import robustbench
+from retrain.publishing.onnx_file import PACKAGES, difference
+from retrain.publishing.writing import sha256
+from retrain.recipes import BASIC, IMAGENET
+from tests.retrain.export_cases import EVERY, NONE, UNCHECKED, attack, evaluation, images, network
+from wsrnas.genotype import Genotype
+from wsrnas.runtime.config import to_dict
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
+from wsrnas.subjects.opening import open_model
+
+# -- the program -----------------------------------------------------------------------------------------------------
+
+def make_run(folder: Path, dataset: str = "cifar10", genotype: Genotype = NONE, **changes) -> Path:
+    """A run directory as retraining leaves it, with a best and another last checkpoint."""
+    shape, classes = ((3, 32, 32), 11) if dataset == "imagenet" else ((3, 8, 8), 10)
+    recipe = IMAGENET if dataset == "imagenet" else replace(BASIC, dataset=dataset)
+    config = to_dict(replace(recipe, runs="/secret/runs", data="/secret/data", epochs=9, **changes))
+    folder.mkdir(parents=True)
+    model, info = network(genotype, dataset, shape, classes)
+    torch.save({"step": 9, "network": info, "model": model.state_dict(), "config": config}, folder / "checkpoint.pt")
+    model.classifier.bias.data += 1
+    best = {"epoch": 5, "clean_accuracy": 0.8, "robust_accuracy": 0.5}
+    torch.save({"step": 5, "network": info, "model": model.state_dict(), "best": best, "config": config},
+               folder / "best.pt")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "env.json").write_text(json.dumps([{
+        "command": ["/secret/retrain/train_cifar.py", "--data", "/secret/data"], "processes": 1, "device": "H200",
+        "python": "3.12", "torch": "2.15", "cuda": "13", "git": "abc", "host": "secret"}]))
+    (folder / "metrics.jsonl").write_text("".join(
+        json.dumps({"step": k, "train": {"seconds": 1800.0}, "peak_memory_gib": 2.0}) + "\n" for k in range(9)))
+    (folder / "FINISHED").write_text("done")
+    return folder
+
+
+def store(run: Path, document: dict, file: str = "best.pt") -> None:
+    document["model"]["fingerprint"] = open_model(str(run / file)).fingerprint
+    (run / "eval").mkdir(exist_ok=True)
+    (run / "eval" / f"{len(list((run / 'eval').iterdir()))}.json").write_text(json.dumps(document))
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Without the fresh process and the drawing, which other tests look at."""
+    monkeypatch.setattr(retrain.publishing.writing, "check_in_fresh_process", lambda *given: None)
+    monkeypatch.setattr(retrain.publishing.writing, "draw_genotype", lambda *given: None)
+
+
+def test_the_whole_package(tmp_path, capsys):
+    run, out = make_run(tmp_path / "run", genotype=genotypes.load("WsrNet_Plus")), tmp_path / "out"
+    name = "Cheng2023Neural_WsrNet_Plus"
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.5)))
+    export.main(["--model", str(run), "--out", str(out)])
+    assert {path.name for path in out.iterdir()} == {
+        f"{name}.py", f"{name}.pt", f"{name}.json", "MODEL_CARD.md", "NEW_MODEL_ISSUE.md", "LICENSE", "hubconf.py",
+        "cells.svg", "cells.png"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    info = json.loads((out / f"{name}.json").read_text())
+    assert info["name"] == "Neural Architecture Search for Wide Spectrum Adversarial Robustness"
+    assert info["authors"].startswith("Zhi Cheng, ") and info["venue"] == "AAAI 2023" and info["link"]
+    assert info["architecture"] == "WsrNet_Plus (C = 4, 4 cells)" and info["autoattack_acc"] == "50.00"
+    card = (out / "MODEL_CARD.md").read_text()
+    for path in out.iterdir():
+        line = f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
+        assert (line in card) is (path.name != "MODEL_CARD.md")
+    assert f'SHA256 = "{sha256(out / f"{name}.pt")}"' in (out / f"{name}.py").read_text()
+    for text in ("![Both cells](cells.svg)", "epoch 5 of 9", "`best.pt`", "50.0% (clean: 80.0%)", "4.50 hours", "H200",
+                 "L-infinity digital perturbations only", "MIT", "--data DATA", "| `weight_decay` | 0.0005 |",
+                 "1,000 images of the training set were held out", "| AUTOATTACK | L-infinity 0.0314 (8/255) |"):
+        assert text in card, text
+    issue = (out / "NEW_MODEL_ISSUE.md").read_text()
+    for text in (f"[New Model] {name}", "- **Clean accuracy**: 81.49 %", "- **Robust accuracy**: 50.00 %",
+                 "- **Threat Model**: Linf", "- **eps**: 8/255", f"'model': {name}.build"):
+        assert text in issue, text
+    assert not [path for path in out.glob("*.*") if b"secret" in path.read_bytes()]
+    assert "Permission is hereby granted" in (out / "LICENSE").read_text()
+    said = capsys.readouterr().out
+    assert said == f"package: {out}\n" and "not finished" not in card
+
+    network = torch.hub.load(str(out), name, source="local")
+    expected = open_model(str(run / "best.pt")).model
+    with torch.no_grad():
+        assert torch.equal(network(images((3, 8, 8))), expected(images((3, 8, 8)))) and not network.training
+        other = torch.hub.load(str(out), name, source="local", pretrained=False)
+        assert not torch.equal(other(images((3, 8, 8))), expected(images((3, 8, 8))))
+
+
+def test_the_checkpoint_is_read_once(tmp_path, monkeypatch):
+    run, read, load = make_run(tmp_path / "run"), [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **named: read.append(path) or load(path, **named))
+    export.read_package(export.ExportConfig(model=str(run)))
+    assert read == [run / "best.pt"]
+
+
+def test_the_last_weights_have_their_own_numbers(tmp_path, hasty, capsys):
+    run = make_run(tmp_path / "some run")
+    (run / "FINISHED").unlink()
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.5)), "best.pt")
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.3)) | {"complete": False}, "checkpoint.pt")
+    export.main(["--model", str(run), "--weights", "last", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    info = json.loads((tmp_path / "out" / "network_some_run.json").read_text())
+    assert info["autoattack_acc"] is None and "other weights" in said
+    assert f"\n{run / 'eval' / '1.json'} is left out: the evaluation is still running or was stopped" in said
+    assert f"the training in {run} is not finished" in said
+    assert f"--model {run} --weights last" in said and "--attacks autoattack --strengths 8/255" in said
+    assert "--title --authors --venue --link" in said and "pass --name" in said
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert ("epoch 9 of 9 (`checkpoint.pt`), the last one trained; no epoch was selected. The training was not "
+            "finished.") in card
+    assert "AUTOATTACK" not in card
+    weights = torch.load(tmp_path / "out" / "network_some_run.pt")["state_dict"]
+    assert torch.equal(weights["classifier.bias"], torch.load(run / "checkpoint.pt")["model"]["classifier.bias"])
+
+
+def test_the_advised_command_is_one_of_the_evaluation(tmp_path, hasty, capsys):
+    from retrain.evaluate_settings import EvaluateConfig
+    from wsrnas.runtime.config import parse_config
+    export.main(["--model", str(make_run(tmp_path / "run")), "--out", str(tmp_path / "out")])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("measure with: "))
+    words = line.split(";")[0].split()
+    assert words[2:5] == ["python", "-m", "retrain.evaluate"]
+    protocol, attacks = parse_config(EvaluateConfig, argv=words[5:])[0].chosen("cifar10")
+    assert protocol == "custom" and [(a.method, a.norm) for a in attacks] == [("autoattack", "linf")]
+    assert attacks[0].epsilon == 8 / 255
+
+
+def test_imagenets_package(tmp_path, hasty, capsys):
+    run = make_run(tmp_path / "run", "imagenet")
+    store(run, evaluation(images=500, dataset="imagenet", failed=["gradients are not zero"]))
+    paper = ["--name", "Me2026My_Net", "--title", "My title"]
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), *paper])
+    issue = (tmp_path / "out" / "NEW_MODEL_ISSUE.md").read_text()
+    assert "normalize_model(Me2026My_Net.build(), Me2026My_Net.MEAN, Me2026My_Net.STD)" in issue
+    assert "'preprocessing': 'Res37Crop32'" in issue and "- **eps**: 4/255" in issue  # 32 pixels here
+    assert "- **Paper Title**: My title" in issue and "- **Paper authors**: TO BE FILLED IN" in issue
+    said, card = capsys.readouterr().out, (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "--strengths 4/255" in said and "a check of the evaluation failed" in said
+    assert "**These numbers are unreliable" in card and "**Failed check: gradients are not zero.**" in card
+    assert json.loads((tmp_path / "out" / "Me2026My_Net.json").read_text())["unreliable"] is True
+    assert "network.normalize = Normalize(MEAN, STD)" in (tmp_path / "out" / "Me2026My_Net.py").read_text()
+
+
+def test_flags_come_before_what_is_known_of_a_published_cell():
+    plus = genotypes.load("WsrNet_Plus")
+    assert export.cell_name(plus, {}) == export.cell_name(plus, {"config": {"arch": "other.json"}}) == "WsrNet_Plus"
+    basic = genotypes.load("WsrNet_Basic")
+    assert export.cell_name(basic, {"config": {"arch": "wsrnet-robust"}}) == "WsrNet_Robust"
+    assert export.cell_name(NONE, {}) == ""
+    known = export.publication(export.ExportConfig(title="Mine"), "WsrNet_Plus")
+    assert (known.title, known.venue) == ("Mine", "AAAI 2023")
+    assert export.publication(export.ExportConfig(venue="X"), "RACL") == robustbench.Publication(venue="X")
+
+
+def test_data_sets_without_a_leaderboard_get_no_issue(tmp_path, hasty, capsys):
+    export.main(["--model", str(make_run(tmp_path / "run", "svhn")), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out" / "NEW_MODEL_ISSUE.md").exists()
+    assert "no leaderboard for svhn" in capsys.readouterr().out
+
+
+def test_onnx_runtime_agrees(tmp_path, hasty, capsys):
+    for name in PACKAGES:
+        pytest.importorskip(name)
+    import onnx
+    import onnxruntime
+    run = make_run(tmp_path / "run", genotype=EVERY)
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net", "--onnx"])
+    path = tmp_path / "out" / "Net.onnx"
+    assert {opset.domain: opset.version for opset in onnx.load(path).opset_import}[""] == 18
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert isinstance(session.get_inputs()[0].shape[0], str) and session.get_inputs()[0].shape[1:] == [3, 8, 8]
+    model = open_model(str(run / "best.pt")).model
+    for batch in (1, 3, 16):
+        pixels = torch.rand(batch, 3, 8, 8)
+        logits = torch.from_numpy(session.run(["logits"], {"images": pixels.numpy()})[0])
+        with torch.no_grad():
+            assert (logits - model(pixels)).abs().max() <= 1e-5
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "`Net.onnx` (opset 18)" in card and f"| Net.onnx | `{sha256(path)}` |" in card
+    assert "opset 18" in capsys.readouterr().out
+
+
+# -- bad input, and what is in the way -------------------------------------------------------------------------------
+
+def contents(folder: Path) -> dict:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("flags, says", [
+    (["--name", "a-b"], "name is 'a-b'"), (["--name", "9a"], "name is '9a'"), (["--name", "torch"], "name is 'torch'"),
+    (["--name", "json"], "name is 'json'"), (["--name", "class"], "name is 'class'"), (["--name", "été"], "name is"),
+    (["--name", "cells"], "name is 'cells'"), (["--opset", "7"], "opset is 7"), (["--title", "a\nb"], "title is"),
+    (["--weights", "worst"], "invalid choice"), (["--outt", "x"], "did you mean --out"),
+    (["--model", ""], "pass --model"), (["--model", "nowhere"], "no checkpoint at nowhere")])
+def test_bad_input_is_one_sentence(flags, says, tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    before = contents(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: export.main(["--model", str(run), "--out", str(tmp_path / "out"), *flags]))
+    said = capsys.readouterr()
+    assert end.value.code == 2 and said.err.count("\n") == 1 and said.out == ""
+    assert says.replace("\n", "\\n") in said.err and contents(tmp_path) == before
+
+
+def test_other_files_than_checkpoints_are_refused(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    for name in ("script.pt", "text.pt"):
+        with pytest.raises(InputError, match=name):
+            export.main(["--model", str(tmp_path / name), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, hasty):
+    run, out = make_run(tmp_path / "run"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years")
+    (tmp_path / "file").write_text("x")
+    before = contents(tmp_path)
+    for place, says in ((out, "holds other files"), (run, "holds other files"), (tmp_path / "file", "is a file")):
+        with pytest.raises(InputError, match=says):
+            export.main(["--model", str(run), "--out", str(place), "--overwrite"])
+    assert contents(tmp_path) == before
+
+
+def test_an_earlier_package_is_moved_aside_when_told(tmp_path, hasty):
+    run, out = make_run(tmp_path / "run"), tmp_path / "out"
+    out.mkdir()  # an empty one will do
+    command = ["--model", str(run), "--out", str(out), "--name", "Net"]
+    export.main(command)
+    (out / "notes.txt").write_text("mine")
+    first = contents(out)
+    with pytest.raises(InputError, match=r"earlier package.*--overwrite"):
+        export.main(command)
+    assert contents(out) == first
+    export.main([*command, "--overwrite"])
+    export.main([*command, "--overwrite", "--title", "T"])
+    assert contents(tmp_path / "out.old1") == first and (tmp_path / "out.old2").is_dir()
+    assert json.loads((out / "Net.json").read_text())["name"] == "T" and not (out / "notes.txt").exists()
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    run = make_run(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "require_packages", lambda: None)  # they may be missing here
+    before = contents(tmp_path)
+    export.main(["--model", str(run), "--onnx", "--dry_run"])
+    assert contents(tmp_path) == before
+    said = capsys.readouterr().out
+    count = sum(p.numel() for p in open_model(str(run / "best.pt")).model.parameters())
+    assert f"would write to {tmp_path / 'runs' / 'export' / 'network_run'}: " in said and "network_run.onnx" in said
+    assert f"{count / 1000:.4g}k parameters" in said and "not measured yet" in said
+
+
+@pytest.mark.parametrize("missing", [["onnxscript"], ["onnx", "onnxruntime"]])
+def test_missing_onnx_packages_are_named(missing, tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name in missing else object())
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--onnx"]))
+    said = capsys.readouterr()
+    assert end.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+    assert f"--onnx needs {' and '.join(missing)}, not found" in said.err
+    assert "pip install -e '.[export]'" in said.err and not (tmp_path / "out").exists()
+
+
+def test_the_extra_holds_what_onnx_needs():
+    described = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    extra = described["project"]["optional-dependencies"]["export"]
+    assert sorted(requirement.partition(">=")[0] for requirement in extra) == sorted(PACKAGES)
+
+
+def test_a_file_that_onnx_runtime_cannot_read_is_one_sentence(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"ONNX Runtime \d.* cannot read x\.onnx .*--opset$"):
+        difference(nn.Flatten(), (3, 8, 8), tmp_path / "x.onnx")
+
+
+def test_unknown_reliability_is_said(tmp_path, hasty, capsys):
+    run = make_run(tmp_path / "run")
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.5)) | {"checks": UNCHECKED})
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net"])
+    assert json.loads((tmp_path / "out" / "Net.json").read_text())["unreliable"] is None
+    assert "Net.json: no check of the evaluation passed or failed" in capsys.readouterr().out
