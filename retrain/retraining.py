@@ -284,6 +284,25 @@ class Retraining:
         return True
 
 
+def train_all_epochs(training: Retraining) -> None:
+    """Resume a training and run it to its end, one line for each step of an epoch.
+
+    Raises:
+        Preempted: a signal asked to stop; the state is saved.
+        InputError: the loss diverged, or Fast-AT overfitted and the configuration says to stop; the last good state is
+            saved.
+    """
+    with training.resumed():
+        while training.unfinished:
+            row = training.train_epoch()
+            if training.overfitted(row):
+                training.roll_back(row)
+            else:
+                training.select(row)
+                training.complete(row)
+    training.finish()
+
+
 def _short(value: Any) -> str:
     """Return a value for an error message: a genotype's JSON is long."""
     text = str(value)

@@ -16,7 +16,7 @@ from retrain.batch import check_batch
 from retrain.construction import describe_network, make_network, open_run
 from retrain.cost import dry_run
 from retrain.recipes import RECIPES, parse_recipe
-from retrain.retraining import Retraining
+from retrain.retraining import Retraining, train_all_epochs
 from retrain.settings import RetrainConfig
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
@@ -59,15 +59,7 @@ def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = 
         return
     training = Retraining(config, run, network, train_loader, held_out_loader,
                           describe_network(config, arch, data.num_classes, data.image_shape))
-    with training.resumed():
-        while training.unfinished:
-            row = training.train_epoch()
-            if training.overfitted(row):
-                training.roll_back(row)
-            else:
-                training.select(row)
-                training.complete(row)
-    training.finish()
+    train_all_epochs(training)
 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:

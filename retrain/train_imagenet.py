@@ -15,7 +15,7 @@ from retrain.batch import check_batch
 from retrain.construction import describe_network, make_network, open_run
 from retrain.cost import dry_run
 from retrain.recipes import IMAGENET_RECIPES, parse_recipe
-from retrain.retraining import Retraining
+from retrain.retraining import Retraining, train_all_epochs
 from retrain.settings import ImageNetConfig
 from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.data.splits import balanced_split
@@ -42,15 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     training = Retraining(config, run, network, train_loader, held_out_loader,
                           describe_network(config, arch, num_classes, image_shape))
-    with training.resumed():
-        while training.unfinished:
-            row = training.train_epoch()
-            if training.overfitted(row):
-                training.roll_back(row)
-            else:
-                training.select(row)
-                training.complete(row)
-    training.finish()
+    train_all_epochs(training)
 
 
 def make_loaders(config: ImageNetConfig, files: ImageFiles,
