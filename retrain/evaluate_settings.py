@@ -93,7 +93,7 @@ class EvaluateConfig:
         """Return the name of the protocol that applies, and its attacks.
 
         Args:
-            dataset: name of the data set; empty where it is not known yet.
+            dataset: name of the data set; empty if not known yet.
 
         Raises:
             InputError: An attack is unknown, or a transfer attack has no source.

@@ -30,9 +30,9 @@ def probe_accuracy(network: nn.Module, loader: Loader, epoch: int, epsilon: floa
 def has_collapsed(accuracy: float, before: float | None, one_step: float, images: int, drop: float) -> bool:
     """Return whether the accuracy of a probe shows catastrophic overfitting.
 
-    It does if it has lost more than the share ``drop`` of its best value so far (``before``), or if it is below a tenth
-    of the accuracy under the epoch's own one-step attack. Both must hold by more than three standard errors: early
-    accuracies rest on only a few correct images.
+    This is so if it has lost more than the share ``drop`` of its best value so far (``before``), or if it is below a
+    tenth of the accuracy under the epoch's own one-step attack. Either must hold by more than three standard errors,
+    because early accuracies rest on only a few correct images.
     """
     def far_below(reference: float, share: float) -> bool:
         error = math.sqrt(2 * reference * (1 - reference) / images)

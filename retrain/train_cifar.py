@@ -63,7 +63,7 @@ def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = 
 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:
-    """Return the augmented training batches, and the held-out images as they are."""
+    """Return the augmented training batches, and the held-out images without augmentation."""
     shards: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
     train, held_out = data.train, None
     if config.held_out:

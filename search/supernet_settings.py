@@ -56,7 +56,7 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         raise NotImplementedError
 
     def bound(self) -> Bound:
-        """Return H as it is written on the command line.
+        """Return H, parsed from the command line.
 
         Raises:
             InputError: it is not a bound, or not above 0.

@@ -16,7 +16,7 @@ from wsrnas.subjects.opening import open_model
 
 
 def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, world: World) -> None:
-    """Refuse at once what would otherwise stop the study after its networks are trained.
+    """Refuse settings that would otherwise stop the study only after its networks are trained.
 
     Raises:
         InputError: batches larger than the data, images too small, or a network that does not classify them.

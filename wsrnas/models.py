@@ -36,7 +36,7 @@ def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
 
     Args:
         spec: A name in ``names()`` or an alias of a cell, in any spelling; the path of a genotype's JSON file or of a
-            run directory that holds one; or a genotype, which is returned as it is.
+            run directory that holds one; or a genotype, which is returned unchanged.
 
     Raises:
         InputError: It is none of these. The sentence gives the closest names, or says why the architecture is not

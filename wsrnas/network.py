@@ -206,7 +206,7 @@ class CellNetwork(nn.Module):
         channels: Channels of the images.
         make_stem: Function of (channels, init_channels); returns a module that maps images to the pair (s0, s1) and has
             the attributes ``out_channels`` and ``reduction`` (whether s1 is half as large as s0).
-        normalize: The network's first child; None leaves the images as they are.
+        normalize: The network's first child; None: images stay unchanged.
         make_head: Function of (channels of its input, num_classes); returns the auxiliary head; None for no head. It is
             called last, so that a seed draws the same other weights with and without a head.
 

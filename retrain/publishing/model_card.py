@@ -110,7 +110,7 @@ class Card:
         return "\n\n".join([*map(evaluation_table, self.evaluations), *remarks])
 
     def citation(self) -> str:
-        """Return the paper of the method; empty where it is not known."""
+        """Return the paper of the method; empty if unknown."""
         known = [part for part in (self.publication.authors, f'"{self.publication.title}"', self.publication.venue,
                                    self.publication.link) if part.strip('"')]
         return f"\n\nThe method: {'. '.join(known)}. The weights were trained with wsrnas." if known else ""

@@ -115,7 +115,7 @@ def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, datase
 def _scope(images: int, dataset: str, standard: bool, lowest: _Measurement | None) -> list[str]:
     """Say on how many images the numbers were measured, unless all; ``standard``: AutoAttack is among them."""
     subject = "Measured"
-    if lowest and lowest.document["images"] != images:  # whose number of images stands beside it
+    if lowest and lowest.document["images"] != images:  # the entry also states their number of images
         subject = f"Clean accuracy{' and AutoAttack' * standard} measured"
     if dataset == "imagenet":
         return [f"{subject} on {images:,} of the {TEST_IMAGES[dataset]:,} validation images, not on RobustBench's list "

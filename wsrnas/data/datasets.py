@@ -73,7 +73,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
     Args:
         name: one of ``DATASETS``.
         root: folder with the data ("~" is understood), for the data sets that need one.
-        download: fetch the data into ``root`` where it is missing and can be fetched. Of several processes, only one
+        download: whether to fetch missing data into ``root``, if possible. Of several processes, only one
             may do so.
         max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0: all.
         max_test: the same number for test images.

@@ -33,7 +33,7 @@ class BatchLoader:
         seed: seed of all random numbers.
         purpose: name of the stream of random numbers, e.g. "train".
         shuffle: whether the order is random.
-        augment: augmentation; None: images as they are.
+        augment: augmentation; None: images stay unchanged.
         drop_last: True for training: all batches are full, on every process alike. False for evaluation: every image
             comes once, the last batch may be smaller, and a process without a row of it skips it.
         rank: rank of this process.

@@ -135,7 +135,7 @@ def attack_help() -> str:
 
 
 def _short_name(text: str) -> str:
-    """Return the short name of an attack's label in lower case; any other text as it is."""
+    """Return the short name of an attack's label in lower case; any other text unchanged."""
     match = _LABEL.fullmatch(text)
     name = next((name for name, entry in ATTACKS.items() if match and entry.label.lower() == match["label"]), None)
     if match is None or name is None:
@@ -147,7 +147,7 @@ def at_strength(attack: Attack, epsilon: float, step_ratio: float = 0.0, random_
     """Return the attack at a strength.
 
     Args:
-        attack: the attack, of any strength; an unbounded one is returned as it is.
+        attack: the attack, of any strength; an unbounded one is returned unchanged.
         epsilon: radius in pixels of [0, 1] (for ``"l2"`` the norm over all pixels).
         step_ratio: step size as a share of the strength; 0: the attack's own rule (``step_factor / steps``).
         random_start: whether to start uniformly in the ball. It and ``step_ratio`` apply to attacks whose step size

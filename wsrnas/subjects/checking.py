@@ -46,7 +46,7 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: i
         num_classes: The number of classes.
         range_is_known: Whether the network certainly takes [0, 1]. A network trained for a few dozen steps only may
             look as if it did not.
-        batch_size: Images at a time, None for all at once; it is halved for as long as memory runs out.
+        batch_size: Images at a time, None: all at once; halved until the memory is sufficient.
 
     Raises:
         InputError: A label is outside the classes; a sub-module is in training mode; the network does not return logits

@@ -58,7 +58,7 @@ def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, 
 
     Args:
         path: A file with a state_dict, or with a dictionary that has one as ``state_dict`` or ``model``. Prefixes that
-            DataParallel and torch.compile put before the keys are removed, and so is an auxiliary head.
+            DataParallel and torch.compile put before the keys are removed; so is an auxiliary head.
         arch: The architecture as ``load_architecture`` takes it.
         num_classes: The number of logits.
         init_channels: The width; None: inferred from the weights (a hand-designed network has its published width).

@@ -1,4 +1,4 @@
-"""A network and where it is from."""
+"""A network and its origin."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from wsrnas.subjects.user_function import first_line
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A network and where it is from.
+    """A network and its origin.
 
     Args:
         model: Images (B, C, H, W) in [0, 1] -> logits (B, K), on the CPU, with frozen parameters, in the mode in which

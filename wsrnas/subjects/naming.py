@@ -13,7 +13,7 @@ GENERIC = ("best", "checkpoint", "genotype", "model")
 
 
 def short_name(path: Path) -> str:
-    """Return the name of a network that is stored at ``path``: the file's, or the folder's where that says more."""
+    """Return the name of a network that is stored at ``path``: that of the file, or of the folder if more specific."""
     return path.absolute().parent.name if path.stem in GENERIC and len(path.parts) > 1 else path.stem
 
 

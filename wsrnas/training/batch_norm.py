@@ -107,7 +107,7 @@ class GlooBatchNorm(BATCH_NORM):
 def synchronize_batch_norm(network: nn.Module, world: World) -> nn.Module:
     """Replace every BatchNorm layer of ``network`` by one whose training statistics are the whole batch's.
 
-    Parameters and buffers stay the same objects; a single process gets its network back as it is. Every process then
+    Parameters and buffers stay the same objects; a single process gets its network back unchanged. Every process then
     needs the same forward and backward passes in training mode, on local batches of equal size. Passes in evaluation
     mode do not involve the other processes.
 
@@ -156,7 +156,7 @@ def scatter_buffers(models: Sequence[nn.Module], stored: Tensor, world: World) -
     Args:
         models: networks, in the same order.
         stored: buffers (R, n). Each process takes its own row, or the mean if the number of processes has changed.
-        world: the processes of now.
+        world: current processes.
 
     Raises:
         RuntimeError: ``stored`` does not fit the buffers.

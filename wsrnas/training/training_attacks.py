@@ -22,7 +22,7 @@ def _cross_entropy_sum(settings: LossSettings) -> Callable[[Tensor, Tensor], Ten
 
 
 def no_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
-    """Return the images as they are."""
+    """Return the images unchanged."""
     return images
 
 

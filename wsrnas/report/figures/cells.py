@@ -36,7 +36,7 @@ def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
         title: Text above each cell.
 
     Returns:
-        The path of the PNG; an SVG lies beside it.
+        The path of the PNG; an SVG is in the same folder.
     """
     from matplotlib import rc_context
     if path.suffix in (".svg", ".png"):  # any other point belongs to the name

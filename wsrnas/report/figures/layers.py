@@ -23,7 +23,7 @@ def draw_layers(curves: Mapping[str, Sequence[float | None]], path: Path, label:
         ticks: Names of the layers; without them, layers are numbered from 1.
 
     Returns:
-        The path of the PNG; an SVG lies beside it.
+        The path of the PNG; an SVG is in the same folder.
     """
     from matplotlib import rc_context
     with rc_context(STYLE):
