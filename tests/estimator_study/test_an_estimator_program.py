@@ -269,6 +269,7 @@ def fails(flags, *more, runs, capsys):
     return said
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_results_of_every_estimator_and_a_report(finished):
     folder, said = finished
     found = results(folder)
@@ -290,6 +291,7 @@ def test_a_study_ends_with_results_of_every_estimator_and_a_report(finished):
     assert not list(folder.glob("networks/3-*"))  # the user's network is not trained
 
 
+@pytest.mark.slow
 def test_networks_and_attacks_are_the_same_for_all_estimators(finished):
     found = results(finished[0])
     for setting in SETTINGS:
@@ -299,6 +301,7 @@ def test_networks_and_attacks_are_the_same_for_all_estimators(finished):
             assert [target["pgd"] for target in a["targets"]] == [target["pgd"] for target in b["targets"]]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_only_reports(finished, flags, monkeypatch, capsys):
     folder, said = finished
     before = files(folder)
@@ -317,6 +320,7 @@ def test_the_same_command_again_only_reports(finished, flags, monkeypatch, capsy
     assert all(after[name] == before[name] for name in kept - {"report.md", "summary.json"})  # not even written
 
 
+@pytest.mark.slow
 def test_an_estimator_added_later_is_the_only_one_trained(finished, flags, monkeypatch):
     folder, _ = finished
     before = files(folder)
@@ -330,6 +334,7 @@ def test_an_estimator_added_later_is_the_only_one_trained(finished, flags, monke
     assert json.loads((folder / "config.json").read_text())["estimators"] == ["WA-ANE", "C-ANE"]  # the latest wish
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again_equals_never_stopped(finished, flags, monkeypatch, capsys, tmp_path):
     """The same seed in another folder, asked to stop within each kind of work: the same results but for clocks."""
     moments = [("train_network", networks, 1), ("write", sys.modules["test_AN_estimator.noises"], 3),
@@ -358,6 +363,7 @@ def test_stopped_again_and_again_equals_never_stopped(finished, flags, monkeypat
         assert path.read_bytes() == (finished[0] / "noises" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_study(finished, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "estimator_tasks", lambda *_: [])
     monkeypatch.setattr(program, "write_report", lambda *_: "")
@@ -373,6 +379,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished, flags, c
     assert "--save" in said and "--overwrite" in said
 
 
+@pytest.mark.slow
 def test_other_images_or_networks_are_refused(finished, flags, capsys, monkeypatch, tmp_path):
     runs = finished[0].parent.parent
     load = program.load_dataset_once

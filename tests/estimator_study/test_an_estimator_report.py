@@ -260,6 +260,7 @@ def test_one_network_and_one_result_make_a_report(tmp_path):
     assert "figures/gap-spectrum-1.svg" in text
 
 
+@pytest.mark.slow
 def test_estimators_added_later_extend_the_report(tmp_path):
     store(tmp_path, "spectrum-2", "A-ANE", lambda network, epsilon: first(21))
     before = write_report(CONFIG, tmp_path)
@@ -350,6 +351,7 @@ def test_an_estimator_keeps_its_colour_whichever_others_there_are(tmp_path):
     assert colours[0] == colours[1]
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_files(tmp_path):
     kept = []
     for _ in range(2):

@@ -348,6 +348,7 @@ def contents(run):
     return plain(checkpoint.read(run / "checkpoint.pt")), (run / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_stopped_and_started_again_equals_never_stopped(folder, tmp_path):
     setting = SETTINGS["spectrum-2"]
 

@@ -81,6 +81,7 @@ def size(arch, num_classes=10, *sizes, **more):
 
 # -- sizes ----------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_the_parameters_of_a_cells_networks(name):
     plain, with_head, imagenet = CELLS[name]
@@ -104,6 +105,7 @@ def test_the_table_of_sizes_is_complete():
     assert set(names()) == {*genotypes.names(), *own_designs()} and len(names()) == 46
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.reported])
 def test_the_papers_figures_are_met_at_the_published_size(name):
     """Within a twentieth of what is printed: figures are truncated in places, and two widths are not published."""
@@ -216,6 +218,7 @@ def test_every_name_has_one_entry_with_its_source():
 
 # -- the list -------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_list_shows_ours_beside_the_papers(monkeypatch, capsys):
     shown = ["WsrNet_Basic", "resnet50", "vgg16_4096"]
     monkeypatch.setattr(models, "ENTRIES", {name: ENTRIES[name] for name in shown})
@@ -241,6 +244,7 @@ def test_both_papers_have_their_say():
     assert ENTRIES["robnet_large_v1"].size_for("imagenet") == (48, None)
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_list_may_leave():
     done = subprocess.run(f"{sys.executable} -m wsrnas.models --list | head -n 2", shell=True, capture_output=True,
                           text=True, cwd=Path(models.__file__).parents[1])

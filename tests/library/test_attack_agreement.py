@@ -124,6 +124,7 @@ def deviations(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float((ours.sum(1).mean() - theirs.sum(1).mean()) / variance**0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES["right"], ids=describe)
 def test_an_attack_from_random_starts_gives_the_same_accuracy(case):
     theirs = np.unpackbits(ARRAYS[case["array"]], axis=1, count=len(ARRAYS["labels"])).astype(bool)

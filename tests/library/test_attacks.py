@@ -502,6 +502,7 @@ def test_no_graph_is_needed_from_the_caller():
     assert torch.equal(inside, pgd(model, images, labels, 0.1))
 
 
+@pytest.mark.slow
 def test_an_image_is_attacked_alike_in_every_batch():
     model, (images, labels) = convolutional().train(), batch(8, classes=5)
     whole = pgd(model, images, labels, 0.1, 5)

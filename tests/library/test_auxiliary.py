@@ -48,6 +48,7 @@ def settings_of(weight: float = WEIGHT, loss: str = "pgd", **more) -> LossSettin
 
 # -- published sizes ------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, expected", [
     ("DARTS_V1", 3_645_840), ("DARTS_V2", 3_825_768), ("PC_DARTS", 4_111_104), ("PC_DARTS_ImageNet", 4_197_936),
     ("P_DARTS", 3_910_224), ("SNAS_mild", 3_137_808), ("SNAS_moderate", 3_323_784), ("NASNet_A", 4_288_944),
@@ -279,6 +280,7 @@ def test_attacks_do_not_see_it(name, batch_statistics):
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.slow
 def test_the_published_way_of_measuring_does_not_see_it():
     """Its last batch is one image, of which the head's last BatchNorm could make no statistics."""
     model, plain = network().float(), network(False).float()
@@ -337,6 +339,7 @@ def test_a_step_is_the_one_made_by_hand(name, gamma):
     torch.testing.assert_close(dict(model.named_buffers()), dict(twin.named_buffers()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, WEIGHT])
 def test_all_refinements_together(weight):
     model, (images, labels) = network().float(), batch(8)

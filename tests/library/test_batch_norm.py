@@ -191,6 +191,7 @@ def joined(first: Tensor, second: Tensor) -> Tensor:
 # ---- two processes and one -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_a_layer_on_two_processes_is_that_of_one_on_the_whole_batch(launched, layer):
     alone = train_layer(*layer, WORLD)
@@ -207,6 +208,7 @@ def test_a_layer_on_two_processes_is_that_of_one_on_the_whole_batch(launched, la
     assert len(alone[0]["gradients"]) == 2 * layer[1]  # a scale and a shift, where it has them
 
 
+@pytest.mark.slow
 def test_a_network_of_cells_trains_on_two_processes_as_on_one(launched):
     expected = train_cells(WORLD)
     assert_equal_states(launched[0]["cells"], expected, 1e-10)
@@ -214,29 +216,34 @@ def test_a_network_of_cells_trains_on_two_processes_as_on_one(launched):
     assert len(expected) > 50
 
 
+@pytest.mark.slow
 def test_recalibration_averages_the_statistics_of_whole_batches(launched):
     for seen in launched:
         assert_equal_states(seen["recalibrated"], recalibrate(WORLD), 1e-13)
 
 
+@pytest.mark.slow
 def test_batch_statistics_without_update_are_those_of_the_whole_batch(launched):
     expected, (first, second) = without_update(WORLD), (seen["without update"] for seen in launched)
     for name, value in expected.items():  # an attack's loss is a sum: no factor
         torch.testing.assert_close(joined(first[name], second[name]), value, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_statistics_are_float32_under_mixed_precision(launched):
     expected, (first, second) = mixed_precision(WORLD), (seen["mixed"] for seen in launched)
     torch.testing.assert_close(joined(first["output"], second["output"]), expected["output"])
     torch.testing.assert_close(first["state"], expected["state"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_mode_asks_no_other_process(launched):
     model, images = network().eval(), batch()[0]
     assert torch.equal(launched[0]["alone"], model(images)) and launched[1]["alone"] is None
     assert torch.equal(synchronize_batch_norm(network().eval(), SECOND_OF_TWO)(images), model(images))
 
 
+@pytest.mark.slow
 def test_each_process_gets_its_own_buffers_back(launched):
     numbers = torch.arange(9.0)
     for rank, seen in enumerate(launched):

@@ -60,6 +60,7 @@ def to_the_border(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Ten
 # ---- closed forms --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confidence", [0.0, 0.3])
 def test_on_a_linear_classifier_it_finds_the_nearest_point_of_the_border(confidence):
     model, images = linear(), batch(low=0.3, high=0.7)
@@ -75,6 +76,7 @@ def test_on_a_linear_classifier_it_finds_the_nearest_point_of_the_border(confide
     torch.testing.assert_close(reached, least, rtol=0.01, atol=0)  # with the margin above: along the gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share, success", [(0.8, False), (1.25, True)])
 def test_the_price_of_success_decides_where_the_closed_form_says(share, success):
     # Without the border, noise of penalty / 2 times the gradient is the cheapest; it gains penalty / 2 * |gradient|^2.
@@ -107,6 +109,7 @@ def test_black_and_white_pixels_are_no_dead_end(dtype):
     assert (predicted(model, result) != labels).all()
 
 
+@pytest.mark.slow
 def test_an_image_is_attacked_alike_in_every_batch():
     model, images = convolutional(), batch(8)
     labels = predicted(model, images)

@@ -282,6 +282,7 @@ def operators(batch: int, targets: int, sources: int = 1, per_image: bool = Fals
     return counted.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_image", [False, True])
 def test_nothing_waits_for_the_device_and_images_are_not_looped_over(per_image: bool) -> None:
     """The attack included. What grows with the targets is the number of anchors, one gradient step each."""

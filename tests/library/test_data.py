@@ -395,6 +395,7 @@ def test_batches_repeat_by_seed_purpose_and_epoch():
         assert not other[1].equal(first()[1])
 
 
+@pytest.mark.slow
 def test_start_equals_skipping():
     loader = BatchLoader(numbered_images(50), 8, 0, "train", shuffle=True, augment=Augmentation(2, True, cutout=2),
                          drop_last=True)

@@ -157,6 +157,7 @@ def launched(tmp_path_factory):
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_collectives(launched):
     for rank, seen in enumerate(launched[1]):
         assert seen["world"] == [rank, 2]
@@ -170,6 +171,7 @@ def test_collectives(launched):
         assert result["copied"] == [0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_search_leaves_all_processes_with_the_same_state(launched):
     folder, (first, second) = launched
     assert first["search"] == second["search"]
@@ -182,6 +184,7 @@ def test_a_search_leaves_all_processes_with_the_same_state(launched):
     assert json.loads((run / "env.json").read_text())[0]["processes"] == 2
 
 
+@pytest.mark.slow
 def test_a_retraining_leaves_all_processes_with_the_same_weights(launched):
     folder, (first, second) = launched
     assert first["retrain"] == second["retrain"]
@@ -193,6 +196,7 @@ def test_a_retraining_leaves_all_processes_with_the_same_weights(launched):
     assert "batch 12 = 2 x 6" in (run / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_evaluation_by_two_processes_equals_that_by_one(launched, world):
     folder, seen = launched
     alone = json.loads(json.dumps(evaluate(folder / "retrain" / "run" / "checkpoint.pt", world)))
@@ -200,6 +204,7 @@ def test_evaluation_by_two_processes_equals_that_by_one(launched, world):
     assert alone["images"] == 51
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_refused_by_all(launched):
     for seen in launched[1]:
         assert seen["odd batch"] == ("batch_size is 13, for all processes together; expected a multiple of 2 "
@@ -235,6 +240,7 @@ def test_tasks_of_srun_without_torchrun_are_refused(monkeypatch):
         initialize("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LOSSES)
 def test_two_processes_train_as_one_does(case, launched):
     """With synchronised BatchNorm, the number of processes changes nothing but rounding."""
@@ -246,6 +252,7 @@ def test_two_processes_train_as_one_does(case, launched):
             assert shared[key] == pytest.approx(value, rel=1e-9, abs=1e-11), key
 
 
+@pytest.mark.slow
 def test_twenty_steps_change_the_weights():
     config = replace(RECIPES["tiny"], init_channels=2, layers=2)
     before = make_network(config, genotypes.load("WsrNet_Basic"), 10, 3, World()).state_dict()

@@ -142,6 +142,7 @@ def test_outside_the_sources_a_rotation_is_missed_by_the_chord_of_the_rest(name:
     torch.testing.assert_close(error, radius(expected).expand(2, -1, 3, 8, 4), rtol=1e-10, atol=1e-16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_a_rotation_is_met_with_the_square_of_the_number_of_sources(name: str) -> None:
     law, targets = rotation_law(1, 12.0), between(0.04, 0.2, 33)
@@ -181,6 +182,7 @@ def quarter_turn(batch: int, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sources, noise[:, :2], noise[:, 2:]
 
 
+@pytest.mark.slow
 def test_learning_finds_how_the_adjustment_depends_on_the_strength() -> None:
     """A-ANE removes 60 % of WA-ANE's error, most of which the best adjustment alike at all strengths leaves."""
     steps, test_targets = 200, (torch.linspace(5, 17, 7) / 255).expand(64, -1)
@@ -247,6 +249,7 @@ def test_what_waits_for_the_device_is_found(look) -> None:
         look(torch.ones(2, device="meta"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_images_and_targets_are_not_looped_over(name: str) -> None:
     """The same operators whatever the number of images and targets, on arrays that grow with both."""

@@ -243,6 +243,7 @@ def test_parameter_count(name: str) -> None:
     assert f"{LEARNED[name]:,} parameters" in type(estimator).__doc__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("count", [1, 3])
 def test_gradient_reaches_every_parameter(name: str, count: int) -> None:
@@ -310,6 +311,7 @@ def law_error(estimator: torch.nn.Module, size: int) -> float:
     return math.sqrt((estimate - noises[:, 3:]).square().sum() / noises[:, 3:].square().sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "size"),
     [("A-ANE", 90, 12), ("E-ANE", 80, 8), ("E-ANE-minus", 70, 8), ("A-ANE-plus", 60, 8)],

@@ -228,6 +228,7 @@ def saved(path: Path) -> tuple[Path, nn.Module]:
     return path, model
 
 
+@pytest.mark.slow
 def test_a_checkpoint_gives_the_same_network(tmp_path):
     path, model = saved(tmp_path / "best.pt")
     loaded, network = load_model(path)

@@ -117,6 +117,7 @@ def with_norms_and_bypass(features: nn.Sequential) -> None:
             fire.register_forward_hook(lambda _, inputs, output: output + inputs[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, imagenet", [
     *((name, imagenet) for imagenet in (False, True)
       for name in ("resnet18", "resnet50", "vgg16", "vgg16_4096", "densenet121", "shufflenet_v2")),
@@ -289,6 +290,7 @@ def test_numbers_below_one_are_refused(sizes):
 
 # -- large images ---------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_forward_and_backward_on_large_images(name, seed):
     model = hand_designed.build(name, 7, SMALL[name], imagenet=True)
@@ -480,6 +482,7 @@ def saved(path, arch="resnet18"):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_gives_the_same_network(tmp_path, seed):
     model, images = saved(tmp_path / "best.pt"), photographs(channels=1)
     loaded, network = load_model(tmp_path / "best.pt")
@@ -592,6 +595,7 @@ def tensors(value, place=""):
     return {place: value.numpy().tobytes() if isinstance(value, Tensor) else value}
 
 
+@pytest.mark.slow
 def test_a_training_killed_after_an_epoch_resumes(run, tmp_path):
     def log(self, message, original=RunDirectory.log):
         if message.startswith("[1/2]"):
@@ -610,6 +614,7 @@ def test_a_training_killed_after_an_epoch_resumes(run, tmp_path):
     assert count_parameters(model) == count_parameters(on_meta("resnet18", 10, 4))
 
 
+@pytest.mark.slow
 def test_another_network_or_width_is_refused_on_resume(run):
     for argv, named in ((("--arch", "vgg16"), r"was made from other inputs \(network\)"),
                         (("--init_channels", "5"), "init_channels: 4 -> 5"),
@@ -618,6 +623,7 @@ def test_another_network_or_width_is_refused_on_resume(run):
             train(run.parent.parent, *argv)
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_like_any_run(run, capsys):
     common = ["--device", "cpu", "--max_test", "40", "--check_images", "30", "--attacks", "fgsm"]
     retrain.evaluate.main(["--model", str(run), *common])

@@ -103,6 +103,7 @@ def evaluated(kind: type[nn.Sequential], weights: dict[str, Tensor], data: DataS
     return measure(evaluation, custom_attacks(["pgd-20"], STRENGTHS, []), 100)
 
 
+@pytest.mark.slow
 def test_an_honest_network_trips_no_check(data, weights):
     result = evaluated(nn.Sequential, weights, data)
     assert result["failed_checks"] == [] and len(result["checks"]) == 8
@@ -111,6 +112,7 @@ def test_an_honest_network_trips_no_check(data, weights):
     assert all(passed.values()) and result["complete"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, found", [
     (Saturated, {"gradients are not zero", "accuracy vanishes at a large strength",
                  "gradients are stronger than random noise"}),
@@ -128,6 +130,7 @@ def test_a_network_that_hides_its_gradients_is_found_out(kind, found, data, weig
     assert all(row["says"] and row["passed"] in (True, False, None) for row in result["checks"])
 
 
+@pytest.mark.slow
 def test_an_honest_network_next_to_another_one(data, weights):
     """An honest network's own gradients beat another network's; a saturated one's do not."""
     other = trained(nn.Sequential(*layers()[:2], nn.Linear(192, 10)), data, noise=0.1)
@@ -149,6 +152,7 @@ class Backwards(Evaluation):
         return withstood
 
 
+@pytest.mark.slow
 def test_attacks_that_become_weaker_are_noticed(data, weights):
     model = nn.Sequential(*layers())
     model.load_state_dict(weights)
@@ -304,6 +308,7 @@ class NoNumber(nn.Sequential):
         return super().forward(torch.where(images > 0, images.sqrt(), 0) ** 2)
 
 
+@pytest.mark.slow
 def test_gradients_that_are_no_numbers_are_found(data, weights):
     result = evaluated(NoNumber, weights, data)
     row = next(check for check in result["checks"] if check["check"] == "gradients are not zero")
@@ -400,6 +405,7 @@ def in_the_published_way(model: nn.Module, data: ImageSet, epsilon: float, batch
     return correct
 
 
+@pytest.mark.slow
 def test_it_is_the_published_procedure(data, with_batch_norm, monkeypatch, tmp_path):
     orders = []
     real = torch.randperm
@@ -417,6 +423,7 @@ def test_it_is_the_published_procedure(data, with_batch_norm, monkeypatch, tmp_p
     assert all(torch.allclose(left[name].double(), value.double(), rtol=1e-4) for name, value in model.named_buffers())
 
 
+@pytest.mark.slow
 def test_it_flatters_a_network_with_batch_norm_and_no_other(with_batch_norm, weights):
     loader, strengths = BatchLoader(load_dataset("digits").test, 100, 0, "test"), [0.1, 0.15]
     plain = nn.Sequential(*layers())
@@ -432,6 +439,7 @@ def test_it_flatters_a_network_with_batch_norm_and_no_other(with_batch_norm, wei
         assert row["interval"][0] > 0, "it flatters beyond chance"
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on(data, with_batch_norm, tmp_path, monkeypatch):
     loader, strengths = BatchLoader(data.test, 100, 0, "test"), [0.05, 0.1]
     state, undisturbed = tmp_path / "eval" / "official.pt", tmp_path / "undisturbed.pt"

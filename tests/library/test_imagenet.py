@@ -200,6 +200,7 @@ def test_processes_share_a_batch(train, drop_last):
                     assert shard[number][1].equal(labels[rank::world_size])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_start_equals_skipping(train, workers):
     whole = list(training_loader(train).batches(2))

@@ -320,6 +320,7 @@ def chunks_in(folder: Path) -> int:
     return sum(len(path.read_text().splitlines()) - 1 for path in folder.glob("*.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     whole = flags(evaluation(bent(), 16, journal=Journal(tmp_path / "whole", {"model": 1})))
     total = chunks_in(tmp_path / "whole")
@@ -430,6 +431,7 @@ def test_seconds_and_warnings_are_stored_and_forgotten(tmp_path):
 # ---- several processes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_flags_of_one(tmp_path):
     expected = flags(evaluation(bent(), 16))
     with pytest.raises(Killed):  # one process began, two go on
@@ -498,6 +500,7 @@ def autoattacked(digits, **arguments) -> Tensor:
     return measured.robust(at_strength(parse_attack("autoattack"), STRENGTH), measured.clean().nonzero().flatten())
 
 
+@pytest.mark.slow
 def test_autoattack_in_chunks_is_autoattack_image_by_image_killed_and_resumed(digits, directly, tmp_path):
     torch.manual_seed(99)
     state = torch.get_rng_state()

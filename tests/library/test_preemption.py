@@ -249,12 +249,14 @@ def ended(tmp_path_factory):
             launch.process.kill()
 
 
+@pytest.mark.slow
 def test_all_processes_stop_at_the_same_step_when_one_is_asked(ended):
     code, printed, saved = ended[0]
     assert saved[0] is not None and saved[0] == saved[1]
     assert code == 75 and "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_torchrun_hands_the_signal_on_and_waits_although_there_is_a_second_one(ended):
     code, printed, saved = ended[1]
     assert code == 75 and "Traceback" not in printed

@@ -134,6 +134,7 @@ def restated(layers: Layers, images: Tensor, bits: tuple[int, ...], rows: int, i
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, dataset", [
     ("robnet_small", "cifar10"), ("robnet_large_v2", "cifar10"), ("robnet_free", "cifar10"),
     ("robnet_large_v2", "imagenet"), ("robnet_free", "imagenet")])
@@ -220,6 +221,7 @@ def test_names_are_found_however_they_are_spelled(name):
         genotypes.load(published)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, size, channels, dataset", [
     ("RobNet_small", 28, 1, "digits"), ("RobNet_small", 64, 3, "imagenet"), ("RobNet_large_v1", 32, 3, "cifar10"),
     ("RobNet_large_v1", 64, 3, "imagenet"), ("RobNet_large_v2", 64, 3, "cifar10"), ("RobNet_free", 32, 3, "cifar10"),
@@ -251,6 +253,7 @@ def test_what_is_no_network_is_refused(arch, more, named):
         build_model(arch, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, dataset, shape", [("robnet_free", "digits", (1, 32, 32)),
                                                   ("robnet_small", "imagenet", (3, 64, 64))])
 def test_a_checkpoint_gives_the_same_network(name, dataset, shape, tmp_path, seed):
@@ -271,6 +274,7 @@ def test_a_checkpoint_gives_the_same_network(name, dataset, shape, tmp_path, see
         load_weights(tmp_path / "weights.pt", name, 5, layers=20, dataset=dataset, image_shape=shape)
 
 
+@pytest.mark.slow
 def test_retraining_takes_it_by_name(tmp_path):
     retrain.train_cifar.main(["--recipe", "tiny", "--arch", "RobNet_large_v1", "--init_channels", "4", "--device",
                               "cpu", "--max_train", "26", "--held_out", "10", "--batch_size", "8", "--epochs", "1",

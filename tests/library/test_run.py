@@ -222,6 +222,7 @@ def test_rows_of_a_run_without_a_checkpoint_are_dropped(path, world):
     assert rows(path) == []
 
 
+@pytest.mark.slow
 def test_a_half_written_last_line_is_survived_wherever_it_ends(started, path, world):
     whole = (path / "metrics.jsonl").read_bytes()
     last = json.dumps({"step": 3, "loss": {"natural": 0.5}, "seconds": {"train": 1.0}}).encode()

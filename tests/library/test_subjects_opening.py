@@ -269,6 +269,7 @@ def exported(tmp_path_factory) -> dict[str, Path]:
             "hint": export(folder / "hint.pt2", network(), rows=rows.AUTO)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["any", "4", "1", "at most 6", "at least 3", "hint"])
 def test_an_exported_program_takes_any_number_of_images(exported, rows):
     opened = open_model(str(exported[rows]))
@@ -277,6 +278,7 @@ def test_an_exported_program_takes_any_number_of_images(exported, rows):
     check_model(opened.model, *batch(), CLASSES)
 
 
+@pytest.mark.slow
 def test_an_exported_program_is_asked_for_no_more_images_than_needed(exported):
     for rows, calls in (("any", [9]), ("4", [4, 4, 4]), ("at most 6", [6, 3]), ("at least 3", [9])):
         model, seen = open_model(str(exported[rows])).model, []
@@ -331,6 +333,7 @@ def stored(path: Path, model: nn.Module, kind: str) -> nn.Module:
     return open_model(str(path)).model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, trains", [("plain", True), ("scripted", True), ("traced", False), ("frozen", False),
                                           ("exported", False), ("exported, decomposed", False)])
 def test_batch_norm_and_the_training_mode_of_stored_programs(tmp_path, kind, trains):
@@ -579,6 +582,7 @@ def test_a_fingerprint_is_that_of_weights_and_genotype_wherever_they_are(tmp_pat
         str(save(tmp_path / "best.pt", weights, other))).fingerprint
 
 
+@pytest.mark.slow
 def test_a_fingerprint_tells_code_apart(tmp_path, exported):
     file = user_folder(tmp_path)
     first = open_model(f"{file}:build").fingerprint
@@ -624,6 +628,7 @@ def importing_folder(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_fingerprint_covers_what_a_file_imports_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
     file = importing_folder(tmp_path)

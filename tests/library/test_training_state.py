@@ -50,6 +50,7 @@ def through_a_file(state: dict) -> dict:
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_interrupted_steps_equal_uninterrupted_ones_bit_for_bit(bfloat16):
     whole = refined(cells(), bfloat16)

@@ -239,6 +239,7 @@ def texts_in(svg: str) -> Counter:
     return Counter(element.text for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("}text"))
 
 
+@pytest.mark.slow
 @every_genotype
 def test_the_svg_names_every_operation_as_often_as_the_genotype(genotype):
     with rc_context(STYLE):
@@ -248,6 +249,7 @@ def test_the_svg_names_every_operation_as_often_as_the_genotype(genotype):
     assert found["output"] == found["cₖ₋₂"] == found["cₖ₋₁"] == 2
 
 
+@pytest.mark.slow
 def test_the_files_of_a_cell_are_the_same_every_time(tmp_path):
     genotype = genotypes.load("WsrNet_Plus")
     paths = [draw_genotype(genotype, tmp_path / folder / name, "$a$ in 8.0")

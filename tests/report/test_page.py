@@ -81,6 +81,7 @@ def test_a_run_of_nothing_but_evaluations(tmp_path):
     assert "evaluated" in page.text and "missing" not in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn_pages")
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     page = made(write_search(tmp_path / "a"), write_run(tmp_path / "b", EPOCHS, [evaluation()]), out=tmp_path / "out")
@@ -139,6 +140,7 @@ def test_ids_and_references_get_their_prefix():
 
 # -- hostile and broken files ----------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn_pages")
 def test_nothing_in_a_file_becomes_markup(tmp_path):
     result = evaluation(HOSTILE, robust={(HOSTILE, HOSTILE, "linf", 0.03): "11100", ("_b", "own", "linf", 0.1): "10000",
@@ -357,6 +359,7 @@ def test_the_table_of_numbers_keeps_commas_and_gaps():
     assert list(csv.reader(io.StringIO(shown.table))) == [["a", "b"], ["x,y", ""], ["1.5", "2"]]
 
 
+@pytest.mark.slow
 def test_paths_are_as_fine_as_a_screen_and_no_finer(a_search, drawn_pages, tmp_path):
     text = (report.write_report([a_search[0]], tmp_path).parent / "figures" / "weights-normal.svg").read_text()
     decimals = [len(d) for path in re.findall(r'\bd="([^"]*)"', text) for d in re.findall(r"\.(\d+)", path)]

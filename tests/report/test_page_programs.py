@@ -20,6 +20,7 @@ from wsrnas.runtime.distributed import World
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
+@pytest.mark.slow
 def test_a_search_writes_its_page(searched):
     page = Page(searched / "report.html")
     assert "finished, 4 steps" in page.text and "could not be" not in page.text
@@ -27,6 +28,7 @@ def test_a_search_writes_its_page(searched):
             "Time"} <= set(page.titles())
 
 
+@pytest.mark.slow
 def test_a_search_records_its_architecture_parameters(searched):
     rows = read_run(searched).rows
     weights = torch.load(searched / "checkpoint.pt", weights_only=True)["searcher"]["supernet"]
@@ -74,6 +76,7 @@ def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
     assert first["estimated"] == pytest.approx(estimate[:3].numpy(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_retraining_writes_its_page_while_it_runs_and_at_its_end(tmp_path, words_only, monkeypatch):
     monkeypatch.setattr(report, "REFRESH_SECONDS", -1)
     monkeypatch.setattr(report, "REFRESH_SHARE", 1e9)

@@ -14,6 +14,7 @@ def looks_of(line):
     return line.get_color(), line.get_marker()
 
 
+@pytest.mark.slow
 def test_lines_and_bands_over_the_strength_are_means_and_deviations(tmp_path, drawn):
     document = race()
     race_page(tmp_path, document)

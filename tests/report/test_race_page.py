@@ -55,6 +55,7 @@ def whole(tmp_path_factory):
 
 # -- the page --------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_a_race_has_all_sections_and_files(whole):
     folder, document, page = whole
     assert page.titles() == SECTIONS
@@ -75,6 +76,7 @@ def test_a_race_has_all_sections_and_files(whole):
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_elsewhere_and_its_markup_is_whole(whole):
     folder, _, page = whole
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -173,6 +175,7 @@ def test_without_an_average_the_first_attack_ranks(kept, ranking, tmp_path, word
     assert ("Accuracy over strength" in page.titles()) == (len(kept) > 1)
 
 
+@pytest.mark.slow
 def test_the_document_says_what_ranks(tmp_path, words_only):
     document = race(measures=[measure for measure in MEASURES if measure["name"] in ("clean", *PGD, AUTO)])
     for main, ranking in ((AUTO, AUTO), (PGD[1], PGD[1]), ("nothing of the kind", PGD[0]), (None, PGD[0])):
@@ -482,6 +485,7 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
+@pytest.mark.slow
 def test_whatever_is_wrong_anywhere_there_is_a_page(tmp_path, words_only):
     document = race(names=("delta", "gamma"), measures=[MEASURES[0], MEASURES[1], MEASURES[-1]])
     store(tmp_path, document)

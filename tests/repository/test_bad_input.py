@@ -293,6 +293,7 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "flag", "words"), [
     ("search", ["--tau", "0.5"], "holds a run of another configuration (tau: 0.1 -> 0.5)"),
     ("retrain", ["--weight_decay", "0.1"], "holds a run of another configuration (weight_decay: 0.0005 -> 0.1)"),
@@ -305,6 +306,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(program, flag, wor
     assert contents(unfinished) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "other"), [("search", "retrain"), ("retrain", "search")])
 def test_the_checkpoint_of_another_program_is_refused(program, other, refused, unfinished):
     checkpoint = unfinished / program / "run" / "checkpoint.pt"
@@ -312,6 +314,7 @@ def test_the_checkpoint_of_another_program_is_refused(program, other, refused, u
     assert "belongs to another configuration" in refused(program, "--save", "run", runs=unfinished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["search", "retrain"])
 def test_truncated_checkpoints_fall_back_or_are_refused(program, refused, unfinished, capsys):
     run = unfinished / program / "run"
@@ -358,6 +361,7 @@ def test_a_place_that_cannot_be_written_is_named(program, refused, tmp_path):
     assert contents(foreign) == {Path("thesis.tex"): b"dear reader"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "checkpoint.pt.new.tmp"])
 def test_a_disk_that_fills_up_loses_nothing(name, refused, unfinished):
@@ -380,6 +384,7 @@ def test_a_disk_that_fills_up_loses_nothing(name, refused, unfinished):
     assert (run / "FINISHED").exists()
 
 
+@pytest.mark.slow
 def test_a_real_process_leaves_with_two_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "retrain.train_cifar", "--arch", "Unknown", "--runs", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)

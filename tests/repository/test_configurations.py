@@ -71,6 +71,7 @@ def flags_of(config, base):
     return flags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", PROGRAMS, ids=lambda cls: cls.__name__)
 def test_a_configuration_is_the_same_from_json_and_from_flags(cls, tmp_path):
     presets, path = PROGRAMS[cls], tmp_path / "config.json"

@@ -217,6 +217,7 @@ def test_the_template_holds_nothing_of_a_cluster():
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_a_training_is_stopped_saved_and_requeued_once(slurm, tmp_path):
     """The whole way: template, srun, script, launch, Python."""
     program = write_script(tmp_path / "repository" / "train.sh", SOURCED + "launch test_launch\n")

@@ -98,6 +98,7 @@ def test_a_circle_is_found():
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
+@pytest.mark.slow
 def test_modules_import_one_another_without_a_circle():
     assert circle({name: set(imports(name)) - {name} for name in product_files()}) == []
 

@@ -201,6 +201,7 @@ def test_few_widths_are_counted():
     assert len(set(counted)) <= 40 and max(counted) < 10 * 12345
 
 
+@pytest.mark.slow
 def test_the_common_budget_is_that_of_trying_all():
     """Met by all, and hardly farther from the target than the nearest of all budgets; none where there is none."""
     draw = random.Random(3)
@@ -259,6 +260,7 @@ def widened(entrants, text, tolerance):
     return widen(entrants, parse_budget(text), tolerance, 10, SHAPE, "digits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["params=1.5k", "params=2.5k", "macs=0.25M"])
 def test_every_entrant_is_widened_to_what_comes_nearest(text, field):
     entrants, counted = field
@@ -272,6 +274,7 @@ def test_every_entrant_is_widened_to_what_comes_nearest(text, field):
                                 multiply_adds=counted["macs"][before.name][best])
 
 
+@pytest.mark.slow
 def test_a_budget_that_some_miss_names_them_and_one_that_all_meet(field):
     entrants, counted = field
     with pytest.raises(InputError) as caught:
@@ -293,6 +296,7 @@ def test_a_budget_that_some_miss_names_them_and_one_that_all_meet(field):
     assert all(abs(entrant.parameters - value) <= 0.07 * value for entrant in widened(entrants, offered, 0.07))
 
 
+@pytest.mark.slow
 def test_a_budget_below_every_width_says_so(field):
     with pytest.raises(InputError) as caught:
         widened(field[0], "macs=1k", 0.0001)

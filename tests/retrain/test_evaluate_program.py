@@ -111,6 +111,7 @@ def result_of(folder: Path, pattern: str) -> dict:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_retrained_network(run, capsys):
     evaluate(run, "--strengths", "4/255", "0.1", "--attacks", "pgd-2")
     said = capsys.readouterr().out
@@ -138,6 +139,7 @@ def test_a_retrained_network(run, capsys):
         assert all(c == "1" for c, r in zip(clean, row["robust"], strict=True) if r == "1")
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_is_the_default(run):
     evaluate(run, "--weights", "last", "--max_test", 10)
     result = result_of(run, "paper-digits-10images-checkpoint.json")
@@ -174,6 +176,7 @@ def test_different_evaluations_have_different_files():
     assert len(set(labels)) == len(labels) and not any("/" in label or " " in label for label in labels)
 
 
+@pytest.mark.slow
 def test_someone_elses_network_and_its_comparison_with_ours(run, network, capsys, tmp_path):
     runs = tmp_path / "runs"
     program.main(["--model", str(run), network, "--names", "ours", "mine", "--dataset", "digits", "--device", "cpu",
@@ -191,6 +194,7 @@ def test_someone_elses_network_and_its_comparison_with_ours(run, network, capsys
     assert len(list((runs / "evaluate").glob("mine-*/report.html"))) == 1
 
 
+@pytest.mark.slow
 def test_everything_goes_where_out_says(run, network, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     few = ["--dataset", "digits", "--device", "cpu", "--max_test", "10", "--attacks", "fgsm", "--runs",
@@ -245,6 +249,7 @@ def test_a_source_is_named_where_it_does_not_fit(network, tmp_path):
         evaluate(network, "--dataset", "digits", "--source", network.replace("build", "narrow"), runs=tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_networks_of_one_name_are_told_apart_by_where_they_are_from(network, capsys, tmp_path):
     other = network.replace("mine.py", "b/mine.py")
     (tmp_path / "b").mkdir()
@@ -271,6 +276,7 @@ def test_what_cannot_be_told_apart_is_refused(argv, words, network, tmp_path):
                       "--runs", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_each_source_has_its_own_images(network, tmp_path):
     """Its own images are the end of a linear network, its negative's do it good."""
     found = []
@@ -292,6 +298,7 @@ def test_failed_checks_are_said_last_and_stored(network, capsys, tmp_path):
     assert result_of(tmp_path / "evaluate" / "mine.noisy", "*.json")["failed_checks"] == ["logits are deterministic"]
 
 
+@pytest.mark.slow
 def test_a_named_architecture_with_weights(run, tmp_path):
     weights = tmp_path / "weights.pt"
     state = torch.load(run / "best.pt", weights_only=True)["model"]
@@ -304,6 +311,7 @@ def test_a_named_architecture_with_weights(run, tmp_path):
     assert named["model"]["parameters"] == result_of(run, "*.json")["model"]["parameters"]
 
 
+@pytest.mark.slow
 def test_the_published_way_stands_beside_the_honest_one(run, capsys):
     evaluate(run, "--protocol", "official", "--max_test", 30)
     result, said = result_of(run, "official-digits-30images-best.json"), capsys.readouterr().out
@@ -329,6 +337,7 @@ def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch
         (0.03, 0.9, 1), (0.1, 0.6, 1), (0.17, 0.3, 1), (0.25, 0.1, 1)]
 
 
+@pytest.mark.slow
 def test_what_the_published_way_has_found_is_kept_until_overwrite(network, monkeypatch, tmp_path):
     known, measured = [], program.official_accuracy
 
@@ -360,6 +369,7 @@ def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_pat
             f"Adversarial accuracy: {result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     argv = ["--attacks", "pgd-2x2", "noise-3", "--strengths", "0.05", "0.1"]
     evaluate(run, *argv)
@@ -407,6 +417,7 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     assert result_of(run, "*.json")["complete"], "the old numbers stay until the new ones are whole"
 
 
+@pytest.mark.slow
 def test_two_evaluations_of_the_same_chunks_do_not_mix(run):
     evaluate(run, "--attacks", "fgsm")
     folder, = (run / "eval").glob("chunks-*")
@@ -440,6 +451,7 @@ def test_pictures_of_another_size_are_other_images(tmp_path):
     assert fingerprint(32) != before, "another picture of the same name"
 
 
+@pytest.mark.slow
 def test_a_retrained_run_is_not_given_its_former_numbers(run):
     evaluate(run, "--attacks", "fgsm")
     before = result_of(run, "*.json")["clean"]["robust"]

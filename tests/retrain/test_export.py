@@ -93,6 +93,7 @@ def stranger(files):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_stranger_gets_the_same_logits(name, files, stranger):
     folder, cases = files
@@ -102,6 +103,7 @@ def test_a_stranger_gets_the_same_logits(name, files, stranger):
     assert (torch.load(folder / f"{name}.logits") - expected).abs().max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_the_program_of_the_file_counts_parameters_and_knows_its_weights(files, stranger):
     _, cases = files
     lines = stranger.splitlines()
@@ -233,6 +235,7 @@ def test_weights_that_robustbench_would_rename_are_refused(tmp_path):
 
 # -- the check -------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before, after, says", [
     ("padding=1, count_include_pad=False", "padding=1", "gives other logits"),
     ("import hashlib", "import hashlib, wsrnas.runtime.errors", "does not load in a fresh Python process .*wsrnas")])

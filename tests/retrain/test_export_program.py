@@ -61,6 +61,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr(retrain.publishing.writing, "draw_genotype", lambda *given: None)
 
 
+@pytest.mark.slow
 def test_the_whole_package(tmp_path, capsys):
     run, out = make_run(tmp_path / "run", genotype=genotypes.load("WsrNet_Plus")), tmp_path / "out"
     name = "Cheng2023Neural_WsrNet_Plus"

@@ -254,6 +254,7 @@ def test_entrants_of_one_seed_see_the_same_batches_and_other_seeds_others(loader
 
 # -- the whole program ------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_a_race_ends_with_everything_in_its_document(grown):
     """Against the jobs' own files, and networks built and counted here."""
     race = grown[1] / "runs" / "compare" / "race"
@@ -295,6 +296,7 @@ def test_a_race_ends_with_everything_in_its_document(grown):
                                                for a, b in zip(one, another, strict=True)])
 
 
+@pytest.mark.slow
 def test_a_table_and_a_page_are_written_beside_it(late, capsys):
     race = start(late, pages=True)
     said = capsys.readouterr().out
@@ -333,6 +335,7 @@ def test_a_second_seed_leaves_the_first_as_it_was(grown):
                        for measure, row in before[weights].items())
 
 
+@pytest.mark.slow
 def test_an_entrant_added_later_is_the_only_one_trained(grown, tmp_path, monkeypatch):
     """It comes from a file; the others' results and costs stay in the document, also while it is trained."""
     shutil.copytree(grown[0], tmp_path, dirs_exist_ok=True)
@@ -381,6 +384,7 @@ def test_without_selection_a_race_has_last_weights_alone(tmp_path):
 
 # -- stopped, killed and shared ---------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_weights_that_are_best_and_last_are_attacked_once(tmp_path, monkeypatch):
     attacked = []
 
@@ -412,6 +416,7 @@ def test_who_has_entered_need_not_be_named_again(late, monkeypatch):
     assert "the race has no entrants" in fails(late, "--overwrite", archs=(",",))
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch, capsys):
     def failing(config, data, world):
         if config.save.startswith("squeezenet"):
@@ -462,6 +467,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 def test_ended_again_and_again_equals_never_ended(grown, tmp_path):
     """The same race in another folder, ended by signals and kills within each kind of work."""
     document, standings = tmp_path / "runs" / "compare" / "race" / "race.json", set()
@@ -493,6 +499,7 @@ def test_ended_again_and_again_equals_never_ended(grown, tmp_path):
     assert outcome(start(tmp_path)) == outcome(grown[1] / "runs" / "compare" / "race")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_share_the_jobs(grown, tmp_path, monkeypatch):
     train, context = jobs_module.train, multiprocessing.get_context("fork")
 
@@ -578,6 +585,7 @@ def test_what_changes_no_result_may_differ(late, monkeypatch):
     assert stored(race)["seeds"] == [3, 4] and stored(race)["complete"]
 
 
+@pytest.mark.slow
 def test_another_protocol_measures_the_same_trainings(late, monkeypatch):
     monkeypatch.setattr(jobs_module, "train", None)
     before = files(late)
@@ -589,6 +597,7 @@ def test_another_protocol_measures_the_same_trainings(late, monkeypatch):
     assert all(after[name] == before[name] for name in before if "/retrain/" in name and "chunks" not in name)
 
 
+@pytest.mark.slow
 def test_other_test_images_are_measured_anew(late, monkeypatch):
     monkeypatch.setattr(jobs_module, "train", None)
     monkeypatch.setattr(compare, "load_dataset_once", changed("test"))

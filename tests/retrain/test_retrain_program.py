@@ -72,6 +72,7 @@ class Killed(BaseException):
     """As sudden as a kill: nothing in the program may catch it."""
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
     def epoch_dying(after):
         left = iter(range(after, -1, -1))
@@ -103,6 +104,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
     assert (run / "FINISHED").read_text() == (whole / "FINISHED").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_retraining_says_so_and_stops(whole, capsys):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
     start(whole.parent.parent, TINY)
@@ -137,6 +139,7 @@ def test_the_learning_rate_of_every_step():
     assert rates == pytest.approx([0.1] * 297 + [0.01] * 150 + [0.001] * 81, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_flags_reach_the_training(tmp_path):
     seen = []
 
@@ -160,6 +163,7 @@ def test_the_flags_reach_the_training(tmp_path):
     assert {count for *_, count in seen} == {16}
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_the_most_robust_on_held_out_images(tmp_path):
     accuracies = iter([0.2, 0.5, 0.5, 0.4])
     with pytest.MonkeyPatch.context() as context:
@@ -204,6 +208,7 @@ def test_held_out_and_training_images_are_disjoint(world):
     assert torch.equal(plain, held_out.image_set.images.float() / 255)
 
 
+@pytest.mark.slow
 def test_selection_takes_place_as_often_as_asked_and_at_the_end(tmp_path):
     run = start(tmp_path, [*TINY, "--epochs", "3", "--select_every", "2"])
     assert ["held_out" in row for row in read(run)] == [False, True, True]
@@ -265,6 +270,7 @@ def searched(tmp_path_factory):
     return folder, run
 
 
+@pytest.mark.slow
 def test_the_genotype_of_a_search_is_retrained(searched, tmp_path):
     folder, run = searched
     expected = Genotype.load(folder / "search" / "cells" / "genotype.json")

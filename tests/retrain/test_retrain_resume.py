@@ -91,6 +91,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_anywhere_equals_never_stopped(case, pictures, tmp_path):
     program, flags = CASES[case]
@@ -147,6 +148,7 @@ def test_a_signal_names_the_step_and_the_checkpoint_holds_it(pictures, tmp_path)
     assert state["epoch"]["sums"]["loss"][1] == 16
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint(pictures, tmp_path):
     argv = arguments(train_cifar, pictures, *PLAIN, "--save_every", "1")
 
@@ -169,6 +171,7 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(pictures, tmp_path)
     run(train_cifar, tmp_path, argv)  # nothing is lost
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_architecture_is_refused(pictures, tmp_path):
     argv = arguments(train_cifar, pictures, *PLAIN)
     ours = run(train_cifar, tmp_path / "ours", argv)
@@ -181,6 +184,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(pictures, tmp_path):
         run(train_cifar, tmp_path / "ours", argv)
 
 
+@pytest.mark.slow
 def test_an_imagenet_network_is_evaluated_on_the_val_folder(pictures, tmp_path):
     folder = run(train_imagenet, tmp_path, arguments(train_imagenet, pictures, "--epochs", "1"))
     evaluate.main(["--model", str(folder), "--data", str(pictures), "--device", "cpu", "--workers", "0",
@@ -205,6 +209,7 @@ def center(path):
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [train_cifar, train_imagenet])
 def test_without_held_out_images_the_last_network_is_kept(program, pictures, tmp_path):
     folder = run(program, tmp_path, arguments(program, pictures, "--held_out", "0", "--epochs", "1"))
@@ -213,6 +218,7 @@ def test_without_held_out_images_the_last_network_is_kept(program, pictures, tmp
     assert "held_out" not in json.loads((folder / "metrics.jsonl").read_text())
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights_is_what_is_selected_and_kept(pictures, tmp_path):
     folder = run(train_cifar, tmp_path, arguments(train_cifar, pictures, *PLAIN, "--ema_decay", "0.9"))
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
@@ -251,6 +257,7 @@ def overfitting(folder, pictures, accuracies, *flags, one_step=0.4):
     return folder / "retrain" / "run", steps
 
 
+@pytest.mark.slow
 def test_an_overfitted_epoch_is_repeated_from_the_last_good_state_with_a_smaller_step(pictures, tmp_path):
     folder, steps = overfitting(tmp_path, pictures, [0.4, 0.05, 0.41, 0.1, 0.05, 0.39])
     first = [(n, None) for n in range(10)]
@@ -270,6 +277,7 @@ def test_an_overfitted_epoch_is_repeated_from_the_last_good_state_with_a_smaller
     assert [entry["epoch"] for entry in state["standing"]["rollbacks"]] == [2, 3, 3]
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_leaves_the_last_good_state_and_can_go_on(pictures, tmp_path):
     whole, _ = overfitting(tmp_path / "whole", pictures, [0.4, 0.05, 0.41, 0.4])
     with pytest.raises(InputError, match=r"stopped because of catastrophic overfitting in epoch 2, as "
@@ -282,12 +290,14 @@ def test_told_to_stop_it_leaves_the_last_good_state_and_can_go_on(pictures, tmp_
     assert everything(stopped) == everything(whole)
 
 
+@pytest.mark.slow
 def test_told_to_ignore_it_only_reports(pictures, tmp_path):
     folder, steps = overfitting(tmp_path, pictures, [0.4, 0.05, 0.05], "--on_overfitting", "ignore")
     assert len(steps) == 3 * STEPS and {step for _, step in steps} == {None}
     assert (folder / "log.txt").read_text().count("catastrophic overfitting") == 2
 
 
+@pytest.mark.slow
 def test_it_does_not_roll_back_forever(pictures, tmp_path):
     with pytest.raises(InputError, match="catastrophic overfitting in epoch 2, after 8 smaller attack steps"):
         overfitting(tmp_path, pictures, [0.4, *[0.01] * 9])
@@ -308,6 +318,7 @@ def test_what_counts_as_collapse(accuracy, before, one_step, images, collapsed):
     assert retraining.has_collapsed(accuracy, before, one_step, images, 0.5) == collapsed
 
 
+@pytest.mark.slow
 def test_the_first_epoch_is_undone_too(pictures, tmp_path):
     folder, steps = overfitting(tmp_path, pictures, [0.0, 0.4], "--epochs", "1", one_step=0.9)
     assert [n for n, _ in steps] == [*range(5), *range(5)] and steps[-1][1] == pytest.approx(0.0375 * 0.75)
@@ -316,6 +327,7 @@ def test_the_first_epoch_is_undone_too(pictures, tmp_path):
     assert row["probe"]["undone"] == [{"epoch": 1, "accuracy": 0.0, "attack_step": pytest.approx(0.0375)}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["good.pt", "checkpoint.pt"])
 def test_killed_between_the_two_saves_of_an_epoch(file, pictures, tmp_path):
     """The state to roll back to is never older than the one that the run resumes from."""
@@ -333,6 +345,7 @@ def test_killed_between_the_two_saves_of_an_epoch(file, pictures, tmp_path):
     assert everything(killed) == everything(whole)
 
 
+@pytest.mark.slow
 def test_an_ignored_collapse_is_no_good_state(pictures, tmp_path):
     def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
         original(self, payload, name)

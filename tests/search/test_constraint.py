@@ -87,6 +87,7 @@ def by_hand(constraint, parts, alphas):
     return torch.stack(values).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[4], CASES[7]], ids=str)
 def test_it_is_the_mean_divergence_of_the_frozen_images_maps(case):
     constraint = make(*case)
@@ -163,6 +164,7 @@ def assert_same(before, after):
             torch.testing.assert_close(after[name], values, rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[4]], ids=str)
 def test_nothing_changes_but_what_it_returns(case):
     constraint = make(*case)
@@ -275,6 +277,7 @@ def main(folder):
     shutdown()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_the_mean_of_their_shares(tmp_path):
     run_twice(main, tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
@@ -296,6 +299,7 @@ def test_two_processes_agree_on_the_mean_of_their_shares(tmp_path):
         assert not torch.equal(first["projected"], elsewhere(constraint))
 
 
+@pytest.mark.slow
 def test_two_processes_attack_as_one_does():
     """Where BatchNorm does not look at the batch, an image's noise does not depend on the number of processes."""
     constraint, (images, labels) = make("mixed", False), batch()

@@ -114,6 +114,7 @@ def test_of_equal_gaps_the_weakest_strength_is_named():
     assert estimator_gap((0.1, 0.2, 0.3), *sums, 10)["largest_gap_at"] == 0.2
 
 
+@pytest.mark.slow
 def test_the_check_is_a_direct_computation(trained):
     row, shown = trained.check_estimator(STEP)
     (estimated_loss, estimated), (pgd_loss, attacked) = direct(trained, trained.check_loader).tolist()
@@ -131,6 +132,7 @@ def test_the_check_is_a_direct_computation(trained):
     assert shown["epsilons"] == pytest.approx(OTHERS[:3])
 
 
+@pytest.mark.slow
 def test_validation_uses_the_networks_own_sources(trained):
     measured = trained.validate(STEP)
     expected = direct(trained, trained.validation_loader)
@@ -149,6 +151,7 @@ def test_every_class_is_checked():
     assert len(searcher.check_loader.image_set) == len(searcher.validation_loader.image_set) == 20
 
 
+@pytest.mark.slow
 def test_the_check_changes_nothing(trained):
     state = {key: value.clone() for key, value in trained.supernet.state_dict().items()}
     before, modes = torch.get_rng_state(), [module.training for module in trained.supernet.modules()]
@@ -162,6 +165,7 @@ def test_the_check_changes_nothing(trained):
 
 # -- the decision ---------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_pgd_itself_has_no_gap_and_no_estimate_has_a_large_one(trained, monkeypatch):
     itself = with_estimator(trained, Itself(), monkeypatch, gap=1e-9)
     assert set(itself["gap"].values()) == {0.0} and "fallback" not in itself
@@ -173,6 +177,7 @@ def test_pgd_itself_has_no_gap_and_no_estimate_has_a_large_one(trained, monkeypa
     assert all(gap > 0 for gap in nothing["loss_gap"].values())
 
 
+@pytest.mark.slow
 def test_the_largest_gap_decides_and_zero_only_reports(trained, monkeypatch):
     row = with_estimator(trained, Nothing(), monkeypatch)
     assert row["mean_gap"] < row["largest_gap"]
@@ -180,6 +185,7 @@ def test_the_largest_gap_decides_and_zero_only_reports(trained, monkeypatch):
     assert ["fallback" in case for case in cases] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_a_fallback_moves_one_strength_to_pgd():
     searcher = make_searcher(estimator="A-ANE", estimator_images=2, estimator_memory=50, estimator_passes=3,
                              estimator_batch_size=2, warmup_architectures=2, iterations=3)
@@ -214,6 +220,7 @@ def test_a_fallback_corrects_what_the_loss_memory_holds_of_that_strength():
     assert not searcher.predictions  # they were measured against the weaker estimate
 
 
+@pytest.mark.slow
 def test_all_columns_stay_where_they_are():
     searcher = make_searcher(Itself())
     before = searcher.validate(STEP)
@@ -226,6 +233,7 @@ def test_all_columns_stay_where_they_are():
     assert searcher.validate(STEP)["losses"].tolist() == pytest.approx(before["losses"].tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fallback_needs_no_larger_batches(monkeypatch):
     searcher, sizes = make_searcher(), []
     searcher.attack_too(0.15, [0.0], STEP)
@@ -263,6 +271,7 @@ def main(folder):
     shutdown()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
     run_twice(main, tmp_path)
     (first, few), (second, _) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))

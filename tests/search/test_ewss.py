@@ -308,6 +308,7 @@ def test_the_error_is_that_of_standardised_losses():
     assert scaled == pytest.approx(error, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_estimator_learns_a_law_of_the_architecture(learned):
     estimator, error = learned
     gates = architectures(200, 2)
@@ -349,6 +350,7 @@ def test_one_step_is_against_the_gradient_of_the_mean_objective():
     torch.testing.assert_close(supernet.alphas().detach().double(), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_optimum_of_the_law_and_moves_nothing_else(learned):
     estimator = copy.deepcopy(learned[0])
     torch.manual_seed(0)

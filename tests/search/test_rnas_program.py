@@ -162,6 +162,7 @@ def refused(capsys):
 
 # -- Algorithm 1 ----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_order_of_the_parts(whole):
     _, seen = whole
     search = ["weights", "architecture", *["projection", "weights"] * (STEPS - FREE)]
@@ -171,6 +172,7 @@ def test_the_order_of_the_parts(whole):
     assert len(seen.of("projection")) == 2 * (STEPS - FREE)
 
 
+@pytest.mark.slow
 def test_the_architecture_moves_where_it_should_and_nowhere_else(whole):
     run, seen = whole
     initial = seen.events[0][3]
@@ -283,6 +285,7 @@ def test_the_descent_goes_down_the_loss_on_held_out_images():
     assert all(p.grad is None for p in supernet.parameters())
 
 
+@pytest.mark.slow
 def test_the_last_act_is_a_projection_under_all_batches_together():
     config, _ = parse_config(RnasConfig, PRESETS, [*WHOLE, "--bound_batches", "2"])
     data = load_dataset("digits", max_train=60)
@@ -310,6 +313,7 @@ def assert_passes(seen, row, argv):
         assert seen.images[part] == expected[part], (part, argv)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("argv", "free", "tail"), [
     (["--order", "second", "--upper_weights", "0", "1", "--constrained_step", "descend+project",
       "--vulnerability_bound", "1e9"], 1, ["weights", "architecture", "projection"]),
@@ -364,6 +368,7 @@ def test_the_parts_of_a_whole_search_cost_what_is_foreseen(whole):
 
 # -- the bound ------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_with_and_without_a_bound_the_warm_up_is_the_same_and_the_architecture_is_not(whole, tmp_path):
     run, bounded = whole
     with watched() as free:
@@ -379,6 +384,7 @@ def test_with_and_without_a_bound_the_warm_up_is_the_same_and_the_architecture_i
     assert json.loads((other / "vulnerability.json").read_text())["bound"] is None
 
 
+@pytest.mark.slow
 def test_a_bound_out_of_reach_is_refused_after_the_warm_up_and_a_larger_one_goes_on(
         warm, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(search.rnas_searcher, "LEAST_ITERATIONS", 2)
@@ -406,6 +412,7 @@ def test_a_bound_out_of_reach_is_refused_after_the_warm_up_and_a_larger_one_goes
 
 # -- interrupted = uninterrupted ------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted_bit_for_bit(whole, warm, tmp_path):
     """Killed after the warm-up (under another bound), and between two projections of the last epoch."""
     shutil.copytree(warm, tmp_path, dirs_exist_ok=True)
@@ -450,6 +457,7 @@ def test_the_cell_can_be_retrained(whole, tmp_path, capsys):
     assert path in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(whole, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for relaxation in ("mixed", "sampled"):

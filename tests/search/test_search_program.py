@@ -134,6 +134,7 @@ def die_between_record_and_checkpoint(context, count):
     context.setattr(RunDirectory, "save", dying)
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
     deaths = [(die_in_training, 1, 1),                    # the second warm-up step (index 1)
               (die_in_training, 2, 3),                    # the second network of the population (index 3)
@@ -172,6 +173,7 @@ def test_a_finished_search_says_so_and_stops(whole, capsys):
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_same_seed_same_genotype_and_another_seed_another(tmp_path):
     once = [*TINY, "--preset", "naive-1", "--warmup_architectures", "1", "--iterations", "1"]
     first, same, other = (start(tmp_path / str(number), [*once, "--seed", seed])
@@ -211,6 +213,7 @@ def test_the_schedule_of_algorithm_1():
             range(2 * population - 1, 2 * population + iterations))
 
 
+@pytest.mark.slow
 def test_both_warm_up_loops_train_the_same_architectures(tmp_path):
     paths = []
 
@@ -261,6 +264,7 @@ def test_every_search_step_reports_everything(whole):
     assert read(run)[-1]["architecture"]["changed_choices"] == changed
 
 
+@pytest.mark.slow
 def test_a_search_minimises_the_objective_that_it_is_told(tmp_path, monkeypatch, capsys):
     natural = ObjectiveEntry(lambda config: lambda losses: losses[..., 0], "the natural loss alone")
     monkeypatch.setitem(OBJECTIVES, "natural", natural)
@@ -315,6 +319,7 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("argv", "learns", "checks"), [
     (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2"], True, True),
     (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0"], True, False),
@@ -353,6 +358,7 @@ def bounded(tmp_path_factory):
     return run, steps
 
 
+@pytest.mark.slow
 def test_a_bounded_search_measures_and_bounds_the_vulnerability_at_every_strength(bounded, whole):
     rows = read(bounded[0])
     assert_reported_passes(rows, bounded[1])
@@ -374,6 +380,7 @@ def test_a_bounded_search_measures_and_bounds_the_vulnerability_at_every_strengt
         assert measured == pytest.approx([*row["losses"].values(), *row["vulnerabilities"].values()])
 
 
+@pytest.mark.slow
 def test_a_bounded_search_goes_on_as_if_unbroken_but_not_under_another_bound(bounded, tmp_path):
     run = tmp_path / "search" / "run"
     with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
@@ -387,6 +394,7 @@ def test_a_bounded_search_goes_on_as_if_unbroken_but_not_under_another_bound(bou
     assert without_time(read(run)) == without_time(read(bounded[0]))
 
 
+@pytest.mark.slow
 def test_a_strength_that_falls_back_takes_its_vulnerability_along(tmp_path):
     with weak_estimates():
         run = start(tmp_path, [*FALLING, "--vulnerability_bound", "rel:0.5"])
@@ -423,6 +431,7 @@ def fallen(tmp_path_factory):
     return run, steps
 
 
+@pytest.mark.slow
 def test_one_strength_an_iteration_falls_back_until_none_is_estimated(fallen):
     run, steps = fallen
     rows = read(run)
@@ -441,6 +450,7 @@ def test_one_strength_an_iteration_falls_back_until_none_is_estimated(fallen):
         assert f"{text}{strength:.4f} ({strength * 255:.4g}/255) is attacked by PGD from now on" in log
 
 
+@pytest.mark.slow
 def test_a_search_interrupted_at_a_fallback_is_the_unbroken_one(fallen, tmp_path):
     run = tmp_path / "search" / "run"
     for die, after, completed in ((die_between_record_and_checkpoint, 1, 1), (die_in_training, 1, 2)):
@@ -460,6 +470,7 @@ def test_a_search_interrupted_at_a_fallback_is_the_unbroken_one(fallen, tmp_path
 
 # -- data -----------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_halves_are_disjoint_stored_and_reused(whole, tmp_path):
     run, _ = whole
     split = json.loads((run / "split.json").read_text())
@@ -505,6 +516,7 @@ def test_validation_images_are_not_augmented(tmp_path):
 
 # -- dry run, refusal -----------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program.main([*TINY, "--dry_run"])
@@ -546,6 +558,7 @@ def test_a_refused_batch_size_does_not_spoil_the_run_directory(tmp_path):
 
 # -- a real one -----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_a_small_search_on_real_digits(tmp_path):
     run = start(tmp_path, ["--preset", "tiny", "--device", "cpu", "--max_train", "160", "--max_validation", "30",
                            "--warmup_architectures", "1", "--iterations", "3", "--init_channels", "3",

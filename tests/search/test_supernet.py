@@ -60,6 +60,7 @@ def test_checkpoints_hold_the_architecture():
     assert source.genotype() == target.genotype()
 
 
+@pytest.mark.slow
 def test_initial_architecture_is_small_seeded_noise():
     first, again, other = small(0, alpha_std=1e-3), small(0), small(1)
     assert torch.equal(first.alphas(), again.alphas()) and not torch.equal(first.alphas(), other.alphas())
