@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from wsrnas.data.datasets import DATASETS
+from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.data.settings import download_help
 from wsrnas.evaluation.attack_spec import Attack, attack_help
 from wsrnas.evaluation.honesty import LEAST_IMAGES
@@ -46,8 +46,7 @@ class EvaluateConfig:
     source: str = option("", "network that makes the images of the attack transfer and of one honesty check, in "
                          "the form of --model; empty: another network of --model, otherwise the last weights if the "
                          "best are evaluated, and vice versa")
-    dataset: str = option("", "data set (empty: the one that all networks were trained on)",
-                          choices=lambda: {**DATASETS, "imagenet": None})
+    dataset: str = option("", "data set (empty: the one that all networks were trained on)", choices=DATASETS)
     data: str = option("data", "folder of the data set")
     download: bool = option(False, download_help)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
@@ -98,7 +97,7 @@ class EvaluateConfig:
         Raises:
             InputError: An attack is unknown, or a transfer attack has no source.
         """
-        default = CUSTOM if self.is_custom else "imagenet" if dataset == "imagenet" else "paper"
+        default = CUSTOM if self.is_custom else source_of(dataset).protocol
         protocol = self.protocol or default
         attacks = protocol_attacks(protocol) if protocol != CUSTOM else custom_attacks(
             self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,

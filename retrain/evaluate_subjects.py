@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retrain.evaluate_files import result_folder
 from retrain.evaluate_settings import EvaluateConfig
-from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.genotype import Genotype
 from wsrnas.models import load_architecture
@@ -55,12 +55,14 @@ def open_named(config: EvaluateConfig, architectures: Sequence[Genotype | str], 
 def load_images(config: EvaluateConfig, networks: Sequence[ModelSource], world: World) -> EvaluationImages:
     """Return the test images: whole on the device or, for ImageNet, as files to decode."""
     dataset = evaluated_dataset(networks, config.dataset)
-    if dataset != "imagenet":
+    source = source_of(dataset)
+    if not source.large:
         data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
                                  seed=config.seed)
         return images_of(data, config.batch_size, config.seed, world.device)
     described = [network.description for network in networks if network.description]
-    size = described[0]["image_shape"][1] if described else 224  # resized to what the first network was trained on
+    trained_on = described[0]["image_shape"] if described else source.image_shape
+    size = trained_on[1]  # all images are resized to those of the first network's training
     _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
     loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
                              device=world.device)

@@ -28,6 +28,7 @@ from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, t
 from retrain.publishing.training_record import is_finished, training_record
 from retrain.publishing.writing import write_package
 from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.data.datasets import source_of
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.errors import InputError
@@ -117,7 +118,7 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     return Package(
         name=config.name or package_name(cell, path), model=source.model, description=description,
         cell=cell or "a searched cell",
-        preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if dataset == "imagenet" else None,
+        preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
         training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
         evaluations=evaluations, measured=numbers(evaluations, dataset)), remarks
 

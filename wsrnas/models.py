@@ -20,6 +20,7 @@ from wsrnas.architectures import cells, hand_designed
 from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find, why_unavailable
 from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE, Entry, Unavailable
 from wsrnas.complexity import count_parameters, multiply_adds
+from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
 from wsrnas.runtime.errors import InputError
@@ -69,7 +70,8 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
             (ImageNet: 48). ``wsrnas.architectures.catalogue`` says what the width of a hand-designed network is.
         layers: The number of cells; None: the published one of a name, and the DARTS convention for a genotype: 20
             (ImageNet: 14). A network with a design of its own takes None alone.
-        dataset: ``"imagenet"`` for large images, with ImageNet's normalisation first; anything else for small images.
+        dataset: A name whose entry of ``DATASETS`` is large, such as ``"imagenet"``, for large images, with ImageNet's
+            normalisation first; anything else for small images.
         channels: The channels of the images.
         auxiliary: Whether to add DARTS's auxiliary head for training; only networks of two cells can have it.
 
@@ -78,7 +80,7 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
             depth or an auxiliary head.
     """
     width, depth = sizes(arch, dataset, init_channels, layers)
-    arch, imagenet = load_architecture(arch), dataset == "imagenet"
+    arch, imagenet = load_architecture(arch), source_of(dataset).large
     if isinstance(arch, Genotype):
         network = NetworkImageNet if imagenet else NetworkCIFAR
         return network(arch, width, depth, num_classes, channels, auxiliary=auxiliary)
@@ -93,8 +95,9 @@ def sizes(arch: Genotype | str | Path, dataset: str, init_channels: int | None =
           layers: int | None = None) -> tuple[int, int | None]:
     """Return (init_channels, layers) of the network that ``build_model`` makes; layers is None for a fixed design."""
     name = None if isinstance(arch, Genotype) else find(str(arch))
-    convention = IMAGENET_SIZE if dataset == "imagenet" else CIFAR_SIZE
-    width, depth = ENTRIES[name].size_for(dataset) if name else convention
+    large = source_of(dataset).large
+    convention = IMAGENET_SIZE if large else CIFAR_SIZE
+    width, depth = ENTRIES[name].size_for(large) if name else convention
     return width if init_channels is None else init_channels, depth if layers is None else layers
 
 
@@ -134,7 +137,7 @@ def build_described(stored: dict[str, Any]) -> nn.Module:
 
 # -- the list ---------------------------------------------------------------------------------------------------------
 
-IMAGES = {"cifar10": (10, (3, 32, 32)), "cifar100": (100, (3, 32, 32)), "imagenet": (1000, (3, 224, 224))}
+LISTED = tuple(name for name, source in DATASETS.items() if source.classes)
 COLUMNS = {"name": 18, "family": 13, "C, layers": 9, "parameters": 10, "multiply-adds": 13, "in the papers": 48}
 
 
@@ -142,16 +145,16 @@ def listing(dataset: str) -> Iterator[str]:
     """Yield the lines of a table of all architectures at their published sizes, each as soon as it is counted.
 
     Args:
-        dataset: "cifar10", "cifar100" or "imagenet".
+        dataset: One of ``LISTED``.
     """
+    images = DATASETS[dataset]
     yield "  ".join([*(title.ljust(width) for title, width in COLUMNS.items()), "source"])
     for entry in ENTRIES.values():
-        classes, shape = IMAGES[dataset]
         with torch.device("meta"):  # shapes without numbers: nothing is allocated
-            network = build_model(entry.name, classes, dataset=dataset)
-        width, layers = entry.size_for(dataset)
+            network = build_model(entry.name, images.classes, dataset=dataset)
+        width, layers = entry.size_for(images.large)
         row = [entry.name, entry.family, f"{width}, {layers or 'own'}", f"{count_parameters(network) / 1e6:.3f} M",
-               f"{multiply_adds(network, shape) / 1e6:.1f} M", in_the_papers(entry, dataset)]
+               f"{multiply_adds(network, images.image_shape) / 1e6:.1f} M", in_the_papers(entry, dataset)]
         source = entry.source + (f" ({entry.note})" if entry.note else "")
         yield "  ".join([*(text.ljust(width) for text, width in zip(row, COLUMNS.values(), strict=True)), source])
     yield ""
@@ -165,7 +168,7 @@ def listing(dataset: str) -> Iterator[str]:
 def in_the_papers(entry: Entry | Unavailable, dataset: str = "") -> str:
     """Return the parameter counts in the tables of either paper that are about a data set: ``4.5 (Wsr-NAS 1, 2)``."""
     return "; ".join(f"{said.millions} ({said.place})".strip() for said in entry.reported
-                     if not dataset or said.imagenet == (dataset == "imagenet")) or "-"
+                     if not dataset or said.imagenet == source_of(dataset).large) or "-"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -173,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="wsrnas.models", description="Every architecture that --arch and build_model "
                                      "know: where it was published, the papers' parameter counts and ours.")
     parser.add_argument("--list", action="store_true", required=True, help="print the table")
-    parser.add_argument("--dataset", choices=list(IMAGES), default="cifar10",
+    parser.add_argument("--dataset", choices=LISTED, default="cifar10",
                         help="for 10 or 100 classes of 32x32 pixels, or for ImageNet (default: cifar10)")
     arguments = parser.parse_args(argv)
     try:

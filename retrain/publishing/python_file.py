@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retrain.publishing.package import Package
 from retrain.publishing.standalone import LINE, standalone_source
+from wsrnas.data.datasets import source_of
 
 LICENCE = Path(__file__).parents[2] / "LICENSE"
 
@@ -68,7 +69,7 @@ def python_source(package: Package, eps: str, digest: str) -> str:
         digest: The SHA-256 of the weights' file.
     """
     stored = package.description
-    large = stored["dataset"] == "imagenet"
+    large = source_of(stored["dataset"]).large
     channels, height, width = package.image_shape
     kind = "NetworkImageNet" if large else "NetworkCIFAR"
     call = (f"{kind}(GENOTYPE, init_channels={stored['init_channels']}, layers={stored['layers']}, "

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrain.publishing.evaluations import failed_checks
+from wsrnas.data.datasets import DATASETS, source_of
 
-TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032, "imagenet": 50_000}
-LEADERBOARDS = ("cifar10", "cifar100", "imagenet")
+LEADERBOARDS = tuple(name for name, source in DATASETS.items() if source.leaderboard)
 SAME_STRENGTH = 5e-5  # pixels of [0, 1]: 0.031 is not 8/255
 
 
@@ -47,8 +47,8 @@ class Numbers:
 
 
 def threat_strength(dataset: str) -> str:
-    """Return RobustBench's L-inf strength for a data set, as RobustBench spells it."""
-    return "4/255" if dataset == "imagenet" else "8/255"
+    """Return RobustBench's L-inf strength for a data set, as RobustBench spells it; 8/255 without a leaderboard."""
+    return source_of(dataset).leaderboard or "8/255"
 
 
 def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
@@ -107,8 +107,8 @@ def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, datase
         return (f"not measured yet: clean accuracy, and AutoAttack at {eps}",)
     if not standard:
         missing.append(f"not measured yet: AutoAttack at {eps}")
-    if clean["images"] < TEST_IMAGES.get(dataset, 0):
-        missing.append(f"not measured yet on all test images, only on {clean['images']:,} of {TEST_IMAGES[dataset]:,}")
+    if clean["images"] < (total := source_of(dataset).test_images):
+        missing.append(f"not measured yet on all test images, only on {clean['images']:,} of {total:,}")
     return tuple(missing)
 
 
@@ -117,11 +117,12 @@ def _scope(images: int, dataset: str, standard: bool, lowest: _Measurement | Non
     subject = "Measured"
     if lowest and lowest.document["images"] != images:  # the entry also states their number of images
         subject = f"Clean accuracy{' and AutoAttack' * standard} measured"
-    if dataset == "imagenet":
-        return [f"{subject} on {images:,} of the {TEST_IMAGES[dataset]:,} validation images, not on RobustBench's list "
+    source = source_of(dataset)
+    if source.large:
+        return [f"{subject} on {images:,} of the {source.test_images:,} validation images, not on RobustBench's list "
                 "of 5,000."]
-    if images != TEST_IMAGES.get(dataset):
-        total = f" of {TEST_IMAGES[dataset]:,}" if dataset in TEST_IMAGES else ""
+    if images != source.test_images:
+        total = f" of {source.test_images:,}" if source.test_images else ""
         return [f"{subject} on {images:,}{total} test images."]
     return []
 

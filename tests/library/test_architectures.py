@@ -241,7 +241,7 @@ def test_both_papers_have_their_say():
     assert models.in_the_papers(ENTRIES["NASNet_A"], "cifar10") == "3.3 (Wsr-NAS 1, 2); 4.3 (RNAS 1-4)"
     assert models.in_the_papers(ENTRIES["NASNet_A"], "imagenet") == "-"
     assert models.in_the_papers(UNAVAILABLE["MetaQNN"]) == "(Wsr-NAS 3)"
-    assert ENTRIES["robnet_large_v1"].size_for("imagenet") == (48, None)
+    assert ENTRIES["robnet_large_v1"].size_for(large=True) == (48, None)
 
 
 @pytest.mark.slow

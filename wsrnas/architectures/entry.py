@@ -81,9 +81,9 @@ class Entry:
     genotype: Genotype | None = None
     build: Callable[[int, int, int, bool], nn.Module] | None = None
 
-    def size_for(self, dataset: str) -> tuple[int, int | None]:
-        """Return (init_channels, layers) of the published network on ``dataset``."""
-        return self.imagenet_size if dataset == "imagenet" else self.size
+    def size_for(self, large: bool) -> tuple[int, int | None]:
+        """Return (init_channels, layers) of the published network for small or for large images."""
+        return self.imagenet_size if large else self.size
 
 
 @dataclass(frozen=True)

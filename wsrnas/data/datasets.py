@@ -1,4 +1,4 @@
-"""Load data sets by name. Each is one function and one entry of ``DATASETS``.
+"""Load data sets by name. Each is one function and one entry of ``DATASETS``, with all facts about it.
 
 A new data set is a function that returns its ``Parts`` and an entry here. The choices and help of every program, what can
 be downloaded, and the messages about a missing folder follow from the entry.
@@ -52,18 +52,40 @@ class Source:
     """Describe a data set: an entry of ``DATASETS``.
 
     Args:
-        load: function that reads the images into memory.
+        load: function that reads the images into memory; None: they are too many, ``wsrnas.data.imagenet`` reads them.
         help: explanation in one line, for ``--help``.
         augmentation: augmentation of training images; None: mirroring, and crops after padding by 1/8 of the height.
         downloads: whether ``load`` can fetch the files.
         needs_folder: whether there are files at all.
+        large: whether networks have the stem and the normalisation for large images.
+        classes: number of classes of the networks that ``wsrnas.models --list`` shows for it; 0: it shows none.
+        image_shape: (channels, height, width) of the images of these networks.
+        test_images: number of test images; 0: unknown.
+        leaderboard: L-inf strength of its leaderboard, as RobustBench spells it; empty: there is none.
+        protocol: list of attacks that evaluates it by default.
     """
 
-    load: Callable[[Request], Parts]
+    load: Callable[[Request], Parts] | None
     help: str
     augmentation: Augmentation | None = None
     downloads: bool = False
     needs_folder: bool = True
+    large: bool = False
+    classes: int = 0
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    test_images: int = 0
+    leaderboard: str = ""
+    protocol: str = "paper"
+
+
+def source_of(name: str) -> Source:
+    """Return the entry of a data set; for any other name one that knows nothing, as for a user's small images."""
+    return DATASETS.get(name, UNKNOWN)
+
+
+def in_memory() -> dict[str, Source]:
+    """Return the data sets that ``load_dataset`` reads."""
+    return {name: source for name, source in DATASETS.items() if source.load}
 
 
 def load_dataset(name: str, root: str | Path | None = None, download: bool = False, max_train: int = 0,
@@ -71,7 +93,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
     """Load a data set into CPU memory.
 
     Args:
-        name: one of ``DATASETS``.
+        name: one of ``in_memory()``.
         root: folder with the data ("~" is understood), for the data sets that need one.
         download: whether to fetch missing data into ``root``, if possible. Of several processes, only one
             may do so.
@@ -82,9 +104,9 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
     Raises:
         InputError: the name, the folder or a file in it cannot be used; the sentence says which and why.
     """
-    if name not in DATASETS:
-        raise InputError(f"unknown data set '{name}', expected one of: {', '.join(DATASETS)}")
-    source = DATASETS[name]
+    source = source_of(name)
+    if source.load is None:
+        raise InputError(f"unknown data set '{name}', expected one of: {', '.join(in_memory())}")
     if source.needs_folder and (root is None or not str(root)):
         raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
     parts = source.load(Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed))
@@ -98,7 +120,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
 def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, max_train: int = 0,
                       max_test: int = 0, seed: int = 0) -> DataSet:
     """Load a data set on several processes: the main one downloads, then all read; see ``load_dataset``."""
-    if download and world.is_main and name in DATASETS and DATASETS[name].downloads:
+    if download and world.is_main and source_of(name).downloads:
         load_dataset(name, root, download=True)
     barrier(world)
     return load_dataset(name, root, max_train=max_train, max_test=max_test, seed=seed)
@@ -163,11 +185,18 @@ def folder(request: Request) -> Parts:
 
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
+UNKNOWN = Source(None, "")
 DATASETS = {
     "digits": Source(digits, "handwritten, they come with the code", Augmentation(crop_padding=2),
                      needs_folder=False),
-    "cifar10": Source(cifar, "photographs of 10 classes", downloads=True),
-    "cifar100": Source(cifar, "photographs of 100 classes", downloads=True),
-    "svhn": Source(svhn, "digits of house numbers", Augmentation(crop_padding=4), downloads=True),
+    "cifar10": Source(cifar, "photographs of 10 classes", downloads=True, classes=10, test_images=10_000,
+                      leaderboard="8/255"),
+    "cifar100": Source(cifar, "photographs of 100 classes", downloads=True, classes=100, test_images=10_000,
+                       leaderboard="8/255"),
+    "svhn": Source(svhn, "digits of house numbers", Augmentation(crop_padding=4), downloads=True,
+                   test_images=26_032),
     "folder": Source(folder, "pictures in train/CLASS/ and test/CLASS/ of --data"),
+    "imagenet": Source(None, "photographs of 1,000 classes in train/CLASS/ and val/CLASS/ of --data", large=True,
+                       classes=1000, image_shape=(3, 224, 224), test_images=50_000, leaderboard="4/255",
+                       protocol="imagenet"),
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wsrnas.data.datasets import DATASETS
+from wsrnas.data.datasets import DATASETS, in_memory
 from wsrnas.runtime.config import RunConfig, option
 
 
@@ -16,5 +16,5 @@ def download_help() -> str:
 class SmallImagesConfig(RunConfig):
     """Hold the fields of programs on data sets that fit into memory."""
 
-    dataset: str = option("cifar10", "data set", choices=DATASETS)
+    dataset: str = option("cifar10", "data set", choices=in_memory)
     download: bool = option(False, download_help, identity=False)
