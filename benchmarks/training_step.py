@@ -74,7 +74,8 @@ PROGRAMS = {"cifar": small_images, "imagenet": imagenet}
 
 def main() -> None:
     """Time the steps and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="benchmarks.training_step", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=list(PROGRAMS))
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")
     arguments, rest = parser.parse_known_args()

@@ -7,6 +7,7 @@
 #
 # After a stop, the same command resumes. RUNS names the folder of the results (default: runs).
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
 source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 

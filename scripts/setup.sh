@@ -8,6 +8,7 @@
 # WSRNAS_PYTHON=/path/to/python uses that interpreter's environment instead of .venv; what it lacks is installed there.
 # The oldest releases never go into an environment of the user's own: they need Python 3.11 or 3.12.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
 cd "$(dirname "$0")/.."
 
 extra="" venv=".venv" oldest=""

@@ -8,6 +8,7 @@
 #
 # Other arguments go to pytest, for example -k WORD or tests/library/test_losses.py.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
 cd "$(dirname "$0")/.."
 
 setup="--dev" before="" arguments=()

@@ -192,7 +192,8 @@ def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[
 
 def main() -> None:
     """Train the network, run all cases and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="studies.attack_agreement", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", default=Path("tests/reference/attack_agreement.npz"),
                         help="the .npz file to write (default: %(default)s)")
     path = parser.parse_args().file

@@ -7,6 +7,8 @@ as it is and of one that reads only the last hidden state of the LSTM, as the pu
 minute on one core.
 """
 
+import argparse
+
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
@@ -51,6 +53,8 @@ def rank_correlation(make: type, law: str, seed: int) -> float:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(prog="studies.loss_estimator_laws", description=__doc__,
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     print(f"{'law':<12}{'last hidden state':>24}{'all hidden states':>24}")
     for law in ("operation", "edge", "both"):

@@ -1,27 +1,26 @@
 """Draw a cell on the terminal and as SVG and PNG files: ``python -m wsrnas.plotting CELL OUTPUT``."""
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from wsrnas.architectures import cells
-from wsrnas.report.figures.cells import draw_genotype, genotype_text
-from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
 
-def main() -> None:
-    """Draw the cell that the command line names.
-
-    Raises:
-        InputError: There are not two arguments, or there is no such cell.
-    """
-    if len(sys.argv) != 3:
-        raise InputError(f"{len(sys.argv) - 1} arguments; expected two: python -m wsrnas.plotting CELL OUTPUT, where "
-                         "CELL is a published cell's name, a genotype.json or the run directory of a search, and "
-                         "OUTPUT is the path of the drawing")
-    genotype = cells.load(sys.argv[1])
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the cell that the command line names."""
+    parser = argparse.ArgumentParser(prog="wsrnas.plotting",
+                                     description="Draw a cell on the terminal and as SVG and PNG files.")
+    parser.add_argument("cell", metavar="CELL", help="a published cell's name, a genotype.json or the run directory of "
+                        "a search")
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="path of the drawing; both files are made, "
+                        "whether it ends with .svg, .png or neither")
+    arguments = parser.parse_args(argv)
+    from wsrnas.architectures import cells
+    from wsrnas.report.figures.cells import draw_genotype, genotype_text
+    genotype = cells.load(arguments.cell)
     print(genotype_text(genotype))
-    print(f"drawing: {draw_genotype(genotype, Path(sys.argv[2]))}")
+    print(f"drawing: {draw_genotype(genotype, arguments.output)}")
 
 
 if __name__ == "__main__":

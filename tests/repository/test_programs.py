@@ -1,15 +1,19 @@
 """``python -m wsrnas`` and the version of the package."""
 
 import ast
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import wsrnas
 from wsrnas.__main__ import PROGRAMS, main
 
 ROOT = Path(__file__).parents[2]
+LAUNCHER = "wsrnas.runtime.launcher"
 
 
 def programs() -> set[str]:
@@ -43,3 +47,29 @@ def test_the_version_is_written_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" not in project["project"] and "version" in project["project"]["dynamic"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "wsrnas.__version__"}
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != LAUNCHER])
+def test_every_program_answers_help(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name} ")
+
+
+@pytest.mark.slow
+def test_the_launchers_help_is_that_of_torchrun():
+    done = subprocess.run([sys.executable, "-m", LAUNCHER, "--help"], cwd=ROOT, check=True, capture_output=True,
+                          text=True)
+    assert done.stdout.startswith("usage: ") and "--nproc" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["quickstart", "setup", "test", "typecheck"])
+def test_scripts_without_flags_of_a_program_print_their_header(script, tmp_path):
+    path = ROOT / "scripts" / f"{script}.sh"
+    header = path.read_text().partition("\nset ")[0].splitlines()[1:]
+    for flag in ("-h", "--help"):
+        done = subprocess.run(["bash", str(path), flag], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in header]
