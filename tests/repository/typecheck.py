@@ -1,7 +1,7 @@
 """Count mypy's errors per folder and compare them with the recorded ones: called by scripts/typecheck.sh.
 
 Other releases of mypy and of the libraries find other errors, so counts are compared only with a record of the same
-releases.
+releases; otherwise a line in capitals says so.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
         SystemExit: a folder has more errors than recorded; exit code 1.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write the counts of now to the record")
+    parser.add_argument("--record", action="store_true", help="write the current counts to the record")
     record = parser.parse_args().record
     releases = {name: version(name) for name in LIBRARIES}
     errors = count_errors()
@@ -50,7 +50,8 @@ def main() -> None:
     baseline = json.loads(BASELINE.read_text())
     print(f"mypy: {sum(errors.values())} errors, {sum(baseline['errors'].values())} recorded")
     if baseline["releases"] != releases:
-        print(f"not compared: the record is of {baseline['releases']}, here are {releases}")
+        print(f"!!! type errors NOT COMPARED: the record is of {baseline['releases']}, installed are {releases}; "
+              "only the folders that pyproject.toml names were checked")
         return
     recorded = Counter(baseline["errors"])
     more = {name: count for name, count in errors.items() if count > recorded[name]}
