@@ -76,7 +76,7 @@ def test_every_module_that_a_document_runs_exists(path):
     assert [module for module in modules if find_spec(module) is None] == []
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=ids)
+@pytest.mark.parametrize("path", [*DOCUMENTS, *(ROOT / "wsrnas").rglob("*.md")], ids=ids)
 def test_lines_outside_tables_and_code_are_short(path):
     long = [line for line in FENCE.sub("", text(path)).splitlines()
             if len(line) > MOST_COLUMNS and not line.startswith("|")]
