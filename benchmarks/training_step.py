@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from retrain import train_cifar, train_imagenet
+from retrain import train_imagenet
 from retrain.batch import batch_text, check_batch
 from retrain.construction import make_network, make_trainer
 from retrain.recipes import IMAGENET_RECIPES, RECIPES, parse_recipe
 from retrain.settings import ImageNetConfig, RetrainConfig
+from retrain.small_images import make_loaders
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
@@ -55,7 +56,7 @@ def small_images(arguments: list[str]) -> Training:
     check_batch(config, world)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              seed=config.data_seed)
-    loader, _ = train_cifar.make_loaders(config, data, world)
+    loader, _ = make_loaders(config, data, world)
     return Training(config, world, loader, data.num_classes, data.image_shape[0])
 
 

@@ -18,7 +18,7 @@ from retrain.race.register import enter, entered, joined
 from retrain.race.results import document, keep_document
 from retrain.race.settings import CompareConfig, parse_budget, parse_race
 from retrain.race.tables import standing
-from retrain.train_cifar import make_loaders
+from retrain.small_images import make_loaders
 from wsrnas.complexity import readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet

@@ -9,21 +9,15 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 (last epoch) are both kept. The same command resumes, from any step.
 """
 
-from dataclasses import replace
-from typing import Any
-
 from retrain.batch import check_batch
-from retrain.construction import describe_network, make_network, open_run
+from retrain.construction import make_network
 from retrain.cost import dry_run
 from retrain.recipes import RECIPES, parse_recipe
-from retrain.retraining import Retraining, train_all_epochs
 from retrain.settings import RetrainConfig
+from retrain.small_images import make_loaders, train
 from wsrnas.data.datasets import load_dataset_once
-from wsrnas.data.image_set import DataSet
-from wsrnas.data.loader import BatchLoader
-from wsrnas.data.splits import balanced_split
 from wsrnas.models import load_architecture
-from wsrnas.runtime.distributed import World, initialize
+from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
 
 
@@ -41,38 +35,6 @@ def main(argv: list[str] | None = None) -> None:
     loader, _ = make_loaders(config, data, world)
     network = make_network(config, load_architecture(config.arch), data.num_classes, data.image_shape[0], world)
     dry_run(config, network, data.image_shape, len(loader.image_set), len(loader), data.num_classes, world)
-
-
-def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = False) -> None:
-    """Train the network of a configuration, or resume the training in its run directory.
-
-    Raises:
-        Preempted: a signal asked to stop; the state is saved.
-        InputError: the loss diverged, or Fast-AT overfitted and the configuration says to stop; the last good state is
-            saved.
-    """
-    arch = load_architecture(config.arch)
-    train_loader, held_out_loader = make_loaders(config, data, world)
-    network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
-    run = open_run(config, world, overwrite, data.fingerprint(), arch, network)
-    if run is None:
-        return
-    training = Retraining(config, run, network, train_loader, held_out_loader,
-                          describe_network(config, arch, data.num_classes, data.image_shape))
-    train_all_epochs(training)
-
-
-def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:
-    """Return the augmented training batches, and the held-out images without augmentation."""
-    shards: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
-    train, held_out = data.train, None
-    if config.held_out:
-        first, rest = balanced_split(data.train.labels, config.held_out, config.data_seed, data.num_classes)
-        train = data.train.subset(rest)
-        held_out = BatchLoader(data.train.subset(first).to(world.device), config.eval_batch_size, config.seed,
-                               "held out", **shards)
-    return BatchLoader(train.to(world.device), config.batch_size, config.seed, "training", shuffle=True,
-                       augment=replace(data.augmentation, cutout=config.cutout), drop_last=True, **shards), held_out
 
 
 if __name__ == "__main__":

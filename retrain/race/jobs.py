@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from retrain.construction import run_inputs
-from retrain.evaluate import evaluate
 from retrain.evaluate_files import file_label, store
+from retrain.evaluate_network import evaluate
 from retrain.evaluate_subjects import check_subjects, make_subjects
 from retrain.race.entrants import Entrant
 from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
 from retrain.settings import RetrainConfig
-from retrain.train_cifar import train
+from retrain.small_images import train
 from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh

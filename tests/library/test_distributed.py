@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import genotypes
+import retrain.small_images
 import retrain.train_cifar
 import search.wsr_nas
 from retrain.construction import make_network, make_trainer
@@ -97,7 +98,7 @@ def twenty_steps(case, world, precision=torch.float64):
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, data.train.images.shape, dtype=torch.uint8, generator=draw)
     data = replace(data, train=ImageSet(pixels.contiguous(memory_format=torch.channels_last), data.train.labels))
-    loader, _ = retrain.train_cifar.make_loaders(config, data, world)
+    loader, _ = retrain.small_images.make_loaders(config, data, world)
     network = make_network(config, genotypes.load("WsrNet_Basic"), 10, 3, world).to(precision)
     trainer = make_trainer(config, network, len(loader), world)
     for epoch in range(2):
@@ -135,7 +136,7 @@ def write_everything(folder):
     seen["search"] = fingerprint(owners[0].state_dict())
 
     models, build = [], make_network
-    retrain.train_cifar.make_network = lambda *a: models.append(build(*a)) or models[-1]
+    retrain.small_images.make_network = lambda *a: models.append(build(*a)) or models[-1]
     retrain.train_cifar.main([*RETRAIN, "--runs", str(folder)])
     seen["retrain"] = fingerprint(models[0].state_dict())
     barrier(world)

@@ -13,6 +13,7 @@ from torch import nn
 
 import genotypes
 import retrain.evaluate as program
+import retrain.evaluate_network as measurement
 from retrain.evaluate_files import file_label
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.evaluate_subjects import load_images
@@ -219,7 +220,7 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
         assert not torch.backends.cudnn.allow_tf32
         raise Stopped
 
-    monkeypatch.setattr(program, "measure", stop)
+    monkeypatch.setattr(measurement, "measure", stop)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with pytest.raises(Stopped):
         evaluate(network, "--dataset", "digits", "--seed", 5, "--check_images", 31, "--source",
@@ -321,7 +322,7 @@ def test_the_published_way_stands_beside_the_honest_one(run, capsys):
 
 
 def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch, tmp_path):
-    measured = program.measure
+    measured = measurement.measure
 
     def robust_at_small_strengths(*arguments):
         result = measured(*arguments)
@@ -329,8 +330,8 @@ def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch
             row |= {"robust": "1" * count + "0" * (10 - count), "accuracy": count / 10}
         return result
 
-    monkeypatch.setattr(program, "measure", robust_at_small_strengths)
-    monkeypatch.setattr(program, "official_accuracy", lambda *a, **k: torch.ones(4, 10, dtype=torch.bool))
+    monkeypatch.setattr(measurement, "measure", robust_at_small_strengths)
+    monkeypatch.setattr(measurement, "official_accuracy", lambda *a, **k: torch.ones(4, 10, dtype=torch.bool))
     evaluate(network, "--dataset", "digits", "--protocol", "official", "--max_test", 10, runs=tmp_path)
     rows = result_of(tmp_path / "evaluate" / "mine.build", "*.json")["official"]
     assert [(row["epsilon"], row["honest"], row["published_way"]) for row in rows] == [
@@ -339,13 +340,13 @@ def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch
 
 @pytest.mark.slow
 def test_what_the_published_way_has_found_is_kept_until_overwrite(network, monkeypatch, tmp_path):
-    known, measured = [], program.official_accuracy
+    known, measured = [], measurement.official_accuracy
 
     def look(*arguments, state, **others):
         known.append(state.exists())
         return measured(*arguments, state=state, **others)
 
-    monkeypatch.setattr(program, "official_accuracy", look)
+    monkeypatch.setattr(measurement, "official_accuracy", look)
     for more in ([], [], ["--overwrite"]):
         evaluate(network, "--dataset", "digits", "--protocol", "official", "--max_test", 10, *more, runs=tmp_path)
     assert known == [False, True, False]

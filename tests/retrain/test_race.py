@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import genotypes
-import retrain.evaluate
+import retrain.evaluate_network
 import retrain.retraining
-from retrain import compare, train_cifar
+from retrain import compare, small_images, train_cifar
 from retrain.race import jobs as jobs_module
 from retrain.race.entrants import load_entrants
 from retrain.race.jobs import kept_weights, race_jobs
@@ -61,7 +61,7 @@ def start(place, *more, archs=ARCHS, seeds=2, pages=False):
     with pytest.MonkeyPatch.context() as context:
         context.chdir(place)
         if not pages:
-            for module in (retrain.retraining, retrain.evaluate, jobs_module, compare):
+            for module in (retrain.retraining, retrain.evaluate_network, jobs_module, compare):
                 context.setattr(module, "refresh", lambda *_, **__: None)
             context.setattr(compare, "write_report", lambda folders: folders[0] / "report.html")
         compare.main([*SMALL, "--archs", *archs, "--seeds", str(seeds), *more])
@@ -231,7 +231,7 @@ def loaders(tmp_path_factory):
     entrants = [replace(entrant, init_channels=2) for entrant in load_entrants(config.archs, 1, config.seed)]
     race = tmp_path_factory.mktemp("race")
     enter(race, entrants, config.seeds)
-    return {(job.entrant.name, job.seed): train_cifar.make_loaders(job.config, data, World())
+    return {(job.entrant.name, job.seed): small_images.make_loaders(job.config, data, World())
             for job in race_jobs(config, race, *entered(race))}
 
 
@@ -390,7 +390,7 @@ def test_weights_that_are_best_and_last_are_attacked_once(tmp_path, monkeypatch)
 
     def noted(config, subject, *arguments, **keywords):
         attacked.append(subject.name)
-        return retrain.evaluate.evaluate(config, subject, *arguments, **keywords)
+        return retrain.evaluate_network.evaluate(config, subject, *arguments, **keywords)
     monkeypatch.setattr(jobs_module, "evaluate", noted)
     race = start(tmp_path, "--epochs", "1", seeds=1)  # the first epoch is both
     values = stored(race)
@@ -421,7 +421,7 @@ def test_a_job_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch
     def failing(config, data, world):
         if config.save.startswith("squeezenet"):
             raise InputError("the training loss is nan")
-        train_cifar.train(config, data, world)
+        small_images.train(config, data, world)
     monkeypatch.setattr(jobs_module, "train", failing)
     with pytest.raises(InputError, match=r"1 of 2 jobs failed; .*: squeezenet-seed3: the training loss is nan"):
         start(tmp_path, seeds=1)
@@ -431,7 +431,7 @@ def test_a_job_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch
     assert values["failed"] == {"squeezenet-seed3": "the training loss is nan"}
     assert table.startswith("**1 of 2 jobs are done.** squeezenet-seed3 failed: the training loss is nan.")
     assert "one seed" in table and "| random_1 |" in table and "| squeezenet |" not in table.split("**Cost**")[0]
-    monkeypatch.setattr(jobs_module, "train", train_cifar.train)
+    monkeypatch.setattr(jobs_module, "train", small_images.train)
     values = stored(start(tmp_path, seeds=1))
     assert values["complete"] and values["failed"] == {}
 
@@ -457,7 +457,7 @@ ENDS = [
     (attack_table, "pgd", 1, signalled, "before", "stopped before squeezenet-seed3"),
     (RunDirectory, "finish", 1, killed, "after", ""),
     (attack_table, "pgd", 1, killed, "before", ""),
-    (retrain.evaluate, "store", 1, killed, "after", ""),  # before the honesty checks
+    (retrain.evaluate_network, "store", 1, killed, "after", ""),  # before the honesty checks
     (compare, "keep_document", 1, killed, "before", ""),
     (jobs_module, "train", 1, signalled, "after", "random_1-seed4 best: stopped during clean"),
     (jobs_module, "make_subjects", 2, signalled, "after", "random_1-seed4 last: stopped during clean"),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import retrain.retraining as retraining
-from retrain import evaluate, train_cifar, train_imagenet
+from retrain import evaluate, small_images, train_cifar, train_imagenet
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.runtime.config import parse_config
@@ -363,7 +363,7 @@ def test_an_ignored_collapse_is_no_good_state(pictures, tmp_path):
 def test_the_probe_is_pgd_on_the_first_training_batch(pictures, tmp_path):
     folder = run(train_cifar, tmp_path, arguments(train_cifar, pictures, *FAST, "--epochs", "1", "--probe_steps", "2"))
     config, _ = parse_config(train_cifar.RetrainConfig, train_cifar.RECIPES, arguments(train_cifar, pictures, *FAST))
-    loader, _ = train_cifar.make_loaders(config, load_dataset("digits", max_train=61), World())
+    loader, _ = small_images.make_loaders(config, load_dataset("digits", max_train=61), World())
     model, _ = load_model(folder / "checkpoint.pt")
     images, labels = next(loader.batches(0))
     right = (model(pgd(model, images, labels, 0.03, 2)).argmax(1) == labels).float().mean().item()
