@@ -11,8 +11,8 @@ import genotypes
 from tests.pages import Page
 from wsrnas.report import writing as report
 from wsrnas.report.differences import paired_differences
-from wsrnas.report.evaluation_files import Evaluation
-from wsrnas.report.networks import networks_of
+from wsrnas.report.reading.evaluations import Evaluation
+from wsrnas.report.reading.networks import networks_of
 from wsrnas.runtime import run_files
 
 CELL = genotypes.load("WsrNet_Basic")

@@ -20,10 +20,10 @@ from tests.report.run_pages import (
 )
 from wsrnas.report import pages
 from wsrnas.report import writing as report
-from wsrnas.report.evaluation_files import evaluation_problem
 from wsrnas.report.figures.picture import Numbers
 from wsrnas.report.figures.style import PAGE_COLOURS
 from wsrnas.report.figures.svg import inline_svg, plain
+from wsrnas.report.reading.evaluations import evaluation_problem
 from wsrnas.report.sections import Section
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World

@@ -10,8 +10,8 @@ from tests.report.run_pages import EPOCHS, PASSED, attack_row, evaluation, made,
 from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.report import writing as report
 from wsrnas.report.differences import paired_differences
-from wsrnas.report.evaluation_files import Evaluation
-from wsrnas.report.networks import networks_of
+from wsrnas.report.reading.evaluations import Evaluation
+from wsrnas.report.reading.networks import networks_of
 from wsrnas.runtime.program import run_program
 
 pytestmark = pytest.mark.usefixtures("quick_programs")

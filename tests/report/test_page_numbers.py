@@ -19,10 +19,10 @@ from tests.report.run_pages import (
     write_run,
 )
 from wsrnas.operations import PRIMITIVES
-from wsrnas.report.evaluation_files import Evaluation
 from wsrnas.report.figures import search as search_figures
 from wsrnas.report.figures import weights as weights_figure
-from wsrnas.report.networks import networks_of
+from wsrnas.report.reading.evaluations import Evaluation
+from wsrnas.report.reading.networks import networks_of
 from wsrnas.runtime import run_files
 
 pytestmark = pytest.mark.usefixtures("quick_programs")

@@ -14,7 +14,7 @@ from tests.pages import Page
 from tests.report.run_pages import SEARCH, SMALL
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.report import writing as report
-from wsrnas.report.data import read_run
+from wsrnas.report.reading.runs import read_run
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 

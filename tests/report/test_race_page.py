@@ -33,7 +33,7 @@ from tests.report.race_pages import (
 from wsrnas.report import writing as report
 from wsrnas.report.race import page as page_of
 from wsrnas.report.race import read_race, write_race_report
-from wsrnas.report.race_data import race_of
+from wsrnas.report.reading.races import race_of
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 

@@ -110,6 +110,42 @@ def test_rooms_import_one_another_without_a_circle():
     assert circle(rooms) == []
 
 
+def unit(name, package):
+    """Return the file or the whole sub-folder at the root of a package that a module belongs to."""
+    return ".".join(name.split(".")[:package.count(".") + 2])
+
+
+PACKAGES = [name for name, path in product_files().items() if path.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_files_and_sub_folders_of_a_package_import_one_another_without_a_circle(package):
+    members = [name for name in product_files() if name.startswith(f"{package}.")]
+    units = {unit(name, package): set() for name in members}
+    for name in members:
+        units[unit(name, package)] |= {unit(imported, package) for imported in imports(name) if imported in members}
+    assert circle({name: found - {name} for name, found in units.items()}) == []
+
+
+def test_figures_and_what_they_show_import_no_page():
+    lower = ("wsrnas.report.figures", "wsrnas.report.reading")
+    for name in product_files():
+        if name.startswith(lower):
+            assert all(module.startswith(lower) for module in imports(name) if room(module) == "report"), name
+
+
+def has_main(name):
+    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree(product_files()[name]).body)
+
+
+def test_only_measurements_import_a_program():
+    programs = {name for name in product_files() if name.split(".")[0] in PROGRAMS and has_main(name)}
+    assert {"search.wsr_nas", "retrain.evaluate", "retrain.vulnerability.__main__"} <= programs
+    importing = {(name, module) for name in product_files() if name.split(".")[0] not in MEASUREMENTS
+                 for module in imports(name) if module in programs}
+    assert importing == set()
+
+
 def test_the_library_imports_neither_a_program_nor_the_published_cells_by_name():
     for name in LIBRARY_MODULES:
         assert not {module.split(".")[0] for module in imports(name)} & {*PROGRAMS, *MEASUREMENTS, "genotypes"}, name

@@ -1,7 +1,7 @@
 """Write the page of a run, of a comparison of several runs, or of a race.
 
-``writing`` is the entry. ``data`` reads runs and ``race_data`` races. ``run_sections`` and ``race`` hold the tables of
-sections, ``figures`` draws, ``html`` and ``sections`` put the page together.
+``writing`` is the entry. ``reading`` reads runs and races. ``run_sections`` and ``race`` hold the tables of sections,
+``figures`` draws, ``html`` and ``sections`` put the page together.
 """
 
 from wsrnas.report.writing import refresh, write_report

@@ -8,10 +8,10 @@ import numpy as np
 from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.evaluation.results import scores_by_attack
-from wsrnas.report.attack_names import attack_names, whole_attack
 from wsrnas.report.html import Cell, paragraph, table
-from wsrnas.report.networks import AREA, AVERAGE, CLEAN, Network, series, series_marks
-from wsrnas.report.rows import DAMAGE
+from wsrnas.report.reading.attack_names import attack_names, whole_attack
+from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series, series_marks
+from wsrnas.report.reading.rows import DAMAGE
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
 

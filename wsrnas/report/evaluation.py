@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsrnas.evaluation.attack_table import ATTACKS
-from wsrnas.report.attack_names import PARAMETERS, attack_label
 from wsrnas.report.figures.accuracy import accuracy
 from wsrnas.report.html import paragraph, table
-from wsrnas.report.networks import AREA, AVERAGE, CLEAN, Network, series_marks
+from wsrnas.report.reading.attack_names import PARAMETERS, attack_label
+from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series_marks
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
 from wsrnas.runtime.config import format_epsilon

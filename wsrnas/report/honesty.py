@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from wsrnas.report.evaluation_files import Evaluation
 from wsrnas.report.html import Cell, alarm, paragraph, table
-from wsrnas.report.networks import Network
+from wsrnas.report.reading.evaluations import Evaluation
+from wsrnas.report.reading.networks import Network
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
 from wsrnas.runtime.config import format_epsilon

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from wsrnas.report.bound import last_bound
-from wsrnas.report.data import Run
 from wsrnas.report.figures.search import rank_correlation
 from wsrnas.report.figures.training import total_seconds
-from wsrnas.report.networks import networks_of
-from wsrnas.report.rows import column
+from wsrnas.report.reading.bound import last_bound
+from wsrnas.report.reading.networks import networks_of
+from wsrnas.report.reading.rows import column
+from wsrnas.report.reading.runs import Run
 from wsrnas.report.texts import duration, percent
 from wsrnas.report.tiles import Fact, Tile
 

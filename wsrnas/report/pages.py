@@ -3,13 +3,13 @@
 import time
 from collections.abc import Sequence
 
-from wsrnas.report.data import Run, run_names
 from wsrnas.report.figures.picture import Numbers
 from wsrnas.report.figures.training import total_seconds
 from wsrnas.report.honesty import alarms
 from wsrnas.report.html import Cell, details, document, escape, problem_list, table
 from wsrnas.report.key_facts import FACTS
-from wsrnas.report.networks import Network, networks_of
+from wsrnas.report.reading.networks import Network, networks_of
+from wsrnas.report.reading.runs import Run, run_names
 from wsrnas.report.run_sections import SECTIONS
 from wsrnas.report.sections import Drawn, drawn_sections, numbers_of, section_html
 from wsrnas.report.texts import duration, text_of

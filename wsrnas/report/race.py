@@ -14,10 +14,10 @@ from wsrnas.report.figures.picture import Numbers, Picture
 from wsrnas.report.figures.race import accuracy_over_cost, accuracy_over_strength
 from wsrnas.report.html import alarm, definitions, details, document, escape, paragraph, problem_list
 from wsrnas.report.page_files import write_files
-from wsrnas.report.race_data import Entrant, Race, budget_of, race_of, read_race
 from wsrnas.report.race_facts import FACTS
 from wsrnas.report.race_tables import cost, differences, shown, standing
-from wsrnas.report.rows import DAMAGE
+from wsrnas.report.reading.races import Entrant, Race, budget_of, race_of, read_race
+from wsrnas.report.reading.rows import DAMAGE
 from wsrnas.report.sections import Folded, Part, Section, drawn_sections, numbers_of, section_html
 from wsrnas.report.texts import command_text, text_of
 from wsrnas.report.tiles import tiles_html, tiles_of

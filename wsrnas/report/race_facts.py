@@ -1,7 +1,7 @@
 """The key numbers of a race: one function for each fact."""
 
-from wsrnas.report.race_data import Race, budget_of, listed
 from wsrnas.report.race_tables import plain_name, shown, with_deviation
+from wsrnas.report.reading.races import Race, budget_of, listed
 from wsrnas.report.texts import text_of
 from wsrnas.report.tiles import Fact, Tile
 

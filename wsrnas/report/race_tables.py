@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from wsrnas.report.figures.picture import Numbers
 from wsrnas.report.html import Cell, details, paragraph, table
-from wsrnas.report.race_data import BEST, CLEAN, LAST, Difference, Entrant, Race, Score, listed, number
+from wsrnas.report.reading.races import BEST, CLEAN, LAST, Difference, Entrant, Race, Score, listed, number
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from wsrnas.report.data import Run
 from wsrnas.report.differences import paired_differences
 from wsrnas.report.evaluation import robustness
 from wsrnas.report.figures.cells import cell_picture
@@ -14,6 +13,7 @@ from wsrnas.report.figures.training import phases, total_seconds, training
 from wsrnas.report.figures.weights import weights
 from wsrnas.report.honesty import honesty, official
 from wsrnas.report.html import definitions, details, table
+from wsrnas.report.reading.runs import Run
 from wsrnas.report.sections import Part, Section
 from wsrnas.report.texts import command_text, duration, text_of
 from wsrnas.report.vulnerability import discretised_network, vulnerability

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsrnas.report.data import read_run
 from wsrnas.report.page_files import write_files
 from wsrnas.report.pages import page
 from wsrnas.report.race import write_race_report
+from wsrnas.report.reading.runs import read_run
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 

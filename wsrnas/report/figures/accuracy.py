@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.report.attack_names import attack_family, attack_names
 from wsrnas.report.figures.axes import blank, legend, listed, styled
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import INK, LINES, MARKERS, PALETTE, SURFACE
-from wsrnas.report.networks import Network
+from wsrnas.report.reading.attack_names import attack_family, attack_names
+from wsrnas.report.reading.networks import Network
 
 
 @styled

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from wsrnas.report.figures.axes import blank, legend, listed, styled
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import LINES, MARKERS, PALETTE
-from wsrnas.report.race_data import CLEAN, Entrant, Measure, Race, Score
+from wsrnas.report.reading.races import CLEAN, Entrant, Measure, Race, Score
 
 LONGEST_NAME = 32  # in a legend; longer ones would leave no room for the curves
 COSTS = {"parameters": "parameters (millions)", "multiply_adds": "multiply-adds (millions)"}

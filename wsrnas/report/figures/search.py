@@ -16,7 +16,7 @@ from wsrnas.report.figures.axes import (
 )
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import INK, MUTED
-from wsrnas.report.rows import column, names_under
+from wsrnas.report.reading.rows import column, names_under
 from wsrnas.runtime.config import format_epsilon
 
 

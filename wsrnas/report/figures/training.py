@@ -8,7 +8,7 @@ import numpy as np
 from wsrnas.report.figures.axes import blank, legend, listed, marker_of, numbers, styled, whole_ticks
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import COLOURS, INK, MUTED, PALETTE
-from wsrnas.report.rows import column, names_under
+from wsrnas.report.reading.rows import column, names_under
 
 CURVES = {"train clean": ("train", "clean_accuracy"), "train robust": ("train", "adversarial_accuracy"),
           "held-out clean": ("held_out", "clean_accuracy"), "held-out robust": ("held_out", "robust_accuracy"),

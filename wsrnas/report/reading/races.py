@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.evaluation.comparison import FORMAT
-from wsrnas.report.networks import AVERAGE
+from wsrnas.report.reading.networks import AVERAGE
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from wsrnas.report.data import Run
-from wsrnas.report.rows import column
+from wsrnas.report.reading.rows import column
+from wsrnas.report.reading.runs import Run
 from wsrnas.runtime.config import format_epsilon
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.evaluation.results import FORMAT
-from wsrnas.report.rows import is_number
+from wsrnas.report.reading.rows import is_number
 from wsrnas.runtime import run_files
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsrnas.genotype import Genotype
-from wsrnas.report.evaluation_files import Evaluation, read_evaluations
+from wsrnas.report.reading.evaluations import Evaluation, read_evaluations
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsrnas.report.attack_names import attack_key
-from wsrnas.report.evaluation_files import Evaluation
+from wsrnas.report.reading.attack_names import attack_key
+from wsrnas.report.reading.evaluations import Evaluation
 
 CLEAN, AVERAGE, AREA = "no attack", "average robust", "area under the curve"
 

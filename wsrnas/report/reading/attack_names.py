@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsrnas.evaluation.attack_spec import Attack, attack_of
-from wsrnas.report.rows import DAMAGE
+from wsrnas.report.reading.rows import DAMAGE
 
 PARAMETERS = ("attack", "method", "norm", "epsilon", "steps", "step_size", "restarts", "random_start", "loss", "source")
 
