@@ -114,8 +114,8 @@ def test_the_questions_of_the_study():
 @pytest.mark.parametrize(("change", "words"), [
     ({"sources": (0.1,)}, "expected at least two"), ({"sources": (0.2, 0.1)}, "sources must increase"),
     ({"sources": (0.1, 0.1)}, "sources must increase"), ({"sources": (0.0, 0.1)}, "strictly inside"),
-    ({"spectrum": (0.1, 1.0)}, "strictly inside"), ({"spectrum": (0.06, 0.18)}, "beside the sources"),
-    ({"spectrum": (0.12,)}, "beside the sources"), ({"estimators": ()}, "at least one"),
+    ({"spectrum": (0.1, 1.0)}, "strictly inside"), ({"spectrum": (0.06, 0.18)}, "other than the sources"),
+    ({"spectrum": (0.12,)}, "other than the sources"), ({"estimators": ()}, "at least one"),
     ({"estimators": ("A-ANE", "A-ANE")}, "different names"),
     ({"networks": ()}, "networks is empty"), ({"rotation": 0}, "rotation is 0"), ({"epsilon": 8.0}, "epsilon is 8"),
 ])
