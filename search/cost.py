@@ -64,7 +64,7 @@ def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:
     trained += epochs * constrained * (config.constrained_step != "project")
     descended = epochs * (free + constrained * (config.constrained_step == "descend+project"))
     halves = sum(weight > 0 for weight in config.upper_weights)
-    upper_attack = 1 if config.adv_loss == "fast" else attack
+    upper_attack, _ = config.upper_attack().attack_passes(config.loss_settings())
     upper = upper_attack * (config.upper_weights[1] > 0) + halves
     lower = upper_attack + 3  # second order: the direction of the step, and two sides of a difference
     bounded = epochs * constrained * config.bound().finite

@@ -55,10 +55,8 @@ class RnasSearcher(SupernetSearcher):
         self.constraint = Constraint(
             self.supernet, self.relaxation, config.pgd_settings(), config.statistics == "batch",
             config.paths, config.distance, config.standardize, world, config.seed)
-        fast = config.adv_loss == "fast"
         self.cross_entropies = CrossEntropies(
-            self.supernet, self.relaxation, LOSSES["fast" if fast else "pgd"].attack,
-            config.loss_settings() if fast else config.pgd_settings(), world, config.seed)
+            self.supernet, self.relaxation, config.upper_attack().attack, config.loss_settings(), world, config.seed)
         self.trainer = build_trainer(config, self.supernet, world)
         self.architecture_optimizer = torch.optim.Adam(
             self.supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from search.supernet_settings import SupernetConfig
 from wsrnas.runtime.config import option, require
-from wsrnas.training.losses import LossSettings, losses_of
+from wsrnas.training.losses import LOSSES, LossSettings, TrainingLoss, losses_of
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,18 @@ class RnasConfig(SupernetConfig):
         return f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
-        """Return the attack of the supernet's training; Fast-AT always takes its own step, 1.25 epsilon."""
+        """Return the attack of the supernet's training; an attack of one step always takes its own step."""
         settings = self.pgd_settings()
-        return replace(settings, step_size=None) if self.adv_loss == "fast" else settings
+        return replace(settings, step_size=None) if LOSSES[self.adv_loss].one_step else settings
 
     def pgd_settings(self) -> LossSettings:
-        """Return the PGD attack of the vulnerability and of the upper loss, whatever trains the weights."""
+        """Return the PGD attack of the vulnerability, whatever trains the weights."""
         return replace(super().loss_settings(), random_start=self.random_start)
+
+    def upper_attack(self) -> TrainingLoss:
+        """Return the loss whose attack the upper loss uses: that of the training if it takes one step, else PGD."""
+        loss = LOSSES[self.adv_loss]
+        return loss if loss.one_step else LOSSES["pgd"]
 
     @property
     def paths(self) -> int:
