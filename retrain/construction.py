@@ -40,10 +40,8 @@ def describe_network(config: AnyTraining, arch: Genotype | str, num_classes: int
 
 def make_trainer(config: AnyTraining, network: nn.Module, steps_per_epoch: int, world: World) -> Trainer:
     """Return the trainer of ``network``, with loss, optimiser and schedule of the recipe."""
-    optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum,
-                                weight_decay=config.weight_decay)
-    return Trainer(network, LOSSES[config.adv_loss], config.loss_settings(), optimizer, world, config.seed,
-                   config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
+    return Trainer(network, LOSSES[config.adv_loss], config.loss_settings(), config.sgd(network.parameters()), world,
+                   config.seed, config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
 
 
 def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,

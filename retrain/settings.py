@@ -11,6 +11,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import RunConfig, option, require
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.schedules import SCHEDULES, Schedule
+from wsrnas.training.sgd import SgdConfig
 from wsrnas.training.strengths import SIX_STRENGTHS, require_increasing
 from wsrnas.training.trainer import Refinements
 
@@ -31,7 +32,7 @@ class ArchitectureConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class TrainingRecipe(RunConfig):
+class TrainingRecipe(SgdConfig):
     """The training of any network; the defaults are those of WsrNet-Basic."""
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--recipe", "--preset")
@@ -60,16 +61,12 @@ class TrainingRecipe(RunConfig):
     accumulation: int = option(1, "parts into which each process divides its share of a batch, to need less memory")
     epochs: int = option(176, "number of epochs; 176 is the epoch of the published run's last evaluation")
     schedule: str = option("multi-step", "learning rate of every step", choices=SCHEDULES)
-    learning_rate: float = option(0.1, "largest learning rate of SGD")
     learning_rate_min: float = option(0.0, "learning rate at the end of the cosine")
     milestones: tuple[float, ...] = option((99, 149), "epochs at which the schedule multi-step multiplies the "
                                            "learning rate by 0.1")
     warmup_epochs: float = option(0.0, "epochs of linear warm-up (schedules constant, multi-step and cosine)")
     peak_share: float = option(0.5, "fraction of the training at which the learning rate is largest (schedules "
                                 "cyclic and one-cycle)")
-    momentum: float = option(0.9, "momentum of SGD")
-    weight_decay: float = option(5e-4, "weight decay of SGD")
-    grad_clip: float = option(5.0, "largest gradient norm; 0: no clipping")
     drop_path: float = option(0.0, "drop-path rate at the end of the training; it rises linearly from 0")
     ema_decay: float = option(0.0, "decay of a moving average of the weights; best.pt and checkpoint.pt then hold "
                                "this average; 0: none")
@@ -97,10 +94,10 @@ class TrainingRecipe(RunConfig):
         self.require_at_least(-1, "split_seed")
         self.require_at_least(1, "num_steps", "batch_size", "accumulation", "epochs",
                               "select_steps", "select_every", "eval_batch_size", "probe_steps", "report_freq")
-        self.require_at_least(0, "max_train", "held_out", "step_size", "grad_clip", "weight_decay", "momentum",
-                              "learning_rate_min", "awp_gamma", "awp_warmup", "save_every", "warmup_epochs",
-                              "auxiliary_weight")
-        self.require_positive("learning_rate", "trades_beta")
+        self.require_at_least(0, "max_train", "held_out", "step_size", "learning_rate_min", "awp_gamma", "awp_warmup",
+                              "save_every", "warmup_epochs", "auxiliary_weight")
+        self.require_sgd()
+        self.require_positive("trades_beta")
         self.require_strength("epsilon")
         self.require_share("label_smoothing", "drop_path", "ema_decay", "momentum")
         require(0 < self.probe_drop < 1, f"probe_drop is {self.probe_drop:g}; expected a number between 0 and 1")
