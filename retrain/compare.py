@@ -121,7 +121,7 @@ def conclude(config: CompareConfig, race: Path, image_set: str, data: DataSet, w
     values = document(config, race, image_set)
     keep_document(race, values)
     text = standing(values)
-    (race / "race.md").write_text(text + "\n", encoding="utf-8")
+    (race / run_files.RACE_TABLE).write_text(text + "\n", encoding="utf-8")
     failed = [f"!!! honesty check FAILED: {check}" for entrant in values["entrants"]
               for check in entrant["failed_checks"]]
     print("\n".join([text, *failed]), flush=True)

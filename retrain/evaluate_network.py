@@ -71,7 +71,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
             refresh(subject.folder, world)
 
     result = measure(evaluation, attacks, config.check_images, keep)
-    published = compare_official(evaluation, result, attacks, chunks / "official.pt", header) \
+    published = compare_official(evaluation, result, attacks, chunks / run_files.OFFICIAL, header) \
         if protocol == "official" else None
     result = {**about, **result, "official": published}
     if world.is_main:
@@ -110,7 +110,7 @@ def begin(journal: Journal, overwrite: bool) -> Any:
     held = hold(journal.folder)
     if overwrite_requested(overwrite):
         journal.forget()
-        (journal.folder / "official.pt").unlink(missing_ok=True)
+        (journal.folder / run_files.OFFICIAL).unlink(missing_ok=True)
     return held
 
 

@@ -48,8 +48,8 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
             figure = gap_figure(config, setting, summary["settings"][setting.name])
             write_atomic(figures / f"gap-{setting.name}.svg", svg_text(figure, f"gap-{setting.name}").encode())
             write_atomic(figures / f"gap-{setting.name}.png", png(figure))
-    write_json(study / "summary.json", summary)
-    write_atomic(study / "report.md", report(config, summary, machines(study, results)).encode())
+    write_json(study / run_files.STUDY_SUMMARY, summary)
+    write_atomic(study / run_files.STUDY_REPORT, report(config, summary, machines(study, results)).encode())
     return overview(summary)
 
 

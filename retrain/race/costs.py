@@ -11,16 +11,15 @@ from retrain.race.jobs import read_object
 from wsrnas.complexity import activation_bytes, latencies
 from wsrnas.data.image_set import DataSet
 from wsrnas.models import build_model
+from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.device import device_name
 from wsrnas.runtime.distributed import World
 
-COSTS = "costs.json"
-
 
 def known_costs(race: Path) -> dict[str, dict[str, Any]]:
     """Return the costs that ``write_costs`` has measured so far, by entrant."""
-    return read_object(race / COSTS)
+    return read_object(race / run_files.COSTS)
 
 
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
@@ -48,5 +47,5 @@ def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: W
         measured = latencies(networks, data.image_shape)
         known = {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
                  for name, network in networks.items()}
-        write_json(race / COSTS, known)
+        write_json(race / run_files.COSTS, known)
     return known

@@ -26,8 +26,6 @@ from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.opening import open_model
 
-FILES = {"best": "best", "last": "checkpoint"}
-
 
 @dataclass(frozen=True)
 class Job:
@@ -142,7 +140,7 @@ def result_file(config: CompareConfig, job: Job, weights: str) -> Path:
     """Return the path of an evaluation of a job."""
     settings = config.evaluation()
     label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
-    return job.folder / run_files.EVALUATIONS / f"{label}-{FILES[weights]}.json"
+    return job.folder / run_files.EVALUATIONS / f"{label}-{Path(run_files.WEIGHTS[weights]).stem}.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
                 path = genotype_file(race, entrant.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 entrant.arch.save(path, {"entrant": entrant.name, "source": entrant.source})
-        write_json(race / "entrants.json", {"seeds": max(seeds, entered(race)[1]),
-                                            "entrants": [_to_json(entrant) for entrant in together]})
+        write_json(race / run_files.ENTRANTS, {"seeds": max(seeds, entered(race)[1]),
+                                                "entrants": [_to_json(entrant) for entrant in together]})
 
 
 def joined(race: Path, entrants: Sequence[Entrant]) -> list[Entrant]:
@@ -58,7 +58,7 @@ def entered(race: Path) -> tuple[list[Entrant], int]:
     Raises:
         InputError: the list is damaged.
     """
-    path = race / "entrants.json"
+    path = race / run_files.ENTRANTS
     if not path.exists():
         return [], 0
     try:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from wsrnas.runtime import checkpoint, run_files
-from wsrnas.runtime.config import describe, identity_differences, to_dict
+from wsrnas.runtime.config import describe, to_dict
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
-from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
-from wsrnas.runtime.same_work import refuse_foreign_folder, refuse_other_configuration, refuse_other_inputs
+from wsrnas.runtime.same_work import (
+    refuse_differences,
+    refuse_foreign_folder,
+    refuse_other_configuration,
+    refuse_other_inputs,
+)
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -125,11 +129,8 @@ class RunDirectory:
         """
         payload, self._fell_back = checkpoint.restore(self.path / run_files.CHECKPOINT, self.log)
         if payload:
-            differences = identity_differences(self.config, payload.get("config", {}))
-            if differences:
-                raise InputError(f"the checkpoint in {self.path} belongs to another configuration "
-                                 f"({'; '.join(differences)}); put the right one back, or pass --overwrite to start "
-                                 "again")
+            refuse_differences(self.config, payload.get("config", {}), f"the checkpoint in {self.path} belongs to",
+                               "put the right one back, or pass --overwrite to start again")
         if self.world.is_main:
             self.drop_metrics_from(payload["step"] if payload else 0)
         barrier(self.world)

@@ -1,4 +1,7 @@
-"""Names of the files and folders inside a run directory; no other module spells them."""
+"""Names of the files and folders inside a run directory.
+
+Names of figures, and names with a label or number in them, stand where the files are written.
+"""
 
 CONFIG = "config.json"  # the resolved configuration
 INPUTS = "inputs.json"  # further values that the run depends on: fingerprint of the data, genotype
@@ -9,16 +12,24 @@ TENSORBOARD = "tb"  # folder
 CHECKPOINT = "checkpoint.pt"  # the newest state; a run resumes from it
 BEST = "best.pt"  # the state that held-out images select
 GOOD = "good.pt"  # the newest state before catastrophic overfitting
+WEIGHTS = {"best": BEST, "last": CHECKPOINT}  # the file of each choice of --weights
 GENOTYPE = "genotype.json"  # the cell that a search has found
 GENOTYPES = "genotypes"  # folder: the cell after each epoch of a search, or the cells of a race
 INITIAL_GENOTYPE = f"{GENOTYPES}/initial.json"
 SPLIT = "split.json"  # the two parts of the training set that a search uses
 BOUND = "bound.json"  # RNAS' bound on the vulnerability
 VULNERABILITY = "vulnerability.json"
+VULNERABILITY_TABLE = "vulnerability.md"
 RESULT = "result.json"  # an AN-Estimator's result on the test noises
+STUDY_SUMMARY = "summary.json"  # the results of all AN-Estimators of a study
+STUDY_REPORT = "report.md"
 NOISE_SAMPLES = "noise_samples.npz"  # noises of PGD and of the estimator at the newest step of a search
 RACE = "race.json"  # the results of a race
+RACE_TABLE = "race.md"
+ENTRANTS = "entrants.json"  # the entrants and the number of trainings of each
+COSTS = "costs.json"  # memory and latency of each entrant
 EVALUATIONS = "eval"  # folder: one JSON file for each evaluation
+OFFICIAL = "official.pt"  # among the chunks of an evaluation: the state of the published way
 FIGURES = "figures"  # folder
 REPORT = "report.html"
 CLAIMS = "claims"  # folder: locks of the processes that share a work

@@ -50,8 +50,24 @@ def refuse_other_configuration(folder: Path, config: Any) -> None:
         InputError: the sentence names the fields that differ.
     """
     stored = stored_object(folder / run_files.CONFIG)
-    differences = [] if stored is None else identity_differences(config, stored)
-    require(not differences, f"{folder} holds a run of another configuration ({'; '.join(differences)}); {_REMEDY}")
+    if stored is not None:
+        refuse_differences(config, stored, f"{folder} holds a run of", _REMEDY)
+
+
+def refuse_differences(config: Any, stored: Mapping[str, Any], place: str, remedy: str) -> None:
+    """Refuse a stored configuration that gives another result than ``config``.
+
+    Args:
+        config: the dataclass that the program was asked for.
+        stored: the fields of the stored configuration.
+        place: words before "another configuration": where it is stored.
+        remedy: what the user can do.
+
+    Raises:
+        InputError: the sentence names the fields that differ.
+    """
+    differences = identity_differences(config, stored)
+    require(not differences, f"{place} another configuration ({'; '.join(differences)}); {remedy}")
 
 
 def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:

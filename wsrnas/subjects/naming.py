@@ -5,11 +5,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.subjects.model_source import ModelSource
 
 # File names that say nothing about the network in the file: the folder's name does.
-GENERIC = ("best", "checkpoint", "genotype", "model")
+GENERIC = ("model", *(Path(name).stem for name in (run_files.BEST, run_files.CHECKPOINT, run_files.GENOTYPE)))
 
 
 def short_name(path: Path) -> str:

@@ -72,7 +72,7 @@ def find_checkpoint(given: str, weights: str = "best") -> Path:
         InputError: There is none.
     """
     path = Path(given)
-    candidate = path / (run_files.BEST if weights == "best" else run_files.CHECKPOINT) if path.is_dir() else path
+    candidate = path / run_files.WEIGHTS[weights] if path.is_dir() else path
     searched = (path / run_files.GENOTYPE).is_file()  # a search keeps a checkpoint, too
     if not candidate.is_file() and (path / run_files.CHECKPOINT).is_file() and not searched:
         raise InputError(f"{path} has no best.pt, because no epoch was selected; --weights last takes checkpoint.pt")
