@@ -81,7 +81,7 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
         if result["official"]:
             print(f"{name}: the published evaluation and the honest one\n{official_table(result['official'])}")
         for row in result["attacks"]:
-            if row["method"] == "autoattack":  # the two lines of RobustBench
+            if attack_of(row).entry.leaderboard:  # the two lines of RobustBench
                 print(f"{name}, {attack_of(row)}:\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
                       f"Adversarial accuracy: {row['accuracy']:.2%}")
     if len(results) > 1:

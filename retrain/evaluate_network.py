@@ -16,6 +16,7 @@ from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.official import official_accuracy, official_rows
+from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.evaluation.results import FORMAT, flags_of, measure
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
@@ -72,7 +73,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
 
     result = measure(evaluation, attacks, config.check_images, keep)
     published = compare_official(evaluation, result, attacks, chunks / run_files.OFFICIAL, header) \
-        if protocol == "official" else None
+        if PROTOCOLS[protocol].published_way else None
     result = {**about, **result, "official": published}
     if world.is_main:
         store(path, result)

@@ -8,6 +8,7 @@ from retrain.evaluate_files import result_folder
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
+from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.genotype import Genotype
 from wsrnas.models import load_architecture
 from wsrnas.runtime import run_files
@@ -101,8 +102,9 @@ def check_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: 
     Raises:
         InputError: Naming the network and what is wrong with it.
     """
+    published_way = bool(config.protocol) and PROTOCOLS[config.protocol].published_way
     involved = [network for subject in subjects for network in (subject.network, subject.source) if network]
     for network in {id(network): network for network in involved}.values():
-        require(config.protocol != "official" or can_train(network.model), f"{network.source} is an exported program "
-                "without a training mode, which the published way of --protocol official needs")
+        require(not published_way or can_train(network.model), f"{network.source} is an exported program without a "
+                f"training mode, which the published way of --protocol {config.protocol} needs")
         refuse_misfit(network, images, world.device)

@@ -23,6 +23,7 @@ from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.training.epoch import Diverged, Epoch, Loader, train_epoch
 from wsrnas.training.losses import LOSSES
+from wsrnas.training.training_attacks import FAST_STEP
 
 NOTHING_SELECTED = {"epoch": 0, "clean_accuracy": 0.0, "robust_accuracy": -1.0}
 
@@ -86,12 +87,12 @@ class Retraining:
         rollbacks = len(self.progress.rollbacks)
         if not rollbacks:
             return self.config.step_size or None
-        return (self.config.step_size or 1.25 * self.config.epsilon) * STEP_FACTOR ** rollbacks
+        return (self.config.step_size or FAST_STEP * self.config.epsilon) * STEP_FACTOR ** rollbacks
 
     @property
     def shown_step(self) -> float:
         """Step size of Fast-AT's attack for messages, in pixels of [0, 1]."""
-        return self.attack_step or 1.25 * self.config.epsilon
+        return self.attack_step or FAST_STEP * self.config.epsilon
 
     # -- beginning and end ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from wsrnas.architectures import hand_designed
-from wsrnas.architectures.catalogue import find
+from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import RunConfig, option, require
@@ -173,8 +173,8 @@ class TrainingConfig(TrainingRecipe, ArchitectureConfig):
         self.require_at_least(1, "init_channels")
         require(not (named and self.drop_path),
                 f"drop_path is {self.drop_path:g}, but {named} has none; expected 0")
-        require(not (named == "vgg16_4096" and self.compile),
-                "compile and vgg16_4096 cannot be combined: the generator of its dropout cannot be compiled")
+        require(not self.compile or not named or ENTRIES[named].compiles,
+                f"compile and {named} cannot be combined: the generator of its dropout cannot be compiled")
         require(not (named and self.auxiliary_weight),
                 f"auxiliary_weight is {self.auxiliary_weight:g}, but {named} has no auxiliary head; expected 0")
 

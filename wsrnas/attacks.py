@@ -16,6 +16,8 @@ from wsrnas.runtime.errors import InputError
 
 AttackLoss = Callable[[Tensor, Tensor], Tensor]
 
+PGD_STEP = 2.5  # a step of PGD is this number times epsilon / steps
+
 
 def full_precision(logits: Tensor) -> Tensor:
     """Return logits in at least float32: a softmax in bfloat16 (under autocast) rounds small losses to zero."""
@@ -209,7 +211,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     objective = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
-    step = 2.5 * radius / max(steps, 1) if step_size is None else _per_image("step_size", step_size, images)
+    step = PGD_STEP * radius / max(steps, 1) if step_size is None else _per_image("step_size", step_size, images)
     adversarial = images if start is None else start.detach()
     if random_start:
         adversarial = adversarial + draw(images, radius, generator)

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrain.publishing.evaluations import failed_checks
 from wsrnas.data.datasets import DATASETS, source_of
+from wsrnas.evaluation.attack_table import ATTACKS
 
 LEADERBOARDS = tuple(name for name, source in DATASETS.items() if source.leaderboard)
 SAME_STRENGTH = 5e-5  # pixels of [0, 1]: 0.031 is not 8/255
@@ -60,7 +61,7 @@ def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
     used = [*attacked, *([clean] if clean else [])]
     failed = list(dict.fromkeys(check for document in used for check in failed_checks(document)))
     notes = _scope(clean["images"], dataset, bool(standard), lowest) if clean else []
-    if lowest and lowest.row["method"] != "autoattack":
+    if lowest and not lowest.is_ranked:
         notes.append(f"The reported robust accuracy is under {lowest.row['attack']}, on "
                      f"{lowest.document['images']:,} images.")
     if failed:
@@ -77,6 +78,12 @@ class _Measurement:
     document: dict[str, Any]
     row: dict[str, Any]
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether RobustBench ranks by the attack; no for an attack that is not in the table."""
+        entry = ATTACKS.get(self.row["method"])
+        return entry is not None and entry.leaderboard
+
 
 def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
                         ) -> tuple[_Measurement | None, _Measurement | None]:
@@ -88,8 +95,8 @@ def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
     strength = float(threat_strength(dataset).split("/")[0]) / 255
     every = [_Measurement(document, row) for document in evaluations for row in document["attacks"]
              if row["norm"] == "linf" and row["epsilon"] and abs(row["epsilon"] - strength) < SAME_STRENGTH]
-    every.sort(key=lambda m: (-m.document["images"], m.row["accuracy"], m.row["method"] != "autoattack"))
-    return next((m for m in every if m.row["method"] == "autoattack"), None), next(iter(every), None)
+    every.sort(key=lambda m: (-m.document["images"], m.row["accuracy"], not m.is_ranked))
+    return next((m for m in every if m.is_ranked), None), next(iter(every), None)
 
 
 def _unreliable(used: list[dict[str, Any]]) -> bool | None:

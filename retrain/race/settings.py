@@ -59,7 +59,7 @@ class CompareConfig(SmallImagesRecipe):
     protocol: str = option(
         "paper", "list of attacks, as for retrain.evaluate; after a change, trained networks are measured again",
         identity=False, choices=lambda: {name: protocol for name, protocol in PROTOCOLS.items()
-                                         if name not in ("imagenet", "official")})
+                                         if protocol.in_race})
     attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20",
                                       identity=False)
     test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255",

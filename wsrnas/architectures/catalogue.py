@@ -17,7 +17,7 @@ from wsrnas.runtime.spelling import plain
 
 
 def _design(build: Callable[..., nn.Module], source: str, reported: tuple[Reported, ...] = (), note: str = "",
-            family: str = "hand-designed", imagenet_width: int | None = None) -> Entry:
+            family: str = "hand-designed", imagenet_width: int | None = None, compiles: bool = True) -> Entry:
     """Return the entry of a network with a depth of its own.
 
     Args:
@@ -27,10 +27,11 @@ def _design(build: Callable[..., nn.Module], source: str, reported: tuple[Report
         note: As in ``Entry``.
         family: As in ``Entry``.
         imagenet_width: Published width of the network for ImageNet; None: the same as for small images.
+        compiles: As in ``Entry``.
     """
     width = inspect.signature(build).parameters["width"].default
     return Entry(build.__name__, family, source, reported, (width, None), (imagenet_width or width, None), note,
-                 build=build)
+                 build=build, compiles=compiles)
 
 
 def _robnet(build: Callable[..., nn.Module], source: str = "gmh14/RobNets architecture_code.py@0fbcb036",
@@ -53,7 +54,7 @@ NETWORKS = (
     _design(designs.wrn_34_10, "Zagoruyko and Komodakis, BMVC 2016", (in_wsr("46.2"),)),
     _design(designs.vgg16, "Simonyan and Zisserman, ICLR 2015", (in_rnas("14.7", "1, 2, 4"),)),
     _design(designs.vgg16_4096, "Simonyan and Zisserman, ICLR 2015", (in_rnas("34", "3"),),
-            "34.0 M for the 100 classes of that table"),
+            "34.0 M for the 100 classes of that table", compiles=False),  # its dropout draws from a generator
     _design(designs.densenet121, "Huang et al., CVPR 2017", (in_rnas("7.0", "1, 2"),)),
     _design(designs.mobilenet_v2, "Sandler et al., CVPR 2018", (in_rnas("2.3", "1-4"),)),
     _design(designs.shufflenet_v2, "Ma et al., ECCV 2018", (in_rnas("1.3", "1-4"),)),

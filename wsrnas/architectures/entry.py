@@ -68,6 +68,7 @@ class Entry:
         aliases: Other names of the same architecture.
         genotype: The cell; None for a network with a design of its own.
         build: Constructor (num_classes, width, channels, imagenet) of a network with a design of its own.
+        compiles: Whether ``torch.compile`` can compile its training.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Entry:
     aliases: tuple[str, ...] = ()
     genotype: Genotype | None = None
     build: Callable[[int, int, int, bool], nn.Module] | None = None
+    compiles: bool = True
 
     def size_for(self, large: bool) -> tuple[int, int | None]:
         """Return (init_channels, layers) of the published network for small or for large images."""

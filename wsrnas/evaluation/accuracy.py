@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsrnas.attacks import attack_mode, pgd
+from wsrnas.attacks import PGD_STEP, attack_mode, pgd
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.progress import progress
@@ -45,7 +45,7 @@ def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float],
         raise InputError(f"strengths to evaluate are {list(epsilons)}; expected at least one, all inside (0, 1)")
     if steps < 1:
         raise InputError(f"the evaluation attack's number of steps is {steps}; expected at least 1")
-    ratio = 2.5 / steps if step_size_ratio is None else step_size_ratio
+    ratio = PGD_STEP / steps if step_size_ratio is None else step_size_ratio
     correct = torch.zeros(1 + len(epsilons), dtype=torch.float64, device=world.device)
     seen = torch.zeros(1, dtype=torch.float64, device=world.device)
     noise = generator(seed, "evaluation", world.rank, device=world.device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import fgsm, mim, pgd
+from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 
@@ -87,6 +87,10 @@ class AttackEntry:
         white_box: whether the attack uses the gradients of the attacked network.
         searches: whether the attack improves its images step by step on the attacked network, so a larger epsilon
             must not raise accuracy. The honesty checks rely on it.
+        climbs: whether the attack takes plain gradient steps, so that more of them must not be weaker; the honesty
+            checks rely on it.
+        averaged: whether its L-inf accuracies are averaged over the strengths.
+        leaderboard: whether its accuracy is the one that RobustBench ranks by.
         needs_source: whether the images are made on another network (``--source``).
         unbounded: whether the attack has no strength.
         random_per_batch: whether random numbers belong to a batch instead of an image; the batch size is then part of
@@ -110,6 +114,9 @@ class AttackEntry:
     step_is_stage: bool = False
     white_box: bool = True
     searches: bool = True
+    climbs: bool = False
+    averaged: bool = False
+    leaderboard: bool = False
     needs_source: bool = False
     unbounded: bool = False
     random_per_batch: bool = False
@@ -186,9 +193,10 @@ APGD_PASSES, TARGETED_PASSES, FAB_PASSES = 100, 900, 3000
 ATTACKS: dict[str, AttackEntry] = {
     "fgsm": AttackEntry(
         "FGSM", "one gradient step of the whole strength", run_fgsm, norms=BOTH_NORMS, loss="ce", step_factor=1.0,
-        searches=False),
+        searches=False, climbs=True),
     "pgd": AttackEntry(
-        "PGD", "projected gradient ascent", run_pgd, 20, BOTH_NORMS, restarts=True, loss="ce", step_factor=2.5),
+        "PGD", "projected gradient ascent", run_pgd, 20, BOTH_NORMS, restarts=True, loss="ce", step_factor=PGD_STEP,
+        climbs=True, averaged=True),
     "mim": AttackEntry(
         "MIM", "PGD with momentum", run_mim, 20, loss="ce", step_factor=1.0, detail="momentum 1"),
     "cw-l2": AttackEntry(
@@ -197,13 +205,13 @@ ATTACKS: dict[str, AttackEntry] = {
         "penalty c = 0.5, from the image"),
     "cw-linf": AttackEntry(
         "C&W margin", "PGD on the margin between the logits", run_pgd, 100, restarts=True, loss="margin",
-        step_factor=2.5),
+        step_factor=PGD_STEP),
     "noise": AttackEntry(
         "random noise", "the worst of STEPS random noises of full strength", run_noise, 10, passes=forward_passes,
         step_is_stage=True, white_box=False, searches=False, in_words=_noise_in_words),
     "transfer": AttackEntry(
         "transfer PGD", "PGD on the network of --source, then shown to this one", run_pgd, 20, loss="ce",
-        step_factor=2.5, white_box=False, searches=False, needs_source=True),
+        step_factor=PGD_STEP, white_box=False, searches=False, needs_source=True),
     "apgd-ce": AttackEntry(
         "APGD-CE", "the first part of AutoAttack, which is fast", run_autoattack, norms=BOTH_NORMS,
         passes=lambda steps, restarts: (APGD_PASSES, 0), stages=("apgd-ce",), random_per_batch=True,
@@ -213,6 +221,7 @@ ATTACKS: dict[str, AttackEntry] = {
         "AutoAttack", "the original AutoAttack, standard version, by pyautoattack", run_autoattack, norms=BOTH_NORMS,
         passes=lambda steps, restarts: (APGD_PASSES + 2 * TARGETED_PASSES, FAB_PASSES + SQUARE_QUERIES),
         stages=("apgd-ce", "apgd-t", "fab-t", "square"), random_per_batch=True, least_classes=LEAST_CLASSES,
+        leaderboard=True,
         in_words=lambda steps: "standard version: APGD-CE, APGD-T, FAB-T, Square"),
     "square": AttackEntry(
         "Square", "black-box attack that sees logits alone; STEPS is its number of queries", run_autoattack,

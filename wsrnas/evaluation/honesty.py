@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wsrnas.attacks import attack_mode, full_precision, input_gradient
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
-from wsrnas.evaluation.attack_table import AttackEntry
+from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry
 from wsrnas.evaluation.intervals import share_test, sign_test
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.runtime.config import format_epsilon
@@ -34,7 +34,7 @@ ESCAPE_SHARE = 0.05  # share of images that AutoAttack breaks and PGD on the cro
 FALLEN_IMAGES = 10  # fewer images that fall to an attack cannot be told from random noise
 LEAST_IMAGES = 30  # fewer correctly classified images make a comparison meaningless
 LOGIT_TOLERANCE = 1e-3  # relative to the largest logit: the rounding of a GPU's batched kernels stays far below
-SQUARE_QUERIES = 500
+CHECK_QUERIES = 500  # of Square in its check; an evaluation's own Square takes more
 
 Rows = Sequence[tuple[Attack, Tensor]]
 
@@ -113,7 +113,7 @@ def choose_images(clean: Tensor, count: int, seed: int) -> Tensor:
 
 def choose_strength(rows: Sequence[dict[str, Any]], clean_accuracy: float) -> float:
     """Return the evaluated L-inf strength whose PGD accuracy is nearest to half the clean one; at least 8/255."""
-    pgd = [row for row in rows if row["method"] == "pgd" and row["norm"] == "linf"]
+    pgd = [row for row in rows if ATTACKS[row["method"]].averaged and row["norm"] == "linf"]
     if not pgd:
         return LEAST_STRENGTH
     nearest = min(pgd, key=lambda row: (abs(row["accuracy"] - clean_accuracy / 2), -row["epsilon"]))
@@ -219,7 +219,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def more_steps(part: Part, rows: Rows) -> Verdict:
     """Check that PGD with five times the steps, each a fifth as long, is not weaker, nor PGD weaker than FGSM."""
     verdicts = [_compare(part.withstood("pgd-100"), part.withstood("pgd-20"), ("PGD-100", "PGD-20"))]
-    climbing = [(attack, flags) for attack, flags in rows if attack.method in ("fgsm", "pgd")]
+    climbing = [(attack, flags) for attack, flags in rows if attack.entry.climbs]
     for (few, weaker), (many, stronger) in itertools.permutations(climbing, 2):
         same = (few.norm, few.epsilon) == (many.norm, many.epsilon)
         if same and few.steps < many.steps and few.restarts <= many.restarts:
@@ -268,8 +268,8 @@ def random_noise(part: Part, rows: Rows) -> Verdict:
 
 def square(part: Part, rows: Rows) -> Verdict:
     """Check that attacks that see logits alone do not beat attacks that see gradients."""
-    verdict = _compare(part.white_box, part.withstood(f"square-{SQUARE_QUERIES}"),
-                       ("PGD-20 and PGD-100", f"Square with {SQUARE_QUERIES} queries"))
+    verdict = _compare(part.white_box, part.withstood(f"square-{CHECK_QUERIES}"),
+                       ("PGD-20 and PGD-100", f"Square with {CHECK_QUERIES} queries"))
     return _worst([verdict, *_against_white_box(rows, lambda entry: entry.searches and not entry.white_box)])
 
 

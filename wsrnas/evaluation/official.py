@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import pgd
+from wsrnas.attacks import PGD_STEP, pgd
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.network import CellNetwork
@@ -89,7 +89,7 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
                                                    done + len(plan), initial=done):
         epsilon = epsilons[row]
         try:
-            adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, 2.5 * epsilon / steps)
+            adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, PGD_STEP * epsilon / steps)
             with torch.no_grad():
                 correct[row, batch] = (model.eval()(adversarial).argmax(1) == labels).cpu()
         except torch.OutOfMemoryError:

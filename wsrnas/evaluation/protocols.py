@@ -21,10 +21,14 @@ class Protocol:
     Args:
         help: explanation in one line, for the command line and the documents.
         attacks: the attacks in the order of their table.
+        published_way: whether to measure in the way of the published code, too.
+        in_race: whether a race offers the protocol.
     """
 
     help: str
     attacks: tuple[Attack, ...]
+    published_way: bool = False
+    in_race: bool = True
 
 
 def _at(strengths: Iterable[float], name: str, step_ratio: float = 0.0) -> tuple[Attack, ...]:
@@ -37,7 +41,7 @@ PROTOCOLS: dict[str, Protocol] = {
         (*_at(PAPER_STRENGTHS, "fgsm"), *_at(PAPER_STRENGTHS, "pgd-20"))),
     "imagenet": Protocol(
         "PGD-10 with steps of ε/2 at six strengths from 0.015 to 0.09, as in Wsr-NAS, Table 4",
-        _at(IMAGENET_STRENGTHS, "pgd-10", 0.5)),
+        _at(IMAGENET_STRENGTHS, "pgd-10", 0.5), in_race=False),
     "rnas": Protocol(
         "FGSM, PGD-20 with steps of 2/255, C&W margin and AutoAttack at 8/255, and the unbounded C&W, as in RNAS, "
         "Tables 1, 3 and 4",
@@ -48,7 +52,7 @@ PROTOCOLS: dict[str, Protocol] = {
         (*_at(SPECTRUM_STRENGTHS, "pgd-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack"))),
     "official": Protocol(
         "PGD-20 at the strengths of paper, and the accuracy that the published code would report, usually too high",
-        _at(PAPER_STRENGTHS, "pgd-20")),
+        _at(PAPER_STRENGTHS, "pgd-20"), published_way=True, in_race=False),
     CUSTOM: Protocol("the attacks of --attacks at strengths of your choice", ()),
 }
 

@@ -65,7 +65,7 @@ def _spectrum(measured: Sequence[tuple[Attack, Tensor]]) -> list[tuple[Attack, T
     """Return the longest series of one L-inf PGD over strengths; no other attack or norm is averaged."""
     series: dict[Attack, list[tuple[Attack, Tensor]]] = {}
     for attack, flags in measured:
-        if attack.method == "pgd" and attack.norm == "linf":
+        if attack.entry.averaged and attack.norm == "linf":
             series.setdefault(attack.family, []).append((attack, flags))
     longest = max(series.values(), key=lambda pairs: len(pairs), default=[])
     return sorted(longest, key=lambda pair: pair[0].epsilon or 0.0)

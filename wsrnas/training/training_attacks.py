@@ -13,6 +13,8 @@ from wsrnas.attacks import attack_mode, full_precision, multi_strength_pgd, pgd
 from wsrnas.runtime.seeding import BatchNoise
 from wsrnas.training.loss_settings import LossSettings
 
+FAST_STEP = 1.25  # Fast-AT's step is this number times epsilon (Wong et al. 2020)
+
 
 def _cross_entropy_sum(settings: LossSettings) -> Callable[[Tensor, Tensor], Tensor]:
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def pgd_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossS
 
 def fast_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
     """Attack by one signed step from a uniform point of the ball (Fast-AT, Wong et al. 2020, Alg. 3)."""
-    step = 1.25 * settings.epsilon if settings.step_size is None else settings.step_size
+    step = FAST_STEP * settings.epsilon if settings.step_size is None else settings.step_size
     start = images + settings.epsilon * noise.uniform(images)
     return pgd(model, images, labels, settings.epsilon, 1, step, start=start,
                loss=_cross_entropy_sum(settings), batch_statistics=settings.batch_statistics)
