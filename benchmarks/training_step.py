@@ -24,7 +24,7 @@ from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.models import load_architecture
-from wsrnas.runtime.config import require
+from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
@@ -75,7 +75,7 @@ PROGRAMS = {"cifar": small_images, "imagenet": imagenet}
 
 def main() -> None:
     """Time the steps and print the result."""
-    parser = argparse.ArgumentParser(prog="benchmarks.training_step", description=__doc__,
+    parser = Parser(prog="benchmarks.training_step", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=list(PROGRAMS))
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")

@@ -6,7 +6,6 @@ To list all architectures with their source, the papers' parameter counts and ou
     python -m wsrnas.models --list --dataset imagenet
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR, NetworkImageNet
+from wsrnas.runtime.config import Parser
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
@@ -173,7 +173,7 @@ def in_the_papers(entry: Entry | Unavailable, dataset: str = "") -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the list that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="wsrnas.models", description="Every architecture that --arch and build_model "
+    parser = Parser(prog="wsrnas.models", description="Every architecture that --arch and build_model "
                                      "know: where it was published, the papers' parameter counts and ours.")
     parser.add_argument("--list", action="store_true", required=True, help="print the table")
     parser.add_argument("--dataset", choices=LISTED, default="cifar10",

@@ -1,15 +1,15 @@
 """Draw a cell on the terminal and as SVG and PNG files: ``python -m wsrnas.plotting CELL OUTPUT``."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsrnas.runtime.config import Parser
 from wsrnas.runtime.program import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the cell that the command line names."""
-    parser = argparse.ArgumentParser(prog="wsrnas.plotting",
+    parser = Parser(prog="wsrnas.plotting",
                                      description="Draw a cell on the terminal and as SVG and PNG files.")
     parser.add_argument("cell", metavar="CELL", help="a published cell's name, a genotype.json or the run directory of "
                         "a search")

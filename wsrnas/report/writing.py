@@ -4,7 +4,6 @@
 that ``--out`` names (by default runs/report); the folder of a race gets the page of the race.
 """
 
-import argparse
 import contextlib
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from wsrnas.report.pages import page
 from wsrnas.report.race import write_race_report
 from wsrnas.report.reading.runs import read_run
 from wsrnas.runtime import run_files
+from wsrnas.runtime.config import Parser
 from wsrnas.runtime.distributed import World
 
 REFRESH_SECONDS = 60
@@ -72,7 +72,7 @@ def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, en
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page that the command line names, and print its path."""
-    parser = argparse.ArgumentParser(prog="wsrnas.report", description="Write the page of a run, of several runs or "
+    parser = Parser(prog="wsrnas.report", description="Write the page of a run, of several runs or "
                                      "of a race as one HTML file that needs no network.")
     parser.add_argument("run", nargs="+", type=Path,
                         help="run directories of searches, retrainings or evaluations; or the folder of one race")

@@ -137,8 +137,11 @@ class Invocation:
     overwrite: bool
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Say what is wrong with a command line in one sentence, without the usage."""
+
     def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
         raise InputError(f"{self.prog}: {message} (see --help)")
 
 
@@ -173,7 +176,7 @@ def _show(value: Any) -> str:
 
 
 def _parser(cls: type[Config], presets: Mapping[str, Config], prog: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
+    parser = Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     if presets:
         parser.add_argument(*getattr(cls, "preset_flags", ("--preset",)), dest="preset", choices=list(presets),
