@@ -289,7 +289,7 @@ def test_the_published_way_of_measuring_does_not_see_it():
     assert torch.equal(*found) and isinstance(model.auxiliary, AuxiliaryHead)
 
 
-def test_recalibration_reaches_it():
+def test_recalibration_reaches_the_auxiliary_head():
     model, batches = network().eval(), [batch(seed=seed) for seed in range(3)]
     recalibrate_batch_norm(model, batches, World())
     means, norm = [], model.auxiliary.features[1]

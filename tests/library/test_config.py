@@ -319,7 +319,7 @@ def test_the_presets_of_the_paper():
     assert all(config.preset == name for name, config in (RETRAIN_PRESETS | IMAGENET_RECIPES).items())
 
 
-def test_what_people_read():
+def test_strengths_and_fields_are_printed_in_readable_form():
     assert format_epsilon(8 / 255) == "0.0314 (8/255)"
     assert describe(Small()).splitlines()[:3] == ["  preset     plain", "  count      3", "  epsilon    0.03"]
     assert "  strengths  0.1 0.2" in describe(Small())

@@ -69,13 +69,13 @@ def test_seed_is_stable_and_depends_on_every_part():
         derive_seed(0.5)
 
 
-def test_generator_repeats():
+def test_a_generator_of_the_same_seed_and_purpose_repeats():
     assert torch.equal(torch.rand(3, generator=generator(0, "a")), torch.rand(3, generator=generator(0, "a")))
 
 
 # Named data sets
 
-def test_digits():
+def test_the_digits_are_balanced_grey_and_enlarged():
     data = load_dataset("digits")
     assert data.image_shape == (3, 32, 32) and data.num_classes == 10 and data.class_names[3] == "3"
     assert len(data.train) == 1438 and len(data.test) == 359
@@ -171,7 +171,7 @@ def test_unknown_name_and_missing_root():
 
 # Folders
 
-def test_folder(folder):
+def test_a_folder_of_pictures_is_a_data_set(folder):
     write_image(folder / "train" / "ant" / "deep" / "9.JPEG", 50)
     (folder / "train" / "ant" / "notes.txt").write_text("not an image")
     (folder / "train" / "ant" / "._0.png").write_text("a Mac's resource fork")
@@ -194,13 +194,13 @@ def test_folder_order_and_many_chunks(tmp_path):
     assert len(data.test) == 300
 
 
-def test_home_is_understood(folder, monkeypatch):
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     assert len(load_dataset("folder", f"~/{folder.name}").train) == 8
 
 
 @pytest.mark.parametrize("size", [(7, 7), (33, 17), (1, 3)])
-def test_odd_sizes(tmp_path, size):
+def test_pictures_of_any_size_are_loaded_and_augmented(tmp_path, size):
     for part in ("train", "test"):
         for name in "ab":
             write_image(tmp_path / part / name / "0.png", 5, size)
@@ -328,7 +328,7 @@ def test_split_is_the_same_on_every_machine():
     assert balanced_split(torch.arange(12) % 2, 0.5, 0, 2)[0].tolist() == [0, 3, 4, 5, 6, 7]
 
 
-def test_held_out_count():
+def test_a_count_is_held_out_in_equal_shares_of_the_classes():
     labels = torch.arange(5000) % 7
     held, rest = balanced_split(labels, 1000, 0, 7)
     assert len(held) == 1000 and len(rest) == 4000

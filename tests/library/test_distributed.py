@@ -159,7 +159,7 @@ def launched(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_collectives(launched):
+def test_collectives_sum_average_and_copy(launched):
     for rank, seen in enumerate(launched[1]):
         assert seen["world"] == [rank, 2]
         result = seen["collectives"]

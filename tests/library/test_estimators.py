@@ -237,7 +237,7 @@ def test_an_entry_says_whether_its_estimator_has_weights(name):
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_parameter_count(name: str) -> None:
+def test_an_estimator_has_as_many_parameters_as_its_docstring_says(name: str) -> None:
     estimator = build_estimator(name)
     assert sum(parameter.numel() for parameter in estimator.parameters()) == LEARNED[name]
     assert f"{LEARNED[name]:,} parameters" in type(estimator).__doc__

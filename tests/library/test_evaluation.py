@@ -133,14 +133,14 @@ def test_multiply_adds_by_hand():
     assert model.training and model[1].num_batches_tracked == 0
 
 
-def test_parameters_by_hand():
+def test_parameters_are_counted_as_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 4, 5, bias=False), nn.BatchNorm2d(4), nn.Linear(7, 2))
     assert count_parameters(model) == 4 * 3 * 25 + 2 * 4 + 7 * 2 + 2
     assert count_parameters(model[2].parameters()) == 16
     assert count_parameters(iter([])) == 0
 
 
-def test_activations_by_hand():
+def test_bytes_of_activations_are_counted_as_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.Sequential(nn.ReLU(), nn.Flatten()),
                           nn.Linear(200, 5)).train()
     assert activation_bytes(model, (3, 9, 9)) == 4 * (200 + 200 + 200 + 5)
@@ -148,7 +148,7 @@ def test_activations_by_hand():
     assert model.training and not any(m._forward_hooks for m in model.modules())  # private: torch's
 
 
-def test_counts_read_well():
+def test_counts_are_printed_with_four_digits_and_a_unit():
     assert [readable(n) for n in (0, 999, 4_544_830, 1_930_618, 2.5e9, 3e13)] == [
         "0", "999", "4.545M", "1.931M", "2.5G", "30T"]
 
@@ -202,7 +202,7 @@ def test_the_text_of_a_cell_lists_exactly_its_edges(name):
 # ---- networks ------------------------------------------------------------------------------------------------
 
 
-def test_networks_by_genotype():
+def test_a_network_is_built_from_its_genotype_at_any_size():
     genotype = genotypes.load("RACL")
     with torch.device("meta"):
         assert count_parameters(build_model(genotype)) == 3_571_174  # 36 channels, 20 layers

@@ -85,7 +85,7 @@ def test_a_bad_cell_is_named(fields, words):
 # JSON
 
 @pytest.mark.parametrize("genotype", [make(), make(reduce=UNEVEN, normal_concat=[3, 3])])
-def test_json_round_trip(genotype, tmp_path):
+def test_a_genotype_is_the_same_after_json(genotype, tmp_path):
     assert Genotype.from_json(genotype.to_json()) == genotype
     path = tmp_path / "genotype.json"
     genotype.save(path)
@@ -155,7 +155,7 @@ def test_differences_ignore_the_order_of_edges_and_count_repeats():
     assert count_differences(make(), swapped) == 2
 
 
-def test_published_overlaps():
+def test_published_cells_share_as_many_choices_as_their_files_do():
     """The overlaps that were counted in the published genotype files, of 16 choices each."""
     basic = genotypes.load("cna_r")
     overlaps = {"cna_m": 15, "cna_m_1": 14, "WsrNet_Plus": 14, "cna_n": 11, "cna_r_minus": 14}
@@ -182,11 +182,11 @@ def test_names_are_unique_when_written_plainly():
     ("cna_n", "WsrNet_N"), ("CNA_R_minus", "WsrNet_R_minus"), ("racl", "RACL"), ("ADVRUSH", "AdvRush"),
     ("AdvRush", "AdvRush"),
 ])
-def test_load_by_name(spec, name):
+def test_a_published_cell_is_loaded_by_its_name(spec, name):
     assert genotypes.load(spec) is genotypes.PUBLISHED[name]
 
 
-def test_load_by_path(tmp_path, monkeypatch):
+def test_a_genotype_is_loaded_from_its_file_or_folder(tmp_path, monkeypatch):
     genotype = make(reduce=UNEVEN)
     genotype.save(tmp_path / "genotype.json", meta={"epoch": 1})
     monkeypatch.chdir(tmp_path.parent)

@@ -80,7 +80,7 @@ def drawn_alone(files: ImageFiles, index: int, epoch: int, **keywords) -> torch.
 
 # Listing
 
-def test_listing(folder, monkeypatch):
+def test_the_folders_of_imagenet_are_listed_by_class(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     train, val = list_imagenet(f"~/{folder.name}")
     assert len(train) == 14 and len(val) == 6 and train.class_names == val.class_names == ("ant", "bee", "cow")
@@ -155,7 +155,7 @@ def test_fingerprint_is_that_of_the_names(tmp_path):
 
 
 @pytest.mark.parametrize("root", [None, ""])
-def test_no_folder_named(root):
+def test_imagenet_needs_a_folder(root):
     with pytest.raises(InputError) as caught:
         list_imagenet(root)
     assert str(caught.value) == ("the data set imagenet needs a folder, expected --data PATH "
@@ -248,7 +248,7 @@ def test_an_augmentation_depends_on_seed_purpose_epoch_and_index(train):
 
 
 @pytest.mark.parametrize("jitter", [False, True])
-def test_the_training_transform(tmp_path, jitter):
+def test_training_crops_are_of_all_sizes_and_half_of_them_mirrored(tmp_path, jitter):
     """A ramp from left to right whose crops tell where they come from: parts of all sizes, half of them mirrored."""
     ramp = np.broadcast_to(np.linspace(20, 220, 80).astype(np.uint8)[None, :, None], (60, 80, 3)).copy()
     ramp[..., 2] = 90
@@ -291,7 +291,7 @@ def test_an_evaluation_pass_visits_every_image_once_as_the_reference_does(folder
     assert_same(evaluation_loader(files, 5).batches(7), batches)
 
 
-def test_the_published_numbers():
+def test_the_transforms_have_the_published_numbers():
     resize, crop = imagenet.evaluation_transform(224).transforms
     assert resize.size == [256] and crop.size == (224, 224)
     crop, flip, jitter = imagenet.training_transform(224).transforms

@@ -204,7 +204,7 @@ def test_the_reference_sees_right_and_wrong_images_and_every_loss_differs():
     assert len(values) == len(CASES)
 
 
-def test_losses_by_name():
+def test_the_table_of_losses_has_six_entries():
     assert list(LOSSES) == ["pgd", "trades", "mart", "multi", "fast", "standard"]
 
 

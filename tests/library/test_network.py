@@ -33,7 +33,7 @@ def test_every_published_cell_takes_images_of_odd_size_and_every_parameter_learn
 
 @pytest.mark.parametrize("height, width", [(64, 64), (65, 97)])
 @pytest.mark.parametrize("name", ["WsrNet_Basic", "NASNet_A"])
-def test_imagenet_runs(name, height, width):
+def test_imagenet_networks_take_images_of_any_size_and_pass_gradients(name, height, width):
     network = NetworkImageNet(genotypes.load(name), 4, 5, 7)
     images = torch.rand(2, 3, height, width, requires_grad=True)
     logits = network(images)
@@ -62,7 +62,7 @@ def test_imagenet_divides_by_eight_before_the_first_cell():
     assert s0.shape == (2, 4, 16, 15) and s1.shape == (2, 4, 8, 8)
 
 
-def test_other_input_channels():
+def test_grey_images_are_taken_with_one_mean_and_one_deviation():
     genotype = genotypes.load("RACL")
     assert NetworkCIFAR(genotype, 4, 3, 10, channels=1)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     network = NetworkImageNet(genotype, 4, 3, 10, channels=1, mean=[0.5], std=[0.2])
@@ -209,7 +209,7 @@ def test_parameters_of_an_operation(name, channels, expected):
 
 @pytest.mark.parametrize("name, reach", [("sep_conv_3x3", 2), ("sep_conv_5x5", 4), ("sep_conv_7x7", 6),
                                          ("dil_conv_3x3", 2), ("dil_conv_5x5", 4), ("conv_7x1_1x7", 3)])
-def test_receptive_fields(name, reach):
+def test_an_operation_sees_as_far_as_its_kernel_reaches(name, reach):
     x = torch.ones(1, 2, 17, 17, requires_grad=True)
     operation = build_operation(name, 2, 1).eval()
     for parameter in operation.parameters():

@@ -29,7 +29,7 @@ from wsrnas.runtime.errors import InputError
     ("autoattack-l2", "autoattack", "l2", 0, 1, "AutoAttack L2"),
     ("square-100", "square", "linf", 100, 1, "Square-100"),
 ])
-def test_short_names(text, method, norm, steps, restarts, label):
+def test_a_short_name_means_an_attack_with_all_its_numbers(text, method, norm, steps, restarts, label):
     attack = parse_attack(text)
     assert (attack.method, attack.norm, attack.steps, attack.restarts) == (method, norm, steps, restarts)
     assert attack.label == label and attack.epsilon is None
@@ -81,7 +81,7 @@ def described(protocol: str) -> list[tuple]:
              None if a.step_size is None else round(a.step_size / a.epsilon, 6)) for a in protocol_attacks(protocol)]
 
 
-def test_the_papers_protocols():
+def test_a_protocol_is_its_papers_list_of_attacks():
     paper = (0.03, 0.10, 0.17, 0.25)
     assert described("paper") == [("FGSM", e, 1) for e in paper] + [("PGD-20", e, 0.125) for e in paper]
     assert described("official") == [("PGD-20", e, 0.125) for e in paper]
@@ -127,7 +127,7 @@ def test_restarts_cost_as_often_and_autoattack_nine_targets_twice():
     assert parse_attack("autoattack").passes == (100 + 2 * 9 * 100, 3000 + 5000)
 
 
-def test_stages():
+def test_an_attack_has_one_stage_for_each_start_or_part():
     assert parse_attack("pgd-20").stages == ("start 1",)
     assert parse_attack("pgd-20x3").stages == ("start 1", "start 2", "start 3")
     assert len(parse_attack("noise-10").stages) == 10

@@ -161,7 +161,7 @@ def test_the_outputs_of_the_cells_are_collected(seed):
 
 @pytest.mark.parametrize("height, width", [(8, 8), (5, 9), (1, 2), (3, 1)])
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_means_of_parts(parts, height, width):
+def test_means_of_parts_are_torchs_adaptive_pooling(parts, height, width):
     features = torch.rand(2, 3, height, width, dtype=torch.float64, requires_grad=True)
     ours, torchs = means_of_parts(features, parts), F.adaptive_avg_pool2d(features, parts).flatten(1)
     torch.testing.assert_close(ours, torchs)
@@ -226,7 +226,7 @@ def test_names_are_found_however_they_are_spelled(name):
     ("RobNet_small", 28, 1, "digits"), ("RobNet_small", 64, 3, "imagenet"), ("RobNet_large_v1", 32, 3, "cifar10"),
     ("RobNet_large_v1", 64, 3, "imagenet"), ("RobNet_large_v2", 64, 3, "cifar10"), ("RobNet_free", 32, 3, "cifar10"),
     ("RobNet_free", 64, 3, "cifar10")])
-def test_forward_and_backward(name, size, channels, dataset, seed):
+def test_robnets_work_on_every_kind_of_image_and_use_every_layer(name, size, channels, dataset, seed):
     model, seen = build_model(name, 5, 2, dataset=dataset, channels=channels), []
     assert type(model) is RobNet and isinstance(model.stem, ImageNetStem if dataset == "imagenet" else CifarStem)
     images = photographs(2, size, channels).requires_grad_()

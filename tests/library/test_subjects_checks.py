@@ -389,7 +389,7 @@ def test_the_gain_by_chance_is_that_of_all_orders_of_the_labels():
     assert deviation == pytest.approx(gains.std(correction=0).item()) and deviation > 0.5
 
 
-def test_both_tests_count():
+def test_better_is_significant_only_if_the_sign_test_and_the_share_of_mistakes_agree():
     labels = torch.arange(400) % CLASSES
     here, there = right_for(labels, 0), right_for(labels, 60)
     assert significantly_better(here, right_for(labels, 200), labels, CLASSES, 1e-4)

@@ -326,7 +326,7 @@ def test_without_a_latency_there_are_dashes(tmp_path, words_only):
 @pytest.mark.parametrize(("budget", "words"), [
     (None, "budget none every entrant has its own size"), ({"quantity": "params"}, "budget none"),
     ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds every entrant is scaled to it")])
-def test_the_budget(budget, words, tmp_path, words_only):
+def test_the_budget_is_said(budget, words, tmp_path, words_only):
     assert words in race_page(tmp_path, race(budget=budget)).text
 
 

@@ -125,7 +125,7 @@ def test_every_command_of_a_document_has_flags_that_the_program_knows(path):
             parse_config(*PARSERS[program], [LOOP_VALUES.get(word, word) for word in arguments])
 
 
-def test_commands_are_found():
+def test_commands_in_documents_are_found():
     found = [program for path in DOCUMENTS for program, _ in commands(path)]
     assert set(PARSERS) <= set(found)
 

@@ -93,7 +93,7 @@ JOINED = ("-m wsrnas.runtime.launcher --nnodes=2 --rdzv_backend=c10d --rdzv_id={
           "--rdzv_conf=join_timeout=3600,read_timeout=3600 --nproc_per_node={} " + ALONE)
 
 
-def test_one_machine(launch):
+def test_on_one_machine_a_dry_run_and_torchrun_are_started(launch):
     assert launch() == (0, "", [ALONE])
     assert launch(NNODES="1", NGPU="3")[2] == [
         f"{ALONE} --dry_run", f"-m wsrnas.runtime.launcher --standalone --nproc_per_node=3 {ALONE}"]

@@ -113,7 +113,7 @@ def result_of(folder: Path, pattern: str) -> dict:
 
 
 @pytest.mark.slow
-def test_a_retrained_network(run, capsys):
+def test_a_retrained_network_is_evaluated_printed_stored_and_drawn(run, capsys):
     evaluate(run, "--strengths", "4/255", "0.1", "--attacks", "pgd-2")
     said = capsys.readouterr().out
     result = result_of(run, "pgd-2-0.01569_0.1-*-digits-20images-best.json")

@@ -62,7 +62,7 @@ def hasty(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_whole_package(tmp_path, capsys):
+def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     run, out = make_run(tmp_path / "run", genotype=genotypes.load("WsrNet_Plus")), tmp_path / "out"
     name = "Cheng2023Neural_WsrNet_Plus"
     store(run, evaluation(attack("autoattack", 8 / 255, 0.5)))
@@ -141,7 +141,7 @@ def test_the_advised_command_is_one_of_the_evaluation(tmp_path, hasty, capsys):
     assert attacks[0].epsilon == 8 / 255
 
 
-def test_imagenets_package(tmp_path, hasty, capsys):
+def test_a_package_for_imagenet_names_its_preprocessing_and_failed_checks(tmp_path, hasty, capsys):
     run = make_run(tmp_path / "run", "imagenet")
     store(run, evaluation(images=500, dataset="imagenet", failed=["gradients are not zero"]))
     paper = ["--name", "Me2026My_Net", "--title", "My title"]

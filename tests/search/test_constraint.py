@@ -315,7 +315,7 @@ def test_two_processes_attack_as_one_does():
     ("1e-3", 1e-3, False, 1e-3), ("8/255", 8 / 255, False, 8 / 255), ("rel:0.6", 0.6, True, 1.2),
     ("rel:3/4", 0.75, True, 1.5), ("rel:1.5", 1.5, True, 3.0), ("inf", math.inf, False, math.inf),
 ])
-def test_bounds(text, value, relative, resolved):
+def test_the_text_of_a_bound_is_a_number_or_a_share(text, value, relative, resolved):
     bound = Bound.parse(text)
     assert bound == Bound(value, relative) and bound.resolve(2.0) == pytest.approx(resolved)
     assert bound.finite == (text != "inf")

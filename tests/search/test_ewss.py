@@ -74,7 +74,7 @@ def test_weights_that_break_the_constraints_are_refused(alpha, beta, weights, co
         objective_of(alpha, beta, weights, count)
 
 
-def test_good_weights_pass():
+def test_weights_that_sum_to_one_are_accepted():
     objective_of(0.8, 0.2, (1 / 3, 1 / 3, 1 / 3), 3)
 
 
@@ -143,7 +143,7 @@ def attacked_strengths(config: SearchConfig) -> list[float]:
     ("paper", 3, 3), ("plus", 3, 8), ("naive-1", 1, 0), ("naive-3", 3, 0), ("naive-6", 6, 0), ("naive-11", 11, 0),
     ("tiny", 2, 2), ("wide", 1, 15),
 ])
-def test_presets(name, attacked, estimated):
+def test_the_strengths_and_weights_of_every_preset_fit_together(name, attacked, estimated):
     config = PRESETS[name]
     assert (config.preset, config.num_pgd_strengths, config.num_estimated_strengths) == (name, attacked, estimated)
     check_strengths(config.strengths, attacked, estimated)

@@ -42,7 +42,7 @@ def one_hot(operations) -> Tensor:
 # ---- parameters ----------------------------------------------------------------------------------------------
 
 
-def test_published_size():
+def test_the_supernet_has_the_published_number_of_parameters():
     with torch.device("meta"):
         supernet = Supernet(16, 8, 10)
     assert count_parameters(supernet.weight_parameters()) == 1_930_618
@@ -133,7 +133,7 @@ def test_none_never_enters_the_genotype():
     assert supernet.genotype() == before == expected_genotype(supernet)
 
 
-def test_entropy():
+def test_entropy_is_that_of_the_mixture_of_each_cell():
     uniform = small(alpha_std=0.0)
     assert uniform.entropy() == pytest.approx((math.log(8), math.log(8)))
     values = torch.zeros(2, EDGES, 8)
