@@ -2,10 +2,10 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from retrain.networks_settings import NetworksConfig
 from wsrnas.data.datasets import DATASETS, source_of
-from wsrnas.data.settings import download_help
 from wsrnas.evaluation.attack_spec import Attack, attack_help
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import CUSTOM, PROTOCOLS, RNAS_STRENGTH, custom_attacks, protocol_attacks
@@ -16,7 +16,7 @@ L2_STRENGTHS = (0.5,)
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(NetworksConfig):
     """Evaluate networks under attack; several at once give one table, paired differences and one page.
 
     Strengths are radii in pixels of [0, 1]; "8/255" is understood.
@@ -31,8 +31,6 @@ class EvaluateConfig:
     init_channels: int = option(0, "width of a named architecture; 0: infer it from the weight file if possible "
                                 "(resnet18 and the like: the published width)")
     layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
-    weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
-    names: tuple[str, ...] = option((), "names of the networks in tables and figures; empty: their run directories")
     protocol: str = option("", "list of attacks (empty: custom where --attacks or --strengths are given, else paper, "
                            "and imagenet for that data set)", choices=PROTOCOLS)
     attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "
@@ -47,27 +45,19 @@ class EvaluateConfig:
                          "the form of --model; empty: another network of --model, otherwise the last weights if the "
                          "best are evaluated, and vice versa")
     dataset: str = option("", "data set (empty: the one that all networks were trained on)", choices=DATASETS)
-    data: str = option("data", "folder of the data set")
-    download: bool = option(False, download_help)
-    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
     batch_size: int = option(500, "images at a time, in each process; changes memory and time, and AutoAttack's random "
                              "numbers", aliases=("eval_batch_size",))
     check_images: int = option(200, "correctly classified images that the honesty checks run on, at least "
                                f"{LEAST_IMAGES}")
     workers: int = option(4, "processes that decode ImageNet's images, for each process")
-    seed: int = option(0, "seed of the choice of images and of random starts")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes CUDA when there is one")
-    runs: str = option("runs", "folder of all run directories")
     out: str = option("", "folder of results and page, with a subfolder for each of several networks; empty: a "
                       "network's run directory, or RUNS/evaluate/NAME for other networks and for the page of several")
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, f"seed is {self.seed}; expected at least 0")
+        super().__post_init__()
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
         require(self.check_images >= LEAST_IMAGES,
                 f"check_images is {self.check_images}; expected at least {LEAST_IMAGES}")
-        require(not self.names or len(self.names) == len(self.model),
-                f"{len(self.names)} names for {len(self.model)} networks; expected one each")
         require(not self.state_dict or len(self.state_dict) == len(self.model),
                 f"{len(self.state_dict)} files of weights (--state_dict) for {len(self.model)} networks; expected one "
                 "each")

@@ -1,0 +1,28 @@
+"""The configuration fields of programs on trained networks: which networks, on which data, where."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wsrnas.data.settings import download_help
+from wsrnas.runtime.config import option, require
+
+
+@dataclass(frozen=True)
+class NetworksConfig:
+    """Hold the fields that choose trained networks and the test images for them."""
+
+    model: tuple[str, ...] = option((), "networks: run directories or checkpoints of a retraining, or FILE.py:FUNCTION "
+                                    "without arguments")
+    weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
+    names: tuple[str, ...] = option((), "names of the networks in tables and figures; empty: their run directories")
+    data: str = option("data", "folder of the data set", identity=False)
+    download: bool = option(False, download_help, identity=False)
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
+    seed: int = option(0, "seed of the choice of images and of random starts")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
+    runs: str = option("runs", "folder of all run directories", identity=False)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed is {self.seed}; expected at least 0")
+        require(not self.names or len(self.names) == len(self.model),
+                f"{len(self.names)} names for {len(self.model)} networks; expected one each")
