@@ -681,4 +681,5 @@ def test_a_dry_run_says_what_the_published_network_costs(tmp_path, capsys):
     retrain.train_cifar.main(["--recipe", "tiny", "--arch", "shufflenet_v2", "--device", "cpu", "--dry_run", "--runs",
                               str(tmp_path)])
     said = capsys.readouterr().out
-    assert "network: 1.264M parameters" in said and re.search(r"init_channels +116\n +layers +0\n", said)
+    assert "network: 1.264M parameters" in said
+    assert re.search(r"\n +init_channels +116\n", said) and re.search(r"\n +layers +0\n", said)
