@@ -80,12 +80,12 @@ def test_every_promised_script_is_there():
 @pytest.fixture
 def launch(tmp_path):
     """Run a script with an interpreter that only notes its command lines; returns them as lists of words."""
-    stub, log = tmp_path / "python", tmp_path / "commands"
+    stub, commands = tmp_path / "python", tmp_path / "commands"
     (tmp_path / "runs" / "search" / "quickstart-digits").mkdir(parents=True)
     (tmp_path / "runs" / "search" / "quickstart-folder").mkdir()
     stub.write_text(f"""#!/usr/bin/env bash
 case "$1" in
-    -m) printf "%s\\n" "$@" "---" >> {log} ;;
+    -m) printf "%s\\n" "$@" > {commands}/$(date +%s%N).$$ ;;  # one file each: two may run at the same time
     -c) echo {tmp_path} ;;         # setup.sh asks for the environment's folder
     -) cat > /dev/null ;;          # and whether the packages are there
 esac
@@ -93,14 +93,15 @@ esac
     stub.chmod(0o755)
 
     def run(name, *argv, **environment):
-        log.unlink(missing_ok=True)
+        shutil.rmtree(commands, ignore_errors=True)
+        commands.mkdir()
         clean = {k: v for k, v in os.environ.items()
                  if k not in ("DATA", "RUNS", "NGPU", "NNODES", "DATASET", "STRENGTHS")}
         clean |= {"WSRNAS_PYTHON": str(stub), "RUNS": str(tmp_path / "runs")} | environment
         done = subprocess.run(["bash", str(ROOT / "scripts" / name), *argv], capture_output=True, text=True,
                               cwd=tmp_path, env=clean, timeout=60)
         assert done.returncode == 0, done.stderr
-        return [command.splitlines() for command in log.read_text().split("---\n")[:-1]]
+        return [path.read_text().splitlines() for path in sorted(commands.iterdir())]
     return run
 
 
