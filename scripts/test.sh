@@ -22,4 +22,5 @@ for argument in "$@"; do
     before="$argument"
 done
 PYTHON="$(bash scripts/setup.sh "$setup")"
+unset PYTHONDONTWRITEBYTECODE # every worker, and every program that a test starts, would compile all files anew
 "$PYTHON" -m pytest -q -n auto --dist worksteal "${arguments[@]}"
