@@ -1,6 +1,7 @@
 """What makes programs quick in tests: small images, and pages without drawings."""
 
 import dataclasses
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 import pytest
@@ -36,3 +37,10 @@ def _small(source: Source):
         parts = source.load(request)
         return parts._replace(train=shrunk(parts.train), test=shrunk(parts.test))
     return load
+
+
+def slow_after(count: int, cases: Iterable) -> list:
+    """The same cases of ``parametrize``, of which all but the first ``count`` are slow tests."""
+    first, rest = list(cases)[:count], list(cases)[count:]
+    return first + [pytest.param(*(case if isinstance(case, tuple) else [case]), marks=pytest.mark.slow)
+                    for case in rest]

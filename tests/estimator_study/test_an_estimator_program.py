@@ -109,6 +109,7 @@ def whole(tmp_path_factory, data):
     return train(tmp_path_factory.mktemp("whole"), data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(1, 2), (3, 1, 3), (6,)])
 def test_a_network_stopped_anywhere_is_the_one_never_stopped(stops, data, whole, tmp_path):
     """``stops``: after how many of its steps each start is stopped; the third ends an epoch, which is not yet saved."""
@@ -121,11 +122,13 @@ def test_a_network_stopped_anywhere_is_the_one_never_stopped(stops, data, whole,
     assert [row["step"] for row in whole[1]] == [0, 1] and whole[0]["trainer"]["steps"] == 6
 
 
+@pytest.mark.slow
 def test_the_networks_learning_rate_ends_near_zero(whole):
     assert whole[0]["trainer"]["optimizer"]["param_groups"][0]["lr"] < 0.1 * CONFIG.learning_rate
     assert whole[0]["trainer"]["optimizer"]["param_groups"][0]["momentum"] == CONFIG.momentum
 
 
+@pytest.mark.slow
 def test_a_network_belongs_to_its_place_and_the_seed(data, whole, tmp_path):
     other, fellow = train(tmp_path / "seed", data, seed=1), train(tmp_path / "fellow", data, number=1)
     assert weights(other) != weights(whole) != weights(fellow)
@@ -141,6 +144,7 @@ def test_fellows_of_the_same_cell_begin_with_other_weights_and_batches(data):
         assert torch.equal(one, again) and not torch.equal(one, fellow)
 
 
+@pytest.mark.slow
 def test_a_natural_network_is_trained_without_attacks(data, whole, tmp_path):
     natural = [train(tmp_path / str(epsilon), data, "cna_r:2:2:natural", epsilon=epsilon) for epsilon in (0.1, 0.3)]
     assert weights(natural[0]) == weights(natural[1])
@@ -175,6 +179,7 @@ def small():
 """
 
 
+@pytest.mark.slow
 def test_networks_from_every_place_are_loaded_ready_for_attacks(data, tmp_path):
     train(tmp_path / "1-cna_r-2-2", data)
     stored = checkpoint.read(tmp_path / "1-cna_r-2-2" / "checkpoint.pt")
@@ -372,6 +377,7 @@ def test_another_seed_is_another_study(finished, flags, tmp_path, monkeypatch):
         assert path.read_bytes() != (finished[0] / "noises" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_and_nothing_is_lost(finished, flags, capsys):
     changes = ["--num_steps", "2", "--sources", "0.1", "0.15"]
     said = fails(flags, *changes, runs=finished[0].parent.parent, capsys=capsys)
@@ -417,6 +423,7 @@ def test_bad_input_is_told_before_anything_is_made(more, words, dry, flags, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_a_damaged_study_is_told(text, flags, tmp_path, capsys):
     folder = tmp_path / "test_AN_estimator" / "study"
@@ -425,6 +432,7 @@ def test_a_damaged_study_is_told(text, flags, tmp_path, capsys):
     assert "config.json is not a JSON object" in fails(flags, runs=tmp_path, capsys=capsys)
 
 
+@pytest.mark.slow
 def test_overwriting_moves_the_old_study_aside(flags, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "share", lambda *_: None)
     monkeypatch.setattr(program, "write_report", lambda *_: "")

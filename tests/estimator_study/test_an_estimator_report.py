@@ -21,6 +21,7 @@ from test_AN_estimator.report import (
 )
 from test_AN_estimator.results import paired_gap, read_results, summarise, verdict
 from test_AN_estimator.settings import PRESETS
+from tests.quick import slow_after
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError
@@ -79,7 +80,7 @@ def expected_gap(pairs) -> tuple:
     return 100 * sum(scores) / IMAGES, (100 * low, 100 * high)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", slow_after(1, SETTINGS))
 def test_every_number_is_what_counting_gives(tmp_path, setting):
     clean, pgd = (lambda k: first(33 + k)), (lambda k, e: seeded("pgd", k, e))
     documents = {name: store(tmp_path, setting, name, lambda k, e, name=name: seeded(name, k, e), pgd, clean)
@@ -141,6 +142,7 @@ def test_the_random_strength_is_a_row_of_its_own(tmp_path):
     assert "\n| random | 50.0 | 100.0: +50.0 [" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_estimator_may_be_stronger_than_the_attack(tmp_path):
     store(tmp_path, "spectrum-1", "C-ANE", lambda network, epsilon: first(16))
     row = summary_of(tmp_path)["settings"]["spectrum-1"]["estimators"]["C-ANE"]
@@ -149,6 +151,7 @@ def test_an_estimator_may_be_stronger_than_the_attack(tmp_path):
     assert "-10.00 [" in write_report(CONFIG, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_attack_without_effect_has_no_drop_to_share(tmp_path):
     store(tmp_path, "spectrum-1", "C-ANE", lambda network, epsilon: first(30), lambda network, epsilon: first(30))
     assert summary_of(tmp_path)["settings"]["spectrum-1"]["estimators"]["C-ANE"]["share_of_drop"] is None
@@ -183,6 +186,7 @@ def test_the_verdict_follows_from_the_interval(low, high, says):
 
 # -- text -------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right, says", [(first(10), "A-ANE is clearly stronger than WA-ANE: -25.00 ["),
                                          (first(30), "A-ANE is clearly weaker than WA-ANE: +25.00 ["),
                                          (first(20)[::-1], "A-ANE cannot be told from WA-ANE: +0.00 [")])
@@ -218,6 +222,7 @@ def test_the_papers_table_has_the_papers_figures_beside_ours(tmp_path):
         "E-ANE-minus": ["73.0", "71.1"], "A-ANE-plus": ["–", "–"], "C-ANE": ["–", "–"]}
 
 
+@pytest.mark.slow
 def test_tables_of_networks_and_strengths(tmp_path):
     pgd = lambda network, epsilon: first({0.1: 20, 0.2: 10}.get(epsilon, 16) - 2 * network)  # noqa: E731
     clean = lambda network: first(30 - 2 * network)  # noqa: E731
@@ -271,6 +276,7 @@ def test_estimators_added_later_extend_the_report(tmp_path):
         "WA-ANE", "A-ANE"]
 
 
+@pytest.mark.slow
 def test_lines_for_a_terminal_are_aligned(tmp_path):
     store(tmp_path, "spectrum-2", "WA-ANE-paper", lambda network, epsilon: first(40))
     store(tmp_path, "spectrum-2", "C-ANE", lambda network, epsilon: first(20))
@@ -278,6 +284,7 @@ def test_lines_for_a_terminal_are_aligned(tmp_path):
     assert len(set(map(len, lines))) == 1 and lines[0].startswith("spectrum-2 ")
 
 
+@pytest.mark.slow
 def test_the_machine_is_named_once_and_without_its_host(tmp_path):
     for name in ("A-ANE", "C-ANE"):
         store(tmp_path, "spectrum-2", name, lambda network, epsilon: first(20))

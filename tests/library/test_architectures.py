@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import genotypes
+from tests.quick import slow_after
 from wsrnas import models
 from wsrnas.architectures import cells
 from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find
@@ -92,7 +93,7 @@ def test_the_parameters_of_a_cells_networks(name):
     assert size(name, 1000, 48, 14, dataset="imagenet") == imagenet
 
 
-@pytest.mark.parametrize(("name", "dataset", "init_channels", "layers", "expected"), AT_OTHER_SIZES)
+@pytest.mark.parametrize(("name", "dataset", "init_channels", "layers", "expected"), slow_after(3, AT_OTHER_SIZES))
 def test_the_parameters_at_the_sizes_that_were_published(name, dataset, init_channels, layers, expected):
     classes = 1000 if dataset == "imagenet" else 10
     assert size(name, classes, init_channels, layers, dataset=dataset) == expected
@@ -122,6 +123,7 @@ def test_the_papers_figures_are_met_at_the_published_size(name):
         assert (abs(ours - figure) <= 0.05 * figure) != unexplained, (said, ours)
 
 
+@pytest.mark.slow
 def test_a_genotype_has_the_size_of_darts():
     cell = genotypes.load("WsrNet_Basic")
     assert size(cell) == CELLS["WsrNet_Basic"][0] and size(cell, 1000, dataset="imagenet") == CELLS["WsrNet_Basic"][2]
@@ -138,7 +140,7 @@ SIZES += [(name, 224, "imagenet") for name in FAMILIES]
 
 
 @pytest.mark.parametrize(("name", "side", "dataset"), [
-    pytest.param(*case, marks=[] if case[0] in FAMILIES else pytest.mark.slow) for case in SIZES])
+    pytest.param(*case, marks=[] if case[0] in FAMILIES and case[1] == 32 else pytest.mark.slow) for case in SIZES])
 def test_every_architecture_learns_from_images_of_every_size(name, side, dataset):
     layers = 4 if ENTRIES[name].size[1] else None
     model = build_model(name, 5, WIDTHS.get(name, 4), layers, dataset)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from studies.attack_agreement import DETERMINISTIC, RANDOM, small_network
+from tests.quick import slow_after
 from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 
@@ -71,7 +72,7 @@ def test_the_file_holds_every_case_of_the_script_that_makes_it():
     assert PATH.stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", slow_after(1, TOLERANCE), ids=str)
 @pytest.mark.parametrize("case", CASES["adversarial"], ids=describe)
 def test_a_deterministic_attack_gives_the_same_images(case, dtype):
     theirs = torch.from_numpy(ARRAYS[case["array"]]).to(dtype)

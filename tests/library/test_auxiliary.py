@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import genotypes
 from search.supernet import Supernet
+from tests.quick import slow_after
 from wsrnas.attacks import attack_mode
 from wsrnas.complexity import multiply_adds
 from wsrnas.data.datasets import load_dataset
@@ -65,7 +66,8 @@ def test_parameters_on_cifar(name, expected):
     assert sum(parameter.numel() for parameter in made.parameters()) == expected
 
 
-@pytest.mark.parametrize("name, channels", [("DARTS_V1", 4 * 192), ("AmoebaNet_A", 3 * 192), ("PNAS", 5 * 192)])
+@pytest.mark.parametrize("name, channels", slow_after(1, [
+    ("DARTS_V1", 4 * 192), ("AmoebaNet_A", 3 * 192), ("PNAS", 5 * 192)]))
 def test_parameters_on_imagenet(name, channels):
     """1x1 convolution, its BatchNorm, 2x2 convolution without one, linear."""
     with torch.device("meta"):
@@ -145,7 +147,7 @@ def test_small_images_are_read_whole_and_the_same_from_both_ends(side, imagenet)
 
 
 @pytest.mark.parametrize("kind, side", [(NetworkCIFAR, 8), (NetworkCIFAR, 32), (NetworkImageNet, 64)])
-@pytest.mark.parametrize("layers", [1, 2, 3, 6])
+@pytest.mark.parametrize("layers", slow_after(1, [1, 2, 3, 6]))
 def test_in_training_mode_its_logits_are_those_of_the_second_reduction(kind, side, layers):
     model, plain, (images, _) = network(True, layers, kind), network(False, layers, kind), batch(3, side)
     outputs, expected = [], []
@@ -207,7 +209,7 @@ def loss_by_hand(name: str, model: nn.Module, images: Tensor, adversarial: Tenso
     return main + weight * cross_entropies(auxiliary, truth, smoothing).sum() / len(truth)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", slow_after(2, LOSSES))
 def test_a_loss_and_its_gradients_are_the_weighted_sum(name):
     model, (images, labels), settings = network(), batch(), settings_of(loss=name)
     twin = copy.deepcopy(model)
@@ -223,7 +225,7 @@ def test_a_loss_and_its_gradients_are_the_weighted_sum(name):
     assert metrics == plain, "accuracies are those of the logits alone"
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", slow_after(2, LOSSES))
 def test_without_a_weight_the_head_changes_nothing(name):
     (images, labels), settings = batch(), settings_of(0.0, name)
     model, plain = network(), network(False)
@@ -247,7 +249,7 @@ def test_the_head_teaches_the_cells_that_it_reads_and_no_later_one():
 
 
 @pytest.mark.parametrize("make", [lambda: network(False), lambda: network().eval()])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", slow_after(2, LOSSES))
 def test_a_weight_needs_auxiliary_logits(name, make):
     with pytest.raises(InputError, match=r"auxiliary_weight is 0\.4, but the network gives no auxiliary logits; "
                                          r"expected one with an auxiliary head, in training mode"):
@@ -266,7 +268,7 @@ def test_half_precision_logits_are_widened():
 # -- who never sees it ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "standard"])
+@pytest.mark.parametrize("name", slow_after(1, [name for name in LOSSES if name != "standard"]))
 def test_attacks_do_not_see_it(name, batch_statistics):
     model, plain, (images, labels) = network(), network(False), batch()
     model.auxiliary.register_forward_hook(lambda *arguments: pytest.fail("an attack ran the auxiliary head"))
@@ -312,7 +314,7 @@ def trainer_of(model: nn.Module, loss: str, settings: LossSettings, **refinement
     return Trainer(model, LOSSES[loss], settings, optimizer, World(), refinements=Refinements(**refinements))
 
 
-@pytest.mark.parametrize("name", ["pgd", "trades", "multi"])
+@pytest.mark.parametrize("name", slow_after(1, ["pgd", "trades", "multi"]))
 @pytest.mark.parametrize("gamma", [0.0, 0.01])
 def test_a_step_is_the_one_made_by_hand(name, gamma):
     """In two parts; with adversarial weights, which rise along the gradient of the whole sum."""

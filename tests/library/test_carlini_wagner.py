@@ -121,6 +121,7 @@ def test_an_image_is_attacked_alike_in_every_batch():
         torch.testing.assert_close(whole[i:i + 1], alone, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_more_steps_lose_no_success_and_only_come_closer():
     model, images = convolutional(), batch(8)
     labels = predicted(model, images)
@@ -135,6 +136,7 @@ def test_more_steps_lose_no_success_and_only_come_closer():
     assert counts[0] < counts[-1] and torch.equal(carlini_wagner(model, images, labels, 5.0, 0), images)
 
 
+@pytest.mark.slow
 def test_a_constant_added_to_the_logits_changes_nothing():
     model, images = convolutional(), batch()
     labels = predicted(model, images)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.operators import Operators
+from tests.quick import slow_after
 from wsrnas.estimators import build_estimator, names
 from wsrnas.estimators.training import schedule_factor
 
@@ -97,7 +98,7 @@ def estimate_of(name: str, law: Law, sources: Tensor, targets: Tensor, batch: in
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("make_law", [linear_law, sign_law, turning_law])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", slow_after(1, [False, True]))
 def test_exact_below_on_between_and_beyond_the_sources(name: str, make_law, training: bool) -> None:
     law = make_law(2)
     estimate = estimate_of(name, law, SOURCES, TARGETS, training=training)
@@ -106,7 +107,7 @@ def test_exact_below_on_between_and_beyond_the_sources(name: str, make_law, trai
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("make_law", [linear_law, sign_law])
-@pytest.mark.parametrize("count", [1, 2, 6])
+@pytest.mark.parametrize("count", slow_after(1, [1, 2, 6]))
 def test_exact_for_any_number_of_sources_different_for_each_image(name: str, make_law, count: int) -> None:
     law = make_law(4)
     sources = 0.01 + 0.1 * torch.rand(4, count, dtype=torch.float64).sort(1).values
@@ -115,6 +116,7 @@ def test_exact_for_any_number_of_sources_different_for_each_image(name: str, mak
     torch.testing.assert_close(estimate, law(targets), **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_a_rotation_is_cut_short_by_its_chord(name: str) -> None:
     """In units of the target, an estimate is a point of the chord between the directions of its two sources."""
@@ -228,7 +230,7 @@ def cost(name: str, batch: int, targets: int) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("per_image", slow_after(1, [False, True]))
 def test_nothing_waits_for_the_device(name: str, per_image: bool) -> None:
     """Neither an estimate nor a training step copies from or to the host."""
     arguments = without_values(2, 5, per_image=per_image)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.quick import slow_after
 from wsrnas.estimators import ESTIMATORS, build_estimator, names
 from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import bracket, interpolation_weights, paper_weights
@@ -152,7 +153,7 @@ def test_projection_is_the_nearest_point_and_idempotent() -> None:
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize(
     ("batch", "sources", "targets", "height", "width"),
-    [(1, 1, 1, 8, 8), (2, 2, 5, 17, 17), (1, 6, 1, 28, 28), (2, 3, 5, 32, 32), (1, 1, 5, 64, 48)],
+    slow_after(2, [(1, 1, 1, 8, 8), (2, 2, 5, 17, 17), (1, 6, 1, 28, 28), (2, 3, 5, 32, 32), (1, 1, 5, 64, 48)]),
 )
 def test_any_number_of_strengths_and_any_size(
     name: str, batch: int, sources: int, targets: int, height: int, width: int

@@ -99,6 +99,7 @@ def batch_norm_network() -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_batches_do_not_matter_and_the_model_is_as_before():
     model = batch_norm_network().train()
     model[1].eval()
@@ -169,6 +170,7 @@ def edges_of(genotype: Genotype) -> list[tuple[str, int, str, int]]:
             for node, edges in enumerate(genotype.nodes(kind), start=2) for name, source in edges]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["WsrNet_Basic", "NASNet_A"])
 def test_a_cell_is_drawn_with_all_its_operations(name, tmp_path):
     genotype = genotypes.load(name)

@@ -16,6 +16,7 @@ import retrain.export
 import retrain.train_cifar
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
 from tests.networks import seeded
+from tests.quick import slow_after
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.blocks import Dropout, scaled
 from wsrnas.architectures.designs import HandDesignedNetwork
@@ -218,7 +219,7 @@ def test_the_other_networks_are_what_their_papers_say(name, imagenet, reference)
 
 # -- at any width ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("factor, imagenet", [(0.5, False), (2, False), (0.5, True)])
+@pytest.mark.parametrize("factor, imagenet", slow_after(1, [(0.5, False), (2, False), (0.5, True)]))
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_all_channels_scale_with_the_width(name, factor, imagenet):
     width = PUBLISHED[name][0]
@@ -237,7 +238,7 @@ def test_all_channels_scale_with_the_width(name, factor, imagenet):
         assert list(other[key].shape) == expected, key
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", slow_after(2, PUBLISHED))
 def test_every_width_is_a_network_and_a_wider_one_is_larger(name):
     step = 2 if name == "shufflenet_v2" else 1
     counts = [count_parameters(on_meta(name, 10, width)) for width in range(step, 12 * step, step)]
@@ -251,7 +252,7 @@ def test_scaled_channels_are_rounded(channels, width, published, expected):
     assert scaled(channels, width, published) == expected
 
 
-@pytest.mark.parametrize("size, channels", [(32, 3), (64, 3), (28, 1)])
+@pytest.mark.parametrize("size, channels", slow_after(1, [(32, 3), (64, 3), (28, 1)]))
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_forward_backward_and_attack(name, size, channels, seed):
     model = hand_designed.build(name, 7, SMALL[name], channels)
@@ -271,7 +272,7 @@ def test_forward_backward_and_attack(name, size, channels, seed):
             torch.testing.assert_close(alone, model(images), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("imagenet", [False, True])
+@pytest.mark.parametrize("imagenet", slow_after(1, [False, True]))
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_a_hook_sees_stays_as_it_was(name, imagenet, seed):
     model, seen = hand_designed.build(name, 3, SMALL[name], imagenet=imagenet), []
@@ -308,7 +309,7 @@ def test_forward_and_backward_on_large_images(name, seed):
     assert sizes == [(side, side)] * (name in PUBLISHED)
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, "robnet_small"])
+@pytest.mark.parametrize("name", slow_after(3, [*PUBLISHED, "robnet_small"]))
 def test_large_images_are_normalised_first(name):
     model, images = seeded(on_meta(name, 5, SMALL[name], imagenet=True)), photographs(1, 33).double()
     first, normalize = next(model.named_children())
@@ -641,6 +642,7 @@ def test_it_is_evaluated_like_any_run(run, capsys):
     assert "Accuracy under attack" in page and "The cell" not in page and "cannot be" not in page
 
 
+@pytest.mark.slow
 def test_an_export_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="holds the network resnet18; expected a network of cells"):
         retrain.export.main(["--model", str(run), "--out", str(tmp_path / "out")])

@@ -353,6 +353,7 @@ def test_one_image_of_a_hundred_may_have_no_gradient(dark, passed):
     assert (row.passed, row.numbers["share"]) == (passed, dark / 100)
 
 
+@pytest.mark.slow
 def test_few_images_are_no_ground_for_a_verdict(data, weights):
     model = nn.Sequential(*layers())
     model.load_state_dict(weights)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.processes import run_twice
+from tests.quick import slow_after
 from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
@@ -111,6 +112,7 @@ def flags(measured: Evaluation) -> list[Tensor]:
     return [measured.robust(attack, among) for attack in ATTACKS]
 
 
+@pytest.mark.slow
 def test_the_size_of_the_chunks_changes_nothing():
     first, *others = (flags(evaluation(bent(), size)) for size in (60, 1, 13))
     for other in others:
@@ -337,7 +339,8 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     assert seen.seen == [], "everything was stored"
 
 
-@pytest.mark.parametrize("chunks, during", [(0, "clean"), (3, "clean"), (4, "PGD-1  eps 0.02"), (5, "PGD-1  eps 0.02")])
+@pytest.mark.parametrize("chunks, during", slow_after(1, [
+    (0, "clean"), (3, "clean"), (4, "PGD-1  eps 0.02"), (5, "PGD-1  eps 0.02")]))
 def test_an_evaluation_that_is_asked_to_stop_keeps_its_chunks(chunks, during, tmp_path):
     """Sixty images are four chunks without noise; the first attack comes next."""
     whole = flags(evaluation(bent(), 16))
@@ -543,7 +546,8 @@ def test_square_asks_as_often_as_it_may():
     assert more - fewer == 25
 
 
-@pytest.mark.parametrize("name, order", [("square-40", torch.inf), ("apgd-ce", torch.inf), ("apgd-ce-l2", 2)])
+@pytest.mark.parametrize("name, order", slow_after(1, [
+    ("square-40", torch.inf), ("apgd-ce", torch.inf), ("apgd-ce-l2", 2)]))
 def test_the_parts_of_autoattack_keep_to_their_norm_and_seed(name, order):
     attack = at_strength(parse_attack(name), 0.05)
     last, again, other = (shown(attack, seed=seed)[-1] for seed in (3, 3, 4))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import genotypes
+from tests.quick import slow_after
 from wsrnas.attacks import attack_mode
 from wsrnas.genotype import Genotype
 from wsrnas.network import Cell, CellNetwork, NetworkCIFAR, NetworkImageNet, Normalize
@@ -19,7 +20,7 @@ ALL_NAMES = genotypes.names()
 
 # Forward and backward
 
-@pytest.mark.parametrize("name", ALL_NAMES)
+@pytest.mark.parametrize("name", slow_after(8, ALL_NAMES))
 def test_every_published_cell_takes_images_of_odd_size_and_every_parameter_learns(name):
     torch.manual_seed(0)
     network = NetworkCIFAR(genotypes.load(name), 4, 5, 10)

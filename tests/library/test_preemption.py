@@ -139,6 +139,7 @@ def in_child(look):
         return file.read()
 
 
+@pytest.mark.slow
 def test_a_forked_process_dies_of_signals_sent_to_it_and_of_no_others(heard, world):
     def look():
         return [signal.getsignal(n) is signal.SIG_DFL for n in preemption.SIGNALS], os.getpgid(0) == os.getpid()

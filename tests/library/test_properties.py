@@ -30,6 +30,7 @@ def cells(draw):
     return nodes, draw(st.lists(st.integers(2, number + 1), min_size=1, max_size=5))
 
 
+@pytest.mark.slow
 @given(cells(), cells())
 def test_a_genotype_survives_json(tmp_path_factory, normal, reduce):
     genotype = Genotype(*normal, *reduce)
@@ -80,6 +81,7 @@ def labelled(draw):
     return torch.tensor(draw(st.permutations([label for label, size in enumerate(sizes) for _ in range(size)])))
 
 
+@pytest.mark.slow
 @given(labelled(), st.one_of(st.floats(0.05, 0.95), st.integers(1, 40)), seeds)
 def test_a_split_is_disjoint_and_complete_and_has_every_class_in_both_parts(tmp_path_factory, labels, share, seed):
     try:

@@ -149,6 +149,7 @@ def test_attacks_that_only_one_network_met_have_a_gap_in_the_table():
     assert not any("FGSM" in row["attack"] for row in differences({"a": measured(), "b": other}))
 
 
+@pytest.mark.slow
 def test_differences_are_paired_and_only_of_the_same_images():
     rows = differences({"a": measured(), "b": measured(1.4), "c": measured(1.4, image_set="others")})
     assert {(row["name"], row["against"]) for row in rows} == {("b", "a")} and len(rows) == 12

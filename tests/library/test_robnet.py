@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import genotypes
 import retrain.train_cifar
 from tests.networks import seeded
+from tests.quick import slow_after
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.robnet import FREE, LARGE, SMALL, RobNet, cell_of, means_of_parts
 from wsrnas.complexity import count_parameters
@@ -48,7 +49,7 @@ def counts(*arguments, **more) -> tuple[int, int]:
     return count_parameters(model), count_parameters(model) + sum(2 * module.num_features for module in plain)
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", slow_after(1, COUNTS))
 def test_the_published_number_of_parameters(name):
     assert hand_designed.published_width(name) == WIDTHS[name]
     assert counts(name) == COUNTS[name]

@@ -256,6 +256,7 @@ def plot_schedules(schedules: dict[str, Schedule], path: Path) -> Figure:
     return figure
 
 
+@pytest.mark.slow
 def test_every_schedule_is_drawn_as_its_rates(tmp_path):
     """With the environment variable WSRNAS_TEST_FIGURES, the picture is kept in that folder."""
     folder = Path(os.environ.get("WSRNAS_TEST_FIGURES") or tmp_path)

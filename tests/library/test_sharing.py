@@ -173,6 +173,7 @@ def test_a_file_system_without_locks_is_refused(work, monkeypatch):
     assert locks.claim(work.folder)  # for a run of its own it is enough
 
 
+@pytest.mark.slow
 def test_processes_share_the_tasks_and_return_when_all_are_done(work, monkeypatch):
     monkeypatch.setattr(sharing, "WAIT_SECONDS", 0.02)
     names = [str(number) for number in range(12)]
@@ -259,6 +260,7 @@ def test_a_task_that_fails_is_free_again(work):
     assert work.names == ["a"]
 
 
+@pytest.mark.slow
 def test_alone_means_one_after_the_other(work, monkeypatch):
     monkeypatch.setattr(sharing, "MOMENT_SECONDS", 0.01)
 
@@ -436,11 +438,13 @@ def opened_at_once(folder, seeds, monkeypatch):
     return [ends(child) for child in children]
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_folder_at_once_agree(folder, monkeypatch):
     assert opened_at_once(folder, (4, 4, 4), monkeypatch) == [0, 0, 0]
     assert stored(folder) == [{"seed": 4, "strengths": [0.1, 0.2], "report_freq": 1}, INPUTS]
 
 
+@pytest.mark.slow
 def test_of_different_work_in_one_folder_only_the_first_is_opened(folder, monkeypatch):
     codes = opened_at_once(folder, (0, 1, 2), monkeypatch)
     assert sorted(codes) == [0, 2, 2] and stored(folder)[0]["seed"] == codes.index(0)

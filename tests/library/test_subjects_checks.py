@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.quick import slow_after
 from tests.subjects import CLASSES, batch, export, network, refused_by_check
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
@@ -46,6 +47,7 @@ def test_a_network_is_left_as_it_was():
     assert torch.equal(images, drawn) and not images.requires_grad
 
 
+@pytest.mark.slow
 def test_training_mode_is_refused(tmp_path):
     model = network().train()
     assert refused_by_check(model).startswith("the network is in training mode; expected evaluation mode: call .eval()")
@@ -91,9 +93,9 @@ def test_what_is_no_logits_is_refused(function, named):
     assert named in refused_by_check(Function(function))
 
 
-@pytest.mark.parametrize("make", [
+@pytest.mark.parametrize("make", slow_after(1, [
     lambda m, folder: m, lambda m, folder: torch.jit.script(m), lambda m, folder: torch.jit.trace(m, batch(4)[0]),
-    lambda m, folder: open_model(str(export(folder / "a.pt2", m))).model])
+    lambda m, folder: open_model(str(export(folder / "a.pt2", m))).model]))
 @pytest.mark.parametrize("shape, named", [((9, 1, 8, 8), "channels|shape|size"), ((9, 3, 10, 10), "shape|size")])
 def test_images_of_another_size_are_refused_with_the_networks_own_words(tmp_path, make, shape, named):
     message = refused_by_check(make(network(), tmp_path), torch.rand(shape))
@@ -438,6 +440,7 @@ def test_networks_trained_on_digits(digits, scale):
             check_model(model, images, labels, 10)
 
 
+@pytest.mark.slow
 def test_untrained_and_constant_networks_pass(digits):
     images, labels = digits["test"]
     for seed in range(20):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import genotypes
+from tests.quick import slow_after
 from tests.subjects import CLASSES, batch, export, network, refused_by_check
 from wsrnas.attacks import pgd
 from wsrnas.genotype import Genotype
@@ -161,6 +162,7 @@ def test_a_function_or_a_class_of_a_file(tmp_path, function):
     assert sys.path == paths and "net" not in sys.modules
 
 
+@pytest.mark.slow
 def test_files_of_one_name_in_two_folders_do_not_mix(tmp_path):
     files = [user_folder(tmp_path / str(width), width) for width in (2, 3, 5)]
     for file, width in zip(files, (2, 3, 5), strict=True):
@@ -199,7 +201,7 @@ def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
         assert open_model(f"{file}:build").model.out_channels == width
 
 
-@pytest.mark.parametrize("text, name, named", [
+@pytest.mark.parametrize("text, name, named", slow_after(5, [
     ("def build(): pass", "built", "names no function of the file; expected FILE.py:FUNCTION; it has build"),
     ("def build(): pass", "", "names no function of the file"),
     ("build = 3", "build", "is a int; expected a function"),
@@ -222,7 +224,7 @@ def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
     ("import sys\ndef build():\n    sys.exit('usage')", "build", "raised SystemExit: usage (line 3 of net.py)"),
     ("from torch import nn\ndef build(): return nn.LazyLinear(3).eval()", "build", "belongs to a lazy layer"),
     ("import torch\ndef build(): return torch.nn.Linear(3, 3, device='meta').eval()", "build", "cannot be read"),
-])
+]))
 def test_what_goes_wrong_in_a_users_file_is_one_sentence(tmp_path, monkeypatch, text, name, named):
     monkeypatch.setattr(sys, "path", list(sys.path))
     paths, ours = list(sys.path), sys.modules["genotypes"]
@@ -290,12 +292,14 @@ def test_an_exported_program_is_asked_for_no_more_images_than_needed(exported):
         assert seen == calls, rows
 
 
+@pytest.mark.slow
 def test_an_exported_program_has_one_mode(exported):
     model = open_model(str(exported["4"])).model
     assert isinstance(model, ExportedNetwork) and model.train() is model and model.eval() is model
     same_function(model, network())
 
 
+@pytest.mark.slow
 def test_an_exported_program_can_be_moved(exported):
     model = open_model(str(exported["4"])).model.to("cpu", memory_format=torch.channels_last)
     images = batch(6)[0].contiguous(memory_format=torch.channels_last)
@@ -376,6 +380,7 @@ def test_exported_programs_of_other_inputs_and_outputs(tmp_path):
     assert "returns a tuple of 2" in refused_by_check(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation, named", [(nn.BatchNorm2d(3), "batch_norm"), (nn.Dropout(0.5), "dropout")])
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_a_program_exported_in_training_mode_is_refused(tmp_path, operation, named, decomposed):
@@ -417,12 +422,12 @@ def wrapped(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
     return {"".join(prefixes) + key: value for key, value in state.items()}
 
 
-@pytest.mark.parametrize("form", [
+@pytest.mark.parametrize("form", slow_after(2, [
     lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s, "optimizer": {"state": {}}},
     lambda s: wrapped(s, "module."), lambda s: {"state_dict": wrapped(s, "_orig_mod.")},
     lambda s: wrapped(s, "module.", "_orig_mod."), lambda s: wrapped(s, "_orig_mod.", "module."),
     lambda s: {k: v.double() for k, v in s.items()},
-])
+]))
 def test_weights_of_a_named_architecture(tmp_path, form):
     model = cells()
     torch.save(form(model.state_dict()), tmp_path / "w.pth")
@@ -444,7 +449,7 @@ def test_weights_of_a_network_for_large_images(tmp_path):
     assert (opened.description["init_channels"], opened.description["layers"], opened.name) == (4, 3, "x")
 
 
-@pytest.mark.parametrize("change, arguments, named", [
+@pytest.mark.parametrize("change, arguments, named", slow_after(3, [
     (lambda s: {k: v for k, v in s.items() if "stem" not in k}, {"init_channels": 4},
      "4 channels, 3 layers and 5 classes: the file lacks stem.conv.weight (and 5 more)"),
     (lambda s: {**s, "extra.weight": torch.ones(1)}, {}, "the network has no extra.weight"),
@@ -457,7 +462,7 @@ def test_weights_of_a_network_for_large_images(tmp_path):
     (lambda s: {"epoch": 3, "log": []}, {}, "holds no weights"),
     (lambda s: {}, {}, "holds no weights"),
     (lambda s: [1], {}, "expected a dictionary"),
-])
+]))
 def test_weights_that_do_not_fit_are_named(tmp_path, change, arguments, named):
     torch.save(change(cells().state_dict()), tmp_path / "w.pth")
     message = refused("WsrNet_Basic", genotype=GENOTYPE, state_dict=str(tmp_path / "w.pth"),
@@ -530,6 +535,7 @@ def read(monkeypatch) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_every_door_reads_its_file_once(tmp_path, exported, read):
     save(tmp_path / "run" / "best.pt", cells())
     torch.save(cells().state_dict(), tmp_path / "weights.pt")
@@ -560,6 +566,7 @@ def test_a_checkpoint_keeps_what_it_says_beside_weights_and_states(tmp_path):
 # -- fingerprints ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fingerprint_is_that_of_weights_and_genotype_wherever_they_are(tmp_path):
     model, (one, other) = cells(), pooled()
 
@@ -672,6 +679,7 @@ def test_a_module_of_the_folder_that_the_program_has_loaded_counts(tmp_path, mon
     forget(tmp_path)
 
 
+@pytest.mark.slow
 def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch):
     """In a copy of this repository with a network in it, how networks are evaluated is not what they are."""
     for package in ("wsrnas", "wsrnas/runtime", "wsrnas/subjects", "program"):

@@ -24,6 +24,7 @@ from tests.library.training_cases import (
     trainer_of,
     weights,
 )
+from tests.quick import slow_after
 from tests.run_files import assert_equal
 from wsrnas.data.image_set import Augmentation, ImageSet
 from wsrnas.data.loader import BatchLoader
@@ -120,7 +121,7 @@ def on_path(name: str, operations: tuple[EdgeOperations, ...], supernet: Superne
     return operation in operations[supernet.cells[cell].kind][edge]
 
 
-@pytest.mark.parametrize("loss", ["pgd", "trades"])
+@pytest.mark.parametrize("loss", slow_after(1, ["pgd", "trades"]))
 def test_unsampled_operations_stay_bit_for_bit_despite_momentum_and_weight_decay(loss):
     torch.manual_seed(0)
     supernet = Supernet(4, 3, 4)

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 import genotypes
+from tests.quick import slow_after
 from wsrnas.architectures.robnet import FREE, LARGE, SMALL, cell_of
 from wsrnas.genotype import KINDS, Genotype
 from wsrnas.operations import OPERATIONS
@@ -50,6 +51,7 @@ GENOTYPES = {name: genotypes.load(name) for name in genotypes.names()} | {
     "RobNet small": cell_of(SMALL), "RobNet large": cell_of(LARGE), "RobNet free": cell_of(FREE[1]),
     "from an input": crowded(0), "from a node": crowded(2), "from the node before": crowded(6)} | {
     f"random {seed}": random_genotype(seed) for seed in range(12)}
+FAST = ("WsrNet_Basic", "from an input", "from the node before", "random 0", "random 1", "random 2")
 every_genotype = pytest.mark.parametrize("genotype", GENOTYPES.values(), ids=GENOTYPES)
 
 
@@ -193,7 +195,9 @@ def edges_of(genotype: Genotype, kind: str) -> Counter:
 
 # -- the drawing ------------------------------------------------------------------------------------------------------
 
-@every_genotype
+@pytest.mark.parametrize("genotype", [
+    pytest.param(genotype, marks=[] if name in FAST else pytest.mark.slow) for name, genotype in GENOTYPES.items()],
+    ids=GENOTYPES)
 def test_the_drawing_read_back_is_the_genotype(genotype):
     for kind, drawn in drawings(genotype).items():
         assert sorted(drawn.boxes) == list(range(-1, len(genotype.nodes(kind)) + 2))
@@ -220,7 +224,7 @@ def check_readable(drawn: Drawing) -> None:
         assert np.sum(gaps(one, other) < 4) <= 4, "two lines run on top of each other"
 
 
-@pytest.mark.parametrize("name", ["NASNet_A", "CRoZe_cifar10", "RobNet large", "random 3"])
+@pytest.mark.parametrize("name", slow_after(1, ["NASNet_A", "CRoZe_cifar10", "RobNet large", "random 3"]))
 def test_edges_from_one_node_or_to_one_node_do_not_cross(name):
     for drawn in drawings(GENOTYPES[name]).values():
         ends = [(touched(one.line[0], drawn.boxes), touched(one.tip, drawn.boxes)) for one in drawn.arrows]

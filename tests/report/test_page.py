@@ -101,6 +101,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert len(figures) == 12 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn_pages")
 def test_a_figure_of_the_page_takes_the_pages_colours_and_its_file_keeps_its_own(tmp_path):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()]))

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from tests.quick import slow_after
 from tests.report.run_pages import EPOCHS, PASSED, attack_row, evaluation, made, rows_of_differences, write_run
 from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.report import writing as report
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_programs")
 
 # -- honesty and comparison ------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_failed_checks_are_loud(tmp_path, words_only):
     checks = [{"check": "more steps are not weaker", "passed": True, "says": "fine"},
               {"check": "white box beats black box", "passed": False, "says": "Square: 31 %, PGD: 38 %"},
@@ -90,7 +92,7 @@ OTHERWISE = [({"image_set": "others"}, False), ({"image_set": ""}, False), ({"mo
              ({"attacks": evaluation(robust={("PGD-20", "pgd", "linf", 0.2): "1" * 300})["attacks"]}, False)]
 
 
-@pytest.mark.parametrize(("change", "paired"), OTHERWISE)
+@pytest.mark.parametrize(("change", "paired"), slow_after(2, OTHERWISE))
 def test_networks_are_paired_on_the_same_images_under_the_same_attack(change, paired, two, tmp_path, words_only):
     change_evaluation(two[0][1], **change)
     page = made(*two[0], out=tmp_path / "out")
@@ -129,7 +131,8 @@ def test_damaged_scores_are_left_out_and_so_are_averages_over_them():
 
 # -- what cannot be trusted yet --------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("change", [{"complete": False, "checks": []}, {"complete": None}, {"complete": "yes"}])
+@pytest.mark.parametrize("change", slow_after(1, [
+    {"complete": False, "checks": []}, {"complete": None}, {"complete": "yes"}]))
 def test_an_unfinished_evaluation_is_an_alarm(change, tmp_path, words_only):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(), evaluation("other", **change)]))
     alarm = re.search(r'<div class="alarm" role="alert">.*?</div>', page.source.split("<main>")[0])[0]
@@ -158,6 +161,7 @@ def test_a_whole_evaluation_is_no_alarm(tmp_path, words_only):
     assert "1 honesty check failed" in failing.text and "unchecked" not in failing.text
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only, capsys):
     run = write_run(tmp_path / "run", EPOCHS, [evaluation()])
     (tmp_path / "file").write_text("in the way")

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_programs")
 
 # -- the numbers -----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn_pages")
 def test_the_curve_is_drawn_through_the_measured_points(tmp_path, drawn):
     run = write_run(tmp_path / "run", EPOCHS, [evaluation()])

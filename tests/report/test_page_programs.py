@@ -38,6 +38,7 @@ def test_a_search_records_its_architecture_parameters(searched):
         assert rows[0]["architecture"]["alphas"][kind] != rows[-1]["architecture"]["alphas"][kind]
 
 
+@pytest.mark.slow
 def test_noises_are_kept_after_every_step(searched):
     arrays = read_run(searched).noise
     config = json.loads((searched / "config.json").read_text())
@@ -50,6 +51,7 @@ def test_noises_are_kept_after_every_step(searched):
     assert searched.joinpath(run_files.NOISE_SAMPLES).stat().st_size < 200_000
 
 
+@pytest.mark.slow
 def test_noise_samples_change_nothing_and_are_pgds(tmp_path):
     from wsrnas.data.datasets import load_dataset
     from wsrnas.data.splits import balanced_split

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.quick import slow_after
 from tests.report.race_pages import MEASURES, PGD, bands, numbers, race, race_page, ranked
 from wsrnas.report.figures.style import MARKERS, PALETTE
 
@@ -37,10 +38,10 @@ def test_lines_and_bands_over_the_strength_are_means_and_deviations(tmp_path, dr
     assert {(row["attack"], row["norm"]) for row in stored} == {("clean", ""), ("PGD-20", "linf")}
 
 
-@pytest.mark.parametrize(("norms", "expected", "label"), [
+@pytest.mark.parametrize(("norms", "expected", "label"), slow_after(1, [
     ({"a": ("l2", [2, 1]), "b": ("l2", [0.5])}, [1, 2], "L2 strength ε"),
     ({"a": ("l2", [1, 2, 3]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)"),
-    ({"a": ("linf", [0.05]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)")])
+    ({"a": ("linf", [0.05]), "b": ("linf", [0.2, 0.1])}, [0.1, 0.2], "L∞ strength ε (n/255)")]))
 def test_the_longest_series_is_drawn_weakest_first(norms, expected, label, tmp_path, drawn, words_only):
     measures = MEASURES[:1] + [{"name": f"{attack} {epsilon}", "attack": attack, "norm": norm, "epsilon": epsilon}
                                for attack, (norm, epsilons) in norms.items() for epsilon in epsilons]
@@ -52,6 +53,7 @@ def test_the_longest_series_is_drawn_weakest_first(norms, expected, label, tmp_p
     assert axes.get_xlabel() == label and len(axes.child_axes) == (unit == 255)
 
 
+@pytest.mark.slow
 def test_attacks_without_a_strength_are_no_series(tmp_path, words_only):
     measures = [*MEASURES[:1], {"name": "C&W-100 L2", "attack": "C&W-100", "norm": "l2", "epsilon": None}]
     page = race_page(tmp_path, race(measures=measures))
@@ -81,6 +83,7 @@ def test_points_over_the_cost_are_means_with_bars_of_a_deviation(tmp_path, drawn
              e["best"][measure]["deviation"]] for e in order for measure in ("average robust", "clean")]
 
 
+@pytest.mark.slow
 def test_an_entrant_looks_the_same_in_both_figures_and_unlike_the_others(tmp_path, drawn, words_only):
     document = race(names=[f"net {n}" for n in range(14)])
     race_page(tmp_path, document)
@@ -93,6 +96,7 @@ def test_an_entrant_looks_the_same_in_both_figures_and_unlike_the_others(tmp_pat
     assert place and looks[place] == (PALETTE[0], MARKERS[0])
 
 
+@pytest.mark.slow
 def test_unknown_costs_leave_gaps(tmp_path, drawn, words_only):
     document = race()
     document["entrants"][0]["parameters"] = None

@@ -15,6 +15,7 @@ import pytest
 
 import genotypes
 from tests.pages import Page
+from tests.quick import slow_after
 from tests.report.race_pages import (
     AUTO,
     CELLS,
@@ -97,6 +98,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_its_markup_is_whole(whole):
         assert base64.b64decode(target.split("base64,")[1]) == (folder / "figures" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_race_gives_the_same_files(whole, tmp_path):
     folder, document, _ = whole
     race_page(tmp_path / "three", document)
@@ -104,6 +106,7 @@ def test_the_same_race_gives_the_same_files(whole, tmp_path):
         assert (tmp_path / "three" / "figures" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_the_report_program_knows_a_race(tmp_path, words_only, capsys):
     folder = store(tmp_path / "race", race())
     report.main([str(folder)])
@@ -124,6 +127,7 @@ def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only):
 
 # -- the standing ----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_standing_is_that_of_the_document(whole):
     folder, document, page = whole
     rows, order = page.table("parameters", "clean"), ranked(document)
@@ -144,6 +148,7 @@ def test_the_standing_is_that_of_the_document(whole):
         assert row["epsilon"] == ("" if measure["epsilon"] is None else str(measure["epsilon"]))
 
 
+@pytest.mark.slow
 def test_the_last_weights_have_a_table_with_what_they_lost(whole):
     _, document, page = whole
     for row, e in zip(page.table("best minus last (points)"), ranked(document), strict=True):
@@ -164,8 +169,8 @@ def test_best_and_last_of_other_seeds_are_not_subtracted(tmp_path, words_only):
     assert seeds == {"alpha": "1 of 2", "beta": "2", "gamma": "2"}
 
 
-@pytest.mark.parametrize(("kept", "ranking"), [(["clean", *PGD, AUTO], PGD[0]), (["clean", AUTO], AUTO),
-                                               (["clean"], "clean")])
+@pytest.mark.parametrize(("kept", "ranking"), slow_after(1, [(["clean", *PGD, AUTO], PGD[0]), (["clean", AUTO], AUTO),
+                                               (["clean"], "clean")]))
 def test_without_an_average_the_first_attack_ranks(kept, ranking, tmp_path, words_only):
     document = race(measures=[measure for measure in MEASURES if measure["name"] in kept])
     page = race_page(tmp_path, document)
@@ -262,6 +267,7 @@ def test_failed_checks_are_loud(tmp_path, words_only):
 
 # -- differences and cost --------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
     _, document, page = whole
     rows = {row["row minus column"]: row for row in page.table("row minus column")}
@@ -280,6 +286,7 @@ def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
         assert words in page.text, words
 
 
+@pytest.mark.slow
 def test_all_differences_are_listed(whole):
     folder, document, page = whole
     rows, stored = page.table("first", "second"), numbers(folder, "differences")
@@ -296,6 +303,7 @@ def test_all_differences_are_listed(whole):
             d["difference"], d["deviation"], low, high]
 
 
+@pytest.mark.slow
 def test_the_leader_says_from_whom_it_is_not_distinct(tmp_path, words_only):
     document = race()
     first, *others = [e["name"] for e in ranked(document)]
@@ -305,6 +313,7 @@ def test_the_leader_says_from_whom_it_is_not_distinct(tmp_path, words_only):
         assert words in race_page(tmp_path, document).source
 
 
+@pytest.mark.slow
 def test_the_cost_is_that_of_the_document(whole):
     _, document, page = whole
     for row, e in zip(page.table("activations (MiB)"), ranked(document), strict=True):
@@ -323,15 +332,16 @@ def test_without_a_latency_there_are_dashes(tmp_path, words_only):
     assert rows["alpha"] == ["–"] * 4 and rows["beta"][:3] == ["12.5", "–", "0"]
 
 
-@pytest.mark.parametrize(("budget", "words"), [
+@pytest.mark.parametrize(("budget", "words"), slow_after(1, [
     (None, "budget none every entrant has its own size"), ({"quantity": "params"}, "budget none"),
-    ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds every entrant is scaled to it")])
+    ({"quantity": "macs", "value": 6.9e8}, "budget 690 M multiply-adds every entrant is scaled to it")]))
 def test_the_budget_is_said(budget, words, tmp_path, words_only):
     assert words in race_page(tmp_path, race(budget=budget)).text
 
 
 # -- cells and jobs --------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_every_cell_is_drawn_and_folded_away(whole):
     folder, document, page = whole
     section = re.search(r'<section id="cells">.*?</section>', page.source, flags=re.DOTALL)[0]
@@ -353,6 +363,7 @@ def test_cells_that_cannot_be_drawn_say_why(tmp_path, words_only):
     assert (tmp_path / "figures" / "cells-2-beta.svg").exists()
 
 
+@pytest.mark.slow
 def test_jobs_with_a_page_are_links_to_it(tmp_path, words_only):
     document = race(names=("alpha", "odd #1 50%?"))
     folder, out = tmp_path / "race", tmp_path / "elsewhere" / "out"
@@ -380,6 +391,7 @@ def renamed(value, change):
         change.get(value, value) if isinstance(value, str) else value)
 
 
+@pytest.mark.slow
 def test_nothing_in_a_document_becomes_markup(tmp_path):
     texts = ["alpha", PGD[0], PGD[1], "PGD-20", "folder", "tiny", "paper", "some device", "somewhere", "linf",
              "family of alpha", "paper of alpha", "retrain/alpha-seed0", "params"]
@@ -454,7 +466,7 @@ DAMAGES = [
     (lambda d: d["differences"].append("x"), "difference 31 of race.json is damaged and is left out")]
 
 
-@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+@pytest.mark.parametrize(("damage", "words"), slow_after(3, DAMAGES))
 def test_a_damaged_part_is_named_and_the_rest_is_shown(damage, words, tmp_path, words_only):
     document = race()
     damage(document)
@@ -466,6 +478,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(damage, words, tmp_path, 
         assert page.titles()[0] == "Standing" and "nan" not in page.text.lower().replace("alpha", "")
 
 
+@pytest.mark.slow
 def test_a_damaged_score_is_a_dash_and_no_point(tmp_path, drawn, words_only):
     document = race()
     document["entrants"][0]["best"][PGD[0]]["mean"] = math.nan

@@ -15,6 +15,7 @@ import retrain.evaluate
 import retrain.train_cifar
 import retrain.train_imagenet
 import search.wsr_nas
+from tests.quick import slow_after
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.errors import fail
 from wsrnas.runtime.program import run_program
@@ -154,12 +155,12 @@ def test_a_damaged_folder_is_named(program, damage, words, refused, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("damage", "words"), [
+@pytest.mark.parametrize(("damage", "words"), slow_after(2, [
     (corrupted, ["cannot decode the image", "dog/05.png", "expected a whole file"]),
     (without_class, ["class folders", "only in train: dog", "only in test: wolf", "expected the same names"]),
     (without_test, ["has neither a folder test nor val", "expected"]),
     (empty_class, ["train/cat has no images", "expected files ending in .png"]),
-])
+]))
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_imagenet_is_named(damage, words, workers, refused, tmp_path):
     root = pictures(tmp_path / "pictures")
@@ -330,6 +331,7 @@ def test_truncated_checkpoints_fall_back_or_are_refused(program, refused, unfini
             program, "--save", "run", runs=unfinished)
 
 
+@pytest.mark.slow
 def test_evaluation_refuses_what_is_no_network(refused, trained, tmp_path):
     best = trained / "retrain" / "run" / "best.pt"
     (tmp_path / "half.pt").write_bytes(best.read_bytes()[:5000])
@@ -339,6 +341,7 @@ def test_evaluation_refuses_what_is_no_network(refused, trained, tmp_path):
     assert "no checkpoint at" in refused("evaluate", "--model", trained / "search" / "run")
 
 
+@pytest.mark.slow
 def test_evaluation_refuses_another_kind_of_images(refused, trained, tmp_path):
     run = trained / "retrain" / "run"
     root = pictures(tmp_path / "pictures", count=2, size=(12, 12))

@@ -240,6 +240,7 @@ def test_what_ends_by_itself_is_requeued_only_if_slurm_has_stopped_it(at_once, r
     assert slurm("scripts/train.sh", AT_ONCE=at_once).end()[::2] == (int(at_once), requeued)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "requeued"), [("0", []), ("75", ["50077"]), ("138", ["50077"])])
 def test_what_is_asked_to_stop_is_requeued_unless_it_is_finished(code, requeued, slurm, script):
     job = slurm("scripts/train.sh", CODE=code)
@@ -258,6 +259,7 @@ def test_what_is_cancelled_stays_cancelled(slurm, script):
     assert job.end()[::2] == (75, [])
 
 
+@pytest.mark.slow
 def test_what_does_not_stop_in_time_is_killed_and_requeued(slurm, script):
     job = slurm("scripts/train.sh", CODE="", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="0")
     wait_for((slurm.notes / "ready").exists)

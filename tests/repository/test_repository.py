@@ -23,6 +23,7 @@ from retrain.vulnerability.settings import VulnerabilityConfig
 from search.rnas_settings import RnasConfig
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import BenchmarkConfig
+from tests.quick import slow_after
 from wsrnas.complexity import count_parameters
 from wsrnas.models import build_model
 from wsrnas.runtime.config import parse_config
@@ -126,7 +127,7 @@ def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch,
     assert command[1] == next(program for start, program in programs.items() if name.startswith(start))
 
 
-@pytest.mark.parametrize("name", ["search_pgd.sh", "search_rnas.sh", "train_wsrnet_basic.sh"])
+@pytest.mark.parametrize("name", slow_after(1, ["search_pgd.sh", "search_rnas.sh", "train_wsrnet_basic.sh"]))
 def test_a_launched_command_runs(name, launch, capsys, tmp_path):
     command, = launch(name, "--dataset", "digits", "--init_channels", "2", "--layers", "3", "--batch_size", "16",
                       "--dry_run")
@@ -194,9 +195,9 @@ def test_the_recipe_of_rnas(launch):
     assert (config.schedule, config.learning_rate_min) == ("cosine", 0.0)
 
 
-@pytest.mark.parametrize(("script", "cell", "channels", "parameters"), [
+@pytest.mark.parametrize(("script", "cell", "channels", "parameters"), slow_after(1, [
     ("WsrNet_basic", "WsrNet_Basic", 74, 13_161_567), ("RACL", "RACL", 64, 11_950_472),
-    ("AdvRush", "AdvRush", 60, 12_179_710)])
+    ("AdvRush", "AdvRush", 60, 12_179_710)]))
 def test_the_published_hyper_parameters_of_imagenet(script, cell, channels, parameters, launch):
     config, _ = parsed(launch(f"train_ImgNet_{script}.sh")[0])
     assert genotypes.load(config.arch) == genotypes.load(cell)

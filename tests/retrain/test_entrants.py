@@ -305,6 +305,7 @@ def test_a_budget_below_every_width_says_so(field):
     assert all(f"{entrant.name} comes nearest" in said for entrant in field[0]) and said.count("init_channels 1)") == 3
 
 
+@pytest.mark.slow
 def test_a_network_whose_width_moves_in_steps_is_widened_like_any_other():
     """shufflenet_v2 rounds its stages' widths: its costs grow in unequal steps."""
     entrants = load_entrants(("shufflenet_v2",), 1, 0)

@@ -17,6 +17,7 @@ import retrain.evaluate_network as measurement
 from retrain.evaluate_files import file_label
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.evaluate_subjects import load_images
+from tests.quick import slow_after
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
@@ -237,6 +238,7 @@ def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path
     assert evaluation.journal.header["image_set"] == expected and evaluation.journal.header["seed"] == 5
 
 
+@pytest.mark.slow
 def test_every_network_is_checked_on_images_of_all_classes(run, network, monkeypatch, tmp_path):
     checked = []
     monkeypatch.setattr(checking, "check_model", lambda model, images, labels, classes, range_is_known, **more:
@@ -265,11 +267,11 @@ def test_networks_of_one_name_are_told_apart_by_where_they_are_from(network, cap
     assert {result["model"]["source"] for result in results} == {network, other}
 
 
-@pytest.mark.parametrize("argv, words", [
+@pytest.mark.parametrize("argv, words", slow_after(1, [
     (["--model", "{net}", "{net}"], "is among the networks twice"),
     (["--model", "{net}", "{other}", "--names", "x", "x"], "x is among the names twice"),
     (["--model", "{net}", "--source", "{net}"], "expected another one"),
-])
+]))
 def test_what_cannot_be_told_apart_is_refused(argv, words, network, tmp_path):
     given = [text.format(net=network, other=network.replace("build", "negative")) for text in argv]
     with pytest.raises(InputError, match=words):

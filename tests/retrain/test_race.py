@@ -26,6 +26,7 @@ from retrain.race.settings import RACE_RECIPES, CompareConfig, parse_race
 from retrain.recipes import RECIPES, parse_recipe
 from retrain.settings import RetrainConfig, SmallImagesRecipe
 from tests.processes import wait_for
+from tests.quick import slow_after
 from tests.run_files import read, without_time
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.data.datasets import load_dataset
@@ -307,6 +308,7 @@ def test_a_table_and_a_page_are_written_beside_it(late, capsys):
     assert all(name in page for name in NAMES)
 
 
+@pytest.mark.slow
 def test_every_job_is_an_ordinary_run(grown, monkeypatch, capsys):
     monkeypatch.chdir(grown[1])
     race = Path("runs/compare/race")
@@ -320,6 +322,7 @@ def test_every_job_is_an_ordinary_run(grown, monkeypatch, capsys):
     assert files(race) == before
 
 
+@pytest.mark.slow
 def test_a_second_seed_leaves_the_first_as_it_was(grown):
     early, late = (files(place / "runs" / "compare" / "race") for place in grown)
     kept = {name for name in early if name.split("/")[0] in ("retrain", "inputs.json")}
@@ -362,6 +365,7 @@ def test_an_entrant_added_later_is_the_only_one_trained(grown, tmp_path, monkeyp
     assert "my-cell (my cell.json) has changed since it entered the race in runs/compare/race" in said
 
 
+@pytest.mark.slow
 def test_the_same_command_again_only_reports(late, monkeypatch, capsys):
     for module, name in ((jobs_module, "train"), (jobs_module, "evaluate")):
         monkeypatch.setattr(module, name, None)
@@ -374,6 +378,7 @@ def test_the_same_command_again_only_reports(late, monkeypatch, capsys):
     assert outcome(race) == outcome(race) and (race / "race.md").read_text() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_selection_a_race_has_last_weights_alone(tmp_path):
     race = start(tmp_path, "--held_out", "0", "--epochs", "1", archs=("squeezenet",), seeds=1)
     values = stored(race)
@@ -407,6 +412,7 @@ def test_a_race_without_entrants_is_refused(more, tmp_path):
     assert "the race has no entrants; pass --archs" in fails(tmp_path, *more, archs=(",",))
 
 
+@pytest.mark.slow
 def test_who_has_entered_need_not_be_named_again(late, monkeypatch):
     before = files(late / "runs" / "compare" / "race" / "retrain")
     race = start(late, archs=(",",))
@@ -523,6 +529,7 @@ def test_two_processes_at_once_share_the_jobs(grown, tmp_path, monkeypatch):
     assert outcome(tmp_path / "runs" / "compare" / "race") == outcome(grown[1] / "runs" / "compare" / "race")
 
 
+@pytest.mark.slow
 def test_a_process_leaves_what_another_holds_to_it(late, capsys):
     """The other one concludes: this one writes nothing."""
     race = late / "runs" / "compare" / "race"
@@ -550,6 +557,7 @@ def test_a_process_leaves_what_another_holds_to_it(late, capsys):
 
 # -- refused ----------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "words"), [
     (["--epochs", "3"], "(epochs: 2 -> 3)"),
     (["--num_steps", "2", "--max_train", "130"], "(max_train: 120 -> 130; num_steps: 1 -> 2)"),
@@ -571,11 +579,13 @@ def changed(part):
     return other
 
 
+@pytest.mark.slow
 def test_other_training_images_are_refused(grown, monkeypatch):
     monkeypatch.setattr(compare, "load_dataset_once", changed("train"))
     assert "runs/compare/race was made from other inputs (data set)" in fails(grown[1])
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_may_differ(late, monkeypatch):
     monkeypatch.setattr(jobs_module, "train", None)
     expected = outcome(late / "runs" / "compare" / "race")[1]
@@ -611,6 +621,7 @@ def test_other_test_images_are_measured_anew(late, monkeypatch):
     assert not sets & {json.loads(path.read_text())["image_set"] for path in race.glob("retrain/*/eval/*.json")}
 
 
+@pytest.mark.slow
 def test_a_training_that_is_there_with_another_configuration_is_refused(late):
     path = late / "runs" / "compare" / "race" / "retrain" / "squeezenet-seed4" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"weight_decay": 0.25}))
@@ -618,6 +629,7 @@ def test_a_training_that_is_there_with_another_configuration_is_refused(late):
     assert "squeezenet-seed4 holds a run of another configuration (weight_decay: 0.25 -> 0.0005)" in said
 
 
+@pytest.mark.slow
 def test_overwriting_moves_the_old_race_aside(late, monkeypatch):
     monkeypatch.setattr(compare, "share", lambda *_, **__: False)
     before = files(late / "runs" / "compare" / "race")
@@ -626,6 +638,7 @@ def test_overwriting_moves_the_old_race_aside(late, monkeypatch):
     assert json.loads((race / "config.json").read_text())["epochs"] == 3 and not (race / "retrain").exists()
 
 
+@pytest.mark.slow
 def test_damaged_costs_are_measured_again(late):
     race = late / "runs" / "compare" / "race"
     expected = outcome(race)
@@ -644,7 +657,7 @@ def test_a_dry_run_writes_nothing_and_counts(tmp_path, capsys):
     assert "entrant squeezenet  init_channels 3, own depth, 1.331k parameters" in said
 
 
-@pytest.mark.parametrize("dry", [(), ("--dry_run",)], ids=["run", "dry run"])
+@pytest.mark.parametrize("dry", slow_after(1, [(), ("--dry_run",)]), ids=["run", "dry run"])
 @pytest.mark.parametrize(("more", "archs", "words"), [
     ((), (",",), "the race has no entrants"),
     ((), ("RACL", "squeezent"), "unknown architecture 'squeezent'; did you mean squeezenet?"),

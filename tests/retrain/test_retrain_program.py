@@ -214,6 +214,7 @@ def test_selection_takes_place_as_often_as_asked_and_at_the_end(tmp_path):
     assert ["held_out" in row for row in read(run)] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_trades_trains_too(tmp_path):
     run = start(tmp_path, [*SMALL, "--adv_loss", "trades", "--epochs", "1", "--arch", "cna_r"])
     assert "clean_accuracy" in read(run)[0]["train"]
@@ -232,6 +233,7 @@ def test_a_changed_architecture_file_is_refused_on_resume(tmp_path):
         start(tmp_path, [*TINY, "--arch", str(file)])
 
 
+@pytest.mark.slow
 def test_another_architecture_is_refused_after_the_end_too(tmp_path):
     file = tmp_path / "genotype.json"
     genotypes.load("WsrNet_Basic").save(file)

@@ -132,6 +132,7 @@ def test_stopped_anywhere_equals_never_stopped(case, pictures, tmp_path):
         assert content == expected[0][name], name
 
 
+@pytest.mark.slow
 def test_a_signal_names_the_step_and_the_checkpoint_holds_it(pictures, tmp_path):
     argv = arguments(train_cifar, pictures, *PLAIN)
 
@@ -360,6 +361,7 @@ def test_an_ignored_collapse_is_no_good_state(pictures, tmp_path):
     assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_probe_is_pgd_on_the_first_training_batch(pictures, tmp_path):
     folder = run(train_cifar, tmp_path, arguments(train_cifar, pictures, *FAST, "--epochs", "1", "--probe_steps", "2"))
     config, _ = parse_config(train_cifar.RetrainConfig, train_cifar.RECIPES, arguments(train_cifar, pictures, *FAST))

@@ -14,6 +14,7 @@ from search.vulnerability.bound import Bound
 from search.vulnerability.constraint import Attacked, Constraint
 from search.vulnerability.projection import project
 from tests.processes import run_twice
+from tests.quick import slow_after
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
@@ -24,6 +25,7 @@ EPSILON, TAU, SEED = 0.1, 0.7, 3
 CASES = [("mixed", True, True, 3), ("mixed", True, False, 1), ("mixed", False, True, 1), ("mixed", False, False, 1),
          ("sampled", True, True, 3), ("sampled", True, False, 1), ("sampled", False, True, 1),
          ("sampled", False, False, 3)]
+SLOW = {case: pytest.param(case, marks=pytest.mark.slow) for case in CASES}
 
 
 def make(relaxation="mixed", batch_statistics=True, standardize=True, layers=1, world=None, distance="spatial"):
@@ -103,6 +105,7 @@ def test_an_attack_that_does_nothing_leaves_a_vulnerability_of_zero():
     assert constraint.value([part], here(constraint)) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_distance_and_standardisation_reach_the_metric():
     values = {(distance, standardize): constraint.value(constraint.freeze(batch()), here(constraint))
               for distance in ("spatial", "l1") for standardize in (True, False)
@@ -112,7 +115,7 @@ def test_distance_and_standardisation_reach_the_metric():
 
 # -- the gradient ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [CASES[1], *(SLOW[case] for case in CASES if case != CASES[1])], ids=str)
 def test_the_gradient_is_not_zero_and_that_of_central_differences(case):
     constraint, step = make(*case), 1e-6
     frozen = constraint.freeze(batch(), "name", 1)
@@ -130,6 +133,7 @@ def test_the_gradient_is_not_zero_and_that_of_central_differences(case):
         assert slope.item() == pytest.approx(expected, rel=1e-4, abs=1e-5 * gradient.norm().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", ["mixed", "sampled"])
 def test_of_many_batches_it_is_the_mean(relaxation):
     constraint = make(relaxation)
@@ -185,7 +189,7 @@ def test_nothing_changes_but_what_it_returns(case):
         assert_same(before, snapshot(constraint))
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], SLOW[CASES[2]], SLOW[CASES[4]]], ids=str)
 def test_the_same_alphas_have_the_same_vulnerability(case, monkeypatch):
     """The images are those of the freezing, wherever A moves: nobody attacks again."""
     constraint = make(*case)
@@ -204,6 +208,7 @@ def test_the_same_alphas_have_the_same_vulnerability(case, monkeypatch):
     assert all(torch.equal(part.images, kept) for part, kept in zip(frozen, images, strict=True))
 
 
+@pytest.mark.slow
 def test_a_projection_onto_the_bound():
     constraint = make()
     vulnerability = constraint.of_batch(constraint.freeze(batch()))
@@ -215,7 +220,7 @@ def test_a_projection_onto_the_bound():
 
 # -- the frozen images ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], SLOW[CASES[2]], SLOW[CASES[4]]], ids=str)
 def test_the_frozen_images_are_in_ball_and_box(case):
     constraint = make(*case)
     images, labels = batch()
@@ -337,7 +342,7 @@ def test_texts_that_are_no_bounds_are_refused(text):
                                  "rel:0.6 (a share of the vulnerability after the warm-up), or inf")
 
 
-@pytest.mark.parametrize("mean", [1e-3, 0.3, 7.0])
+@pytest.mark.parametrize("mean", slow_after(1, [1e-3, 0.3, 7.0]))
 def test_f_is_exactly_the_mean_over_the_processes(mean, monkeypatch):
     """Or processes would decide differently and wait for one another: x + (m - x) is not always m."""
     constraint = make()

@@ -254,6 +254,7 @@ def test_the_state_holds_the_division():
     assert other.estimator_total == searcher.estimator_total
 
 
+@pytest.mark.slow
 def test_an_estimator_without_weights_is_not_trained():
     assert not make_searcher().learns_to_estimate
     assert make_searcher(estimator="A-ANE").learns_to_estimate

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search.supernet import EDGES, Supernet, discretize, genotype_gates, gumbel_noise, gumbel_softmax
+from tests.quick import slow_after
 from wsrnas.attacks import fgsm, pgd
 from wsrnas.complexity import count_parameters
 from wsrnas.genotype import Genotype
@@ -342,7 +343,7 @@ def mixed_by_hand(supernet: Supernet, images: Tensor, weights: Tensor) -> tuple[
     return s1.mean((2, 3)) @ supernet.classifier.weight.T + supernet.classifier.bias, outputs
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", slow_after(1, [True, False]))
 def test_a_mixture_is_the_weighted_sum_of_all_operations(training):
     supernet, draw = small().double(), seeded(5)
     images = torch.rand(2, 3, 8, 8, generator=draw, dtype=torch.float64)
