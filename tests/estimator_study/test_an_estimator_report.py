@@ -252,6 +252,7 @@ def test_tables_of_networks_and_strengths(tmp_path):
     assert rows[0][4] == "62.5 %"  # of 40 points on average, 15 remain
 
 
+@pytest.mark.slow
 def test_one_network_and_one_result_make_a_report(tmp_path):
     store(tmp_path, "spectrum-1", "C-ANE", lambda network, epsilon: first(21), count=1)
     shown = write_report(replace(CONFIG, networks=("cna_r:4:1",)), tmp_path)

@@ -466,6 +466,19 @@ def test_inside_attack_mode_the_network_predicts_and_nothing_is_trainable():
         assert not any(p.requires_grad for p in model.parameters())
 
 
+def test_modules_that_are_shared_or_missing_or_come_later_are_in_attack_mode_too():
+    model, shared = convolutional().train(), nn.Linear(2, 2)
+    model.one, model.other = nn.Sequential(shared), nn.ModuleList([shared, shared])
+    model.register_module("none", None)
+    for later in ("first", "second"):
+        model.add_module(later, nn.Sequential(nn.Dropout(), nn.Linear(2, 2)))
+        with attack_mode(model):
+            assert not any(module.training for module in model.modules())
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+        assert all(module.training for module in model.modules())
+        assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_the_attacked_function_is_the_evaluation_mode_one():
     model, (images, labels) = convolutional().train(), batch(classes=5)
     with attack_mode(model):

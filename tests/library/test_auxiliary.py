@@ -161,8 +161,8 @@ def test_in_training_mode_its_logits_are_those_of_the_second_reduction(kind, sid
     assert isinstance(pair, tuple) and torch.equal(pair[1], auxiliary)
 
 
-@pytest.mark.parametrize("kind, side", [(NetworkCIFAR, 8), (NetworkImageNet, 64)])
-@pytest.mark.parametrize("name", ["DARTS_V1", "AmoebaNet_A"])
+@pytest.mark.parametrize("kind, side", slow_after(1, [(NetworkCIFAR, 8), (NetworkImageNet, 64)]))
+@pytest.mark.parametrize("name", slow_after(1, ["DARTS_V1", "AmoebaNet_A"]))
 def test_in_evaluation_mode_the_network_is_the_one_without(kind, side, name):
     """The same seed gives the same weights to all but the head."""
     model, plain, (images, _) = network(True, 3, kind, name), network(False, 3, kind, name), batch(2, side)

@@ -430,6 +430,7 @@ def test_recalibration_restores_modes_and_momenta(fails):
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
 
 
+@pytest.mark.slow
 def test_evaluation_after_recalibration_normalises_by_the_sampled_path():
     """What recalibration is for: without it, evaluation mode uses statistics of other paths."""
     torch.manual_seed(0)

@@ -270,6 +270,7 @@ def test_a_training_against_itself_is_no_different():
         assert row["interval"][0] < 0 < row["interval"][1]
 
 
+@pytest.mark.slow
 def test_only_seeds_that_both_have_are_compared():
     one = {seed: random_result(seed) for seed in (0, 1, 2, 5)}
     other = {seed: random_result(10 + seed) for seed in (5, 1, 8)}

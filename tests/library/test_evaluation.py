@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import genotypes
+from tests.quick import slow_after
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
@@ -248,7 +249,7 @@ def without(payload: dict, *keys: str) -> dict:
     return {k: without(v, *rest) if k == first else v for k, v in payload.items() if rest or k != first}
 
 
-@pytest.mark.parametrize("damage, named", [
+@pytest.mark.parametrize("damage, named", slow_after(3, [
     (lambda p: {"step": 1, "searcher": {}}, "not a checkpoint of retraining"),
     (lambda p: without(p, "model"), "not a checkpoint of retraining"),
     (lambda p: without(p, "model", "stem.conv.weight"), "do not fit"),
@@ -257,7 +258,7 @@ def without(payload: dict, *keys: str) -> dict:
     (lambda p: without(p, "network", "layers"), "layers"),
     (lambda p: {**p, "network": "RACL"}, "not a checkpoint of retraining"),
     (lambda p: [1, 2], "expected a dictionary"),
-])
+]))
 def test_a_wrong_checkpoint_is_refused(damage, named, tmp_path):
     path, _ = saved(tmp_path / "best.pt")
     torch.save(damage(checkpoint.read(path)), path)

@@ -62,7 +62,7 @@ def test_every_network_is_in_the_table():
     assert set(names()) == {*PUBLISHED, *ROBNETS}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", slow_after(5, PUBLISHED))
 def test_the_published_number_of_parameters(name):
     width, parameters = PUBLISHED[name]
     assert hand_designed.published_width(name) == width
@@ -203,12 +203,12 @@ def squeezenet(layers: Layers, images: Tensor) -> Tensor:
     return layers.classify(features)
 
 
-@pytest.mark.parametrize("name, imagenet, reference", [
+@pytest.mark.parametrize("name, imagenet, reference", slow_after(2, [
     *((name, imagenet, reference) for imagenet in (False, True) for name, reference in (
         ("wrn_28_10", lambda layers, images, imagenet: wide_resnet(layers, images, 4, imagenet)),
         ("wrn_34_10", lambda layers, images, imagenet: wide_resnet(layers, images, 5, imagenet)),
         ("mobilenet_v2", mobilenet))),
-    ("squeezenet", False, lambda layers, images, _: squeezenet(layers, images))])
+    ("squeezenet", False, lambda layers, images, _: squeezenet(layers, images))]))
 def test_the_other_networks_are_what_their_papers_say(name, imagenet, reference):
     model = seeded(on_meta(name, 7, SMALL[name], imagenet=imagenet))
     images = photographs(2, 64 if imagenet else 32).double()
@@ -320,7 +320,7 @@ def test_large_images_are_normalised_first(name):
     assert type(next(on_meta(name, 5, SMALL[name]).children())) is nn.Identity
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", slow_after(4, PUBLISHED))
 def test_large_images_may_have_any_size(name, seed):
     model = hand_designed.build(name, 5, SMALL[name], imagenet=True).eval()
     smallest = 21 if name == "squeezenet" else 1
@@ -515,6 +515,7 @@ def test_a_wrong_checkpoint_is_refused(change, named, tmp_path):
         load_model(tmp_path / "best.pt")
 
 
+@pytest.mark.slow
 def test_weights_of_a_named_network(tmp_path, seed):
     model, images, file = saved(tmp_path / "best.pt"), photographs(channels=1), tmp_path / "weights.pt"
     torch.save(model.state_dict(), file)

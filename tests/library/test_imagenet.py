@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.quick import slow_after
 from wsrnas.data import imagenet
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
@@ -178,7 +179,7 @@ def test_folders_that_cannot_be_used(tmp_path):
 
 # Batches
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", slow_after(1, [1, 2]))
 def test_batches_are_the_same_for_every_number_of_workers(train, workers):
     assert_same(training_loader(train, workers=workers).batches(3), training_loader(train).batches(3))
 
@@ -336,7 +337,7 @@ def test_the_global_random_state_does_not_matter(train):
 
 # What goes wrong
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", slow_after(1, [0, 2]))
 @pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
 def test_a_damaged_file_is_one_sentence(tmp_path, workers, content):
     write_folder(tmp_path)
@@ -359,6 +360,7 @@ def test_a_file_that_has_gone_is_named(tmp_path):
         next(evaluation_loader(files, workers=1).batches())
 
 
+@pytest.mark.slow
 def test_a_consumer_that_stops_early_leaves_no_worker(train):
     batches = training_loader(train, 2, workers=2).batches()
     next(batches)
@@ -367,6 +369,7 @@ def test_a_consumer_that_stops_early_leaves_no_worker(train):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_the_end_of_an_epoch_leaves_no_worker(train):
     loader = training_loader(train, workers=2)
     assert len(list(loader.batches())) == 3 and multiprocessing.active_children() == []

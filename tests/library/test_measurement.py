@@ -358,6 +358,7 @@ def test_an_evaluation_that_is_asked_to_stop_keeps_its_chunks(chunks, during, tm
     assert all(map(torch.equal, flags(everything), whole)), "nothing is left to stop before"
 
 
+@pytest.mark.slow
 def test_a_torn_line_is_measured_again(tmp_path):
     whole = flags(evaluation(bent(), 16, journal=Journal(tmp_path, {"model": 1})))
     for path in tmp_path.glob("*.jsonl"):
@@ -376,6 +377,7 @@ def test_what_another_network_did_is_not_believed(tmp_path):
     assert again.seen == [], "the new network's chunks took the place of the old one's"
 
 
+@pytest.mark.slow
 def test_another_size_of_chunks_goes_on_too(tmp_path):
     whole = flags(evaluation(bent(), 16, journal=Journal(tmp_path, {"model": 1})))
     with pytest.raises(Killed):

@@ -140,6 +140,7 @@ def test_the_table_shows_every_number():
     assert len({len(line) for line in (header, *others[:-1])}) == 1, "the columns are not aligned"
 
 
+@pytest.mark.slow
 def test_attacks_that_only_one_network_met_have_a_gap_in_the_table():
     other = measured()
     other["attacks"] = [{**row, "source": "abc"} if row["attack"] == "FGSM" else row for row in other["attacks"]]

@@ -55,6 +55,7 @@ def test_the_published_number_of_parameters(name):
     assert counts(name) == COUNTS[name]
 
 
+@pytest.mark.slow
 def test_the_published_number_of_parameters_on_imagenet():
     assert counts("RobNet_large_v1", 1000, dataset="imagenet") == (12_756_448, 12_888_928)
 

@@ -285,6 +285,7 @@ def test_any_damaged_file_is_an_input_error(data, tmp_path):
         checkpoint.read(tmp_path / "c.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_flipped_bytes_are_an_input_error_or_nothing(tmp_path):
     path, stream = tmp_path / "c.pt", torch.Generator().manual_seed(0)

@@ -146,6 +146,7 @@ def test_trainings_of_one_and_two_steps(name):
 
 # -- warm-up --------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @given(schedules(["constant", "multi-step", "cosine"]))
 def test_a_warm_up_rises_to_exactly_the_peak_and_the_schedule_goes_on_from_there(schedule):
     peak, steps = schedule.peak, schedule.total_steps

@@ -170,6 +170,7 @@ def test_files_of_one_name_in_two_folders_do_not_mix(tmp_path):
     assert open_model(f"{files[0]}:build").model[0].out_channels == 2
 
 
+@pytest.mark.slow
 def test_a_folders_own_modules_are_loaded_once(tmp_path):
     counting = "from pathlib import Path\nPath(__file__).with_name('log').open('a').write('x')\n"
     file = user_folder(tmp_path, net=NETWORK_FILE + "import loaded_once\n", loaded_once=counting)
@@ -192,6 +193,7 @@ def test_a_users_file_hides_a_loaded_module_of_its_name_for_as_long_as_it_runs(t
     assert {name: sys.modules[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
     for width in (2, 3):
         file = user_folder(tmp_path / str(width), net="from layers.first import build\n")
@@ -249,7 +251,7 @@ def frozen(model: nn.Module) -> nn.Module:
     return torch.jit.freeze(torch.jit.script(model))
 
 
-@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, batch(4)[0]), frozen])
+@pytest.mark.parametrize("make", slow_after(1, [torch.jit.script, lambda m: torch.jit.trace(m, batch(4)[0]), frozen]))
 def test_torchscript_by_its_contents_and_not_its_name(tmp_path, make):
     model = network()
     for name in ("wide.pt", "wide.pt2", "wide"):
@@ -372,6 +374,7 @@ class Two(nn.Module):
         return self.body(images) + other if self.inputs else (self.body(images), images)
 
 
+@pytest.mark.slow
 def test_exported_programs_of_other_inputs_and_outputs(tmp_path):
     program = torch.export.export(Two(True).eval(), (batch(4)[0], torch.ones(1)))
     torch.export.save(program, tmp_path / "two.pt2")
@@ -668,6 +671,7 @@ def test_a_fingerprint_covers_what_a_file_imports_from_its_folder(tmp_path, monk
     assert open_model(f"{copied}:build").fingerprint == first, "where the folder is does not count"
 
 
+@pytest.mark.slow
 def test_a_module_of_the_folder_that_the_program_has_loaded_counts(tmp_path, monkeypatch):
     file = user_folder(tmp_path, net="import at_home\nimport torch\ndef build(): return torch.nn.Identity().eval()\n",
                        at_home="")

@@ -19,6 +19,7 @@ from tests.library.training_cases import (
     trainer_of,
     weights,
 )
+from tests.quick import slow_after
 from tests.run_files import assert_equal
 from wsrnas.runtime.seeding import generator
 from wsrnas.training.losses import LOSSES, LossSettings, TrainingLoss
@@ -227,7 +228,7 @@ def test_drop_path_makes_another_training():
 
 # -- bfloat16 --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", slow_after(3, LOSSES))
 @pytest.mark.parametrize("gamma", [0.0, 0.01])
 def test_bfloat16_is_for_activations_alone(loss, gamma):
     model, kinds, losses = cells(), set(), []

@@ -73,6 +73,7 @@ def test_interrupted_steps_equal_uninterrupted_ones_bit_for_bit(bfloat16):
     assert not torch.equal(trainer.evaluated.classifier.weight, trainer.network.classifier.weight)
 
 
+@pytest.mark.slow
 def test_a_state_holds_the_buffers_of_the_average_too():
     trainer = refined(cells())
     for step in range(2):
@@ -245,7 +246,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("loss", ["pgd", "trades"])
-@pytest.mark.parametrize("stops", [(1,), (2, 5), (6,), (1, 2, 3, 4, 5, 6)])
+@pytest.mark.parametrize("stops", slow_after(2, [[1], [2, 5], [6], [1, 2, 3, 4, 5, 6]]))
 def test_an_interrupted_epoch_goes_on_as_if_nothing_had_been(loss, stops):
     loader, torch_seeds = digits(), itertools.count()
     whole = trainer_of(network().float(), loss, clean_accuracy=True)

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.quick import slow_after
 from tests.report.run_pages import (
     EPOCHS,
     evaluation,
@@ -64,6 +65,7 @@ def test_a_retraining_with_evaluations(tmp_path):
     assert "secret-host" not in page.source and "Not everything could be read" not in page.text
 
 
+@pytest.mark.slow
 def test_what_holds_for_one_network_names_it(tmp_path, words_only):
     whole = evaluation("whole", warnings=["few images."])
     partial = evaluation("partial", average_robust=None, area=None, warnings=["few images", "one restart"])
@@ -116,6 +118,7 @@ def test_a_figure_of_the_page_takes_the_pages_colours_and_its_file_keeps_its_own
         ElementTree.fromstring(body)
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_figures(a_search, tmp_path):
     run, _, _ = a_search
     made(run, out=tmp_path)
@@ -185,7 +188,8 @@ WRONG = [({"config__json": "{"}, "config.json cannot be read"),
          ({run_files.NOISE_SAMPLES.replace(".", "__"): "PK no zip"}, "noise_samples.npz cannot be read")]
 
 
-@pytest.mark.parametrize(("files", "words"), WRONG, ids=[f"{n}-{next(iter(w[0]))}" for n, w in enumerate(WRONG)])
+@pytest.mark.parametrize(("files", "words"), slow_after(6, WRONG),
+                         ids=[f"{n}-{next(iter(w[0]))}" for n, w in enumerate(WRONG)])
 def test_a_broken_run_still_has_a_page_that_says_what_is_missing(files, words, tmp_path):
     page = made(write_run(tmp_path / "run", EPOCHS[:1], [evaluation(robust={})], **({"inputs__json": "{}"} | files)))
     assert words in page.text

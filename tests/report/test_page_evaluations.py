@@ -57,6 +57,7 @@ def two(tmp_path):
     return runs, draws
 
 
+@pytest.mark.slow
 def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only, monkeypatch):
     runs, draws = two
     seen = []
@@ -76,6 +77,7 @@ def test_paired_differences_are_means_over_the_images(two, tmp_path, words_only,
     assert "weak minus strong" in page.text
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_the_runs_side_by_side(two, tmp_path, words_only):
     page = made(*two[0], two[0][0], out=tmp_path / "out")  # one given twice counts once
     assert page.titles() == ["Runs", "Accuracy under attack", "Paired differences", "Honesty checks"]

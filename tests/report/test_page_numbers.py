@@ -125,6 +125,7 @@ def test_the_gap_and_its_fallback_are_drawn(a_search):
                                                   ["3", "0.03", "0.09", "0.1", "0.03 0.1"]]
 
 
+@pytest.mark.slow
 def test_a_search_without_estimates_has_no_gap(tmp_path, words_only):
     rows = [{name: value for name, value in search_row(step).items() if not name.startswith("estimator")}
             for step in range(3)]

@@ -158,6 +158,7 @@ def test_the_last_weights_have_a_table_with_what_they_lost(whole):
         assert {name: row[" ".join(name.split())] for name in e["last"]} == {n: told(r) for n, r in e["last"].items()}
 
 
+@pytest.mark.slow
 def test_best_and_last_of_other_seeds_are_not_subtracted(tmp_path, words_only):
     document = race()
     alpha = document["entrants"][0]
@@ -190,6 +191,7 @@ def test_the_document_says_what_ranks(tmp_path, words_only):
         assert [row["entrant"] for row in page.table("parameters", "clean")] == order
 
 
+@pytest.mark.slow
 def test_where_nothing_was_held_out_the_last_weights_rank(tmp_path, words_only):
     document = race()
     for e in document["entrants"]:
@@ -324,6 +326,7 @@ def test_the_cost_is_that_of_the_document(whole):
             f"some device, {threads} thread{'s' if threads > 1 else ''}"]
 
 
+@pytest.mark.slow
 def test_without_a_latency_there_are_dashes(tmp_path, words_only):
     document = race()
     document["entrants"][0]["latency"] = None

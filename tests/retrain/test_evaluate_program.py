@@ -364,6 +364,7 @@ def test_the_published_way_needs_a_training_mode(tmp_path):
         evaluate(tmp_path / "network.pt2", "--dataset", "digits", "--protocol", "official", runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_path):
     evaluate(network, "--attacks", "apgd-ce", "autoattack", "--strengths", "0.9", "--dataset", "digits", "--max_test",
              10, runs=tmp_path)
@@ -491,6 +492,7 @@ def test_what_the_data_are_must_be_said_for_a_network_that_does_not_know(network
         evaluate(network)
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -114,6 +114,7 @@ def test_the_program_of_the_file_counts_parameters_and_knows_its_weights(files, 
         assert ("as published" in lines[end - 1]) is (name != "none") and f"{name}.pt" in lines[end - 1]
 
 
+@pytest.mark.slow
 def test_the_file_needs_torch_alone_and_has_nothing_to_spare(files):
     folder, cases = files
     for path in folder.glob("*.py"):
@@ -192,6 +193,7 @@ def plain(value) -> bool:
     return value is None or type(value) in (str, int, float, bool, torch.Tensor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_weights_are_plain_and_no_key_is_cut(name, files):
     folder, cases = files

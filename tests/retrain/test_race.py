@@ -646,6 +646,7 @@ def test_damaged_costs_are_measured_again(late):
     assert outcome(start(late)) == expected and set(json.loads((race / "costs.json").read_text())) == set(NAMES)
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing_and_counts(tmp_path, capsys):
     start(tmp_path, "--dry_run")
     said = capsys.readouterr().out

@@ -222,6 +222,7 @@ def test_trades_trains_too(tmp_path):
     assert Genotype.from_json(network["genotype"]) == genotypes.load("WsrNet_Basic")
 
 
+@pytest.mark.slow
 def test_a_changed_architecture_file_is_refused_on_resume(tmp_path):
     file = tmp_path / "genotype.json"
     genotypes.load("WsrNet_Basic").save(file)

@@ -141,6 +141,7 @@ def test_validation_uses_the_networks_own_sources(trained):
     assert measured["accuracies"][columns].numpy() == pytest.approx(expected[0, 1].numpy())
 
 
+@pytest.mark.slow
 def test_every_class_is_checked():
     searcher = make_searcher(max_validation=0, check_images=1)  # fewer images than classes
     checked, whole = searcher.check_loader.image_set, searcher.validation_loader.image_set

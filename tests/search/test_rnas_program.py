@@ -258,6 +258,7 @@ def test_every_epoch_reports_everything(whole):
         assert words in log, words
 
 
+@pytest.mark.slow
 def test_the_descent_goes_down_the_loss_on_held_out_images():
     """Adam's first step is the sign of the gradient, which is made by hand from both halves."""
     config, _ = parse_config(RnasConfig, PRESETS, [*WHOLE, "--architecture_weight_decay", "0", "--no-random_start",

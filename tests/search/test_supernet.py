@@ -43,6 +43,7 @@ def one_hot(operations) -> Tensor:
 # ---- parameters ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_supernet_has_the_published_number_of_parameters():
     with torch.device("meta"):
         supernet = Supernet(16, 8, 10)
@@ -155,7 +156,7 @@ def test_gumbel_noise_has_its_distribution():
         assert (noise < point).float().mean() == pytest.approx(math.exp(-math.exp(-point)), abs=0.006)
 
 
-@pytest.mark.parametrize("tau", [0.1, 5.0])
+@pytest.mark.parametrize("tau", slow_after(1, [0.1, 5.0]))
 def test_sampling_frequencies_are_the_softmax_of_the_alphas(tau):
     """The Gumbel-max law, through ``sample``; the temperature does not matter to it."""
     supernet, samples = small(tau=tau), 1500
@@ -236,7 +237,7 @@ def by_hand(supernet: Supernet, images: Tensor, gates: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_after(1, range(3)))
 def test_a_path_equals_its_evaluation_by_hand(seed, training):
     supernet = small(seed, tau=1.0).double()
     images = torch.rand(3, 3, 8, 8).double()
@@ -296,14 +297,14 @@ def test_a_path_of_nothing_survives_the_attack(batch_statistics):
     assert supernet.stem.conv.weight.grad is None and supernet.classifier.bias.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("size", [(7, 9), (8, 5), (33, 33)])
-def test_odd_images_with_every_operation_and_empty_nodes(size):
+@pytest.mark.parametrize("height, width", slow_after(1, [(7, 9), (8, 5), (33, 33)]))
+def test_odd_images_with_every_operation_and_empty_nodes(height, width):
     supernet = small()
     for operation in range(8):
         operations = torch.full((2, EDGES), operation)
         operations[:, FIRST[2]:FIRST[3]] = 0  # node 4 has no input
         supernet.use(one_hot(operations))
-        logits = supernet(torch.rand(2, 3, *size))
+        logits = supernet(torch.rand(2, 3, height, width))
         assert logits.shape == (2, 5) and logits.isfinite().all(), PRIMITIVES[operation]
 
 
