@@ -2,36 +2,36 @@
 
 from typing import Any
 
-from search.supernet import NONE, Supernet
-from wsrnas.genotype import KINDS, Genotype, count_differences
-from wsrnas.operations import PRIMITIVES
-
-SKIP = PRIMITIVES.index("skip_connect")
+from search.spaces.space import Space
+from search.spaces.supernet import Supernet
 
 
-def architecture_statistics(supernet: Supernet, genotype: Genotype, initial: Genotype) -> dict[str, Any]:
-    """Return the ``genotype`` of the current A, A itself and how far it has moved, by kind of cell.
+def architecture_statistics(space: Space, supernet: Supernet, genotype: Any, initial: Any) -> dict[str, Any]:
+    """Return the architecture of the current A, A itself and how far it has moved, by kind of cell.
 
     Args:
+        space: the search space.
         supernet: owner of A.
-        genotype: genotype of the current A.
-        initial: genotype of the initial A.
+        genotype: architecture of the current A.
+        initial: architecture of the initial A.
 
     Returns:
-        ``changed_choices`` (of 16, against ``initial``), ``alpha_entropy`` in nats an edge, ``none_mass`` and
-        ``skip_mass`` (mean of softmax(A) over the edges), ``skips`` and ``pools`` (their numbers in the genotype).
+        ``genotype``, ``alphas``, ``changed_choices`` (against ``initial``), ``alpha_entropy`` in nats an edge,
+        ``skips`` and ``pools`` (their numbers in the architecture). Where the space has the operations, ``none_mass``
+        and ``skip_mass`` (mean of softmax(A) over the edges).
     """
     alphas = supernet.alphas().detach()
-    mass = alphas.softmax(-1).mean(1).tolist()  # kind, operation
-    count = {kind: [name for node in genotype.nodes(kind) for name, _ in node] for kind in KINDS}
+    mass = dict(zip(space.cells, alphas.softmax(-1).mean(1).tolist(), strict=True))
+    chosen = space.chosen(genotype)
+    masses = {f"{word}_mass": {kind: row[space.operations.index(name)] for kind, row in mass.items()}
+              for word, name in (("none", "none"), ("skip", "skip_connect")) if name in space.operations}
     return {
-        "genotype": {"normal": genotype.normal, "reduce": genotype.reduce},
+        "genotype": space.row(genotype),
         "alphas": {kind: [[round(value, 4) for value in edge] for edge in rows]
-                   for kind, rows in zip(KINDS, alphas.tolist(), strict=True)},
-        "changed_choices": count_differences(genotype, initial),
-        "alpha_entropy": dict(zip(KINDS, supernet.entropy(), strict=True)),
-        "none_mass": {kind: row[NONE] for kind, row in zip(KINDS, mass, strict=True)},
-        "skip_mass": {kind: row[SKIP] for kind, row in zip(KINDS, mass, strict=True)},
-        "skips": {kind: names.count("skip_connect") for kind, names in count.items()},
-        "pools": {kind: sum("pool" in name for name in names) for kind, names in count.items()},
+                   for kind, rows in zip(space.cells, alphas.tolist(), strict=True)},
+        "changed_choices": space.differences(genotype, initial),
+        "alpha_entropy": dict(zip(space.cells, supernet.entropy(), strict=True)),
+        **masses,
+        "skips": {kind: names.count("skip_connect") for kind, names in chosen.items()},
+        "pools": {kind: sum("pool" in name for name in names) for kind, names in chosen.items()},
     }

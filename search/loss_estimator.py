@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from search.spaces.darts import DARTS
+
 
 class ValidationLossEstimator(nn.Module):
-    """Predict the losses of an architecture by an LSTM over the 2 E edges of H and one linear layer.
+    """Predict the losses of an architecture by an LSTM over the R rows of H and one linear layer.
 
     The columns are the natural loss, then the losses of the strengths. The linear layer predicts standardised losses.
     ``standardize`` stores each column's mean and standard deviation, and ``forward`` returns losses in nats, so that
@@ -21,13 +23,14 @@ class ValidationLossEstimator(nn.Module):
         num_operations: O, size of one step of the sequence.
         num_losses: 1 + N1 + N2.
         hidden_size: hidden size of the LSTM.
-        num_edges: 2 E, length of the sequence.
+        num_edges: R, length of the sequence.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, num_operations: int = 8, num_losses: int = 7, hidden_size: int = 16, num_edges: int = 28):
+    def __init__(self, num_operations: int = len(DARTS.operations), num_losses: int = 7,
+                 hidden_size: int = 16, num_edges: int = DARTS.num_rows):
         super().__init__()
         self.encoder = nn.LSTM(num_operations, hidden_size, batch_first=True)
         self.head = nn.Linear(num_edges * hidden_size, num_losses)
@@ -35,12 +38,12 @@ class ValidationLossEstimator(nn.Module):
         self.register_buffer("std", torch.ones(num_losses))
 
     def standardized(self, gates: Tensor) -> Tensor:
-        """Return standardised losses (B, 1 + N1 + N2) of gates (B, 2 E, O)."""
+        """Return standardised losses (B, 1 + N1 + N2) of gates (B, R, O)."""
         hidden, _ = self.encoder(gates)
         return self.head(hidden.flatten(1))
 
     def forward(self, gates: Tensor) -> Tensor:
-        """Return losses (B, 1 + N1 + N2) in nats of gates (B, 2 E, O)."""
+        """Return losses (B, 1 + N1 + N2) in nats of gates (B, R, O)."""
         return self.standardized(gates) * self.std + self.mean
 
     def standardize(self, losses: Tensor) -> None:
@@ -57,7 +60,7 @@ def train_loss_estimator(estimator: ValidationLossEstimator, optimizer: torch.op
     Args:
         estimator: ψ.
         optimizer: optimiser of its weights.
-        gates: (M, 2 E, O), on the estimator's device.
+        gates: (M, R, O), on the estimator's device.
         losses: (M, 1 + N1 + N2) in nats, on the estimator's device.
         passes: K_v, passes over all entries.
         generator: CPU source of the order and of the input noise.

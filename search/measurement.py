@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.supernet import Supernet
+from search.spaces.supernet import Supernet
 from search.supernet_settings import SupernetConfig
 from wsrnas.attacks import attack_mode
 from wsrnas.evaluation.vulnerability import network_vulnerability

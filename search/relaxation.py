@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from search.spaces.supernet import Supernet, gumbel_noise, gumbel_softmax
 from wsrnas.runtime.seeding import generator
 
 
@@ -29,7 +29,7 @@ class Relaxation:
 
         Args:
             supernet: network that runs them.
-            alphas: A, (2, E, O).
+            alphas: A, (M, E, O).
             *draw: names of the noise of a sampled path: the same names give the same noise at any A.
         """
         if self.kind == "mixed":

@@ -12,6 +12,7 @@ from search.cost import PhaseClock, rnas_passes
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from search.search_run import open_search, resume, save_genotype
+from search.spaces.space import Space
 from search.split import halves, stored_split
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
@@ -81,12 +82,12 @@ def finish_epoch(run: RunDirectory, searcher: RnasSearcher, epoch: int, row: dic
             save_genotype(run, searcher.genotype(), name, PROGRAM, epoch + 1)
     average_buffers(searcher.supernet, run.world)
     run.save({"step": epoch + 1, "searcher": searcher.state_dict()})
-    run.log(f"[{epoch + 1}/{searcher.config.epochs}] {summary(row)}")
+    run.log(f"[{epoch + 1}/{searcher.config.epochs}] {summary(row, searcher.space)}")
     warn_of_infeasible(run, row.get("projection", {}))
     refresh(run.path, run.world, run.log)
 
 
-def summary(row: dict[str, Any]) -> str:
+def summary(row: dict[str, Any], space: Space) -> str:
     """Return one line about an epoch for the log; ``metrics.jsonl`` holds everything."""
     trained = row["train"]
     parts = [row["phase"], f"train loss {trained['loss']:.3f} robust acc {trained['adversarial_accuracy']:.1%}"]
@@ -97,9 +98,10 @@ def summary(row: dict[str, Any]) -> str:
         parts.append(f"projections: {describe_projections(row['projection'])}")
     architecture = row["architecture"]
     for name in ("none", "skip"):
-        parts.append(f"{name} " + "/".join(f"{value:.2f}" for value in architecture[f"{name}_mass"].values()))
+        if masses := architecture.get(f"{name}_mass"):
+            parts.append(f"{name} " + "/".join(f"{value:.2f}" for value in masses.values()))
     if row["phase"] == "search":
-        parts.append(f"changed {architecture['changed_choices']}/16")
+        parts.append(f"changed {architecture['changed_choices']}/{space.num_choices}")
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
 
 
@@ -113,7 +115,8 @@ def describe_projections(found: dict[str, Any]) -> str:
 def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:
     """Describe the cell at the end of the search."""
     child = found["child"]
-    return (f"{searcher.architecture_statistics()['changed_choices']} of 16 choices differ from the initial cell, "
+    return (f"{searcher.architecture_statistics()['changed_choices']} of {searcher.space.num_choices} choices "
+            "differ from the initial cell, "
             f"vulnerability of the discretised network {child['vulnerability']:.4g} (H = {searcher.bound:.4g})")
 
 

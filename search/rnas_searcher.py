@@ -13,7 +13,7 @@ from search.relaxation import Relaxation
 from search.rnas_loaders import build_loaders
 from search.rnas_settings import RnasConfig
 from search.searcher import SupernetSearcher
-from search.supernet import discretize, genotype_gates
+from search.spaces import SPACES
 from search.supernet_training import build_supernet, build_trainer, cosine_rate, set_learning_rate
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
 from search.upper_loss import CrossEntropies
@@ -21,7 +21,6 @@ from search.vulnerability.constraint import Attacked, Batch, Constraint
 from search.vulnerability.projection import LEAST_ITERATIONS, Projection, least, project, summarize
 from wsrnas.attacks import attack_mode
 from wsrnas.data.image_set import DataSet
-from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.preemption import until_asked
@@ -45,7 +44,7 @@ class RnasSearcher(SupernetSearcher):
     """
 
     def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
-        self.config, self.world = config, world
+        self.config, self.world, self.space = config, world, SPACES[config.space]
         self.bound: float | None = None  # H, once it is resolved
         self.loaders = build_loaders(config, data, split, world)
         with seeded_weights(config.seed):
@@ -247,7 +246,7 @@ class RnasSearcher(SupernetSearcher):
     def _measure_child(self) -> dict[str, Any]:
         """Measure vulnerability and accuracies of the genotype with the supernet's weights and renewed BatchNorm."""
         batches = islice(self.loaders.recalibration.batches(0), self.config.recalibration_batches)
-        self.supernet.use(genotype_gates(self.genotype()))
+        self.supernet.use(self.space.path_gates(self.genotype()))
         recalibrate_batch_norm(self.supernet, batches, self.world)
         self.supernet.eval()
         cells, correct, count = [], torch.zeros(2, device=self.world.device), 0
@@ -275,19 +274,19 @@ class RnasSearcher(SupernetSearcher):
         return dict(zip(("clean", "adversarial"), self._mean(losses).tolist(), strict=True)) if losses else {}
 
     def alphas(self) -> Tensor:
-        """Return A, (2, E, O), detached."""
+        """Return A, (M, E, O), detached."""
         return self.supernet.alphas().detach()
 
     @torch.no_grad()
     def set_alphas(self, alphas: Tensor) -> None:
-        """Set A to values (2, E, O), the same in all processes."""
+        """Set A to values (M, E, O), the same in all processes."""
         for parameter, values in zip(self.supernet.architecture_parameters(), alphas, strict=True):
             parameter.copy_(values)
         broadcast(self.supernet.architecture_parameters(), self.world)
 
-    def genotype(self) -> Genotype:
-        """Return the cell of the current A by the DARTS rule: the largest softmax weights."""
-        return discretize(self.alphas().softmax(-1))
+    def genotype(self) -> Any:
+        """Return the architecture of the current A by the DARTS rule: the largest softmax weights."""
+        return self.space.discretize(self.alphas().softmax(-1))
 
     def own_state(self) -> dict[str, Any]:
         """Return H, once it is resolved."""

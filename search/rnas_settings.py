@@ -85,7 +85,7 @@ class RnasConfig(SupernetConfig):
     @property
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
-        return f"rnas-{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
+        return f"rnas-{self.space_prefix}{self.preset}-{self.relaxation}-{self.dataset}-seed{self.seed}"
 
     def loss_settings(self) -> LossSettings:
         """Return the attack of the supernet's training; an attack of one step always takes its own step."""

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from search.searcher import SupernetSearcher
+from search.spaces import SPACES
+from search.spaces.space import Architecture
 from search.supernet_settings import SupernetConfig
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
-from wsrnas.genotype import Genotype
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import parse_config, require
 from wsrnas.runtime.distributed import World, initialize, print_on_main
@@ -52,6 +53,7 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
         print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
                              "(--overwrite starts again)")
         return None
+    run.write_json(run_files.SPACE, SPACES[config.space].record())
     run.log(run.describe())
     return config, data, run
 
@@ -74,13 +76,13 @@ def require_same_bound(path: Path, asked: str) -> None:
             "--save, or pass --overwrite to move it aside")
 
 
-def save_genotype(run: RunDirectory, genotype: Genotype, name: str, program: str, iteration: int | None = None,
+def save_genotype(run: RunDirectory, genotype: Architecture, name: str, program: str, iteration: int | None = None,
                   **found: Any) -> None:
     """Write a genotype and its origin to a file of the run.
 
     Args:
         run: run directory of the search; only its main process writes.
-        genotype: the cell.
+        genotype: the architecture.
         name: name of the file in the run directory.
         program: name of the program that found the cell.
         iteration: counted from 1, after which it was the cell; None before the first.

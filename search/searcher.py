@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from search.architecture_statistics import architecture_statistics
-from search.supernet import Supernet
-from wsrnas.genotype import Genotype
+from search.spaces.space import Space
+from search.spaces.supernet import Supernet
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.training.trainer import Trainer
@@ -20,19 +20,20 @@ class SupernetSearcher:
     """
 
     world: World
+    space: Space
     supernet: Supernet
     trainer: Trainer
     architecture_optimizer: torch.optim.Optimizer
-    initial_genotype: Genotype
+    initial_genotype: Any
     stop: Callable[[], bool] = staticmethod(lambda: False)  # whether to stop between two training steps
 
-    def genotype(self) -> Genotype:
-        """Return the cell of the current A."""
+    def genotype(self) -> Any:
+        """Return the architecture of the current A."""
         raise NotImplementedError
 
     def architecture_statistics(self) -> dict[str, Any]:
         """Return the summary statistics of the current architecture parameters."""
-        return architecture_statistics(self.supernet, self.genotype(), self.initial_genotype)
+        return architecture_statistics(self.space, self.supernet, self.genotype(), self.initial_genotype)
 
     def parts(self) -> dict[str, Any]:
         """Return the networks and optimisers by their keys in the checkpoint."""

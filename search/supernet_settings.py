@@ -1,7 +1,11 @@
 """The configuration that both searches share: supernet, adversarial training, bound on the vulnerability."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
+from search.spaces import SPACES
+from search.spaces.darts import DARTS
 from search.vulnerability.bound import Bound
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
@@ -10,12 +14,19 @@ from wsrnas.training.losses import LossSettings, losses_of
 from wsrnas.training.sgd import SgdConfig
 
 
+def layers_help() -> str:
+    """Return the help of ``--layers``, with what each space asks for."""
+    return "; ".join(["cells of the supernet", *(f"{space.name}: {space.layers_help}" for space in SPACES.values()
+                                                 if space.layers_help)])
+
+
 @dataclass(frozen=True)
 class SupernetConfig(SmallImagesConfig, SgdConfig):
-    """Configure a search in the space of DARTS cells."""
+    """Configure a search that trains a supernet."""
 
+    space: str = option("darts", "search space", choices=SPACES, added=True)
     init_channels: int = option(16, "channels C of the supernet's first cells")
-    layers: int = option(8, "cells of the supernet")
+    layers: int = option(8, layers_help)
     tau: float = option(0.1, "temperature of the Gumbel-softmax (published code)")
     alpha_std: float = option(1e-3, "standard deviation of the initial architecture parameters (published code)")
 
@@ -44,6 +55,13 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         self.require_at_least(0, "max_train", "step_size", "alpha_std", "learning_rate_min")
         self.require_strength("epsilon")
         self.bound()
+        SPACES[self.space].check_layers(self.layers)
+
+    def adapted(self, flags: Mapping[str, Any]) -> Self:
+        """Return this configuration as the start of one with other ``flags``: another space has its own layers."""
+        if "layers" in flags:
+            return self
+        return replace(self, layers=SPACES[flags.get("space", self.space)].fitting_layers(self.layers))
 
     @property
     def name(self) -> str:
@@ -54,6 +72,11 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
         raise NotImplementedError
+
+    @property
+    def space_prefix(self) -> str:
+        """Start of the default name: the space, if it is not that of the papers."""
+        return "" if self.space == DARTS.name else f"{self.space}-"
 
     def bound(self) -> Bound:
         """Return H, parsed from the command line.

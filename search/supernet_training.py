@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from search.supernet import Supernet
+from search.spaces import SPACES
+from search.spaces.supernet import Supernet
 from search.supernet_settings import SupernetConfig
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import generator
@@ -14,8 +15,8 @@ from wsrnas.training.trainer import Refinements, Trainer
 
 def build_supernet(config: SupernetConfig, num_classes: int) -> Supernet:
     """Build the supernet on the CPU; torch's global generator makes its weights, a seeded one A."""
-    return Supernet(config.init_channels, config.layers, num_classes, config.tau, config.alpha_std,
-                    generator(config.seed, "alphas"))
+    return SPACES[config.space].supernet(config.init_channels, config.layers, num_classes, config.tau, config.alpha_std,
+                                         generator(config.seed, "alphas"))
 
 
 def build_trainer(config: SupernetConfig, supernet: Supernet, world: World) -> Trainer:

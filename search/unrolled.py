@@ -25,7 +25,7 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
     Args:
         upper: U, A -> scalar on D_v at the current weights.
         lower: L, A -> scalar on D_t.
-        alphas: A, (2, E, O).
+        alphas: A, (M, E, O).
         weights: parameters of the supernet.
         steps: the optimiser's direction for each weight at the current A (momentum and weight decay included), None
             for one that it leaves alone.

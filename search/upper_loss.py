@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search.relaxation import Relaxation
-from search.supernet import Supernet
+from search.spaces.supernet import Supernet
 from wsrnas.attacks import full_precision
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import BatchNoise, generator

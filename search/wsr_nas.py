@@ -14,6 +14,7 @@ import torch
 
 from search.cost import PhaseClock, iteration_passes, total_passes
 from search.search_run import open_search, resume, save_genotype
+from search.spaces.space import Space
 from search.split import halves, stored_split
 from search.strategy.strengths import column_name
 from search.wsr_nas_searcher import Searcher
@@ -83,8 +84,8 @@ def main(argv: list[str] | None = None) -> None:
             finish_step(run, searcher, step, row, clock, len(steps))
 
     changed = searcher.architecture_statistics()["changed_choices"]
-    run.finish(f"search finished: {changed} of 16 choices differ from the initial cell; retrain it with --arch "
-               f"{run.path / run_files.GENOTYPE}")
+    run.finish(f"search finished: {changed} of {searcher.space.num_choices} choices differ from the initial cell; "
+               f"retrain it with --arch {run.path / run_files.GENOTYPE}")
     refresh(run.path, run.world, run.log, ended=True)
 
 
@@ -109,7 +110,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
         gaps = [check[kind][name] for kind in ("loss_gap", "vulnerability_gap") if kind in check]
         searcher.attack_too(check["fallback"], gaps, step)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
-    run.log(f"[{step.index + 1}/{total}] {summary(step, row)}")
+    run.log(f"[{step.index + 1}/{total}] {summary(step, row, searcher.space)}")
     if "fallback" in check:
         tolerated, strength = searcher.config.max_estimator_gap, format_epsilon(check["fallback"])
         run.log(f"estimator gap {100 * check['largest_gap']:.2f} points exceeds {100 * tolerated:g}: {strength} is "
@@ -117,7 +118,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     refresh(run.path, run.world, run.log)
 
 
-def summary(step: Step, row: dict[str, Any]) -> str:
+def summary(step: Step, row: dict[str, Any], space: Space) -> str:
     """Return one line about a step for the log; ``metrics.jsonl`` holds everything."""
     parts = [step.title, f"train loss {row['train']['loss']:.3f} robust acc {row['train']['adversarial_accuracy']:.1%}"]
     if "losses" in row:
@@ -136,7 +137,7 @@ def summary(step: Step, row: dict[str, Any]) -> str:
         parts.append(f"predicted F/H {found['before']:.2f} -> {found['after']:.2f}"
                      + " (H not reached)" * (not found["feasible"]))
     if step.phase == "search":
-        parts.append(f"changed {row['architecture']['changed_choices']}/16")
+        parts.append(f"changed {row['architecture']['changed_choices']}/{space.num_choices}")
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
 
 

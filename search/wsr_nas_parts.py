@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from search.loss_estimator import ValidationLossEstimator
-from search.supernet import Supernet
+from search.spaces import SPACES
+from search.spaces.supernet import Supernet
 from search.supernet_training import build_supernet
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import DataSet, ImageSet
@@ -70,11 +71,12 @@ def build_networks(config: SearchConfig, data: DataSet,
 
     The VLE predicts the natural loss and the losses of all strengths, and under a bound their vulnerabilities.
     """
+    space = SPACES[config.space]
     columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
     with seeded_weights(config.seed):
         supernet = build_supernet(config, data.num_classes)
         estimator = build_estimator(config.estimator, data.image_shape)
-        losses = ValidationLossEstimator(supernet.alphas_normal.shape[1], columns, config.loss_hidden_size)
+        losses = ValidationLossEstimator(len(space.operations), columns, config.loss_hidden_size, space.num_rows)
     return (supernet.to(device).to(memory_format=torch.channels_last), estimator.to(device), losses.to(device))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from search.loss_estimator import train_loss_estimator
 from search.measurement import measure
 from search.searcher import SupernetSearcher
+from search.spaces import SPACES
 from search.strategy.estimator_check import estimator_gap
 from search.strategy.memory import Memory
 from search.strategy.objective import OBJECTIVES, update_architecture
@@ -30,7 +31,6 @@ from search.wsr_nas_settings import SearchConfig, Step, learning_rate, planned_e
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
-from wsrnas.genotype import Genotype
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.progress import progress
@@ -54,7 +54,7 @@ class Searcher(SupernetSearcher):
     """
 
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
-        self.config, self.world = config, world
+        self.config, self.world, self.space = config, world, SPACES[config.space]
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
         self.objective = OBJECTIVES[config.objective].build(config)
         loaders = build_loaders(config, data, split, world)
@@ -286,8 +286,8 @@ class Searcher(SupernetSearcher):
         """Whether estimates are compared with PGD."""
         return bool(self.estimated) and self.config.check_images > 0
 
-    def genotype(self) -> Genotype:
-        """Return the cell of the current A."""
+    def genotype(self) -> Any:
+        """Return the architecture of the current A."""
         return self.supernet.genotype()
 
     # -- state ----------------------------------------------------------------------------------------------------

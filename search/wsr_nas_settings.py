@@ -94,7 +94,7 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     @property
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
-        return f"{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+        return f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
 
 
 def _naive(name: str, strengths: tuple[float, ...], weights: tuple[float, ...]) -> SearchConfig:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from search.loss_estimator import ValidationLossEstimator
-from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from search.spaces.supernet import Supernet, gumbel_noise, gumbel_softmax
 from wsrnas.runtime.config import require
 
 Objective = Callable[[Tensor], Tensor]  # losses (..., 1 + N or more) in nats -> (...,), which the search minimises
@@ -90,7 +90,7 @@ def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, 
 
     Args:
         supernet: owner of A.
-        estimator: the VLE, gates (B, 2 E, O) -> losses; it collects no gradient.
+        estimator: the VLE, gates (B, R, O) -> losses; it collects no gradient.
         optimizer: optimiser of A.
         objective: function from losses to the number to minimise.
         samples: draws of ξ.

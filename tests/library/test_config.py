@@ -67,14 +67,14 @@ FLAGS = {
         estimator_weight_decay grad_clip init_channels iterations layers learning_rate learning_rate_min
         loss_hidden_size loss_learning_rate loss_memory loss_passes loss_weight_decay max_estimator_gap
         max_train max_validation momentum num_estimated_strengths num_pgd_strengths num_steps objective
-        recalibration_batches report_freq runs save seed standardize step_size strength_weights strengths tau
+        recalibration_batches report_freq runs save seed space standardize step_size strength_weights strengths tau
         trades_beta distance eval_batch_size vulnerability_bound warmup_architectures weight_decay""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
-        recalibration_batches relaxation report_freq runs save seed solver solver_iterations standardize statistics
-        step_size tau trades_beta unconstrained_share upper_weights vulnerability_bound warmup_epochs watched_batches
-        weight_decay""",
+        recalibration_batches relaxation report_freq runs save seed solver solver_iterations space standardize
+        statistics step_size tau trades_beta unconstrained_share upper_weights vulnerability_bound warmup_epochs
+        watched_batches weight_decay""",
     VulnerabilityConfig: """batch_size data dataset device distance download epsilon layers max_test model names
         num_steps random_start runs save seed standardize step_size weights""",
     RetrainConfig: f"{TRAINING} cutout dataset download",

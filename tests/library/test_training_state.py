@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import wsrnas.training.epoch
 import wsrnas.training.trainer
-from search.supernet import EdgeOperations, Supernet
+from search.spaces.supernet import EdgeOperations
+from search.supernet import Supernet
 from tests.library.training_cases import (
     SETTINGS,
     SHAPE,

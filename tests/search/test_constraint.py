@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from search.relaxation import Relaxation
-from search.supernet import EDGES, Supernet, gumbel_noise
+from search.spaces.darts import EDGES
+from search.supernet import Supernet, gumbel_noise
 from search.vulnerability.bound import Bound
 from search.vulnerability.constraint import Attacked, Constraint
 from search.vulnerability.projection import project

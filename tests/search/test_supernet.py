@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.supernet import EDGES, Supernet, discretize, genotype_gates, gumbel_noise, gumbel_softmax
+from search.spaces.darts import DARTS, EDGES
+from search.supernet import Supernet, gumbel_noise, gumbel_softmax
 from tests.quick import slow_after
 from wsrnas.attacks import fgsm, pgd
 from wsrnas.complexity import count_parameters
@@ -110,8 +111,8 @@ def test_by_their_softmax_weights_edges_with_mass_on_none_are_weak():
     values = torch.zeros(2, EDGES, 8)
     values[:, 2, 3], values[:, 2, 0] = 2.0, 6.0  # the first edge of node 3: a large logit, and a larger one on none
     values[:, 3, 4], values[:, 4, 5] = 1.0, 1.0
-    assert discretize(values).nodes("normal")[1] == (("skip_connect", 0), ("sep_conv_3x3", 1))
-    assert discretize(values.softmax(-1)).nodes("normal")[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))
+    assert DARTS.discretize(values).nodes("normal")[1] == (("skip_connect", 0), ("sep_conv_3x3", 1))
+    assert DARTS.discretize(values.softmax(-1)).nodes("normal")[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))
 
 
 def test_ties_go_to_the_lower_input_and_operation():
@@ -392,7 +393,7 @@ def test_the_gates_of_a_genotype_and_back():
     for _ in range(20):
         set_alphas(supernet, torch.randn(2, EDGES, 8, generator=draw))
         genotype = supernet.genotype()
-        gates = genotype_gates(genotype)
+        gates = DARTS.path_gates(genotype)
         assert gates.shape == (2, EDGES, 8) and torch.equal(gates.sum(-1), torch.ones(2, EDGES))
         for kind, name in enumerate(("normal", "reduce")):
             for node, edges in enumerate(genotype.nodes(name)):
@@ -418,6 +419,6 @@ def test_a_genotypes_gates_run_its_eight_operations_a_cell():
                 states.append(sum(cell.edges[FIRST[node] + source][PRIMITIVES.index(name)](states[source])
                                   for name, source in edges))
             s0, s1 = s1, torch.cat(states[2:], 1)
-        path = supernet.use(genotype_gates(genotype).double())
+        path = supernet.use(DARTS.path_gates(genotype).double())
         torch.testing.assert_close(supernet(images), supernet.classifier(s1.mean((2, 3))))
     assert [sum(operation != (0,) for operation in kind) for kind in path.operations] == [8, 8]

@@ -210,6 +210,9 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
                  argv: Sequence[str] | None = None, prog: str | None = None) -> tuple[Config, Invocation]:
     """Read the command line. Flags override ``--config`` or ``--preset``, which override the dataclass' defaults.
 
+    A dataclass may have a method ``adapted(flags)``: it returns the configuration that the flags override, where the
+    default of one field depends on the flag of another.
+
     Args:
         cls: the dataclass.
         presets: named instances of the configuration; the first one is the default.
@@ -234,10 +237,12 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     flags = vars(values)
     invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite", False))
     preset, path = flags.pop("preset", None), flags.pop("config")
-    base = presets[preset or next(iter(presets))] if presets else cls()
+    base: Any = presets[preset or next(iter(presets))] if presets else cls()
     if path is not None:
         require(preset is None, "--preset and --config cannot be given together: a config.json is complete")
         base = load_config(cls, path)
+    if hasattr(base, "adapted"):
+        base = base.adapted(flags)
     overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
     return dataclasses.replace(base, **overrides), invocation
 

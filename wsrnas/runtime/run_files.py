@@ -16,6 +16,7 @@ WEIGHTS = {"best": BEST, "last": CHECKPOINT}  # the file of each choice of --wei
 GENOTYPE = "genotype.json"  # the cell that a search has found
 GENOTYPES = "genotypes"  # folder: the cell after each epoch of a search, or the cells of a race
 INITIAL_GENOTYPE = f"{GENOTYPES}/initial.json"
+SPACE = "space.json"  # the search space: cells, edges, operations
 SPLIT = "split.json"  # the two parts of the training set that a search uses
 BOUND = "bound.json"  # RNAS' bound on the vulnerability
 VULNERABILITY = "vulnerability.json"

@@ -1,0 +1,234 @@
+"""What a search space says of itself; programs, predictors, strategies and pages ask nothing else."""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.spaces.supernet import Supernet
+from wsrnas.complexity import count_parameters, multiply_adds
+from wsrnas.runtime.config import require
+
+ImageShape = tuple[int, int, int]
+
+
+class Architecture(Protocol):
+    """Describe one discrete architecture of a space."""
+
+    def to_json(self) -> str:
+        """Return the architecture as JSON text."""
+
+    def save(self, path: str | Path, meta: dict[str, Any] | None = None) -> None:
+        """Write the architecture, and ``meta`` beside it, to a file."""
+
+
+class Space(ABC):
+    """Describe a search space: M kinds of cell with E edges each, and O candidate operations for every edge.
+
+    R = M E rows of A decide an architecture. ``choices`` are the operations of the rows, integers (..., R): the edges
+    of the first kind of cell in the order of ``edges``, then those of the next. A space has no state.
+
+    Attributes:
+        name: its name on the command line.
+        help: one line for ``--help``.
+        layers_help: what ``--layers`` must be; empty where any number will do.
+        cells: kinds of cell, each with its own rows of A.
+        edges: (source, target) of the edges of a cell. States are numbered; the inputs of the cell come first.
+        operations: names of the candidates. "none", "skip_connect" and names with "pool" are recognised as such.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    layers_help: ClassVar[str] = ""
+    cells: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    operations: tuple[str, ...]
+
+    # -- what a new space defines ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
+                 generator: torch.Generator | None) -> Supernet:
+        """Build the supernet; ``generator`` draws A, torch's global generator the weights."""
+
+    @abstractmethod
+    def network(self, architecture: Any, init_channels: int, layers: int, num_classes: int,
+                channels: int = 3) -> nn.Module:
+        """Build the network of one architecture, for images of ``channels`` channels."""
+
+    @abstractmethod
+    def discretize(self, weights: Tensor) -> Any:
+        """Return the architecture of weights (M, E, O), such as A or softmax(A)."""
+
+    @abstractmethod
+    def encode(self, architecture: Any) -> Tensor:
+        """Return the choices (R,) of an architecture.
+
+        Raises:
+            InputError: it is none of this space.
+        """
+
+    @abstractmethod
+    def load(self, path: str | Path) -> Any:
+        """Read an architecture's file, as its ``save`` writes it.
+
+        Raises:
+            InputError: the file cannot be read, or holds something else.
+        """
+
+    def fitting_layers(self, layers: int) -> int:
+        """Return ``layers``, or if this space allows no such number of cells, the one that a preset gets instead."""
+        return layers
+
+    # -- what follows from it -------------------------------------------------------------------------------------
+
+    @property
+    def num_rows(self) -> int:
+        """R, rows of A."""
+        return len(self.cells) * len(self.edges)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """M, E and O, the shape of A."""
+        return len(self.cells), len(self.edges), len(self.operations)
+
+    def check_layers(self, layers: int) -> None:
+        """Refuse a number of cells that no network of this space has.
+
+        Raises:
+            InputError: the sentence says what was expected.
+        """
+        require(self.fitting_layers(layers) == layers,
+                f"layers is {layers}; the space {self.name} expects {self.layers_help}")
+
+    @property
+    def none(self) -> int:
+        """Index of the operation "none"; -1 where the space has none."""
+        return self.operations.index("none") if "none" in self.operations else -1
+
+    @property
+    def num_choices(self) -> int:
+        """Number of decisions that ``differences`` compares."""
+        return self.num_rows
+
+    def sample(self, count: int, generator: torch.Generator | np.random.Generator) -> Tensor:
+        """Draw choices (count, R) uniformly."""
+        size = (count, self.num_rows)
+        if isinstance(generator, np.random.Generator):
+            return torch.from_numpy(generator.integers(len(self.operations), size=size))
+        return torch.randint(len(self.operations), size, generator=generator)
+
+    def gates(self, choices: Tensor) -> Tensor:
+        """Return choices (..., R) as one-hot gates (..., R, O)."""
+        return F.one_hot(choices, len(self.operations)).to(torch.get_default_dtype())
+
+    def decode(self, choices: Tensor) -> Any:
+        """Return the architecture of choices (R,)."""
+        return self.discretize(self.gates(choices).view(self.shape))
+
+    def path_gates(self, architecture: Any) -> Tensor:
+        """Return gates (M, E, O) with which the supernet runs one architecture."""
+        return self.gates(self.encode(architecture)).view(self.shape)
+
+    def neighbours(self, choices: Tensor) -> Tensor:
+        """Return all choices (R (O - 1), R) that differ from ``choices`` (R,) in one row."""
+        count = len(self.operations)
+        rows = torch.arange(self.num_rows).repeat_interleave(count - 1)
+        found = choices.repeat(len(rows), 1)
+        other = torch.arange(1, count).repeat(self.num_rows)
+        found[torch.arange(len(rows)), rows] = (choices[rows] + other) % count
+        return found
+
+    def key(self, choices: Tensor) -> list[Hashable]:
+        """Return a value for each of choices (n, R); equal values compute the same function, if the space knows it."""
+        return list(map(tuple, choices.tolist()))
+
+    # -- cost -----------------------------------------------------------------------------------------------------
+
+    def cost(self, choices: Tensor, init_channels: int, layers: int, num_classes: int,
+             image_shape: ImageShape) -> Tensor:
+        """Return parameters and multiply-adds (n, 2), integers, of the networks of choices (n, R).
+
+        Args:
+            choices: operations of the rows.
+            init_channels: width C of the networks.
+            layers: number of cells.
+            num_classes: K.
+            image_shape: channels, height and width of an image.
+        """
+        gates = F.one_hot(choices, len(self.operations)).double()
+        return self.expected_cost(gates, init_channels, layers, num_classes, image_shape).round().long()
+
+    def expected_cost(self, gates: Tensor, init_channels: int, layers: int, num_classes: int,
+                      image_shape: ImageShape) -> Tensor:
+        """Return parameters and multiply-adds (n, 2) of gates (n, R, O); differentiable, ``cost`` at one-hot gates.
+
+        It is linear in the gates of the rows that ``kept`` names.
+        """
+        fixed, table = self.cost_table(init_channels, layers, num_classes, image_shape)
+        kept = gates * self.kept(gates.detach()).unsqueeze(-1)
+        return fixed.to(gates) + torch.einsum("nro,roc->nc", kept, table.to(gates))
+
+    def cost_table(self, init_channels: int, layers: int, num_classes: int,
+                   image_shape: ImageShape) -> tuple[Tensor, Tensor]:
+        """Return the cost of what all networks share (2,), and of every operation in every row (R, O, 2).
+
+        This is exact where the costs of rows add up; a space in which they do not overrides it or ``cost``.
+        """
+        return _measured_table(self, init_channels, layers, num_classes, image_shape)
+
+    def kept(self, gates: Tensor) -> Tensor:
+        """Return which rows (n, R) the architectures of gates (n, R, O) keep; others cost nothing."""
+        return torch.ones(gates.shape[:-1], dtype=torch.bool, device=gates.device)
+
+    # -- records --------------------------------------------------------------------------------------------------
+
+    def record(self) -> dict[str, Any]:
+        """Return what a page needs to know to draw a search of this space, as JSON values."""
+        return {"name": self.name, "cells": self.cells, "edges": self.edges, "operations": self.operations,
+                "choices": self.num_choices}
+
+    def chosen(self, architecture: Any) -> Mapping[str, Sequence[str]]:
+        """Return the operations of an architecture, by kind of cell."""
+        names = [self.operations[choice] for choice in self.encode(architecture).tolist()]
+        size = len(self.edges)
+        return {kind: names[k * size:(k + 1) * size] for k, kind in enumerate(self.cells)}
+
+    def row(self, architecture: Any) -> Mapping[str, Sequence[Any]]:
+        """Return an architecture for a row of ``metrics.jsonl``: for each kind of cell the operation of every edge."""
+        return self.chosen(architecture)
+
+    def differences(self, a: Any, b: Any) -> int:
+        """Return the number of decisions, of ``num_choices``, in which ``a`` differs from ``b``."""
+        return int((self.encode(a) != self.encode(b)).sum())
+
+
+def measured_cost(network: nn.Module, image_shape: ImageShape) -> tuple[int, int]:
+    """Return parameters and multiply-adds of a network."""
+    parameters = count_parameters(network)
+    return parameters, multiply_adds(network, image_shape) if parameters else 0
+
+
+@functools.cache
+def _measured_table(space: Space, init_channels: int, layers: int, num_classes: int,
+                    image_shape: ImageShape) -> tuple[Tensor, Tensor]:
+    """Measure the first architecture, and each that differs from it in one row, as networks without memory."""
+    def measure(choices: Tensor) -> Tensor:
+        architecture = space.decode(choices)
+        with torch.device("meta"):
+            network = space.network(architecture, init_channels, layers, num_classes, image_shape[0])
+        return torch.tensor(measured_cost(network, image_shape), dtype=torch.float64)
+
+    first = torch.zeros(space.num_rows, dtype=torch.long)
+    fixed = measure(first)
+    table = torch.zeros(space.num_rows, len(space.operations), 2, dtype=torch.float64)
+    for choices in space.neighbours(first):
+        row = int(choices.nonzero())
+        table[row, choices[row]] = measure(choices) - fixed
+    return fixed, table
