@@ -40,7 +40,10 @@ def _small(source: Source):
 
 
 def slow_after(count: int, cases: Iterable) -> list:
-    """The same cases of ``parametrize``, of which all but the first ``count`` are slow tests."""
+    """The same cases of ``parametrize``, of which all but the first ``count`` are slow tests.
+
+    A tuple of several is one value for each name; a tuple of one is itself the value.
+    """
     first, rest = list(cases)[:count], list(cases)[count:]
-    return first + [pytest.param(*(case if isinstance(case, tuple) else [case]), marks=pytest.mark.slow)
-                    for case in rest]
+    return first + [pytest.param(*(case if isinstance(case, tuple) and len(case) > 1 else [case]),
+                                 marks=pytest.mark.slow) for case in rest]
