@@ -9,7 +9,9 @@ import torch
 import genotypes
 from search.spaces import SPACES
 from search.spaces.darts import DARTS, EDGES, NONE
+from search.spaces.nas_bench_201 import NasBench201
 from search.spaces.space import Space, measured_cost
+from wsrnas.architectures.nas_bench_201 import CellGraph, NetworkNB201
 from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.operations import PRIMITIVES
 from wsrnas.runtime.errors import InputError
@@ -171,3 +173,151 @@ def test_a_cell_outside_the_space_is_refused(cell, concat, words):
 
 def test_the_space_of_darts_has_the_published_size():
     assert DARTS.shape == (2, 14, 8) and DARTS.num_choices == 16 and DARTS.operations == PRIMITIVES
+
+
+# ---- NAS-Bench-201 -------------------------------------------------------------------------------------------
+
+NB201 = SPACES["nas-bench-201"]
+
+
+def nb201_supernet(seed: int = 0, **arguments):
+    torch.manual_seed(seed)
+    arguments = {"tau": 1.0, "alpha_std": 0.5} | arguments
+    return NB201.supernet(4, 6, 5, generator=seeded(seed), **arguments)
+
+
+def test_the_choices_of_a_graph_are_its_own_and_those_of_the_published_tables():
+    graph = CellGraph.from_string("|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_3x3~0|none~1|none~2|")
+    assert NB201.encode(graph).tolist() == list(graph.choices) == [4, 2, 1, 3, 0, 0]
+    assert NB201.decode(torch.tensor([4, 2, 1, 3, 0, 0])) == graph
+    assert NB201.shape == (1, 6, 5) and NB201.num_choices == 6
+
+
+def test_the_largest_weight_of_an_edge_decides_also_for_none():
+    weights = torch.zeros(1, 6, 5)
+    weights[0, range(6), [0, 1, 2, 3, 4, 0]] = 1
+    assert NB201.encode(NB201.discretize(weights)).tolist() == [0, 1, 2, 3, 4, 0]
+
+
+@pytest.mark.slow
+def test_all_graphs_have_as_many_keys_as_the_published_tables_have_results():
+    choices = torch.cartesian_prod(*[torch.arange(5)] * 6)
+    assert len(set(NB201.key(choices))) == 6466
+
+
+def test_equal_keys_for_isomorphic_graphs():
+    first, second, other = [1, 0, 3, 0, 0, 1], [3, 0, 1, 0, 0, 1], [3, 0, 1, 0, 0, 4]
+    keys = NB201.key(torch.tensor([first, second, other]))
+    assert keys[0] == keys[1] != keys[2]
+    assert len(set(DARTS.key(DARTS.sample(5, seeded())))) == 5
+
+
+def test_the_published_cost_of_the_graph_of_convolutions():
+    """The largest of the tables, in millions; there, an addition for each bias of the classifier counts as well."""
+    parameters, operations = NB201.cost(torch.full((1, 6), 3), 16, 15, 10, (3, 32, 32))[0].tolist()
+    assert (parameters, operations + 10) == (1_531_546, 220_119_690)
+
+
+@pytest.mark.parametrize("layers", [1, 8, 16])
+def test_a_number_of_cells_that_three_stages_cannot_share_is_refused(layers):
+    with pytest.raises(InputError, match=f"layers is {layers}; the space nas-bench-201 expects a multiple of 3"):
+        NB201.supernet(2, layers, 4, 1.0, 0.0, None)
+    assert NB201.fitting_layers(layers) % 3 == 0 and DARTS.fitting_layers(layers) == layers
+
+
+def test_presets_of_another_space_get_the_published_number_of_cells_or_the_smallest():
+    assert [NB201.fitting_layers(layers) for layers in (3, 4, 8, 9, 20)] == [3, 3, 15, 9, 15]
+
+
+def copied_network(supernet, graph):
+    """The stand-alone network of a graph with the weights of a supernet."""
+    network = NetworkNB201(graph, 4, 2, 5)
+    own = {name: value for name, value in supernet.state_dict().items() if not name.startswith(("cells.", "alphas_"))}
+    missing, unknown = network.load_state_dict(own, strict=False)
+    assert not unknown and all(name.startswith("cells.") for name in missing)
+    for cell, search_cell in zip(network.cells, supernet.cells, strict=True):
+        for edge, candidates, choice in zip(cell.edges, search_cell.edges, graph.choices, strict=True):
+            edge.load_state_dict(candidates[choice].state_dict(), strict=False)  # without scale and shift, 1 and 0
+    return network
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_path_of_full_gates_is_the_network_of_its_graph(training):
+    supernet = nb201_supernet().train()
+    images = torch.rand(4, 3, 8, 8, generator=seeded(1))
+    for row in [*NB201.sample(4, seeded(2)), torch.full((6,), 4), torch.zeros(6, dtype=torch.long)]:
+        graph = NB201.decode(row)
+        supernet.use(NB201.path_gates(graph))
+        with torch.no_grad():
+            supernet.train()(images)  # the running statistics are somebody's
+            network, outputs, expected = copied_network(supernet, graph).train(training), [], []
+            supernet.train(training)
+            torch.testing.assert_close(supernet(images, outputs), network(images, expected))
+            torch.testing.assert_close(outputs, expected)
+        assert [tuple(output.shape[1:]) for output in outputs] == [(4, 8, 8)] * 2 + [(8, 4, 4)] * 2 + [(16, 2, 2)] * 2
+
+
+def nb201_by_hand(supernet, images, weights):
+    """Every operation of every edge, weighted."""
+    features = supernet.stem(images)
+    for number, cell in enumerate(supernet.cells):
+        features = supernet.reductions[number // 2 - 1](features) if number in (2, 4) else features
+        states = [features, 0, 0, 0]
+        for (source, target), candidates, row in zip(NB201.edges, cell.edges, weights[0], strict=True):
+            total = sum(weight * operation(states[source]) for weight, operation in zip(row, candidates, strict=True))
+            states[target] = states[target] + total
+        features = states[3]
+    return supernet.classifier(supernet.activation(features).mean((2, 3)))
+
+
+def test_a_mixture_of_a_graph_is_the_weighted_sum_of_its_operations_with_its_gradient():
+    supernet = nb201_supernet().double()
+    images = torch.rand(3, 3, 8, 8, generator=seeded(1), dtype=torch.float64)
+    weights, same = (torch.randn(1, 6, 5, generator=seeded(2), dtype=torch.float64).requires_grad_() for _ in range(2))
+    supernet.mix(weights)
+    found, expected = supernet(images), nb201_by_hand(supernet, images, same)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(logits.square().sum(), leaf)[0]
+                 for logits, leaf in ((found, weights), (expected, same))]
+    torch.testing.assert_close(*gradients)
+    assert (gradients[0][..., 0] == 0).all() and (gradients[0][..., 1:] != 0).all()
+
+
+def test_a_sampled_path_of_a_graph_multiplies_by_its_gates():
+    supernet = nb201_supernet().double()
+    images = torch.rand(3, 3, 8, 8, generator=seeded(1), dtype=torch.float64)
+    path = supernet.sample(seeded(3))
+    strongest = path.gates == path.gates.amax(-1, keepdim=True)
+    assert path.encoding.shape == (6, 5)
+    torch.testing.assert_close(supernet(images), nb201_by_hand(supernet, images, path.gates * strongest))
+
+
+def test_batch_norm_of_the_operations_learns_no_scale_in_the_supernet():
+    cells = nb201_supernet().cells
+    assert not [name for name, _ in cells.named_parameters() if name.endswith("bias")]
+    assert {tuple(weight.shape[2:]) for weight in cells.parameters()} == {(1, 1), (3, 3)}
+
+
+# ---- another space -------------------------------------------------------------------------------------------
+
+
+class Chain(NasBench201):
+    """Search the three edges of a chain; the other edges of the graph are ``none``."""
+
+    name = "chain"
+    help = "three operations in a row"
+    edges = ((0, 1), (1, 2), (2, 3))
+
+
+def test_a_space_may_search_some_edges_of_a_graph():
+    space = Chain()
+    graph = space.decode(torch.tensor([3, 4, 2]))
+    assert graph == CellGraph.from_string("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|none~0|none~1|nor_conv_1x1~2|")
+    assert space.encode(graph).tolist() == [3, 4, 2]
+    with pytest.raises(InputError, match=r"has an operation on the edges \[\(0, 2\)\]; expected none there"):
+        space.encode(NB201.decode(torch.tensor([3, 1, 4, 0, 0, 2])))
+    size, choices = (4, 3, 10, (3, 8, 8)), space.sample(5, seeded())
+    assert list(map(tuple, space.cost(choices, *size).tolist())) == built_cost(space, choices, *size)
+    supernet = space.supernet(2, 3, 4, 1.0, 0.1, seeded())
+    supernet.sample(seeded())
+    assert supernet(torch.rand(2, 3, 8, 8)).shape == (2, 4) and isinstance(supernet.genotype(), CellGraph)

@@ -5,6 +5,7 @@ which fix what the paper leaves open. No attribute is called "model" or "module"
 these words from keys.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,11 +96,70 @@ class ReductionBlock(nn.Module):
         return self.body(features) + self.shortcut(features)
 
 
-class NetworkNB201(nn.Module):
+class StagedNetwork(nn.Module):
     """Stem, cells in three stages, mean over the image, linear classifier: images in [0,1] -> logits (B, K).
 
     The stages have C, 2C and 4C channels. Large images pass ImageNet's normalisation and the stem of
     ``NetworkImageNet``, which divides height and width by 8.
+
+    Args:
+        make_cell: Function of the channels of a cell; returns a module that keeps them. It is called once for each
+            cell, in order.
+        init_channels: Channels C of the first stage.
+        cells_per_stage: Number N of cells in each stage.
+        num_classes: Number K of classes.
+        channels: Channels of the images.
+        imagenet: Whether the images are large.
+
+    Raises:
+        InputError: A number is too small, or large images do not have three channels.
+    """
+
+    def __init__(self, make_cell: Callable[[int], nn.Module], init_channels: int, cells_per_stage: int,
+                 num_classes: int, channels: int = 3, imagenet: bool = False) -> None:
+        super().__init__()
+        for name, value in {"init_channels": init_channels, "cells_per_stage": cells_per_stage,
+                            "num_classes": num_classes, "channels": channels}.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}; expected at least 1")
+        if imagenet and channels != len(IMAGENET_MEAN):
+            raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
+        self.imagenet = imagenet
+        self.normalize: nn.Module = Normalize() if imagenet else nn.Identity()
+        # Deviation: NAS-Bench-201 has no network for large images; the stem is that of DARTS for ImageNet.
+        self.stem: Any = ImageNetStem(channels, init_channels) if imagenet else nn.Sequential(
+            nn.Conv2d(channels, init_channels, 3, padding=1, bias=False), nn.BatchNorm2d(init_channels))
+        widths = [init_channels * 2**stage for stage in range(STAGES)]
+        self.cells = nn.ModuleList(make_cell(width) for width in widths for _ in range(cells_per_stage))
+        self.reductions = nn.ModuleList(ReductionBlock(width, 2 * width) for width in widths[:-1])
+        self.activation = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def run_cell(self, cell: nn.Module, features: Tensor) -> Tensor:
+        """Apply one cell; networks whose cells take more than their input override this method."""
+        return cell(features)
+
+    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
+        """Return the logits (B, K).
+
+        Args:
+            images: Images (B, channels, H, W) in [0,1].
+            outputs: List to which the output of every cell is appended.
+        """
+        features = self.stem(self.normalize(images))
+        features = features[1] if self.imagenet else features  # the stem of DARTS has two outputs
+        per_stage = len(self.cells) // STAGES
+        for number, cell in enumerate(self.cells):
+            if number and number % per_stage == 0:
+                features = self.reductions[number // per_stage - 1](features)
+            features = self.run_cell(cell, features)
+            if outputs is not None:
+                outputs.append(features)
+        return self.classifier(self.activation(features).mean((2, 3)))
+
+
+class NetworkNB201(StagedNetwork):
+    """The network of a graph: (B, channels, H, W) in [0,1] -> logits (B, K).
 
     Args:
         graph: The cell.
@@ -115,39 +175,7 @@ class NetworkNB201(nn.Module):
 
     def __init__(self, graph: CellGraph, init_channels: int = 16, cells_per_stage: int = 5, num_classes: int = 10,
                  channels: int = 3, imagenet: bool = False) -> None:
-        super().__init__()
-        for name, value in {"init_channels": init_channels, "cells_per_stage": cells_per_stage,
-                            "num_classes": num_classes, "channels": channels}.items():
-            if value < 1:
-                raise InputError(f"{name} is {value}; expected at least 1")
-        if imagenet and channels != len(IMAGENET_MEAN):
-            raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
-        self.graph, self.imagenet, self.drop_path = graph, imagenet, DropPath()
-        self.normalize: nn.Module = Normalize() if imagenet else nn.Identity()
-        # Deviation: NAS-Bench-201 has no network for large images; the stem is that of DARTS for ImageNet.
-        self.stem: Any = ImageNetStem(channels, init_channels) if imagenet else nn.Sequential(
-            nn.Conv2d(channels, init_channels, 3, padding=1, bias=False), nn.BatchNorm2d(init_channels))
-        widths = [init_channels * 2**stage for stage in range(STAGES)]
-        self.cells = nn.ModuleList(CellNB201(graph, width, self.drop_path)
-                                   for width in widths for _ in range(cells_per_stage))
-        self.reductions = nn.ModuleList(ReductionBlock(width, 2 * width) for width in widths[:-1])
-        self.activation = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
-        self.classifier = nn.Linear(widths[-1], num_classes)
-
-    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
-        """Return the logits (B, K).
-
-        Args:
-            images: Images (B, channels, H, W) in [0,1].
-            outputs: List to which the output of every cell is appended.
-        """
-        features = self.stem(self.normalize(images))
-        features = features[1] if self.imagenet else features  # the stem of DARTS has two outputs
-        per_stage = len(self.cells) // STAGES
-        for number, cell in enumerate(self.cells):
-            if number and number % per_stage == 0:
-                features = self.reductions[number // per_stage - 1](features)
-            features = cell(features)
-            if outputs is not None:
-                outputs.append(features)
-        return self.classifier(self.activation(features).mean((2, 3)))
+        drop_path = DropPath()
+        super().__init__(lambda width: CellNB201(graph, width, drop_path), init_channels, cells_per_stage, num_classes,
+                         channels, imagenet)
+        self.graph, self.drop_path = graph, drop_path

@@ -1,0 +1,135 @@
+"""The space of NAS-Bench-201: one kind of cell, six edges, five operations (Dong and Yang, ICLR 2020)."""
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from search.spaces.space import Space
+from search.spaces.supernet import EdgeOperations, Supernet, run_edge
+from wsrnas.architectures.nas_bench_201 import (
+    EDGES,
+    OPERATIONS,
+    SPACE,
+    STAGES,
+    CellGraph,
+    NetworkNB201,
+    StagedNetwork,
+    nb201_operation,
+)
+from wsrnas.runtime.config import require
+
+PUBLISHED_LAYERS = 15
+
+
+class NasBench201(Space):
+    """Search one cell of four nodes; the network has three stages of as many cells.
+
+    A subclass may search fewer of the six edges; the others are ``none``.
+    """
+
+    name = SPACE
+    help = "one cell, 6 edges and 5 operations; 15,625 graphs"
+    layers_help = f"a multiple of {STAGES}; a preset has {PUBLISHED_LAYERS}, a small one {STAGES}"
+    cells = ("cell",)
+    edges = EDGES
+    operations = OPERATIONS
+
+    def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
+                 generator: torch.Generator | None) -> Supernet:
+        """Build the supernet; ``layers`` counts the cells of all stages."""
+        return SupernetNB201(self, init_channels, layers, num_classes, tau, alpha_std, generator)
+
+    def network(self, architecture: CellGraph, init_channels: int, layers: int, num_classes: int,
+                channels: int = 3) -> nn.Module:
+        """Build the network of a graph; ``layers`` counts the cells of all stages."""
+        return NetworkNB201(architecture, init_channels, layers // STAGES, num_classes, channels)
+
+    def discretize(self, weights: Tensor) -> CellGraph:
+        """Return the graph of the largest weights (1, E, O); ``none`` is an operation like the others."""
+        choices = weights.detach().cpu()[0].argmax(-1).tolist()
+        chosen = dict(zip(self.edges, choices, strict=True))
+        return CellGraph(tuple(self.operations[chosen[edge]] if edge in chosen else "none" for edge in EDGES))
+
+    def encode(self, architecture: CellGraph) -> Tensor:
+        """Return the choices (E,) of a graph."""
+        fixed = [edge for edge, name in zip(EDGES, architecture.operations, strict=True)
+                 if edge not in self.edges and name != "none"]
+        require(not fixed, f"the graph {architecture} has an operation on the edges {fixed}; expected none there in "
+                f"the space {self.name}")
+        return torch.tensor([self.operations.index(architecture.operations[EDGES.index(edge)]) for edge in self.edges])
+
+    def load(self, path: str | Path) -> CellGraph:
+        """Read a graph's file."""
+        return CellGraph.load(path)
+
+    def key(self, choices: Tensor) -> list[Hashable]:
+        """Return a string for each of choices (n, E); graphs that share one have the same published results."""
+        return [self.decode(row).unique_string() for row in choices]
+
+    def fitting_layers(self, layers: int) -> int:
+        """Return ``layers`` if it is a multiple of the stages, else the number for a preset as deep as that."""
+        if layers % STAGES == 0:
+            return layers
+        return STAGES if layers < 2 * STAGES else PUBLISHED_LAYERS
+
+
+class SearchCell(nn.Module):
+    """Hold every candidate operation on each edge of a graph, and run the chosen ones.
+
+    A node is the sum of its edges, the last node is the output. The output of an edge is the sum of the outputs of its
+    operations, each times its scale.
+    """
+
+    def __init__(self, space: NasBench201, channels: int) -> None:
+        super().__init__()
+        self.graph, self.none = space.edges, space.none
+        self.edges = nn.ModuleList(
+            nn.ModuleList(nb201_operation(name, channels, channels, affine=False) for name in space.operations)
+            for _ in space.edges)
+
+    def forward(self, features: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
+        """Run the chosen operations of every edge.
+
+        Args:
+            features: (B, C, H, W).
+            operations: operations that run on every edge.
+            scales: factors of their outputs, (E, operations an edge).
+        """
+        states = [features]
+        for node in range(1, EDGES[-1][1] + 1):
+            incoming: list[Tensor] = []
+            for number, (source, target) in enumerate(self.graph):
+                if target == node:
+                    incoming += run_edge(self.edges[number], states[source], operations[number], scales[number],
+                                         self.none)
+            states.append(sum(incoming[1:], incoming[0]) if incoming else torch.zeros_like(features))
+        return states[-1]
+
+
+class SupernetNB201(Supernet, StagedNetwork):
+    """Hold the weights of all paths of a graph, and A, one matrix (E, O).
+
+    Args:
+        space: the search space.
+        init_channels: C of the first stage.
+        layers: number of cells of all stages.
+        num_classes: K.
+        tau: temperature τ of the Gumbel-softmax.
+        alpha_std: standard deviation of the initial architecture parameters.
+        generator: source of that initialisation; the weights use torch's global generator.
+    """
+
+    def __init__(self, space: NasBench201, init_channels: int = 16, layers: int = PUBLISHED_LAYERS,
+                 num_classes: int = 10, tau: float = 0.1, alpha_std: float = 1e-3,
+                 generator: torch.Generator | None = None) -> None:
+        space.check_layers(layers)
+        StagedNetwork.__init__(self, lambda channels: SearchCell(space, channels), init_channels, layers // STAGES,
+                               num_classes)
+        self.add_architecture(space, tau, alpha_std, generator)
+
+    def run_cell(self, cell: nn.Module, features: Tensor) -> Tensor:
+        """Run the operations of the current path in a cell."""
+        path = self.current_path
+        return cell(features, path.operations[0], path.scales[0])
