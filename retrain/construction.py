@@ -8,8 +8,8 @@ from torch import nn
 
 from retrain.batch import batch_text
 from retrain.settings import AnyTraining
+from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, readable
-from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
 from wsrnas.runtime.distributed import World, broadcast_model
 from wsrnas.runtime.run_directory import RunDirectory
@@ -19,7 +19,7 @@ from wsrnas.training.losses import LOSSES
 from wsrnas.training.trainer import Trainer
 
 
-def make_network(config: AnyTraining, arch: Genotype | str, num_classes: int, channels: int,
+def make_network(config: AnyTraining, arch: Searched | str, num_classes: int, channels: int,
                  world: World) -> nn.Module:
     """Return the network with seeded weights on its device, equal on all processes."""
     with torch.random.fork_rng(devices=[]):
@@ -31,7 +31,7 @@ def make_network(config: AnyTraining, arch: Genotype | str, num_classes: int, ch
     return synchronize_batch_norm(network, world) if config.sync_bn else network
 
 
-def describe_network(config: AnyTraining, arch: Genotype | str, num_classes: int,
+def describe_network(config: AnyTraining, arch: Searched | str, num_classes: int,
                      image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return the dictionary that checkpoints store of the network of ``make_network``."""
     return description(arch, num_classes, config.init_channels, config.layers or None, config.dataset, image_shape,
@@ -44,7 +44,7 @@ def make_trainer(config: AnyTraining, network: nn.Module, steps_per_epoch: int, 
                    config.seed, config.schedule_of(steps_per_epoch), config.refinements(steps_per_epoch))
 
 
-def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Genotype | str,
+def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Searched | str,
              network: nn.Module) -> RunDirectory | None:
     """Open the run directory and log the configuration; return None, with a message, if the run is finished.
 
@@ -53,7 +53,7 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
         world: the processes that train together.
         overwrite: whether to move an existing run aside.
         fingerprint: fingerprint of the data set; a resumed run must have the same one, and the same architecture.
-        arch: genotype or name, as for ``models.build_model``.
+        arch: searched architecture or name, as for ``models.build_model``.
         network: the network, to count its parameters.
     """
     run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
@@ -67,7 +67,7 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
     return run
 
 
-def run_inputs(fingerprint: dict[str, Any], arch: Genotype | str) -> dict[str, Any]:
+def run_inputs(fingerprint: dict[str, Any], arch: Searched | str) -> dict[str, Any]:
     """Return what a run depends on in addition to its configuration: the images and the architecture itself."""
     return {"data set": fingerprint} | (
-        {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"network": arch})
+        {"network": arch} if isinstance(arch, str) else {"genotype": arch.to_json()})

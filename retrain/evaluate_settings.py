@@ -30,7 +30,8 @@ class EvaluateConfig(NetworksConfig):
     state_dict: tuple[str, ...] = option((), "weights of the named architectures, one file for each --model")
     init_channels: int = option(0, "width of a named architecture; 0: infer it from the weight file if possible "
                                 "(resnet18 and the like: the published width)")
-    layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14)")
+    layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14), or for a graph "
+                        "of NAS-Bench-201 15")
     protocol: str = option("", "list of attacks (empty: custom where --attacks or --strengths are given, else paper, "
                            "and imagenet for that data set)", choices=PROTOCOLS)
     attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from retrain.evaluate_files import result_folder
 from retrain.evaluate_settings import EvaluateConfig
+from wsrnas.architectures.searched import Searched
 from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.evaluation.protocols import PROTOCOLS
-from wsrnas.genotype import Genotype
 from wsrnas.models import load_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
@@ -39,12 +39,12 @@ class Subject:
     source: ModelSource | None
 
 
-def named_architectures(config: EvaluateConfig) -> list[Genotype | str]:
+def named_architectures(config: EvaluateConfig) -> list[Searched | str]:
     """Return the architectures that ``--model`` names where ``--state_dict`` gives their weights; else none."""
     return [load_architecture(given) for given in config.model] if config.state_dict else []
 
 
-def open_named(config: EvaluateConfig, architectures: Sequence[Genotype | str], images: EvaluationImages
+def open_named(config: EvaluateConfig, architectures: Sequence[Searched | str], images: EvaluationImages
                ) -> list[ModelSource]:
     """Open the files of ``--state_dict`` as weights of the architectures that ``--model`` names."""
     return [open_model(given, genotype=architecture, state_dict=weights, num_classes=images.num_classes,

@@ -27,9 +27,10 @@ from retrain.publishing.package import Package, file_names
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
 from retrain.publishing.training_record import is_finished, training_record
 from retrain.publishing.writing import write_package
+from wsrnas.architectures import searched
+from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.data.datasets import source_of
-from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
@@ -114,7 +115,7 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, dataset)
     if not is_finished(path.parent):
         remarks.append(f"the training in {path.parent} is not finished")
-    cell = cell_name(Genotype.from_json(description["genotype"]), source.record)
+    cell = cell_name(searched.read(description["genotype"]), source.record)
     return Package(
         name=config.name or package_name(cell, path), model=source.model, description=description,
         cell=cell or "a searched cell",
@@ -123,8 +124,13 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
         evaluations=evaluations, measured=numbers(evaluations, dataset)), remarks
 
 
-def cell_name(genotype: Genotype, record: Mapping[str, Any]) -> str:
-    """Return the name under which a cell was published: of several, the one that its training used; empty if none."""
+def cell_name(genotype: Searched, record: Mapping[str, Any]) -> str:
+    """Return the name under which a cell was published: of several, the one that its training used; empty if none.
+
+    A graph of NAS-Bench-201 is called by its operations.
+    """
+    if name := searched.name_of(genotype):
+        return name
     published = [name for name in [*genotypes.names(), "WsrNet_Robust"] if genotypes.load(name) == genotype]
     config = record.get("config")
     asked = str(config.get("arch", "")) if isinstance(config, dict) else ""

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from retrain.settings import ImageNetConfig, RetrainConfig
-from wsrnas.architectures import hand_designed
-from wsrnas.models import sizes
+from wsrnas.architectures.searched import spelled
+from wsrnas.genotype import Genotype
+from wsrnas.models import load_architecture, sizes
 from wsrnas.runtime.config import Invocation, parse_config
 
 Config = TypeVar("Config", RetrainConfig, ImageNetConfig)
@@ -14,9 +15,10 @@ Config = TypeVar("Config", RetrainConfig, ImageNetConfig)
 
 def parse_recipe(cls: type[Config], recipes: Mapping[str, Config], argv: Sequence[str] | None = None,
                  prog: str | None = None) -> tuple[Config, Invocation]:
-    """Read the command line as ``parse_config`` does, with the right width for a network with a design of its own.
+    """Read the command line as ``parse_config`` does, with the right size for networks that are not of DARTS cells.
 
-    The width of a recipe is that of its cell. A network with a design of its own has its published width instead.
+    Width and depth of a recipe are those of its cell. Graphs of NAS-Bench-201 and networks with a design of their own
+    have their published size instead.
 
     Args:
         cls: configuration of the program.
@@ -25,16 +27,20 @@ def parse_recipe(cls: type[Config], recipes: Mapping[str, Config], argv: Sequenc
         prog: name of the program in messages.
 
     Raises:
-        InputError: see ``parse_config``.
+        InputError: see ``parse_config``; or there is no such architecture, or none of this depth.
     """
     config, invocation = parse_config(cls, recipes, argv, prog)
-    if name := hand_designed.find(config.arch):
-        channels = sizes(name, config.dataset)[0]
-        config, invocation = parse_config(
-            cls, {key: replace(recipe, arch=name, init_channels=channels, layers=0) for key, recipe in recipes.items()},
-            argv, prog)
-        config = replace(config, arch=name)  # one spelling, so that a resumed run finds its directory
-    return config, invocation
+    architecture = load_architecture(config.arch)
+    if isinstance(architecture, Genotype):
+        return config, invocation
+    given = isinstance(architecture, str) or spelled(config.arch) is not None
+    arch = str(architecture) if given else config.arch  # one spelling, so that a resumed run finds its directory
+    channels, layers = sizes(arch, config.dataset)
+    own = {key: replace(recipe, arch=arch, init_channels=channels, layers=layers or 0)
+           for key, recipe in recipes.items()}
+    config, invocation = parse_config(cls, own, argv, prog)
+    sizes(arch, config.dataset, config.init_channels, config.layers or None)  # an error comes before any data is read
+    return replace(config, arch=arch), invocation
 
 
 BASIC = RetrainConfig()

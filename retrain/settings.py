@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.catalogue import ENTRIES, find
+from wsrnas.architectures.searched import short_name
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import RunConfig, option, require
@@ -24,8 +25,9 @@ class ArchitectureConfig(RunConfig):
     own depth, and its published width unless another one is given.
     """
 
-    arch: str = option("WsrNet_Basic", "name of an architecture (python -m wsrnas.models --list), genotype.json, or "
-                       "run directory of a search", identity=False)  # a run compares the genotype itself
+    arch: str = option("WsrNet_Basic", "name of an architecture (python -m wsrnas.models --list), genotype.json, run "
+                       "directory of a search, or graph of NAS-Bench-201 such as '|nor_conv_3x3~0|+...'",
+                       identity=False)  # a run compares the genotype itself
     init_channels: int = option(45, "channels C of the first cells; for a network with a design of its own the "
                                 "channels of its first stage (densenet121: growth rate; mobilenet_v2, squeezenet: "
                                 "stem), by default the published ones")
@@ -155,8 +157,11 @@ class TrainingRecipe(SgdConfig):
 
 
 def spoken_name(arch: str) -> str:
-    """Return the name of an architecture: its published name, or that of its file (genotype.json: of its folder)."""
-    if name := find(arch):
+    """Return the name of an architecture: its published name, or that of its file (genotype.json: of its folder).
+
+    A graph of NAS-Bench-201 is called by its operations, as in ``nb201-303101``.
+    """
+    if name := find(arch) or short_name(arch):
         return name
     path = Path(arch).resolve()
     return path.parent.name if path.name == run_files.GENOTYPE else path.name.removesuffix(".json")

@@ -11,9 +11,10 @@ from torch import nn
 
 import genotypes
 from test_AN_estimator.settings import BenchmarkConfig
+from wsrnas.architectures import searched
+from wsrnas.architectures.searched import Searched
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
-from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
@@ -47,7 +48,7 @@ class NetworkSpec:
 
     name: str
     given: str
-    genotype: Genotype | None = None
+    genotype: Searched | None = None
     init_channels: int = 0
     epochs: int = 0
     natural: bool = False
@@ -63,7 +64,7 @@ def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
     for number, given in enumerate(config.networks, start=1):
         if found := TRAINED_HERE.fullmatch(given):
             genotype = genotypes.load(found["arch"])
-            plain = re.sub(r"\W+", "-", Path(found["arch"]).name)
+            plain = searched.short_name(found["arch"]) or re.sub(r"\W+", "-", Path(found["arch"]).name)
             natural = bool(found["natural"])
             name = "-".join([str(number), plain, found["channels"], found["epochs"], *["natural"] * natural])
             specs.append(NetworkSpec(name, given, genotype, int(found["channels"]), int(found["epochs"]), natural))

@@ -8,7 +8,7 @@ from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators import build_estimator
-from wsrnas.models import build_model
+from wsrnas.models import build_model, sizes
 from wsrnas.runtime.config import describe, format_epsilon, require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.sharing import open_shared_folder
@@ -27,6 +27,7 @@ def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, worl
         if spec.genotype is None:
             load_network(spec, Path(), data, world.device)
         else:
+            sizes(spec.genotype, data.name, layers=config.layers)
             require(config.network_batch_size <= len(data.train), f"network_batch_size is {config.network_batch_size}; "
                     f"expected at most {len(data.train)}, the number of images")
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -27,6 +27,24 @@ FORMAT = 1
 KINDS = ("normal", "reduce")
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _PAIRS = "(operation, input) pairs"
+
+
+class Diagram(NamedTuple):
+    """A cell as it is drawn.
+
+    Args:
+        title: What cell it is.
+        inputs: The names of its inputs; they have the numbers from 0.
+        nodes: The edges of the following nodes.
+        concat: The nodes whose outputs are concatenated.
+        concatenates: Whether its output is called a concatenation; False where it is always one node.
+    """
+
+    title: str
+    inputs: tuple[str, ...]
+    nodes: Nodes
+    concat: tuple[int, ...]
+    concatenates: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,11 @@ class Genotype:
         if isinstance(cell[0][0], str):
             return tuple(cell[k:k + 2] for k in range(0, len(cell), 2))
         return cell
+
+    def diagrams(self) -> tuple[Diagram, ...]:
+        """Return both cells as they are drawn."""
+        return tuple(Diagram(f"{kind} cell", ("c[k-2]", "c[k-1]"), self.nodes(kind),
+                             tuple(getattr(self, f"{kind}_concat"))) for kind in KINDS)
 
     def to_json(self) -> str:
         """Return the genotype as JSON text, with one field in each line."""

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsrnas.architectures import cells, hand_designed
+from wsrnas.architectures import cells, hand_designed, searched
 from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find, why_unavailable
-from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE, Entry, Unavailable
+from wsrnas.architectures.entry import Entry, Unavailable
+from wsrnas.architectures.searched import Searched, space_of, spelled
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.data.datasets import DATASETS, source_of
-from wsrnas.genotype import Genotype
-from wsrnas.network import NetworkCIFAR, NetworkImageNet
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
@@ -32,22 +31,25 @@ def names() -> list[str]:
     return list(ENTRIES)
 
 
-def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
-    """Return a cell as its genotype, or the name of a network with a design of its own.
+def load_architecture(spec: Searched | str | Path) -> Searched | str:
+    """Return a searched architecture as a ``Genotype`` or ``CellGraph``, or the name of a network with its own design.
 
     Args:
         spec: A name in ``names()`` or an alias of a cell, in any spelling; the path of a genotype's JSON file or of a
-            run directory that holds one; or a genotype, which is returned unchanged.
+            run directory that holds one; a graph of NAS-Bench-201 as the published tables spell it,
+            ``|nor_conv_3x3~0|+...``; or a searched architecture, which is returned unchanged.
 
     Raises:
         InputError: It is none of these. The sentence gives the closest names, or says why the architecture is not
             available.
     """
-    if isinstance(spec, Genotype):
+    if not isinstance(spec, (str, Path)) and space_of(spec):
         return spec
     spec = str(spec)
     if name := find(spec):
         return ENTRIES[name].genotype or name
+    if (graph := spelled(spec)) is not None:
+        return graph
     if Path(spec).exists() or cells.is_path(spec):
         return cells.load(spec)
     if reason := why_unavailable(spec):
@@ -58,18 +60,20 @@ def load_architecture(spec: Genotype | str | Path) -> Genotype | str:
                      "path of a genotype JSON or of a run directory is understood, too)")
 
 
-def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channels: int | None = None,
+def build_model(arch: Searched | str | Path, num_classes: int = 10, init_channels: int | None = None,
                 layers: int | None = None, dataset: str = "cifar10", channels: int = 3,
                 auxiliary: bool = False) -> nn.Module:
     """Return a network with random weights: images (B, channels, H, W) in [0, 1] -> logits (B, num_classes).
 
     Args:
-        arch: A genotype, or anything else that ``load_architecture`` takes.
+        arch: Anything that ``load_architecture`` takes.
         num_classes: The number of logits.
-        init_channels: The width; None: the published one of a name, and the DARTS convention for a genotype: 36
-            (ImageNet: 48). ``wsrnas.architectures.catalogue`` says what the width of a hand-designed network is.
-        layers: The number of cells; None: the published one of a name, and the DARTS convention for a genotype: 20
-            (ImageNet: 14). A network with a design of its own takes None alone.
+        init_channels: The width; None: the published one of a name, the DARTS convention for a genotype, which is 36
+            (ImageNet: 48), and 16 for a graph of NAS-Bench-201. ``wsrnas.architectures.catalogue`` says what the width
+            of a hand-designed network is.
+        layers: The number of cells; None: the published one of a name, the DARTS convention for a genotype, which is
+            20 (ImageNet: 14), and 15 for a graph of NAS-Bench-201, whose networks have a multiple of 3. A network with
+            a design of its own takes None alone.
         dataset: A name whose entry of ``DATASETS`` is large, such as ``"imagenet"``, for large images, with ImageNet's
             normalisation first; anything else for small images.
         channels: The channels of the images.
@@ -81,9 +85,8 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
     """
     width, depth = sizes(arch, dataset, init_channels, layers)
     arch, imagenet = load_architecture(arch), source_of(dataset).large
-    if isinstance(arch, Genotype):
-        network = NetworkImageNet if imagenet else NetworkCIFAR
-        return network(arch, width, depth, num_classes, channels, auxiliary=auxiliary)
+    if (space := space_of(arch)) is not None:
+        return space.build(arch, width, depth or 0, num_classes, channels, imagenet, auxiliary)
     if layers is not None:
         raise InputError(f"layers is {layers}, but {arch} has a depth of its own; expected none")
     if auxiliary:
@@ -91,17 +94,28 @@ def build_model(arch: Genotype | str | Path, num_classes: int = 10, init_channel
     return hand_designed.build(arch, num_classes, width, channels, imagenet)
 
 
-def sizes(arch: Genotype | str | Path, dataset: str, init_channels: int | None = None,
+def sizes(arch: Searched | str | Path, dataset: str, init_channels: int | None = None,
           layers: int | None = None) -> tuple[int, int | None]:
-    """Return (init_channels, layers) of the network that ``build_model`` makes; layers is None for a fixed design."""
-    name = None if isinstance(arch, Genotype) else find(str(arch))
+    """Return (init_channels, layers) of the network that ``build_model`` makes; layers is None for a fixed design.
+
+    Raises:
+        InputError: There is no such architecture, or its networks cannot have so many cells.
+    """
+    name = find(str(arch)) if isinstance(arch, (str, Path)) else None
     large = source_of(dataset).large
-    convention = IMAGENET_SIZE if large else CIFAR_SIZE
-    width, depth = ENTRIES[name].size_for(large) if name else convention
+    if name:
+        width, depth = ENTRIES[name].size_for(large)
+    else:
+        space = space_of(load_architecture(arch))
+        assert space is not None  # a network with a design of its own has a name
+        width, depth = space.size_for(large)
+        if layers is not None and layers % space.stages:
+            raise InputError(f"layers is {layers}, but these networks have {space.stages} stages of equally many "
+                             f"cells; expected a multiple of {space.stages}")
     return width if init_channels is None else init_channels, depth if layers is None else layers
 
 
-def description(arch: Genotype | str, num_classes: int, init_channels: int, layers: int | None, dataset: str,
+def description(arch: Searched | str, num_classes: int, init_channels: int, layers: int | None, dataset: str,
                 image_shape: tuple[int, int, int], auxiliary: bool = False) -> dict[str, Any]:
     """Return what a checkpoint stores in addition to the weights, so that ``build_described`` can build the network.
 
@@ -109,19 +123,19 @@ def description(arch: Genotype | str, num_classes: int, init_channels: int, laye
     "arch"; and the sizes under the names of the arguments.
     """
     arch = load_architecture(arch)
-    named = {"genotype": arch.to_json()} if isinstance(arch, Genotype) else {"arch": arch}
+    named = {"arch": arch} if isinstance(arch, str) else {"genotype": arch.to_json()}
     return named | {"num_classes": num_classes, "init_channels": init_channels, "layers": layers, "dataset": dataset,
                     "image_shape": list(image_shape)} | ({"auxiliary": True} if auxiliary else {})
 
 
-def described_architecture(stored: dict[str, Any]) -> Genotype | str:
+def described_architecture(stored: dict[str, Any]) -> Searched | str:
     """Return the architecture that ``description`` was given.
 
     Raises:
         InputError: The stored genotype is not valid.
         KeyError: The dictionary lacks an entry.
     """
-    return stored["arch"] if "arch" in stored else Genotype.from_json(stored["genotype"])
+    return stored["arch"] if "arch" in stored else searched.read(stored["genotype"])
 
 
 def build_described(stored: dict[str, Any]) -> nn.Module:
@@ -161,6 +175,8 @@ def listing(dataset: str) -> Iterator[str]:
     for missing in UNAVAILABLE.values():
         yield f"{missing.name.ljust(COLUMNS['name'])}  not available: {missing.reason} ({in_the_papers(missing)})"
     yield ""
+    yield ("A graph of NAS-Bench-201 in the spelling of the published tables, such as '|nor_conv_3x3~0|+|none~0|"
+           "nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|', is an architecture, too (C = 16, 15 layers).")
     yield ("Without auxiliary head; multiply-adds of convolutions and linear layers for one image. In the papers: "
            "millions of parameters as printed, and the tables.")
 

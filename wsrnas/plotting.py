@@ -11,8 +11,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw the cell that the command line names."""
     parser = Parser(prog="wsrnas.plotting",
                                      description="Draw a cell on the terminal and as SVG and PNG files.")
-    parser.add_argument("cell", metavar="CELL", help="a published cell's name, a genotype.json or the run directory of "
-                        "a search")
+    parser.add_argument("cell", metavar="CELL", help="a published cell's name, a genotype.json, the run directory of "
+                        "a search, or a graph of NAS-Bench-201 such as '|nor_conv_3x3~0|+...'")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="path of the drawing; both files are made, "
                         "whether it ends with .svg, .png or neither")
     arguments = parser.parse_args(argv)

@@ -6,8 +6,8 @@ from typing import Any
 from retrain.publishing.evaluation_table import evaluation_table
 from retrain.publishing.robustbench import Publication
 from retrain.publishing.training_record import Training
+from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import readable
-from wsrnas.genotype import Genotype
 from wsrnas.report.figures.cells import genotype_text
 from wsrnas.runtime.markdown import markdown_table
 
@@ -19,7 +19,7 @@ class Card:
     Args:
         name: name of the network and of its files.
         cell: name of the cell.
-        genotype: the cell.
+        genotype: the searched architecture.
         description: architecture of the network, as ``wsrnas.models.description`` returns it.
         parameters: number of parameters.
         multiply_adds: number of multiply-adds for one image.
@@ -35,7 +35,7 @@ class Card:
 
     name: str
     cell: str
-    genotype: Genotype
+    genotype: Searched
     description: dict[str, Any]
     parameters: int
     multiply_adds: int
@@ -76,8 +76,9 @@ class Card:
         return "\n\n".join([*lines, *[self.onnx] * bool(self.onnx)])
 
     def architecture(self) -> str:
-        """Return the drawing and the text of both cells."""
-        return f"![Both cells](cells.svg)\n\n```\n{genotype_text(self.genotype)}\n```"
+        """Return the drawing and the text of the cells."""
+        what = "Both cells" if len(self.genotype.diagrams()) == 2 else "The cell"
+        return f"![{what}](cells.svg)\n\n```\n{genotype_text(self.genotype)}\n```"
 
     def data(self) -> str:
         """Return which images the network was trained on."""

@@ -7,7 +7,8 @@ from torch import nn
 
 from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication
 from retrain.publishing.training_record import Training
-from wsrnas.genotype import Genotype
+from wsrnas.architectures import searched
+from wsrnas.architectures.searched import Searched
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Package:
     measured: Numbers
 
     @property
-    def genotype(self) -> Genotype:
-        """The cell."""
-        return Genotype.from_json(self.description["genotype"])
+    def genotype(self) -> Searched:
+        """The searched architecture."""
+        return searched.read(self.description["genotype"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retrain.publishing.package import Package
 from retrain.publishing.standalone import LINE, standalone_source
+from wsrnas.architectures.searched import space_of
 from wsrnas.data.datasets import source_of
 
 LICENCE = Path(__file__).parents[2] / "LICENSE"
@@ -71,13 +72,13 @@ def python_source(package: Package, eps: str, digest: str) -> str:
     stored = package.description
     large = source_of(stored["dataset"]).large
     channels, height, width = package.image_shape
-    kind = "NetworkImageNet" if large else "NetworkCIFAR"
-    call = (f"{kind}(GENOTYPE, init_channels={stored['init_channels']}, layers={stored['layers']}, "
-            f"num_classes={stored['num_classes']}, channels={channels})")
+    space = space_of(package.genotype)
+    assert space is not None  # ``read_package`` refuses others
+    call = space.call({**stored, "channels": channels}, large)
     ending = ((BUILD_LARGE if large else BUILD_SMALL) + MAIN).format(
         name=package.name, digest=digest, classes=stored["num_classes"], channels=channels, height=height, width=width,
         network=call)
-    return standalone_source(header(package, eps), package.genotype, kind, ending)
+    return standalone_source(header(package, eps), package.genotype, call.partition("(")[0], ending)
 
 
 def header(package: Package, eps: str) -> str:

@@ -5,21 +5,21 @@ is left out.
 """
 
 import ast
+import importlib
 import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-import wsrnas.genotype
-import wsrnas.network
-import wsrnas.operations
+from wsrnas.architectures.searched import Searched, space_of
 from wsrnas.genotype import KINDS, Genotype
 
-MODULES = (wsrnas.genotype, wsrnas.operations, wsrnas.network)  # later ones use earlier ones
-
 # Methods that are not called to build a network. A class that loses some keeps the first sentence of its docstring.
-OMITTED = {"Genotype": ("__post_init__", "to_json", "from_json", "save", "load")}
+OMITTED = {"Genotype": ("__post_init__", "diagrams", "to_json", "from_json", "save", "load"),
+           "CellGraph": ("__post_init__", "__str__", "from_string", "from_choices", "choices", "nodes", "name",
+                         "diagrams", "unique_string", "to_json", "from_json", "save", "load", "_text")}
 
 # Short replacements of definitions that an evaluation does not need.
 REPLACED = {"DropPath": '''\
@@ -140,6 +140,14 @@ def import_block(names: set[str], imports: Mapping[str, str]) -> str:
     return "\n\n".join("\n".join(group) for group in groups if group)
 
 
+def literal(architecture: Searched) -> str:
+    """Return a searched architecture as Python source."""
+    if isinstance(architecture, Genotype):
+        return genotype_literal(architecture)
+    return textwrap.fill(f"GENOTYPE = {architecture!r}", LINE, subsequent_indent="    ", break_long_words=False,
+                         break_on_hyphens=False)
+
+
 def genotype_literal(genotype: Genotype) -> str:
     """Return the genotype as Python source, with one node in each line."""
     lines = ["GENOTYPE = Genotype("]
@@ -175,29 +183,31 @@ def _wrapped(text: str) -> str:
     return "\n".join(broken)
 
 
-def standalone_source(header: str, genotype: Genotype, network: str, ending: str) -> str:
+def standalone_source(header: str, genotype: Searched, network: str, ending: str) -> str:
     """Return the whole file: header, imports, the definitions of cells and network, genotype, ending.
 
     Args:
         header: The text of the file's docstring.
-        genotype: The cell.
-        network: The name of the network's class in ``wsrnas.network``.
+        genotype: The searched architecture.
+        network: The name of the network's class in a module of the architecture's space.
         ending: Source that follows the genotype; it may use the file's names, ``hashlib`` and ``Path``.
     """
     found: dict[str, Definition] = {}
     imports = {"hashlib": "import hashlib", "Path": "from pathlib import Path"}
     sections = []
-    for module in MODULES:
-        own, outside = definitions(module)
+    space = space_of(genotype)
+    assert space is not None
+    for name in space.modules:
+        own, outside = definitions(importlib.import_module(name))
         found, imports = found | own, imports | outside
-        sections.append((module.__name__.rpartition(".")[2], own))
-    names = needed({network, "Genotype", *_names(ast.parse(ending))}, found)
+        sections.append((name.rpartition(".")[2], own))
+    names = needed({network, type(genotype).__name__, *_names(ast.parse(ending))}, found)
     escaped = header.replace("\\", "\\\\").replace('"""', "'''")
     blocks = [f'"""{escaped}\n"""', import_block(names, imports)]
     for title, own in sections:
-        kept = [definition.text for name, definition in own.items() if name in names]
+        kept = [definition.text for name, definition in own.items() if name in names and found[name] is definition]
         blocks += [_rule(title), *kept]
-    blocks += [_rule("this network"), genotype_literal(genotype), ending.strip()]
+    blocks += [_rule("this network"), literal(genotype), ending.strip()]
     return _spaced(blocks)
 
 

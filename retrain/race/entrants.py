@@ -12,6 +12,7 @@ import torch
 from retrain.race.settings import Budget
 from retrain.settings import spoken_name
 from wsrnas.architectures.catalogue import ENTRIES, find
+from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.models import build_model, load_architecture, sizes
@@ -30,9 +31,10 @@ class Entrant:
 
     Args:
         name: name, unique in the race and usable as that of a folder.
-        arch: genotype, or name of a network with a design of its own, as ``models.load_architecture`` returns it.
-        source: publication, or the file that holds the genotype.
-        family: family in the catalogue; ``searched`` for a file, ``random`` for a random cell.
+        arch: searched architecture, or name of a network with a design of its own, as ``models.load_architecture``
+            returns it.
+        source: publication, or what the user gave: the file of an architecture, or a graph of NAS-Bench-201.
+        family: family in the catalogue; ``searched`` for a file or graph, ``random`` for a random cell.
         layers: number of cells; None for a network with a depth of its own.
         init_channels: width; 0 before ``widen``.
         parameters: number of parameters; 0 before ``widen``.
@@ -40,7 +42,7 @@ class Entrant:
     """
 
     name: str
-    arch: Genotype | str
+    arch: Searched | str
     source: str
     family: str
     layers: int | None
@@ -54,7 +56,7 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
 
     Args:
         specs: names, files, and ``random:N``, separated by commas.
-        layers: number of cells of the entrants made of cells.
+        layers: number of cells of the entrants made of DARTS cells; graphs of NAS-Bench-201 have their 15.
         seed: seed of the random cells; the cells of ``random:3`` are the first three of ``random:5``.
 
     Raises:
@@ -80,7 +82,7 @@ def _entrant(spec: str, layers: int) -> Entrant:
     named = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
     given, spec = named.groups() if named else ("", spec)
     arch = load_architecture(spec)
-    depth = layers if isinstance(arch, Genotype) else None
+    depth = layers if isinstance(arch, Genotype) else sizes(spec, "cifar10")[1]
     if name := find(spec):
         return Entrant(given or name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)
     return Entrant(given or re.sub(r"[^0-9A-Za-z_.]+", "-", spoken_name(spec)), arch, spec, "searched", depth)

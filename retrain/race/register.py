@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.race.entrants import Entrant
-from wsrnas.genotype import Genotype
+from wsrnas.architectures import searched
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import require
@@ -29,7 +29,7 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
     with alone(race / run_files.CLAIMS, "entering"):
         together = joined(race, entrants)
         for entrant in together:
-            if isinstance(entrant.arch, Genotype):
+            if not isinstance(entrant.arch, str):
                 path = genotype_file(race, entrant.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 entrant.arch.save(path, {"entrant": entrant.name, "source": entrant.source})
@@ -71,9 +71,9 @@ def entered(race: Path) -> tuple[list[Entrant], int]:
 def _to_json(entrant: Entrant) -> dict[str, Any]:
     arch = entrant.arch
     return asdict(replace(entrant, arch="")) | {
-        "arch": json.loads(arch.to_json()) if isinstance(arch, Genotype) else arch}
+        "arch": arch if isinstance(arch, str) else json.loads(arch.to_json())}
 
 
 def _from_json(entry: dict[str, Any]) -> Entrant:
     arch = entry["arch"]
-    return Entrant(**entry | {"arch": arch if isinstance(arch, str) else Genotype.from_json(json.dumps(arch))})
+    return Entrant(**entry | {"arch": arch if isinstance(arch, str) else searched.read(json.dumps(arch))})

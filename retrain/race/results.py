@@ -13,7 +13,6 @@ from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig, parse_budget
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
-from wsrnas.genotype import Genotype
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import to_dict
@@ -65,7 +64,7 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
 
 def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[str, Any]],
              trainings: Mapping[tuple[str, str], Any], cost: Mapping[str, Any]) -> dict[str, Any]:
-    cell = json.loads(entrant.arch.to_json()) if isinstance(entrant.arch, Genotype) else None
+    cell = None if isinstance(entrant.arch, str) else json.loads(entrant.arch.to_json())
     return {
         "name": entrant.name, "family": entrant.family, "source": entrant.source, "genotype": cell,
         "init_channels": entrant.init_channels, "layers": entrant.layers, "parameters": entrant.parameters,

@@ -44,12 +44,13 @@ class CompareConfig(SmallImagesRecipe):
     overwrite_help: ClassVar[str] = "move an existing race aside and start again"
 
     preset: str = "wsrnet-basic"
-    layers: int = option(20, "number of cells of the entrants made of cells; others have a depth of their own")
+    layers: int = option(20, "number of cells of the entrants made of DARTS cells; others have a depth of their own "
+                        "(graphs of NAS-Bench-201: 15)")
     split_seed: int = option(-1, "not used: a race splits by --seed for all its trainings")
     archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
-                                    "--list), genotype.json files, run directories of a search (NAME=PATH names "
-                                    "them), and random:N for N random cells; entrants of an earlier start "
-                                    "cannot be removed", identity=False)
+                                    "--list), genotype.json files, run directories of a search, graphs of "
+                                    "NAS-Bench-201 (NAME=... names one), and random:N for N random cells; "
+                                    "entrants of an earlier start cannot be removed", identity=False)
     budget: str = option("params=4.5M", "cost to which every entrant is widened: params=4.5M (parameters) or macs=700M "
                          "(multiply-adds for one image)")
     tolerance: float = option(0.02, "largest allowed difference from the budget, as a fraction", identity=False)

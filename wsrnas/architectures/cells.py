@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from wsrnas.architectures import catalogue
+from wsrnas.architectures import catalogue, searched
 from wsrnas.genotype import Genotype
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
@@ -24,15 +25,18 @@ def find(spec: str) -> str | None:
     return name if name in names() else None
 
 
-def load(spec: str | Path) -> Genotype:
+def load(spec: str | Path) -> Any:
     """Return the cell called ``spec``.
 
     Args:
         spec: A published name or alias, spelled as ``find`` takes it, or else the path of a genotype's JSON file or of
-            a run directory that holds ``genotype.json``.
+            a run directory that holds ``genotype.json``, or a graph of NAS-Bench-201 as the published tables spell it.
+
+    Returns:
+        A ``Genotype`` for a name; for a file or a graph, an architecture of its space: ``Genotype`` or ``CellGraph``.
 
     Raises:
-        InputError: There is no such name or file, or the file is not a genotype.
+        InputError: There is no such name or file, the file is not a genotype, or the graph is malformed.
     """
     spec = os.fspath(spec)
     name = catalogue.find(spec)
@@ -42,9 +46,11 @@ def load(spec: str | Path) -> Genotype:
         file = Path(spec, run_files.GENOTYPE)
         if not file.exists():
             raise InputError(f"the directory {spec} holds no {run_files.GENOTYPE}; expected that of a run")
-        return Genotype.load(file)
+        return searched.load(file)
     if os.path.exists(spec):
-        return Genotype.load(spec)
+        return searched.load(spec)
+    if (graph := searched.spelled(spec)) is not None:
+        return graph
     if is_path(spec):
         raise InputError(f"the genotype file {spec} does not exist; expected a JSON file or a run directory")
     known = names()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from wsrnas.genotype import Genotype
+from wsrnas.architectures import searched
 from wsrnas.report.figures.cells import cell_picture
 from wsrnas.report.figures.picture import Numbers, Picture
 from wsrnas.report.figures.race import accuracy_over_cost, accuracy_over_strength
@@ -48,7 +48,7 @@ def drawn_cells(entrant: Entrant) -> Picture | str:
     """Return an entrant's cells as a picture, or the reason why they cannot be drawn."""
     slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in entrant.name[:40]).strip("-")
     try:
-        drawn = cell_picture(Genotype.from_json(json.dumps(entrant.document["genotype"])))
+        drawn = cell_picture(searched.read(json.dumps(entrant.document["genotype"])))
     except DAMAGE as error:
         return paragraph(f"These cells cannot be drawn: {error}.", "warning")
     return dataclasses.replace(drawn, name=f"cells-{entrant.number}-{slug}".strip("-"),

@@ -1,13 +1,12 @@
 """Networks out of files of weights: checkpoints of retraining, and state_dicts of a named architecture."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from wsrnas.genotype import Genotype
+from wsrnas.architectures.searched import SPACES, Searched, space_of
 from wsrnas.models import build_described, build_model, described_architecture, description, load_architecture, sizes
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError
@@ -51,7 +50,7 @@ def network_of(payload: Mapping[str, Any], path: str | Path) -> tuple[nn.Module,
     return model.eval(), {key: value for key, value in stored.items() if key != "auxiliary"}
 
 
-def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, init_channels: int | None = None,
+def load_weights(path: str | Path, arch: Searched | str, num_classes: int = 10, init_channels: int | None = None,
                  layers: int | None = None, dataset: str = "cifar10",
                  image_shape: tuple[int, int, int] = (3, 32, 32)) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of an architecture with the weights of a file, and its description, as ``load_model`` does.
@@ -77,10 +76,11 @@ def load_weights(path: str | Path, arch: Genotype | str, num_classes: int = 10, 
     stored = payload.get("network")
     arch = load_architecture(arch)
     if isinstance(stored, dict) and {"genotype", "arch"} & set(stored) and described_architecture(stored) != arch:
-        raise InputError(f"{path} is a checkpoint of another {'genotype' if isinstance(arch, Genotype) else 'network'} "
+        raise InputError(f"{path} is a checkpoint of another {'network' if isinstance(arch, str) else 'genotype'} "
                          "than the one named")
-    width, depth = _sizes_of_weights(weights)
-    depth = depth if isinstance(arch, Genotype) else None
+    space = space_of(arch)
+    width, depth = (space or SPACES["darts"]).sizes_of_weights(weights)  # RobNets have the stem of DARTS
+    depth = depth if space else None
     width, depth = sizes(arch, dataset, width if init_channels is None else init_channels,
                          depth if layers is None else layers)
     weights = without_auxiliary_head(weights)
@@ -107,14 +107,6 @@ def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
                     weights = {key.removeprefix(prefix): value for key, value in weights.items()}
             return weights
     return None
-
-
-def _sizes_of_weights(weights: dict[str, Tensor]) -> tuple[int | None, int | None]:
-    """Return width and depth of the network that the weights belong to; None if the weights do not determine it."""
-    small, large = weights.get("stem.conv.weight"), weights.get("stem.first.3.weight")
-    cells = [int(found[1]) for key in weights if (found := re.match(r"cells\.(\d+)\.", key))]
-    width = small.shape[:1].numel() // 3 if small is not None else None if large is None else large.shape[:1].numel()
-    return width, max(cells) + 1 if cells else None
 
 
 def _misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:

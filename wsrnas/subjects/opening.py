@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from wsrnas.genotype import Genotype
+from wsrnas.architectures import searched
+from wsrnas.architectures.searched import Searched
 from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.checkpoints import load_weights, network_of, weights_in
@@ -21,7 +22,7 @@ FUNCTION = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[^:/]*))?")
 STATES = ("model", "trainer", "network")  # entries of a checkpoint that are large, or kept elsewhere
 
 
-def open_model(given: str, weights: str = "best", genotype: Genotype | str | None = None, state_dict: str = "",
+def open_model(given: str, weights: str = "best", genotype: Searched | str | None = None, state_dict: str = "",
                num_classes: int = 10, init_channels: int | None = None, layers: int | None = None,
                dataset: str = "cifar10", image_shape: tuple[int, int, int] = (3, 32, 32)) -> ModelSource:
     """Open the network that a user names.
@@ -30,7 +31,7 @@ def open_model(given: str, weights: str = "best", genotype: Genotype | str | Non
         given: A run directory of a retraining, a file (a checkpoint of retraining, TorchScript or torch.export),
             ``FILE.py:FUNCTION`` (called without arguments: it returns the network), or the name of ``genotype``.
         weights: ``"best"`` or ``"last"``: which checkpoint of a run directory.
-        genotype: The genotype of a named architecture, or the name of a hand-designed one, whose weights are in the
+        genotype: A searched architecture, or the name of a network with a design of its own, whose weights are in the
             file ``state_dict``.
         state_dict: The file of weights of ``genotype``.
         num_classes: Number of classes. This and the next arguments are the same as in ``load_weights``; other networks
@@ -48,7 +49,8 @@ def open_model(given: str, weights: str = "best", genotype: Genotype | str | Non
             raise InputError(f"{given} is an architecture without weights; expected a file of them as state_dict")
         model, description = load_weights(state_dict, genotype, num_classes, init_channels, layers, dataset,
                                           image_shape)
-        return make_source(model, f"{given} with {state_dict}", short_name(Path(given)), description)
+        name = searched.short_name(given) or short_name(Path(given))
+        return make_source(model, f"{given} with {state_dict}", name, description)
     if state_dict:
         raise InputError(f"a state_dict ({state_dict}) needs the name of its architecture, but {given} is a network "
                          "of its own")

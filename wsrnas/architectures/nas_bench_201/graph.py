@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
+from wsrnas.genotype import Diagram
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.spelling import closest
@@ -27,7 +28,9 @@ _KEYS = ("space", "graph")
 
 @dataclass(frozen=True)
 class CellGraph:
-    """The cell of a NAS-Bench-201 network. ``str`` gives its spelling in the published tables.
+    """The cell of a NAS-Bench-201 network.
+
+    ``str`` gives its spelling in the published tables.
 
     Args:
         operations: The names of the operations on the edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3 (``EDGES``).
@@ -37,8 +40,6 @@ class CellGraph:
     """
 
     operations: tuple[str, ...]
-
-    space: ClassVar[str] = SPACE
 
     def __post_init__(self) -> None:
         given = self.operations
@@ -64,7 +65,7 @@ class CellGraph:
         if len(parts) != NODES:
             raise InputError(f"the graph {text!r} has {len(parts)} {'node' if len(parts) == 1 else 'nodes'}; expected "
                              f"{NODES}, as in {EXAMPLE}")
-        found = {}
+        found: dict[tuple[int, int], str] = {}
         for node, part in enumerate(parts, start=1):
             found |= _edges_of(node, part)
         return cls(tuple(found[edge] for edge in EDGES))
@@ -94,6 +95,15 @@ class CellGraph:
         edges = list(zip(self.operations, EDGES, strict=True))
         return tuple(tuple((operation, source) for operation, (source, to) in edges if to == node)
                      for node in range(1, NODES + 1))
+
+    @property
+    def name(self) -> str:
+        """A short name that a file may have: the indices of the operations, as in ``nb201-303101``."""
+        return "nb201-" + "".join(map(str, self.choices))
+
+    def diagrams(self) -> tuple[Diagram, ...]:
+        """Return the cell as it is drawn."""
+        return (Diagram("cell", ("input",), self.nodes, (NODES,), concatenates=False),)
 
     def unique_string(self) -> str:
         """Return a string that graphs of the same function share; there are 6,466 of them.
@@ -171,7 +181,7 @@ class CellGraph:
 
 def is_graph(text: str) -> bool:
     """Return whether a text can only be meant as the spelling of a graph."""
-    return "|" in text and "~" in text
+    return "|" in text and "/" not in text
 
 
 def _check_operation(name: object, place: str) -> None:
@@ -186,7 +196,7 @@ def _edges_of(node: int, text: str) -> dict[tuple[int, int], str]:
     """Return the operations on the edges into a node by (source, node)."""
     if len(text) < 2 or text[0] != "|" or text[-1] != "|":
         raise InputError(f"node {node} is {text!r}; expected its edges between bars, such as |skip_connect~0|")
-    found = {}
+    found: dict[tuple[int, int], str] = {}
     for edge in text[1:-1].split("|"):
         operation, _, source = edge.strip().partition("~")
         if not source.isdecimal():

@@ -1,17 +1,19 @@
-"""The drawing of a genotype: both cells as graphs, and as text for a terminal."""
+"""The drawing of an architecture: its cells as graphs, and as text for a terminal."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsrnas.genotype import Genotype, Nodes
+from wsrnas.architectures.searched import Searched
+from wsrnas.genotype import Diagram
 from wsrnas.report.figures.axes import styled
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import INK, MUTED, STYLE, SURFACE, TINT, operation_colour
 from wsrnas.report.figures.svg import plain, save_figure
 
 INPUT_NAMES = ("cₖ₋₂", "cₖ₋₁")
+PRINTED = dict(zip(("c[k-2]", "c[k-1]"), INPUT_NAMES, strict=True))  # of a terminal's spelling
 
 # A cell's layout, in inches. The nodes descend like stairs. An edge leaves its source downwards and enters its node
 # from the left, in a row of its own. So no line meets a node that it does not join, no two lines run on top of each
@@ -27,11 +29,11 @@ ON_A_LINE: Any = {"fontsize": 8, "va": "center", "zorder": 2,
              "bbox": {"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none"}}
 
 
-def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
-    """Draw both cells, inputs on the left, output on the right, every edge with its operation.
+def draw_genotype(genotype: Searched, path: Path, title: str = "") -> Path:
+    """Draw all cells, inputs on the left, output on the right, every edge with its operation.
 
     Args:
-        genotype: The cells.
+        genotype: A searched architecture.
         path: Path with or without a suffix.
         title: Text above each cell.
 
@@ -46,33 +48,39 @@ def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
 
 
 @styled
-def cell_picture(genotype: Genotype) -> Picture:
-    """Draw both cells of a genotype, with their edges as numbers."""
-    rows = [[kind, node, operation, source] for kind in ("normal", "reduce")
-            for node, edges in enumerate(genotype.nodes(kind), start=2) for operation, source in edges]
-    return picture(cell_figure(genotype), "cells", "The normal and the reduction cell as graphs: inputs on the left, "
-                   "output on the right, every edge labelled with its operation.",
-                   "Inputs cₖ₋₂ and cₖ₋₁ are the outputs of the two previous cells. A node is the sum of its edges. "
-                   "Dotted: the nodes that the output concatenates.", ("cell", "node", "operation", "input"), rows)
+def cell_picture(genotype: Searched) -> Picture:
+    """Draw the cells of an architecture, with their edges as numbers."""
+    diagrams = genotype.diagrams()
+    rows = [[diagram.title.removesuffix(" cell"), node, operation, source] for diagram in diagrams
+            for node, edges in enumerate(diagram.nodes, start=len(diagram.inputs)) for operation, source in edges]
+    if len(diagrams) > 1:
+        what = "The normal and the reduction cell as graphs"
+        note = ("Inputs cₖ₋₂ and cₖ₋₁ are the outputs of the two previous cells. A node is the sum of its edges. "
+                "Dotted: the nodes that the output concatenates.")
+    else:
+        what = "The cell as a graph"
+        note = "The input is the output of the previous cell. A node is the sum of its edges; the last is the output."
+    return picture(cell_figure(genotype), "cells", f"{what}: inputs on the left, output on the right, every edge "
+                   "labelled with its operation.", note, ("cell", "node", "operation", "input"), rows)
 
 
-def cell_figure(genotype: Genotype, title: str = "") -> Any:
-    """Draw both cells of a genotype as a matplotlib figure that is as large as they need."""
+def cell_figure(genotype: Searched, title: str = "") -> Any:
+    """Draw the cells of an architecture as a matplotlib figure that is as large as they need."""
     from matplotlib.figure import Figure
-    cells = {kind: _boxes(genotype.nodes(kind)) for kind in ("normal", "reduce")}
-    width = max(boxes[-1].right for boxes in cells.values()) + 2 * MARGIN
-    heights = [TITLE + 2 * MARGIN - boxes[-1].bottom for boxes in cells.values()]
+    cells = [(diagram, _boxes(diagram)) for diagram in genotype.diagrams()]
+    width = max(boxes[-1].right for _, boxes in cells) + 2 * MARGIN
+    heights = [TITLE + 2 * MARGIN - boxes[-1].bottom for _, boxes in cells]
     figure = Figure(figsize=(width, sum(heights)))
     above = 0.0
-    for (kind, boxes), height in zip(cells.items(), heights, strict=True):
+    for (diagram, boxes), height in zip(cells, heights, strict=True):
         above += height
         axes = figure.add_axes((0, 1 - above / sum(heights), 1, (height - TITLE) / sum(heights)))
         axes.set(xlim=(-MARGIN, width - MARGIN), ylim=(boxes[-1].bottom - MARGIN, MARGIN))  # in inches
         axes.axis("off")
-        axes.set_title(f"{plain(title) + ': ' if title else ''}{kind} cell", loc="left", x=MARGIN / width)
-        _draw_boxes(axes, boxes)
-        _draw_edges(axes, genotype.nodes(kind), boxes)
-        _draw_concat(axes, getattr(genotype, f"{kind}_concat"), boxes)
+        axes.set_title(f"{plain(title) + ': ' if title else ''}{diagram.title}", loc="left", x=MARGIN / width)
+        _draw_boxes(axes, diagram.inputs, boxes)
+        _draw_edges(axes, diagram, boxes)
+        _draw_concat(axes, diagram.concat, boxes)
     return figure
 
 
@@ -88,35 +96,37 @@ class _Box(NamedTuple):
         return (self.left + self.right) / 2, (self.bottom + self.top) / 2
 
 
-def _boxes(nodes: Nodes) -> list[_Box]:
+def _boxes(diagram: Diagram) -> list[_Box]:
     """Return the boxes of inputs, nodes and output; the first is at (0, 0), the others are to the right and below."""
+    nodes, inputs = diagram.nodes, len(diagram.inputs)
     leaving = Counter(source for edges in nodes for _, source in edges)
     names = CHARACTER * max(len(operation) for edges in nodes for operation, _ in edges)
     boxes: list[_Box] = []
-    for number, rows in enumerate([1, 1, *map(len, nodes)]):
-        before = BESIDE_INPUT if number == 1 else BEFORE + names + AFTER
+    for number, rows in enumerate([*[1] * inputs, *map(len, nodes)]):
+        before = BESIDE_INPUT if number < inputs else BEFORE + names + AFTER
         left = boxes[-1].right + before if boxes else 0.0
-        top = boxes[-1].bottom - STEP if number >= 2 else 0.0
+        top = boxes[-1].bottom - STEP if number >= inputs else 0.0
         boxes.append(_Box(left, top - ROW * rows, left + max(WIDTH, LANE * (leaving[number] + 1)), top))
     left = boxes[-1].right + BEFORE_OUTPUT
-    return [*boxes, _Box(left, boxes[-1].bottom, left + OUTPUT_WIDTH, boxes[2].top)]
+    return [*boxes, _Box(left, boxes[-1].bottom, left + OUTPUT_WIDTH, boxes[inputs].top)]
 
 
-def _draw_boxes(axes: Any, boxes: Sequence[_Box]) -> None:
+def _draw_boxes(axes: Any, inputs: Sequence[str], boxes: Sequence[_Box]) -> None:
     from matplotlib.patches import FancyBboxPatch
-    for name, box in zip([*INPUT_NAMES, *range(2, len(boxes) - 1), "output"], boxes, strict=True):
+    left = [PRINTED.get(name, name) for name in inputs]
+    for name, box in zip([*left, *range(len(left), len(boxes) - 1), "output"], boxes, strict=True):
         face = SURFACE if isinstance(name, int) else TINT
         axes.add_patch(FancyBboxPatch((box.left, box.bottom), box.right - box.left, box.top - box.bottom, zorder=3,
                                       boxstyle="round,pad=0,rounding_size=0.06", facecolor=face, edgecolor=MUTED))
         axes.text(*box.centre, str(name), ha="center", va="center", zorder=4, color=INK)
 
 
-def _draw_edges(axes: Any, nodes: Nodes, boxes: Sequence[_Box]) -> None:
+def _draw_edges(axes: Any, diagram: Diagram, boxes: Sequence[_Box]) -> None:
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Curve
-    waiting = Counter(source for edges in nodes for _, source in edges)
+    waiting = Counter(source for edges in diagram.nodes for _, source in edges)
     lanes = {source: boxes[source].centre[0] - LANE * (count + 1) / 2 for source, count in waiting.items()}
-    for node, edges in enumerate(nodes, start=2):
+    for node, edges in enumerate(diagram.nodes, start=len(diagram.inputs)):
         # Nearest source first, a source's uppermost edge rightmost: edges to one node or from one never cross.
         for row, (operation, source) in enumerate(sorted(edges, key=lambda edge: -edge[1])):
             x, y = lanes[source] + LANE * waiting[source], boxes[node].top - ROW * (row + 0.5)
@@ -139,15 +149,16 @@ def _draw_concat(axes: Any, concat: Sequence[int], boxes: Sequence[_Box]) -> Non
             axes.text((boxes[-2].right + output.left) / 2, y, f"×{times}", color=INK, ha="center", **ON_A_LINE)
 
 
-def genotype_text(genotype: Genotype) -> str:
-    """Return both cells as lines of text for a terminal: each node as a sum of its edges."""
+def genotype_text(genotype: Searched) -> str:
+    """Return all cells as lines of text for a terminal: each node as a sum of its edges."""
     lines = []
-    for kind in ("normal", "reduce"):
-        lines.append(f"{kind} cell")
-        names = ["c[k-2]", "c[k-1]", *(f"node {n}" for n in range(2, len(genotype.nodes(kind)) + 2))]
-        for node, edges in enumerate(genotype.nodes(kind), start=2):
+    for diagram in genotype.diagrams():
+        lines.append(diagram.title)
+        first = len(diagram.inputs)
+        names = [*diagram.inputs, *(f"node {n}" for n in range(first, len(diagram.nodes) + first))]
+        for node, edges in enumerate(diagram.nodes, start=first):
             terms = " + ".join(f"{operation}({names[source]})" for operation, source in edges)
             lines.append(f"  node {node} = {terms}")
-        concat = getattr(genotype, f"{kind}_concat")
-        lines.append(f"  output = concat({', '.join(f'node {n}' for n in concat)})")
+        output = ", ".join(f"node {n}" for n in diagram.concat)
+        lines.append(f"  output = {f'concat({output})' if diagram.concatenates else output}")
     return "\n".join(lines)

@@ -19,8 +19,9 @@ STYLE: Any = {
     "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "grid.color": GRID,
     "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.6, "legend.frameon": False,
     "legend.fontsize": 8.5, "figure.facecolor": "none", "savefig.facecolor": "none"}
-FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "max_pool": "#B97F00",
-            "avg_pool": "#B97F00", "skip_connect": MUTED, "none": MUTED}
+FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "nor_conv_3x3": COLOURS[0],
+            "nor_conv_1x1": COLOURS[2], "max_pool": "#B97F00", "avg_pool": "#B97F00", "skip_connect": MUTED,
+            "none": MUTED}
 
 
 def operation_colour(operation: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.genotype import Genotype
+from wsrnas.architectures import searched
+from wsrnas.architectures.searched import Searched
 from wsrnas.report.reading.evaluations import Evaluation, read_evaluations
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
@@ -42,7 +43,7 @@ class Run:
     inputs: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
-    genotype: Genotype | None = None
+    genotype: Searched | None = None
     noise: dict[str, np.ndarray] | None = None
     vulnerability: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
@@ -143,17 +144,17 @@ def _read_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_genotype(run: Run) -> Genotype | None:
+def _read_genotype(run: Run) -> Searched | None:
     """Return the cell that a search found or that a retraining trains."""
     path, stored = run.path / run_files.GENOTYPE, run.inputs.get("genotype")
     evaluated = [evaluation.model.get("genotype") for evaluation in run.evaluations]
     try:
         if path.exists():
-            return Genotype.load(path)
+            return searched.load(path)
         if isinstance(stored, str):
-            return Genotype.from_json(stored)
+            return searched.read(stored)
         documents = [document for document in evaluated if isinstance(document, dict)]
-        return Genotype.from_json(json.dumps(documents[0])) if documents else None
+        return searched.read(json.dumps(documents[0])) if documents else None
     except InputError as error:
         run.problems.append(f"the genotype cannot be drawn: {error}")
         return None
