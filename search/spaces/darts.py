@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -96,6 +97,37 @@ class Darts(Space):
                    image_shape: ImageShape) -> tuple[Tensor, Tensor]:
         """Return the cost of what all networks share (2,), and of every operation on every edge (28, 8, 2)."""
         return _cost_table(init_channels, layers, num_classes, image_shape)
+
+    def discrete(self, weights: Tensor) -> Tensor:
+        """Return the choices (n, 28) of the genotypes of weights (n, 2, 14, 8), ``none`` on the edges they leave."""
+        gates = weights.flatten(1, 2)
+        operations = gates.index_fill(-1, torch.tensor(NONE, device=gates.device), -torch.inf).argmax(-1)
+        return torch.where(self.kept(gates), operations, NONE)
+
+    def sample(self, count: int, generator: torch.Generator | np.random.Generator) -> Tensor:
+        """Draw the choices (count, 28) of genotypes: for every node two inputs and their operations, uniformly."""
+        if isinstance(generator, np.random.Generator):
+            weights = torch.from_numpy(generator.random((count, *self.shape)))
+        else:
+            weights = torch.rand((count, *self.shape), generator=generator)
+        return self.discrete(weights)
+
+    def free_rows(self, choices: Tensor) -> Tensor:
+        """Return the indices of the edges that the genotype of ``choices`` (28,) keeps."""
+        return (choices != NONE).nonzero().squeeze(1)
+
+    def neighbours(self, choices: Tensor) -> Tensor:
+        """Return all genotypes (n, 28) with one other operation, or one operation on another input of its node."""
+        found = [self.replaced(choices, [operation for operation in range(len(PRIMITIVES)) if operation != NONE])]
+        node_of = torch.tensor([target for _, target in self.edges]).repeat(len(KINDS))
+        node_of += torch.arange(len(KINDS)).repeat_interleave(EDGES) * (2 + NODES)
+        moves = [(edge, other) for edge in self.free_rows(choices).tolist()
+                 for other in ((node_of == node_of[edge]) & (choices == NONE)).nonzero().squeeze(1).tolist()]
+        for edge, other in moves:
+            moved = choices.clone()
+            moved[[edge, other]] = moved[[other, edge]]
+            found.append(moved.unsqueeze(0))
+        return torch.cat(found)
 
     def kept(self, gates: Tensor) -> Tensor:
         """Return the edges (n, 28) that the genotypes of gates (n, 28, 8) keep, two for each node."""

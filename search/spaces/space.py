@@ -136,14 +136,42 @@ class Space(ABC):
         """Return gates (M, E, O) with which the supernet runs one architecture."""
         return self.gates(self.encode(architecture)).view(self.shape)
 
+    def discrete(self, weights: Tensor) -> Tensor:
+        """Return the choices (n, R) of the architectures of weights (n, M, E, O), by the rule of ``discretize``."""
+        return weights.flatten(1, 2).argmax(-1)
+
+    def free_rows(self, choices: Tensor) -> Tensor:
+        """Return the indices of the rows whose operation in ``choices`` (R,) may change alone."""
+        return torch.arange(self.num_rows)
+
     def neighbours(self, choices: Tensor) -> Tensor:
-        """Return all choices (R (O - 1), R) that differ from ``choices`` (R,) in one row."""
-        count = len(self.operations)
-        rows = torch.arange(self.num_rows).repeat_interleave(count - 1)
-        found = choices.repeat(len(rows), 1)
-        other = torch.arange(1, count).repeat(self.num_rows)
-        found[torch.arange(len(rows)), rows] = (choices[rows] + other) % count
-        return found
+        """Return all architectures (n, R) that differ from the architecture ``choices`` (R,) in one decision."""
+        return self.replaced(choices, range(len(self.operations)))
+
+    def replaced(self, choices: Tensor, operations: Sequence[int]) -> Tensor:
+        """Return ``choices`` (R,) with one of the free rows changed to another of these operations, each once."""
+        rows = self.free_rows(choices)
+        other = torch.tensor(list(operations)).repeat(len(rows))
+        rows = rows.repeat_interleave(len(operations))
+        changed = choices[rows] != other
+        return _assign(choices, rows[changed].unsqueeze(1), other[changed].unsqueeze(1))
+
+    def exchanges(self, choices: Tensor) -> Tensor:
+        """Return all architectures (n, R) in which two rows of a cell have exchanged their operations."""
+        rows = self.free_rows(choices)
+        pairs = torch.combinations(rows)
+        first, second = choices[pairs].unbind(1)
+        pairs = pairs[(first != second) & (pairs[:, 0] // len(self.edges) == pairs[:, 1] // len(self.edges))]
+        return _assign(choices, pairs, choices[pairs.flip(1)])
+
+    def mutations(self, choices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return ``count`` architectures (count, R) that are random neighbours of random neighbours of ``choices``."""
+        def one_of(near: Tensor) -> Tensor:
+            return near[torch.randint(len(near), (1,), generator=generator)]
+
+        near = self.neighbours(choices)
+        return torch.cat([choices[:0].view(0, self.num_rows),
+                          *(one_of(self.neighbours(one_of(near)[0])) for _ in range(count))])
 
     def key(self, choices: Tensor) -> list[Hashable]:
         """Return a value for each of choices (n, R); equal values compute the same function, if the space knows it."""
@@ -207,6 +235,11 @@ class Space(ABC):
     def differences(self, a: Any, b: Any) -> int:
         """Return the number of decisions, of ``num_choices``, in which ``a`` differs from ``b``."""
         return int((self.encode(a) != self.encode(b)).sum())
+
+
+def _assign(choices: Tensor, rows: Tensor, operations: Tensor) -> Tensor:
+    """Return copies of ``choices`` (R,), in the i-th of which the rows (n, k) have the operations (n, k)."""
+    return choices.repeat(len(rows), 1).scatter(1, rows, operations)
 
 
 def measured_cost(network: nn.Module, image_shape: ImageShape) -> tuple[int, int]:

@@ -57,14 +57,22 @@ def test_edges_go_forward_and_reach_every_node(space):
 
 @ALL
 @pytest.mark.parametrize("generator", [seeded, np.random.default_rng], ids=["torch", "numpy"])
-def test_samples_are_uniform_and_seeded(space, generator):
+def test_samples_are_architectures_uniform_over_operations_and_seeded(space, generator):
     choices = space.sample(2000, generator(0))
     assert choices.dtype == torch.int64 and choices.shape == (2000, space.num_rows)
     assert torch.equal(space.sample(2000, generator(0)), choices)
     assert not torch.equal(space.sample(2000, generator(1)), choices)
-    count = len(space.operations)
-    frequencies = space.gates(choices).mean(0)
-    assert (frequencies - 1 / count).abs().max() < 6 * (1 / count / 2000) ** 0.5
+    assert all(torch.equal(space.encode(space.decode(row)), row) for row in choices[:50])
+    counts = space.gates(choices).sum(0)
+    counts = torch.cat([counts[:, :space.none], counts[:, space.none + 1:]], 1)  # of the other operations
+    shares = counts / counts.sum(1, keepdim=True)
+    assert (shares - 1 / shares.shape[1]).abs().max() < 6 * (1 / shares.shape[1] / counts.sum(1).min()) ** 0.5
+
+
+@ALL
+def test_weights_become_the_choices_of_their_architecture(space):
+    weights = torch.randn(40, *space.shape, generator=seeded(5))
+    assert torch.equal(space.discrete(weights), torch.stack([space.encode(space.discretize(w)) for w in weights]))
 
 
 @ALL
@@ -87,12 +95,49 @@ def test_differences_count_single_changes(space):
 
 
 @ALL
-def test_neighbours_are_all_that_differ_in_one_row(space):
+def test_neighbours_differ_in_one_decision_and_are_neighbours_of_each_other(space):
     choices = space.sample(1, seeded(1))[0]
-    found = space.neighbours(choices)
-    assert found.shape == (space.num_rows * (len(space.operations) - 1), space.num_rows)
-    assert ((found != choices).sum(1) == 1).all() and len(set(map(tuple, found.tolist()))) == len(found)
-    assert found.min() >= 0 and found.max() < len(space.operations)
+    architecture, found = space.decode(choices), space.neighbours(choices)
+    assert len(set(map(tuple, found.tolist()))) == len(found)
+    for row in found:
+        assert torch.equal(space.encode(space.decode(row)), row)
+        assert space.differences(space.decode(row), architecture) == 1
+    for row in found[::7]:
+        assert choices.tolist() in space.neighbours(row).tolist()
+
+
+@ALL
+def test_exchanges_keep_the_operations_of_each_cell(space):
+    choices = space.sample(1, seeded(2))[0]
+    found = space.exchanges(choices)
+    assert len(found) and len(set(map(tuple, found.tolist()))) == len(found)
+    for row in found:
+        assert torch.equal(space.encode(space.decode(row)), row) and (row != choices).sum() == 2
+        cells, before = (c.view(len(space.cells), -1).sort().values for c in (row, choices))
+        assert torch.equal(cells, before)
+
+
+@ALL
+def test_mutations_are_at_most_two_decisions_away(space):
+    choices = space.sample(1, seeded(3))[0]
+    found = space.mutations(choices, 30, seeded(4))
+    assert found.shape == (30, space.num_rows) and torch.equal(found, space.mutations(choices, 30, seeded(4)))
+    distances = {space.differences(space.decode(row), space.decode(choices)) for row in found}
+    assert 2 in distances and distances <= {0, 1, 2}
+    assert space.mutations(choices, 0, seeded()).shape == (0, space.num_rows)
+
+
+def test_the_neighbours_of_a_graph_are_all_with_one_other_operation():
+    space = SPACES["nas-bench-201"]
+    choices = space.sample(1, seeded(6))[0]
+    every = torch.cartesian_prod(*[torch.arange(5)] * 6)
+    expected = every[(every != choices).sum(1) == 1]
+    assert sorted(space.neighbours(choices).tolist()) == sorted(expected.tolist())
+
+
+def test_the_neighbours_of_a_genotype_have_another_operation_or_input():
+    # Six other operations on 16 edges; node i + 2 has i inputs that it does not use, for each of its two edges.
+    assert len(DARTS.neighbours(DARTS.sample(1, seeded())[0])) == 16 * 6 + 2 * (2 * 1 + 2 * 2 + 2 * 3)
 
 
 @ALL
