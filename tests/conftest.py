@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.quick import small_digits, undrawn_pages
+from tests.quick import pages_without_sections, small_digits, undrawn_pages
 from wsrnas.report.figures.svg import svg_text
 from wsrnas.runtime.distributed import World
 
@@ -37,7 +37,14 @@ def words_only():
 
 @pytest.fixture(scope="module")
 def quick_programs():
-    """Small digits and pages without drawings: a program takes half of the time."""
+    """Small digits and pages without sections: a program takes half of the time."""
+    with small_digits(), pages_without_sections():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_pages():
+    """Small digits and pages without drawings."""
     with small_digits(), undrawn_pages():
         yield
 

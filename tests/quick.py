@@ -27,6 +27,14 @@ def undrawn_pages():
         yield
 
 
+@contextmanager
+def pages_without_sections():
+    """Pages of runs that have a head alone."""
+    with undrawn_pages(), pytest.MonkeyPatch.context() as context:
+        context.setattr("wsrnas.report.pages.drawn_sections", lambda *sections, **subjects: [])
+        yield
+
+
 def _small(source: Source):
     """The loader of this data set, each 4x4 pixels of which become one."""
     def shrunk(part: ImageSet) -> ImageSet:

@@ -17,7 +17,7 @@ from retrain.construction import make_network, make_trainer
 from retrain.recipes import RECIPES
 from search.wsr_nas_searcher import Searcher
 from tests.processes import run_twice
-from tests.quick import small_digits, undrawn_pages
+from tests.quick import pages_without_sections, small_digits
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
@@ -88,12 +88,12 @@ LOSSES = {"pgd": {}, "trades": {}, "fast": {},
           "trades refined": {"awp_gamma": 0.01, "drop_path": 0.3, "ema_decay": 0.9}}
 
 
-def twenty_steps(case, world, precision=torch.float64):
-    """Weights and their average after 20 steps of a loss with synchronised BatchNorm, on 16 images a step in all."""
+def ten_steps(case, world, precision=torch.float64):
+    """Weights and their average after 10 steps of a loss with synchronised BatchNorm, on 16 images a step in all."""
     config = replace(RECIPES["tiny"], adv_loss=case.split()[0], sync_bn=True, init_channels=2, layers=2, batch_size=16,
                      epsilon=0.05, num_steps=2, learning_rate=0.05, epochs=2, milestones=(1,), held_out=40,
                      trades_beta=6.0, **LOSSES[case])
-    data = load_dataset("digits", max_train=40 + 10 * 16)
+    data = load_dataset("digits", max_train=40 + 5 * 16)
     # Noise: in the digits' even areas gradients are exactly zero, and the signs of roundings would steer the attack.
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, data.train.images.shape, dtype=torch.uint8, generator=draw)
@@ -104,7 +104,7 @@ def twenty_steps(case, world, precision=torch.float64):
     for epoch in range(2):
         for images, labels in loader.batches(epoch):
             trainer.step(images.to(precision), labels)
-    assert trainer.steps == 20
+    assert trainer.steps == 10
     return {key: value.flatten().tolist() for key, value in trainer.evaluated.state_dict().items()}
 
 
@@ -122,7 +122,7 @@ def fingerprint(state):
 
 def main(folder):
     """One of the processes: writes what it saw to ``rank<n>.json``."""
-    with small_digits(), undrawn_pages():
+    with small_digits(), pages_without_sections():
         write_everything(folder)
 
 
@@ -145,7 +145,7 @@ def write_everything(folder):
         retrain.train_cifar.main([*RETRAIN, "--runs", str(folder), "--batch_size", "13"])
     except InputError as error:
         seen["odd batch"] = str(error)
-    seen["twenty steps"] = {case: twenty_steps(case, world) for case in LOSSES}
+    seen["ten steps"] = {case: ten_steps(case, world) for case in LOSSES}
     (folder / f"rank{world.rank}.json").write_text(json.dumps(seen))
     shutdown()
 
@@ -245,18 +245,18 @@ def test_tasks_of_srun_without_torchrun_are_refused(monkeypatch):
 @pytest.mark.parametrize("case", LOSSES)
 def test_two_processes_train_as_one_does(case, launched):
     """With synchronised BatchNorm, the number of processes changes nothing but rounding."""
-    alone = twenty_steps(case, World())
+    alone = ten_steps(case, World())
     for rank in range(2):
-        shared = launched[1][rank]["twenty steps"][case]
+        shared = launched[1][rank]["ten steps"][case]
         assert shared.keys() == alone.keys()
         for key, value in alone.items():
             assert shared[key] == pytest.approx(value, rel=1e-9, abs=1e-11), key
 
 
 @pytest.mark.slow
-def test_twenty_steps_change_the_weights():
+def test_ten_steps_change_the_weights():
     config = replace(RECIPES["tiny"], init_channels=2, layers=2)
     before = make_network(config, genotypes.load("WsrNet_Basic"), 10, 3, World()).state_dict()
-    after = twenty_steps("pgd", World())
+    after = ten_steps("pgd", World())
     assert max(abs(a - b) for key in before if before[key].is_floating_point()
                for a, b in zip(after[key], before[key].flatten().tolist(), strict=True)) > 0.05

@@ -31,7 +31,7 @@ from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
+pytestmark = pytest.mark.usefixtures("quick_pages")
 
 HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
 

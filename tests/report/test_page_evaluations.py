@@ -15,7 +15,7 @@ from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import networks_of
 from wsrnas.runtime.program import run_program
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
+pytestmark = pytest.mark.usefixtures("quick_pages")
 
 
 # -- honesty and comparison ------------------------------------------------------------------------------------------

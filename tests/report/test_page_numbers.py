@@ -25,7 +25,7 @@ from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import networks_of
 from wsrnas.runtime import run_files
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
+pytestmark = pytest.mark.usefixtures("quick_pages")
 
 
 # -- the numbers -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from wsrnas.report.reading.runs import read_run
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
+pytestmark = pytest.mark.usefixtures("quick_pages")
 
 @pytest.mark.slow
 def test_a_search_writes_its_page(searched):

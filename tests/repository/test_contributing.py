@@ -22,8 +22,13 @@ import contextlib, io, json, sys
 import torch
 import genotypes, retrain.evaluate, retrain.train_cifar, search.wsr_nas, test_AN_estimator.benchmark, wsrnas.models
 from docs.write_tables import TABLES
+from wsrnas.evaluation import honesty
+from wsrnas.report.figures import picture
 
 torch.set_num_threads(1)
+honesty.CHECK_QUERIES = 20
+draw = picture.svg_text  # the cells alone are drawn: an operation that is added is in them
+picture.svg_text = lambda figure, name: draw(figure, name) if name == "cells" else '<svg viewBox="0 0 1 1"></svg>'
 
 
 def help_of(program):
@@ -35,8 +40,8 @@ def help_of(program):
 small = "--dataset stripes --device cpu --init_channels 2 --layers 3 --batch_size 16 --num_steps 1".split()
 train = "--recipe tiny --held_out 16 --epochs 1 --select_steps 1".split()
 search.wsr_nas.main("--preset tiny --max_validation 20 --recalibration_batches 1 --loss_passes 3 --estimator_images 2 "
-                    "--warmup_architectures 2 --iterations 1 --estimator Nearest-ANE --objective worst "
-                    "--save run".split() + small)
+                    "--warmup_architectures 1 --iterations 1 --check_images 0 --estimator Nearest-ANE "
+                    "--objective worst --save run".split() + small)
 retrain.train_cifar.main([*train, *small, "--arch", "Blurred", "--adv_loss", "half-pgd", "--save", "cell"])
 without_layers = [word for word in small if word not in ("--layers", "3")]
 retrain.train_cifar.main([*train, *without_layers, "--arch", "two_layers", "--save", "design"])
@@ -82,7 +87,7 @@ def copy(tmp_path_factory):
     """A copy of the code with every example, in which the driver has run; its folder and what the driver printed."""
     folder = tmp_path_factory.mktemp("copy")
     for name in ("wsrnas", "search", "retrain", "test_AN_estimator", "docs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "images", "runs"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("images", "runs"))
     shutil.copy(ROOT / "genotypes.py", folder)
     for file, place, name, text in examples():
         insert(folder / file, place, name, text)

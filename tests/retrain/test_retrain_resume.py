@@ -23,7 +23,7 @@ from wsrnas.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
-COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "3", "--epochs", "2", "--select_steps", "1",
+COMMON = ["--device", "cpu", "--init_channels", "2", "--layers", "2", "--epochs", "2", "--select_steps", "1",
           "--num_steps", "1", "--batch_size", "8", "--learning_rate", "0.05", "--save", "run"]
 PLAIN = ["--epsilon", "0.03", "--random_start"]
 REFINED = ["--ema_decay", "0.9", "--awp_gamma", "0.01", "--awp_warmup", "1", "--drop_path", "0.2", "--accumulation",

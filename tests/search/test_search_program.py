@@ -271,7 +271,8 @@ def test_a_search_minimises_the_objective_that_it_is_told(tmp_path, monkeypatch,
     with pytest.raises(SystemExit):
         program.main(["--help"])
     assert "natural (the natural loss alone)" in " ".join(capsys.readouterr().out.split())
-    rows = read(start(tmp_path, [*TINY, "--objective", "natural"]))
+    once = ["--warmup_architectures", "1", "--iterations", "1"]
+    rows = read(start(tmp_path, [*TINY, *once, "--objective", "natural"]))
     measured = [(row["loss_estimator"]["measured_objective"], row["losses"]["natural"])
                 for row in rows if row["phase"] == "search"]
     assert measured and all(objective == pytest.approx(loss) for objective, loss in measured)
@@ -323,9 +324,9 @@ def pictures(tmp_path):
 @pytest.mark.parametrize(("argv", "learns", "checks"), [
     (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2"], True, True),
     (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0"], True, False),
-    (["--preset", "wide", "--num_steps", "2"], False, True),
+    (["--preset", "wide"], False, True),
     (["--preset", "naive-6", "--validation_batch_size", "7"], False, False),
-    (["--preset", "paper", "--num_steps", "2", "--vulnerability_bound", "rel:0.6"], True, True),
+    (["--preset", "paper", "--vulnerability_bound", "rel:0.6"], True, True),
 ], ids=["trades", "plus", "wide", "naive", "bounded"])
 def test_other_ways_to_search(argv, learns, checks, pictures, tmp_path):
     once = ["--warmup_architectures", "1", "--iterations", "1"]
