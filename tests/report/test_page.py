@@ -50,7 +50,7 @@ def test_a_search_has_the_sections_of_its_data_and_no_others(a_search):
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "csv")}
 
 
-def test_a_retraining_with_evaluations(tmp_path):
+def test_a_retraining_with_evaluations_shows_every_number_of_both(tmp_path):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation()], finished=True))
     assert page.titles() == ["Accuracy under attack", "Honesty checks", "The cell", "Training", "How it was made"]
     for words in ("run", "retrain.train_cifar", "finished, 4 epochs", "35.0 % best: epoch 2, clean 50.0 %",

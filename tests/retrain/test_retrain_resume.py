@@ -278,9 +278,15 @@ def test_an_overfitted_epoch_is_repeated_from_the_last_good_state_with_a_smaller
     assert [entry["epoch"] for entry in state["standing"]["rollbacks"]] == [2, 3, 3]
 
 
+@pytest.fixture(scope="module")
+def rolled_back(pictures, tmp_path_factory):
+    """What a run holds that was never stopped and that rolled its second epoch back."""
+    folder, _ = overfitting(tmp_path_factory.mktemp("rolled-back"), pictures, [0.4, 0.05, 0.41, 0.4])
+    return everything(folder)
+
+
 @pytest.mark.slow
-def test_told_to_stop_it_leaves_the_last_good_state_and_can_go_on(pictures, tmp_path):
-    whole, _ = overfitting(tmp_path / "whole", pictures, [0.4, 0.05, 0.41, 0.4])
+def test_told_to_stop_on_overfitting_it_leaves_the_last_good_state_and_can_go_on(rolled_back, pictures, tmp_path):
     with pytest.raises(InputError, match=r"stopped because of catastrophic overfitting in epoch 2, as "
                                          r"--on_overfitting stop asks; .*checkpoint\.pt is the last good state "
                                          r"\(epoch 1\); --on_overfitting"):
@@ -288,18 +294,18 @@ def test_told_to_stop_it_leaves_the_last_good_state_and_can_go_on(pictures, tmp_
     state = torch.load(tmp_path / "stop" / "retrain" / "run" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 1 and state["trainer"]["steps"] == STEPS
     stopped, _ = overfitting(tmp_path / "stop", pictures, [0.05, 0.41, 0.4])
-    assert everything(stopped) == everything(whole)
+    assert everything(stopped) == rolled_back
 
 
 @pytest.mark.slow
-def test_told_to_ignore_it_only_reports(pictures, tmp_path):
+def test_told_to_ignore_overfitting_it_only_reports(pictures, tmp_path):
     folder, steps = overfitting(tmp_path, pictures, [0.4, 0.05, 0.05], "--on_overfitting", "ignore")
     assert len(steps) == 3 * STEPS and {step for _, step in steps} == {None}
     assert (folder / "log.txt").read_text().count("catastrophic overfitting") == 2
 
 
 @pytest.mark.slow
-def test_it_does_not_roll_back_forever(pictures, tmp_path):
+def test_after_eight_roll_backs_it_gives_up(pictures, tmp_path):
     with pytest.raises(InputError, match="catastrophic overfitting in epoch 2, after 8 smaller attack steps"):
         overfitting(tmp_path, pictures, [0.4, *[0.01] * 9])
 
@@ -315,12 +321,12 @@ def test_it_does_not_roll_back_forever(pictures, tmp_path):
     (0.07, None, 0.6, 256, False),
     (0.0, 0.0, 0.02, 256, False),
 ])
-def test_what_counts_as_collapse(accuracy, before, one_step, images, collapsed):
+def test_a_collapse_is_half_the_accuracy_lost_beyond_chance(accuracy, before, one_step, images, collapsed):
     assert retraining.has_collapsed(accuracy, before, one_step, images, 0.5) == collapsed
 
 
 @pytest.mark.slow
-def test_the_first_epoch_is_undone_too(pictures, tmp_path):
+def test_an_overfitted_first_epoch_is_undone_too(pictures, tmp_path):
     folder, steps = overfitting(tmp_path, pictures, [0.0, 0.4], "--epochs", "1", one_step=0.9)
     assert [n for n, _ in steps] == [*range(5), *range(5)] and steps[-1][1] == pytest.approx(0.0375 * 0.75)
     assert "rolled back to the end of epoch 0" in (folder / "log.txt").read_text()
@@ -330,9 +336,8 @@ def test_the_first_epoch_is_undone_too(pictures, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["good.pt", "checkpoint.pt"])
-def test_killed_between_the_two_saves_of_an_epoch(file, pictures, tmp_path):
+def test_killed_between_the_two_saves_of_an_epoch_it_rolls_back_alike(file, rolled_back, pictures, tmp_path):
     """The state to roll back to is never older than the one that the run resumes from."""
-    whole, _ = overfitting(tmp_path / "whole", pictures, [0.4, 0.05, 0.41, 0.4])
 
     def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
         if name == file and payload["step"] == 1:
@@ -343,7 +348,7 @@ def test_killed_between_the_two_saves_of_an_epoch(file, pictures, tmp_path):
         context.setattr(RunDirectory, "save", save)
         overfitting(tmp_path / "killed", pictures, [0.4])
     killed, _ = overfitting(tmp_path / "killed", pictures, [0.4, 0.05, 0.41, 0.4])
-    assert everything(killed) == everything(whole)
+    assert everything(killed) == rolled_back
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def test_same_seed_same_genotype_and_another_seed_another(tmp_path):
 
 # -- Algorithm 1 ----------------------------------------------------------------------------------------------------
 
-def test_the_order_of_the_phases(whole):
+def test_the_phases_follow_one_another_as_in_algorithm_1(whole):
     rows = read(whole[0])
     assert [row["step"] for row in rows] == list(range(6))
     assert [(row["phase"], row["number"]) for row in rows] == [
@@ -201,7 +201,7 @@ def test_the_order_of_the_phases(whole):
     assert len(set(entropies[:4])) == 1 and len(set(entropies)) == 3                 # A moves in the search alone
 
 
-def test_the_schedule_of_algorithm_1():
+def test_the_schedule_has_the_steps_of_algorithm_1():
     for population, iterations in ((1, 1), (3, 2), (100, 100)):
         config, _ = parse_config(type(PRESETS["paper"]), PRESETS, ["--warmup_architectures", str(population),
                                                                    "--iterations", str(iterations)])
@@ -328,7 +328,7 @@ def pictures(tmp_path):
     (["--preset", "naive-6", "--validation_batch_size", "7"], False, False),
     (["--preset", "paper", "--vulnerability_bound", "rel:0.6"], True, True),
 ], ids=["trades", "plus", "wide", "naive", "bounded"])
-def test_other_ways_to_search(argv, learns, checks, pictures, tmp_path):
+def test_other_ways_to_search_report_their_passes_losses_and_checks(argv, learns, checks, pictures, tmp_path):
     once = ["--warmup_architectures", "1", "--iterations", "1"]
     with counted() as steps:
         run = start(tmp_path, [*SMALL, *(word.format(pictures=pictures) for word in argv), *once])
@@ -560,7 +560,7 @@ def test_a_refused_batch_size_does_not_spoil_the_run_directory(tmp_path):
 # -- a real one -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.slow
-def test_a_small_search_on_real_digits(tmp_path):
+def test_a_small_search_on_real_digits_learns_and_moves_the_architecture(tmp_path):
     run = start(tmp_path, ["--preset", "tiny", "--device", "cpu", "--max_train", "160", "--max_validation", "30",
                            "--warmup_architectures", "1", "--iterations", "3", "--init_channels", "3",
                            "--layers", "3", "--estimator_images", "5", "--estimator_passes", "1",
