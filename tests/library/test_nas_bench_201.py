@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.quick import slow_after
 from wsrnas.architectures.nas_bench_201 import (
     EDGES,
     OPERATIONS,
@@ -297,7 +298,7 @@ def counts(graph, num_classes=10, side=32):
 
 # Sources: the smallest and the largest count of the tables for CIFAR-10 and CIFAR-100, as users of the tables report
 # them; github.com/D-X-Y/NATS-Bench, issues 18 (graph 1), 24 (graph 0, CIFAR-10 and ImageNet16-120) and 36.
-@pytest.mark.parametrize("graph, num_classes, side, parameters, operations", [
+@pytest.mark.parametrize("graph, num_classes, side, parameters, operations", slow_after(2, [
     (ALL_3X3, 10, 32, 1.531546, 220.11969),
     (ALL_3X3, 100, 32, 1.537396, 220.12554),
     (EMPTY, 10, 32, 0.073306, 7.78305),
@@ -314,7 +315,7 @@ def counts(graph, num_classes=10, side=32):
      None, 3.91948),
     ("|skip_connect~0|+|none~0|nor_conv_3x3~1|+|avg_pool_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|", 10, 32,
      0.802426, 113.95137),
-])
+]))
 def test_the_counts_are_the_published_ones(graph, num_classes, side, parameters, operations):
     graph = CellGraph.from_string(graph) if isinstance(graph, str) else graph
     found, done = counts(graph, num_classes, side)
@@ -323,6 +324,7 @@ def test_the_counts_are_the_published_ones(graph, num_classes, side, parameters,
     assert parameters is None or round(found, 3 if digits == 2 else 6) == parameters
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(GRAPHS, st.integers(1, 9), st.integers(1, 3))
 def test_the_counts_follow_their_formula(graph, width, per_stage):

@@ -113,7 +113,7 @@ def parsed(command):
     return parse_config(config, presets, command[2:])
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", slow_after(8, LAUNCHERS))
 def test_a_launcher_is_one_command_that_parses_and_passes_flags_on(name, launch, tmp_path):
     large = name.startswith("train_ImgNet")
     command, = launch(name, *(() if large else ("--dataset", "digits")), "--seed", "5", "--dry_run", DATA="pictures")
