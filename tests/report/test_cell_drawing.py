@@ -18,10 +18,11 @@ from matplotlib.transforms import Bbox
 
 import genotypes
 from tests.quick import slow_after
+from wsrnas.architectures.nas_bench_201 import CellGraph
 from wsrnas.architectures.robnet import FREE, LARGE, SMALL, cell_of
 from wsrnas.genotype import KINDS, Genotype
 from wsrnas.operations import OPERATIONS
-from wsrnas.report.figures.cells import cell_figure, draw_genotype, genotype_text
+from wsrnas.report.figures.cells import cell_figure, cell_picture, draw_genotype, genotype_text
 from wsrnas.report.figures.style import MUTED, STYLE
 from wsrnas.report.figures.svg import svg_text
 
@@ -281,3 +282,33 @@ def test_the_text_is_the_genotype(genotype):
         assert tuple(read) == genotype.nodes(kind)
         names = re.fullmatch(r"  output = concat\((.*)\)", output)[1].split(", ")
         assert names == [f"node {node}" for node in getattr(genotype, f"{kind}_concat")]
+
+
+# -- graphs of NAS-Bench-201 ------------------------------------------------------------------------------------------
+
+GRAPH = CellGraph.from_string("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|")
+
+
+def test_a_graph_has_one_drawing_of_six_labelled_edges():
+    with rc_context(STYLE):
+        figure = cell_figure(GRAPH, "found")
+    axes, = figure.axes
+    assert axes.get_title(loc="left") == "found: cell"
+    names = Counter(text.get_text() for text in axes.texts)
+    assert names == Counter(["input", "1", "2", "3", "output", *GRAPH.operations])
+    arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    assert len(arrows) == 6
+    assert sum(to_hex(arrow.get_edgecolor()) == MUTED for arrow in arrows) == 2  # none and skip_connect
+
+
+def test_the_numbers_and_the_text_of_a_graph_are_its_edges():
+    picture = cell_picture(GRAPH)
+    assert [tuple(row) for row in picture.rows] == [
+        ("cell", 1, "nor_conv_3x3", 0), ("cell", 2, "none", 0), ("cell", 2, "nor_conv_1x1", 1),
+        ("cell", 3, "skip_connect", 0), ("cell", 3, "nor_conv_3x3", 1), ("cell", 3, "avg_pool_3x3", 2)]
+    assert genotype_text(GRAPH) == """\
+cell
+  node 1 = nor_conv_3x3(input)
+  node 2 = none(input) + nor_conv_1x1(node 1)
+  node 3 = skip_connect(input) + nor_conv_3x3(node 1) + avg_pool_3x3(node 2)
+  output = node 3"""
