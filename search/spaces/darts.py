@@ -193,7 +193,7 @@ class SearchCell(nn.Module):
         for _ in range(NODES):
             incoming = []
             for state in states:
-                incoming += run_edge(cast(nn.ModuleList, self.edges[edge]), state, operations[edge], scales[edge], NONE)
+                incoming += run_edge(self.edges[edge], state, operations[edge], scales[edge], NONE)
                 edge += 1
             states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
         return torch.cat(states[2:], dim=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +152,7 @@ class Supernet(nn.Module):
         return tuple(entropies.tolist())
 
 
-def run_edge(candidates: nn.ModuleList, state: Tensor, operations: Sequence[int], scales: Tensor,
+def run_edge(candidates: nn.Module, state: Tensor, operations: Sequence[int], scales: Tensor,
              none: int) -> list[Tensor]:
     """Return the scaled outputs of the operations that run on an edge, without those of ``none``.
 
@@ -163,5 +163,6 @@ def run_edge(candidates: nn.ModuleList, state: Tensor, operations: Sequence[int]
         scales: factors of their outputs, one for each.
         none: index of the operation without output; -1 if the space has none.
     """
-    return [candidates[operation](state) * scales[place] for place, operation in enumerate(operations)
+    modules = cast(nn.ModuleList, candidates)
+    return [modules[operation](state) * scales[place] for place, operation in enumerate(operations)
             if operation != none]

@@ -23,6 +23,7 @@ from wsrnas.report.figures import search as search_figures
 from wsrnas.report.figures import weights as weights_figure
 from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import networks_of
+from wsrnas.report.reading.space import DARTS
 from wsrnas.runtime import run_files
 
 pytestmark = pytest.mark.usefixtures("quick_pages")
@@ -79,14 +80,14 @@ def test_weights_are_the_softmax_of_the_search_phase(a_search):
 def test_genotype_changes_are_marked_on_their_edge():
     rows = [search_row(step) for step in range(1, 5)]
     # private: a mark in the figure does not tell its edge
-    found = weights_figure._changes(rows, "normal")
-    edges = weights_figure._edges(14)  # private: as above
-    assert edges == [(node, source) for node in (2, 3, 4, 5) for source in range(node)]
+    found = weights_figure._changes(rows, "normal", DARTS)
+    edges = [(node, source) for node in (2, 3, 4, 5) for source in range(node)]
+    assert DARTS.edges == tuple((source, node) for node, source in edges)
     before, after = CELL.normal[2], ("skip_connect", 1)
     expected = {edges.index((3, before[1])), edges.index((3, after[1]))}
     assert {edge for edge, marks in enumerate(found) if marks} == expected and found[edges.index((3, 1))] == [1]
     # private: as above
-    assert weights_figure._changes(rows, "reduce") == [[]] * 14
+    assert weights_figure._changes(rows, "reduce", DARTS) == [[]] * 14
 
 
 def test_losses_and_phases_are_those_of_the_rows(a_search):

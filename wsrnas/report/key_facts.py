@@ -22,7 +22,8 @@ def changed_choices(run: Run) -> list[Tile]:
     architecture = run.rows[-1].get("architecture") if run.rows else None
     if not architecture or "changed_choices" not in architecture:
         return []
-    return [Tile("changed choices", f"{architecture['changed_choices']} of 16", "against the initial cell")]
+    changed = f"{architecture['changed_choices']} of {run.space.choices}"
+    return [Tile("changed choices", changed, "against the initial cell")]
 
 
 def rank_of_predictions(run: Run) -> list[Tile]:

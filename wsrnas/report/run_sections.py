@@ -31,7 +31,7 @@ def cell(run: Run) -> Sequence[Part]:
 
 def architecture_weights(run: Run) -> Sequence[Part]:
     """Draw the architecture weights over the search."""
-    return drawn(*(weights(run.rows, kind, run.unit) for kind in ("normal", "reduce")))
+    return drawn(*(weights(run.rows, kind, run.space, run.unit) for kind in run.space.cells))
 
 
 def search_losses(run: Run) -> Sequence[Part]:

@@ -14,6 +14,7 @@ import numpy as np
 from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
 from wsrnas.report.reading.evaluations import Evaluation, read_evaluations
+from wsrnas.report.reading.space import DARTS, RecordedSpace, recorded_space
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 
@@ -29,6 +30,7 @@ class Run:
         inputs: Further values that the run depends on, ``inputs.json``.
         rows: The rows of ``metrics.jsonl``.
         evaluations: The evaluations in ``eval/``.
+        space: The search space; that of DARTS where the run records none.
         genotype: The cell that was found or trained.
         noise: The arrays of ``noise_samples.npz``.
         vulnerability: The results at the end of an RNAS search, ``vulnerability.json``.
@@ -43,6 +45,7 @@ class Run:
     inputs: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    space: RecordedSpace = DARTS
     genotype: Searched | None = None
     noise: dict[str, np.ndarray] | None = None
     vulnerability: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +97,7 @@ def read_run(path: Path) -> Run:
     run.rows = _read_rows(run)
     run.evaluations, damaged = read_evaluations(path, run.name)
     run.problems += damaged
+    run.space = _read_space(run)
     run.genotype = _read_genotype(run)
     run.noise = _read_noise(run)
     if (path / run_files.VULNERABILITY).exists():
@@ -142,6 +146,15 @@ def _read_rows(run: Run) -> list[dict[str, Any]]:
             run.problems.append(f"line {number} of {run_files.METRICS} is incomplete: it was being written, "
                                 "or a kill cut it off")
     return rows
+
+
+def _read_space(run: Run) -> RecordedSpace:
+    document = _read_json(run, run_files.SPACE, dict, {}) if (run.path / run_files.SPACE).exists() else {}
+    try:
+        return recorded_space(document) if document else DARTS
+    except InputError as error:
+        run.problems.append(f"{run_files.SPACE}: {error}")
+        return DARTS
 
 
 def _read_genotype(run: Run) -> Searched | None:
