@@ -153,7 +153,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
     if run.world.is_main:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **noises)
-        write_atomic(run.path / run_files.NOISE_SAMPLES, buffer.getbuffer())
+        write_atomic(run.path / run_files.NOISE_SAMPLES, buffer.getvalue())
     return row
 
 

@@ -157,7 +157,7 @@ def write(path: Path, noises: dict[str, Tensor]) -> None:
     images = (noises["images"] * 255).round().to(torch.uint8)
     buffer = io.BytesIO()
     torch.save({name: value.cpu() for name, value in (noises | {"images": images}).items()}, buffer)
-    checkpoint.write_atomic(path, buffer.getbuffer())
+    checkpoint.write_atomic(path, buffer.getvalue())
 
 
 def read(path: Path, device: torch.device) -> Noises:

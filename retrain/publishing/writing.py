@@ -79,7 +79,7 @@ def write_weights(path: Path, package: Package) -> None:
     buffer = io.BytesIO()  # through memory: torch.save to a full disk raises a RuntimeError that hides the reason
     torch.save({"state_dict": weights, "genotype": json.loads(package.description["genotype"]), "config": config},
                buffer)
-    path.write_bytes(buffer.getbuffer())
+    path.write_bytes(buffer.getvalue())
 
 
 def write_onnx_file(path: Path, package: Package, opset: int) -> str:

@@ -15,7 +15,7 @@ import torch
 from wsrnas.runtime.errors import InputError
 
 
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` is at any moment either the old file or the whole new one.
 
     Raises:
@@ -61,7 +61,7 @@ def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> Non
     """
     buffer = io.BytesIO()  # on a full disk, torch.save to a file raises a RuntimeError that hides the reason
     torch.save(payload, buffer)
-    write_atomic(staged(path), buffer.getbuffer())
+    write_atomic(staged(path), buffer.getvalue())
     if keep_replaced and path.exists():
         os.replace(path, previous(path))
     os.replace(staged(path), path)
