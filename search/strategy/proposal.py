@@ -1,0 +1,163 @@
+"""Which architectures are measured next: the first ones, then draws of A and neighbours of the best one.
+
+Nothing here knows where a measurement comes from: a supernet, a training or a table. ``choices`` are operations of the
+R rows of A, integers (n, R).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from search.spaces.supernet import gumbel_noise, gumbel_softmax
+from search.strategy.problem import Measured, Problem
+from wsrnas.runtime.config import require
+
+MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchanges are proposed as well
+
+
+class Prediction(Protocol):
+    """Describe what a proposal asks of a fitted predictor; ``predictors`` has them."""
+
+    fitted: Tensor
+
+    def mean(self, gates: Tensor) -> Tensor:
+        """Return the expected objectives (m,) of gates (m, R, O)."""
+
+    def mean_and_deviation(self, gates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (m,) of the objectives of gates (m, R, O)."""
+
+    def draw(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """Return one function (gates -> objectives) of the posterior."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """How architectures are proposed. docs/SEARCH.md gives the reason for every value.
+
+    Args:
+        population: architectures measured first: the largest one, and others spread over the sizes.
+        steps: gradient steps of A before each proposal.
+        learning_rate: of Adam on A in these steps.
+        decay: factor of A before them.
+        pull: what is added before them to A where the best architecture so far has its operations.
+        temperatures: first and last temperature of the Gumbel-softmax in them.
+        samples: draws of ξ averaged in a step.
+        draws: architectures drawn from A.
+        parents: best measured architectures whose neighbours are proposed.
+    """
+
+    population: int
+    steps: int
+    learning_rate: float
+    decay: float
+    pull: float
+    temperatures: tuple[float, float]
+    samples: int
+    draws: int
+    parents: int
+
+
+def first_choices(problem: Problem, settings: Proposals, generator: torch.Generator) -> Tensor:
+    """Return the architectures (population, R) that are measured first.
+
+    Robustness grows with size, so the largest architecture is a good start, if it is allowed; the others are drawn
+    from equal parts of a random sample in the order of its sizes, so that the predictor sees what size does.
+    """
+    count = settings.population
+    sample = problem.random(16 * count, generator)
+    order = problem.size(sample).argsort()
+    places = (torch.arange(count) + torch.rand(count, generator=generator)) * len(sample) / count
+    spread = sample[order[places.long().clamp_max(len(sample) - 1)]]
+    return Measured(problem.space, 1).new(torch.cat([largest(problem, sample), spread]))[:count]
+
+
+def largest(problem: Problem, sample: Tensor) -> Tensor:
+    """Return the largest allowed architecture (1, R) that climbing from the largest of ``sample`` (n, R) finds."""
+    best = sample[problem.size(sample).argmax()].unsqueeze(0)
+    while True:
+        near = problem.space.neighbours(best[0])
+        near = near[problem.allowed(near)]
+        if not len(near) or problem.size(near).max() <= problem.size(best) + 1e-9:
+            return best
+        best = near[problem.size(near).argmax()].unsqueeze(0)
+
+
+def descend(alphas: Tensor, function: Callable[[Tensor], Tensor], settings: Proposals,
+            generator: torch.Generator) -> Tensor:
+    """Return A (R, O) after some steps of Adam down the expectation of a function over the Gumbel-softmax of A.
+
+    Args:
+        alphas: A, before the steps.
+        function: gates (n, R, O) -> values (n,) to minimise, differentiable.
+        settings: steps, learning rate, temperatures and samples.
+        generator: CPU source of ξ.
+    """
+    alphas = alphas.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([alphas], settings.learning_rate, betas=(0.5, 0.999))
+    first, last = settings.temperatures
+    for step in range(settings.steps):
+        temperature = first * (last / first) ** (step / max(1, settings.steps - 1))
+        noise = gumbel_noise((settings.samples, *alphas.shape), generator).to(alphas)
+        value = function(gumbel_softmax(alphas, noise, temperature)).mean()
+        alphas.grad, = torch.autograd.grad(value, alphas)
+        optimizer.step()
+    return alphas.detach()
+
+
+def draw(alphas: Tensor, problem: Problem, count: int, generator: torch.Generator) -> Tensor:
+    """Draw ``count`` architectures from the Gumbel-softmax of A (R, O), and return the allowed ones (n, R)."""
+    noise = gumbel_noise((count, *alphas.shape), generator).to(alphas)
+    drawn = problem.space.discrete((alphas + noise).view(count, *problem.space.shape))
+    return drawn[problem.allowed(drawn)]
+
+
+def near(parent: Tensor, problem: Problem) -> Tensor:
+    """Return the allowed neighbours (n, R) of ``parent`` (R,).
+
+    Under a filter that allows few of them, such as one on the size, exchanges are added: a row takes another row's
+    operation and gives its own, so that the size hardly changes.
+    """
+    found = problem.space.neighbours(parent)
+    allowed = problem.allowed(found)
+    if allowed.double().mean() >= MOST:
+        return found[allowed]
+    exchanged = problem.space.exchanges(parent)
+    return torch.cat([found[allowed], exchanged[problem.allowed(exchanged)]])
+
+
+def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: Measured, settings: Proposals,
+            generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return A (R, O) after its steps, and the architecture (R,) to measure next.
+
+    A is drawn towards the best architecture so far, and moves down the predicted objective minus its standard
+    deviation: towards what may be good. Of its draws and of what is near the best ones, the one with the largest
+    expected improvement is taken.
+
+    Raises:
+        InputError: every allowed architecture was measured.
+    """
+    def optimistic(gates: Tensor) -> Tensor:
+        mean, deviation = prediction.mean_and_deviation(gates)
+        return mean - deviation
+
+    space = problem.space
+    parents = measured.choices[prediction.fitted.argsort()[:settings.parents]]
+    alphas = settings.decay * alphas + settings.pull * space.gates(parents[0]).to(alphas)
+    alphas = descend(alphas, optimistic, settings, generator)
+    found = measured.new(torch.cat([draw(alphas, problem, settings.draws, generator),
+                                    *(near(parent, problem) for parent in parents)]))
+    if not len(found):
+        found = measured.new(problem.random(1000, generator) if problem.pool is None else problem.pool)
+    require(len(found) > 0, "every allowed architecture was measured; expected fewer queries")
+    mean, deviation = prediction.mean_and_deviation(space.gates(found).double())
+    return alphas, found[expected_improvement(prediction.fitted.min(), mean, deviation).argmax()]
+
+
+def expected_improvement(best: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return E[max(best - f, 0)] of normal predictions (n,), in the unit of the objective."""
+    score = (best - mean) / deviation
+    return deviation * (score * torch.special.ndtr(score) + torch.exp(-score.square() / 2) / math.sqrt(2 * math.pi))

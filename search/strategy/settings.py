@@ -1,0 +1,57 @@
+"""The fields of a configuration that say how a search moves: predictor, proposals, the paper's own step."""
+
+from dataclasses import dataclass
+
+from search.strategy.predictors import PREDICTORS
+from search.strategy.proposal import Proposals
+from wsrnas.runtime.config import RunConfig, option, require
+
+TEMPERATURES = (1.0, 0.3)  # of the Gumbel-softmax in the first and in the last step of A; their values hardly matter
+
+
+@dataclass(frozen=True)
+class StrategyConfig(RunConfig):
+    """The fields of a program that searches by a predictor."""
+
+    predictor: str = option("sized", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)
+    loss_quantile: float = option(0.6, "share of the measurements, by each column, that the predictor tells apart; "
+                                  "the worse ones count as equally bad; 1: all", added=True)
+    population: int = option(2, "architectures that wsr measures before it learns: the largest, then one of any size",
+                             added=True)
+    proposal_steps: int = option(5, "gradient steps of A before each proposal", added=True)
+    proposal_learning_rate: float = option(0.3, "learning rate of Adam in these steps", added=True)
+    architecture_decay: float = option(0.9, "factor of A before these steps", added=True)
+    architecture_pull: float = option(0.3, "what is added to A before these steps for the operations of the best "
+                                      "architecture so far", added=True)
+    proposal_samples: int = option(4, "draws of Gumbel noise averaged in each of these steps", added=True)
+    proposal_draws: int = option(64, "architectures drawn from A for each proposal", added=True)
+    proposal_parents: int = option(1, "best measured architectures whose neighbours are proposed too", added=True)
+
+    loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
+    loss_hidden_size: int = option(16, "hidden size of the VLE's LSTM (published code)")
+    loss_learning_rate: float = option(1e-3, "learning rate of the VLE's Adam (published code)")
+    loss_weight_decay: float = option(1e-3, "weight decay of the VLE's Adam (published code)")
+    architecture_learning_rate: float = option(0.03, "learning rate of Adam on the architecture parameters; it makes "
+                                               "one step in every iteration")
+    architecture_samples: int = option(64, "draws of Gumbel noise averaged in each step of A")
+
+    def require_strategy(self) -> None:
+        """Refuse fields that are out of range.
+
+        Raises:
+            InputError: naming the first such field.
+        """
+        self.require_at_least(1, "population", "proposal_samples", "proposal_draws", "proposal_parents", "loss_passes",
+                              "loss_hidden_size", "architecture_samples")
+        self.require_at_least(0, "proposal_steps", "architecture_pull", "loss_weight_decay")
+        self.require_positive("proposal_learning_rate", "loss_learning_rate", "architecture_learning_rate")
+        require(0 < self.loss_quantile <= 1, f"loss_quantile is {self.loss_quantile:g}; expected a share above 0, at "
+                "most 1")
+        require(0 <= self.architecture_decay <= 1, f"architecture_decay is {self.architecture_decay:g}; expected a "
+                "factor from 0 to 1")
+
+    def proposals(self, steps: int | None = None) -> Proposals:
+        """Return what ``proposal`` needs to know, with another number of steps if one is given."""
+        return Proposals(self.population, self.proposal_steps if steps is None else steps, self.proposal_learning_rate,
+                         self.architecture_decay, self.architecture_pull, TEMPERATURES, self.proposal_samples,
+                         self.proposal_draws, self.proposal_parents)

@@ -1,0 +1,224 @@
+"""Proposals: the first architectures, the steps of A, filters, no repetition; both strategies as a whole."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from search.spaces import SPACES
+from search.strategy.paper import PaperStrategy
+from search.strategy.predictors.bayesian import SIZED, BayesianPredictor
+from search.strategy.problem import Measured, Problem
+from search.strategy.proposal import descend, expected_improvement, first_choices, largest, near, propose
+from search.strategy.settings import StrategyConfig
+from search.strategy.size import Sizes
+from search.strategy.targets import targets
+from search.strategy.wsr import WsrStrategy
+from wsrnas.runtime.errors import InputError
+
+SPACE = SPACES["nas-bench-201"]
+CONFIG = StrategyConfig()
+SIZES = Sizes(SPACE, 4, 3, 10, (3, 8, 8))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def law(choices):
+    """Losses (n, 2): some operations are good on some edges, two only together; the best has no equal."""
+    pair = (choices[..., 3] == 1) & (choices[..., 5] == 3)
+    value = (choices == 3).sum(-1).double() + 2 * pair - (choices[..., 0] == 4).double()
+    return torch.stack([6 - value, 8 - 1.5 * value], -1)
+
+
+def problem(**more):
+    return Problem(SPACE, lambda losses: losses.mean(-1), SIZES, **more)
+
+
+def few_convolutions(choices):
+    return (choices == 3).sum(-1) <= 2
+
+
+def searched(strategy, queries, generator):
+    measured = Measured(SPACE, 2)
+    for _ in range(queries):
+        chosen = strategy.propose(measured, generator).unsqueeze(0)
+        measured.add(chosen, law(chosen))
+    return measured
+
+
+def wsr(what=None, config=CONFIG):
+    return WsrStrategy(what or problem(), config, torch.zeros(6, 5), 2, 0)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------
+
+
+def test_sizes_are_standardised_logarithms_of_the_cost():
+    choices = SPACE.sample(400, seeded(1))
+    found = SIZES(SPACE.gates(choices).double())
+    cost = SPACE.cost(choices, 4, 3, 10, (3, 8, 8)).double().log()
+    torch.testing.assert_close((found - found.mean(0)) / found.std(0), (cost - cost.mean(0)) / cost.std(0))
+    assert found.mean(0).abs().max() < 0.2 and (found.std(0) - 1).abs().max() < 0.2
+
+
+def test_random_architectures_are_allowed_or_the_filter_is_named():
+    drawn = problem(allowed=few_convolutions).random(300, seeded())
+    assert drawn.shape == (300, 6) and few_convolutions(drawn).all()
+    with pytest.raises(InputError, match=r"1,000,000 random architectures 0 are allowed; .*widen the filter"):
+        problem(allowed=lambda choices: torch.zeros(len(choices), dtype=torch.bool)).random(1, seeded())
+
+
+def test_a_pool_is_where_random_architectures_come_from():
+    pool = SPACE.sample(5, seeded(2))
+    drawn = problem(pool=pool, allowed=lambda choices: choices[:, 0] != pool[0, 0]).random(50, seeded())
+    assert set(map(tuple, drawn.tolist())) == {tuple(row) for row in pool.tolist() if row[0] != pool[0, 0]}
+
+
+def test_measurements_are_not_repeated_in_another_writing():
+    measured = Measured(SPACE, 2)
+    first = torch.tensor([[3, 0, 0, 1, 0, 0]])  # the output is the input: nothing else is alive
+    measured.add(first, law(first))
+    again = torch.tensor([[2, 0, 0, 1, 0, 0], [3, 0, 0, 3, 0, 0], [3, 0, 0, 3, 0, 0]])
+    assert measured.new(again).tolist() == [[3, 0, 0, 3, 0, 0]]
+
+
+def test_the_largest_architecture_comes_first_and_the_others_differ_in_size():
+    settings = dataclasses.replace(CONFIG, population=6).proposals()
+    chosen = first_choices(problem(), settings, seeded())
+    assert chosen[0].tolist() == [3] * 6 and len(set(SPACE.key(chosen))) == len(chosen) == 6
+    counts = (chosen[1:] == 3).sum(1)
+    assert counts.min() < counts.max()
+
+
+def test_under_a_filter_the_largest_is_allowed():
+    found = largest(problem(allowed=few_convolutions), problem(allowed=few_convolutions).random(5, seeded()))
+    every = torch.cartesian_prod(*[torch.arange(5)] * 6)
+    every = every[few_convolutions(every)]
+    assert problem().size(found) == pytest.approx(problem().size(every).max().item())
+
+
+def test_steps_of_a_go_down_the_function():
+    wanted = torch.tensor([3, 1, 4, 1, 0, 2])
+
+    def misses(gates):
+        return 6 - (gates * SPACE.gates(wanted)).sum((1, 2))
+
+    settings = dataclasses.replace(CONFIG, proposal_steps=60).proposals()
+    alphas = descend(torch.zeros(6, 5, dtype=torch.float64), misses, settings, seeded())
+    assert alphas.argmax(-1).tolist() == wanted.tolist()
+    assert torch.equal(alphas, descend(torch.zeros(6, 5, dtype=torch.float64), misses, settings, seeded()))
+
+
+def test_no_step_changes_nothing():
+    alphas = torch.randn(6, 5, dtype=torch.float64)
+    settings = dataclasses.replace(CONFIG, proposal_steps=0).proposals()
+    assert torch.equal(descend(alphas, lambda gates: gates.sum(), settings, seeded()), alphas)
+
+
+def test_exchanges_are_proposed_where_a_filter_forbids_most_neighbours():
+    parent = torch.tensor([3, 3, 0, 1, 4, 2])
+
+    def same_size(choices):
+        return ((choices == 3).sum(-1) == 2) & ((choices == 2).sum(-1) == 1)
+
+    free, bound = near(parent, problem()), near(parent, problem(allowed=same_size))
+    assert len(free) == 24 and ((free != parent).sum(1) == 1).all()
+    assert same_size(bound).all() and {1, 2} == set((bound != parent).sum(1).tolist())
+
+
+def test_the_expected_improvement_is_its_integral():
+    best, mean, deviation = torch.tensor(0.3), torch.tensor([0.1, 0.8]).double(), torch.tensor([0.5, 0.2]).double()
+    x = torch.linspace(-6, 6, 20001, dtype=torch.float64).unsqueeze(1)
+    values = (best - mean - deviation * x).clamp_min(0) * torch.exp(-x.square() / 2) / (2 * torch.pi) ** 0.5
+    torch.testing.assert_close(expected_improvement(best, mean, deviation), torch.trapezoid(values, x, dim=0),
+                               rtol=1e-5, atol=1e-9)
+
+
+def test_proposals_are_new_allowed_and_seeded():
+    what = problem(allowed=few_convolutions)
+    measured = Measured(SPACE, 2)
+    measured.add(what.random(8, seeded(1)), law(what.random(8, seeded(1))))
+    prediction = BayesianPredictor(SIZES, SIZED).fit(measured.gates(), targets(measured.losses, what.objective, 0.6),
+                                                     seeded())
+    start = torch.zeros(6, 5, dtype=torch.float64)
+    alphas, chosen = propose(start, prediction, what, measured, CONFIG.proposals(), seeded(2))
+    again = propose(start, prediction, what, measured, CONFIG.proposals(), seeded(2))
+    assert torch.equal(alphas, again[0]) and torch.equal(chosen, again[1])
+    assert few_convolutions(chosen) and len(measured.new(chosen.unsqueeze(0))) == 1
+    assert not torch.equal(alphas, start)
+
+
+# ---- as a whole ----------------------------------------------------------------------------------------------
+
+
+def test_it_finds_the_best_of_a_law_with_pairs():
+    measured = searched(wsr(), 40, seeded())
+    every = law(torch.cartesian_prod(*[torch.arange(5)] * 6)).mean(-1)
+    assert measured.losses.mean(-1).min() == every.min()
+    assert len(set(SPACE.key(measured.choices))) == 40
+
+
+def test_outputs_are_the_best_measured_the_best_predicted_and_that_of_a():
+    strategy = wsr()
+    measured = searched(strategy, 20, seeded())
+    found = strategy.outputs(measured, seeded(1))
+    assert torch.equal(found["best"], measured.choices[measured.losses.mean(-1).argmin()])
+    predicted = strategy.predict(measured, measured.choices, seeded(1))
+    assert torch.equal(found["verified"], measured.choices[predicted.argmin()])
+    assert law(found["argmax"]).mean() <= measured.losses.mean(-1).median()
+    before = strategy.alphas.clone()
+    strategy.outputs(measured, seeded(1))
+    assert torch.equal(strategy.alphas, before)
+
+
+def test_everything_allowed_may_be_measured_and_then_it_says_so():
+    pool = torch.tensor([[3, 3, 3, 3, 3, 3], [0, 0, 0, 1, 0, 0], [4, 4, 4, 4, 4, 4], [1, 2, 3, 1, 2, 3]])
+
+    def member(choices):
+        return (choices.unsqueeze(1) == pool).all(-1).any(-1)
+
+    strategy, generator = wsr(problem(pool=pool, allowed=member)), seeded()
+    measured = searched(strategy, 4, generator)
+    assert sorted(measured.choices.tolist()) == sorted(pool.tolist())
+    with pytest.raises(InputError, match="every allowed architecture was measured; expected fewer queries"):
+        strategy.propose(measured, generator)
+
+
+@pytest.mark.parametrize("predictor", ["sized", "lstm"])
+def test_a_search_goes_on_from_its_state(predictor):
+    config = dataclasses.replace(CONFIG, predictor=predictor, loss_passes=5)
+    one, other, generator = wsr(config=config), wsr(config=config), seeded()
+    measured = searched(one, 6, generator)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    state = generator.get_state()
+    chosen = one.propose(measured, generator)
+    assert torch.equal(other.propose(measured, seeded().set_state(state)), chosen)
+    assert torch.equal(one.alphas, other.alphas)
+
+
+def paper(**more):
+    config = dataclasses.replace(CONFIG, loss_passes=5)
+    return PaperStrategy(problem(**more), config, 2, population=4, memory=6, tau=0.1, alpha_std=1e-3, seed=0)
+
+
+def test_the_papers_a_moves_after_the_population_once_for_each_measurement():
+    strategy, generator, moved = paper(), seeded(), []
+    measured = Measured(SPACE, 2)
+    for _ in range(8):
+        chosen = strategy.propose(measured, generator).unsqueeze(0)
+        measured.add(chosen, law(chosen))
+        before = strategy.architecture.alphas().detach().clone()
+        strategy.outputs(measured, generator)
+        found = strategy.outputs(measured, generator)
+        moved.append(not torch.equal(strategy.architecture.alphas(), before))
+    assert moved == [False] * 4 + [True] * 4 and len(strategy.memory) == 6
+    assert found["argmax"].tolist() == strategy.architecture.alphas()[0].argmax(-1).tolist()
+    assert "verified" not in found and strategy.predict(measured, measured.choices, generator).shape == (8,)
+
+
+def test_the_papers_strategy_keeps_to_a_filter():
+    strategy = paper(allowed=few_convolutions)
+    assert few_convolutions(searched(strategy, 7, seeded()).choices).all()
