@@ -48,6 +48,7 @@ class Proposals:
         samples: draws of ξ averaged in a step.
         draws: architectures drawn from A.
         parents: best measured architectures whose neighbours are proposed.
+        acquisition: key of ``ACQUISITIONS``.
     """
 
     population: int
@@ -59,6 +60,7 @@ class Proposals:
     samples: int
     draws: int
     parents: int
+    acquisition: str
 
 
 def first_choices(problem: Problem, settings: Proposals, generator: torch.Generator) -> Tensor:
@@ -135,7 +137,7 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
 
     A is drawn towards the best architecture so far, and moves down the predicted objective minus its standard
     deviation: towards what may be good. Of its draws and of what is near the best ones, the one with the largest
-    expected improvement is taken.
+    acquisition is taken.
 
     Raises:
         InputError: every allowed architecture was measured.
@@ -153,8 +155,25 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
     if not len(found):
         found = measured.new(problem.random(1000, generator) if problem.pool is None else problem.pool)
     require(len(found) > 0, "every allowed architecture was measured; expected fewer queries")
-    mean, deviation = prediction.mean_and_deviation(space.gates(found).double())
-    return alphas, found[expected_improvement(prediction.fitted.min(), mean, deviation).argmax()]
+    score = ACQUISITIONS[settings.acquisition](prediction, space.gates(found).double(), generator)
+    return alphas, found[score.argmax()]
+
+
+def improvement(prediction: Prediction, gates: Tensor, generator: torch.Generator) -> Tensor:
+    """Return how much better than the best so far gates (n, R, O) are expected to be, (n,)."""
+    return expected_improvement(prediction.fitted.min(), *prediction.mean_and_deviation(gates))
+
+
+def thompson(prediction: Prediction, gates: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the negative objectives (n,) of gates (n, R, O) in one draw of the posterior."""
+    return -prediction.draw(generator)(gates)
+
+
+ACQUISITIONS: dict[str, Callable[[Prediction, Tensor, torch.Generator], Tensor]] = {
+    "improvement": improvement,
+    "thompson": thompson,
+}
+"""How the candidate to measure is chosen: the one with the largest value."""
 
 
 def expected_improvement(best: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

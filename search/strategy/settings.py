@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from search.strategy.predictors import PREDICTORS
-from search.strategy.proposal import Proposals
+from search.strategy.proposal import ACQUISITIONS, Proposals
 from wsrnas.runtime.config import RunConfig, option, require
 
 TEMPERATURES = (1.0, 0.3)  # of the Gumbel-softmax in the first and in the last step of A; their values hardly matter
@@ -25,7 +25,9 @@ class StrategyConfig(RunConfig):
                                       "architecture so far", added=True)
     proposal_samples: int = option(4, "draws of Gumbel noise averaged in each of these steps", added=True)
     proposal_draws: int = option(64, "architectures drawn from A for each proposal", added=True)
-    proposal_parents: int = option(1, "best measured architectures whose neighbours are proposed too", added=True)
+    proposal_parents: int = option(2, "best measured architectures whose neighbours are proposed too", added=True)
+    acquisition: str = option("improvement", "how the candidate to measure is chosen: by its expected improvement, or "
+                              "by one draw of the posterior (Thompson)", choices=ACQUISITIONS, added=True)
 
     loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
     loss_hidden_size: int = option(16, "hidden size of the VLE's LSTM (published code)")
@@ -54,4 +56,4 @@ class StrategyConfig(RunConfig):
         """Return what ``proposal`` needs to know, with another number of steps if one is given."""
         return Proposals(self.population, self.proposal_steps if steps is None else steps, self.proposal_learning_rate,
                          self.architecture_decay, self.architecture_pull, TEMPERATURES, self.proposal_samples,
-                         self.proposal_draws, self.proposal_parents)
+                         self.proposal_draws, self.proposal_parents, self.acquisition)

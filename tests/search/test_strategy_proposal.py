@@ -10,7 +10,7 @@ from search.spaces import SPACES
 from search.strategy.paper import PaperStrategy
 from search.strategy.predictors.bayesian import SIZED, BayesianPredictor
 from search.strategy.problem import Measured, Problem
-from search.strategy.proposal import descend, expected_improvement, first_choices, largest, near, propose
+from search.strategy.proposal import ACQUISITIONS, descend, expected_improvement, first_choices, largest, near, propose
 from search.strategy.settings import StrategyConfig
 from search.strategy.size import Sizes
 from search.strategy.targets import targets
@@ -137,15 +137,17 @@ def test_the_expected_improvement_is_its_integral():
                                rtol=1e-5, atol=1e-9)
 
 
-def test_proposals_are_new_allowed_and_seeded():
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_proposals_are_new_allowed_and_seeded(acquisition):
+    settings = dataclasses.replace(CONFIG, acquisition=acquisition).proposals()
     what = problem(allowed=few_convolutions)
     measured = Measured(SPACE, 2)
     measured.add(what.random(8, seeded(1)), law(what.random(8, seeded(1))))
     prediction = BayesianPredictor(SIZES, SIZED).fit(measured.gates(), targets(measured.losses, what.objective, 0.6),
                                                      seeded())
     start = torch.zeros(6, 5, dtype=torch.float64)
-    alphas, chosen = propose(start, prediction, what, measured, CONFIG.proposals(), seeded(2))
-    again = propose(start, prediction, what, measured, CONFIG.proposals(), seeded(2))
+    alphas, chosen = propose(start, prediction, what, measured, settings, seeded(2))
+    again = propose(start, prediction, what, measured, settings, seeded(2))
     assert torch.equal(alphas, again[0]) and torch.equal(chosen, again[1])
     assert few_convolutions(chosen) and len(measured.new(chosen.unsqueeze(0))) == 1
     assert not torch.equal(alphas, start)

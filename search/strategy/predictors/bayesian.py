@@ -10,10 +10,10 @@ from search.strategy.kernel import covariances, hard_covariances, prior_draw, va
 from search.strategy.problem import SizeFunction
 from search.strategy.targets import Targets
 
-NOISES = (0.002, 0.01, 0.05, 0.15, 0.4, 1.0)
-"""Noise variances to choose from, as shares of the variance of the objective."""
+NOISES = (0.002, 0.01, 0.05, 0.15, 0.4, 1.0, 2.5, 6.0)
+"""Noise variances to choose from, in units of the prior variance of the objective."""
 
-NOISE_PRIOR = -1.0
+NOISE_PRIOR = -0.5
 """Exponent of the prior density of the noise variance: with few measurements, a misfit is not taken for noise."""
 
 GROWTH = 1.25  # the hyper-parameters are chosen again when the memory has grown by this factor
