@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from search.spaces import SPACES
 from search.strategy.objective import OBJECTIVES
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
@@ -56,6 +57,16 @@ def objectives() -> str:
                           ((f"`{name}`", entry.help) for name, entry in OBJECTIVES.items()))
 
 
+def spaces() -> str:
+    """Return one row for each search space."""
+    def row(name: str) -> tuple[str, ...]:
+        space = SPACES[name]
+        kinds, edges, operations = space.shape
+        return f"`{name}`", space.help, f"{kinds} × {edges} × {operations}", space.layers_help or "any number"
+    return markdown_table(("`--space`", "what is searched", "A: kinds of cell × edges × operations", "`--layers`"),
+                          map(row, SPACES))
+
+
 def estimators() -> str:
     """Return one row for each AN-Estimator."""
     def row(name: str) -> tuple[str, ...]:
@@ -87,6 +98,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "data-sets": data_sets,
     "estimators": estimators,
     "objectives": objectives,
+    "spaces": spaces,
     "page-sections": page_sections,
     "files-library": lambda: files("wsrnas"),
     "files-search": lambda: files("search"),

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
-from search.spaces.space import Architecture
 from search.supernet_settings import SupernetConfig
+from wsrnas.architectures.searched import Searched
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.runtime import run_files
@@ -76,7 +76,7 @@ def require_same_bound(path: Path, asked: str) -> None:
             "--save, or pass --overwrite to move it aside")
 
 
-def save_genotype(run: RunDirectory, genotype: Architecture, name: str, program: str, iteration: int | None = None,
+def save_genotype(run: RunDirectory, genotype: Searched, name: str, program: str, iteration: int | None = None,
                   **found: Any) -> None:
     """Write a genotype and its origin to a file of the run.
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from search.spaces.space import ImageShape, Space, measured_cost
 from search.spaces.supernet import EdgeOperations, Supernet, run_edge
 from wsrnas.genotype import KINDS, Genotype, count_differences
-from wsrnas.network import CellNetwork, NetworkCIFAR, build_preprocess
+from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
 from wsrnas.runtime.config import require
 
@@ -28,6 +27,7 @@ class Darts(Space):
 
     name = "darts"
     help = "normal and reduction cell of DARTS, 14 edges and 8 operations each"
+    architecture = Genotype
     cells = KINDS
     edges = tuple(edge for node in NODE_EDGES for edge in node)
     operations = PRIMITIVES
@@ -36,11 +36,6 @@ class Darts(Space):
                  generator: torch.Generator | None) -> Supernet:
         """Build the supernet."""
         return DartsSupernet(init_channels, layers, num_classes, tau, alpha_std, generator)
-
-    def network(self, architecture: Genotype, init_channels: int, layers: int, num_classes: int,
-                channels: int = 3) -> nn.Module:
-        """Build the network of a genotype."""
-        return NetworkCIFAR(architecture, init_channels, layers, num_classes, channels)
 
     def discretize(self, weights: Tensor) -> Genotype:
         """Return the genotype of weights (2, E, O).
@@ -71,10 +66,6 @@ class Darts(Space):
                             f"of {', '.join(PRIMITIVES)} in the space {self.name}")
                     choices[kind, self.edges.index((source, number))] = PRIMITIVES.index(operation)
         return choices.flatten()
-
-    def load(self, path: str | Path) -> Genotype:
-        """Read a ``genotype.json``."""
-        return Genotype.load(path)
 
     @property
     def num_choices(self) -> int:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Hashable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from wsrnas.architectures.nas_bench_201 import (
     SPACE,
     STAGES,
     CellGraph,
-    NetworkNB201,
     StagedNetwork,
     nb201_operation,
 )
@@ -33,6 +31,7 @@ class NasBench201(Space):
     name = SPACE
     help = "one cell, 6 edges and 5 operations; 15,625 graphs"
     layers_help = f"a multiple of {STAGES}; a preset has {PUBLISHED_LAYERS}, a small one {STAGES}"
+    architecture = CellGraph
     cells = ("cell",)
     edges = EDGES
     operations = OPERATIONS
@@ -41,11 +40,6 @@ class NasBench201(Space):
                  generator: torch.Generator | None) -> Supernet:
         """Build the supernet; ``layers`` counts the cells of all stages."""
         return SupernetNB201(self, init_channels, layers, num_classes, tau, alpha_std, generator)
-
-    def network(self, architecture: CellGraph, init_channels: int, layers: int, num_classes: int,
-                channels: int = 3) -> nn.Module:
-        """Build the network of a graph; ``layers`` counts the cells of all stages."""
-        return NetworkNB201(architecture, init_channels, layers // STAGES, num_classes, channels)
 
     def discretize(self, weights: Tensor) -> CellGraph:
         """Return the graph of the largest weights (1, E, O); ``none`` is an operation like the others."""
@@ -60,10 +54,6 @@ class NasBench201(Space):
         require(not fixed, f"the graph {architecture} has an operation on the edges {fixed}; expected none there in "
                 f"the space {self.name}")
         return torch.tensor([self.operations.index(architecture.operations[EDGES.index(edge)]) for edge in self.edges])
-
-    def load(self, path: str | Path) -> CellGraph:
-        """Read a graph's file."""
-        return CellGraph.load(path)
 
     def key(self, choices: Tensor) -> list[Hashable]:
         """Return a string for each of choices (n, E); graphs that share one have the same published results."""

@@ -1,10 +1,10 @@
-"""What a search space says of itself; programs, predictors, strategies and pages ask nothing else."""
+"""The search space that programs, predictors and strategies ask: edges, operations, architectures, costs."""
 
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -12,20 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.spaces.supernet import Supernet
+from wsrnas.architectures.searched import load, space_of
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.runtime.config import require
 
 ImageShape = tuple[int, int, int]
-
-
-class Architecture(Protocol):
-    """Describe one discrete architecture of a space."""
-
-    def to_json(self) -> str:
-        """Return the architecture as JSON text."""
-
-    def save(self, path: str | Path, meta: dict[str, Any] | None = None) -> None:
-        """Write the architecture, and ``meta`` beside it, to a file."""
 
 
 class Space(ABC):
@@ -37,6 +28,7 @@ class Space(ABC):
     Attributes:
         name: its name on the command line.
         help: one line for ``--help``.
+        architecture: class of its architectures; ``wsrnas.architectures.searched`` knows their networks and files.
         layers_help: what ``--layers`` must be; empty where any number will do.
         cells: kinds of cell, each with its own rows of A.
         edges: (source, target) of the edges of a cell. States are numbered; the inputs of the cell come first.
@@ -45,6 +37,7 @@ class Space(ABC):
 
     name: ClassVar[str]
     help: ClassVar[str]
+    architecture: ClassVar[type]
     layers_help: ClassVar[str] = ""
     cells: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
@@ -58,11 +51,6 @@ class Space(ABC):
         """Build the supernet; ``generator`` draws A, torch's global generator the weights."""
 
     @abstractmethod
-    def network(self, architecture: Any, init_channels: int, layers: int, num_classes: int,
-                channels: int = 3) -> nn.Module:
-        """Build the network of one architecture, for images of ``channels`` channels."""
-
-    @abstractmethod
     def discretize(self, weights: Tensor) -> Any:
         """Return the architecture of weights (M, E, O), such as A or softmax(A)."""
 
@@ -72,14 +60,6 @@ class Space(ABC):
 
         Raises:
             InputError: it is none of this space.
-        """
-
-    @abstractmethod
-    def load(self, path: str | Path) -> Any:
-        """Read an architecture's file, as its ``save`` writes it.
-
-        Raises:
-            InputError: the file cannot be read, or holds something else.
         """
 
     def fitting_layers(self, layers: int) -> int:
@@ -123,6 +103,30 @@ class Space(ABC):
         if isinstance(generator, np.random.Generator):
             return torch.from_numpy(generator.integers(len(self.operations), size=size))
         return torch.randint(len(self.operations), size, generator=generator)
+
+    def network(self, architecture: Any, init_channels: int, layers: int, num_classes: int,
+                channels: int = 3) -> nn.Module:
+        """Build the network of one architecture, for images of ``channels`` channels.
+
+        Raises:
+            InputError: the library has no network for such architectures, or a number is too small.
+        """
+        kind = space_of(architecture)
+        require(kind is not None, f"{architecture!r} is no architecture that wsrnas.architectures.searched knows")
+        return cast(Any, kind).build(architecture, init_channels, layers, num_classes, channels, False, False)
+
+    def load(self, path: str | Path) -> Any:
+        """Read the file of one of this space's architectures.
+
+        Raises:
+            InputError: the file cannot be read, or holds something else.
+        """
+        architecture = load(path)
+        require(isinstance(architecture, self.architecture),
+                f"{path} holds a {type(architecture).__name__}; expected a {self.architecture.__name__}, as the space "
+                f"{self.name} has")
+        self.encode(architecture)
+        return architecture
 
     def gates(self, choices: Tensor) -> Tensor:
         """Return choices (..., R) as one-hot gates (..., R, O)."""

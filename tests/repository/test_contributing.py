@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("an operation", "a published cell", "a hand-designed network", "an attack", "a training loss", "a data set",
-         "an AN-Estimator", "an objective of the search", "a section of the page")
+         "an AN-Estimator", "an objective of the search", "a search space", "a section of the page")
 EXAMPLE = re.compile(r"```python\n# (?P<file>[\w/]+\.py), (?P<place>before|in|at the end|a new file) ?(?P<name>\w*)\n"
                      r"(?P<text>.*?)```", re.DOTALL)
 # Runs inside the copy and prints what the tests look at, as one line of JSON.
@@ -42,6 +42,9 @@ train = "--recipe tiny --held_out 16 --epochs 1 --select_steps 1".split()
 search.wsr_nas.main("--preset tiny --max_validation 20 --recalibration_batches 1 --loss_passes 3 --estimator_images 2 "
                     "--warmup_architectures 1 --iterations 1 --check_images 0 --estimator Nearest-ANE "
                     "--objective worst --save run".split() + small)
+search.wsr_nas.main("--preset tiny --max_validation 20 --recalibration_batches 1 --loss_passes 3 --estimator_images 2 "
+                    "--warmup_architectures 2 --iterations 2 --space chain --save chain".split() + small)
+retrain.train_cifar.main([*train, *small, "--arch", "runs/search/chain", "--adv_loss", "half-pgd", "--save", "chain"])
 retrain.train_cifar.main([*train, *small, "--arch", "Blurred", "--adv_loss", "half-pgd", "--save", "cell"])
 without_layers = [word for word in small if word not in ("--layers", "3")]
 retrain.train_cifar.main([*train, *without_layers, "--arch", "two_layers", "--save", "design"])
@@ -145,6 +148,14 @@ def test_an_estimator_is_added(copy):
 def test_an_objective_of_the_search_is_added(copy):
     assert "worst" in copy[1]["help"]["search"]
     assert re.search(r"objective.{0,80}worst", page(copy, "search/run"), re.DOTALL)
+
+
+def test_a_search_space_is_added(copy):
+    assert "chain (three operations in a row)" in copy[1]["help"]["search"] and "`chain`" in copy[1]["tables"]["spaces"]
+    assert "3 edges of the cell" in page(copy, "search/chain") and "of 3" in page(copy, "search/chain")
+    graph = json.loads((copy[0] / "runs" / "search" / "chain" / "genotype.json").read_text())["graph"]
+    assert graph.count("none") == 3 and "|none~0|" in graph
+    assert "nor_conv" in page(copy, "retrain/chain") or "skip_connect" in page(copy, "retrain/chain")
 
 
 def test_a_section_of_the_page_is_added(copy):

@@ -158,6 +158,15 @@ def test_a_program_imports_the_library_and_no_other_program(program):
             assert {module.split(".")[0] for module in imports(name)} <= {LIBRARY, "genotypes", program}, name
 
 
+def test_a_search_asks_its_space_about_operations_and_edges():
+    facts = {"PRIMITIVES", "OPERATIONS", "KINDS", "EDGES", "NODES", "NONE"}
+    for name, path in product_files().items():
+        if name.startswith("search.") and not name.startswith("search.spaces"):
+            names = {alias.name for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)
+                     for alias in node.names}
+            assert not names & facts, name
+
+
 def test_nothing_of_the_product_imports_the_tests():
     for name, path in product_files().items():
         modules = {getattr(node, "module", "") or "" for node in ast.walk(tree(path))

@@ -1,0 +1,202 @@
+"""Searches in other spaces than that of DARTS: both programs from the command line, their files and pages."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+
+import search.rnas
+import search.wsr_nas
+import search.wsr_nas_searcher
+from search.rnas_settings import PRESETS as RNAS_PRESETS
+from search.rnas_settings import RnasConfig
+from search.spaces import SPACES
+from search.spaces.nas_bench_201 import NasBench201
+from search.wsr_nas_settings import PRESETS, SearchConfig
+from tests.run_files import assert_equal, read, without_time
+from wsrnas.architectures.nas_bench_201 import CellGraph
+from wsrnas.report.reading.runs import read_run
+from wsrnas.report.reading.space import DARTS
+from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.errors import InputError
+
+PROGRAMS = pytest.mark.parametrize(("config", "presets"), [(SearchConfig, PRESETS), (RnasConfig, RNAS_PRESETS)],
+                                   ids=["wsr_nas", "rnas"])
+SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--num_steps", "1", "--batch_size", "15",
+         "--recalibration_batches", "1"]
+WSR_NAS = [*SMALL, "--max_train", "60", "--max_validation", "20", "--loss_passes", "3", "--estimator_images", "2",
+           "--warmup_architectures", "2", "--iterations", "3"]
+RNAS = [*SMALL, "--batch_size", "20", "--max_train", "80", "--epochs", "3", "--warmup_epochs", "1", "--bound_batches",
+        "2", "--vulnerability_bound", "rel:0.8"]
+
+
+# ---- the number of cells -------------------------------------------------------------------------------------
+
+
+@PROGRAMS
+def test_every_preset_runs_in_every_space_with_a_number_of_cells_that_fits(config, presets):
+    for preset in presets:
+        usual = parse_config(config, presets, ["--preset", preset])[0]
+        assert usual.space == "darts" and usual.layers == presets[preset].layers
+        found = parse_config(config, presets, ["--preset", preset, "--space", "nas-bench-201"])[0]
+        assert found.layers == (3 if preset == "tiny" else 15)
+        assert found.name != usual.name and "nas-bench-201" in found.name
+
+
+@PROGRAMS
+def test_a_number_of_cells_that_is_asked_for_is_taken_or_refused(config, presets):
+    asked = ["--preset", "tiny", "--space", "nas-bench-201", "--layers"]
+    assert parse_config(config, presets, [*asked, "9"])[0].layers == 9
+    with pytest.raises(InputError, match=r"^layers is 8; the space nas-bench-201 expects a multiple of 3"):
+        parse_config(config, presets, [*asked, "8"])
+
+
+@PROGRAMS
+def test_the_stored_configuration_of_another_space_is_read_again(config, presets, tmp_path):
+    first = parse_config(config, presets, ["--space", "nas-bench-201"])[0]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**vars(first), "space": "nas-bench-201"}))
+    assert parse_config(config, presets, ["--config", str(path)])[0] == first
+    assert parse_config(config, presets, ["--config", str(path), "--space", "darts"])[0].space == "darts"
+
+
+def test_the_configuration_of_an_earlier_run_is_one_of_the_space_of_darts(tmp_path):
+    values = {name: value for name, value in vars(PRESETS["tiny"]).items() if name != "space"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert parse_config(SearchConfig, PRESETS, ["--config", str(tmp_path / "config.json")])[0] == PRESETS["tiny"]
+
+
+# ---- the page of a record ------------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_record_is_one_of_the_space_of_darts(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert read_run(tmp_path).space == DARTS
+    space = SPACES["darts"]
+    assert (DARTS.cells, DARTS.edges, DARTS.operations, DARTS.choices) == (
+        space.cells, space.edges, space.operations, space.num_choices)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cells": ["cell"]}', '{"cells": 1, "edges": 2}'])
+def test_a_damaged_record_of_the_space_is_a_problem_of_the_page(text, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "space.json").write_text(text)
+    run = read_run(tmp_path)
+    assert run.space == DARTS and "space.json" in " ".join(run.problems)
+
+
+# ---- searches ------------------------------------------------------------------------------------------------
+
+
+def start(program, folder, argv):
+    program.main([*argv, "--save", "run", "--runs", str(folder)])
+    return folder / "search" / "run"
+
+
+def drawn_weights(run, kind):
+    with open(run / "figures" / f"weights-{kind}.csv", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture(scope="module")
+def wsr_nas(tmp_path_factory):
+    return start(search.wsr_nas, tmp_path_factory.mktemp("whole"), [*WSR_NAS, "--space", "nas-bench-201"])
+
+
+@pytest.mark.slow
+def test_wsr_nas_searches_a_graph(wsr_nas):
+    found = CellGraph.load(wsr_nas / "genotype.json")
+    last = read(wsr_nas)[-1]["architecture"]
+    assert last["genotype"] == {"cell": list(found.operations)}
+    assert torch.tensor(last["alphas"]["cell"]).argmax(-1).tolist() == list(found.choices)
+    assert last["pools"]["cell"] == found.operations.count("avg_pool_3x3") and "none_mass" in last
+    assert CellGraph.load(wsr_nas / "genotypes" / "epoch_002.json") == found
+    assert (wsr_nas / "genotypes" / "initial.json").exists()
+    assert re.search(r"changed \d/6", (wsr_nas / "log.txt").read_text())
+    assert "of 6 choices differ" in (wsr_nas / "FINISHED").read_text()
+
+
+@pytest.mark.slow
+def test_the_page_draws_the_weights_of_a_graph(wsr_nas):
+    page = (wsr_nas / "report.html").read_text()
+    assert "of 6" in page and "6 edges of the cell" in page and "The cell" in page
+    assert not read_run(wsr_nas).problems
+    header, *rows = drawn_weights(wsr_nas, "cell")
+    assert header[1] == "input->1 none" and header[-1] == "2->3 avg_pool_3x3" and len(header) == 1 + 30
+    assert len(rows) == 3
+    assert [sum(map(float, row[1:])) for row in rows] == pytest.approx([6] * 3, abs=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_an_interrupted_search_of_a_graph_equals_the_uninterrupted_one(wsr_nas, step, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    original = search.wsr_nas_searcher.train_epoch
+
+    def dying(trainer, loader, number, **more):
+        if number == step:
+            raise Killed
+        return original(trainer, loader, number, **more)
+
+    argv = [*WSR_NAS, "--space", "nas-bench-201"]
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
+        start(search.wsr_nas, tmp_path, argv)
+    run = start(search.wsr_nas, tmp_path, argv)
+    assert_equal(*(without_time(read(folder)) for folder in (run, wsr_nas)))
+    assert_equal(*(torch.load(folder / "checkpoint.pt", weights_only=True)["searcher"] for folder in (run, wsr_nas)))
+    for name in ("genotype.json", "genotypes/initial.json"):
+        assert (run / name).read_text() == (wsr_nas / name).read_text()
+
+
+@pytest.mark.slow
+def test_a_run_of_one_space_is_not_resumed_in_another(wsr_nas):
+    with pytest.raises(InputError, match="space: nas-bench-201 -> darts"):
+        start(search.wsr_nas, wsr_nas.parents[1], WSR_NAS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relaxation", ["mixed", "sampled"])
+def test_rnas_searches_a_graph_under_a_bound_at_its_cells(relaxation, tmp_path):
+    run = start(search.rnas, tmp_path, [*RNAS, "--space", "nas-bench-201", "--layers", "6", "--relaxation", relaxation])
+    found = json.loads((run / "vulnerability.json").read_text())
+    assert len(found["child"]["cells"]) == 6 and found["child"]["vulnerability"] > 0
+    assert found["architecture"]["genotype"] == {"cell": list(CellGraph.load(run / "genotype.json").operations)}
+    page = (run / "report.html").read_text()
+    assert "none, cell" in page and "supernet and of its 6 cells" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "argv"), [(search.wsr_nas, WSR_NAS), (search.rnas, RNAS)], ids=["wsr", "rnas"])
+def test_a_dry_run_prints_the_cost_of_a_search_of_a_graph(program, argv, tmp_path, capsys):
+    program.main([*argv, "--space", "nas-bench-201", "--runs", str(tmp_path), "--dry_run"])
+    printed = capsys.readouterr().out
+    assert "supernet:" in printed and re.search(r"space +nas-bench-201", printed)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Pair(NasBench201):
+    """Search two of the six edges, and two operations."""
+
+    name = "pair"
+    help = "two operations in a row"
+    edges = ((0, 1), (1, 3))
+    operations = ("skip_connect", "nor_conv_3x3")
+
+
+@pytest.mark.slow
+def test_a_space_that_is_added_is_searched_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPACES, "pair", Pair())
+    run = start(search.wsr_nas, tmp_path, [*WSR_NAS, "--space", "pair"])
+    found = CellGraph.load(run / "genotype.json")
+    assert all((name in Pair.operations) == (number in (0, 4)) for number, name in enumerate(found.operations))
+    header, *_ = drawn_weights(run, "cell")
+    assert header == ["step", "input->1 skip_connect", "input->1 nor_conv_3x3", "1->3 skip_connect",
+                      "1->3 nor_conv_3x3"]
+    row = read(run)[-1]["architecture"]
+    assert "none_mass" not in row and set(row["skip_mass"]) == {"cell"}
+    assert "of 2" in (run / "report.html").read_text()
