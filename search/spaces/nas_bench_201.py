@@ -32,6 +32,7 @@ class NasBench201(Space):
     help = "one cell, 6 edges and 5 operations; 15,625 graphs"
     layers_help = f"a multiple of {STAGES}; a preset has {PUBLISHED_LAYERS}, a small one {STAGES}"
     architecture = CellGraph
+    operation_weights = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}  # noqa: RUF012 - a space has no state
     cells = ("cell",)
     edges = EDGES
     operations = OPERATIONS
@@ -58,6 +59,19 @@ class NasBench201(Space):
     def key(self, choices: Tensor) -> list[Hashable]:
         """Return a string for each of choices (n, E); graphs that share one have the same published results."""
         return [_key(self, tuple(row)) for row in choices.tolist()]
+
+    def live(self, choices: Tensor) -> Tensor:
+        """Return which edges (n, E) lie on a path from the input to the output without ``none``."""
+        runs = (choices != self.none).T
+        nodes = EDGES[-1][1] + 1
+        reached = [torch.ones_like(runs[0])] + [torch.zeros_like(runs[0])] * (nodes - 1)
+        needed = reached[::-1]
+        for edge, (source, target) in enumerate(self.edges):
+            reached[target] = reached[target] | reached[source] & runs[edge]
+        for edge, (source, target) in reversed(list(enumerate(self.edges))):
+            needed[source] = needed[source] | needed[target] & runs[edge]
+        return torch.stack([reached[source] & needed[target] & runs[edge]
+                            for edge, (source, target) in enumerate(self.edges)], -1)
 
     def fitting_layers(self, layers: int) -> int:
         """Return ``layers`` if it is a multiple of the stages, else the number for a preset as deep as that."""

@@ -33,12 +33,15 @@ class Space(ABC):
         cells: kinds of cell, each with its own rows of A.
         edges: (source, target) of the edges of a cell. States are numbered; the inputs of the cell come first.
         operations: names of the candidates. "none", "skip_connect" and names with "pool" are recognised as such.
+        operation_weights: what live operations weigh in ``weight``; others weigh nothing. Empty: the space has no
+            such classes of size.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
     architecture: ClassVar[type]
     layers_help: ClassVar[str] = ""
+    operation_weights: ClassVar[Mapping[str, int]] = {}
     cells: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     operations: tuple[str, ...]
@@ -180,6 +183,15 @@ class Space(ABC):
     def key(self, choices: Tensor) -> list[Hashable]:
         """Return a value for each of choices (n, R); equal values compute the same function, if the space knows it."""
         return list(map(tuple, choices.tolist()))
+
+    def live(self, choices: Tensor) -> Tensor:
+        """Return which rows (n, R) of choices (n, R) the output depends on."""
+        return choices != self.none
+
+    def weight(self, choices: Tensor) -> Tensor:
+        """Return the sum (n,) of ``operation_weights`` over the live rows of choices (n, R): a coarse size."""
+        weights = torch.tensor([self.operation_weights.get(name, 0) for name in self.operations])
+        return (weights[choices] * self.live(choices)).sum(-1)
 
     # -- cost -----------------------------------------------------------------------------------------------------
 

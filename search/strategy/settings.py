@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from search.strategy.predictors import PREDICTORS
 from search.strategy.proposal import ACQUISITIONS, Proposals
-from wsrnas.runtime.config import RunConfig, option, require
+from wsrnas.runtime.config import Ranges, option, require
 
 TEMPERATURES = (1.0, 0.3)  # of the Gumbel-softmax in the first and in the last step of A; their values hardly matter
 
 
 @dataclass(frozen=True)
-class StrategyConfig(RunConfig):
+class StrategyConfig(Ranges):
     """The fields of a program that searches by a predictor."""
 
     predictor: str = option("sized", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)

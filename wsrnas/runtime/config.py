@@ -77,22 +77,8 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Hold the fields of every program that trains: which run, where, on which data."""
-
-    preset_flags: ClassVar[tuple[str, ...]] = ("--preset",)
-    overwrite_help: ClassVar[str] = "move an existing run directory aside and start again"
-
-    preset: str = ""
-    save: str = option("", "name of the run directory (empty: derived from the configuration)",
-                       identity=False)
-    runs: str = option("runs", "folder of all run directories", identity=False)
-    seed: int = option(0, "seed of all random numbers; the same seed on the same machine gives the same result")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
-    report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
-    data: str = option("data", "folder of the data set", identity=False)
-    max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
+class Ranges:
+    """Refuse fields of a configuration that are out of range."""
 
     def require_at_least(self, bound: float, *names: str) -> None:
         """Refuse fields below ``bound``.
@@ -113,6 +99,24 @@ class RunConfig:
         for name in names:
             require(0 < getattr(self, name) < 1,
                     f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Ranges):
+    """Hold the fields of every program that trains: which run, where, on which data."""
+
+    preset_flags: ClassVar[tuple[str, ...]] = ("--preset",)
+    overwrite_help: ClassVar[str] = "move an existing run directory aside and start again"
+
+    preset: str = ""
+    save: str = option("", "name of the run directory (empty: derived from the configuration)",
+                       identity=False)
+    runs: str = option("runs", "folder of all run directories", identity=False)
+    seed: int = option(0, "seed of all random numbers; the same seed on the same machine gives the same result")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
+    report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
+    data: str = option("data", "folder of the data set", identity=False)
+    max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
 
 
 def parse_number(text: str) -> float:
@@ -152,6 +156,9 @@ def _inner_type(annotation: Any) -> Any:
     return annotation
 
 
+_ENTRIES = {float: (parse_number, "X"), int: (int, "N"), str: (str, "TEXT")}  # of lists: how each is read, and its name
+
+
 def _flag_arguments(annotation: Any) -> dict[str, Any]:
     annotation = _inner_type(annotation)
     if annotation is bool:
@@ -159,8 +166,8 @@ def _flag_arguments(annotation: Any) -> dict[str, Any]:
     if get_origin(annotation) is Literal:
         return {"choices": get_args(annotation), "metavar": "{" + ",".join(map(str, get_args(annotation))) + "}"}
     if get_origin(annotation) is tuple:
-        numbers = get_args(annotation)[0] is float
-        return {"nargs": "+", "type": parse_number if numbers else str, "metavar": "X" if numbers else "TEXT"}
+        kind, metavar = _ENTRIES[get_args(annotation)[0]]
+        return {"nargs": "+", "type": kind, "metavar": metavar}
     return {"type": parse_number if annotation is float else annotation, "metavar": annotation.__name__.upper()}
 
 

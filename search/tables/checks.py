@@ -1,0 +1,61 @@
+"""Checks that all readers of tables share."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+
+
+def listed(document: Mapping[str, Any], key: str, name: str) -> list[Any]:
+    """Return a list of a table's JSON object.
+
+    Raises:
+        InputError: it is missing, or something else.
+    """
+    require(key in document, f"{name} has no {key!r}; expected a list of that name")
+    values = document[key]
+    require(isinstance(values, list), f"{name}: {key} is a JSON {type(values).__name__}; expected a list")
+    return list(values)
+
+
+def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[str, ...], whole: float) -> Tensor:
+    """Return the chosen columns (m, L) of results, as shares of 1.
+
+    Args:
+        name: name of the file, for messages.
+        names: names of all columns.
+        results: one list of numbers for each row.
+        columns: the columns to return.
+        whole: the number that stands for an accuracy of 100 %.
+
+    Raises:
+        InputError: a column is missing or named twice, or an entry is no accuracy; the sentence names the place.
+    """
+    for column in columns:
+        require(column in names, f"{name} has no column {column!r}; expected some of {', '.join(map(str, names))}")
+        require(columns.count(column) == 1, f"columns names {column} twice; expected each once")
+    places = [names.index(column) for column in columns]
+    for number, row in enumerate(results):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise InputError(f"{name}: row {number} of results is {_short(row)}; expected {len(names)} numbers, one "
+                             "for each column")
+        for place in places:
+            if not _is_accuracy(row[place], whole):
+                raise InputError(f"{name}: row {number} of results has {row[place]!r} in the column {names[place]}; "
+                                 f"expected an accuracy from 0 to {whole:g}")
+    return torch.tensor([[row[place] for place in places] for row in results], dtype=torch.float64) / whole
+
+
+def _is_accuracy(value: Any, whole: float) -> bool:
+    return (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            and 0 <= value <= whole)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

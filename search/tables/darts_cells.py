@@ -1,0 +1,60 @@
+"""A table of trained DARTS cells: a list of genotypes with their accuracies."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from search.spaces.darts import DARTS
+from search.tables.checks import accuracies, listed
+from search.tables.table import Table
+from wsrnas.genotype import FORMAT, Genotype
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+
+COLUMNS = ("clean", "pgd")
+NETWORK = (16, 8, 10, (3, 32, 32))
+
+
+def recognise(document: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object is meant as such a table."""
+    return "cells" in document
+
+
+def read(document: Mapping[str, Any], name: str, columns: tuple[str, ...]) -> Table:
+    """Return the table of a JSON object: ``cells`` are objects with a genotype and accuracies in percent.
+
+    Args:
+        document: the JSON object.
+        name: name of the file, for messages and titles.
+        columns: the columns to read; empty: ``COLUMNS``.
+
+    Raises:
+        InputError: the object does not fit; the sentence says how.
+    """
+    columns, cells = columns or COLUMNS, listed(document, "cells", name)
+    require(bool(cells), f"{name}: cells is empty; expected at least one cell")
+    choices, names = [], set(cells[0]) - {"genotype"} if isinstance(cells[0], dict) else set()
+    for number, cell in enumerate(cells):
+        require(isinstance(cell, dict) and "genotype" in cell,
+                f"{name}: cell {number} has no genotype; expected an object with a genotype and accuracies")
+        names &= set(cell)
+        try:
+            choices.append(DARTS.encode(_genotype(cell["genotype"])))
+        except InputError as error:
+            raise InputError(f"{name}: cell {number}: {error}") from None
+    ordered = sorted(names)
+    losses = 100 * (1 - accuracies(name, ordered, [[cell[key] for key in ordered] for cell in cells], columns, 100.0))
+    # Cells of equal encoding are one architecture; their results are the mean.
+    together, row = torch.unique(torch.stack(choices), dim=0, return_inverse=True)
+    means = torch.zeros(len(together), losses.shape[1], dtype=losses.dtype).index_add(0, row, losses)
+    means /= torch.bincount(row).unsqueeze(-1)
+    return Table(name, str(document.get("source", "")), DARTS, together, torch.arange(len(together)), means, columns,
+                 NETWORK)
+
+
+def _genotype(value: Any) -> Genotype:
+    """Return the genotype of a JSON object, which may lack the version of our files."""
+    fields = {"format": FORMAT} | value if isinstance(value, dict) else value
+    return Genotype.from_json(json.dumps(fields))

@@ -1,0 +1,65 @@
+"""Open a table by the path of its file, or the one that the project makes itself by its name."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.tables import darts_cells, nas_robbench
+from search.tables.demo import demo
+from search.tables.table import Table
+from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """One form of tables.
+
+    Args:
+        recognise: function that says whether a JSON object is meant as such a table.
+        read: function from the object, the file's name and the columns (empty: the usual ones) to the table.
+        help: what the file holds, in a few words.
+    """
+
+    recognise: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any], str, tuple[str, ...]], Table]
+    help: str
+
+
+FORMATS: dict[str, TableFormat] = {
+    "nas-robbench-201": TableFormat(nas_robbench.recognise, nas_robbench.read,
+                                    "graphs of NAS-Bench-201: arch, ops, edges, row_of, columns, results"),
+    "darts-cells": TableFormat(darts_cells.recognise, darts_cells.read,
+                               "DARTS cells: cells, each with genotype and accuracies in percent"),
+}
+
+
+def open_table(path: str, columns: tuple[str, ...] = ()) -> Table:
+    """Return the table in a JSON file, or the synthetic one for the name "demo".
+
+    Args:
+        path: path of the file, or "demo".
+        columns: accuracies that count, on clean images first; empty: the usual ones of the table's form.
+
+    Raises:
+        InputError: there is no such file, or it holds no table of a form in ``FORMATS``.
+    """
+    if path == DEMO:
+        return demo(columns)
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the table {path}: {error.strerror or error}; expected a JSON file, or "
+                         f"{DEMO}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the table {path} is not JSON text: {error}") from None
+    require(isinstance(document, dict), f"the table {path} is a JSON {type(document).__name__}; expected an object")
+    for form in FORMATS.values():
+        if form.recognise(document):
+            return form.read(document, Path(path).stem, columns)
+    raise InputError(f"the table {path} is of no known form; expected "
+                     + " or ".join(form.help for form in FORMATS.values()))
