@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from search.spaces import SPACES
+from search.strategies import STRATEGIES
 from search.strategy.objective import OBJECTIVES
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
@@ -19,6 +20,7 @@ from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.report.race import SECTIONS as RACE_SECTIONS
 from wsrnas.report.run_sections import SECTIONS
+from wsrnas.report.strategies import SECTIONS as STRATEGY_SECTIONS
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.training.losses import loss_table
 
@@ -67,6 +69,12 @@ def spaces() -> str:
                           map(row, SPACES))
 
 
+def strategies() -> str:
+    """Return one row for each search strategy."""
+    return markdown_table(("`--strategy`", "how it chooses what is measured next"),
+                          ((f"`{name}`", entry.help) for name, entry in STRATEGIES.items()))
+
+
 def estimators() -> str:
     """Return one row for each AN-Estimator."""
     def row(name: str) -> tuple[str, ...]:
@@ -80,7 +88,7 @@ def estimators() -> str:
 def page_sections() -> str:
     """Return one row for each section of the pages."""
     return markdown_table(("section", "shown for"), ((section.title, section.shown_for)
-                                                     for section in (*SECTIONS, *RACE_SECTIONS)))
+                                                     for section in (*SECTIONS, *RACE_SECTIONS, *STRATEGY_SECTIONS)))
 
 
 def files(*folders: str) -> str:
@@ -98,6 +106,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "data-sets": data_sets,
     "estimators": estimators,
     "objectives": objectives,
+    "strategies": strategies,
     "spaces": spaces,
     "page-sections": page_sections,
     "files-library": lambda: files("wsrnas"),

@@ -14,6 +14,7 @@ from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainCo
 from retrain.vulnerability.settings import VulnerabilityConfig
 from search.rnas_settings import PRESETS as RNAS_PRESETS
 from search.rnas_settings import RnasConfig
+from search.tabular_settings import TabularConfig
 from search.wsr_nas_settings import PRESETS as SEARCH_PRESETS
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import PRESETS as BENCHMARK_PRESETS
@@ -23,7 +24,7 @@ from wsrnas.runtime.errors import InputError
 
 PROGRAMS = {SearchConfig: SEARCH_PRESETS, RnasConfig: RNAS_PRESETS, RetrainConfig: RECIPES,
             ImageNetConfig: IMAGENET_RECIPES, CompareConfig: RACE_RECIPES, BenchmarkConfig: BENCHMARK_PRESETS,
-            EvaluateConfig: {}, VulnerabilityConfig: {}}
+            EvaluateConfig: {}, VulnerabilityConfig: {}, TabularConfig: {}}
 words = st.text("abcxyz0123_./", min_size=1, max_size=8)
 
 
@@ -36,6 +37,8 @@ def values_of(field, annotation, base):
         return st.sampled_from(get_args(annotation))
     return own | {bool: st.booleans(), int: st.integers(0, 300), float: st.floats(1e-4, 0.9), str: words,
                   tuple[float, ...]: st.lists(st.floats(1e-3, 0.9), min_size=1, max_size=4, unique=True).map(
+                      lambda values: tuple(sorted(values))),
+                  tuple[int, ...]: st.lists(st.integers(1, 300), min_size=1, max_size=4, unique=True).map(
                       lambda values: tuple(sorted(values)))}.get(annotation, st.nothing())
 
 

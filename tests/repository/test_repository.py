@@ -21,6 +21,7 @@ import test_AN_estimator.settings
 from retrain.recipes import RetrainConfig
 from retrain.vulnerability.settings import VulnerabilityConfig
 from search.rnas_settings import RnasConfig
+from search.tabular_settings import TabularConfig
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import BenchmarkConfig
 from tests.quick import slow_after
@@ -34,6 +35,7 @@ LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "
                                                                               "evaluate", "vulnerability"))]
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "search.rnas": (RnasConfig, search.rnas.PRESETS),
+           "search.tabular": (TabularConfig, None),
            "retrain.vulnerability": (VulnerabilityConfig, None),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),

@@ -8,7 +8,11 @@ from typing import Any
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import identity_differences, require
 
-_REMEDY = "choose another --save, or pass --overwrite to move it aside"
+SAVE = "--save"  # the flag that names a folder, in most programs
+
+
+def _remedy(flag: str) -> str:
+    return f"choose another {flag}, or pass --overwrite to move it aside"
 
 
 def stored_object(path: Path) -> dict[str, Any] | None:
@@ -36,22 +40,23 @@ def refuse_foreign_folder(folder: Path) -> None:
     """
     foreign = folder.exists() and stored_object(folder / run_files.CONFIG) is None and (
         not folder.is_dir() or any(file.name != run_files.LOCK for file in folder.iterdir()))
-    require(not foreign, f"{folder} exists and is not a run directory; {_REMEDY}")
+    require(not foreign, f"{folder} exists and is not a run directory; {_remedy(SAVE)}")
 
 
-def refuse_other_configuration(folder: Path, config: Any) -> None:
+def refuse_other_configuration(folder: Path, config: Any, flag: str = SAVE) -> None:
     """Refuse a folder whose stored configuration gives another result than ``config``.
 
     Args:
         folder: the run directory; one without a stored configuration is accepted.
         config: the dataclass that the program was asked for.
+        flag: the program's flag for the folder.
 
     Raises:
         InputError: the sentence names the fields that differ.
     """
     stored = stored_object(folder / run_files.CONFIG)
     if stored is not None:
-        refuse_differences(config, stored, f"{folder} holds a run of", _REMEDY)
+        refuse_differences(config, stored, f"{folder} holds a run of", _remedy(flag))
 
 
 def refuse_differences(config: Any, stored: Mapping[str, Any], place: str, remedy: str) -> None:
@@ -70,16 +75,17 @@ def refuse_differences(config: Any, stored: Mapping[str, Any], place: str, remed
     require(not differences, f"{place} another configuration ({'; '.join(differences)}); {remedy}")
 
 
-def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
+def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any], flag: str = SAVE) -> None:
     """Refuse a folder whose results come from other inputs.
 
     Args:
         folder: the run directory; one without stored inputs is accepted.
         inputs: further values that the work depends on, such as the fingerprint of the data set.
+        flag: the program's flag for the folder.
 
     Raises:
         InputError: the sentence names the inputs that differ.
     """
     stored = stored_object(folder / run_files.INPUTS)
     changed = [] if stored is None else [name for name, value in inputs.items() if stored.get(name) != value]
-    require(not changed, f"{folder} was made from other inputs ({', '.join(changed)}); {_REMEDY}")
+    require(not changed, f"{folder} was made from other inputs ({', '.join(changed)}); {_remedy(flag)}")

@@ -20,7 +20,7 @@ from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import claim
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.same_work import refuse_other_configuration, refuse_other_inputs, stored_object
+from wsrnas.runtime.same_work import SAVE, refuse_other_configuration, refuse_other_inputs, stored_object
 
 WAIT_SECONDS = 2.0
 MOMENT_SECONDS = 0.1
@@ -42,7 +42,8 @@ class Task:
     work: Callable[[Callable[[], bool]], None]
 
 
-def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwrite: bool = False) -> None:
+def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwrite: bool = False,
+                       flag: str = SAVE) -> None:
     """Make the folder of shared work, or check that an existing one belongs to the same work.
 
     Args:
@@ -50,18 +51,19 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
         config: dataclass of the program, kept as ``config.json``.
         inputs: further values that the work depends on, such as the fingerprint of the data; kept as ``inputs.json``.
         overwrite: whether to move an existing folder aside.
+        flag: the program's flag for the folder, for messages.
 
     Raises:
         InputError: the folder holds work of another configuration or other inputs, another process is at work in the
             folder to overwrite, or the folder cannot be written.
     """
     if overwrite_requested(overwrite) and folder.exists():
-        _refuse_company(folder)
+        _refuse_company(folder, flag)
         move_aside(folder)
     create(folder)
     with alone(folder / run_files.CLAIMS, "opening"):
-        refuse_other_configuration(folder, config)
-        refuse_other_inputs(folder, inputs)
+        refuse_other_configuration(folder, config, flag)
+        refuse_other_inputs(folder, inputs, flag)
         # Written only where something changes: other processes may be reading.
         if stored_object(folder / run_files.CONFIG) != to_dict(config):
             write_json(folder / run_files.CONFIG, to_dict(config))
@@ -69,13 +71,13 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
             write_json(folder / run_files.INPUTS, inputs)
 
 
-def _refuse_company(folder: Path) -> None:
+def _refuse_company(folder: Path, flag: str) -> None:
     """Raise InputError if another process holds a task: it would go on writing under the same name."""
     for claimed in sorted((folder / run_files.CLAIMS).glob("*/")):
         held = claim(claimed)
         if held is None:
             raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "
-                             "--save")
+                             f"{flag}")
         held.close()
 
 

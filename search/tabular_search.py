@@ -1,0 +1,95 @@
+"""One search in a table: the measurements of a strategy with one seed, and what they are worth."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor
+
+from search.strategies import STRATEGIES
+from search.strategy.problem import Measured
+from search.strategy.strategy import Strategy
+from search.tables.queries import Queries
+from search.tables.task import TableTask
+from search.tabular_settings import TabularConfig
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.progress import progress
+from wsrnas.runtime.seeding import derive_seed, generator
+
+OUTPUTS = ("best", "verified", "argmax")
+UNSEEN = 500  # architectures that were not measured, on which predictions are ranked
+FEWEST = 10  # of them, for a rank correlation
+
+
+def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: World,
+           stop: Callable[[], bool]) -> dict[str, Any]:
+    """Run one strategy with one seed, and return its regrets and rank correlations.
+
+    Args:
+        config: number of queries, noise, options of the strategies.
+        task: table and truth.
+        name: name of the strategy.
+        seed: seed of the search.
+        world: this process.
+        stop: function that returns whether to stop.
+
+    Raises:
+        Preempted: a signal asked to stop.
+    """
+    columns, last = len(task.table.columns), config.queries[-1]
+    strategy = STRATEGIES[name].build(task.problem, config, columns, derive_seed(seed, "strategy weights"))
+    measured, queries = Measured(task.table.space, columns), Queries(task, seed, last, config.noise, config.proxy)
+    random, seconds = generator(seed, "strategy"), 0.0
+    outputs: dict[str, dict[str, float | None]] = {}
+    tau: dict[str, dict[str, float | None]] = {}
+    for number in progress(range(last), f"{name}, seed {seed}", world):
+        if stop():
+            raise Preempted(f"stopped at query {number} of {name}, seed {seed}")
+        began = time.process_time()
+        chosen = strategy.propose(measured, random)
+        seconds += time.process_time() - began
+        measured.add(chosen.unsqueeze(0), queries(chosen, number).unsqueeze(0))
+        if (count := number + 1) in config.queries:
+            found = strategy.outputs(measured, generator(seed, "strategy outputs", count))
+            outputs[str(count)] = {kind: task.regret(found[kind]) for kind in OUTPUTS if kind in found}
+            tau[str(count)] = ranking(task, strategy, measured, seed, count)
+    return {"strategy": name, "seed": seed, "regret": outputs, "curve": curve(task, measured), "tau": tau,
+            "seconds_per_query": seconds / last, "measured": task.table.find(measured.choices).tolist()}
+
+
+def curve(task: TableTask, measured: Measured) -> list[float]:
+    """Return the regret (n,) of the architecture with the best observed objective after every query."""
+    observed = task.problem.objective(measured.losses).cummin(0).indices
+    places = task.table.find(measured.choices)
+    return [float(value) for value in task.truth[places][observed] - task.best]
+
+
+def ranking(task: TableTask, strategy: Strategy, measured: Measured, seed: int, count: int) -> dict[str, float | None]:
+    """Return Kendall's τ of predicted and true objectives of architectures that were not measured.
+
+    They are the first of a random order of the allowed ones, which depends on the seed alone. "best fifth" counts
+    those of them with the smallest true objectives. Nothing is returned for a strategy that predicts nothing.
+    """
+    distinct = task.distinct
+    order = distinct[torch.randperm(len(distinct), generator=generator(seed, "unseen architectures"))]
+    rows = task.table.row
+    seen = torch.isin(rows[order], rows[task.table.find(measured.choices)])
+    unseen = order[~seen][:UNSEEN]
+    if len(unseen) < FEWEST:
+        return {}
+    predicted = strategy.predict(measured, task.table.choices[unseen], generator(seed, "strategy predictions", count))
+    return {} if predicted is None else taus(predicted, task.truth[unseen])
+
+
+def taus(predicted: Tensor, truth: Tensor) -> dict[str, float | None]:
+    """Return Kendall's τ of predictions (n,) with true objectives, among all and among the best fifth."""
+    best = truth.argsort(stable=True)[:max(len(truth) // 5, 2)]
+    return {"all": _tau(predicted, truth), "best fifth": _tau(predicted[best], truth[best])}
+
+
+def _tau(a: Tensor, b: Tensor) -> float | None:
+    value = float(kendalltau(a.detach().numpy(), b.numpy()).statistic)
+    return None if value != value else value
