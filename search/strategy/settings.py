@@ -14,7 +14,7 @@ class StrategyConfig(Ranges):
     """The fields of a program that searches by a predictor."""
 
     predictor: str = option("sized", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)
-    loss_quantile: float = option(0.6, "share of the measurements, by each column, that the predictor tells apart; "
+    loss_quantile: float = option(0.8, "share of the measurements, by each column, that the predictor tells apart; "
                                   "the worse ones count as equally bad; 1: all", added=True)
     population: int = option(2, "architectures that wsr measures before it learns: the largest, then one of any size",
                              added=True)

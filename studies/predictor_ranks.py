@@ -1,0 +1,148 @@
+"""Compare predictors: how well each ranks architectures that it has not seen (docs/SEARCH.md).
+
+    python -m studies.predictor_ranks --table TABLE --seeds 20              # a table of all graphs of a space
+    python -m studies.predictor_ranks --table TABLE --size_class 18:20      # the same among graphs of equal size
+    python -m studies.predictor_ranks --table CELLS --confirm 150           # a list of cells: the last are kept apart
+
+Every predictor learns from the same random architectures. Kendall's tau is that of the predicted and the true
+objective of 500 others, and of the best fifth of these. Of a list of cells, the first ``--confirm`` are used in
+random parts, to choose a predictor; then it learns from all of them and ranks the cells that were kept apart, with a
+bootstrap interval over these. "At equal size" is tau of what a straight line over log parameters leaves of both.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor
+
+from search.spaces.darts import DARTS
+from search.strategy.baselines.gaussian_process import GaussianProcess
+from search.strategy.predictors import PREDICTORS
+from search.strategy.problem import Measured, Problem
+from search.strategy.settings import StrategyConfig
+from search.strategy.targets import targets
+from search.tables.reading import open_table
+from search.tables.task import TableTask, table_task
+from wsrnas.genotype import Genotype
+from wsrnas.runtime.config import Parser
+from wsrnas.runtime.program import run_program
+
+COUNTS, UNSEEN, RESAMPLES = (25, 50, 100), 500, 2000
+Ranker = Callable[[Problem, Measured, Tensor, int], Tensor]  # problem, measurements, choices (n, R), seed -> (n,)
+
+
+def by_predictor(name: str) -> Ranker:
+    """Return the function that fits a predictor and predicts the objective."""
+    def rank(problem: Problem, measured: Measured, choices: Tensor, seed: int) -> Tensor:
+        config = StrategyConfig()
+        predictor = PREDICTORS[name].build(problem, config, measured.losses.shape[1], seed)
+        fitted = predictor.fit(measured.gates(), targets(measured.losses, problem.objective, config.loss_quantile),
+                               torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            return fitted.mean(problem.space.gates(choices).double())
+    return rank
+
+
+def by_gaussian_process(problem: Problem, measured: Measured, choices: Tensor, seed: int) -> Tensor:
+    """Predict by a Gaussian process over the number of different rows."""
+    return GaussianProcess(problem).predict(measured, choices, torch.Generator().manual_seed(seed))
+
+
+def by_size(problem: Problem, measured: Measured, choices: Tensor, seed: int) -> Tensor:
+    """Predict that the larger one is better."""
+    return -problem.sizes(problem.space.gates(choices).double())[:, 0]
+
+
+RANKERS: dict[str, Ranker] = {name: by_predictor(name) for name in PREDICTORS} | {
+    "gp": by_gaussian_process, "parameters": by_size}
+
+
+def tau(a: Tensor, b: Tensor) -> float:
+    """Return Kendall's tau of two lists (n,)."""
+    return float(np.nan_to_num(kendalltau(a.numpy(), b.numpy()).statistic))
+
+
+def without_size(values: Tensor, size: Tensor) -> Tensor:
+    """Return what a straight line over the size leaves of values (n,)."""
+    return values - torch.from_numpy(np.polyval(np.polyfit(size.numpy(), values.numpy(), 1), size.numpy()))
+
+
+def measurements(task: TableTask, places: Tensor) -> Measured:
+    """Return the true losses of architectures at these places of the table."""
+    table = task.table
+    measured = Measured(table.space, table.losses.shape[1])
+    measured.add(table.choices[places], table.losses[table.row[places]])
+    return measured
+
+
+def on_table(task: TableTask, seeds: int) -> None:
+    """Print tau on unseen architectures of a table, for each predictor and number of measurements."""
+    places = task.distinct
+    for name, ranker in RANKERS.items():
+        parts = []
+        for count in COUNTS:
+            found = []
+            for seed in range(seeds):
+                order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))]
+                seen, unseen = order[:count], order[count:count + UNSEEN]
+                truth = task.truth[unseen]
+                predicted = ranker(task.problem, measurements(task, seen), task.table.choices[unseen], seed)
+                best = truth.argsort()[:len(truth) // 5]
+                found.append((tau(predicted, truth), tau(predicted[best], truth[best])))
+            (every, fifth), errors = np.mean(found, 0), np.std(found, 0) / seeds**0.5
+            parts.append(f"{count}: {every:.3f}±{errors[0]:.3f} ({fifth:.3f}±{errors[1]:.3f})")
+        print(f"{name:14} " + "   ".join(parts), flush=True)
+
+
+def on_cells(task: TableTask, file_order: Tensor, confirm: int, seeds: int) -> None:
+    """Print tau on cells that were not learned from: of random parts of the first ones, then of those kept apart."""
+    size = -by_size(task.problem, measurements(task, file_order[:1]), task.table.choices, 0)
+
+    def both(predicted: Tensor, places: Tensor) -> tuple[float, float]:
+        truth = task.truth[places]
+        return tau(predicted, truth), tau(without_size(predicted, size[places]), without_size(truth, size[places]))
+
+    first, last = file_order[:confirm], file_order[confirm:]
+    for name, ranker in RANKERS.items():
+        found = []
+        for seed in range(seeds):
+            order = first[torch.randperm(confirm, generator=torch.Generator().manual_seed(seed))]
+            seen, unseen = order[:2 * confirm // 3], order[2 * confirm // 3:]
+            found.append(both(ranker(task.problem, measurements(task, seen), task.table.choices[unseen], seed), unseen))
+        predicted = ranker(task.problem, measurements(task, first), task.table.choices[last], 0)
+        drawn = np.random.default_rng(0).integers(len(last), size=(RESAMPLES, len(last)))
+        resampled = np.array([both(predicted[rows], last[rows]) for rows in drawn])
+        low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
+        chosen, confirmed = np.mean(found, 0), both(predicted, last)
+        print(f"{name:14} " + "   ".join(
+            f"{kind}: {chosen[i]:.3f}, confirmed {confirmed[i]:.3f} [{low[i]:.3f}, {high[i]:.3f}]"
+            for i, kind in enumerate(("free", "at equal size"))), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print one line for each predictor."""
+    parser = Parser(prog="studies.predictor_ranks", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", required=True, help="JSON file of a table, or demo")
+    parser.add_argument("--size_class", default="", help="bounds on the weight of the live operations, such as 18:20")
+    parser.add_argument("--seeds", type=int, default=20, help="random parts (default: 20)")
+    parser.add_argument("--confirm", type=int, default=0, help="of a list of cells, the number to choose by; the rest "
+                                                               "is kept apart")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    table = open_table(arguments.table)
+    task = table_task(table, lambda losses: losses.mean(-1), arguments.size_class)
+    if not arguments.confirm:
+        return on_table(task, arguments.seeds)
+    cells = json.loads(Path(arguments.table).read_text(encoding="utf-8"))["cells"]
+    places = table.find(torch.stack([DARTS.encode(Genotype.from_json(json.dumps(cell["genotype"]))) for cell in cells]))
+    return on_cells(task, places, arguments.confirm, arguments.seeds)
+
+
+if __name__ == "__main__":
+    run_program(main)
