@@ -16,6 +16,7 @@ from search.spaces.supernet import gumbel_noise, gumbel_softmax
 from search.strategy.problem import Measured, Problem
 from wsrnas.runtime.config import require
 
+FLATTER = 12  # times that A is divided by 1.5 where all of its draws were measured
 MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchanges are proposed as well
 
 
@@ -153,10 +154,25 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
     found = measured.new(torch.cat([draw(alphas, problem, settings.draws, generator),
                                     *(near(parent, problem) for parent in parents)]))
     if not len(found):
-        found = measured.new(problem.random(1000, generator) if problem.pool is None else problem.pool)
+        found = others(alphas, problem, measured, settings.draws, generator)
     require(len(found) > 0, "every allowed architecture was measured; expected fewer queries")
     score = ACQUISITIONS[settings.acquisition](prediction, space.gates(found).double(), generator)
     return alphas, found[score.argmax()]
+
+
+def others(alphas: Tensor, problem: Problem, measured: Measured, count: int, generator: torch.Generator) -> Tensor:
+    """Return unmeasured architectures (n, R) where all candidates are known: draws of a flatter and flatter A.
+
+    If there are none, random ones are returned, at last any of the pool; none if all of them were measured.
+    """
+    for power in range(1, FLATTER + 1):
+        found = measured.new(draw(alphas / 1.5**power, problem, count, generator))
+        if len(found):
+            return found
+    found = measured.new(problem.random(1000, generator))
+    if len(found) or problem.pool is None:
+        return found
+    return measured.new(problem.pool[problem.allowed(problem.pool)])
 
 
 def improvement(prediction: Prediction, gates: Tensor, generator: torch.Generator) -> Tensor:
