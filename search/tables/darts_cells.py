@@ -41,7 +41,7 @@ def read(document: Mapping[str, Any], name: str, columns: tuple[str, ...]) -> Ta
                 f"{name}: cell {number} has no genotype; expected an object with a genotype and accuracies")
         names &= set(cell)
         try:
-            choices.append(DARTS.encode(_genotype(cell["genotype"])))
+            choices.append(DARTS.encode(genotype_of(cell["genotype"])))
         except InputError as error:
             raise InputError(f"{name}: cell {number}: {error}") from None
     ordered = sorted(names)
@@ -54,7 +54,7 @@ def read(document: Mapping[str, Any], name: str, columns: tuple[str, ...]) -> Ta
                  NETWORK)
 
 
-def _genotype(value: Any) -> Genotype:
+def genotype_of(value: Any) -> Genotype:
     """Return the genotype of a JSON object, which may lack the version of our files."""
     fields = {"format": FORMAT} | value if isinstance(value, dict) else value
     return Genotype.from_json(json.dumps(fields))
