@@ -36,7 +36,8 @@ def _wsr(problem: Problem, settings: Any, columns: int, seed: int) -> WsrStrateg
 
 
 def _paper(problem: Problem, settings: Any, columns: int, seed: int) -> PaperStrategy:
-    return PaperStrategy(problem, settings, columns, settings.warmup_architectures, settings.loss_memory, settings.tau,
+    population = settings.warmup_architectures or max(settings.queries[-1] // 2, 1)
+    return PaperStrategy(problem, settings, columns, population, settings.loss_memory, settings.tau,
                          settings.alpha_std, seed)
 
 

@@ -13,14 +13,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("an operation", "a published cell", "a hand-designed network", "an attack", "a training loss", "a data set",
-         "an AN-Estimator", "an objective of the search", "a search space", "a section of the page")
+         "an AN-Estimator", "an objective of the search", "a search space", "a search strategy",
+         "a section of the page")
 EXAMPLE = re.compile(r"```python\n# (?P<file>[\w/]+\.py), (?P<place>before|in|at the end|a new file) ?(?P<name>\w*)\n"
                      r"(?P<text>.*?)```", re.DOTALL)
 # Runs inside the copy and prints what the tests look at, as one line of JSON.
 DRIVER = r'''
 import contextlib, io, json, sys
 import torch
-import genotypes, retrain.evaluate, retrain.train_cifar, search.wsr_nas, test_AN_estimator.benchmark, wsrnas.models
+import genotypes, retrain.evaluate, retrain.train_cifar, search.tabular, search.wsr_nas, wsrnas.models
+import test_AN_estimator.benchmark
 from docs.write_tables import TABLES
 from wsrnas.evaluation import honesty
 from wsrnas.report.figures import picture
@@ -50,8 +52,9 @@ without_layers = [word for word in small if word not in ("--layers", "3")]
 retrain.train_cifar.main([*train, *without_layers, "--arch", "two_layers", "--save", "design"])
 retrain.evaluate.main("--model runs/retrain/cell runs/retrain/design --attacks darken pgd-1 --strengths 0.1 "
                       "--max_test 32 --device cpu --check_images 30".split())
-programs = {"search": search.wsr_nas, "train": retrain.train_cifar, "evaluate": retrain.evaluate,
-            "study": test_AN_estimator.benchmark}
+search.tabular.main("--table demo --strategy alternating --queries 4 --seeds 1 --out runs/tabular/run".split())
+programs = {"search": search.wsr_nas, "tabular": search.tabular, "train": retrain.train_cifar,
+            "evaluate": retrain.evaluate, "study": test_AN_estimator.benchmark}
 print(json.dumps({"help": {name: help_of(program) for name, program in programs.items()},
                   "cells": genotypes.names(), "architectures": wsrnas.models.names(),
                   "tables": {name: table() for name, table in TABLES.items()}}))
@@ -156,6 +159,11 @@ def test_a_search_space_is_added(copy):
     graph = json.loads((copy[0] / "runs" / "search" / "chain" / "genotype.json").read_text())["graph"]
     assert graph.count("none") == 3 and "|none~0|" in graph
     assert "nor_conv" in page(copy, "retrain/chain") or "skip_connect" in page(copy, "retrain/chain")
+
+
+def test_a_search_strategy_is_added(copy):
+    assert "alternating (by turns" in copy[1]["help"]["tabular"] and "`alternating`" in copy[1]["tables"]["strategies"]
+    assert "alternating" in page(copy, "tabular/run")
 
 
 def test_a_section_of_the_page_is_added(copy):

@@ -78,8 +78,7 @@ def test_a_small_pool_is_measured_to_its_end_and_then_refused(name):
     keys = SPACE.key(pool)
 
     def inside(choices):
-        return torch.tensor([key in set(map(tuple, pool.tolist())) for key in map(tuple, choices.tolist())],
-                            dtype=torch.bool)
+        return (choices.unsqueeze(1) == pool).all(-1).any(-1)
 
     what = problem(allowed=inside, pool=pool)
     strategy = STRATEGIES[name].build(what, None, 1, 0)
@@ -105,6 +104,7 @@ def test_the_output_is_the_best_measured(name):
     assert worth(best.unsqueeze(0)) == measured.losses.min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evolution", "local-search", "gp"])
 def test_what_uses_the_measurements_is_better_than_chance(name):
     what = problem()
@@ -175,8 +175,10 @@ def test_evolution_changes_one_row_of_a_good_member_of_the_newest_architectures(
     measured = run(strategy, what, 40)
     for place in range(10, 40):
         alive = measured.choices[place - 10:place]
-        parent = alive[worth(alive).squeeze(1).argmin()]
-        assert (measured.choices[place] != parent).sum() == 1
+        parents = alive[worth(alive).squeeze(1) == worth(alive).min()]
+        child, before = measured.choices[place], set(SPACE.key(measured.choices[:place]))
+        assert ((child != parents).sum(-1) == 1).any() or any(
+            set(SPACE.key(SPACE.neighbours(parent))) <= before for parent in parents)
 
 
 def test_local_search_moves_to_the_first_better_neighbour_and_restarts_at_an_optimum():
@@ -240,7 +242,7 @@ def test_the_next_query_has_the_largest_expected_improvement():
     measured = run(strategy, what, 20)
     chosen = strategy.propose(measured, seeded(4))
     left = measured.new(pool)
-    fit = strategy._fit(measured)
+    fit = strategy.fit(measured)
 
     def different(a, b):
         return (a.unsqueeze(1) != b).sum(-1).double().numpy()

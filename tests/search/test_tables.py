@@ -14,11 +14,12 @@ from search.tables.queries import Queries, pretended
 from search.tables.reading import FORMATS, open_table
 from search.tables.table import Table
 from search.tables.task import parse_size_class, table_task
+from tests.quick import slow_after
 from wsrnas.runtime.errors import InputError
 
 SPACE = SPACES["nas-bench-201"]
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-MEASURED = pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet16"])
+MEASURED = pytest.mark.parametrize("name", slow_after(1, ["cifar10", "cifar100", "imagenet16"]))
 
 
 def says(*words: str):

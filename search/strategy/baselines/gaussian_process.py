@@ -80,7 +80,7 @@ class GaussianProcess(Baseline):
         found = measured.new(self._candidates(measured, generator))
         if len(found) == 0:
             return self.fresh(measured, generator)
-        posterior = self._fit(measured)
+        posterior = self.fit(measured)
         mean, deviation = posterior.predict(self._different(found, measured.choices))
         best = posterior.predict(self._different(measured.choices, measured.choices))[0].min()
         gain = (best - mean) / deviation
@@ -89,12 +89,12 @@ class GaussianProcess(Baseline):
 
     def outputs(self, measured: Measured, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the measured architectures with the best objective and with the best posterior mean."""
-        verified = self._fit(measured).predict(self._different(measured.choices, measured.choices))[0].argmin()
+        verified = self.fit(measured).predict(self._different(measured.choices, measured.choices))[0].argmin()
         return super().outputs(measured, generator) | {"verified": measured.choices[int(verified)]}
 
     def predict(self, measured: Measured, choices: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return the posterior means (n,) of choices (n, R)."""
-        return torch.from_numpy(self._fit(measured).predict(self._different(choices, measured.choices))[0])
+        return torch.from_numpy(self.fit(measured).predict(self._different(choices, measured.choices))[0])
 
     def _different(self, a: Tensor, b: Tensor) -> np.ndarray:
         return a.shape[1] - equal_rows(a, b, len(self.problem.space.operations))
@@ -108,8 +108,8 @@ class GaussianProcess(Baseline):
         return torch.cat([self.problem.random(self.candidates, generator),
                           *(near(self.problem, measured.choices[place]) for place in best)])
 
-    def _fit(self, measured: Measured) -> Posterior:
-        """Return the process for what was measured."""
+    def fit(self, measured: Measured) -> Posterior:
+        """Return the process that is fitted to what was measured."""
         different = self._different(measured.choices, measured.choices)
         values = self.objectives(measured).numpy()
         values = (values - values.mean()) / max(values.std(), 1e-9)
