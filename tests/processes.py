@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
+# Seconds after which something is taken for hanging: a busy machine takes twenty times as long as a free one.
+PATIENCE = 1200
 # Imported once by the server of which the processes are copies: this is what takes the time.
 PRELOADED = ["torch._dynamo", "search.wsr_nas", "retrain.train_cifar"]
 
 
-def run_twice(main: Callable[[Path], None], folder: Path, seconds: float = 240) -> None:
+def run_twice(main: Callable[[Path], None], folder: Path, seconds: float = PATIENCE) -> None:
     """Call ``main(folder)`` in two processes (gloo) with the environment that torchrun would give them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -47,7 +49,7 @@ def _one_of_two(main: Callable[[Path], None], folder: Path, rank: int, port: int
         main(folder)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=PATIENCE):
     """The first true value of ``condition()``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.utils.data import DataLoader
 
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 from wsrnas.runtime import distributed, errors, launcher, preemption
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
@@ -39,7 +39,7 @@ def main(folder):
         (folder / "new" / f"{name}{world.rank}").replace(folder / f"{name}{world.rank}")
 
     with stop_requests(world) as stop:
-        for step, _ in enumerate(DataLoader(range(300), num_workers=1, multiprocessing_context="fork")):
+        for step, _ in enumerate(DataLoader(range(10 * PATIENCE), num_workers=1, multiprocessing_context="fork")):
             note("rank", f"{os.getpid()} {step}")
             time.sleep(0.1)
             if stop():
@@ -150,7 +150,7 @@ def test_a_forked_process_dies_of_signals_sent_to_it_and_of_no_others(heard, wor
         for _ in range(10):  # it may come as early as it likes
             child = os.fork()
             if not child:
-                time.sleep(2)
+                time.sleep(60)
                 os._exit(0)
             os.kill(child, signal.SIGTERM)
             assert os.waitpid(child, 0)[1] == signal.SIGTERM
@@ -226,10 +226,10 @@ class Launched:
 
     def end(self):
         """Exit code, what was printed as an error, and at which steps the processes stopped."""
-        code = self.process.wait(60)
+        code = self.process.wait(PATIENCE)
         paths = [path.with_name(path.name.replace("rank", "saved")) for path in self.paths]
         saved = [path.read_text() if path.exists() else None for path in paths]  # by the time that torchrun ends
-        return code, self.process.communicate(timeout=60)[1], saved
+        return code, self.process.communicate(timeout=PATIENCE)[1], saved
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 from wsrnas.runtime import locks, sharing
 from wsrnas.runtime.config import option
 from wsrnas.runtime.distributed import World
@@ -85,7 +85,7 @@ def held(work):
     """A task that another process has begun and will never end, and what kills that process."""
     def hang(stop):
         (work.folder / "begun").touch()
-        time.sleep(60)
+        time.sleep(PATIENCE)
 
     children = [fork(lambda: work.share(work.task("held", hang)))]
     try:
@@ -97,8 +97,13 @@ def held(work):
 
 
 def sleeping(monkeypatch, sleep):
-    """``sleep`` in place of the pause of a process that waits."""
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic, time=time.time))
+    """``sleep`` in place of the pause of a process that waits; a task takes no time by the clock."""
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch):
+    sleeping(monkeypatch, time.sleep)
 
 
 def no_pause(seconds):
@@ -177,7 +182,15 @@ def test_a_file_system_without_locks_is_refused(work, monkeypatch):
 def test_processes_share_the_tasks_and_return_when_all_are_done(work, monkeypatch):
     monkeypatch.setattr(sharing, "WAIT_SECONDS", 0.02)
     names = [str(number) for number in range(12)]
-    tasks = [work.task(name, lambda stop, name=name: time.sleep(0.4 if name == "11" else 0.03)) for name in names]
+    begun = work.folder / "begun"
+    begun.mkdir()
+
+    def work_on(name):
+        (begun / str(os.getpid())).touch()
+        wait_for(lambda: len(list(begun.iterdir())) == 2)  # nobody does all before the other has begun
+        time.sleep(0.4 if name == "11" else 0.03)
+
+    tasks = [work.task(name, lambda stop, name=name: work_on(name)) for name in names]
 
     def process():
         wait_for((work.folder / "go").exists)
@@ -399,7 +412,7 @@ def test_work_is_not_moved_from_under_those_who_are_at_it(folder, tmp_path):
     def at_work():
         with claim(folder / "claims" / "network-3"):
             (tmp_path / "begun").touch()
-            time.sleep(60)
+            time.sleep(PATIENCE)
 
     child = fork(at_work)
     try:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.processes import PATIENCE
 from tests.quick import slow_after
 from tests.report.run_pages import (
     EPOCHS,
@@ -349,7 +350,7 @@ def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path)
                f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files",
                "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1700,1000", "--enable-logging=stderr", "--v=0",
                "--virtual-time-budget=20000", "--dump-dom", (tmp_path / "out" / "probe.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert "CONSOLE" not in done.stderr, done.stderr
     results = json.loads(re.search(r"RESULT(.*)END", done.stdout)[1].replace("&lt;", "<"))
     assert [result["width"] for result in results] == [1280, 390]

@@ -15,6 +15,7 @@ import pytest
 
 import genotypes
 from tests.pages import Page
+from tests.processes import PATIENCE
 from tests.quick import slow_after
 from tests.report.race_pages import (
     AUTO,
@@ -547,7 +548,7 @@ def test_a_browser_shows_the_page_without_sideways_scrolling(tmp_path):
                f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND",
                "--window-size=1700,1000", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000",
                "--dump-dom", (tmp_path / "probe.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert "CONSOLE" not in done.stderr, done.stderr
     results = json.loads(re.search(r"RESULT(.*)END", done.stdout)[1])
     assert [width for width, *_ in results] == [1280, 390]

@@ -15,6 +15,7 @@ import retrain.evaluate
 import retrain.train_cifar
 import retrain.train_imagenet
 import search.wsr_nas
+from tests.processes import PATIENCE
 from tests.quick import slow_after
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.errors import fail
@@ -390,7 +391,7 @@ def test_a_disk_that_fills_up_loses_nothing(name, refused, unfinished):
 @pytest.mark.slow
 def test_a_real_process_leaves_with_two_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "retrain.train_cifar", "--arch", "Unknown", "--runs", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: unknown architecture 'Unknown'") and done.stderr.count("\n") == 1
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 KINDS = ("an operation", "a published cell", "a hand-designed network", "an attack", "a training loss", "a data set",
          "an AN-Estimator", "an objective of the search", "a search space", "a search strategy",
@@ -98,7 +100,7 @@ def copy(tmp_path_factory):
     for file, place, name, text in examples():
         insert(folder / file, place, name, text)
     (folder / "driver.py").write_text(DRIVER)
-    done = subprocess.run([sys.executable, "driver.py"], cwd=folder, capture_output=True, text=True, timeout=600,
+    done = subprocess.run([sys.executable, "driver.py"], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
                           env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)})
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads(done.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[2]
 SOURCED = f"set -euo pipefail\nsource {ROOT}/scripts/launch.sh\n"
@@ -28,7 +28,7 @@ def main():
 
     notes = Path(os.environ["NOTES"])
     with stop_requests(World()) as stop:
-        for step in range(300):
+        for step in range(10 * PATIENCE):
             (notes / "began").write_text(f"{os.getpid()} {step}")
             time.sleep(0.1)
             if stop():
@@ -76,7 +76,7 @@ esac
 
     def run(**environment):
         process = start(**environment)
-        _, printed = process.communicate(timeout=20)
+        _, printed = process.communicate(timeout=PATIENCE)
         commands = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         return process.returncode, printed, commands
@@ -139,7 +139,7 @@ def test_the_program_takes_the_place_of_the_script(environment, launch):
     wait_for((launch.folder / "ready").exists)
     assert (launch.folder / "process").read_text().strip() == str(process.pid)
     process.terminate()
-    assert process.wait(10) == 75
+    assert process.wait(PATIENCE) == 75
 
 
 # -- the template ---------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ echo "$@" >> "$NOTES/scontrol"
 
         def end(self):
             """Exit code, what was printed as an error, and the jobs that were requeued."""
-            _, printed = self.process.communicate(timeout=30)
+            _, printed = self.process.communicate(timeout=PATIENCE)
             requeued = [line.split()[1] for line in self.note("scontrol").splitlines() if line.startswith("requeue")]
             return self.process.returncode, printed, requeued
 

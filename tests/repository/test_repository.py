@@ -24,6 +24,7 @@ from search.rnas_settings import RnasConfig
 from search.tabular_settings import TabularConfig
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import BenchmarkConfig
+from tests.processes import PATIENCE
 from tests.quick import slow_after
 from wsrnas.complexity import count_parameters
 from wsrnas.models import build_model
@@ -102,7 +103,7 @@ esac
                  if k not in ("DATA", "RUNS", "NGPU", "NNODES", "DATASET", "STRENGTHS")}
         clean |= {"WSRNAS_PYTHON": str(stub), "RUNS": str(tmp_path / "runs")} | environment
         done = subprocess.run(["bash", str(ROOT / "scripts" / name), *argv], capture_output=True, text=True,
-                              cwd=tmp_path, env=clean, timeout=60)
+                              cwd=tmp_path, env=clean, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return [path.read_text().splitlines() for path in sorted(commands.iterdir())]
     return run

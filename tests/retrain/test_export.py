@@ -22,6 +22,7 @@ from retrain.publishing.package import Package
 from retrain.publishing.python_file import python_source
 from retrain.publishing.training_record import Training
 from retrain.publishing.writing import sha256, write_weights
+from tests.processes import PATIENCE
 from tests.retrain.export_cases import EVERY, NONE, images, network
 from wsrnas.genotype import Genotype
 from wsrnas.network import Normalize
@@ -88,7 +89,7 @@ def stranger(files):
     with open(folder / "none.pt", "ab") as file:  # not the published file any more, but the same weights
         file.write(b"x")
     done = subprocess.run([sys.executable, "-I", "-B", "-c", STRANGER, str(folder)], cwd="/", capture_output=True,
-                          text=True, timeout=120)
+                          text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -26,7 +26,7 @@ from retrain.race.register import enter, entered
 from retrain.race.settings import RACE_RECIPES, CompareConfig, parse_race
 from retrain.recipes import RECIPES, parse_recipe
 from retrain.settings import RetrainConfig, SmallImagesRecipe
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 from tests.quick import slow_after
 from tests.run_files import read, without_time
 from wsrnas.complexity import count_parameters, multiply_adds
@@ -547,12 +547,12 @@ def test_a_process_leaves_what_another_holds_to_it(late, capsys):
     def hold():
         with compare.alone(race / "claims", "squeezenet-seed4"):
             held.set()
-            done.wait(60)
+            done.wait(PATIENCE)
 
     process = context.Process(target=hold)
     process.start()
     try:
-        assert held.wait(60)
+        assert held.wait(PATIENCE)
         start(late)
     finally:
         done.set()
