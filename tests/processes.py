@@ -1,6 +1,7 @@
 """What tests with several processes share: two processes that see each other, and waiting for something to happen."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import socket
@@ -13,14 +14,19 @@ import torch
 ROOT = Path(__file__).parent.parent
 # Seconds after which something is taken for hanging: a busy machine takes twenty times as long as a free one.
 PATIENCE = 1200
-# Imported once by the server of which the processes are copies: this is what takes the time.
+# Imported once, by this process or by the server of which the others are copies: this is what takes the time.
 PRELOADED = ["torch._dynamo", "search.wsr_nas", "retrain.train_cifar"]
 
 
 def run_twice(main: Callable[[Path], None], folder: Path, seconds: float = PATIENCE) -> None:
     """Call ``main(folder)`` in two processes (gloo) with the environment that torchrun would give them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    if torch.cuda.is_available():  # a copy of this process could not differentiate, for CUDA has threads
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+    else:
+        context = multiprocessing.get_context("fork")
+        for name in PRELOADED:
+            importlib.import_module(name)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -10,12 +10,14 @@ import torch
 from wsrnas.data.datasets import DATASETS, Parts, Source
 from wsrnas.data.image_set import ImageSet
 
+DIGITS = DATASETS["digits"]  # enlarged; what is small already must not be made smaller
+
 
 @contextmanager
 def small_digits():
     """The digits of their own 8x8 pixels, not enlarged."""
     with pytest.MonkeyPatch.context() as context:
-        context.setitem(DATASETS, "digits", dataclasses.replace(DATASETS["digits"], load=_small(DATASETS["digits"])))
+        context.setitem(DATASETS, "digits", dataclasses.replace(DIGITS, load=_small(DIGITS)))
         yield
 
 
