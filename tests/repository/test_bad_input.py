@@ -17,7 +17,6 @@ import retrain.train_imagenet
 import search.wsr_nas
 from tests.processes import PATIENCE
 from tests.quick import slow_after
-from wsrnas.genotype import Genotype
 from wsrnas.runtime.errors import fail
 from wsrnas.runtime.program import run_program
 
@@ -27,9 +26,10 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = {"search": search.wsr_nas.main, "retrain": retrain.train_cifar.main, "evaluate": retrain.evaluate.main,
             "imagenet": retrain.train_imagenet.main}
 SMALL = {
-    "search": ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "60",
-               "--max_validation", "20", "--num_steps", "1", "--batch_size", "15", "--warmup_architectures", "1",
-               "--iterations", "1", "--loss_passes", "1", "--estimator_images", "1", "--recalibration_batches", "1"],
+    "search": ["--preset", "tiny", "--space", "nas-bench-201", "--device", "cpu", "--init_channels", "2", "--layers",
+               "3", "--max_train", "60", "--max_validation", "20", "--num_steps", "1", "--batch_size", "15",
+               "--warmup_architectures", "1", "--iterations", "1", "--loss_passes", "1", "--estimator_images", "1",
+               "--recalibration_batches", "1"],
     "retrain": ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "60",
                 "--held_out", "20", "--num_steps", "1", "--batch_size", "20", "--epochs", "1"],
     "imagenet": ["--recipe", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--image_size", "32",
@@ -326,7 +326,7 @@ def test_truncated_checkpoints_fall_back_or_are_refused(program, refused, unfini
         PROGRAMS[program]([*SMALL[program], "--runs", str(unfinished), "--save", "run"])
         assert "falling back to the previous checkpoint" in capsys.readouterr().out
         assert (run / "FINISHED").exists()
-        assert Genotype.load(run / "genotype.json")
+        assert genotypes.load(run)
     else:  # a single epoch: there is no other
         assert "it is truncated or not a checkpoint; pass --overwrite to start again" in refused(
             program, "--save", "run", runs=unfinished)
