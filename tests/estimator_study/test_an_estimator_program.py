@@ -26,7 +26,7 @@ from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import STOPPED, InputError, Preempted
 from wsrnas.runtime.program import run_program
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = [pytest.mark.usefixtures("quick_pages"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 # -- networks -------------------------------------------------------------------------------------------------------
 
@@ -38,13 +38,10 @@ def specs_of(*given):
 
 
 @pytest.fixture(scope="module")
-def data():
+def data(quick_pages):
     """24 digits of 8x8 pixels to train, 10 to test."""
     digits = load_dataset("digits", max_train=30, max_test=10)
-
-    def small(images):
-        return ImageSet(images.images[:, :, ::4, ::4].contiguous(memory_format=torch.channels_last), images.labels)
-    return replace(digits, train=small(digits.train.subset(torch.arange(24))), test=small(digits.test))
+    return replace(digits, train=digits.train.subset(torch.arange(24)))
 
 
 def test_networks_to_train_are_named_by_cell_channels_and_epochs(tmp_path):
@@ -225,7 +222,7 @@ CLOCKS = ("milliseconds", "pgd_milliseconds", "share_of_pgd")
 def flags(tmp_path_factory):
     """The smallest study: a cell trained with attacks, one without, and a network of the user's."""
     file = tmp_path_factory.mktemp("user") / "user.py"
-    file.write_text(USER.format(classes=10, size=32))
+    file.write_text(USER.format(classes=10, size=8))
     return [*SMALL, "--networks", *CELLS, f"{file}:small"]
 
 
@@ -417,7 +414,7 @@ def test_other_images_or_networks_are_refused(finished, flags, capsys, monkeypat
 ])
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]], ids=["run", "dry run"])
 def test_bad_input_is_told_before_anything_is_made(more, words, dry, flags, tmp_path, capsys):
-    (tmp_path / "user.py").write_text(USER.format(classes=7, size=32))
+    (tmp_path / "user.py").write_text(USER.format(classes=7, size=8))
     more = [f"{tmp_path}/user.py:small" if word == "USER" else word for word in more]
     assert words in fails(flags, *more, *dry, runs=tmp_path / "runs", capsys=capsys)
     assert not (tmp_path / "runs").exists()

@@ -584,7 +584,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_pages):
     """The run directory of a retraining that was not interrupted."""
     return train(tmp_path_factory.mktemp("whole"))
 
@@ -611,7 +611,7 @@ def test_a_training_killed_after_an_epoch_resumes(run, tmp_path):
     for name in ("checkpoint.pt", "best.pt"):
         one, other = (torch.load(folder / name, weights_only=True) for folder in (run, resumed))
         assert tensors(one["model"]) == tensors(other["model"]), name
-    assert one["network"] == other["network"] == description("resnet18", 10, 4, None, "digits", (3, 32, 32))
+    assert one["network"] == other["network"] == description("resnet18", 10, 4, None, "digits", (3, 8, 8))
     model, _ = load_model(resumed / "best.pt")
     assert count_parameters(model) == count_parameters(on_meta("resnet18", 10, 4))
 

@@ -41,7 +41,8 @@ def help_of(program):
     return " ".join(printed.getvalue().split())
 
 
-small = "--dataset stripes --device cpu --init_channels 2 --layers 3 --batch_size 16 --num_steps 1".split()
+small = ("--dataset stripes --device cpu --init_channels 2 --layers 3 --batch_size 16 --num_steps 1 "
+         "--max_train 64".split())
 train = "--recipe tiny --held_out 16 --epochs 1 --select_steps 1".split()
 search.wsr_nas.main("--preset tiny --max_validation 20 --recalibration_batches 1 --loss_passes 3 --estimator_images 2 "
                     "--warmup_architectures 1 --iterations 1 --check_images 0 --estimator Nearest-ANE "
