@@ -17,7 +17,6 @@ from search.strategy.problem import Measured, Problem
 from wsrnas.runtime.config import require
 
 FLATTER = 12  # times that A is divided by 1.5 where all of its draws were measured
-ENOUGH = 8  # new candidates; while there are fewer, the neighbours of the next best architecture are added
 MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchanges are proposed as well
 
 
@@ -149,14 +148,11 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
         return mean - deviation
 
     space = problem.space
-    parents = measured.choices[prediction.fitted.argsort()]
+    parents = measured.choices[prediction.fitted.argsort()[:settings.parents]]
     alphas = settings.decay * alphas + settings.pull * space.gates(parents[0]).to(alphas)
     alphas = descend(alphas, optimistic, settings, generator)
-    found = draw(alphas, problem, settings.draws, generator)
-    for number, parent in enumerate(parents):
-        if number >= settings.parents and len(found) >= ENOUGH:
-            break
-        found = measured.new(torch.cat([found, near(parent, problem)]))
+    found = measured.new(torch.cat([draw(alphas, problem, settings.draws, generator),
+                                    *(near(parent, problem) for parent in parents)]))
     if not len(found):
         found = others(alphas, problem, measured, settings.draws, generator)
     require(len(found) > 0, "every allowed architecture was measured; expected fewer queries")
