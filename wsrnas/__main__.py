@@ -24,6 +24,7 @@ PROGRAMS = {
     "studies.noise_paths": "measure how well the noise of one strength predicts the others",
     "studies.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
     "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
+    "studies.predictor_ranks": "measure which predictor ranks architectures that it has not seen",
     "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
 }
 
