@@ -21,7 +21,9 @@ from wsrnas.runtime.errors import InputError
 
 SPACE = SPACES["nas-bench-201"]
 BASELINES = ("random", "evolution", "local-search", "largest-first", "gp")
-EVERY = pytest.mark.parametrize("name", BASELINES)
+# The Gaussian process takes seconds.
+EVERY = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name
+                                         for name in BASELINES])
 
 
 def seeded(seed: int = 0) -> torch.Generator:

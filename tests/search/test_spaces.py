@@ -140,6 +140,7 @@ def test_the_neighbours_of_a_genotype_have_another_operation_or_input():
     assert len(DARTS.neighbours(DARTS.sample(1, seeded())[0])) == 16 * 6 + 2 * (2 * 1 + 2 * 2 + 2 * 3)
 
 
+@pytest.mark.slow
 @ALL
 @pytest.mark.parametrize("size", [(4, 6, 10, (3, 8, 8)), (5, 3, 7, (1, 9, 12))], ids=str)
 def test_the_cost_of_choices_is_that_of_the_network_built(space, size):
@@ -196,6 +197,7 @@ def test_random_and_published_cells_survive_their_choices():
         assert DARTS.differences(DARTS.decode(choices), genotype) == 0
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_published_cell_by_its_choices():
     genotype = genotypes.load("WsrNet_Basic")
     network = DARTS.network(genotype, 36, 20, 10)
@@ -257,6 +259,7 @@ def test_equal_keys_for_isomorphic_graphs():
     assert len(set(DARTS.key(DARTS.sample(5, seeded())))) == 5
 
 
+@pytest.mark.slow
 def test_the_published_cost_of_the_graph_of_convolutions():
     """The largest of the tables, in millions; there, an addition for each bias of the classifier counts as well."""
     parameters, operations = NB201.cost(torch.full((1, 6), 3), 16, 15, 10, (3, 32, 32))[0].tolist()

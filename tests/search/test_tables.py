@@ -174,6 +174,7 @@ def synthetic() -> Table:
     return demo()
 
 
+@pytest.mark.slow
 def test_the_demo_says_that_it_is_synthetic_and_shares_results_among_equal_graphs(synthetic):
     assert synthetic.synthetic and "SYNTHETIC" in synthetic.source
     assert len(synthetic.choices) == 15625 and len(synthetic.losses) == 6466
@@ -182,6 +183,7 @@ def test_the_demo_says_that_it_is_synthetic_and_shares_results_among_equal_graph
     assert len(set(zip(keys, synthetic.row.tolist(), strict=True))) == 6466
 
 
+@pytest.mark.slow
 def test_the_demo_is_not_solved_by_size_alone(synthetic):
     task = table_task(synthetic, mean)
     largest = torch.full((6,), SPACE.operations.index("nor_conv_3x3"))
