@@ -50,7 +50,9 @@ def by_predictor(name: str) -> Ranker:
 
 def by_gaussian_process(problem: Problem, measured: Measured, choices: Tensor, seed: int) -> Tensor:
     """Predict by a Gaussian process over the number of different rows."""
-    return GaussianProcess(problem).predict(measured, choices, torch.Generator().manual_seed(seed))
+    predicted = GaussianProcess(problem).predict(measured, choices, torch.Generator().manual_seed(seed))
+    assert predicted is not None
+    return predicted
 
 
 def by_size(problem: Problem, measured: Measured, choices: Tensor, seed: int) -> Tensor:
