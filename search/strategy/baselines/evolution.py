@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from search.strategy.baselines.base import Baseline
-from search.strategy.baselines.near import near, shuffled
+from search.strategy.baselines.near import near
 from search.strategy.problem import Measured, Problem
 
 
@@ -30,5 +30,5 @@ class Evolution(Baseline):
             return self.fresh(measured, generator)
         drawn = torch.randperm(self.population, generator=generator)[:self.tournament] - self.population
         parent = drawn[self.objectives(measured)[drawn].argmin()]
-        children = measured.new(shuffled(near(self.problem, measured.choices[parent]), generator))
+        children = measured.new(near(self.problem, measured.choices[parent], generator))
         return children[0] if len(children) else self.fresh(measured, generator)

@@ -106,7 +106,7 @@ class GaussianProcess(Baseline):
             return pool[self.problem.allowed(pool)]
         best = self.objectives(measured).argsort()[:self.BEST]
         return torch.cat([self.problem.random(self.candidates, generator),
-                          *(near(self.problem, measured.choices[place]) for place in best)])
+                          *(near(self.problem, measured.choices[place], generator) for place in best)])
 
     def fit(self, measured: Measured) -> Posterior:
         """Return the process that is fitted to what was measured."""

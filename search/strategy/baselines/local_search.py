@@ -4,14 +4,15 @@ import torch
 from torch import Tensor
 
 from search.strategy.baselines.base import Baseline
-from search.strategy.baselines.near import near, shuffled
+from search.strategy.baselines.near import near
 from search.strategy.problem import Measured, Problem
 
 
 class LocalSearch(Baseline):
     """Measure the neighbours of an architecture in random order until one is better; then go on from there.
 
-    Without a better neighbour the architecture is a local optimum, and the search starts again from a random one.
+    Under a filter, changes of one row and exchanges of two rows are tried before other changes of two rows. Without a
+    better neighbour the architecture is a local optimum, and the search starts again from a random one.
     Neighbours that were measured before are not measured again.
 
     Args:
@@ -30,7 +31,7 @@ class LocalSearch(Baseline):
         values, newest = self.objectives(measured), len(measured) - 1
         if self.place < 0 or values[newest] < values[self.place]:
             self.place = newest
-            self.left = shuffled(near(self.problem, measured.choices[newest]), generator)
+            self.left = near(self.problem, measured.choices[newest], generator)
         self.left = measured.new(self.left)
         if len(self.left) == 0:
             self.place = -1

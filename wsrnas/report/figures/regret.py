@@ -39,7 +39,8 @@ def regret_over_queries(results: Sequence[Mapping[str, Any]]) -> Picture | None:
                   color=look["color"], markerfacecolor="none", clip_on=False)
     axes.set_yscale("symlog", linthresh=SMALLEST, linscale=0.4)
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
-    axes.set(xlabel="measured architectures", ylabel="regret (points of the objective)", xlim=(1, None))
+    last = max(len(result["curve"]) for result in results)
+    axes.set(xlabel="measured architectures", ylabel="regret (points of the objective)", xlim=(1, last + 0.5))
     axes.set_ylim(bottom=0)
     names = [result["strategy"] for result in results]
     legend(axes, lines, names, loc="upper left", bbox_to_anchor=(1.01, 1))
