@@ -7,12 +7,16 @@ both marks with the code.
 import argparse
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from search.spaces import SPACES
 from search.strategies import STRATEGIES
 from search.strategy.objective import OBJECTIVES
+from search.strategy.predictors import PREDICTORS
+from search.strategy.supernet import SUPERNET_STRATEGIES
+from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import ESTIMATORS, build_estimator
@@ -53,10 +57,10 @@ def data_sets() -> str:
                            for name, source in DATASETS.items()))
 
 
-def objectives() -> str:
-    """Return one row for each objective of the Wsr-NAS search."""
-    return markdown_table(("`--objective`", "what the search minimises"),
-                          ((f"`{name}`", entry.help) for name, entry in OBJECTIVES.items()))
+def choices(flag: str, meaning: str, table: Mapping[str, Any]) -> Callable[[], str]:
+    """Return a function that writes one row for each entry of a table that a flag chooses from."""
+    return lambda: markdown_table((f"`--{flag}`", meaning),
+                                  ((f"`{name}`", entry.help) for name, entry in table.items()))
 
 
 def spaces() -> str:
@@ -67,12 +71,6 @@ def spaces() -> str:
         return f"`{name}`", space.help, f"{kinds} × {edges} × {operations}", space.layers_help or "any number"
     return markdown_table(("`--space`", "what is searched", "A: kinds of cell × edges × operations", "`--layers`"),
                           map(row, SPACES))
-
-
-def strategies() -> str:
-    """Return one row for each search strategy."""
-    return markdown_table(("`--strategy`", "how it chooses what is measured next"),
-                          ((f"`{name}`", entry.help) for name, entry in STRATEGIES.items()))
 
 
 def estimators() -> str:
@@ -105,8 +103,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "losses": loss_table,
     "data-sets": data_sets,
     "estimators": estimators,
-    "objectives": objectives,
-    "strategies": strategies,
+    "objectives": choices("objective", "what the search minimises", OBJECTIVES),
+    "strategies": choices("strategy", "how it chooses what is measured next", STRATEGIES),
+    "supernet-strategies": choices("strategy", "how the search moves", SUPERNET_STRATEGIES),
+    "outputs": choices("output", "which architecture is the genotype", OUTPUTS),
+    "predictors": choices("predictor", "what the strategy `wsr` learns from the measurements", PREDICTORS),
     "spaces": spaces,
     "page-sections": page_sections,
     "files-library": lambda: files("wsrnas"),

@@ -46,7 +46,7 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
 def total_passes(searcher: Searcher) -> dict[str, int]:
     """Count the passes of the whole search, ``forward_backward`` and ``forward``, if no strength falls back to PGD."""
     config, passes = searcher.config, iteration_passes(searcher)
-    measured = config.warmup_architectures + config.iterations
+    measured = config.population_size + config.iterations
     epochs = {phase: measured + (config.warmup_architectures if phase == "train" else 0) for phase in passes}
     return {kind: sum(passes[phase][kind] * epochs[phase] for phase in passes)
             for kind in ("forward_backward", "forward")}

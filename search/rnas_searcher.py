@@ -288,6 +288,10 @@ class RnasSearcher(SupernetSearcher):
         """Return the architecture of the current A by the DARTS rule: the largest softmax weights."""
         return self.space.discretize(self.alphas().softmax(-1))
 
+    def parts(self) -> dict[str, Any]:
+        """Return networks and optimisers, that of A too, by their keys in the checkpoint."""
+        return super().parts() | {"architecture_optimizer": self.architecture_optimizer}
+
     def own_state(self) -> dict[str, Any]:
         """Return H, once it is resolved."""
         return {"bound": self.bound}

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from search.architecture_statistics import architecture_statistics
 from search.spaces.space import Space
 from search.spaces.supernet import Supernet
@@ -14,7 +12,7 @@ from wsrnas.training.trainer import Trainer
 
 
 class SupernetSearcher:
-    """Own a supernet, its training and the optimiser of A.
+    """Own a supernet and its training.
 
     A subclass sets the attributes below and defines ``genotype``, ``own_state`` and ``load_own_state``.
     """
@@ -23,7 +21,6 @@ class SupernetSearcher:
     space: Space
     supernet: Supernet
     trainer: Trainer
-    architecture_optimizer: torch.optim.Optimizer
     initial_genotype: Any
     stop: Callable[[], bool] = staticmethod(lambda: False)  # whether to stop between two training steps
 
@@ -37,8 +34,7 @@ class SupernetSearcher:
 
     def parts(self) -> dict[str, Any]:
         """Return the networks and optimisers by their keys in the checkpoint."""
-        return {"supernet": self.supernet, "weight_optimizer": self.trainer.optimizer,
-                "architecture_optimizer": self.architecture_optimizer}
+        return {"supernet": self.supernet, "weight_optimizer": self.trainer.optimizer}
 
     def own_state(self) -> dict[str, Any]:
         """Return the rest of the state, as tensors and plain containers."""

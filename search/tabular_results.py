@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from search.tables.task import TableTask
-from search.tabular_search import OUTPUTS, taus
+from search.tabular_search import taus
 from search.tabular_settings import TabularConfig
+from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.markdown import markdown_table

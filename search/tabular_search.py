@@ -14,12 +14,12 @@ from search.strategy.strategy import Strategy
 from search.tables.queries import Queries
 from search.tables.task import TableTask
 from search.tabular_settings import TabularConfig
+from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import derive_seed, generator
 
-OUTPUTS = ("best", "verified", "argmax")
 UNSEEN = 500  # architectures that were not measured, on which predictions are ranked
 FEWEST = 10  # of them, for a rank correlation
 

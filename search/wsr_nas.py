@@ -16,9 +16,10 @@ from search.cost import PhaseClock, iteration_passes, total_passes
 from search.search_run import open_search, resume, save_genotype
 from search.spaces.space import Space
 from search.split import halves, stored_split
+from search.strategy.step import Step
 from search.strategy.strengths import column_name
 from search.wsr_nas_searcher import Searcher
-from search.wsr_nas_settings import PRESETS, SearchConfig, Step, schedule
+from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
             if step.trains_losses:
                 with clock("loss_estimator"):
                     row["loss_estimator"]["squared_error"] = searcher.train_loss_estimator(step)  # lines 18 and 23
-            if step.phase == "search":
+            if step.moves:
                 with clock("architecture"):
                     row["predicted_objective"] = searcher.update_architecture(step)     # line 24: A
                 if config.bounded:
@@ -131,7 +132,7 @@ def summary(step: Step, row: dict[str, Any], space: Space) -> str:
         parts.append(f"estimator gap {100 * check['mean_gap']:+.1f} points "
                      f"(worst {100 * check['largest_gap']:+.1f} at {check['largest_gap_at']:.4f})")
     if row.get("loss_estimator", {}).get("kendall_tau") is not None:
-        parts.append(f"VLE tau {row['loss_estimator']['kendall_tau']:+.2f}")
+        parts.append(f"tau {row['loss_estimator']['kendall_tau']:+.2f}")
     if "projection" in row:
         found = row["projection"]
         parts.append(f"predicted F/H {found['before']:.2f} -> {found['after']:.2f}"
@@ -174,8 +175,8 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"estimator check: {describe_check(searcher)}",
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
-        f"VLE {readable(count_parameters(searcher.loss_estimator))}",
-        f"steps: {len(schedule(config))} epochs ({config.warmup_architectures} warm-up, {config.warmup_architectures} "
+        f"{searcher.strategy.describe()}",
+        f"steps: {len(schedule(config))} epochs ({config.warmup_architectures} warm-up, {config.population_size} "
         f"population, {config.iterations} search) of {len(searcher.train_loader)} batches "
         f"({config.batch_size} = {world.size} x {config.batch_size // world.size})",
         f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search.loss_estimator import ValidationLossEstimator
-from search.spaces import SPACES
 from search.spaces.supernet import Supernet
+from search.strategy.objective import Objective
+from search.strategy.supernet import SUPERNET_STRATEGIES, SupernetStrategy
 from search.supernet_training import build_supernet
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import DataSet, ImageSet
@@ -65,27 +65,11 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
                    plain(validation.subset(checked), "check"))
 
 
-def build_networks(config: SearchConfig, data: DataSet,
-                   device: torch.device) -> tuple[Supernet, NoiseEstimator, ValidationLossEstimator]:
-    """Build supernet, AN-Estimator and VLE with seeded weights on a device.
-
-    The VLE predicts the natural loss and the losses of all strengths, and under a bound their vulnerabilities.
-    """
-    space = SPACES[config.space]
-    columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
+def build_networks(config: SearchConfig, data: DataSet, objective: Objective,
+                   world: World) -> tuple[Supernet, NoiseEstimator, SupernetStrategy]:
+    """Build supernet, AN-Estimator and strategy with seeded weights on the device of this process."""
     with seeded_weights(config.seed):
-        supernet = build_supernet(config, data.num_classes)
-        estimator = build_estimator(config.estimator, data.image_shape)
-        losses = ValidationLossEstimator(len(space.operations), columns, config.loss_hidden_size, space.num_rows)
-    return (supernet.to(device).to(memory_format=torch.channels_last), estimator.to(device), losses.to(device))
-
-
-def build_architecture_optimizer(config: SearchConfig, supernet: Supernet) -> torch.optim.Adam:
-    """Build the optimiser of the architecture parameters A."""
-    return torch.optim.Adam(supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999))
-
-
-def build_loss_optimizer(config: SearchConfig, estimator: ValidationLossEstimator) -> torch.optim.Adam:
-    """Build the optimiser of the VLE."""
-    return torch.optim.Adam(estimator.parameters(), config.loss_learning_rate, betas=(0.5, 0.999),
-                            weight_decay=config.loss_weight_decay)
+        supernet = build_supernet(config, data.num_classes).to(world.device).to(memory_format=torch.channels_last)
+        estimator = build_estimator(config.estimator, data.image_shape).to(world.device)
+        strategy = SUPERNET_STRATEGIES[config.strategy].build(config, data, objective, supernet, world)
+    return supernet, estimator, strategy

@@ -9,25 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.loss_estimator import train_loss_estimator
 from search.measurement import measure
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.strategy.estimator_check import estimator_gap
 from search.strategy.memory import Memory
-from search.strategy.objective import OBJECTIVES, update_architecture
+from search.strategy.objective import OBJECTIVES
 from search.strategy.rank_correlation import rank_correlation
+from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
 from search.supernet_training import build_trainer, set_learning_rate
-from search.vulnerability.predicted import project_architecture
 from search.vulnerability.projection import summarize
-from search.wsr_nas_parts import (
-    build_architecture_optimizer,
-    build_loaders,
-    build_loss_optimizer,
-    build_networks,
-)
-from search.wsr_nas_settings import SearchConfig, Step, learning_rate, planned_estimator_steps, schedule
+from search.wsr_nas_parts import build_loaders, build_networks
+from search.wsr_nas_settings import SearchConfig, learning_rate, planned_estimator_steps, schedule
 from wsrnas.attacks import multi_strength_pgd
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
@@ -39,12 +33,12 @@ from wsrnas.training.batch_norm import recalibrate_batch_norm
 from wsrnas.training.epoch import Epoch, train_epoch
 
 NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises the report shows
-# Number of latest predictions used for the rank correlation; each was made before the VLE saw that entry.
+# Number of latest predictions used for the rank correlation; each was made before the predictor saw that entry.
 NEWEST = 20
 
 
 class Searcher(SupernetSearcher):
-    """Own supernet, AN-Estimator, VLE, their optimisers and memories, for one data set.
+    """Own supernet, AN-Estimator, strategy, their optimisers and memories, for one data set.
 
     Args:
         config: configuration of the search.
@@ -61,15 +55,13 @@ class Searcher(SupernetSearcher):
         self.train_set, self.train_loader, self.recalibration_loader = (
             loaders.train_set, loaders.training, loaders.recalibration)
         self.validation_loader, self.check_loader = loaders.validation, loaders.check
-        self.supernet, self.estimator, self.loss_estimator = build_networks(config, data, world.device)
+        self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
         self.trainer = build_trainer(config, self.supernet, world)
-        self.architecture_optimizer = build_architecture_optimizer(config, self.supernet)
         self.estimator_optimizer = config.estimator_optimizer(self.estimator)
-        self.loss_optimizer = build_loss_optimizer(config, self.loss_estimator)
-        self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(config.loss_memory)
+        self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = 0
-        self.estimator_total = planned_estimator_steps(
-            config, len(self.attacked), config.warmup_architectures + config.iterations)
+        self.estimator_total = planned_estimator_steps(config, len(self.attacked),
+                                                       config.population_size + config.iterations)
         self.bounds: Tensor | None = None  # H at every strength, once the population is known
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
         self.initial_genotype = self.supernet.genotype()
@@ -83,9 +75,8 @@ class Searcher(SupernetSearcher):
     # -- the steps of Algorithm 1 ---------------------------------------------------------------------------------
 
     def sample(self, step: Step) -> None:
-        """Draw H (lines 2 and 20); both warm-up loops see the same H_i, because A does not move before the search."""
-        stream = "search" if step.phase == "search" else "population"
-        self.supernet.sample(generator(self.config.seed, "path", stream, step.number))
+        """Choose the path H of this step (lines 2 and 20)."""
+        self.strategy.sample(self.loss_memory, step)
 
     def train_supernet(self, step: Step) -> dict[str, float]:
         """Train the sampled path adversarially on D_t for one epoch (lines 4, 8 and 21)."""
@@ -194,7 +185,7 @@ class Searcher(SupernetSearcher):
         """
         index, count = self.config.strengths.index(strength), len(self.config.strengths)
         self._divide(sorted([*self.attacked, index]))
-        # The losses of this strength in M_v come from the weaker estimate; the VLE's target must keep its meaning.
+        # The losses of this strength in M_v come from the weaker estimate; the target must keep its meaning.
         if len(self.loss_memory):
             for column, gap in zip((1 + index, 1 + count + index), gaps, strict=False):
                 self.loss_memory["losses"][:, column] += gap
@@ -206,7 +197,7 @@ class Searcher(SupernetSearcher):
                                                                               remaining)
 
     def remember(self, step: Step, measured: dict[str, Tensor]) -> dict[str, Any]:
-        """Append (H, L) to M_v (line 16), and report how well the VLE ranks entries before it is trained on them.
+        """Append (H, L) to M_v (line 16), and report how well the predictor ranks entries before it has seen them.
 
         Under a bound, the vulnerabilities follow the losses in L.
         """
@@ -214,9 +205,7 @@ class Searcher(SupernetSearcher):
         gates = self.supernet.current_path.encoding.to(self.world.device).unsqueeze(0)
         result: dict[str, Any] = {}
         if step.phase == "search":
-            with torch.no_grad():
-                predicted = self.objective(self.loss_estimator(gates)[0]).item()
-                found = self.objective(losses).item()
+            predicted, found = self.strategy.expected(), self.objective(losses).item()
             self.predictions.append([predicted, found])
             result = {"predicted_objective": predicted, "measured_objective": found, "ranked": len(self.predictions)}
             result |= rank_correlation(self.predictions)
@@ -224,34 +213,21 @@ class Searcher(SupernetSearcher):
         return result
 
     def train_loss_estimator(self, step: Step) -> float:
-        """Train the VLE for K_v passes over M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""
-        config = self.config
-        error = train_loss_estimator(self.loss_estimator, self.loss_optimizer, self.loss_memory["gates"],
-                                     self.loss_memory["losses"], config.loss_passes,
-                                     generator(config.seed, "losses", step.index))
-        broadcast_model(self.loss_estimator, self.world)
-        return error
+        """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""
+        return self.strategy.learn(self.loss_memory, step)
 
     def update_architecture(self, step: Step) -> float:
-        """Take one step of A down the objective that the VLE predicts (line 24); return that objective."""
-        config = self.config
-        predicted = update_architecture(self.supernet, self.loss_estimator, self.architecture_optimizer, self.objective,
-                                        config.architecture_samples,
-                                        generator(config.seed, "architecture", step.index))
-        broadcast_model(self.supernet, self.world)
-        return predicted
+        """Move A down the objective that the predictor expects (line 24); return that objective."""
+        return self.strategy.move(self.loss_memory, step)
 
     def project_architecture(self, step: Step) -> dict[str, Any]:
-        """Project A onto the bounds of the vulnerability that the VLE predicts (not part of Algorithm 1)."""
+        """Project A onto the bounds of the predicted vulnerability (not part of Algorithm 1)."""
         config = self.config
         if self.bounds is None:
             reference = self.loss_memory["losses"][:, 1 + len(config.strengths):].median(0).values
             self.bounds = torch.stack([value.new_tensor(config.bound().resolve(value.item())) for value in reference])
-        found = project_architecture(self.supernet, self.loss_estimator, self.bounds, config.architecture_samples,
-                                     generator(config.seed, "projection", step.index))
-        broadcast_model(self.supernet, self.world)
         return {"bounds": dict(zip(map(column_name, config.strengths), self.bounds.tolist(), strict=True)),
-                **summarize([found])}
+                **summarize([self.strategy.project(self.bounds, step)])}
 
     # -- what they need -------------------------------------------------------------------------------------------
 
@@ -287,15 +263,14 @@ class Searcher(SupernetSearcher):
         return bool(self.estimated) and self.config.check_images > 0
 
     def genotype(self) -> Any:
-        """Return the architecture of the current A."""
-        return self.supernet.genotype()
+        """Return the architecture that the strategy has found."""
+        return self.strategy.architecture()
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[str, Any]:
-        """Return the networks and optimisers by their keys in the checkpoint; ``losses`` is the loss estimator."""
-        parts = super().parts() | {"estimator": self.estimator, "losses": self.loss_estimator,
-                                   "loss_optimizer": self.loss_optimizer}
+        """Return the networks and optimisers by their keys in the checkpoint."""
+        parts = super().parts() | {"estimator": self.estimator} | self.strategy.parts()
         return parts | ({"estimator_optimizer": self.estimator_optimizer} if self.estimator_optimizer else {})
 
     def own_state(self) -> dict[str, Any]:

@@ -1,12 +1,19 @@
 """Configuration of the Wsr-NAS search: every constant of Algorithm 1, the named presets, the order of the steps."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
+from search.spaces import SPACES
 from search.strategy.objective import OBJECTIVES
+from search.strategy.settings import StrategyConfig
+from search.strategy.step import Step
 from search.strategy.strengths import check_attacked, check_strengths
+from search.strategy.supernet import SUPERNET_STRATEGIES
 from search.supernet_settings import SupernetConfig
 from search.supernet_training import cosine_rate
+from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.estimators import ESTIMATORS
 from wsrnas.estimators.settings import EstimatorTrainingConfig
 from wsrnas.runtime.config import option, require
@@ -18,7 +25,7 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
+class SearchConfig(StrategyConfig, SupernetConfig, EstimatorTrainingConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -33,7 +40,10 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
     learning_rate: float = option(0.1, "learning rate of the supernet: constant in the warm-up, half a cosine in "
                                   "the search")
 
-    warmup_architectures: int = option(100, "N, size of the warm-up population (Algorithm 1, line 2)")
+    strategy: str = option("wsr-paper", "how the search moves", choices=SUPERNET_STRATEGIES, added=True)
+    output: str = option("argmax", "which architecture is the genotype", choices=OUTPUTS, added=True)
+    warmup_architectures: int = option(100, "N, epochs of the warm-up, and in the strategy wsr-paper the size of the "
+                                       "population (Algorithm 1, line 2)")
     iterations: int = option(100, "T, search iterations (line 19)")
 
     num_pgd_strengths: int = option(3, "N1, strengths attacked by PGD")
@@ -63,24 +73,15 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
                                       "a strength; above it, PGD attacks the strength with the largest gap from then "
                                       "on; 0: only report")
 
-    loss_memory: int = option(100, "size of M_v in architectures (published code)")
-    loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
-    loss_hidden_size: int = option(16, "hidden size of the VLE's LSTM (published code)")
-    loss_learning_rate: float = option(1e-3, "learning rate of the VLE's Adam (published code)")
-    loss_weight_decay: float = option(1e-3, "weight decay of the VLE's Adam (published code)")
-
-    architecture_learning_rate: float = option(0.03, "learning rate of Adam on the architecture parameters; it makes "
-                                               "one step in every iteration")
-    architecture_samples: int = option(64, "draws of Gumbel noise averaged in each step of A")
-
+    loss_memory: int = option(100, "size of M_v in architectures in the strategy wsr-paper (published code); wsr "
+                              "keeps all")
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",
-                              "estimator_images", "estimator_passes", "loss_memory",
-                              "loss_passes", "loss_hidden_size", "architecture_samples")
+                              "estimator_images", "estimator_passes", "loss_memory")
         self.require_estimator_training()
-        self.require_positive("loss_learning_rate", "architecture_learning_rate")
-        self.require_at_least(0, "max_validation", "loss_weight_decay", "check_images", "max_estimator_gap")
+        self.require_strategy()
+        self.require_at_least(0, "max_validation", "check_images", "max_estimator_gap")
         self.require_strength("estimator_max_epsilon")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
@@ -90,11 +91,36 @@ class SearchConfig(SupernetConfig, EstimatorTrainingConfig):
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
         OBJECTIVES[self.objective].build(self)
+        self._require_strategy_fits()
+
+    def _require_strategy_fits(self) -> None:
+        """Refuse what the strategy cannot do."""
+        entry = SUPERNET_STRATEGIES[self.strategy]
+        require(self.output in entry.outputs, f"output is {self.output} but strategy is {self.strategy}; expected "
+                f"--output {' or '.join(entry.outputs)}, or --strategy wsr")
+        require(entry.bounds or not self.bounded, f"vulnerability_bound is {self.vulnerability_bound} but strategy is "
+                f"{self.strategy}, which predicts no vulnerability; expected --strategy wsr-paper")
+        measured = self.population_size + self.iterations
+        if entry.proposes:  # one more than it measures
+            found = SPACES[self.space].distinct(measured + 1)
+            require(found > measured, f"strategy is {self.strategy}, which measures no architecture twice, but the "
+                    f"space {self.space} has {found} and population + iterations is {measured}; expected fewer "
+                    "--iterations, or --strategy wsr-paper")
+
+    def adapted(self, flags: Mapping[str, Any]) -> Self:
+        """Return this configuration as the start of one with other ``flags``: another strategy has its own output."""
+        outputs = SUPERNET_STRATEGIES[flags.get("strategy", self.strategy)].outputs
+        return replace(super().adapted(flags), output=self.output if self.output in outputs else outputs[0])
 
     @property
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
         return f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+
+    @property
+    def population_size(self) -> int:
+        """Number of architectures that are measured before the first iteration."""
+        return self.warmup_architectures if self.strategy == "wsr-paper" else self.population
 
 
 def _naive(name: str, strengths: tuple[float, ...], weights: tuple[float, ...]) -> SearchConfig:
@@ -112,7 +138,9 @@ PRESETS: dict[str, SearchConfig] = {
                          strength_weights=ELEVEN_WEIGHTS, estimator="A-ANE-plus"),
     # Equal weights are within 35 % of those of the area under the curve, by which the evaluation sums up the range.
     # Growing weights, as in Basic, would be largest where hardly any network still classifies, and would compare noise.
-    "wide": SearchConfig(preset="wide", num_pgd_strengths=1, num_estimated_strengths=15, strengths=WIDE_STRENGTHS,
+    # As many epochs and measurements as in the paper's strategy with N = T = 100: a small population, more iterations.
+    "wide": SearchConfig(preset="wide", strategy="wsr", output="verified", population=2, iterations=198,
+                         num_pgd_strengths=1, num_estimated_strengths=15, strengths=WIDE_STRENGTHS,
                          strength_weights=(1 / 16,) * 16, attacked_strengths=(0.06,), estimator="C-ANE",
                          estimator_max_epsilon=0.25, max_estimator_gap=0.05),
     "naive-1": _naive("naive-1", (0.03,), (1.0,)),
@@ -122,42 +150,29 @@ PRESETS: dict[str, SearchConfig] = {
 }
 # Two minutes on two CPU cores. The digits resist small noise, hence strengths to 0.2 and a stronger training attack.
 PRESETS["tiny"] = replace(
-    PRESETS["paper"], preset="tiny", dataset="digits", init_channels=4, layers=4, batch_size=16, num_steps=3,
-    epsilon=0.1, learning_rate=0.05, warmup_architectures=3, iterations=5, max_train=1200, max_validation=200,
-    num_pgd_strengths=2, num_estimated_strengths=2, strengths=(0.05, 0.1, 0.15, 0.2),
+    PRESETS["paper"], preset="tiny", strategy="wsr", output="verified", dataset="digits", init_channels=4, layers=4,
+    batch_size=16, num_steps=3, epsilon=0.1, learning_rate=0.05, warmup_architectures=3, iterations=5, max_train=1200,
+    max_validation=200, num_pgd_strengths=2, num_estimated_strengths=2, strengths=(0.05, 0.1, 0.15, 0.2),
     strength_weights=(0.1, 0.2, 0.3, 0.4), eval_batch_size=100, recalibration_batches=5,
     estimator_memory=120, estimator_passes=2, estimator_batch_size=32, estimator_max_epsilon=0.25, check_images=20,
     loss_passes=100)
 
 
-@dataclass(frozen=True)
-class Step:
-    """Describe one epoch of the search: its number among all, its phase, its number within the phase."""
-
-    index: int
-    phase: str
-    number: int
-    trains_losses: bool
-
-    @property
-    def title(self) -> str:
-        """Phase and number, counted from 1."""
-        return f"{self.phase} {self.number + 1}"
-
-
 def schedule(config: SearchConfig) -> list[Step]:
     """Return the epochs of Algorithm 1.
 
-    The phases are ``warm-up`` (lines 3-5), ``population`` (lines 7-17) and ``search`` (lines 19-25). The VLE is
-    trained after the last network of the population (line 18) and in every search step (line 23).
+    The phases are ``warm-up`` (lines 3-5), ``population`` (lines 7-17) and ``search`` (lines 19-25). The predictor
+    is trained after the last network of the population (line 18) and in every search step (line 23). A moves in every
+    search step (line 24); where it has to propose the first of them, after the population, too.
     """
-    population, iterations = config.warmup_architectures, config.iterations
-    phases = [("warm-up", population), ("population", population), ("search", iterations)]
+    population, iterations = config.population_size, config.iterations
+    phases = [("warm-up", config.warmup_architectures), ("population", population), ("search", iterations)]
     steps: list[Step] = []
     for phase, count in phases:
         for number in range(count):
             trains = phase == "search" or (phase == "population" and number == population - 1)
-            steps.append(Step(len(steps), phase, number, trains))
+            moves = trains and (phase == "search" or SUPERNET_STRATEGIES[config.strategy].proposes)
+            steps.append(Step(len(steps), phase, number, trains, moves))
     return steps
 
 

@@ -17,6 +17,7 @@ from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.runtime.config import require
 
 ImageShape = tuple[int, int, int]
+LARGE = 100_000  # architectures of a space whose different ones are not counted
 
 
 class Space(ABC):
@@ -183,6 +184,19 @@ class Space(ABC):
     def key(self, choices: Tensor) -> list[Hashable]:
         """Return a value for each of choices (n, R); equal values compute the same function, if the space knows it."""
         return list(map(tuple, choices.tolist()))
+
+    def distinct(self, most: int) -> int:
+        """Return the number of architectures with different keys; from ``most`` on, ``most``."""
+        operations, keys = len(self.operations), set[Hashable]()
+        total = operations**self.num_rows
+        if total > LARGE:
+            return most
+        digits = operations ** torch.arange(self.num_rows)
+        for numbers in torch.arange(total).split(1000):
+            keys.update(self.key(numbers.unsqueeze(1) // digits % operations))
+            if len(keys) >= most:
+                return most
+        return len(keys)
 
     def live(self, choices: Tensor) -> Tensor:
         """Return which rows (n, R) of choices (n, R) the output depends on."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from search.spaces.supernet import gumbel_noise, gumbel_softmax
 from search.strategy.problem import Measured, Problem
+from search.strategy.targets import Targets
 from wsrnas.runtime.config import require
 
 FLATTER = 12  # times that A is divided by 1.5 where all of its draws were measured
@@ -24,6 +25,7 @@ class Prediction(Protocol):
     """Describe what a proposal asks of a fitted predictor; ``predictors`` has them."""
 
     fitted: Tensor
+    targets: Targets
 
     def mean(self, gates: Tensor) -> Tensor:
         """Return the expected objectives (m,) of gates (m, R, O)."""

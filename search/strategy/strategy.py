@@ -19,11 +19,7 @@ class Strategy(Protocol):
         """
 
     def outputs(self, measured: Measured, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return what was found (R,) by kind of output.
-
-        "best" is the measured architecture with the smallest objective; "verified" the measured one with the smallest
-        predicted objective, for noisy measurements; "argmax" the architecture of A.
-        """
+        """Return what was found (R,) by kind of output, of those in ``wsrnas.architectures.outputs``."""
 
     def predict(self, measured: Measured, choices: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return the predicted objectives (n,), up to scale, of choices (n, R); None where nothing is learned."""

@@ -25,6 +25,10 @@ class Targets(NamedTuple):
     spread: Tensor
     function: Objective
 
+    def in_nats(self, objective: Tensor) -> Tensor:
+        """Return standardised objectives (n,) in the unit of the measurements."""
+        return self.center + self.spread * objective
+
 
 def targets(losses: Tensor, objective: Objective, quantile: float) -> Targets:
     """Prepare measured losses (n, L) for a predictor.

@@ -16,6 +16,7 @@ import retrain.train_cifar
 import search.wsr_nas
 from retrain.construction import make_network, make_trainer
 from retrain.recipes import RECIPES
+from search.strategy.supernet import SUPERNET_STRATEGIES
 from search.wsr_nas_searcher import Searcher
 from tests.processes import run_twice
 from tests.quick import pages_without_sections, small_digits
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("quick_programs")
 SEARCH = ["--preset", "tiny", "--space", "nas-bench-201", "--device", "cpu", "--init_channels", "2", "--layers", "3",
           "--max_train", "40", "--max_validation", "15", "--validation_batch_size", "8", "--num_steps", "1",
           "--batch_size", "10", "--warmup_architectures", "1", "--iterations", "1", "--loss_passes", "2",
-          "--estimator_images", "1", "--recalibration_batches", "1", "--save", "run"]
+          "--estimator_images", "1", "--recalibration_batches", "1", "--population", "1"]
 RETRAIN = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--max_train", "60",
            "--held_out", "21", "--num_steps", "1", "--batch_size", "12", "--epochs", "2", "--select_every", "1",
            "--select_steps", "2", "--eval_batch_size", "8", "--save", "run"]
@@ -139,8 +140,9 @@ def write_everything(folder):
     seen = {"world": [world.rank, world.size], "collectives": collectives(world)}
     owners = []
     search.wsr_nas.Searcher = lambda *a: owners.append(Searcher(*a)) or owners[-1]
-    search.wsr_nas.main([*SEARCH, "--runs", str(folder)])
-    seen["search"] = fingerprint(owners[0].state_dict())
+    for strategy in SUPERNET_STRATEGIES:
+        search.wsr_nas.main([*SEARCH, "--strategy", strategy, "--save", strategy, "--runs", str(folder)])
+        seen[strategy] = fingerprint(owners[-1].state_dict())
 
     models, build = [], make_network
     retrain.small_images.make_network = lambda *a: models.append(build(*a)) or models[-1]
@@ -180,12 +182,13 @@ def test_collectives_sum_average_and_copy(launched):
 
 
 @pytest.mark.slow
-def test_a_search_leaves_all_processes_with_the_same_state(launched):
+@pytest.mark.parametrize("strategy", SUPERNET_STRATEGIES)
+def test_a_search_leaves_all_processes_with_the_same_state(strategy, launched):
     folder, (first, second) = launched
-    assert first["search"] == second["search"]
-    run = folder / "search" / "run"
+    assert first[strategy] == second[strategy]
+    run = folder / "search" / strategy
     stored = torch.load(run / "checkpoint.pt", weights_only=True)
-    assert json.loads(json.dumps(fingerprint(stored["searcher"]))) == first["search"]
+    assert json.loads(json.dumps(fingerprint(stored["searcher"]))) == first[strategy]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2] and [row["train"]["images"] for row in rows] == [20] * 3
     assert (run / "FINISHED").exists() and (run / "genotype.json").exists()

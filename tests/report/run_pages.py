@@ -131,4 +131,5 @@ def attack_row(**change):
 SMALL = ["--preset", "tiny", "--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3",
          "--batch_size", "15", "--save", "run"]
 SEARCH = [*SMALL, "--num_steps", "1", "--max_train", "60", "--max_validation", "20", "--recalibration_batches", "1",
-          "--loss_passes", "3", "--estimator_images", "2", "--warmup_architectures", "1", "--iterations", "2"]
+          "--loss_passes", "3", "--estimator_images", "2", "--warmup_architectures", "1", "--population", "1",
+          "--iterations", "2"]

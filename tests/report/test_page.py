@@ -17,6 +17,7 @@ from tests.report.run_pages import (
     EPOCHS,
     evaluation,
     made,
+    search_row,
     write_run,
     write_search,
 )
@@ -49,6 +50,17 @@ def test_a_search_has_the_sections_of_its_data_and_no_others(a_search):
              "time"}
     files = {path.name for path in (run / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "csv")}
+
+
+@pytest.mark.parametrize(("strategy", "output", "steps", "said"), [
+    ("wsr", "verified", 9, "This is the measured architecture with the smallest predicted objective, which noise "
+     "misleads less."),
+    ("wsr-paper", "argmax", 10, "This is the architecture of A, as in the paper."),
+])
+def test_a_search_says_which_output_the_genotype_is(strategy, output, steps, said, tmp_path):
+    config = {"warmup_architectures": 3, "population": 2, "iterations": 4, "strategy": strategy, "output": output}
+    page = made(write_run(tmp_path / "run", [search_row(0)], config=config))
+    assert said in page.text and f"1 of {steps} steps" in page.text
 
 
 def test_a_retraining_with_evaluations_shows_every_number_of_both(tmp_path):

@@ -45,7 +45,7 @@ small = ("--dataset stripes --device cpu --init_channels 2 --layers 3 --batch_si
          "--max_train 64".split())
 train = "--recipe tiny --held_out 16 --epochs 1 --select_steps 1".split()
 search.wsr_nas.main("--preset tiny --max_validation 20 --recalibration_batches 1 --loss_passes 3 --estimator_images 2 "
-                    "--warmup_architectures 1 --iterations 1 --check_images 0 --estimator Nearest-ANE "
+                    "--warmup_architectures 1 --population 1 --iterations 1 --check_images 0 --estimator Nearest-ANE "
                     "--objective worst --save run".split() + small)
 search.wsr_nas.main("--preset tiny --max_validation 20 --recalibration_batches 1 --loss_passes 3 --estimator_images 2 "
                     "--warmup_architectures 2 --iterations 2 --space chain --save chain".split() + small)

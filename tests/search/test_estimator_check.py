@@ -20,7 +20,8 @@ from wsrnas.data.splits import balanced_split
 from wsrnas.estimators import NoiseEstimator, build_estimator
 from wsrnas.runtime.distributed import World, initialize, shutdown
 
-CONFIG = replace(PRESETS["tiny"], space="nas-bench-201", init_channels=2, layers=3, num_steps=2, max_train=120,
+CONFIG = replace(PRESETS["tiny"], strategy="wsr-paper", output="argmax", space="nas-bench-201", init_channels=2,
+                 layers=3, num_steps=2, max_train=120,
                  max_validation=20, batch_size=20, learning_rate=0.1, recalibration_batches=2, eval_batch_size=8,
                  check_images=13, num_pgd_strengths=1, num_estimated_strengths=4, attacked_strengths=(0.06,),
                  estimator="C-ANE", strengths=(0.02, 0.06, 0.1, 0.15, 0.25), strength_weights=(1 / 5,) * 5)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("quick_programs")
 SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--num_steps", "1",
          "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--recalibration_batches", "1",
          "--loss_passes", "3", "--estimator_images", "2", "--save", "run"]
-TINY = ["--preset", "tiny", *SMALL, "--warmup_architectures", "2", "--iterations", "2"]
+TINY = ["--preset", "tiny", "--strategy", "wsr-paper", *SMALL, "--warmup_architectures", "2", "--iterations", "2"]
 # A supernet with a tenth of the modules, for what does not depend on the space.
 QUICK = ["--space", "nas-bench-201"]
 NAMES = ["natural", "eps_0.05", "eps_0.1", "eps_0.15", "eps_0.2"]
@@ -335,7 +335,7 @@ def pictures(tmp_path):
     (["--preset", "paper", "--vulnerability_bound", "rel:0.6", *QUICK], True, True),
 ], ids=["trades", "plus", "wide", "naive", "bounded"])
 def test_other_ways_to_search_report_their_passes_losses_and_checks(argv, learns, checks, pictures, tmp_path):
-    once = ["--warmup_architectures", "1", "--iterations", "1"]
+    once = ["--warmup_architectures", "1", "--population", "1", "--iterations", "1"]
     with counted() as steps:
         run = start(tmp_path, [*SMALL, *(word.format(pictures=pictures) for word in argv), *once])
     rows = read(run)
@@ -577,8 +577,9 @@ def test_a_refused_batch_size_does_not_spoil_the_run_directory(tmp_path):
 
 @pytest.mark.slow
 def test_a_small_search_on_real_digits_learns_and_moves_the_architecture(tmp_path):
-    run = start(tmp_path, ["--preset", "tiny", "--device", "cpu", "--max_train", "160", "--max_validation", "30",
-                           "--warmup_architectures", "1", "--iterations", "3", "--init_channels", "3",
+    run = start(tmp_path, ["--preset", "tiny", "--strategy", "wsr-paper", "--device", "cpu", "--max_train",
+                           "160", "--max_validation", "30", "--warmup_architectures", "1", "--iterations", "3",
+                           "--init_channels", "3",
                            "--layers", "3", "--estimator_images", "5", "--estimator_passes", "1",
                            "--estimator_memory", "45", "--save", "run", *QUICK])
     rows = [row for row in read(run) if "losses" in row]

@@ -14,6 +14,7 @@ from search.rnas_settings import PRESETS as RNAS_PRESETS
 from search.rnas_settings import RnasConfig
 from search.spaces import SPACES
 from search.spaces.nas_bench_201 import NasBench201
+from search.strategy.supernet import SUPERNET_STRATEGIES
 from search.wsr_nas_settings import PRESETS, SearchConfig
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.architectures.nas_bench_201 import CellGraph
@@ -28,6 +29,7 @@ SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--num_s
          "--recalibration_batches", "1"]
 WSR_NAS = [*SMALL, "--max_train", "60", "--max_validation", "20", "--loss_passes", "3", "--estimator_images", "2",
            "--warmup_architectures", "2", "--iterations", "3"]
+GRAPH = [*WSR_NAS, "--space", "nas-bench-201", "--strategy", "wsr-paper"]
 RNAS = [*SMALL, "--batch_size", "20", "--max_train", "80", "--epochs", "3", "--warmup_epochs", "1", "--bound_batches",
         "2", "--vulnerability_bound", "rel:0.8"]
 
@@ -102,7 +104,7 @@ def drawn_weights(run, kind):
 
 @pytest.fixture(scope="module")
 def wsr_nas(tmp_path_factory):
-    return start(search.wsr_nas, tmp_path_factory.mktemp("whole"), [*WSR_NAS, "--space", "nas-bench-201"])
+    return start(search.wsr_nas, tmp_path_factory.mktemp("whole"), GRAPH)
 
 
 @pytest.mark.slow
@@ -142,11 +144,10 @@ def test_an_interrupted_search_of_a_graph_equals_the_uninterrupted_one(wsr_nas, 
             raise Killed
         return original(trainer, loader, number, **more)
 
-    argv = [*WSR_NAS, "--space", "nas-bench-201"]
     with monkeypatch.context() as context, pytest.raises(Killed):
         context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
-        start(search.wsr_nas, tmp_path, argv)
-    run = start(search.wsr_nas, tmp_path, argv)
+        start(search.wsr_nas, tmp_path, GRAPH)
+    run = start(search.wsr_nas, tmp_path, GRAPH)
     assert_equal(*(without_time(read(folder)) for folder in (run, wsr_nas)))
     assert_equal(*(torch.load(folder / "checkpoint.pt", weights_only=True)["searcher"] for folder in (run, wsr_nas)))
     for name in ("genotype.json", "genotypes/initial.json"):
@@ -156,7 +157,7 @@ def test_an_interrupted_search_of_a_graph_equals_the_uninterrupted_one(wsr_nas, 
 @pytest.mark.slow
 def test_a_run_of_one_space_is_not_resumed_in_another(wsr_nas):
     with pytest.raises(InputError, match="space: nas-bench-201 -> darts"):
-        start(search.wsr_nas, wsr_nas.parents[1], WSR_NAS)
+        start(search.wsr_nas, wsr_nas.parents[1], [*WSR_NAS, "--strategy", "wsr-paper"])
 
 
 @pytest.mark.slow
@@ -180,23 +181,42 @@ def test_a_dry_run_prints_the_cost_of_a_search_of_a_graph(program, argv, tmp_pat
 
 
 class Pair(NasBench201):
-    """Search two of the six edges, and two operations."""
+    """Search two of the six edges, and three operations."""
 
     name = "pair"
-    help = "two operations in a row"
+    help = "two convolutions in a row"
     edges = ((0, 1), (1, 3))
-    operations = ("skip_connect", "nor_conv_3x3")
+    operations = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+
+
+def test_a_space_counts_its_different_architectures():
+    pair = Pair()
+    assert pair.distinct(100) == len(set(pair.key(torch.cartesian_prod(torch.arange(3), torch.arange(3))))) == 7
+    assert [pair.distinct(most) for most in (2, 7, 8)] == [2, 7, 7]
+    assert SPACES["nas-bench-201"].distinct(10**6) == 6466  # of 15,625 graphs
+    assert SPACES["darts"].distinct(10**6) == 10**6
+
+
+def test_a_search_that_would_run_out_of_architectures_is_refused(monkeypatch):
+    monkeypatch.setitem(SPACES, "pair", Pair())
+    few = ["--preset", "tiny", "--space", "pair", "--iterations"]
+    assert parse_config(SearchConfig, PRESETS, [*few, "4"])[0].iterations == 4
+    said = (r"strategy is wsr, which measures no architecture twice, but the space pair has 7 and population \+ "
+            "iterations is 7; expected fewer --iterations, or --strategy wsr-paper")
+    with pytest.raises(InputError, match=said):
+        parse_config(SearchConfig, PRESETS, [*few, "5"])
+    assert parse_config(SearchConfig, PRESETS, [*few, "5", "--strategy", "wsr-paper"])[0].iterations == 5
 
 
 @pytest.mark.slow
-def test_a_space_that_is_added_is_searched_and_drawn(tmp_path, monkeypatch):
+@pytest.mark.parametrize("strategy", SUPERNET_STRATEGIES)
+def test_a_space_that_is_added_is_searched_and_drawn(strategy, tmp_path, monkeypatch):
     monkeypatch.setitem(SPACES, "pair", Pair())
-    run = start(search.wsr_nas, tmp_path, [*WSR_NAS, "--space", "pair"])
+    run = start(search.wsr_nas, tmp_path, [*WSR_NAS, "--space", "pair", "--strategy", strategy])
     found = CellGraph.load(run / "genotype.json")
     assert all((name in Pair.operations) == (number in (0, 4)) for number, name in enumerate(found.operations))
     header, *_ = drawn_weights(run, "cell")
-    assert header == ["step", "input->1 skip_connect", "input->1 nor_conv_3x3", "1->3 skip_connect",
-                      "1->3 nor_conv_3x3"]
+    assert header == ["step", *(f"{edge} {name}" for edge in ("input->1", "1->3") for name in Pair.operations)]
     row = read(run)[-1]["architecture"]
     assert "none_mass" not in row and set(row["skip_mass"]) == {"cell"}
     assert "of 2" in (run / "report.html").read_text()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.report.differences import paired_differences
 from wsrnas.report.evaluation import robustness
 from wsrnas.report.figures.cells import cell_picture
@@ -12,7 +13,7 @@ from wsrnas.report.figures.search import estimator_gaps, losses, predictions, ra
 from wsrnas.report.figures.training import phases, total_seconds, training
 from wsrnas.report.figures.weights import weights
 from wsrnas.report.honesty import honesty, official
-from wsrnas.report.html import definitions, details, table
+from wsrnas.report.html import definitions, details, paragraph, table
 from wsrnas.report.reading.runs import Run
 from wsrnas.report.sections import Part, Section
 from wsrnas.report.texts import command_text, duration, text_of
@@ -26,7 +27,11 @@ def drawn(*pictures: Picture | None) -> list[Part]:
 
 def cell(run: Run) -> Sequence[Part]:
     """Draw the cell that was found or trained."""
-    return [cell_picture(run.genotype)] if run.genotype else []
+    if not run.genotype:
+        return []
+    output = OUTPUTS.get(str(run.config.get("output")))
+    said = [paragraph(f"This is {output.help}.")] if output else []
+    return [*said, cell_picture(run.genotype)]
 
 
 def architecture_weights(run: Run) -> Sequence[Part]:
@@ -40,7 +45,7 @@ def search_losses(run: Run) -> Sequence[Part]:
 
 
 def predicted_objectives(run: Run) -> Sequence[Part]:
-    """Draw how well the validation loss estimator predicts."""
+    """Draw how well the predictor of the search predicts."""
     return drawn(predictions(run.rows, rank_correlation(run.rows)))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.report.figures.regret import regret_over_queries
 from wsrnas.report.html import alarm, definitions, details, document, escape, paragraph, table
 from wsrnas.report.page_files import write_files
@@ -15,7 +16,6 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 
 Results = Mapping[str, Any]
-OUTPUTS = {"best": "best measured", "verified": "measured, best prediction", "argmax": "argmax of A"}
 
 
 def every(results: Results) -> list[Results]:
@@ -33,8 +33,8 @@ def shown(value: Sequence[float | None] | None) -> str:
 def regret(results: Results) -> Sequence[Part]:
     """Show the regret of every strategy after every reported number of queries."""
     counts = list(results["regret"])
-    rows = [[result["strategy"], text, *(shown(result["regret"][count][kind]) for count in counts)]
-            for result in every(results) for kind, text in OUTPUTS.items()
+    rows = [[result["strategy"], output.short, *(shown(result["regret"][count][kind]) for count in counts)]
+            for result in every(results) for kind, output in OUTPUTS.items()
             if any(result["regret"][count][kind] for count in counts)]
     outside = [f"{result['strategy']}, {kind} after {count}: {missing} of {len(result['seeds'])} searches"
                for result in every(results) for count, kinds in result["outside"].items()

@@ -53,7 +53,7 @@ def losses(rows: Sequence[dict[str, Any]]) -> Picture | None:
 
 @styled
 def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | None:
-    """Draw the predicted over the measured objective of every path, before the VLE was trained on it.
+    """Draw the predicted over the measured objective of every path, before the predictor was trained on it.
 
     Args:
         rows: Rows of ``metrics.jsonl``.
@@ -78,8 +78,9 @@ def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | 
     axes.set(xlabel="measured objective (nats)", ylabel="predicted objective (nats)")
     said = "" if tau is None else f" Kendall's τ of all {len(table)}: {tau:+.2f}."
     return picture(figure, "predictions", f"Scatter of {len(table)} predicted over measured objectives.{said}",
-                   "Each point is a sampled path. The prediction was made before the validation loss estimator (VLE) "
-                   f"was trained on the path. Dashed: prediction and measurement are equal.{said}",
+                   "Each point is a measured path. The prediction was made before the predictor (in the paper the "
+                   "validation loss estimator, VLE) was trained on the path. Dashed: prediction and measurement are "
+                   f"equal.{said}",
                    ("step", "measured", "predicted"), table)
 
 

@@ -72,7 +72,8 @@ class Run:
         population, iterations, epochs = (self.config.get(name) for name in
                                           ("warmup_architectures", "iterations", "epochs"))
         if isinstance(population, int) and isinstance(iterations, int):
-            return 2 * population + iterations
+            measured = self.config.get("population") if self.config.get("strategy") == "wsr" else population
+            return population + measured + iterations if isinstance(measured, int) else None
         return epochs if isinstance(epochs, int) else None
 
     @property
