@@ -16,10 +16,10 @@ from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
 from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
 from retrain.race.register import enter, entered, joined
 from retrain.race.results import document, keep_document
-from retrain.race.settings import CompareConfig, parse_budget, parse_race
+from retrain.race.settings import CompareConfig, parse_race
 from retrain.race.tables import standing
 from retrain.small_images import make_loaders
-from wsrnas.complexity import readable
+from wsrnas.complexity import parse_budget, readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.measurement import check_classes

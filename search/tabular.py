@@ -34,10 +34,12 @@ def main(argv: list[str] | None = None) -> None:
     """Run the searches that the command line asks for, and write what they found."""
     config, invocation = parse_config(TabularConfig, argv=argv, prog="search.tabular")
     table = open_table(config.table, config.columns)
-    task = table_task(table, config.objective(table.columns), config.size_class)
+    task = table_task(table, config.objective(table.columns), config.size_class,
+                      config.budget, config.budget_tolerance)
     distinct = len(task.distinct)
-    require(config.queries[-1] <= distinct, f"queries asks for {config.queries[-1]} architectures; "
-            f"{table.name} has {distinct} different ones" + " in this size class" * bool(config.size_class))
+    limits = " within these limits" * bool(config.size_class or config.budget)
+    require(config.queries[-1] <= distinct, f"queries asks for {config.queries[-1]} architectures; {table.name} has "
+            f"{distinct} different ones{limits}")
     print(introduction(config, task), flush=True)
     if invocation.dry_run:
         return

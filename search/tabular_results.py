@@ -45,6 +45,9 @@ def summary(task: TableTask, searches: Sequence[Mapping[str, Any]]) -> dict[str,
         "table": task.table.name, "strategy": searches[0]["strategy"],
         "regret": {count: {kind: estimate(search["regret"][count].get(kind) for search in searches)
                            for kind in OUTPUTS} for count in counts},
+        "gain": {count: {kind: {part: estimate(gain and gain[place] for gain in gains(searches, count, kind))
+                                for place, part in enumerate(("all", "size"))} for kind in OUTPUTS}
+                 for count in counts},
         "outside": {count: found for count, found in outside.items() if found},
         "tau": {count: {part: estimate(search["tau"][count].get(part) for search in searches)
                         for part in ("all", "best fifth")} for count in counts},
@@ -52,6 +55,11 @@ def summary(task: TableTask, searches: Sequence[Mapping[str, Any]]) -> dict[str,
         "curve": [estimate(values) for values in zip(*(search["curve"] for search in searches), strict=True)],
         "seeds": [search["seed"] for search in searches],
     }
+
+
+def gains(searches: Sequence[Mapping[str, Any]], count: str, kind: str) -> list[Sequence[float] | None]:
+    """Return the gain over the mean of every search, and the part of it that size gives; None where unknown."""
+    return [search.get("gain", {}).get(count, {}).get(kind) for search in searches]
 
 
 def document(config: TabularConfig, task: TableTask, folder: Path) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def document(config: TabularConfig, task: TableTask, folder: Path) -> dict[str, 
     return first | {"others": others, "task": {
         "source": table.source, "synthetic": table.synthetic, "space": table.space.name, "columns": table.columns,
         "weights": [objective.alpha, *(objective.beta * weight for weight in objective.weights)],
-        "noise": config.noise, "proxy": config.proxy, "size_class": config.size_class,
+        "noise": config.noise, "proxy": config.proxy, "size_class": config.size_class, "budget": config.budget,
         "architectures": int(task.allowed.sum()), "distinct": len(task.distinct), "best": task.best,
         "size_tau": size_ranking(task)}, "command": sys.argv, "config": to_dict(config), "format": FORMAT}
 

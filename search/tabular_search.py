@@ -26,7 +26,7 @@ FEWEST = 10  # of them, for a rank correlation
 
 def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: World,
            stop: Callable[[], bool]) -> dict[str, Any]:
-    """Run one strategy with one seed, and return its regrets and rank correlations.
+    """Run one strategy with one seed, and return its regrets, gains over the mean and rank correlations.
 
     Args:
         config: number of queries, noise, options of the strategies.
@@ -44,6 +44,7 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
     measured, queries = Measured(task.table.space, columns), Queries(task, seed, last, config.noise, config.proxy)
     random, seconds = generator(seed, "strategy"), 0.0
     outputs: dict[str, dict[str, float | None]] = {}
+    gains: dict[str, dict[str, tuple[float, float] | None]] = {}
     tau: dict[str, dict[str, float | None]] = {}
     for number in progress(range(last), f"{name}, seed {seed}", world):
         if stop():
@@ -55,9 +56,10 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
         if (count := number + 1) in config.queries:
             found = strategy.outputs(measured, generator(seed, "strategy outputs", count))
             outputs[str(count)] = {kind: task.regret(found[kind]) for kind in OUTPUTS if kind in found}
+            gains[str(count)] = {kind: task.gain(found[kind]) for kind in OUTPUTS if kind in found}
             tau[str(count)] = ranking(task, strategy, measured, seed, count)
-    return {"strategy": name, "seed": seed, "regret": outputs, "curve": curve(task, measured), "tau": tau,
-            "seconds_per_query": seconds / last, "measured": task.table.find(measured.choices).tolist()}
+    return {"strategy": name, "seed": seed, "regret": outputs, "gain": gains, "curve": curve(task, measured),
+            "tau": tau, "seconds_per_query": seconds / last, "measured": task.table.find(measured.choices).tolist()}
 
 
 def curve(task: TableTask, measured: Measured) -> list[float]:

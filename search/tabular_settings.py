@@ -76,7 +76,8 @@ class TabularConfig(StrategyConfig):
         """Folder of the results; without a time stamp, so that a restarted job finds itself."""
         words = [Path(self.table).stem, *[f"noise{self.noise:g}"] * bool(self.noise),
                  *[f"proxy{self.proxy:g}"] * bool(self.proxy),
-                 *[f"size{self.size_class.replace(':', '-')}"] * bool(self.size_class)]
+                 *[f"size{self.size_class.replace(':', '-')}"] * bool(self.size_class),
+                 *[self.budget.replace("=", "")] * bool(self.budget)]
         return Path(self.out) if self.out else Path("runs") / "tabular" / "-".join(words)
 
     def objective(self, columns: tuple[str, ...]) -> RobustObjective:

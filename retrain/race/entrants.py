@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from retrain.race.settings import Budget
 from retrain.settings import spoken_name
 from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.architectures.searched import Searched
-from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.complexity import QUANTITIES, Budget, count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.models import build_model, load_architecture, sizes
 from wsrnas.runtime.config import require
@@ -22,7 +21,6 @@ from wsrnas.runtime.seeding import generator
 
 # For a budget that all entrants can reach: search widths within 20 % of the nearest one, at least 8.
 NEIGHBOURHOOD, NEIGHBOURS = 0.2, 8
-QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Configuration of a race: the entrants, their budget, their training and their evaluation."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -8,28 +7,11 @@ from typing import Any, ClassVar
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES
 from retrain.settings import RetrainConfig, SmallImagesRecipe
+from wsrnas.complexity import parse_budget
 from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime.config import Invocation, option, parse_config, require
-from wsrnas.runtime.errors import InputError
-
-UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Cost that every entrant should have.
-
-    Args:
-        quantity: ``params`` (parameters) or ``macs`` (multiply-adds for one image).
-        value: number of them.
-        text: the budget as the user wrote it.
-    """
-
-    quantity: str
-    value: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -111,18 +93,6 @@ class CompareConfig(SmallImagesRecipe):
         shared = {field: getattr(self, field) for field in SHARED}
         shared |= {"layers": layers or 0, "seed": seed, "split_seed": self.seed, "runs": folder, "save": name}
         return RetrainConfig(**shared, arch=arch, init_channels=init_channels)
-
-
-def parse_budget(text: str) -> Budget:
-    """Parse ``params=4.5M`` or ``macs=700M``.
-
-    Raises:
-        InputError: the text is neither.
-    """
-    found = re.fullmatch(r"(params|macs)=(\d+(?:\.\d*)?|\.\d+)([kKmMgGtT]?)", text)
-    if not found or not float(found[2]):
-        raise InputError(f"budget is {text!r}; expected params=NUMBER or macs=NUMBER, such as params=4.5M or macs=700M")
-    return Budget(found[1], float(found[2]) * UNITS[found[3].lower()], text)
 
 
 SHARED = tuple(field.name for field in fields(SmallImagesRecipe))

@@ -52,6 +52,7 @@ class Proposals:
         draws: architectures drawn from A.
         parents: best measured architectures whose neighbours are proposed.
         acquisition: key of ``ACQUISITIONS``.
+        batch: architectures proposed at once.
     """
 
     population: int
@@ -64,6 +65,7 @@ class Proposals:
     draws: int
     parents: int
     acquisition: str
+    batch: int = 1
 
 
 def first_choices(problem: Problem, settings: Proposals, generator: torch.Generator) -> Tensor:
@@ -120,6 +122,22 @@ def draw(alphas: Tensor, problem: Problem, count: int, generator: torch.Generato
     return drawn[problem.allowed(drawn)]
 
 
+def likeliest(alphas: Tensor, problem: Problem, count: int, generator: torch.Generator) -> Tensor:
+    """Return the architecture (R,) of A (R, O); if it is not allowed, the likeliest of some draws that are.
+
+    Where none of ``count`` draws is allowed, A is flattened until one is.
+    """
+    space = problem.space
+    own = space.discrete(alphas.view(1, *space.shape))
+    if bool(problem.allowed(own)):
+        return own[0]
+    found = draw(alphas, problem, count, generator)
+    if not len(found):
+        found = others(alphas, problem, Measured(space, 1), count, generator)
+    logits = torch.log_softmax(alphas, -1)
+    return found[(space.gates(found).to(logits) * logits).sum((1, 2)).argmax()]
+
+
 def near(parent: Tensor, problem: Problem) -> Tensor:
     """Return the allowed neighbours (n, R) of ``parent`` (R,).
 
@@ -136,11 +154,11 @@ def near(parent: Tensor, problem: Problem) -> Tensor:
 
 def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: Measured, settings: Proposals,
             generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return A (R, O) after its steps, and the architecture (R,) to measure next.
+    """Return A (R, O) after its steps, and the architectures (n, R) to measure next, 1 <= n <= ``batch``.
 
     A is drawn towards the best architecture so far, and moves down the predicted objective minus its standard
     deviation: towards what may be good. Of its draws and of what is near the best ones, the one with the largest
-    acquisition is taken.
+    acquisition is taken; in a batch, each further one is the best in another draw of the posterior.
 
     Raises:
         InputError: every allowed architecture was measured.
@@ -158,8 +176,13 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
     if not len(found):
         found = others(alphas, problem, measured, settings.draws, generator)
     require(len(found) > 0, "every allowed architecture was measured; expected fewer queries")
-    score = ACQUISITIONS[settings.acquisition](prediction, space.gates(found).double(), generator)
-    return alphas, found[score.argmax()]
+    gates = space.gates(found).double()
+    chosen = [int(ACQUISITIONS[settings.acquisition](prediction, gates, generator).argmax())]
+    for _ in range(min(settings.batch, len(found)) - 1):
+        score = thompson(prediction, gates, generator)
+        score[chosen] = -math.inf
+        chosen.append(int(score.argmax()))
+    return alphas, found[chosen]
 
 
 def others(alphas: Tensor, problem: Problem, measured: Measured, count: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from search.strategy.budget import parse_sized_budget
 from search.strategy.predictors import PREDICTORS
 from search.strategy.proposal import ACQUISITIONS, Proposals
 from wsrnas.runtime.config import Ranges, option, require
@@ -28,6 +29,12 @@ class StrategyConfig(Ranges):
     proposal_parents: int = option(2, "best measured architectures whose neighbours are proposed too", added=True)
     acquisition: str = option("improvement", "how the candidate to measure is chosen: by its expected improvement, or "
                               "by one draw of the posterior (Thompson)", choices=ACQUISITIONS, added=True)
+    proposal_batch: int = option(1, "architectures that wsr proposes at once, before it measures any of them; each "
+                                 "further one is the best in a draw of the posterior", added=True)
+    budget: str = option("", "cost of what is measured and found, such as params=3.5M or macs=550M@C36L20 (width and "
+                         "number of cells of the network meant; without: those of the search or table); empty: any",
+                         added=True)
+    budget_tolerance: float = option(0.02, "largest allowed difference from --budget, as a fraction", added=True)
 
     loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
     loss_hidden_size: int = option(16, "hidden size of the VLE's LSTM (published code)")
@@ -43,12 +50,16 @@ class StrategyConfig(Ranges):
         Raises:
             InputError: naming the first such field.
         """
-        self.require_at_least(1, "population", "proposal_samples", "proposal_draws", "proposal_parents", "loss_passes",
-                              "loss_hidden_size", "architecture_samples")
+        self.require_at_least(1, "population", "proposal_samples", "proposal_draws", "proposal_parents",
+                              "proposal_batch", "loss_passes", "loss_hidden_size", "architecture_samples")
         self.require_at_least(0, "proposal_steps", "architecture_pull", "loss_weight_decay")
         self.require_positive("proposal_learning_rate", "loss_learning_rate", "architecture_learning_rate")
         require(0 < self.loss_quantile <= 1, f"loss_quantile is {self.loss_quantile:g}; expected a share above 0, at "
                 "most 1")
+        require(0 < self.budget_tolerance < 1, f"budget_tolerance is {self.budget_tolerance:g}; expected a fraction "
+                "between 0 and 1")
+        if self.budget:
+            parse_sized_budget(self.budget)
         require(0 <= self.architecture_decay <= 1, f"architecture_decay is {self.architecture_decay:g}; expected a "
                 "factor from 0 to 1")
 
@@ -56,4 +67,4 @@ class StrategyConfig(Ranges):
         """Return what ``proposal`` needs to know, with another number of steps if one is given."""
         return Proposals(self.population, self.proposal_steps if steps is None else steps, self.proposal_learning_rate,
                          self.architecture_decay, self.architecture_pull, TEMPERATURES, self.proposal_samples,
-                         self.proposal_draws, self.proposal_parents, self.acquisition)
+                         self.proposal_draws, self.proposal_parents, self.acquisition, self.proposal_batch)

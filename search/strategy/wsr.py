@@ -7,7 +7,7 @@ from torch import Tensor
 
 from search.strategy.predictors import PREDICTORS
 from search.strategy.problem import Measured, Problem
-from search.strategy.proposal import Prediction, descend, first_choices, propose
+from search.strategy.proposal import Prediction, descend, first_choices, likeliest, propose
 from search.strategy.settings import StrategyConfig
 from search.strategy.targets import targets
 
@@ -31,18 +31,20 @@ class WsrStrategy:
         self.problem, self.settings, self.proposals = problem, settings, settings.proposals()
         self.alphas = alphas.detach().double()
         self.predictor = PREDICTORS[settings.predictor].build(problem, settings, columns, seed)
-        self.first: Tensor | None = None
+        self.planned = torch.zeros(0, problem.space.num_rows, dtype=torch.long)  # proposed together
+        self.planned_after = 0  # measurements
         self.fitted: tuple[int, Prediction] | None = None
 
     def propose(self, measured: Measured, generator: torch.Generator) -> Tensor:
-        """Return the architecture (R,) to measure next, after some steps of A."""
-        if self.first is None:
-            self.first = first_choices(self.problem, self.proposals, generator)
-        if len(measured) < len(self.first):
-            return self.first[len(measured)]
-        self.alphas, chosen = propose(self.alphas, self.fit(measured, generator), self.problem, measured,
-                                      self.proposals, generator)
-        return chosen
+        """Return the architecture (R,) to measure next: the next that is planned, or the first of a new plan."""
+        if len(measured) >= self.planned_after + len(self.planned):
+            if len(measured):
+                self.alphas, self.planned = propose(self.alphas, self.fit(measured, generator), self.problem, measured,
+                                                    self.proposals, generator)
+            else:
+                self.planned = first_choices(self.problem, self.proposals, generator)
+            self.planned_after = len(measured)
+        return self.planned[len(measured) - self.planned_after]
 
     def fit(self, measured: Measured, generator: torch.Generator) -> Prediction:
         """Return the predictor's answer to all measurements; it is fitted once for each number of them."""
@@ -58,7 +60,7 @@ class WsrStrategy:
         alphas = descend(self.settings.architecture_decay * self.alphas, prediction.mean, steps, generator)
         return {"best": measured.choices[self.problem.objective(measured.losses).argmin()],
                 "verified": measured.choices[prediction.fitted.argmin()],
-                "argmax": self.problem.space.discrete(alphas.view(1, *self.problem.space.shape))[0]}
+                "argmax": likeliest(alphas, self.problem, self.proposals.draws, generator)}
 
     def predict(self, measured: Measured, choices: Tensor, generator: torch.Generator) -> Tensor:
         """Return the predicted objectives (n,), standardised, of choices (n, R)."""
@@ -66,10 +68,12 @@ class WsrStrategy:
             return self.fit(measured, generator).mean(self.problem.space.gates(choices).double())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return A, the first architectures and the state of the predictor."""
-        return {"alphas": self.alphas, "first": self.first, "predictor": self.predictor.state_dict()}
+        """Return A, the plan and the state of the predictor."""
+        return {"alphas": self.alphas, "planned": self.planned, "planned_after": self.planned_after,
+                "predictor": self.predictor.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the result of ``state_dict``."""
-        self.alphas, self.first, self.fitted = state["alphas"], state["first"], None
+        self.alphas, self.planned, self.planned_after = state["alphas"], state["planned"], state["planned_after"]
+        self.fitted = None
         self.predictor.load_state_dict(state["predictor"])

@@ -1,15 +1,19 @@
 """The task that a table gives a strategy: what may be measured, what is minimised, and what is truly best."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from search.strategy.budget import within
 from search.strategy.objective import Objective
 from search.strategy.problem import Problem, everything
 from search.tables.table import Table
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
+
+EQUAL_SIZE = 0.02  # difference in parameters, as a fraction, within which architectures count as equally large
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,32 @@ class TableTask:
     def distinct(self) -> Tensor:
         """Places of the allowed architectures, one of each function."""
         return first_of_each(self.table.row, self.allowed.nonzero().squeeze(1))
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean true objective of the different allowed architectures."""
+        return float(self.truth[self.distinct].mean())
+
+    @cached_property
+    def mean_of_equal_size(self) -> Tensor:
+        """The mean true objective (n,) of those of them that have as many parameters as each one, within 2 %."""
+        parameters = self.table.space.cost(self.table.choices, *self.table.network)[:, 0].double()
+        places = self.distinct[parameters[self.distinct].argsort(stable=True)]
+        known = parameters[places]
+        sums = torch.cat([known.new_zeros(1), self.truth[places].double().cumsum(0)])
+        first = torch.searchsorted(known, parameters * (1 - EQUAL_SIZE))
+        last = torch.searchsorted(known, parameters * (1 + EQUAL_SIZE), right=True)
+        return (sums[last] - sums[first]) / (last - first)
+
+    def gain(self, choices: Tensor) -> tuple[float, float] | None:
+        """Return by how many points an architecture (R,) is better than the mean, and those of equal size are.
+
+        The second number is what its size gives. None if the architecture may not be measured.
+        """
+        place = int(self.table.find(choices.unsqueeze(0)))
+        if place < 0 or not bool(self.allowed[place]):
+            return None
+        return self.mean - float(self.truth[place]), self.mean - float(self.mean_of_equal_size[place])
 
     def regret(self, choices: Tensor) -> float | None:
         """Return by how many points an architecture (R,) misses the best; None if it may not be measured."""
@@ -74,16 +104,19 @@ def parse_size_class(text: str) -> tuple[int, int] | None:
     return ends
 
 
-def table_task(table: Table, objective: Objective, size_class: str = "") -> TableTask:
+def table_task(table: Table, objective: Objective, size_class: str = "", budget: str = "",
+               tolerance: float = 0.02) -> TableTask:
     """Return the task of a table.
 
     Args:
         table: the table.
         objective: function from losses (..., L) to the number to minimise.
         size_class: bounds such as "18:20" on the weight of the live operations; empty: no bounds.
+        budget: cost such as "params=1.1M" of the table's networks, or of others; empty: any.
+        tolerance: largest allowed difference from it, as a fraction.
 
     Raises:
-        InputError: the space has no such weights, or no architecture is in the class.
+        InputError: the space has no such weights, or no architecture is in the class or meets the budget.
     """
     space, ends = table.space, parse_size_class(size_class)
     inside = torch.ones(len(table.choices), dtype=torch.bool)
@@ -94,6 +127,10 @@ def table_task(table: Table, objective: Objective, size_class: str = "") -> Tabl
         inside = (weights >= ends[0]) & (weights <= ends[1])
         require(bool(inside.any()), f"size_class {size_class} holds no architecture of the table {table.name}; its "
                 f"live operations weigh {int(weights.min())} to {int(weights.max())}")
+    if budget:
+        inside &= within(space, budget, tolerance, table.network)(table.choices)
+        require(bool(inside.any()), f"budget is {budget}; the table {table.name} holds no such architecture within "
+                f"{tolerance:g} of it" + f" in the size class {size_class}" * bool(size_class))
     whole = len(table.choices) == len(space.operations) ** space.num_rows and bool(inside.all())
 
     def allowed(choices: Tensor) -> Tensor:

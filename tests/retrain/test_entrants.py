@@ -10,9 +10,8 @@ import pytest
 
 import genotypes
 from retrain.race.entrants import NEIGHBOURHOOD, NEIGHBOURS, Entrant, common_budget, load_entrants, nearest_width, widen
-from retrain.race.settings import Budget, parse_budget
 from wsrnas.architectures.catalogue import ENTRIES
-from wsrnas.complexity import count_parameters, multiply_adds, readable
+from wsrnas.complexity import Budget, count_parameters, multiply_adds, parse_budget, readable
 from wsrnas.models import build_model
 from wsrnas.runtime.errors import InputError
 

@@ -2,15 +2,26 @@
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from search.spaces import SPACES
+from search.strategy.budget import parse_sized_budget, within
 from search.strategy.paper import PaperStrategy
 from search.strategy.predictors.bayesian import SIZED, BayesianPredictor
 from search.strategy.problem import Measured, Problem
-from search.strategy.proposal import ACQUISITIONS, descend, expected_improvement, first_choices, largest, near, propose
+from search.strategy.proposal import (
+    ACQUISITIONS,
+    descend,
+    expected_improvement,
+    first_choices,
+    largest,
+    likeliest,
+    near,
+    propose,
+)
 from search.strategy.settings import StrategyConfig
 from search.strategy.size import Sizes
 from search.strategy.targets import targets
@@ -149,8 +160,38 @@ def test_proposals_are_new_allowed_and_seeded(acquisition):
     alphas, chosen = propose(start, prediction, what, measured, settings, seeded(2))
     again = propose(start, prediction, what, measured, settings, seeded(2))
     assert torch.equal(alphas, again[0]) and torch.equal(chosen, again[1])
-    assert few_convolutions(chosen) and len(measured.new(chosen.unsqueeze(0))) == 1
+    assert chosen.shape == (1, 6) and few_convolutions(chosen) and len(measured.new(chosen)) == 1
     assert not torch.equal(alphas, start)
+    several = propose(start, prediction, what, measured, dataclasses.replace(settings, batch=5), seeded(2))[1]
+    assert torch.equal(several[:1], chosen) and few_convolutions(several).all() and len(measured.new(several)) == 5
+
+
+def test_an_output_of_a_is_allowed():
+    alphas = torch.zeros(6, 5, dtype=torch.float64)
+    alphas[:, 3], alphas[:4, 2] = 9, 8
+    assert likeliest(alphas, problem(), 64, seeded()).tolist() == [3] * 6
+    assert likeliest(alphas, problem(allowed=few_convolutions), 4096, seeded()).tolist() == [2, 2, 2, 2, 3, 3]
+    assert few_convolutions(likeliest(alphas - 90 * (alphas == 0), problem(allowed=few_convolutions), 8, seeded())[None])
+
+
+def test_a_budget_keeps_the_cost_near_it():
+    choices = SPACE.sample(400, seeded())
+    cost = SPACE.cost(choices, 4, 3, 10, (3, 8, 8))
+    value = cost[:, 0].median().item()
+    expected = (cost[:, 0] - value).abs() <= 0.1 * value
+    assert 0 < expected.sum() < 400
+    assert torch.equal(within(SPACE, f"params={value}", 0.1, (4, 3, 10, (3, 8, 8)))(choices), expected)
+    assert torch.equal(within(SPACE, f"params={value}@C4L3", 0.1, (9, 6, 10, (3, 8, 8)))(choices), expected)
+    value = cost[:, 1].max().item()
+    assert torch.equal(within(SPACE, f"macs={value / 1e6}M", 0.02, (4, 3, 10, (3, 8, 8)))(choices),
+                       cost[:, 1] >= 0.98 * value)
+
+
+@pytest.mark.parametrize("text", ["params", "params=3M@", "params=3M@C36", "macs=1M@L20C36", "macs=1M@C0L3", "3M@C4L3",
+                                  "size=3M@C4L3", "params=0@C4L3"])
+def test_a_budget_that_cannot_be_read_is_named(text):
+    with pytest.raises(InputError, match=f"^budget is {re.escape(repr(text.partition('@')[0]))[:-1]}.*expected "):
+        parse_sized_budget(text)
 
 
 # ---- as a whole ----------------------------------------------------------------------------------------------
@@ -189,9 +230,9 @@ def test_everything_allowed_may_be_measured_and_then_it_says_so():
         strategy.propose(measured, generator)
 
 
-@pytest.mark.parametrize("predictor", ["sized", "lstm"])
-def test_a_search_goes_on_from_its_state(predictor):
-    config = dataclasses.replace(CONFIG, predictor=predictor, loss_passes=5)
+@pytest.mark.parametrize(("predictor", "batch"), [("sized", 1), ("lstm", 1), ("sized", 3)])
+def test_a_search_goes_on_from_its_state(predictor, batch):
+    config = dataclasses.replace(CONFIG, predictor=predictor, loss_passes=5, proposal_batch=batch)
     one, other, generator = wsr(config=config), wsr(config=config), seeded()
     measured = searched(one, 6, generator)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
@@ -199,6 +240,7 @@ def test_a_search_goes_on_from_its_state(predictor):
     chosen = one.propose(measured, generator)
     assert torch.equal(other.propose(measured, seeded().set_state(state)), chosen)
     assert torch.equal(one.alphas, other.alphas)
+    assert torch.equal(one.propose(measured, generator), chosen)  # asked again before the measurement
 
 
 def paper(**more):

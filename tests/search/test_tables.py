@@ -240,6 +240,28 @@ def test_architectures_outside_of_a_table_are_not_allowed_and_have_no_regret(tmp
     assert task.best == pytest.approx(30)
 
 
+def test_a_gain_over_the_mean_is_split_into_that_of_its_size_and_the_rest(synthetic):
+    task = table_task(synthetic, mean, "9:30")
+    parameters = SPACE.cost(synthetic.choices, *synthetic.network)[:, 0].double()
+    for place in task.distinct[::97].tolist():
+        alike = [other for other in task.distinct.tolist()
+                 if 0.98 * parameters[place] <= parameters[other] <= 1.02 * parameters[place]]
+        whole = float(task.truth[task.distinct].mean())
+        expected = whole - float(task.truth[place]), whole - float(task.truth[alike].mean())
+        assert task.gain(synthetic.choices[place]) == pytest.approx(expected)
+    assert task.gain(torch.full((6,), 3)) is None  # too large
+
+
+def test_a_budget_bounds_what_may_be_measured(synthetic):
+    parameters = SPACE.cost(synthetic.choices, *synthetic.network)[:, 0]
+    value = int(parameters.median())
+    task = table_task(synthetic, mean, "", f"params={value}", 0.05)
+    assert torch.equal(task.allowed, (parameters - value).abs() <= 0.05 * value)
+    assert torch.equal(task.problem.allowed(synthetic.choices), task.allowed)
+    with says("budget is params=1", "no such architecture", "0.02 of it"):
+        table_task(synthetic, mean, "", "params=1")
+
+
 @pytest.mark.parametrize("text", ["18", "a:b", "20:18", "-1:3", "1:2:3", ":"])
 def test_a_size_class_is_two_numbers(text):
     with says("size_class", repr(text), "18:20"):

@@ -211,7 +211,9 @@ def test_the_terminal_and_the_page_show_every_strategy(judge, capsys, drawn_page
     values = results(folder)
     mean, error = values["regret"]["5"]["best"]
     assert f"| local-search | best | {mean:.2f} ± {error:.2f} |" in out
-    for text in ("local-search", "gp", "random", "largest-first", f"{mean:.2f} ± {error:.2f}", "Rank correlation"):
+    gain = " ± ".join(f"{value:.2f}" for value in values["gain"]["12"]["best"]["size"])
+    for text in ("local-search", "gp", "random", "largest-first", f"{mean:.2f} ± {error:.2f}", "Rank correlation",
+                 "of this, its size gives", gain):
         assert text in page
     assert "SYNTHETIC" not in out and "synthetic" not in page
     lines = (folder / "figures" / "regret-over-queries.csv").read_text().splitlines()
@@ -371,7 +373,12 @@ def test_two_processes_share_the_seeds(file, tmp_path, judge):
     (["--queries", "0", "5"], ["queries", "from 1"]),
     (["--queries", "five"], ["queries", "five"]),
     (["--queries", "5000"], ["5000", "different"]),
-    (["--queries", "40", "--size_class", "54:54"], ["40", "different ones in this size class"]),
+    (["--queries", "40", "--size_class", "54:54"], ["40", "different ones within these limits"]),
+    (["--budget", "params=1"], ["budget is params=1", "no such architecture"]),
+    (["--budget", "much"], ["budget is 'much'", "params=4.5M"]),
+    (["--budget", "macs=1M@C4L4"], ["layers is 4", "nas-bench-201"]),
+    (["--budget_tolerance", "0"], ["budget_tolerance is 0"]),
+    (["--proposal_batch", "0"], ["proposal_batch is 0"]),
     (["--size_class", "60:70"], ["no architecture", "60:70"]),
     (["--size_class", "x"], ["size_class", "18:20"]),
     (["--strategy", "luck"], ["luck", "local-search"]),

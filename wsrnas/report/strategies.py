@@ -80,7 +80,19 @@ def size(results: Results) -> Sequence[Part]:
     else:
         text += (" As far as that is small, a small regret of another strategy may be knowledge of the size alone. To "
                  "see what a strategy learns besides, give all architectures the same size: --size_class.")
-    return [paragraph(text)]
+    return [paragraph(text), *size_share(results)]
+
+
+def size_share(results: Results) -> Sequence[Part]:
+    """Show by how much each output is better than the mean, and than the mean of its size."""
+    count = list(results["regret"])[-1]
+    rows = [[result["strategy"], text, shown(gain["all"]), shown(gain["size"])]
+            for result in every(results) for kind, text in OUTPUTS.items()
+            if (gain := result.get("gain", {}).get(count, {}).get(kind)) and gain["all"]]
+    return [table(["strategy", "output", "better than the mean by", "of this, its size gives"], rows, (2, 3),
+                  f"Points of the true objective after {count} queries, mean ± standard error. The mean is that of all "
+                  "different allowed architectures. What its size gives: by how much those that have as many "
+                  "parameters (within 2 %) are better than the mean.")] if rows else []
 
 
 def cost(results: Results) -> Sequence[Part]:
@@ -92,10 +104,10 @@ def cost(results: Results) -> Sequence[Part]:
 
 def origin(results: Results) -> Sequence[Part]:
     """Show the command, the task and the configuration."""
-    names = ("source", "space", "columns", "weights", "noise", "proxy", "size_class", "architectures", "distinct")
+    names = ("source", "space", "columns", "weights", "noise", "proxy", "size_class", "budget", "architectures", "distinct")
     pairs = [("command", command_text(results["command"])), ("table", results["table"])]
     pairs += [(name.replace("_", " "), text_of(value)) for name in names
-              if (value := results["task"][name]) not in ("", None)]
+              if (value := results["task"].get(name, "")) not in ("", None)]
     config = results["config"]
     return [definitions(pairs), details(f"configuration ({len(config)} fields)",
                                         definitions((name, text_of(value)) for name, value in config.items()))]

@@ -1,0 +1,70 @@
+"""A filter on cost: only architectures whose stand-alone network has about so many parameters or multiply-adds."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.spaces.space import ImageShape, Space
+from search.strategy.problem import Allowed
+from wsrnas.complexity import Budget, parse_budget
+from wsrnas.runtime.config import require
+
+COLUMNS = {"params": 0, "macs": 1}  # of ``Space.cost``
+
+
+@dataclass(frozen=True)
+class SizedBudget:
+    """A budget, and the size of the networks that it means.
+
+    Args:
+        budget: quantity and value.
+        init_channels: width C; None: that of the search or of the table.
+        layers: number of cells; None: that of the search or of the table.
+    """
+
+    budget: Budget
+    init_channels: int | None
+    layers: int | None
+
+
+def parse_sized_budget(text: str) -> SizedBudget:
+    """Parse ``params=3.5M``, or with the width and the number of cells ``macs=550M@C36L20``.
+
+    Raises:
+        InputError: the text is something else.
+    """
+    cost, at, size = text.partition("@")
+    found = re.fullmatch(r"C([1-9]\d*)L([1-9]\d*)", size)
+    require(not at or found is not None, f"budget is {text!r}; after @ expected width and number of cells, such as "
+            "C36L20")
+    return SizedBudget(parse_budget(cost), *((int(found[1]), int(found[2])) if found else (None, None)))
+
+
+def within(space: Space, text: str, tolerance: float, network: tuple[int, int, int, ImageShape]) -> Allowed:
+    """Return a function that says which choices (n, R) keep to a budget.
+
+    Args:
+        space: the search space.
+        text: the budget.
+        tolerance: largest allowed difference from it, as a fraction.
+        network: width C, number of cells, number of classes and image shape where the budget does not say.
+
+    Raises:
+        InputError: the budget cannot be read, or the space has no network of so many cells.
+    """
+    sized = parse_sized_budget(text)
+    init_channels, layers = sized.init_channels or network[0], sized.layers or network[1]
+    space.check_layers(layers)
+    column, value = COLUMNS[sized.budget.quantity], sized.budget.value
+
+    def allowed(choices: Tensor) -> Tensor:
+        cost = space.cost(choices, init_channels, layers, *network[2:])[:, column]
+        return (cost.double() - value).abs() <= tolerance * value
+    return allowed
+
+
+def both(first: Allowed, second: Allowed) -> Allowed:
+    """Return the filter that allows what both allow."""
+    return lambda choices: torch.logical_and(first(choices), second(choices))
