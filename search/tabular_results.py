@@ -45,8 +45,8 @@ def summary(task: TableTask, searches: Sequence[Mapping[str, Any]]) -> dict[str,
         "table": task.table.name, "strategy": searches[0]["strategy"],
         "regret": {count: {kind: estimate(search["regret"][count].get(kind) for search in searches)
                            for kind in OUTPUTS} for count in counts},
-        "gain": {count: {kind: {part: estimate(gain and gain[place] for gain in gains(searches, count, kind))
-                                for place, part in enumerate(("all", "size"))} for kind in OUTPUTS}
+        "gain": {count: {kind: {"all": estimate(gains(searches, count, kind, 0)),
+                                "size": estimate(gains(searches, count, kind, 1))} for kind in OUTPUTS}
                  for count in counts},
         "outside": {count: found for count, found in outside.items() if found},
         "tau": {count: {part: estimate(search["tau"][count].get(part) for search in searches)
@@ -57,9 +57,10 @@ def summary(task: TableTask, searches: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
-def gains(searches: Sequence[Mapping[str, Any]], count: str, kind: str) -> list[Sequence[float] | None]:
-    """Return the gain over the mean of every search, and the part of it that size gives; None where unknown."""
-    return [search.get("gain", {}).get(count, {}).get(kind) for search in searches]
+def gains(searches: Sequence[Mapping[str, Any]], count: str, kind: str, place: int) -> list[float | None]:
+    """Return the gain of every search over the mean (place 0), or what size gives of it (1); None where unknown."""
+    found = (search.get("gain", {}).get(count, {}).get(kind) for search in searches)
+    return [None if gain is None else gain[place] for gain in found]
 
 
 def document(config: TabularConfig, task: TableTask, folder: Path) -> dict[str, Any]:

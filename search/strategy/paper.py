@@ -8,6 +8,7 @@ from search.spaces.supernet import Supernet
 from search.strategy.memory import Memory
 from search.strategy.objective import update_architecture
 from search.strategy.problem import Measured, Problem
+from search.strategy.proposal import likeliest
 from search.strategy.settings import StrategyConfig
 from wsrnas.runtime.seeding import seeded_weights
 
@@ -70,9 +71,9 @@ class PaperStrategy:
     def outputs(self, measured: Measured, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the measured architecture with the best objective, and the paper's output, that of A."""
         self.learn(measured, generator)
-        space = self.problem.space
+        alphas = self.architecture.alphas().detach().flatten(0, 1)
         return {"best": measured.choices[self.problem.objective(measured.losses).argmin()],
-                "argmax": space.discrete(self.architecture.alphas().detach().view(1, *space.shape))[0]}
+                "argmax": likeliest(alphas, self.problem, self.settings.proposal_draws, generator)}
 
     @torch.no_grad()
     def predict(self, measured: Measured, choices: Tensor, generator: torch.Generator) -> Tensor:

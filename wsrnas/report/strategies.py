@@ -104,7 +104,8 @@ def cost(results: Results) -> Sequence[Part]:
 
 def origin(results: Results) -> Sequence[Part]:
     """Show the command, the task and the configuration."""
-    names = ("source", "space", "columns", "weights", "noise", "proxy", "size_class", "budget", "architectures", "distinct")
+    names = ("source", "space", "columns", "weights", "noise", "proxy", "size_class", "budget", "architectures",
+             "distinct")
     pairs = [("command", command_text(results["command"])), ("table", results["table"])]
     pairs += [(name.replace("_", " "), text_of(value)) for name in names
               if (value := results["task"].get(name, "")) not in ("", None)]
