@@ -18,6 +18,7 @@ from search.strategy.targets import Targets
 from wsrnas.runtime.config import require
 
 FLATTER = 12  # times that A is divided by 1.5 where all of its draws were measured
+WIDER, FURTHER = 4, 1000  # at a local optimum: times as many parents, and random architectures
 MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchanges are proposed as well
 
 
@@ -51,6 +52,7 @@ class Proposals:
         samples: draws of ξ averaged in a step.
         draws: architectures drawn from A.
         parents: best measured architectures whose neighbours are proposed.
+        patience: measurements without a better architecture, after which candidates are looked for further away.
         acquisition: key of ``ACQUISITIONS``.
         batch: architectures proposed at once.
     """
@@ -64,6 +66,7 @@ class Proposals:
     samples: int
     draws: int
     parents: int
+    patience: int
     acquisition: str
     batch: int = 1
 
@@ -168,13 +171,10 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
         return mean - deviation
 
     space = problem.space
-    parents = measured.choices[prediction.fitted.argsort()[:settings.parents]]
-    alphas = settings.decay * alphas + settings.pull * space.gates(parents[0]).to(alphas)
+    best = measured.choices[prediction.fitted.argmin()]
+    alphas = settings.decay * alphas + settings.pull * space.gates(best).to(alphas)
     alphas = descend(alphas, optimistic, settings, generator)
-    found = measured.new(torch.cat([draw(alphas, problem, settings.draws, generator),
-                                    *(near(parent, problem) for parent in parents)]))
-    if not len(found):
-        found = others(alphas, problem, measured, settings.draws, generator)
+    found = candidates(alphas, prediction.fitted, problem, measured, settings, generator)
     require(len(found) > 0, "every allowed architecture was measured; expected fewer queries")
     gates = space.gates(found).double()
     chosen = [int(ACQUISITIONS[settings.acquisition](prediction, gates, generator).argmax())]
@@ -183,6 +183,31 @@ def propose(alphas: Tensor, prediction: Prediction, problem: Problem, measured: 
         score[chosen] = -math.inf
         chosen.append(int(score.argmax()))
     return alphas, found[chosen]
+
+
+def candidates(alphas: Tensor, fitted: Tensor, problem: Problem, measured: Measured, settings: Proposals,
+               generator: torch.Generator) -> Tensor:
+    """Return the unmeasured architectures (n, R) of which one is chosen: draws of A, and what is near the best ones.
+
+    If the best one was measured long ago, the search is at a local optimum, and looks further: near more of the best
+    ones, and at random ones.
+
+    Args:
+        alphas: A (R, O).
+        fitted: predicted objectives (m,) of the measured architectures.
+        problem: what is searched.
+        measured: all measurements.
+        settings: draws, parents and patience.
+        generator: CPU source.
+    """
+    order = fitted.argsort()
+    stuck = len(measured) - 1 - int(order[0]) > settings.patience
+    parents = measured.choices[order[:WIDER * settings.parents if stuck else settings.parents]]
+    found = [draw(alphas, problem, settings.draws, generator), *(near(parent, problem) for parent in parents)]
+    if stuck:
+        found.append(problem.random(FURTHER, generator))
+    new = measured.new(torch.cat(found))
+    return new if len(new) else others(alphas, problem, measured, settings.draws, generator)
 
 
 def others(alphas: Tensor, problem: Problem, measured: Measured, count: int, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,8 @@ class StrategyConfig(Ranges):
     proposal_samples: int = option(4, "draws of Gumbel noise averaged in each of these steps", added=True)
     proposal_draws: int = option(64, "architectures drawn from A for each proposal", added=True)
     proposal_parents: int = option(2, "best measured architectures whose neighbours are proposed too", added=True)
+    proposal_patience: int = option(24, "measurements without a better architecture, after which wsr looks further: "
+                                    "near more of the best ones, and at random ones", added=True)
     acquisition: str = option("improvement", "how the candidate to measure is chosen: by its expected improvement, or "
                               "by one draw of the posterior (Thompson)", choices=ACQUISITIONS, added=True)
     proposal_batch: int = option(1, "architectures that wsr proposes at once, before it measures any of them; each "
@@ -52,7 +54,7 @@ class StrategyConfig(Ranges):
         """
         self.require_at_least(1, "population", "proposal_samples", "proposal_draws", "proposal_parents",
                               "proposal_batch", "loss_passes", "loss_hidden_size", "architecture_samples")
-        self.require_at_least(0, "proposal_steps", "architecture_pull", "loss_weight_decay")
+        self.require_at_least(0, "proposal_steps", "proposal_patience", "architecture_pull", "loss_weight_decay")
         self.require_positive("proposal_learning_rate", "loss_learning_rate", "architecture_learning_rate")
         require(0 < self.loss_quantile <= 1, f"loss_quantile is {self.loss_quantile:g}; expected a share above 0, at "
                 "most 1")
@@ -67,4 +69,5 @@ class StrategyConfig(Ranges):
         """Return what ``proposal`` needs to know, with another number of steps if one is given."""
         return Proposals(self.population, self.proposal_steps if steps is None else steps, self.proposal_learning_rate,
                          self.architecture_decay, self.architecture_pull, TEMPERATURES, self.proposal_samples,
-                         self.proposal_draws, self.proposal_parents, self.acquisition, self.proposal_batch)
+                         self.proposal_draws, self.proposal_parents, self.proposal_patience, self.acquisition,
+                         self.proposal_batch)

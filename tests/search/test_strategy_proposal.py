@@ -14,6 +14,7 @@ from search.strategy.predictors.bayesian import SIZED, BayesianPredictor
 from search.strategy.problem import Measured, Problem
 from search.strategy.proposal import (
     ACQUISITIONS,
+    candidates,
     descend,
     expected_improvement,
     first_choices,
@@ -164,6 +165,25 @@ def test_proposals_are_new_allowed_and_seeded(acquisition):
     assert not torch.equal(alphas, start)
     several = propose(start, prediction, what, measured, dataclasses.replace(settings, batch=5), seeded(2))[1]
     assert torch.equal(several[:1], chosen) and few_convolutions(several).all() and len(measured.new(several)) == 5
+
+
+def test_after_a_time_without_a_better_one_candidates_come_from_further_away():
+    settings = dataclasses.replace(CONFIG, proposal_draws=1, proposal_parents=1, proposal_patience=4).proposals()
+    alphas, best = torch.zeros(6, 5, dtype=torch.float64), torch.tensor([3, 3, 3, 3, 3, 3])
+    alphas[:, 3] = 99  # its draws are the best one
+    measured = Measured(SPACE, 2)
+    measured.add(best[None], law(best[None]))
+
+    def far(fitted):
+        found = candidates(alphas, fitted, problem(), measured, settings, seeded())
+        return int(((found != best).sum(1) > 1).sum()), len(found)
+
+    assert far(torch.zeros(1)) == (0, 24)
+    measured.add(SPACE.neighbours(best)[:4], law(SPACE.neighbours(best)[:4]))
+    assert far(torch.arange(5)) == (0, 20)  # the best is the fifth newest
+    measured.add(SPACE.neighbours(best)[4:5], law(SPACE.neighbours(best)[4:5]))
+    assert far(torch.arange(6))[0] > 500
+    assert far(-torch.arange(6))[0] <= 24  # the best is the newest
 
 
 def test_an_output_of_a_is_allowed():
