@@ -100,6 +100,8 @@ class SearchConfig(StrategyConfig, SupernetConfig, EstimatorTrainingConfig):
                 f"--output {' or '.join(entry.outputs)}, or --strategy wsr")
         require(entry.bounds or not self.bounded, f"vulnerability_bound is {self.vulnerability_bound} but strategy is "
                 f"{self.strategy}, which predicts no vulnerability; expected --strategy wsr-paper")
+        require(entry.proposes or not self.budget, f"budget is {self.budget} but strategy is {self.strategy}, which "
+                "draws its paths from A alone; expected --strategy wsr, or no --budget")
         measured = self.population_size + self.iterations
         if entry.proposes:  # one more than it measures
             found = SPACES[self.space].distinct(measured + 1)

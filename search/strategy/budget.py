@@ -1,6 +1,7 @@
 """A filter on cost: only architectures whose stand-alone network has about so many parameters or multiply-adds."""
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,10 @@ from search.spaces.space import ImageShape, Space
 from search.strategy.problem import Allowed
 from wsrnas.complexity import Budget, parse_budget
 from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
 
 COLUMNS = {"params": 0, "macs": 1}  # of ``Space.cost``
+ROUNDS = 50  # of 1,000 random architectures each, in which enough must meet a budget
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,24 @@ def within(space: Space, text: str, tolerance: float, network: tuple[int, int, i
     return allowed
 
 
-def both(first: Allowed, second: Allowed) -> Allowed:
-    """Return the filter that allows what both allow."""
-    return lambda choices: torch.logical_and(first(choices), second(choices))
+def require_enough(space: Space, allowed: Allowed, wanted: int, generator: torch.Generator) -> None:
+    """Refuse a filter that allows too few different architectures, as far as a random sample shows.
+
+    Args:
+        space: the search space.
+        allowed: the filter.
+        wanted: number of architectures that a search measures.
+        generator: CPU source of the sample.
+
+    Raises:
+        InputError: the sample holds no more than ``wanted`` that are allowed.
+    """
+    found: set[Hashable] = set()
+    for _ in range(ROUNDS):
+        drawn = space.sample(1000, generator)
+        found.update(space.key(drawn[allowed(drawn)]))
+        if len(found) > wanted:
+            return
+    raise InputError(f"of {1000 * ROUNDS:,} random architectures of the space {space.name}, {len(found)} different "
+                     f"ones are within the budget, and the search measures {wanted}; expected another --budget, a "
+                     "larger --budget_tolerance or fewer --iterations")

@@ -11,9 +11,10 @@ from torch import Tensor
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
 from search.spaces import SPACES
 from search.spaces.supernet import Supernet
+from search.strategy.budget import require_enough, within
 from search.strategy.memory import Memory
 from search.strategy.objective import Objective, update_architecture
-from search.strategy.problem import Measured, Problem
+from search.strategy.problem import Measured, Problem, everything
 from search.strategy.size import Sizes
 from search.strategy.step import Step
 from search.strategy.wsr import WsrStrategy
@@ -151,8 +152,12 @@ class WsrInSupernet(SupernetStrategy):
     def __init__(self, config: Any, data: DataSet, objective: Objective, supernet: Supernet, world: World) -> None:
         self.config, self.supernet, self.world, self.space = config, supernet, world, SPACES[config.space]
         self.capacity = config.population_size + config.iterations
-        sizes = Sizes(self.space, config.init_channels, config.layers, data.num_classes, data.image_shape)
-        self.problem = Problem(self.space, objective, sizes)
+        network = config.init_channels, config.layers, data.num_classes, data.image_shape
+        allowed = everything
+        if config.budget:
+            allowed = within(self.space, config.budget, config.budget_tolerance, network)
+            require_enough(self.space, allowed, self.capacity, generator(config.seed, "budget"))
+        self.problem = Problem(self.space, objective, Sizes(self.space, *network), allowed)
         self.strategy = WsrStrategy(self.problem, config, supernet.alphas().detach().cpu().flatten(0, 1),
                                     1 + len(config.strengths), config.seed)
         self.next: Tensor | None = None  # proposed and not yet measured

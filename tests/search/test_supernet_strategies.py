@@ -238,10 +238,26 @@ def test_the_papers_strategy_brings_its_output():
     assert [step.moves for step in schedule(config)] == [step.phase == "search" for step in schedule(config)]
 
 
+@pytest.mark.parametrize("space", SMALLEST_FIRST)
+def test_a_budget_bounds_what_is_trained_measured_and_found(space):
+    kind, layers = SPACES[space], SPACES[space].fitting_layers(3)
+    network = (2, layers, 10, load_dataset("digits", max_train=60).image_shape)
+    value = kind.cost(kind.sample(400, torch.Generator().manual_seed(0)), *network)[:, 1].median().item()
+    searcher = searcher_of("--space", space, "--budget", f"macs={value}@C2L{layers}", "--budget_tolerance", "0.1",
+                           "--proposal_batch", "2", "--output", "argmax")
+    paths = torch.stack(driven(searcher)).argmax(-1)
+    cost = kind.cost(torch.cat([paths, kind.encode(searcher.genotype())[None]]), *network)[:, 1]
+    assert ((cost - value).abs() <= 0.1 * value).all() and cost.unique().numel() > 1
+    with pytest.raises(InputError, match=r"of 50,000 random .* 0 different ones are within the budget.* measures 5;"):
+        searcher_of("--space", space, "--budget", "params=1")
+
+
 @pytest.mark.parametrize(("argv", "said"), [
     (["--output", "verified"], "output is verified but strategy is wsr-paper; expected --output argmax, or --strategy"),
     (["--strategy", "wsr", "--vulnerability_bound", "rel:0.6"],
      "vulnerability_bound is rel:0.6 but strategy is wsr, which predicts no vulnerability; expected --strategy wsr-pa"),
+    (["--budget", "params=1M"], "budget is params=1M but strategy is wsr-paper, .*; expected --strategy wsr, or"),
+    (["--strategy", "wsr", "--budget", "1M"], "budget is '1M'; expected params=NUMBER or macs=NUMBER"),
     (["--strategy", "wsr", "--population", "0"], "population is 0; expected at least 1"),
     (["--preset", "tiny", "--strategy", "wsr-paper", "--output", "best"], "output is best but strategy is wsr-paper"),
 ])
