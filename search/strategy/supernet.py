@@ -14,7 +14,7 @@ from search.spaces.supernet import Supernet
 from search.strategy.budget import require_enough, within
 from search.strategy.memory import Memory
 from search.strategy.objective import Objective, update_architecture
-from search.strategy.problem import Measured, Problem, everything
+from search.strategy.problem import Allowed, Measured, Problem, everything
 from search.strategy.size import Sizes
 from search.strategy.step import Step
 from search.strategy.wsr import WsrStrategy
@@ -153,7 +153,7 @@ class WsrInSupernet(SupernetStrategy):
         self.config, self.supernet, self.world, self.space = config, supernet, world, SPACES[config.space]
         self.capacity = config.population_size + config.iterations
         network = config.init_channels, config.layers, data.num_classes, data.image_shape
-        allowed = everything
+        allowed: Allowed = everything
         if config.budget:
             allowed = within(self.space, config.budget, config.budget_tolerance, network)
             require_enough(self.space, allowed, self.capacity, generator(config.seed, "budget"))

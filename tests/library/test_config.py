@@ -70,7 +70,8 @@ FLAGS = {
         recalibration_batches report_freq runs save seed space standardize step_size strength_weights strengths tau
         trades_beta distance eval_batch_size vulnerability_bound warmup_architectures weight_decay strategy output
         predictor loss_quantile population proposal_steps proposal_learning_rate architecture_decay architecture_pull
-        proposal_samples proposal_draws proposal_parents acquisition""",
+        proposal_samples proposal_draws proposal_parents proposal_patience
+        acquisition proposal_batch budget budget_tolerance""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
