@@ -49,6 +49,7 @@ class Searcher(SupernetSearcher):
 
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
         self.config, self.world, self.space = config, world, SPACES[config.space]
+        self.network = config.init_channels, config.layers, data.num_classes, data.image_shape
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
         self.objective = OBJECTIVES[config.objective].build(config)
         loaders = build_loaders(config, data, split, world)
@@ -203,11 +204,13 @@ class Searcher(SupernetSearcher):
         """
         losses = torch.cat([measured[name] for name in ("losses", "vulnerabilities") if name in measured])
         gates = self.supernet.current_path.encoding.to(self.world.device).unsqueeze(0)
-        result: dict[str, Any] = {}
+        found = self.objective(losses).item()
+        choices = self.space.discrete(gates.cpu().view(1, *self.space.shape))
+        result: dict[str, Any] = {"measured_objective": found, "parameters": self._parameters(choices)}
         if step.phase == "search":
-            predicted, found = self.strategy.expected(), self.objective(losses).item()
+            predicted = self.strategy.expected()
             self.predictions.append([predicted, found])
-            result = {"predicted_objective": predicted, "measured_objective": found, "ranked": len(self.predictions)}
+            result |= {"predicted_objective": predicted, "ranked": len(self.predictions)}
             result |= rank_correlation(self.predictions)
         self.loss_memory.append(step.index, gates=gates, losses=losses.unsqueeze(0))
         return result
@@ -265,6 +268,15 @@ class Searcher(SupernetSearcher):
     def genotype(self) -> Any:
         """Return the architecture that the strategy has found."""
         return self.strategy.architecture()
+
+    def architecture_statistics(self) -> dict[str, Any]:
+        """Return what A looks like, and the parameters of what was found in a network of the supernet's size."""
+        choices = self.space.encode(self.genotype()).unsqueeze(0)
+        return super().architecture_statistics() | {"parameters": self._parameters(choices)}
+
+    def _parameters(self, choices: Tensor) -> int:
+        """Return the parameters of a stand-alone network of the supernet's size with choices (1, R)."""
+        return int(self.space.cost(choices, *self.network)[0, 0])
 
     # -- state ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from wsrnas.report.figures.weights import weights
 from wsrnas.report.honesty import honesty, official
 from wsrnas.report.html import definitions, details, paragraph, table
 from wsrnas.report.reading.runs import Run
+from wsrnas.report.search_size import size
 from wsrnas.report.sections import Part, Section
 from wsrnas.report.texts import command_text, duration, text_of
 from wsrnas.report.vulnerability import discretised_network, vulnerability
@@ -114,6 +115,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("The discretised network", discretised_network, "RNAS, at its end"),
     Section("Losses over the strengths", search_losses, "Wsr-NAS"),
     Section("Predicted and measured objective", predicted_objectives, "Wsr-NAS"),
+    Section("How much is size", size, "Wsr-NAS"),
     Section("Estimator against PGD", estimator_against_pgd, "Wsr-NAS with estimated strengths"),
     Section("Estimated noise", estimated_noise, "Wsr-NAS with estimated strengths"),
     Section("Training", training_curves, "searches and trainings"),

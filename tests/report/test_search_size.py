@@ -1,0 +1,43 @@
+"""What a search's page says about size."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from scipy.stats import kendalltau
+
+from wsrnas.report.html import escape
+from wsrnas.report.search_size import size, size_share
+
+PARAMETERS = [1000, 3000, 1500, 8000, 2500, 4000, 1200]
+
+
+def rows(law=lambda parameters, step: 3 - 0.4 * math.log(parameters) - 0.05 * step, found=6000):
+    measured = [{"step": step, "loss_estimator": {"parameters": count, "measured_objective": law(count, step)}}
+                for step, count in enumerate(PARAMETERS, start=4)]
+    return [{"step": 0}, *measured, {"step": 20, "architecture": {"parameters": found}}]
+
+
+def test_a_line_over_log_parameters_is_found_beside_the_trend_of_the_steps():
+    share = size_share(rows())
+    mean = sum(map(math.log, PARAMETERS)) / len(PARAMETERS)
+    assert share["gives"] == pytest.approx(0.4 * (math.log(6000) - mean))
+    assert share["mean"] == pytest.approx(math.exp(mean)) and share["paths"] == 7 and share["parameters"] == 6000
+
+
+def test_the_correlation_is_that_of_size_and_gain():
+    values = dict(zip(PARAMETERS, [2.0, 2.5, 1.0, 0.5, 1.5, 0.8, 3.0], strict=True))
+    share = size_share(rows(lambda parameters, step: values[parameters]))
+    assert share["tau"] == pytest.approx(kendalltau(PARAMETERS, [-v for v in values.values()]).statistic)
+
+
+@pytest.mark.parametrize("known", [rows()[:5], rows(lambda parameters, step: 1.0), [], [{"step": 3}]])
+def test_too_little_says_nothing(known):
+    assert size_share(known) is None and size(SimpleNamespace(rows=known)) == []
+
+
+def test_it_is_said_in_words():
+    words = str(size(SimpleNamespace(rows=rows()))[0])
+    assert "of 7 paths" in words and "6,000 parameters" in words and escape("nats better than the mean path") in words
+    assert "nats worse" in str(size(SimpleNamespace(rows=rows(found=1000)))[0])
+    assert "What was found" not in str(size(SimpleNamespace(rows=rows()[:-1]))[0])
