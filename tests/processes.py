@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
 
 import torch
@@ -18,15 +19,20 @@ PATIENCE = 1200
 PRELOADED = ["torch._dynamo", "search.wsr_nas", "retrain.train_cifar"]
 
 
-def run_twice(main: Callable[[Path], None], folder: Path, seconds: float = PATIENCE) -> None:
-    """Call ``main(folder)`` in two processes (gloo) with the environment that torchrun would give them."""
+def copies() -> ForkContext | ForkServerContext:
+    """How to start processes that need not import torch anew."""
     if torch.cuda.is_available():  # a copy of this process could not differentiate, for CUDA has threads
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-    else:
-        context = multiprocessing.get_context("fork")
-        for name in PRELOADED:
-            importlib.import_module(name)
+        return context
+    for name in PRELOADED:
+        importlib.import_module(name)
+    return multiprocessing.get_context("fork")
+
+
+def run_twice(main: Callable[[Path], None], folder: Path, seconds: float = PATIENCE) -> None:
+    """Call ``main(folder)`` in two processes (gloo) with the environment that torchrun would give them."""
+    context = copies()
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

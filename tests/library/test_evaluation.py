@@ -135,6 +135,31 @@ def test_multiply_adds_by_hand():
     assert model.training and model[1].num_batches_tracked == 0
 
 
+class Sums(nn.Module):
+    """Sums of equal and of different shapes, with numbers and of integers, before a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 7, 3)
+
+    def forward(self, images):
+        x = self.first(images)
+        x = x + x.mean((2, 3), keepdim=True)
+        x = x.mean((2, 3), keepdim=True) + x + 1
+        x = self.norm(x) + torch.ones(x.shape, dtype=torch.int64, device=x.device) + x.double()
+        return self.last(torch.relu(x.float() + x.float()))
+
+
+@pytest.mark.parametrize("build", [
+    Sums, lambda: build_model("WsrNet_Basic", 10, 2, 3), lambda: build_model("resnet18", 10, 4, dataset="imagenet"),
+    lambda: build_model("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|", 10, 2, 3),
+], ids=["sums", "cells", "layers", "graph"])
+def test_a_network_without_numbers_has_as_many_multiply_adds(build):
+    network = build()
+    count = multiply_adds(network, (3, 32, 24))
+    assert multiply_adds(network.to("meta"), (3, 32, 24)) == count > 0
+
+
 def test_parameters_are_counted_as_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 4, 5, bias=False), nn.BatchNorm2d(4), nn.Linear(7, 2))
     assert count_parameters(model) == 4 * 3 * 25 + 2 * 4 + 7 * 2 + 2

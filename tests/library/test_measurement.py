@@ -474,7 +474,7 @@ STRENGTH, COUNT, CHUNK, SEED = 0.07, 21, 8, 3
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[ImageSet, nn.Module]:
-    data = load_dataset("digits", max_test=100)
+    data = load_dataset("digits", max_train=400, max_test=100)
     torch.manual_seed(0)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10))
     images, labels = data.train.images.float() / 255, data.train.labels
@@ -486,16 +486,34 @@ def digits() -> tuple[ImageSet, nn.Module]:
     return data.test.subset(torch.arange(0, 100, 5)[:COUNT]), model.eval()
 
 
-@pytest.fixture(scope="module")
-def directly(digits) -> tuple[Tensor, Tensor]:
-    """pyautoattack called on all images at once: which ones it left standing, and its adversarial images."""
+@pytest.fixture
+def asked(monkeypatch) -> set[tuple[int, ...]]:
+    """Steps and queries that are asked of AutoAttack; it makes a part of them, for they take seconds."""
+    from pyautoattack import AutoAttack
+
+    asked, original = set(), AutoAttack.run_standard_evaluation
+
+    def shorter(attack, *arguments, **more):
+        parts = attack.apgd, attack.apgd_targeted, attack.fab
+        asked.add((*(part.n_iter for part in parts), attack.square.n_queries))
+        for part in parts:
+            part.n_iter //= 5
+        attack.square.n_queries //= 20
+        return original(attack, *arguments, **more)
+
+    monkeypatch.setattr(AutoAttack, "run_standard_evaluation", shorter)
+    return asked
+
+
+def directly(digits) -> Tensor:
+    """Which images withstand pyautoattack called on all of them at once."""
     from pyautoattack import AutoAttack
 
     data, model = digits
     images = (data.images.float() / 255).contiguous()
     adversarial, _ = AutoAttack(model, eps=STRENGTH, seed=SEED).run_standard_evaluation(images, data.labels,
                                                                                        batch_size=CHUNK)
-    return model(adversarial).argmax(1) == data.labels, adversarial
+    return model(adversarial).argmax(1) == data.labels
 
 
 def autoattacked(digits, **arguments) -> Tensor:
@@ -506,13 +524,16 @@ def autoattacked(digits, **arguments) -> Tensor:
 
 
 @pytest.mark.slow
-def test_autoattack_in_chunks_is_autoattack_image_by_image_killed_and_resumed(digits, directly, tmp_path):
+def test_autoattack_in_chunks_is_autoattack_image_by_image_killed_and_resumed(digits, asked, tmp_path):
+    expected = directly(digits)
+    assert asked == {(100, 100, 100, 5000)}
     torch.manual_seed(99)
     state = torch.get_rng_state()
     with pytest.raises(Killed):  # in the middle of the second of its four attacks
         autoattacked(digits, journal=Mortal(tmp_path, {}, chunks=7))
     withstood = autoattacked(digits, journal=Journal(tmp_path, {}))
-    assert torch.equal(withstood, directly[0])
+    assert torch.equal(withstood, expected)
+    assert asked == {(100, 100, 100, 5000)}
     assert 2 < withstood.sum() < COUNT - 2, "nothing to compare"
     stages = [json.loads(line)["stage"] for path in tmp_path.glob("autoattack*") for line in
               path.read_text().splitlines()[1:]]

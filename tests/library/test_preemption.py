@@ -3,6 +3,7 @@
 Run as a program, this file is one process of a training that takes much too long.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.utils.data import DataLoader
 
-from tests.processes import PATIENCE, wait_for
+from tests.processes import PATIENCE, copies, wait_for
 from wsrnas.runtime import distributed, errors, launcher, preemption
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
@@ -208,17 +209,24 @@ def test_torchrun_is_quiet_about_a_stop_and_bad_input_and_nothing_else(error, co
 
 # -- several processes ----------------------------------------------------------------------------------------------
 
+def torchrun(argv, said):
+    """The project's torchrun; what it prints as an error is in the file ``said``."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with open(said, "w") as file, contextlib.redirect_stderr(file):
+        os.dup2(file.fileno(), 2)  # of the processes that it starts
+        launcher.torchrun(argv)
+
+
 class Launched:
     """Processes under torchrun; once made, they train."""
 
     def __init__(self, folder, processes):
         folder.mkdir()
-        command = [sys.executable, "-m", "wsrnas.runtime.launcher", "--standalone",
-                   f"--nproc_per_node={processes}", __file__]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.said = folder / "said.txt"
+        argv = ["--standalone", f"--nproc_per_node={processes}", __file__, str(folder)]
         self.paths = [folder / f"rank{rank}" for rank in range(processes)]
-        self.process = subprocess.Popen([*command, str(folder)], cwd=ROOT, env=environment, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = copies().Process(target=torchrun, args=(argv, self.said))
+        self.process.start()
 
     def pid(self, rank):
         wait_for(self.paths[rank].exists)
@@ -226,10 +234,10 @@ class Launched:
 
     def end(self):
         """Exit code, what was printed as an error, and at which steps the processes stopped."""
-        code = self.process.wait(PATIENCE)
+        self.process.join(PATIENCE)
         paths = [path.with_name(path.name.replace("rank", "saved")) for path in self.paths]
         saved = [path.read_text() if path.exists() else None for path in paths]  # by the time that torchrun ends
-        return code, self.process.communicate(timeout=PATIENCE)[1], saved
+        return self.process.exitcode, self.said.read_text(), saved
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +249,9 @@ def ended(tmp_path_factory):
         two.pid(0)
         os.killpg(two.pid(1), signal.SIGTERM)  # as torchrun does it: the loader's process is meant, too
         one.pid(0)
-        one.process.send_signal(signal.SIGUSR1)
+        os.kill(one.process.pid, signal.SIGUSR1)
         time.sleep(0.05)
-        one.process.send_signal(signal.SIGTERM)
+        os.kill(one.process.pid, signal.SIGTERM)
         return two.end(), one.end()
     finally:
         for launch in launches:

@@ -22,6 +22,8 @@ from wsrnas.report.writing import write_report
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.checkpoints import load_model
 
+pytestmark = pytest.mark.usefixtures("quick_pages")
+
 GRAPH = CellGraph.from_string("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|")
 SHUFFLED = "|nor_conv_3x3~0|+|nor_conv_1x1~1|none~0|+|avg_pool_3x3~2|skip_connect~0|none~1|"
 NAME = "nb201-302104"

@@ -16,12 +16,15 @@ from search.spaces import SPACES
 from search.spaces.nas_bench_201 import NasBench201
 from search.strategy.supernet import SUPERNET_STRATEGIES
 from search.wsr_nas_settings import PRESETS, SearchConfig
+from tests.quick import pages_without_sections
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.architectures.nas_bench_201 import CellGraph
 from wsrnas.report.reading.runs import read_run
 from wsrnas.report.reading.space import DARTS
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("quick_pages")
 
 PROGRAMS = pytest.mark.parametrize(("config", "presets"), [(SearchConfig, PRESETS), (RnasConfig, RNAS_PRESETS)],
                                    ids=["wsr_nas", "rnas"])
@@ -30,7 +33,7 @@ SMALL = ["--preset", "tiny", "--device", "cpu", "--init_channels", "2", "--num_s
 WSR_NAS = [*SMALL, "--max_train", "60", "--max_validation", "20", "--loss_passes", "3", "--estimator_images", "2",
            "--warmup_architectures", "2", "--iterations", "3"]
 GRAPH = [*WSR_NAS, "--space", "nas-bench-201", "--strategy", "wsr-paper"]
-RNAS = [*SMALL, "--batch_size", "20", "--max_train", "80", "--epochs", "3", "--warmup_epochs", "1", "--bound_batches",
+RNAS = [*SMALL, "--batch_size", "20", "--max_train", "80", "--epochs", "2", "--warmup_epochs", "1", "--bound_batches",
         "2", "--vulnerability_bound", "rel:0.8"]
 
 
@@ -97,8 +100,8 @@ def start(program, folder, argv):
     return folder / "search" / "run"
 
 
-def drawn_weights(run, kind):
-    with open(run / "figures" / f"weights-{kind}.csv", encoding="utf-8") as file:
+def drawn(run, figure):
+    with open(run / "figures" / f"{figure}.csv", encoding="utf-8") as file:
         return list(csv.reader(file))
 
 
@@ -125,29 +128,31 @@ def test_the_page_draws_the_weights_of_a_graph(wsr_nas):
     page = (wsr_nas / "report.html").read_text()
     assert "of 6" in page and "6 edges of the cell" in page and "The cell" in page
     assert not read_run(wsr_nas).problems
-    header, *rows = drawn_weights(wsr_nas, "cell")
+    header, *rows = drawn(wsr_nas, "weights-cell")
     assert header[1] == "input->1 none" and header[-1] == "2->3 avg_pool_3x3" and len(header) == 1 + 30
     assert len(rows) == 3
     assert [sum(map(float, row[1:])) for row in rows] == pytest.approx([6] * 3, abs=1e-2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 3, 6])
-def test_an_interrupted_search_of_a_graph_equals_the_uninterrupted_one(wsr_nas, step, tmp_path, monkeypatch):
+def test_a_search_of_a_graph_interrupted_in_every_phase_equals_the_uninterrupted_one(wsr_nas, tmp_path):
     class Killed(BaseException):
         pass
 
     original = search.wsr_nas_searcher.train_epoch
+    for step in (1, 3, 6):  # of the warm-up, the population and the search
 
-    def dying(trainer, loader, number, **more):
-        if number == step:
-            raise Killed
-        return original(trainer, loader, number, **more)
+        def dying(trainer, loader, number, step=step, **more):
+            if number == step:
+                raise Killed
+            return original(trainer, loader, number, **more)
 
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
-        start(search.wsr_nas, tmp_path, GRAPH)
-    run = start(search.wsr_nas, tmp_path, GRAPH)
+        with pages_without_sections(), pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
+            context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
+            start(search.wsr_nas, tmp_path, GRAPH)
+        assert len(read(tmp_path / "search" / "run")) == step
+    with pages_without_sections():
+        run = start(search.wsr_nas, tmp_path, GRAPH)
     assert_equal(*(without_time(read(folder)) for folder in (run, wsr_nas)))
     assert_equal(*(torch.load(folder / "checkpoint.pt", weights_only=True)["searcher"] for folder in (run, wsr_nas)))
     for name in ("genotype.json", "genotypes/initial.json"):
@@ -161,14 +166,15 @@ def test_a_run_of_one_space_is_not_resumed_in_another(wsr_nas):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("relaxation", ["mixed", "sampled"])
-def test_rnas_searches_a_graph_under_a_bound_at_its_cells(relaxation, tmp_path):
-    run = start(search.rnas, tmp_path, [*RNAS, "--space", "nas-bench-201", "--layers", "6", "--relaxation", relaxation])
+@pytest.mark.parametrize(("relaxation", "layers"), [("mixed", 6), ("sampled", 3)])
+def test_rnas_searches_a_graph_under_a_bound_at_its_cells(relaxation, layers, tmp_path):
+    run = start(search.rnas, tmp_path, [*RNAS, "--space", "nas-bench-201", "--layers", str(layers), "--relaxation",
+                                        relaxation])
     found = json.loads((run / "vulnerability.json").read_text())
-    assert len(found["child"]["cells"]) == 6 and found["child"]["vulnerability"] > 0
+    assert len(found["child"]["cells"]) == layers and found["child"]["vulnerability"] > 0
     assert found["architecture"]["genotype"] == {"cell": list(CellGraph.load(run / "genotype.json").operations)}
-    page = (run / "report.html").read_text()
-    assert "none, cell" in page and "supernet and of its 6 cells" in page
+    assert drawn(run, "masses")[0][:2] == ["step", "none, cell"]
+    assert f"supernet and of its {layers} cells" in (run / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -215,7 +221,7 @@ def test_a_space_that_is_added_is_searched_and_drawn(strategy, tmp_path, monkeyp
     run = start(search.wsr_nas, tmp_path, [*WSR_NAS, "--space", "pair", "--strategy", strategy])
     found = CellGraph.load(run / "genotype.json")
     assert all((name in Pair.operations) == (number in (0, 4)) for number, name in enumerate(found.operations))
-    header, *_ = drawn_weights(run, "cell")
+    header, *_ = drawn(run, "weights-cell")
     assert header == ["step", *(f"{edge} {name}" for edge in ("input->1", "1->3") for name in Pair.operations)]
     row = read(run)[-1]["architecture"]
     assert "none_mass" not in row and set(row["skip_mass"]) == {"cell"}

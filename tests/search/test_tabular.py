@@ -1,7 +1,6 @@
 """``search.tabular``: regrets against the table, resuming, sharing, refusing, and what it writes."""
 
 import json
-import multiprocessing
 import re
 import statistics
 from pathlib import Path
@@ -21,7 +20,7 @@ from search.tables.task import table_task
 from search.tabular import main
 from search.tabular_results import estimate
 from search.tabular_search import taus
-from tests.processes import PRELOADED
+from tests.processes import copies
 from wsrnas.report import write_report
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.program import run_program
@@ -350,17 +349,16 @@ def _judge(argv: list[str]) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_the_seeds(file, tmp_path, judge):
-    argv = ["--table", str(file), "--strategy", "gp", "--queries", "12", "--seeds", "8", "--out",
+    argv = ["--table", str(file), "--strategy", "gp", "--queries", "12", "--seeds", "4", "--out",
             str(tmp_path / "both")]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = copies()
     processes = [context.Process(target=_judge, args=(argv,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(240)
     assert [process.exitcode for process in processes] == [0, 0]
-    alone = judge(strategy=("gp",), queries=(12,), seeds=8)
+    alone = judge(strategy=("gp",), queries=(12,), seeds=4)
     assert searches(tmp_path / "both") == searches(alone)
     assert results(tmp_path / "both")["regret"] == results(alone)["regret"]
 
