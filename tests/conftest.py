@@ -1,12 +1,13 @@
 """Fixtures of all tests: one thread each (the networks are tiny), and the main process' world."""
 
 import gc
+import os
 
 import pytest
 import torch
 from hypothesis import settings
 
-from tests.quick import pages_without_sections, small_digits, undrawn_pages
+from tests.quick import pages_without_sections, short_checks, small_digits, undrawn_pages
 from wsrnas.report.figures.svg import svg_text
 from wsrnas.runtime.distributed import World
 
@@ -23,6 +24,14 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def disks_without_delay():
+    """Files are written, but nobody waits until the disk has them."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture
 def world() -> World:
     return World()
@@ -36,16 +45,23 @@ def words_only():
 
 
 @pytest.fixture(scope="module")
-def quick_programs():
-    """Small digits and pages without sections: a program takes half of the time."""
-    with small_digits(), pages_without_sections():
+def quick_data():
+    """Small digits."""
+    with small_digits():
         yield
 
 
 @pytest.fixture(scope="module")
-def quick_pages():
-    """Small digits and pages without drawings."""
-    with small_digits(), undrawn_pages():
+def quick_programs(quick_data):
+    """Small digits, short checks and pages without sections: a program takes half of the time."""
+    with short_checks(), pages_without_sections():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_pages(quick_data):
+    """Small digits, short checks and pages without drawings."""
+    with short_checks(), undrawn_pages():
         yield
 
 

@@ -1,4 +1,4 @@
-"""What makes programs quick in tests: small images, and pages without drawings."""
+"""What makes programs quick in tests: small images, pages without drawings, short honesty checks."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ import torch
 
 from wsrnas.data.datasets import DATASETS, Parts, Source
 from wsrnas.data.image_set import ImageSet
+from wsrnas.evaluation.attack_spec import Attack, parse_attack
 
 DIGITS = DATASETS["digits"]  # enlarged; what is small already must not be made smaller
 
@@ -18,6 +19,17 @@ def small_digits():
     """The digits of their own 8x8 pixels, not enlarged."""
     with pytest.MonkeyPatch.context() as context:
         context.setitem(DATASETS, "digits", dataclasses.replace(DIGITS, load=_small(DIGITS)))
+        yield
+
+
+@contextmanager
+def short_checks():
+    """Honesty checks whose attacks have two steps at most, for tests that do not look at what they find."""
+    def short(text: str) -> Attack:
+        attack = parse_attack(text)
+        return dataclasses.replace(attack, steps=min(attack.steps, 2))
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("wsrnas.evaluation.honesty.parse_attack", short)
         yield
 
 

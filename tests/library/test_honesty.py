@@ -26,7 +26,7 @@ from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.evaluation.results import measure
 from wsrnas.runtime.distributed import World
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
+pytestmark = pytest.mark.usefixtures("quick_data")
 
 STRENGTHS = [0.03, 0.06, 0.1]
 

@@ -25,7 +25,7 @@ from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.runtime.distributed import initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
+pytestmark = pytest.mark.usefixtures("quick_data")
 
 IMAGES = 60
 

@@ -277,11 +277,11 @@ def test_a_checkpoint_gives_the_same_network(name, dataset, shape, tmp_path, see
 
 @pytest.mark.slow
 def test_retraining_takes_it_by_name(tmp_path):
-    retrain.train_cifar.main(["--recipe", "tiny", "--arch", "RobNet_large_v1", "--init_channels", "4", "--device",
+    retrain.train_cifar.main(["--recipe", "tiny", "--arch", "RobNet_small", "--init_channels", "4", "--device",
                               "cpu", "--max_train", "26", "--held_out", "10", "--batch_size", "8", "--epochs", "1",
                               "--milestones", "1", "--select_every", "1", "--select_steps", "1", "--num_steps", "1",
                               "--save", "run", "--runs", str(tmp_path)])
     model, network = load_model(tmp_path / "retrain" / "run" / "best.pt")
-    assert network == description("robnet_large_v1", 10, 4, None, "digits", (3, 8, 8))
+    assert network == description("robnet_small", 10, 4, None, "digits", (3, 8, 8))
     assert model(photographs()).shape == (2, 10)
     assert all(value.any() for key, value in model.state_dict().items() if key.endswith("running_mean"))

@@ -316,8 +316,8 @@ def test_a_named_architecture_with_weights(run, tmp_path):
 
 @pytest.mark.slow
 def test_the_published_way_stands_beside_the_honest_one(run, capsys):
-    evaluate(run, "--protocol", "official", "--max_test", 30)
-    result, said = result_of(run, "official-digits-30images-best.json"), capsys.readouterr().out
+    evaluate(run, "--protocol", "official", "--max_test", 10)
+    result, said = result_of(run, "official-digits-10images-best.json"), capsys.readouterr().out
     assert [row["honest"] for row in result["official"]] == [row["accuracy"] for row in result["attacks"]]
     for row in result["official"]:
         assert f"published way {100 * row['published_way']:.2f} %, honest {100 * row['honest']:.2f} %" in said

@@ -272,7 +272,7 @@ def learned() -> tuple[ValidationLossEstimator, float]:
     estimator = ValidationLossEstimator(8, 3)
     optimizer = torch.optim.Adam(estimator.parameters(), 3e-3, betas=(0.5, 0.999))
     gates = architectures(400, 1)
-    return estimator, train_loss_estimator(estimator, optimizer, gates, law(gates), 300, seeded())
+    return estimator, train_loss_estimator(estimator, optimizer, gates, law(gates), 150, seeded())
 
 
 def test_shapes_of_the_estimator():

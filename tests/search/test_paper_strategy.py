@@ -92,6 +92,7 @@ def test_it_is_algorithm_1_written_out(population, memory):
     torch.testing.assert_close(strategy.architecture.alphas().detach()[0], alphas, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_step_in_an_iteration_leaves_a_near_the_uniform_distribution():
     """Adam moves no entry by more than about its learning rate, so 25 steps of 0.03 cannot choose an operation."""
     alphas = searched(20, 50, 25, 100)[0].architecture.alphas().detach()[0]

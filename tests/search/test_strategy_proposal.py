@@ -218,6 +218,7 @@ def test_a_budget_that_cannot_be_read_is_named(text):
 # ---- as a whole ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_finds_the_best_of_a_law_with_pairs():
     measured = searched(wsr(), 40, seeded())
     every = law(torch.cartesian_prod(*[torch.arange(5)] * 6)).mean(-1)

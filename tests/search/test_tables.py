@@ -244,8 +244,7 @@ def test_a_gain_over_the_mean_is_split_into_that_of_its_size_and_the_rest(synthe
     task = table_task(synthetic, mean, "9:30")
     parameters = SPACE.cost(synthetic.choices, *synthetic.network)[:, 0].double()
     for place in task.distinct[::97].tolist():
-        alike = [other for other in task.distinct.tolist()
-                 if 0.98 * parameters[place] <= parameters[other] <= 1.02 * parameters[place]]
+        alike = task.distinct[(parameters[task.distinct] / parameters[place] - 1).abs() <= 0.02]
         whole = float(task.truth[task.distinct].mean())
         expected = whole - float(task.truth[place]), whole - float(task.truth[alike].mean())
         assert task.gain(synthetic.choices[place]) == pytest.approx(expected)
