@@ -20,6 +20,8 @@ from wsrnas.data.splits import balanced_split
 from wsrnas.estimators import NoiseEstimator, build_estimator
 from wsrnas.runtime.distributed import World, initialize, shutdown
 
+pytestmark = pytest.mark.usefixtures("quick_data")
+
 CONFIG = replace(PRESETS["tiny"], strategy="wsr-paper", output="argmax", space="nas-bench-201", init_channels=2,
                  layers=3, num_steps=2, max_train=120,
                  max_validation=20, batch_size=20, learning_rate=0.1, recalibration_batches=2, eval_batch_size=8,
@@ -128,8 +130,8 @@ def test_the_check_is_a_direct_computation(trained):
     loss_gaps = [b - a for a, b in zip(estimated_loss, pgd_loss, strict=True)]
     assert list(row["loss_gap"].values()) == pytest.approx(loss_gaps, abs=1e-4)
     assert max(map(abs, loss_gaps)) > 1e-3, "nothing to tell apart"
-    assert shown["images"].shape == (3, 3, 32, 32)
-    assert shown["pgd"].shape == shown["estimated"].shape == (3, 3, 3, 32, 32)
+    assert shown["images"].shape == (3, 3, 8, 8)
+    assert shown["pgd"].shape == shown["estimated"].shape == (3, 3, 3, 8, 8)
     assert shown["epsilons"] == pytest.approx(OTHERS[:3])
 
 

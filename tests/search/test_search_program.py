@@ -32,12 +32,12 @@ from wsrnas.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
-SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "3", "--num_steps", "1",
+SMALL = ["--dataset", "digits", "--device", "cpu", "--init_channels", "2", "--layers", "2", "--num_steps", "1",
          "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--recalibration_batches", "1",
          "--loss_passes", "3", "--estimator_images", "2", "--save", "run"]
 TINY = ["--preset", "tiny", "--strategy", "wsr-paper", *SMALL, "--warmup_architectures", "2", "--iterations", "2"]
 # A supernet with a tenth of the modules, for what does not depend on the space.
-QUICK = ["--space", "nas-bench-201"]
+QUICK = ["--space", "nas-bench-201", "--layers", "3"]
 NAMES = ["natural", "eps_0.05", "eps_0.1", "eps_0.15", "eps_0.2"]
 
 
@@ -329,7 +329,8 @@ def pictures(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("argv", "learns", "checks"), [
     (["--preset", "paper", "--adv_loss", "trades", "--num_steps", "2", *QUICK], True, True),
-    (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0"], True, False),
+    (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0", *QUICK],
+     True, False),
     (["--preset", "wide", *QUICK], False, True),
     (["--preset", "naive-6", "--validation_batch_size", "7", *QUICK], False, False),
     (["--preset", "paper", "--vulnerability_bound", "rel:0.6", *QUICK], True, True),
