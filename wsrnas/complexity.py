@@ -77,11 +77,10 @@ class _Shapes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         aten = torch.ops.aten
-        first = args[0] if args else None
         if func is aten.native_batch_norm.default:
-            return torch.empty_like(first), first.new_empty(0), first.new_empty(0)
-        if func is aten.relu.default or (func is aten.add.Tensor and _alike(first, args[1])):
-            return torch.empty_like(first)
+            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+        if func is aten.relu.default or (func is aten.add.Tensor and _alike(*args[:2])):
+            return torch.empty_like(args[0])
         return func(*args, **kwargs)
 
 
