@@ -18,7 +18,7 @@ from search.strategy.targets import Targets
 from wsrnas.runtime.config import require
 
 FLATTER = 12  # times that A is divided by 1.5 where all of its draws were measured
-WIDER, FURTHER = 4, 1000  # at a local optimum: times as many parents, and random architectures
+WIDER, FURTHER = 8, 1000  # at a local optimum: parents, and random architectures
 MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchanges are proposed as well
 
 
@@ -43,7 +43,7 @@ class Proposals:
     """How architectures are proposed. docs/SEARCH.md gives the reason for every value.
 
     Args:
-        population: architectures measured first: the largest one, and others spread over the sizes.
+        population: architectures measured first: the largest one, then others spread over the sizes.
         steps: gradient steps of A before each proposal.
         learning_rate: of Adam on A in these steps.
         decay: factor of A before them.
@@ -202,7 +202,7 @@ def candidates(alphas: Tensor, fitted: Tensor, problem: Problem, measured: Measu
     """
     order = fitted.argsort()
     stuck = len(measured) - 1 - int(order[0]) > settings.patience
-    parents = measured.choices[order[:WIDER * settings.parents if stuck else settings.parents]]
+    parents = measured.choices[order[:max(WIDER, settings.parents) if stuck else settings.parents]]
     found = [draw(alphas, problem, settings.draws, generator), *(near(parent, problem) for parent in parents)]
     if stuck:
         found.append(problem.random(FURTHER, generator))

@@ -17,8 +17,8 @@ class StrategyConfig(Ranges):
     predictor: str = option("sized", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)
     loss_quantile: float = option(0.8, "share of the measurements, by each column, that the predictor tells apart; "
                                   "the worse ones count as equally bad; 1: all", added=True)
-    population: int = option(2, "architectures that wsr measures before it learns: the largest, then one of any size",
-                             added=True)
+    population: int = option(1, "architectures that wsr measures before it learns: the largest, then others of all "
+                             "sizes", added=True)
     proposal_steps: int = option(5, "gradient steps of A before each proposal", added=True)
     proposal_learning_rate: float = option(0.3, "learning rate of Adam in these steps", added=True)
     architecture_decay: float = option(0.9, "factor of A before these steps", added=True)
@@ -26,7 +26,7 @@ class StrategyConfig(Ranges):
                                       "architecture so far", added=True)
     proposal_samples: int = option(4, "draws of Gumbel noise averaged in each of these steps", added=True)
     proposal_draws: int = option(64, "architectures drawn from A for each proposal", added=True)
-    proposal_parents: int = option(2, "best measured architectures whose neighbours are proposed too", added=True)
+    proposal_parents: int = option(1, "best measured architectures whose neighbours are proposed too", added=True)
     proposal_patience: int = option(24, "measurements without a better architecture, after which wsr looks further: "
                                     "near more of the best ones, and at random ones", added=True)
     acquisition: str = option("improvement", "how the candidate to measure is chosen: by its expected improvement, or "

@@ -44,5 +44,6 @@ def targets(losses: Tensor, objective: Objective, quantile: float) -> Targets:
     columns = losses.double()
     columns = torch.minimum(columns, torch.quantile(columns, quantile, dim=0))
     values = objective(columns)
-    spread = values.std(correction=0).clamp_min(1e-9)
+    spread = values.std(correction=0)
+    spread = torch.where(spread > 1e-9, spread, 1.0)
     return Targets(columns, (values - values.mean()) / spread, values.mean(), spread, objective)
