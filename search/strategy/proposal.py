@@ -52,7 +52,8 @@ class Proposals:
         samples: draws of ξ averaged in a step.
         draws: architectures drawn from A.
         parents: best measured architectures whose neighbours are proposed.
-        patience: measurements without a better architecture, after which candidates are looked for further away.
+        patience: measurements without a better architecture after which candidates are looked for further away, as a
+            share of the number of the best one's neighbours.
         acquisition: key of ``ACQUISITIONS``.
         batch: architectures proposed at once.
     """
@@ -66,7 +67,7 @@ class Proposals:
     samples: int
     draws: int
     parents: int
-    patience: int
+    patience: float
     acquisition: str
     batch: int = 1
 
@@ -201,9 +202,10 @@ def candidates(alphas: Tensor, fitted: Tensor, problem: Problem, measured: Measu
         generator: CPU source.
     """
     order = fitted.argsort()
-    stuck = len(measured) - 1 - int(order[0]) > settings.patience
-    parents = measured.choices[order[:max(WIDER, settings.parents) if stuck else settings.parents]]
-    found = [draw(alphas, problem, settings.draws, generator), *(near(parent, problem) for parent in parents)]
+    found = [draw(alphas, problem, settings.draws, generator), near(measured.choices[order[0]], problem)]
+    stuck = len(measured) - 1 - int(order[0]) > settings.patience * len(found[-1])
+    parents = measured.choices[order[1:max(WIDER, settings.parents) if stuck else settings.parents]]
+    found += [near(parent, problem) for parent in parents]
     if stuck:
         found.append(problem.random(FURTHER, generator))
     new = measured.new(torch.cat(found))

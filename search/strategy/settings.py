@@ -27,8 +27,9 @@ class StrategyConfig(Ranges):
     proposal_samples: int = option(4, "draws of Gumbel noise averaged in each of these steps", added=True)
     proposal_draws: int = option(64, "architectures drawn from A for each proposal", added=True)
     proposal_parents: int = option(1, "best measured architectures whose neighbours are proposed too", added=True)
-    proposal_patience: int = option(24, "measurements without a better architecture, after which wsr looks further: "
-                                    "near more of the best ones, and at random ones", added=True)
+    proposal_patience: float = option(0.5, "measurements without a better architecture, as a share of the number of "
+                                      "its neighbours, after which wsr looks further: near more of the best ones, "
+                                      "and at random ones", added=True)
     acquisition: str = option("improvement", "how the candidate to measure is chosen: by its expected improvement, or "
                               "by one draw of the posterior (Thompson)", choices=ACQUISITIONS, added=True)
     proposal_batch: int = option(1, "architectures that wsr proposes at once, before it measures any of them; each "

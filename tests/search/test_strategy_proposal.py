@@ -168,7 +168,7 @@ def test_proposals_are_new_allowed_and_seeded(acquisition):
 
 
 def test_after_a_time_without_a_better_one_candidates_come_from_further_away():
-    settings = dataclasses.replace(CONFIG, proposal_draws=1, proposal_parents=1, proposal_patience=4).proposals()
+    settings = dataclasses.replace(CONFIG, proposal_draws=1, proposal_parents=1, proposal_patience=1 / 6).proposals()
     alphas, best = torch.zeros(6, 5, dtype=torch.float64), torch.tensor([3, 3, 3, 3, 3, 3])
     alphas[:, 3] = 99  # its draws are the best one
     measured = Measured(SPACE, 2)
