@@ -37,6 +37,10 @@ class Darts(Space):
         """Build the supernet."""
         return DartsSupernet(init_channels, layers, num_classes, tau, alpha_std, generator)
 
+    def outputs(self) -> tuple[int, ...]:
+        """Return all nodes, which a cell concatenates."""
+        return CONCAT
+
     def discretize(self, weights: Tensor) -> Genotype:
         """Return the genotype of weights (2, E, O).
 

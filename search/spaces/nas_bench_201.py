@@ -42,6 +42,14 @@ class NasBench201(Space):
         """Build the supernet; ``layers`` counts the cells of all stages."""
         return SupernetNB201(self, init_channels, layers, num_classes, tau, alpha_std, generator)
 
+    def inputs(self) -> tuple[int, ...]:
+        """Return the first state, also where a subclass searches fewer edges."""
+        return EDGES[0][0],
+
+    def outputs(self) -> tuple[int, ...]:
+        """Return the last state, also where a subclass searches fewer edges."""
+        return EDGES[-1][1],
+
     def discretize(self, weights: Tensor) -> CellGraph:
         """Return the graph of the largest weights (1, E, O); ``none`` is an operation like the others."""
         choices = weights.detach().cpu()[0].argmax(-1).tolist()

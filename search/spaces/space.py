@@ -32,7 +32,8 @@ class Space(ABC):
         architecture: class of its architectures; ``wsrnas.architectures.searched`` knows their networks and files.
         layers_help: what ``--layers`` must be; empty where any number will do.
         cells: kinds of cell, each with its own rows of A.
-        edges: (source, target) of the edges of a cell. States are numbered; the inputs of the cell come first.
+        edges: (source, target) of the edges of a cell. States are numbered; the inputs of the cell come first, and a
+            source has a smaller number than its target.
         operations: names of the candidates. "none", "skip_connect" and names with "pool" are recognised as such.
         operation_weights: what live operations weigh in ``weight``; others weigh nothing. Empty: the space has no
             such classes of size.
@@ -65,6 +66,14 @@ class Space(ABC):
         Raises:
             InputError: it is none of this space.
         """
+
+    def inputs(self) -> tuple[int, ...]:
+        """Return the states that are the inputs of a cell: those that no edge enters, unless a space says otherwise."""
+        return tuple(sorted({source for source, _ in self.edges} - {target for _, target in self.edges}))
+
+    def outputs(self) -> tuple[int, ...]:
+        """Return the states that make up the output of a cell: those that no edge leaves, unless a space says not."""
+        return tuple(sorted({target for _, target in self.edges} - {source for source, _ in self.edges}))
 
     def fitting_layers(self, layers: int) -> int:
         """Return ``layers``, or if this space allows no such number of cells, the one that a preset gets instead."""
