@@ -14,7 +14,7 @@ TEMPERATURES = (1.0, 0.3)  # of the Gumbel-softmax in the first and in the last 
 class StrategyConfig(Ranges):
     """The fields of a program that searches by a predictor."""
 
-    predictor: str = option("sized", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)
+    predictor: str = option("paths", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)
     loss_quantile: float = option(0.8, "share of the measurements, by each column, that the predictor tells apart; "
                                   "the worse ones count as equally bad; 1: all", added=True)
     population: int = option(1, "architectures that wsr measures before it learns: the largest, then others of all "

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from search.strategy.kernel import CHANGE, PARTS, covariances, hard_covariances, prior_draw, variances
+from search.strategy.kernel import (
+    CHANGE,
+    PARTS,
+    SHARPNESS,
+    Encoded,
+    covariance,
+    covariances,
+    prior_draw,
+    variances,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -14,19 +23,21 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def soft(count, rows=4, operations=3, seed=0):
-    """Gates (count, rows, operations) between the operations, and sizes (count, 2)."""
+    """Gates (count, rows, operations) between the operations, sizes (count, 2) and paths (count, 3)."""
     generator = seeded(seed)
     logits = 2 * torch.randn(count, rows, operations, generator=generator, dtype=torch.float64)
-    return logits.softmax(-1), torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    features = torch.randn(count, 5, generator=generator, dtype=torch.float64)
+    return Encoded(logits.softmax(-1), features[:, :2], features[:, 2:], hard=False)
 
 
 def hard(count, rows=4, operations=3, seed=0):
-    gates, sizes = soft(count, rows, operations, seed)
-    return F.one_hot(gates.argmax(-1), operations).double(), sizes
+    between = soft(count, rows, operations, seed)
+    return between._replace(gates=F.one_hot(between.gates.argmax(-1), operations).double(), hard=True)
 
 
-def by_features(a, size_a, b, size_b):
+def by_features(one, i, other, j):
     """The parts between two architectures, from features written out."""
+    (a, size_a, path_a), (b, size_b, path_b) = ([part[k] for part in coded[:3]] for coded, k in ((one, i), (other, j)))
     rows, operations = a.shape
     za, zb = a - 1 / operations, b - 1 / operations
     single = rows * (1 - 1 / operations)
@@ -41,55 +52,62 @@ def by_features(a, size_a, b, size_b):
         together = together * (1 - CHANGE + CHANGE * (a[r] * b[r]).sum())
     near = torch.exp(-(size_a - size_b).square().sum() / 2)
     return torch.stack([anywhere / single, (za * zb).sum() / single, pair_anywhere / (2 * pairs), in_pairs / pairs,
-                        together, (size_a * size_b).mean(), together * near])
+                        together, (size_a * size_b).mean(), together * near,
+                        torch.exp(-SHARPNESS / 2 * (path_a - path_b).square().mean())])
 
 
 @pytest.mark.parametrize("gates", [soft, hard])
 def test_every_part_is_the_product_of_its_features(gates):
-    (a, size_a), (b, size_b) = gates(3, seed=1), gates(2, seed=2)
-    expected = torch.stack([torch.stack([by_features(a[i], size_a[i], b[j], size_b[j]) for j in range(2)], 1)
-                            for i in range(3)], 1)
-    torch.testing.assert_close(covariances(a, size_a, b, size_b), expected)
+    a, b = gates(3, seed=1), gates(2, seed=2)
+    expected = torch.stack([torch.stack([by_features(a, i, b, j) for j in range(2)], 1) for i in range(3)], 1)
+    torch.testing.assert_close(covariances(a, b), expected)
     assert len(expected) == len(PARTS)
+    shares = [0.5, 0, 2, 0.1, 0, 0, 1, 3]
+    torch.testing.assert_close(covariance(shares, a, b), torch.tensordot(torch.tensor(shares).double(), expected, 1))
+    assert covariance([0] * 8, a, b).tolist() == [[0, 0]] * 3
 
 
 def test_one_hot_gates_have_a_quick_way():
-    (a, size_a), (b, size_b) = hard(6, 9, 5, seed=1), hard(4, 9, 5, seed=2)
-    torch.testing.assert_close(hard_covariances(a, size_a, b, size_b), covariances(a, size_a, b, size_b))
+    a, b = hard(6, 9, 5, seed=1), hard(4, 9, 5, seed=2)
+    torch.testing.assert_close(covariances(a, b), covariances(a._replace(hard=False), b))
 
 
 @pytest.mark.parametrize("gates", [soft, hard])
 def test_variances_are_the_diagonal(gates):
-    a, size = gates(7)
-    torch.testing.assert_close(variances(a, size), covariances(a, size, a, size).diagonal(dim1=1, dim2=2))
+    a, shares = gates(7), [0.5, 0, 2, 0.1, 0.7, 0.2, 1, 3]
+    torch.testing.assert_close(variances(shares, a), covariance(shares, a, a).diagonal())
 
 
 def test_a_random_architecture_has_a_variance_of_about_one():
-    gates, _ = hard(20000, 6, 5)
-    sizes = torch.randn(20000, 2, generator=seeded(3), dtype=torch.float64)
-    found = variances(gates, sizes).mean(1)
-    assert found.min() > 0.9 and found.max() < 2 and found[[0, 1, 3, 4, 5, 6]].max() < 1.1
+    features = torch.randn(20000, 5, generator=seeded(3), dtype=torch.float64)
+    a = hard(20000, 6, 5)._replace(sizes=features[:, :2], paths=features[:, 2:])
+    found = torch.stack([variances([float(part == other) for other in range(len(PARTS))], a).mean()
+                         for part in range(len(PARTS))])
+    assert found.min() > 0.9 and found.max() < 2 and found[[0, 1, 3, 4, 5, 6, 7]].max() < 1.1
+
+
+def test_one_row_has_no_pairs():
+    a = hard(4, rows=1)
+    assert covariances(a, a)[3].abs().max() < 1e-12 and covariances(a, a).isfinite().all()
 
 
 def test_every_part_is_positive_semidefinite():
-    a, size = hard(30, 5, 4)
-    for part in covariances(a, size, a, size):
+    a = hard(30, 5, 4)
+    for part in covariances(a, a):
         assert torch.linalg.eigvalsh(part).min() > -1e-9
 
 
 def test_gradients_are_those_of_differences():
-    (a, size_a), (b, size_b) = soft(2, seed=1), soft(2, seed=2)
-    assert torch.autograd.gradcheck(lambda gates, sizes: covariances(gates, sizes, b, size_b),
-                                    (a.requires_grad_(), size_a.requires_grad_()))
+    a, b = soft(2, seed=1), soft(2, seed=2)
+    assert torch.autograd.gradcheck(lambda *parts: covariances(Encoded(*parts, hard=False), b),
+                                    tuple(part.requires_grad_() for part in a[:3]))
 
 
-@pytest.mark.parametrize("part", range(7))
+@pytest.mark.parametrize("part", range(len(PARTS)))
 def test_draws_of_the_prior_have_its_covariance(part):
-    gates, sizes = soft(3, seed=4)
-    shares = torch.zeros(7, dtype=torch.float64)
-    shares[part] = 2.0
-    generator = seeded(5)
-    draws = torch.stack([prior_draw(shares, 4, 3, 2, generator)(gates, sizes) for _ in range(600)])
-    expected = 2 * covariances(gates, sizes, gates, sizes)[part]
+    a, generator = soft(3, seed=4), seeded(5)
+    shares = [2.0 * (part == other) for other in range(len(PARTS))]
+    draws = torch.stack([prior_draw(shares, a, generator)(a) for _ in range(600)])
+    expected = 2 * covariances(a, a)[part]
     scale = expected.diagonal().max()
     assert (draws.T @ draws / len(draws) - expected).abs().max() < 0.25 * scale

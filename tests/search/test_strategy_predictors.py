@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from search.spaces import SPACES
-from search.strategy.kernel import covariances, variances
+from search.strategy.kernel import covariances
+from search.strategy.paths import Paths
 from search.strategy.predictors import PREDICTORS
-from search.strategy.predictors.bayesian import NOISES, PAIRWISE, SIZED, BayesianPredictor
+from search.strategy.predictors.bayesian import NOISES, PAIRWISE, PATHS, SIZED, BayesianPredictor, Encoder
 from search.strategy.problem import Problem
 from search.strategy.settings import StrategyConfig
 from search.strategy.targets import targets
@@ -26,6 +27,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 def sizes(gates):
     """A size without a network: the number of 3x3 convolutions and what the first row is."""
     return torch.stack([gates[..., 3].sum(-1) - 1.2, gates[..., 0, 1]], -1)
+
+
+ENCODE = Encoder(sizes, Paths(SPACE))
 
 
 def objective(losses):
@@ -60,19 +64,19 @@ def test_targets_cut_every_column_at_its_quantile_and_standardise_the_objective(
 def test_equal_losses_are_no_division_by_zero():
     made = targets(torch.ones(4, 2), objective, 0.75)
     assert made.objective.eq(0).all()
-    assert BayesianPredictor(sizes, SIZED).fit(measured(4)[0], made, seeded()).fitted.isfinite().all()
+    assert BayesianPredictor(ENCODE, SIZED).fit(measured(4)[0], made, seeded()).fitted.isfinite().all()
 
 
-@pytest.mark.parametrize("shares", [PAIRWISE, SIZED], ids=["pairwise", "sized"])
+@pytest.mark.parametrize("shares", [PAIRWISE, SIZED, PATHS], ids=["pairwise", "sized", "paths"])
 def test_the_posterior_is_that_of_the_textbook(shares):
     gates, losses = measured()
-    predictor = BayesianPredictor(sizes, shares)
+    predictor = BayesianPredictor(ENCODE, shares)
     posterior = predictor.fit(gates, targets(losses, objective, 0.8), seeded())
     weights, noise = torch.tensor(shares[predictor.chosen[0]], dtype=torch.float64), NOISES[predictor.chosen[1]]
     others = measured(5, seed=9)[0]
 
     def prior(a, b):
-        return torch.tensordot(weights, covariances(a, sizes(a), b, sizes(b)), 1)
+        return torch.tensordot(weights, covariances(ENCODE(a), ENCODE(b)), 1)
 
     inverse = torch.linalg.inv(prior(gates, gates) + noise * torch.eye(len(gates), dtype=torch.float64))
     y, cross = targets(losses, objective, 0.8).objective, prior(others, gates)
@@ -80,7 +84,7 @@ def test_the_posterior_is_that_of_the_textbook(shares):
     mean, deviation = posterior.mean_and_deviation(others)
     torch.testing.assert_close(mean, cross @ inverse @ y)
     torch.testing.assert_close(posterior.mean(others), mean)
-    variance = weights @ variances(others, sizes(others)) - (cross @ inverse * cross).sum(1)
+    variance = prior(others, others).diagonal() - (cross @ inverse * cross).sum(1)
     torch.testing.assert_close(deviation, (scale * variance).sqrt())
     torch.testing.assert_close(posterior.fitted, prior(gates, gates) @ inverse @ y)
 
@@ -89,7 +93,7 @@ def test_the_noise_that_is_chosen_grows_with_the_noise_that_is_there():
     chosen = []
     for noise in (0.0, 3.0):
         gates, losses = measured(100, noise=noise)
-        predictor = BayesianPredictor(sizes, SIZED)
+        predictor = BayesianPredictor(ENCODE, SIZED)
         predictor.fit(gates, targets(losses, objective, 1.0), seeded())
         chosen.append(NOISES[predictor.chosen[1]])
     assert chosen[0] <= 0.05 < chosen[1]
@@ -99,7 +103,7 @@ def test_hyper_parameters_are_chosen_again_when_the_memory_has_grown_by_a_quarte
     asked = []
     monkeypatch.setattr("search.strategy.predictors.bayesian.choose",
                         lambda shares, parts, values: asked.append(len(values)) or (0, 0))
-    predictor = BayesianPredictor(sizes, SIZED)
+    predictor = BayesianPredictor(ENCODE, SIZED)
     gates, losses = measured(13)
     for count in range(2, 14):
         predictor.fit(gates[:count], targets(losses[:count], objective, 1.0), seeded())
@@ -108,7 +112,7 @@ def test_hyper_parameters_are_chosen_again_when_the_memory_has_grown_by_a_quarte
 
 def test_draws_have_the_mean_and_the_deviation_of_the_posterior():
     gates, losses = measured(8)
-    posterior = BayesianPredictor(sizes, SIZED).fit(gates, targets(losses, objective, 1.0), seeded())
+    posterior = BayesianPredictor(ENCODE, SIZED).fit(gates, targets(losses, objective, 1.0), seeded())
     others = measured(4, seed=9)[0]
     generator = seeded(3)
     draws = torch.stack([posterior.draw(generator)(others) for _ in range(400)])

@@ -10,7 +10,7 @@ import torch
 from search.spaces import SPACES
 from search.strategy.budget import parse_sized_budget, within
 from search.strategy.paper import PaperStrategy
-from search.strategy.predictors.bayesian import SIZED, BayesianPredictor
+from search.strategy.predictors.bayesian import SIZED, BayesianPredictor, Encoder
 from search.strategy.problem import Measured, Problem
 from search.strategy.proposal import (
     ACQUISITIONS,
@@ -155,8 +155,8 @@ def test_proposals_are_new_allowed_and_seeded(acquisition):
     what = problem(allowed=few_convolutions)
     measured = Measured(SPACE, 2)
     measured.add(what.random(8, seeded(1)), law(what.random(8, seeded(1))))
-    prediction = BayesianPredictor(SIZES, SIZED).fit(measured.gates(), targets(measured.losses, what.objective, 0.6),
-                                                     seeded())
+    learnable = targets(measured.losses, what.objective, 0.6)
+    prediction = BayesianPredictor(Encoder(SIZES), SIZED).fit(measured.gates(), learnable, seeded())
     start = torch.zeros(6, 5, dtype=torch.float64)
     alphas, chosen = propose(start, prediction, what, measured, settings, seeded(2))
     again = propose(start, prediction, what, measured, settings, seeded(2))

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from search.strategy.predictors.bayesian import PAIRWISE, SIZED, BayesianPredictor
+from search.strategy.kernel import PARTS
+from search.strategy.paths import Paths
+from search.strategy.predictors.bayesian import PAIRWISE, PATHS, SIZED, BayesianPredictor, Encoder, Shares
 from search.strategy.predictors.lstm import LstmPredictor
 from search.strategy.problem import Problem
 
@@ -36,9 +38,12 @@ def _lstm(members: int) -> Callable[[Problem, Any, int, int], LstmPredictor]:
     return build
 
 
-def _bayesian(shares: tuple[tuple[float, ...], ...]) -> Callable[[Problem, Any, int, int], BayesianPredictor]:
+def _bayesian(shares: Shares) -> Callable[[Problem, Any, int, int], BayesianPredictor]:
     """Return the constructor of a predictor with these shares of the variance to choose from."""
-    return lambda problem, settings, columns, seed: BayesianPredictor(problem.sizes, shares)
+    def build(problem: Problem, settings: Any, columns: int, seed: int) -> BayesianPredictor:
+        paths = Paths(problem.space) if any(share[PARTS.index("paths")] for share in shares) else None
+        return BayesianPredictor(Encoder(problem.sizes, paths), shares)
+    return build
 
 
 PREDICTORS: dict[str, PredictorEntry] = {
@@ -46,4 +51,5 @@ PREDICTORS: dict[str, PredictorEntry] = {
     "lstm-ensemble": PredictorEntry(_lstm(ENSEMBLE), f"{ENSEMBLE} VLEs on resampled measurements"),
     "pairwise": PredictorEntry(_bayesian(PAIRWISE), "Bayesian: operations and pairs of them; the noise is fitted"),
     "sized": PredictorEntry(_bayesian(SIZED), "pairwise, and the size and all operations together"),
+    "paths": PredictorEntry(_bayesian(PATHS), "sized, and the numbers of paths through a cell by their operations"),
 }

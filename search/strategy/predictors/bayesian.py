@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.strategy.kernel import covariances, hard_covariances, prior_draw, variances
+from search.strategy.kernel import Encoded, covariance, covariances, prior_draw, variances
 from search.strategy.problem import SizeFunction
 from search.strategy.targets import Targets
 
@@ -18,34 +18,56 @@ NOISE_PRIOR = -0.5
 
 GROWTH = 1.25  # the hyper-parameters are chosen again when the memory has grown by this factor
 
-PAIRWISE = ((.4, .3, .1, .2, 0, 0, 0), (.2, .5, .1, .2, 0, 0, 0), (.1, .3, .1, .5, 0, 0, 0), (.3, .2, .3, .2, 0, 0, 0),
-            (.05, .75, .05, .15, 0, 0, 0))
+PAIRWISE = ((.4, .3, .1, .2, 0, 0, 0, 0), (.2, .5, .1, .2, 0, 0, 0, 0), (.1, .3, .1, .5, 0, 0, 0, 0),
+            (.3, .2, .3, .2, 0, 0, 0, 0), (.05, .75, .05, .15, 0, 0, 0, 0))
 """Shares of the variance of each part: operations and pairs of them alone."""
 
-SIZED = ((.1, .1, 0, .1, 0, .3, .4), (.05, .1, 0, .1, 0, .05, .7), (.1, .2, .05, .1, .1, .3, .15))
+SIZED = ((.1, .1, 0, .1, 0, .3, .4, 0), (.05, .1, 0, .1, 0, .05, .7, 0), (.1, .2, .05, .1, .1, .3, .15, 0))
 """Shares with the size and with all rows together as well."""
+
+PATHS = tuple((*(share / 2 for share in shares[:-1]), .5) for shares in SIZED)
+"""Half of ``SIZED``, and half for the paths."""
+
+Shares = tuple[tuple[float, ...], ...]
+
+
+class Encoder:
+    """Encode gates for the covariance.
+
+    Args:
+        sizes: function from gates to standardised sizes.
+        paths: function from gates to standardised numbers of paths; None: they are not used.
+    """
+
+    def __init__(self, sizes: SizeFunction, paths: SizeFunction | None = None) -> None:
+        self.sizes, self.paths = sizes, paths
+
+    def __call__(self, gates: Tensor) -> Encoded:
+        """Return gates (n, R, O) with their sizes and paths."""
+        hard = not gates.requires_grad and bool(((gates == 0) | (gates == 1)).all())
+        return Encoded(gates, self.sizes(gates), self.paths(gates) if self.paths else gates.new_zeros(len(gates), 0),
+                       hard)
 
 
 class Posterior:
     """Predict the standardised objective of architectures; everything is differentiable in the gates.
 
     Args:
-        shares: variance (7,) of each part of the covariance, before scaling.
+        shares: variance of each of the 8 parts of the covariance, before scaling.
         noise: variance of the measurement, before scaling.
-        gates: measured architectures (n, R, O), one-hot.
-        sizes: function from gates to standardised sizes.
+        measured: measured architectures.
+        encode: function from gates to what the covariance sees.
         targets: what was measured.
-        covariance: prior covariance (n, n) of the measured architectures.
     """
 
-    def __init__(self, shares: Tensor, noise: float, gates: Tensor, sizes: SizeFunction, targets: Targets,
-                 covariance: Tensor) -> None:
-        self.shares, self.noise, self.gates, self.sizes, self.targets = shares, noise, gates, sizes, targets
-        self.measured_sizes = sizes(gates)
-        self.factor = torch.linalg.cholesky(covariance + noise * torch.eye(len(gates), dtype=covariance.dtype))
+    def __init__(self, shares: tuple[float, ...], noise: float, measured: Encoded, encode: Encoder,
+                 targets: Targets) -> None:
+        self.shares, self.noise, self.measured, self.encode, self.targets = shares, noise, measured, encode, targets
+        prior = covariance(shares, measured, measured)
+        self.factor = torch.linalg.cholesky(prior + noise * torch.eye(len(prior), dtype=prior.dtype))
         self.weights = self._solve(targets.objective)
-        self.scale = (targets.objective @ self.weights / len(gates)).clamp_min(1e-12)
-        self.fitted = covariance @ self.weights
+        self.scale = (targets.objective @ self.weights / len(prior)).clamp_min(1e-12)
+        self.fitted = prior @ self.weights
         """Predicted objectives (n,) of the measured architectures."""
 
     def _solve(self, values: Tensor) -> Tensor:
@@ -53,70 +75,62 @@ class Posterior:
         columns = values.unsqueeze(-1) if values.dim() == 1 else values
         return torch.cholesky_solve(columns, self.factor).view_as(values)
 
-    def _covariance(self, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the prior covariance (m, n) with the measured ones, and the sizes of ``gates`` (m, R, O)."""
-        sizes = self.sizes(gates)
-        parts = covariances if gates.requires_grad else _covariances_of
-        return torch.tensordot(self.shares, parts(gates, sizes, self.gates, self.measured_sizes), 1), sizes
+    def _known(self, encoded: Encoded) -> Tensor:
+        """Return the prior covariance (m, n) with the measured ones."""
+        return covariance(self.shares, encoded, self.measured)
 
     def mean(self, gates: Tensor) -> Tensor:
         """Return the expected objectives (m,) of gates (m, R, O)."""
-        return self._covariance(gates)[0] @ self.weights
+        return self._known(self.encode(gates)) @ self.weights
 
     def mean_and_deviation(self, gates: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (m,) of the objectives of gates (m, R, O), without measurement noise."""
-        covariance, sizes = self._covariance(gates)
-        explained = torch.linalg.solve_triangular(self.factor, covariance.T, upper=False).square().sum(0)
-        variance = self.shares @ variances(gates, sizes) - explained
-        return covariance @ self.weights, (variance.clamp_min(1e-9) * self.scale).sqrt()
+        encoded = self.encode(gates)
+        known = self._known(encoded)
+        explained = torch.linalg.solve_triangular(self.factor, known.T, upper=False).square().sum(0)
+        variance = variances(self.shares, encoded) - explained
+        return known @ self.weights, (variance.clamp_min(1e-9) * self.scale).sqrt()
 
     def draw(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Return one function (gates -> objectives) of the posterior, by Matheron's rule."""
-        _, rows, operations = self.gates.shape
-        prior = prior_draw(self.shares * self.scale, rows, operations, self.measured_sizes.shape[1], generator)
-        noise = torch.randn(len(self.gates), generator=generator, dtype=self.factor.dtype)
+        prior = prior_draw([share * float(self.scale) for share in self.shares], self.measured, generator)
+        noise = torch.randn(len(self.weights), generator=generator, dtype=self.factor.dtype)
         noise = noise * (self.noise * self.scale).sqrt()
-        correction = self._solve(self.targets.objective - prior(self.gates, self.measured_sizes) - noise)
+        correction = self._solve(self.targets.objective - prior(self.measured) - noise)
 
         def function(gates: Tensor) -> Tensor:
-            covariance, sizes = self._covariance(gates)
-            return prior(gates, sizes) + covariance @ correction
+            encoded = self.encode(gates)
+            return prior(encoded) + self._known(encoded) @ correction
         return function
 
     def losses(self, gates: Tensor) -> Tensor:
         """Return the expected losses (m, L) of gates (m, R, O), in the unit of the measurements."""
         columns = self.targets.columns
         mean = columns.mean(0)
-        return mean + self._covariance(gates)[0] @ self._solve(columns - mean)
-
-
-def _covariances_of(gates: Tensor, sizes: Tensor, measured: Tensor, measured_sizes: Tensor) -> Tensor:
-    """Take the quick way for one-hot gates."""
-    hard = bool(((gates == 0) | (gates == 1)).all())
-    return (hard_covariances if hard else covariances)(gates, sizes, measured, measured_sizes)
+        return mean + self._known(self.encode(gates)) @ self._solve(columns - mean)
 
 
 class BayesianPredictor:
     """Choose the covariance's shares and the noise by their evidence; the posterior is in closed form.
 
     Args:
-        sizes: function from gates to standardised sizes.
-        shares: rows of ``PAIRWISE`` or ``SIZED`` to choose from.
+        encode: function from gates to what the covariance sees.
+        shares: rows of ``PAIRWISE``, ``SIZED`` or ``PATHS`` to choose from.
     """
 
-    def __init__(self, sizes: SizeFunction, shares: tuple[tuple[float, ...], ...]) -> None:
-        self.sizes, self.shares = sizes, torch.tensor(shares, dtype=torch.float64)
+    def __init__(self, encode: Encoder, shares: Shares) -> None:
+        self.encode, self.shares = encode, shares
         self.chosen: tuple[int, int] = (0, 0)  # rows of ``shares`` and NOISES
         self.chosen_at = 0  # size of the memory at that choice
 
     def fit(self, gates: Tensor, targets: Targets, generator: torch.Generator) -> Posterior:
         """Return the posterior given measured architectures (n, R, O), one-hot."""
-        sizes = self.sizes(gates)
-        parts = hard_covariances(gates, sizes, gates, sizes)
+        measured = self.encode(gates)
         if len(gates) >= GROWTH * self.chosen_at:
-            self.chosen, self.chosen_at = choose(self.shares, parts, targets.objective), len(gates)
-        shares, noise = self.shares[self.chosen[0]], NOISES[self.chosen[1]]
-        return Posterior(shares, noise, gates, self.sizes, targets, torch.tensordot(shares, parts, 1))
+            parts = covariances(measured, measured)
+            shares = torch.tensor(self.shares, dtype=parts.dtype)
+            self.chosen, self.chosen_at = choose(shares, parts, targets.objective), len(gates)
+        return Posterior(self.shares[self.chosen[0]], NOISES[self.chosen[1]], measured, self.encode, targets)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the choice of the hyper-parameters."""
@@ -131,8 +145,8 @@ def choose(shares: Tensor, parts: Tensor, objective: Tensor) -> tuple[int, int]:
     """Return the rows of ``shares`` and ``NOISES`` with the largest posterior density, the scale integrated out.
 
     Args:
-        shares: choices (S, 7).
-        parts: parts (7, n, n) of the covariance.
+        shares: choices (S, 8).
+        parts: parts (8, n, n) of the covariance.
         objective: standardised objectives (n,).
     """
     noises = torch.tensor(NOISES, dtype=objective.dtype).unsqueeze(-1)
