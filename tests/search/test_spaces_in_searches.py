@@ -206,12 +206,12 @@ def test_a_space_counts_its_different_architectures():
 def test_a_search_that_would_run_out_of_architectures_is_refused(monkeypatch):
     monkeypatch.setitem(SPACES, "pair", Pair())
     few = ["--preset", "tiny", "--space", "pair", "--iterations"]
-    assert parse_config(SearchConfig, PRESETS, [*few, "4"])[0].iterations == 4
+    assert parse_config(SearchConfig, PRESETS, [*few, "5"])[0].iterations == 5
     said = (r"strategy is wsr, which measures no architecture twice, but the space pair has 7 and population \+ "
             "iterations is 7; expected fewer --iterations, or --strategy wsr-paper")
     with pytest.raises(InputError, match=said):
-        parse_config(SearchConfig, PRESETS, [*few, "5"])
-    assert parse_config(SearchConfig, PRESETS, [*few, "5", "--strategy", "wsr-paper"])[0].iterations == 5
+        parse_config(SearchConfig, PRESETS, [*few, "6"])
+    assert parse_config(SearchConfig, PRESETS, [*few, "6", "--strategy", "wsr-paper"])[0].iterations == 6
 
 
 @pytest.mark.slow

@@ -215,7 +215,7 @@ def test_the_new_strategy_searches_and_reports(tmp_path):
 def test_a_dry_run_names_predictor_and_population(tmp_path, capsys):
     program.main([*SMALL, "--dry_run", "--runs", str(tmp_path)])
     said = capsys.readouterr().out
-    assert "predictor sized, output verified" in said and "7 epochs (2 warm-up, 2 population, 3 search)" in said
+    assert "predictor paths, output verified" in said and "7 epochs (2 warm-up, 2 population, 3 search)" in said
 
 
 # ---- configuration -------------------------------------------------------------------------------------------------
