@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wsrnas.genotype import Genotype, Nodes
 from wsrnas.operations import DropPath, FactorizedReduce, ReLUConvBN, build_operation
+from wsrnas.quick_gradients import concatenate
 from wsrnas.runtime.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -131,7 +132,7 @@ class Cell(nn.Module):
                     output = self.drop_path(output)
                 total = output if total is None else total + output
             states.append(total)
-        return torch.cat([states[node] for node in self.concat], dim=1)
+        return concatenate([states[node] for node in self.concat])
 
 
 def _influential(nodes: Nodes, concat: Sequence[int]) -> tuple[Nodes, tuple[bool, bool]]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsrnas.quick_gradients import concatenate, dilated_depthwise
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import BatchNoise
 
@@ -53,7 +54,7 @@ class FactorizedReduce(nn.Module):
         x = self.relu(x)
         pad_height, pad_width = x.shape[2] % 2, x.shape[3] % 2
         padded = F.pad(x, (0, pad_width, 0, pad_height)) if pad_height or pad_width else x
-        return self.norm(torch.cat([self.conv_even(x), self.conv_odd(padded[:, :, 1:, 1:])], dim=1))
+        return self.norm(concatenate([self.conv_even(x), self.conv_odd(padded[:, :, 1:, 1:])]))
 
 
 class DilatedDepthwise(nn.Conv2d):
@@ -67,7 +68,12 @@ class DilatedDepthwise(nn.Conv2d):
         """Return the convolution of x."""
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
+                return self._convolved(x.float())
+        return self._convolved(x)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        if self.stride == (1, 1) and x.device.type == "cpu":
+            return dilated_depthwise(x, self.weight, int(self.padding[0]), self.dilation[0])
         return super().forward(x)
 
 

@@ -24,7 +24,15 @@ OMITTED = {"Genotype": ("__post_init__", "diagrams", "to_json", "from_json", "sa
 # Short replacements of definitions that an evaluation does not need.
 REPLACED = {"DropPath": '''\
 class DropPath(nn.Identity):
-    """Drops nothing; during training, the outputs of operations were dropped here if the recipe said so."""'''}
+    """Drops nothing; during training, the outputs of operations were dropped here if the recipe said so."""''',
+            "concatenate": '''\
+def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the tensors one after another along their channels."""
+    return torch.cat(list(tensors), 1)''',
+            "dilated_depthwise": '''\
+def dilated_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+    """Return the depthwise convolution of stride 1 of x (B, C, H, W)."""
+    return F.conv2d(x, weight, None, 1, padding, dilation, len(weight))'''}
 
 RENAMED = {"InputError": "ValueError"}
 LINE = 120  # characters

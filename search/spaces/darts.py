@@ -13,6 +13,7 @@ from search.spaces.supernet import EdgeOperations, Supernet, run_edge
 from wsrnas.genotype import KINDS, Genotype, count_differences
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
+from wsrnas.quick_gradients import concatenate
 from wsrnas.runtime.config import require
 
 NODES = 4
@@ -191,7 +192,7 @@ class SearchCell(nn.Module):
                 incoming += run_edge(self.edges[edge], state, operations[edge], scales[edge], NONE)
                 edge += 1
             states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
-        return torch.cat(states[2:], dim=1)
+        return concatenate(states[2:])
 
     def _nothing(self, state: Tensor) -> Tensor:
         """Return the zeros of a node without input."""
