@@ -12,8 +12,8 @@ PROGRAMS = ("search", "retrain", "test_AN_estimator")
 MEASUREMENTS = ("benchmarks", "studies")  # they measure the programs, so they import them; nothing imports these
 # A room may import itself, the rooms before it, and rooms of its own row.
 ROWS = (("runtime",), ("genotype", "quick_gradients", "operations", "network"), ("attacks",),
-        ("complexity", "architectures"), ("models", "data"), ("training",), ("estimators",), ("evaluation",), ("subjects",),
-        ("report", "plotting"), ("__main__",))
+        ("complexity", "architectures"), ("models", "data"), ("training",), ("estimators",), ("evaluation",),
+        ("subjects",), ("report", "plotting"), ("__main__",))
 RANK = {room: rank for rank, rooms in enumerate(ROWS) for room in rooms}
 MOST_ROOT_FILES = 10
 MOST_LINES = 350
