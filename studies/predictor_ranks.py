@@ -26,9 +26,9 @@ from search.strategy.predictors import PREDICTORS
 from search.strategy.problem import Measured, Problem
 from search.strategy.settings import StrategyConfig
 from search.strategy.targets import targets
+from search.tables.darts_cells import genotype_of
 from search.tables.reading import open_table
 from search.tables.task import TableTask, table_task
-from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.program import run_program
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.confirm:
         return on_table(task, arguments.seeds)
     cells = json.loads(Path(arguments.table).read_text(encoding="utf-8"))["cells"]
-    places = table.find(torch.stack([DARTS.encode(Genotype.from_json(json.dumps(cell["genotype"]))) for cell in cells]))
+    places = table.find(torch.stack([DARTS.encode(genotype_of(cell["genotype"])) for cell in cells]))
     return on_cells(task, places, arguments.confirm, arguments.seeds)
 
 
