@@ -3,7 +3,7 @@
     python -m benchmarks.strategy
     python -m benchmarks.strategy --space nas-bench-201 --predictor lstm --queries 50
 
-The measurements are a formula: no network is trained. Sizes are those of the preset ``wide``.
+The measurements are a formula with noise: no network is trained. Sizes are those of the preset ``wide``.
 """
 
 import argparse
@@ -23,13 +23,14 @@ from wsrnas.runtime.program import run_program
 from wsrnas.runtime.seeding import generator
 
 COLUMNS = 17  # losses of a measurement in the preset ``wide``
-NETWORK = (16, 15, 10, (3, 32, 32))  # C, cells, classes and image, of which the sizes are known
+NETWORK = (16, 8, 10, (3, 32, 32))  # C, cells, classes and image
 
 
-def formula(sizes: Sizes, gates: Tensor) -> Tensor:
+def formula(sizes: Sizes, gates: Tensor, noise: torch.Generator) -> Tensor:
     """Return losses (n, L) of gates (n, R, O): the smaller the network, the larger; every operation counts a little."""
     gains = torch.randn(gates.shape[1:], generator=generator(0, "formula"), dtype=torch.float64) / gates.shape[1]**0.5
     value = 2 - 0.3 * sizes(gates).mean(-1) + 0.3 * (gates * gains).sum((1, 2))
+    value += 0.05 * torch.randn(len(gates), generator=noise, dtype=torch.float64)
     return value.unsqueeze(-1) * torch.linspace(0.5, 1.5, COLUMNS, dtype=torch.float64)
 
 
@@ -39,7 +40,7 @@ def measure(space: str, settings: StrategyConfig, queries: int, seed: int) -> li
     problem = Problem(SPACES[space], lambda losses: losses.mean(-1), sizes)
     alphas = torch.zeros(problem.space.num_rows, len(problem.space.operations))
     strategy = WsrStrategy(problem, settings, alphas, COLUMNS, seed)
-    measured, random = Measured(problem.space, COLUMNS), generator(seed, "strategy")
+    measured, random, noise = Measured(problem.space, COLUMNS), generator(seed, "strategy"), generator(seed, "noise")
     seconds: list[tuple[float, float]] = []
     for number in range(queries):
         began = time.process_time()
@@ -48,13 +49,14 @@ def measure(space: str, settings: StrategyConfig, queries: int, seed: int) -> li
         fitted = time.process_time()
         chosen = strategy.propose(measured, random).unsqueeze(0)
         seconds.append((fitted - began, time.process_time() - fitted))
-        measured.add(chosen, formula(sizes, problem.space.gates(chosen).double()))
+        measured.add(chosen, formula(sizes, problem.space.gates(chosen).double(), noise))
     return seconds
 
 
 def main() -> None:
     """Time the queries of some searches and print the means."""
-    parser = Parser(prog="benchmarks.strategy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="benchmarks.strategy", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", choices=list(SPACES), default="darts")
     parser.add_argument("--predictor", choices=list(PREDICTORS), default="sized")
     parser.add_argument("--queries", type=int, nargs="+", default=[100, 200], help="after how many queries the mean is "
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="searches (default: 3)")
     arguments = parser.parse_args()
     counts = sorted(arguments.queries)
-    require(counts[0] >= 1 and arguments.seeds >= 1, "--queries and --seeds: expected at least 1")
+    require(min(*counts, arguments.seeds) >= 1, "--queries and --seeds: expected at least 1")
     torch.set_num_threads(1)
 
     settings = StrategyConfig(predictor=arguments.predictor)

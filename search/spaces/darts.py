@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.spaces.space import ImageShape, Space, measured_cost
@@ -20,6 +21,7 @@ NODES = 4
 NODE_EDGES = tuple(tuple((source, node) for source in range(node)) for node in range(2, 2 + NODES))
 EDGES = sum(map(len, NODE_EDGES))  # 14
 NONE = PRIMITIVES.index("none")
+OTHERS = slice(NONE + 1, None)  # "none" is the first operation
 CONCAT = tuple(range(2, 2 + NODES))
 
 
@@ -96,9 +98,8 @@ class Darts(Space):
 
     def discrete(self, weights: Tensor) -> Tensor:
         """Return the choices (n, 28) of the genotypes of weights (n, 2, 14, 8), ``none`` on the edges they leave."""
-        gates = weights.flatten(1, 2)
-        operations = gates.index_fill(-1, torch.tensor(NONE, device=gates.device), -torch.inf).argmax(-1)
-        return torch.where(self.kept(gates), operations, NONE)
+        strength, operations = weights.flatten(1, 2)[..., OTHERS].max(-1)
+        return torch.where(_two_strongest(strength), operations + OTHERS.start, NONE)
 
     def sample(self, count: int, generator: torch.Generator | np.random.Generator) -> Tensor:
         """Draw the choices (count, 28) of genotypes: for every node two inputs and their operations, uniformly."""
@@ -114,29 +115,35 @@ class Darts(Space):
 
     def neighbours(self, choices: Tensor) -> Tensor:
         """Return all genotypes (n, 28) with one other operation, or one operation on another input of its node."""
-        found = [self.replaced(choices, [operation for operation in range(len(PRIMITIVES)) if operation != NONE])]
-        node_of = torch.tensor([target for _, target in self.edges]).repeat(len(KINDS))
-        node_of += torch.arange(len(KINDS)).repeat_interleave(EDGES) * (2 + NODES)
-        moves = [(edge, other) for edge in self.free_rows(choices).tolist()
-                 for other in ((node_of == node_of[edge]) & (choices == NONE)).nonzero().squeeze(1).tolist()]
-        for edge, other in moves:
-            moved = choices.clone()
-            moved[[edge, other]] = moved[[other, edge]]
-            found.append(moved.unsqueeze(0))
-        return torch.cat(found)
+        replaced = self.replaced(choices, [operation for operation in range(len(PRIMITIVES)) if operation != NONE])
+        kept = choices != NONE
+        edges = (_SAME_NODE & kept.unsqueeze(1) & ~kept).nonzero()  # a kept one and one that its node leaves
+        moved = choices.repeat(len(edges), 1).scatter(1, edges, choices[edges.flip(1)])
+        return torch.cat([replaced, moved])
 
     def kept(self, gates: Tensor) -> Tensor:
         """Return the edges (n, 28) that the genotypes of gates (n, 28, 8) keep, two for each node."""
-        strength = gates.index_fill(-1, torch.tensor(NONE, device=gates.device), -torch.inf).amax(-1)
-        strength = strength.unflatten(-1, (len(KINDS), EDGES))
-        parts = []
-        for part in strength.split([len(node) for node in NODE_EDGES], -1):
-            two = part.sort(descending=True, stable=True).indices[..., :2]
-            parts.append(torch.zeros_like(part, dtype=torch.bool).scatter(-1, two, True))
-        return torch.cat(parts, -1).flatten(-2)
+        return _two_strongest(gates[..., OTHERS].amax(-1))
 
 
 DARTS = Darts()
+
+# The edges into one node, two by two.
+_NODE = torch.tensor([kind * NODES + target for kind in range(len(KINDS)) for _, target in DARTS.edges])
+_SAME_NODE = _NODE.unsqueeze(1) == _NODE  # (R, R)
+_PAIRS = _SAME_NODE.triu(1).nonzero().T  # (2, P), the earlier edge first
+_STRONGER = (F.one_hot(_PAIRS[0], len(_NODE)) - F.one_hot(_PAIRS[1], len(_NODE))).float()  # (P, R)
+_EARLIER = F.one_hot(_PAIRS[1], len(_NODE)).sum(0).float()  # edges (R,) into the same node before each
+
+
+def _two_strongest(strength: Tensor) -> Tensor:
+    """Return which edges (n, 28) are the two strongest into their node; of equally strong ones the first.
+
+    It counts for every edge those that are stronger.
+    """
+    first, second = _PAIRS.to(strength.device)
+    second_wins = (strength[..., second] > strength[..., first]).float()
+    return second_wins @ _STRONGER.to(strength.device) + _EARLIER.to(strength.device) < 2
 
 
 def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:

@@ -240,7 +240,7 @@ class Space(ABC):
         """
         fixed, table = self.cost_table(init_channels, layers, num_classes, image_shape)
         kept = gates * self.kept(gates.detach()).unsqueeze(-1)
-        return fixed.to(gates) + torch.einsum("nro,roc->nc", kept, table.to(gates))
+        return fixed.to(gates) + kept.flatten(1) @ table.to(gates).flatten(0, 1)
 
     def cost_table(self, init_channels: int, layers: int, num_classes: int,
                    image_shape: ImageShape) -> tuple[Tensor, Tensor]:

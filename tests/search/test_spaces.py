@@ -135,6 +135,12 @@ def test_the_neighbours_of_a_graph_are_all_with_one_other_operation():
     assert sorted(space.neighbours(choices).tolist()) == sorted(expected.tolist())
 
 
+def test_of_equally_strong_inputs_a_genotype_keeps_the_first():
+    weights = torch.randint(3, (300, *DARTS.shape), generator=seeded()).double()
+    found = torch.stack([DARTS.encode(DARTS.discretize(row)) for row in weights])
+    assert torch.equal(DARTS.discrete(weights), found)
+
+
 def test_the_neighbours_of_a_genotype_have_another_operation_or_input():
     # Six other operations on 16 edges; node i + 2 has i inputs that it does not use, for each of its two edges.
     assert len(DARTS.neighbours(DARTS.sample(1, seeded())[0])) == 16 * 6 + 2 * (2 * 1 + 2 * 2 + 2 * 3)
