@@ -58,7 +58,7 @@ def main() -> None:
     parser = Parser(prog="benchmarks.strategy", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", choices=list(SPACES), default="darts")
-    parser.add_argument("--predictor", choices=list(PREDICTORS), default="sized")
+    parser.add_argument("--predictor", choices=list(PREDICTORS), default=StrategyConfig().predictor)
     parser.add_argument("--queries", type=int, nargs="+", default=[100, 200], help="after how many queries the mean is "
                         "reported (default: 100 200)")
     parser.add_argument("--seeds", type=int, default=3, help="searches (default: 3)")

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+
+Pull = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 PARTS = ("an operation anywhere", "an operation in its row", "a pair of operations anywhere", "a pair in its two rows",
          "all rows together", "size", "size and all rows together", "paths")
@@ -36,75 +38,134 @@ class Encoded(NamedTuple):
     hard: bool
 
 
-def covariance(shares: Sequence[float], a: Encoded, b: Encoded) -> Tensor:
-    """Return the covariance (m, n) between m and n architectures; differentiable.
-
-    Args:
-        shares: weight of each of the 8 parts; those of weight 0 are not computed.
-        a: m architectures.
-        b: n architectures.
-    """
-    total = torch.zeros((), dtype=a.gates.dtype)
-    for share, part in zip(shares, _parts(a, b), strict=True):
-        if share:
-            total = total + share * part()
-    return total.expand(len(a.gates), len(b.gates))
-
-
-def covariances(a: Encoded, b: Encoded) -> Tensor:
-    """Return every part (8, m, n) of the covariance."""
-    return torch.stack([part() for part in _parts(a, b)])
-
-
-def _parts(a: Encoded, b: Encoded) -> list[Callable[[], Tensor]]:
-    """Return functions that compute the parts.
+class Covariance:
+    """Compute the covariance of architectures with those that were measured, and their variance.
 
     With z = h - 1/O for the gates h of a row: the sums over operations and rows are linear, their squares pairwise.
     A product over all rows of 1 - r + r h h' falls by the factor 1 - r with every row that differs.
+
+    Args:
+        shares: weight of each of the 8 parts.
+        measured: n architectures.
     """
-    rows, operations = a.gates.shape[1:]
-    single, pairs = _scales(rows, operations)
-    anywhere = (a.gates.sum(1) - rows / operations) @ (b.gates.sum(1) - rows / operations).T
-    if a.hard and b.hard:
-        equal = a.gates.flatten(1) @ b.gates.flatten(1).T  # rows
-        squares = equal * (1 - 1 / operations) ** 2 + (rows - equal) / operations**2
-        together = torch.exp((rows - equal) * math.log1p(-CHANGE))
-    else:
-        each = torch.einsum("mro,nro->mnr", a.gates, b.gates)
-        equal, squares = each.sum(-1), (each - 1 / operations).square().sum(-1)
-        together = (1 - CHANGE + CHANGE * each).prod(-1)
-    in_rows = equal - rows / operations
-    return [
-        lambda: anywhere / single, lambda: in_rows / single,
-        lambda: anywhere.square() / (2 * pairs), lambda: (in_rows.square() - squares) / (2 * pairs),
-        lambda: together, lambda: a.sizes @ b.sizes.T / a.sizes.shape[1],
-        lambda: together * _near(a.sizes, b.sizes, 1.0),
-        lambda: _near(a.paths, b.paths, SHARPNESS / max(a.paths.shape[1], 1))]
+
+    def __init__(self, shares: Sequence[float], measured: Encoded) -> None:
+        self.shares, self.measured = shares, measured
+        _, self.rows, self.operations = measured.gates.shape
+        self.counts = self._counts(measured.gates)
+        self.half_sizes, self.half_paths = _half_square(measured.sizes), _half_square(measured.paths)
+        single, pairs = _scales(self.rows, self.operations)
+        anywhere, in_row, pair, row_pair, self.together, size, self.sized, self.paths = shares
+        self.sharpness = SHARPNESS / max(measured.paths.shape[1], 1)
+        # How much each product of features adds; for those of rows, as a polynomial in what is not centred.
+        self.anywhere, self.pair, self.size = anywhere / single, pair / (2 * pairs), size / measured.sizes.shape[1]
+        self.row_pair = row_pair / (2 * pairs)
+        self.in_row = in_row / single - 2 * self.row_pair * (self.rows - 1) / self.operations
+        self.constant = (self.row_pair * self.rows * (self.rows - 1) / self.operations**2
+                         - in_row / single * self.rows / self.operations)
+
+    def __call__(self, a: Encoded) -> tuple[Tensor, Tensor]:
+        """Return the covariance (m, n) of m architectures with the measured ones, and their variances (m,)."""
+        if a.hard and self.measured.hard:
+            return self.hard(a)
+        return cast(tuple[Tensor, Tensor], _Differentiable.apply(a.gates, a.sizes, a.paths, self))
+
+    def hard(self, a: Encoded) -> tuple[Tensor, Tensor]:
+        """Return the same of one-hot gates, without derivatives, but several times faster.
+
+        The number of equal rows says it all. A part without a share is not computed.
+        """
+        measured = self.measured
+        equal = (a.gates.flatten(1).float() @ measured.gates.flatten(1).float().T).double()  # exact: at most R
+        counts, half_sizes = self._counts(a.gates), _half_square(a.sizes)
+        found = self._of_rows(equal, equal).add_(self._anywhere(counts @ self.counts.T))
+        if self.size or self.sized:
+            product = a.sizes @ measured.sizes.T
+            found.add_(product, alpha=self.size)
+        lost = (self.rows - equal).mul_(math.log1p(-CHANGE))
+        if self.together:
+            found.add_(lost.exp(), alpha=self.together)
+        if self.sized:
+            lost.add_(product).sub_(half_sizes.unsqueeze(1)).sub_(self.half_sizes)
+            found.add_(lost.exp_(), alpha=self.sized)
+        if self.paths:
+            found.add_(self._near_paths(a.paths), alpha=self.paths)
+        own = self._anywhere(counts.square().sum(1)) + 2 * self.size * half_sizes
+        return found, own + (self._of_rows(self.rows, self.rows) + self.together + self.sized + self.paths)
+
+    def soft(self, a: Encoded) -> tuple[Tensor, Tensor, Pull]:
+        """Return the same of any gates, and a function from the derivatives by both to those by gates, sizes and paths.
+
+        The variance is computed like a last column of the covariance.
+        """
+        own = a.gates.square().sum(2).T.unsqueeze(2)
+        equal = torch.cat([a.gates.transpose(0, 1) @ self.measured.gates.permute(1, 2, 0), own], 2)  # (R, m, n + 1)
+        counts, half_sizes = self._counts(a.gates), _half_square(a.sizes).unsqueeze(1)
+        anywhere = torch.cat([counts @ self.counts.T, counts.square().sum(1, keepdim=True)], 1)
+        product, one = a.sizes @ self.measured.sizes.T, torch.ones_like(half_sizes)
+        near = torch.cat([(product - half_sizes - self.half_sizes).exp(), one], 1)
+        near_paths = self._near_paths(a.paths)
+        kept, total = equal * CHANGE + (1 - CHANGE), equal.sum(0)
+        together, slope = kept.prod(0), self.sized * near + self.together
+        found = (self._anywhere(anywhere) + self._of_rows(total, equal.square().sum(0)) + slope * together
+                 + self.size * torch.cat([product, 2 * half_sizes], 1) + self.paths * torch.cat([near_paths, one], 1))
+
+        def pull(of_found: Tensor, of_own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            of = torch.cat([of_found, of_own.unsqueeze(1)], 1)
+            of_together, of_pair = of * together, 2 * self.row_pair * of
+            of_equal = (CHANGE * slope * of_together) / kept
+            of_equal += of_pair * total + self.in_row * of
+            of_equal -= of_pair * equal
+            of_anywhere = of * (2 * self.pair * anywhere + self.anywhere)
+            of_counts = of_anywhere[:, :-1] @ self.counts + 2 * of_anywhere[:, -1:] * counts
+            of_gates = ((of_equal[:, :, :-1] @ self.measured.gates.transpose(0, 1)).transpose(0, 1)
+                        + of_counts.unsqueeze(1) + 2 * of_equal[:, :, -1:].transpose(0, 1) * a.gates)
+            of_near = (self.sized * of_together * near)[:, :-1]
+            of_sizes = (self.size * of_found + of_near) @ self.measured.sizes
+            of_sizes += (2 * self.size * of_own.unsqueeze(1) - of_near.sum(1, keepdim=True)) * a.sizes
+            of_near = self.paths * self.sharpness * of_found * near_paths
+            return of_gates, of_sizes, of_near @ self.measured.paths - of_near.sum(1, keepdim=True) * a.paths
+        return found[:, :-1].contiguous(), found[:, -1].contiguous(), pull
+
+    def _counts(self, gates: Tensor) -> Tensor:
+        """Return the centred sums (m, O) of gates (m, R, O) over the rows."""
+        return gates.sum(1) - self.rows / self.operations
+
+    def _anywhere(self, product: Tensor) -> Tensor:
+        """Return the parts about operations and pairs anywhere, from the product of such sums."""
+        return product * (self.pair * product + self.anywhere)
+
+    def _of_rows(self, total: Any, squares: Any) -> Any:
+        """Return the parts about rows and pairs of them, from the sums of h h' and of its square over the rows."""
+        return total * (self.row_pair * total + self.in_row) - self.row_pair * squares + self.constant
+
+    def _near_paths(self, paths: Tensor) -> Tensor:
+        """Return exp(-sharpness / 2 of the squared distance) (m, n) of paths (m, P)."""
+        product = paths @ self.measured.paths.T
+        return ((product - _half_square(paths).unsqueeze(1) - self.half_paths) * self.sharpness).exp_()
+
+
+class _Differentiable(torch.autograd.Function):
+    """Give torch the derivatives that ``Covariance.soft`` writes out; torch would find them in many small steps."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, sizes: Tensor, paths: Tensor, covariance: Covariance) -> tuple[Tensor, Tensor]:
+        found, own, ctx.pull = covariance.soft(Encoded(gates, sizes, paths, hard=False))
+        return found, own
+
+    @staticmethod
+    def backward(ctx: Any, of_found: Tensor, of_own: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        return *ctx.pull(of_found, of_own), None
+
+
+def _half_square(features: Tensor) -> Tensor:
+    """Return half of the squared length (m,) of features (m, F)."""
+    return features.square().sum(1) / 2
 
 
 def _scales(rows: int, operations: int) -> tuple[float, float]:
     """Return the variance of the linear and of the pairwise features of a random architecture; 1 instead of 0."""
     return rows * (1 - 1 / operations), (rows * (rows - 1) / 2 * (1 - 1 / operations) ** 2) or 1.0
-
-
-def _near(a: Tensor, b: Tensor, sharpness: float) -> Tensor:
-    """Return exp(-sharpness / 2 of the squared distance) (m, n) of features (m, F) and (n, F)."""
-    distance = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
-    return torch.exp(-sharpness / 2 * distance.clamp_min(0))
-
-
-def variances(shares: Sequence[float], a: Encoded) -> Tensor:
-    """Return the variances (n,): the diagonal of ``covariance`` of n architectures with themselves."""
-    rows, operations = a.gates.shape[1:]
-    single, pairs = _scales(rows, operations)
-    anywhere = (a.gates.sum(1) - rows / operations).square().sum(-1)
-    equal = a.gates.square().sum(-1)
-    in_rows = equal.sum(-1) - rows / operations
-    in_pairs = (in_rows.square() - (equal - 1 / operations).square().sum(-1)) / 2
-    together = (1 - CHANGE + CHANGE * equal).prod(-1)
-    parts = (anywhere / single, in_rows / single, anywhere.square() / (2 * pairs), in_pairs / pairs, together,
-             a.sizes.square().mean(-1), together, torch.ones_like(together))
-    return sum((share * part for share, part in zip(shares, parts, strict=True)), torch.zeros_like(together))
 
 
 def prior_draw(shares: Sequence[float], example: Encoded, generator: torch.Generator) -> Callable[[Encoded], Tensor]:

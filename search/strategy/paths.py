@@ -50,7 +50,7 @@ def sets_of_operations(space: Space) -> Tensor:
 def count_paths(space: Space, sets: Tensor, gates: Tensor) -> Tensor:
     """Return the numbers of paths (n, M S) from the inputs of a cell to its output through each set of operations.
 
-    The number of paths to a node is the sum over its edges: that of the source, times the weight of the set on the
+    The number of paths to a state is the sum over its edges: that of the source, times the weight of the set on the
     edge.
 
     Args:
@@ -58,9 +58,11 @@ def count_paths(space: Space, sets: Tensor, gates: Tensor) -> Tensor:
         sets: weights (S, O) of the operations.
         gates: (n, R, O).
     """
-    weights = (gates @ sets.T).unflatten(1, (len(space.cells), len(space.edges)))  # (n, M, E, S)
-    none = torch.zeros_like(weights[:, :, 0])
+    weights = (gates @ sets.T).unflatten(1, (len(space.cells), len(space.edges))).unbind(2)  # E times (n, M, S)
+    none = torch.zeros_like(weights[0])
     numbers = {state: none + 1 for state in space.inputs()}
-    for place, (source, target) in sorted(enumerate(space.edges), key=lambda edge: edge[1][1]):
-        numbers[target] = numbers.get(target, none) + weights[:, :, place] * numbers.get(source, none)
+    for target in sorted({target for _, target in space.edges}):
+        edges = [(place, source) for place, (source, end) in enumerate(space.edges) if end == target]
+        through = torch.stack([weights[place] for place, _ in edges])
+        numbers[target] = (through * torch.stack([numbers.get(source, none) for _, source in edges])).sum(0)
     return torch.stack([numbers.get(state, none) for state in space.outputs()]).sum(0).flatten(1)

@@ -6,16 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from search.strategy.kernel import (
-    CHANGE,
-    PARTS,
-    SHARPNESS,
-    Encoded,
-    covariance,
-    covariances,
-    prior_draw,
-    variances,
-)
+from search.strategy.kernel import CHANGE, PARTS, SHARPNESS, Covariance, Encoded, prior_draw
+
+MIXED = [0.5, 0, 2, 0.1, 0.7, 0.2, 1, 3]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -33,6 +26,15 @@ def soft(count, rows=4, operations=3, seed=0):
 def hard(count, rows=4, operations=3, seed=0):
     between = soft(count, rows, operations, seed)
     return between._replace(gates=F.one_hot(between.gates.argmax(-1), operations).double(), hard=True)
+
+
+def share_of(part):
+    return [float(part == other) for other in range(len(PARTS))]
+
+
+def covariances(a, b):
+    """The covariance (8, m, n) of every part."""
+    return torch.stack([Covariance(share_of(part), b)(a)[0] for part in range(len(PARTS))])
 
 
 def by_features(one, i, other, j):
@@ -62,27 +64,29 @@ def test_every_part_is_the_product_of_its_features(gates):
     expected = torch.stack([torch.stack([by_features(a, i, b, j) for j in range(2)], 1) for i in range(3)], 1)
     torch.testing.assert_close(covariances(a, b), expected)
     assert len(expected) == len(PARTS)
-    shares = [0.5, 0, 2, 0.1, 0, 0, 1, 3]
-    torch.testing.assert_close(covariance(shares, a, b), torch.tensordot(torch.tensor(shares).double(), expected, 1))
-    assert covariance([0] * 8, a, b).tolist() == [[0, 0]] * 3
+    for shares in (MIXED, [0] * 8):
+        weighted = torch.tensordot(torch.tensor(shares).double(), expected, 1)
+        torch.testing.assert_close(Covariance(shares, b)(a)[0], weighted)
 
 
-def test_one_hot_gates_have_a_quick_way():
-    a, b = hard(6, 9, 5, seed=1), hard(4, 9, 5, seed=2)
-    torch.testing.assert_close(covariances(a, b), covariances(a._replace(hard=False), b))
+@pytest.mark.parametrize("shares", [MIXED, *map(share_of, range(len(PARTS)))])
+def test_one_hot_gates_have_a_quick_way(shares):
+    a, covariance = hard(6, 9, 5, seed=1), Covariance(shares, hard(4, 9, 5, seed=2))
+    for quick, found in zip(covariance(a), covariance(a._replace(hard=False)), strict=True):
+        torch.testing.assert_close(quick, found)
 
 
 @pytest.mark.parametrize("gates", [soft, hard])
-def test_variances_are_the_diagonal(gates):
-    a, shares = gates(7), [0.5, 0, 2, 0.1, 0.7, 0.2, 1, 3]
-    torch.testing.assert_close(variances(shares, a), covariance(shares, a, a).diagonal())
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_variances_are_the_diagonal(rows, gates):
+    covariance, variances = Covariance(MIXED, gates(7, rows))(gates(7, rows))
+    torch.testing.assert_close(variances, covariance.diagonal())
 
 
 def test_a_random_architecture_has_a_variance_of_about_one():
     features = torch.randn(20000, 5, generator=seeded(3), dtype=torch.float64)
     a = hard(20000, 6, 5)._replace(sizes=features[:, :2], paths=features[:, 2:])
-    found = torch.stack([variances([float(part == other) for other in range(len(PARTS))], a).mean()
-                         for part in range(len(PARTS))])
+    found = torch.stack([Covariance(share_of(part), hard(1, 6, 5))(a)[1].mean() for part in range(len(PARTS))])
     assert found.min() > 0.9 and found.max() < 2 and found[[0, 1, 3, 4, 5, 6, 7]].max() < 1.1
 
 
@@ -97,10 +101,16 @@ def test_every_part_is_positive_semidefinite():
         assert torch.linalg.eigvalsh(part).min() > -1e-9
 
 
-def test_gradients_are_those_of_differences():
-    a, b = soft(2, seed=1), soft(2, seed=2)
-    assert torch.autograd.gradcheck(lambda *parts: covariances(Encoded(*parts, hard=False), b),
-                                    tuple(part.requires_grad_() for part in a[:3]))
+@pytest.mark.parametrize("gates", [soft, hard])
+@pytest.mark.parametrize("shares", [MIXED, *map(share_of, range(len(PARTS)))])
+def test_gradients_are_those_of_differences(shares, gates):
+    a, covariance = gates(2, seed=1), Covariance(shares, soft(3, seed=2))
+    inputs = tuple(part.requires_grad_() for part in a[:3])
+    for results in (slice(0, 2), slice(0, 1), slice(1, 2)):  # both, and one of them alone
+        def found(*parts, results=results):
+            return covariance(Encoded(*parts, hard=False))[results]
+
+        assert torch.autograd.gradcheck(found, inputs)
 
 
 @pytest.mark.parametrize("part", range(len(PARTS)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search.spaces import SPACES
-from search.strategy.kernel import covariances
+from search.strategy.kernel import Covariance
 from search.strategy.paths import Paths
 from search.strategy.predictors import PREDICTORS
 from search.strategy.predictors.bayesian import NOISES, PAIRWISE, PATHS, SIZED, BayesianPredictor, Encoder
@@ -72,11 +72,11 @@ def test_the_posterior_is_that_of_the_textbook(shares):
     gates, losses = measured()
     predictor = BayesianPredictor(ENCODE, shares)
     posterior = predictor.fit(gates, targets(losses, objective, 0.8), seeded())
-    weights, noise = torch.tensor(shares[predictor.chosen[0]], dtype=torch.float64), NOISES[predictor.chosen[1]]
+    weights, noise = shares[predictor.chosen[0]], NOISES[predictor.chosen[1]]
     others = measured(5, seed=9)[0]
 
     def prior(a, b):
-        return torch.tensordot(weights, covariances(ENCODE(a), ENCODE(b)), 1)
+        return Covariance(weights, ENCODE(b)).soft(ENCODE(a))[0]
 
     inverse = torch.linalg.inv(prior(gates, gates) + noise * torch.eye(len(gates), dtype=torch.float64))
     y, cross = targets(losses, objective, 0.8).objective, prior(others, gates)
@@ -102,7 +102,7 @@ def test_the_noise_that_is_chosen_grows_with_the_noise_that_is_there():
 def test_hyper_parameters_are_chosen_again_when_the_memory_has_grown_by_a_quarter(monkeypatch):
     asked = []
     monkeypatch.setattr("search.strategy.predictors.bayesian.choose",
-                        lambda shares, parts, values: asked.append(len(values)) or (0, 0))
+                        lambda priors, values: asked.append(len(values)) or (0, 0))
     predictor = BayesianPredictor(ENCODE, SIZED)
     gates, losses = measured(13)
     for count in range(2, 14):

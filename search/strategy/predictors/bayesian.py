@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.strategy.kernel import Encoded, covariance, covariances, prior_draw, variances
+from search.strategy.kernel import Covariance, Encoded, prior_draw
 from search.strategy.problem import SizeFunction
 from search.strategy.targets import Targets
 
@@ -44,7 +44,8 @@ class Encoder:
 
     def __call__(self, gates: Tensor) -> Encoded:
         """Return gates (n, R, O) with their sizes and paths."""
-        hard = not gates.requires_grad and bool(((gates == 0) | (gates == 1)).all())
+        flat = gates.detach().flatten()
+        hard = not gates.requires_grad and bool(flat.dot(flat) == flat.sum())  # gates are from 0 to 1
         return Encoded(gates, self.sizes(gates), self.paths(gates) if self.paths else gates.new_zeros(len(gates), 0),
                        hard)
 
@@ -53,17 +54,15 @@ class Posterior:
     """Predict the standardised objective of architectures; everything is differentiable in the gates.
 
     Args:
-        shares: variance of each of the 8 parts of the covariance, before scaling.
+        covariance: prior covariance with the measured architectures, before scaling.
         noise: variance of the measurement, before scaling.
-        measured: measured architectures.
         encode: function from gates to what the covariance sees.
         targets: what was measured.
     """
 
-    def __init__(self, shares: tuple[float, ...], noise: float, measured: Encoded, encode: Encoder,
-                 targets: Targets) -> None:
-        self.shares, self.noise, self.measured, self.encode, self.targets = shares, noise, measured, encode, targets
-        prior = covariance(shares, measured, measured)
+    def __init__(self, covariance: Covariance, noise: float, encode: Encoder, targets: Targets) -> None:
+        self.covariance, self.noise, self.encode, self.targets = covariance, noise, encode, targets
+        prior, _ = covariance(covariance.measured)
         self.factor = torch.linalg.cholesky(prior + noise * torch.eye(len(prior), dtype=prior.dtype))
         self.weights = self._solve(targets.objective)
         self.scale = (targets.objective @ self.weights / len(prior)).clamp_min(1e-12)
@@ -77,7 +76,7 @@ class Posterior:
 
     def _known(self, encoded: Encoded) -> Tensor:
         """Return the prior covariance (m, n) with the measured ones."""
-        return covariance(self.shares, encoded, self.measured)
+        return self.covariance(encoded)[0]
 
     def mean(self, gates: Tensor) -> Tensor:
         """Return the expected objectives (m,) of gates (m, R, O)."""
@@ -85,18 +84,17 @@ class Posterior:
 
     def mean_and_deviation(self, gates: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (m,) of the objectives of gates (m, R, O), without measurement noise."""
-        encoded = self.encode(gates)
-        known = self._known(encoded)
+        known, prior = self.covariance(self.encode(gates))
         explained = torch.linalg.solve_triangular(self.factor, known.T, upper=False).square().sum(0)
-        variance = variances(self.shares, encoded) - explained
-        return known @ self.weights, (variance.clamp_min(1e-9) * self.scale).sqrt()
+        return known @ self.weights, ((prior - explained).clamp_min(1e-9) * self.scale).sqrt()
 
     def draw(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Return one function (gates -> objectives) of the posterior, by Matheron's rule."""
-        prior = prior_draw([share * float(self.scale) for share in self.shares], self.measured, generator)
+        measured = self.covariance.measured
+        prior = prior_draw([share * float(self.scale) for share in self.covariance.shares], measured, generator)
         noise = torch.randn(len(self.weights), generator=generator, dtype=self.factor.dtype)
         noise = noise * (self.noise * self.scale).sqrt()
-        correction = self._solve(self.targets.objective - prior(self.measured) - noise)
+        correction = self._solve(self.targets.objective - prior(measured) - noise)
 
         def function(gates: Tensor) -> Tensor:
             encoded = self.encode(gates)
@@ -127,10 +125,10 @@ class BayesianPredictor:
         """Return the posterior given measured architectures (n, R, O), one-hot."""
         measured = self.encode(gates)
         if len(gates) >= GROWTH * self.chosen_at:
-            parts = covariances(measured, measured)
-            shares = torch.tensor(self.shares, dtype=parts.dtype)
-            self.chosen, self.chosen_at = choose(shares, parts, targets.objective), len(gates)
-        return Posterior(self.shares[self.chosen[0]], NOISES[self.chosen[1]], measured, self.encode, targets)
+            priors = torch.stack([Covariance(shares, measured)(measured)[0] for shares in self.shares])
+            self.chosen, self.chosen_at = choose(priors, targets.objective), len(gates)
+        covariance = Covariance(self.shares[self.chosen[0]], measured)
+        return Posterior(covariance, NOISES[self.chosen[1]], self.encode, targets)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the choice of the hyper-parameters."""
@@ -141,16 +139,15 @@ class BayesianPredictor:
         self.chosen, self.chosen_at = (state["chosen"][0], state["chosen"][1]), state["chosen_at"]
 
 
-def choose(shares: Tensor, parts: Tensor, objective: Tensor) -> tuple[int, int]:
-    """Return the rows of ``shares`` and ``NOISES`` with the largest posterior density, the scale integrated out.
+def choose(priors: Tensor, objective: Tensor) -> tuple[int, int]:
+    """Return the indices in ``priors`` and ``NOISES`` with the largest posterior density, the scale integrated out.
 
     Args:
-        shares: choices (S, 8).
-        parts: parts (8, n, n) of the covariance.
+        priors: covariances (S, n, n) to choose from.
         objective: standardised objectives (n,).
     """
     noises = torch.tensor(NOISES, dtype=objective.dtype).unsqueeze(-1)
-    values, vectors = torch.linalg.eigh(torch.tensordot(shares, parts, 1))  # (S, n), (S, n, n)
+    values, vectors = torch.linalg.eigh(priors)  # (S, n), (S, n, n)
     projected = (vectors.transpose(1, 2) @ objective).square().unsqueeze(1)  # (S, 1, n)
     spectrum = values.clamp_min(0).unsqueeze(1) + noises  # (S, noises, n)
     evidence = len(objective) * (projected / spectrum).mean(-1).log() + spectrum.log().sum(-1)
