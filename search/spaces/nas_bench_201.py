@@ -1,7 +1,7 @@
 """The space of NAS-Bench-201: one kind of cell, six edges, five operations (Dong and Yang, ICLR 2020)."""
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,10 @@ class NasBench201(Space):
 
     def discretize(self, weights: Tensor) -> CellGraph:
         """Return the graph of the largest weights (1, E, O); ``none`` is an operation like the others."""
-        choices = weights.detach().cpu()[0].argmax(-1).tolist()
+        return self.graph(weights.detach().cpu()[0].argmax(-1).tolist())
+
+    def graph(self, choices: Iterable[int]) -> CellGraph:
+        """Return the graph of choices (E,)."""
         chosen = dict(zip(self.edges, choices, strict=True))
         return CellGraph(tuple(self.operations[chosen[edge]] if edge in chosen else "none" for edge in EDGES))
 
@@ -91,7 +94,7 @@ class NasBench201(Space):
 @functools.cache
 def _key(space: NasBench201, choices: tuple[int, ...]) -> str:
     """Return the unique string of a graph; there are 15,625."""
-    return str(space.decode(torch.tensor(choices)).unique_string())
+    return str(space.graph(choices).unique_string())
 
 
 class SearchCell(nn.Module):

@@ -1,17 +1,17 @@
 """CONTRIBUTING.md's examples: a copy of the repository gets all of them; then help, runs and pages show each."""
 
 import ast
+import contextlib
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, copies
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("an operation", "a published cell", "a hand-designed network", "an attack", "a training loss", "a data set",
@@ -19,11 +19,13 @@ KINDS = ("an operation", "a published cell", "a hand-designed network", "an atta
          "a section of the page")
 EXAMPLE = re.compile(r"```python\n# (?P<file>[\w/]+\.py), (?P<place>before|in|at the end|a new file) ?(?P<name>\w*)\n"
                      r"(?P<text>.*?)```", re.DOTALL)
-# Runs inside the copy and prints what the tests look at, as one line of JSON.
+COPIED = ("wsrnas", "search", "retrain", "test_AN_estimator", "docs")
+# Runs inside the copy and writes what the tests look at as JSON.
 DRIVER = r'''
-import contextlib, dataclasses, io, json, sys
+import contextlib, dataclasses, io, json, pathlib
 import torch
-import genotypes, retrain.evaluate, retrain.train_cifar, search.tabular, search.wsr_nas, wsrnas.models
+import genotypes, retrain.evaluate, retrain.train_cifar, search.tables.demo, search.tabular, search.wsr_nas
+import wsrnas.models
 import test_AN_estimator.benchmark
 from docs.write_tables import TABLES
 from wsrnas.evaluation import honesty
@@ -32,6 +34,7 @@ from wsrnas.report.figures import picture
 torch.set_num_threads(1)
 parse = honesty.parse_attack
 honesty.parse_attack = lambda text: dataclasses.replace(parse(text), steps=min(parse(text).steps, 2))
+search.tables.demo.NETWORK = (4, 3, 10, (3, 8, 8))  # measured once for each operation
 draw = picture.svg_text  # the cells alone are drawn: an operation that is added is in them
 picture.svg_text = lambda figure, name: draw(figure, name) if name == "cells" else '<svg viewBox="0 0 1 1"></svg>'
 
@@ -59,9 +62,10 @@ retrain.evaluate.main("--model runs/retrain/cell runs/retrain/design --attacks d
 search.tabular.main("--table demo --strategy alternating --queries 4 --seeds 1 --out runs/tabular/run".split())
 programs = {"search": search.wsr_nas, "tabular": search.tabular, "train": retrain.train_cifar,
             "evaluate": retrain.evaluate, "study": test_AN_estimator.benchmark}
-print(json.dumps({"help": {name: help_of(program) for name, program in programs.items()},
-                  "cells": genotypes.names(), "architectures": wsrnas.models.names(),
-                  "tables": {name: table() for name, table in TABLES.items()}}))
+seen = {"help": {name: help_of(program) for name, program in programs.items()},
+        "cells": genotypes.names(), "architectures": wsrnas.models.names(),
+        "tables": {name: table() for name, table in TABLES.items()}}
+pathlib.Path("seen.json").write_text(json.dumps(seen))
 '''
 
 
@@ -92,20 +96,32 @@ def insert(path, place, name, text):
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def drive(folder):
+    """Run the driver in the copy as a new Python would, but torch is there already: importing it takes the time."""
+    with open(folder / "log.txt", "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        os.dup2(log.fileno(), 2)  # a traceback of multiprocessing
+        for name in [name for name in sys.modules if name.split(".")[0] in (*COPIED, "genotypes")]:
+            del sys.modules[name]
+        sys.path.insert(0, str(folder))
+        os.chdir(folder)
+        exec(compile(DRIVER, "driver.py", "exec"), {"__name__": "driver"})
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the code with every example, in which the driver has run; its folder and what the driver printed."""
+    """A copy of the code with every example, in which the driver has run; its folder and what the driver has seen."""
     folder = tmp_path_factory.mktemp("copy")
-    for name in ("wsrnas", "search", "retrain", "test_AN_estimator", "docs"):
+    for name in COPIED:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("images", "runs"))
     shutil.copy(ROOT / "genotypes.py", folder)
     for file, place, name, text in examples():
         insert(folder / file, place, name, text)
-    (folder / "driver.py").write_text(DRIVER)
-    done = subprocess.run([sys.executable, "driver.py"], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)})
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    process = copies().Process(target=drive, args=(folder,))
+    process.start()
+    process.join(PATIENCE)
+    process.kill()
+    assert process.exitcode == 0, (folder / "log.txt").read_text()[-3000:]
+    return folder, json.loads((folder / "seen.json").read_text())
 
 
 def page(copy, run):
