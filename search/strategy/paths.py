@@ -28,7 +28,8 @@ class Paths:
         count = len(space.cells) * len(self.sets)
         self.mean, self.std = torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
         features = self(space.gates(space.sample(self.SAMPLE, torch.Generator().manual_seed(0))).double())
-        self.mean, self.std = features.mean(0), features.std(0).clamp_min(1e-9)
+        self.mean, spread = features.mean(0), features.std(0)
+        self.std = torch.where(spread > 1e-9, spread, 1.0)  # a number that never changes says nothing
 
     def __call__(self, gates: Tensor) -> Tensor:
         """Return features (n, F) of gates (n, R, O); differentiable."""

@@ -60,6 +60,15 @@ def test_features_are_standardised_and_differentiable(name):
     assert torch.autograd.gradcheck(paths, soft)
 
 
+def test_a_number_that_never_changes_is_no_division_by_zero():
+    class Direct(NasBench201):
+        edges = ((0, 3),)
+        operations = ("nor_conv_1x1", "nor_conv_3x3")
+
+    features = Paths(Direct())(torch.tensor([[[1.0, 0.0]], [[0.3, 0.7]]]).double())  # one path, through either
+    assert features.abs().max() < 10 and features[:, -1].abs().max() < 1e-6
+
+
 def test_isomorphic_graphs_have_equal_paths():
     """Nodes 1 and 2 of a graph without an edge between them may change places."""
     space, paths = SPACES["nas-bench-201"], Paths(SPACES["nas-bench-201"])
