@@ -315,7 +315,7 @@ def law_error(estimator: torch.nn.Module, size: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "size"),
-    [("A-ANE", 40, 8), ("E-ANE", 60, 8), ("E-ANE-minus", 25, 8), ("A-ANE-plus", 60, 8)],
+    [("A-ANE", 20, 8), ("E-ANE", 40, 8), ("E-ANE-minus", 25, 8), ("A-ANE-plus", 50, 8)],
 )
 def test_training_learns_a_law(name: str, steps: int, size: int) -> None:
     estimator = build_estimator(name)
