@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 import torch
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from search.strategies import STRATEGIES
@@ -93,5 +93,5 @@ def taus(predicted: Tensor, truth: Tensor) -> dict[str, float | None]:
 
 
 def _tau(a: Tensor, b: Tensor) -> float | None:
-    value = float(kendalltau(a.detach().numpy(), b.numpy()).statistic)
+    value = float(scipy.stats.kendalltau(a.detach().numpy(), b.numpy()).statistic)
     return None if value != value else value

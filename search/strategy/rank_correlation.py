@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy.stats import kendalltau
+import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 
 
 def rank_correlation(predictions: Iterable[Sequence[float]]) -> dict[str, float | None]:
@@ -19,5 +19,5 @@ def rank_correlation(predictions: Iterable[Sequence[float]]) -> dict[str, float 
         time = np.arange(len(pairs))
         line = np.polynomial.polynomial.polyfit(time, pairs, 1)
         columns["kendall_tau_detrended"] = pairs - np.polynomial.polynomial.polyval(time, line).T
-    taus = {name: kendalltau(values[:, 0], values[:, 1]).statistic for name, values in columns.items()}
+    taus = {name: scipy.stats.kendalltau(values[:, 0], values[:, 1]).statistic for name, values in columns.items()}
     return {name: None if math.isnan(tau) else float(tau) for name, tau in taus.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -60,9 +60,9 @@ def sign_test(more: int, fewer: int) -> float:
     This is the exact one-sided paired test (McNemar): of the images on which two attacks differ, ``more`` fall to the
     first alone and ``fewer`` to the second alone. It is 1 where the attacks do not differ.
     """
-    return float(binomtest(more, more + fewer, 0.5, alternative="greater").pvalue) if more + fewer else 1.0
+    return float(scipy.stats.binomtest(more, more + fewer, 0.5, alternative="greater").pvalue) if more + fewer else 1.0
 
 
 def share_test(count: int, images: int, share: float) -> float:
     """Return the exact probability of at least ``count`` of ``images`` if each occurs with probability ``share``."""
-    return float(binomtest(count, images, share, alternative="greater").pvalue)
+    return float(scipy.stats.binomtest(count, images, share, alternative="greater").pvalue)

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 import torch
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.stats import norm
 from torch import Tensor
 
 from search.strategy.baselines.base import Baseline
@@ -84,7 +84,7 @@ class GaussianProcess(Baseline):
         mean, deviation = posterior.predict(self._different(found, measured.choices))
         best = posterior.predict(self._different(measured.choices, measured.choices))[0].min()
         gain = (best - mean) / deviation
-        improvement = deviation * (gain * norm.cdf(gain) + norm.pdf(gain))
+        improvement = deviation * (gain * scipy.stats.norm.cdf(gain) + scipy.stats.norm.pdf(gain))
         return found[int(improvement.argmax())]
 
     def outputs(self, measured: Measured, generator: torch.Generator) -> dict[str, Tensor]:
