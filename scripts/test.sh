@@ -22,5 +22,6 @@ for argument in "$@"; do
     before="$argument"
 done
 PYTHON="$(bash scripts/setup.sh "$setup")"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # every core has a worker; more threads would wait for one another
 unset PYTHONDONTWRITEBYTECODE # every worker, and every program that a test starts, would compile all files anew
 "$PYTHON" -m pytest -q -n auto --dist worksteal "${arguments[@]}"
