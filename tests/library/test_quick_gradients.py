@@ -98,6 +98,7 @@ def test_a_network_has_the_gradients_of_torchs_operations(monkeypatch):
     assert len(set(used)) == 3
 
 
+@pytest.mark.slow
 def test_an_exported_program_has_torchs_operations():
     class Both(torch.nn.Module):
         def __init__(self):

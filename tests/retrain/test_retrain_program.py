@@ -112,6 +112,7 @@ def test_a_finished_retraining_says_so_and_stops(whole, capsys):
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_the_report_of_an_epoch(whole):
     rows = read(whole)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]

@@ -243,6 +243,7 @@ def test_the_evidence_orders_as_the_likelihood_does():
     np.testing.assert_allclose(evidence - evidence[0], expected - expected[0], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_next_query_has_the_largest_expected_improvement():
     pool = torch.cartesian_prod(*[torch.tensor([1, 2, 3])] * 6)
     what = problem(pool=pool)

@@ -191,6 +191,7 @@ def test_the_architecture_moves_where_it_should_and_nowhere_else(whole):
         *seen.warm, stored(run)["searcher"]["supernet"])))
 
 
+@pytest.mark.slow
 def test_projections_are_asked_for_the_bound(whole):
     run, seen = whole
     bound = read(run)[1]["bound"]

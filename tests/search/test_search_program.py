@@ -171,6 +171,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
             assert (run / name).read_bytes() == (expected / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_finished_search_says_so_and_stops(whole, capsys):
     run, _ = whole
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}

@@ -113,6 +113,7 @@ def test_gradients_are_those_of_differences(shares, gates):
         assert torch.autograd.gradcheck(found, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(len(PARTS)))
 def test_draws_of_the_prior_have_its_covariance(part):
     a, generator = soft(3, seed=4), seeded(5)

@@ -110,6 +110,7 @@ def test_hyper_parameters_are_chosen_again_when_the_memory_has_grown_by_a_quarte
     assert asked == [2, 3, 4, 5, 7, 9, 12]
 
 
+@pytest.mark.slow
 def test_draws_have_the_mean_and_the_deviation_of_the_posterior():
     gates, losses = measured(8)
     posterior = BayesianPredictor(ENCODE, SIZED).fit(gates, targets(losses, objective, 1.0), seeded())

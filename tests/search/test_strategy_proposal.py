@@ -226,6 +226,7 @@ def test_it_finds_the_best_of_a_law_with_pairs():
     assert len(set(SPACE.key(measured.choices))) == 40
 
 
+@pytest.mark.slow
 def test_outputs_are_the_best_measured_the_best_predicted_and_that_of_a():
     strategy = wsr()
     measured = searched(strategy, 20, seeded())

@@ -67,6 +67,7 @@ def measured_by(searcher):
 # ---- proposals and outputs -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", slow_after(1, SMALLEST_FIRST))
 def test_the_warm_up_is_random_and_no_architecture_is_measured_twice(space):
     searcher = searcher_of("--space", space, "--iterations", "6")
@@ -107,6 +108,7 @@ def test_the_genotype_is_the_output_that_was_asked_for(output):
         assert torch.equal(found, measured.choices[chosen])
 
 
+@pytest.mark.slow
 def test_the_statistics_see_the_a_of_the_strategy():
     searcher = searcher_of("--space", "nas-bench-201")
     before = searcher.supernet.alphas().detach().clone()
@@ -126,6 +128,7 @@ def test_predictions_are_in_nats_and_made_before_the_measurement():
     assert not (pairs[:, 0] == pairs[:, 1]).all()
 
 
+@pytest.mark.slow
 def test_the_predictor_reads_losses_that_a_fallback_corrected():
     searcher = searcher_of()
     driven(searcher, last=4)
@@ -242,6 +245,7 @@ def test_the_papers_strategy_brings_its_output():
     assert [step.moves for step in schedule(config)] == [step.phase == "search" for step in schedule(config)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", slow_after(1, SMALLEST_FIRST))
 def test_a_budget_bounds_what_is_trained_measured_and_found(space):
     kind, layers = SPACES[space], SPACES[space].fitting_layers(3)

@@ -154,6 +154,7 @@ def test_the_measured_tables_hold_all_graphs(name):
     assert len(set(zip(keys, table.row.tolist(), strict=True))) == len(set(keys)) == 6466
 
 
+@pytest.mark.slow
 def test_the_measured_table_has_a_class_of_fixed_size():
     table = open_table(str(shared("nas_robbench_201_cifar10.json")))
     task = table_task(table, mean, "18:20")
