@@ -1,13 +1,17 @@
 """The prior covariance of the objectives of two architectures, from their gates, their sizes and their paths."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Pull = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Array = npt.NDArray[np.float64]
+Pull = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 PARTS = ("an operation anywhere", "an operation in its row", "a pair of operations anywhere", "a pair in its two rows",
          "all rows together", "size", "size and all rows together", "paths")
@@ -29,7 +33,7 @@ class Encoded(NamedTuple):
         gates: (n, R, O).
         sizes: standardised sizes (n, F).
         paths: standardised numbers of paths (n, P); P is 0 where they are not used.
-        hard: whether all gates are 0 or 1, and no gradient is asked for; then the covariance is about ten times faster.
+        hard: whether all gates are 0 or 1, and no gradient is asked for; then the covariance is computed faster.
     """
 
     gates: Tensor
@@ -71,9 +75,9 @@ class Covariance:
         return cast(tuple[Tensor, Tensor], _Differentiable.apply(a.gates, a.sizes, a.paths, self))
 
     def hard(self, a: Encoded) -> tuple[Tensor, Tensor]:
-        """Return the same of one-hot gates, without derivatives, but several times faster.
+        """Return the same of one-hot gates, without derivatives, from the number of equal rows.
 
-        The number of equal rows says it all. A part without a share is not computed.
+        A part without a share is not computed.
         """
         measured = self.measured
         equal = (a.gates.flatten(1).float() @ measured.gates.flatten(1).float().T).double()  # exact: at most R
@@ -93,45 +97,54 @@ class Covariance:
         own = self._anywhere(counts.square().sum(1)) + 2 * self.size * half_sizes
         return found, own + (self._of_rows(self.rows, self.rows) + self.together + self.sized + self.paths)
 
-    def soft(self, a: Encoded) -> tuple[Tensor, Tensor, Pull]:
+    def soft(self, gates: Array, sizes: Array, paths: Array) -> tuple[Array, Array, Pull]:
         """Return the same of any gates, and a function from the derivatives by both to those by gates, sizes and paths.
 
-        The variance is computed like a last column of the covariance.
+        The variance is computed like a last column of the covariance. In numpy small steps cost less than in torch.
         """
-        own = a.gates.square().sum(2).T.unsqueeze(2)
-        equal = torch.cat([a.gates.transpose(0, 1) @ self.measured.gates.permute(1, 2, 0), own], 2)  # (R, m, n + 1)
-        counts, half_sizes = self._counts(a.gates), _half_square(a.sizes).unsqueeze(1)
-        anywhere = torch.cat([counts @ self.counts.T, counts.square().sum(1, keepdim=True)], 1)
-        product, one = a.sizes @ self.measured.sizes.T, torch.ones_like(half_sizes)
-        near = torch.cat([(product - half_sizes - self.half_sizes).exp(), one], 1)
-        near_paths = self._near_paths(a.paths)
+        other, counts, half_sizes = self._arrays, self._counts(gates), _half_square(sizes)[:, None]
+        own = np.square(gates).sum(2).T[:, :, None]
+        equal = np.concatenate([gates.transpose(1, 0, 2) @ other.columns, own], 2)  # (R, m, n + 1)
+        anywhere = np.concatenate([counts @ other.counts.T, np.square(counts).sum(1, keepdims=True)], 1)
+        product, one = sizes @ other.sizes.T, np.ones_like(half_sizes)
+        near = np.concatenate([np.exp(product - half_sizes - _half_square(other.sizes)), one], 1)
+        near_paths = np.exp(self.sharpness * (paths @ other.paths.T - _half_square(paths)[:, None]
+                                              - _half_square(other.paths)))
         kept, total = equal * CHANGE + (1 - CHANGE), equal.sum(0)
         together, slope = kept.prod(0), self.sized * near + self.together
-        found = (self._anywhere(anywhere) + self._of_rows(total, equal.square().sum(0)) + slope * together
-                 + self.size * torch.cat([product, 2 * half_sizes], 1) + self.paths * torch.cat([near_paths, one], 1))
+        found = (self._anywhere(anywhere) + self._of_rows(total, np.square(equal).sum(0)) + slope * together
+                 + self.size * np.concatenate([product, 2 * half_sizes], 1)
+                 + self.paths * np.concatenate([near_paths, one], 1))
 
-        def pull(of_found: Tensor, of_own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            of = torch.cat([of_found, of_own.unsqueeze(1)], 1)
+        def pull(of_found: Array, of_own: Array) -> tuple[Array, Array, Array]:
+            of = np.concatenate([of_found, of_own[:, None]], 1)
             of_together, of_pair = of * together, 2 * self.row_pair * of
             of_equal = (CHANGE * slope * of_together) / kept
             of_equal += of_pair * total + self.in_row * of
             of_equal -= of_pair * equal
             of_anywhere = of * (2 * self.pair * anywhere + self.anywhere)
-            of_counts = of_anywhere[:, :-1] @ self.counts + 2 * of_anywhere[:, -1:] * counts
-            of_gates = ((of_equal[:, :, :-1] @ self.measured.gates.transpose(0, 1)).transpose(0, 1)
-                        + of_counts.unsqueeze(1) + 2 * of_equal[:, :, -1:].transpose(0, 1) * a.gates)
+            of_counts = of_anywhere[:, :-1] @ other.counts + 2 * of_anywhere[:, -1:] * counts
+            of_gates = (of_equal[:, :, :-1] @ other.rows).transpose(1, 0, 2) + of_counts[:, None]
+            of_gates += 2 * of_equal[:, :, -1].T[:, :, None] * gates
             of_near = (self.sized * of_together * near)[:, :-1]
-            of_sizes = (self.size * of_found + of_near) @ self.measured.sizes
-            of_sizes += (2 * self.size * of_own.unsqueeze(1) - of_near.sum(1, keepdim=True)) * a.sizes
+            of_sizes = (self.size * of_found + of_near) @ other.sizes
+            of_sizes += (2 * self.size * of_own[:, None] - of_near.sum(1, keepdims=True)) * sizes
             of_near = self.paths * self.sharpness * of_found * near_paths
-            return of_gates, of_sizes, of_near @ self.measured.paths - of_near.sum(1, keepdim=True) * a.paths
-        return found[:, :-1].contiguous(), found[:, -1].contiguous(), pull
+            return of_gates, of_sizes, of_near @ other.paths - of_near.sum(1, keepdims=True) * paths
+        return found[:, :-1], found[:, -1], pull
 
-    def _counts(self, gates: Tensor) -> Tensor:
+    @functools.cached_property
+    def _arrays(self) -> "_Arrays":
+        """The measured architectures, as ``soft`` reads them."""
+        gates, sizes, paths = (part.detach().numpy() for part in self.measured[:3])
+        return _Arrays(sizes, paths, self._counts(gates), np.ascontiguousarray(gates.transpose(1, 0, 2)),
+                       np.ascontiguousarray(gates.transpose(1, 2, 0)))
+
+    def _counts(self, gates: Any) -> Any:
         """Return the centred sums (m, O) of gates (m, R, O) over the rows."""
         return gates.sum(1) - self.rows / self.operations
 
-    def _anywhere(self, product: Tensor) -> Tensor:
+    def _anywhere(self, product: Any) -> Any:
         """Return the parts about operations and pairs anywhere, from the product of such sums."""
         return product * (self.pair * product + self.anywhere)
 
@@ -145,27 +158,37 @@ class Covariance:
         return ((product - _half_square(paths).unsqueeze(1) - self.half_paths) * self.sharpness).exp_()
 
 
+class _Arrays(NamedTuple):
+    """Sizes (n, F), paths (n, P), sums of the gates (n, O), and the gates as (R, n, O) and (R, O, n)."""
+
+    sizes: Array
+    paths: Array
+    counts: Array
+    rows: Array
+    columns: Array
+
+
 class _Differentiable(torch.autograd.Function):
     """Give torch the derivatives that ``Covariance.soft`` writes out; torch would find them in many small steps."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, sizes: Tensor, paths: Tensor, covariance: Covariance) -> tuple[Tensor, Tensor]:
-        found, own, ctx.pull = covariance.soft(Encoded(gates, sizes, paths, hard=False))
-        return found, own
+        *found, ctx.pull = covariance.soft(*(part.detach().numpy() for part in (gates, sizes, paths)))
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
     @staticmethod
-    def backward(ctx: Any, of_found: Tensor, of_own: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        return *ctx.pull(of_found, of_own), None
+    def backward(ctx: Any, of_found: Tensor, of_own: Tensor) -> tuple[Tensor | None, ...]:
+        return *map(torch.from_numpy, ctx.pull(of_found.numpy(), of_own.numpy())), None
 
 
-def _half_square(features: Tensor) -> Tensor:
+def _half_square(features: Any) -> Any:
     """Return half of the squared length (m,) of features (m, F)."""
-    return features.square().sum(1) / 2
+    return (features * features).sum(1) / 2
 
 
 def _scales(rows: int, operations: int) -> tuple[float, float]:
     """Return the variance of the linear and of the pairwise features of a random architecture; 1 instead of 0."""
-    return rows * (1 - 1 / operations), (rows * (rows - 1) / 2 * (1 - 1 / operations) ** 2) or 1.0
+    return rows * (1 - 1 / operations) or 1.0, rows * (rows - 1) / 2 * (1 - 1 / operations) ** 2 or 1.0
 
 
 def prior_draw(shares: Sequence[float], example: Encoded, generator: torch.Generator) -> Callable[[Encoded], Tensor]:

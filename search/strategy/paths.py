@@ -4,6 +4,9 @@ An operation does not know whether a skip connection leads from the input of a c
 take one edge or several. The numbers of paths know.
 """
 
+from typing import Any, cast
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,11 +62,39 @@ def count_paths(space: Space, sets: Tensor, gates: Tensor) -> Tensor:
         sets: weights (S, O) of the operations.
         gates: (n, R, O).
     """
-    weights = (gates @ sets.T).unflatten(1, (len(space.cells), len(space.edges))).unbind(2)  # E times (n, M, S)
-    none = torch.zeros_like(weights[0])
-    numbers = {state: none + 1 for state in space.inputs()}
-    for target in sorted({target for _, target in space.edges}):
-        edges = [(place, source) for place, (source, end) in enumerate(space.edges) if end == target]
-        through = torch.stack([weights[place] for place, _ in edges])
-        numbers[target] = (through * torch.stack([numbers.get(source, none) for _, source in edges])).sum(0)
-    return torch.stack([numbers.get(state, none) for state in space.outputs()]).sum(0).flatten(1)
+    return cast(Tensor, _Count.apply(gates, sets, space))
+
+
+class _Count(torch.autograd.Function):
+    """Count with the derivatives written out, in numpy, where small steps cost less than in torch."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, sets: Tensor, space: Space) -> Tensor:
+        ctx.sets, ctx.space, ctx.shape = sets.numpy(), space, gates.shape
+        weights = gates.detach().numpy() @ ctx.sets.T
+        ctx.weights = weights = weights.reshape(len(gates), *space.shape[:2], len(sets))  # (n, M, E, S)
+        ctx.numbers = numbers = dict.fromkeys(space.inputs(), np.ones_like(weights[:, :, 0]))
+        for place, (source, target) in _in_order(space):
+            if source in numbers:
+                through = weights[:, :, place] * numbers[source]
+                numbers[target] = numbers[target] + through if target in numbers else through
+        none = np.zeros_like(weights[:, :, 0])
+        return torch.from_numpy(sum((numbers.get(state, none) for state in space.outputs()), none)).flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, of_total: Tensor) -> tuple[Tensor, None, None]:
+        """Multiply, for every edge, the paths to its source with those from its target on."""
+        space, weights, numbers = ctx.space, ctx.weights, ctx.numbers
+        ahead = dict.fromkeys(space.outputs(), of_total.numpy().reshape(weights[:, :, 0].shape))
+        of_weights = np.zeros_like(weights)
+        for place, (source, target) in reversed(_in_order(space)):
+            if source in numbers and target in ahead:
+                of_weights[:, :, place] = ahead[target] * numbers[source]
+                through = ahead[target] * weights[:, :, place]
+                ahead[source] = ahead[source] + through if source in ahead else through
+        return torch.from_numpy(of_weights.reshape(*ctx.shape[:2], -1) @ ctx.sets), None, None
+
+
+def _in_order(space: Space) -> list[tuple[int, tuple[int, int]]]:
+    """Return places and edges in the order of their targets."""
+    return sorted(enumerate(space.edges), key=lambda edge: edge[1][1])

@@ -19,7 +19,7 @@ class StrategyConfig(Ranges):
                                   "the worse ones count as equally bad; 1: all", added=True)
     population: int = option(1, "architectures that wsr measures before it learns: the largest, then others of all "
                              "sizes", added=True)
-    proposal_steps: int = option(5, "gradient steps of A before each proposal", added=True)
+    proposal_steps: int = option(3, "gradient steps of A before each proposal", added=True)
     proposal_learning_rate: float = option(0.3, "learning rate of Adam in these steps", added=True)
     architecture_decay: float = option(0.9, "factor of A before these steps", added=True)
     architecture_pull: float = option(0.3, "what is added to A before these steps for the operations of the best "

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -104,7 +105,7 @@ def drive(folder):
             del sys.modules[name]
         sys.path.insert(0, str(folder))
         os.chdir(folder)
-        exec(compile(DRIVER, "driver.py", "exec"), {"__name__": "driver"})
+        runpy.run_path("driver.py")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,7 @@ def copy(tmp_path_factory):
     shutil.copy(ROOT / "genotypes.py", folder)
     for file, place, name, text in examples():
         insert(folder / file, place, name, text)
+    (folder / "driver.py").write_text(DRIVER)
     process = copies().Process(target=drive, args=(folder,))
     process.start()
     process.join(PATIENCE)

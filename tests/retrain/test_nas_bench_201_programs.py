@@ -99,12 +99,11 @@ def test_a_file_of_its_own_builds_the_same_network(large, tmp_path):
 
 
 @pytest.mark.parametrize("graph", [GRAPH, CellGraph(("nor_conv_3x3",) * 6)], ids=str)
-def test_a_graph_is_written_as_it_is(graph):
+def test_a_graph_is_written_as_it_is(graph, tmp_path):
     text = literal(graph)
     assert max(map(len, text.splitlines())) <= 120
-    names: dict = {"CellGraph": CellGraph}
-    exec(text, names)
-    assert names["GENOTYPE"] == graph
+    (tmp_path / "graph.py").write_text(text)
+    assert runpy.run_path(str(tmp_path / "graph.py"), {"CellGraph": CellGraph})["GENOTYPE"] == graph
 
 
 # From end to end

@@ -76,7 +76,7 @@ def test_the_posterior_is_that_of_the_textbook(shares):
     others = measured(5, seed=9)[0]
 
     def prior(a, b):
-        return Covariance(weights, ENCODE(b)).soft(ENCODE(a))[0]
+        return Covariance(weights, ENCODE(b))(ENCODE(a)._replace(hard=False))[0]
 
     inverse = torch.linalg.inv(prior(gates, gates) + noise * torch.eye(len(gates), dtype=torch.float64))
     y, cross = targets(losses, objective, 0.8).objective, prior(others, gates)

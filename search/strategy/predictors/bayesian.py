@@ -1,9 +1,11 @@
 """Bayesian predictors of the objective, in closed form: the covariance of ``kernel`` and a fitted noise level."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from scipy.linalg import cho_solve
 from torch import Tensor
 
 from search.strategy.kernel import Covariance, Encoded, prior_draw
@@ -15,6 +17,8 @@ NOISES = (0.002, 0.01, 0.05, 0.15, 0.4, 1.0, 2.5, 6.0)
 
 NOISE_PRIOR = -0.5
 """Exponent of the prior density of the noise variance: with few measurements, a misfit is not taken for noise."""
+
+LEAST = 1e-9  # variance of a prediction, before scaling
 
 GROWTH = 1.25  # the hyper-parameters are chosen again when the memory has grown by this factor
 
@@ -84,9 +88,12 @@ class Posterior:
 
     def mean_and_deviation(self, gates: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (m,) of the objectives of gates (m, R, O), without measurement noise."""
-        known, prior = self.covariance(self.encode(gates))
+        encoded = self.encode(gates)
+        if not encoded.hard:
+            return cast(tuple[Tensor, Tensor], _MeanAndDeviation.apply(*encoded[:3], self))
+        known, prior = self.covariance.hard(encoded)
         explained = torch.linalg.solve_triangular(self.factor, known.T, upper=False).square().sum(0)
-        return known @ self.weights, ((prior - explained).clamp_min(1e-9) * self.scale).sqrt()
+        return known @ self.weights, ((prior - explained).clamp_min(LEAST) * self.scale).sqrt()
 
     def draw(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Return one function (gates -> objectives) of the posterior, by Matheron's rule."""
@@ -106,6 +113,26 @@ class Posterior:
         columns = self.targets.columns
         mean = columns.mean(0)
         return mean + self._known(self.encode(gates)) @ self._solve(columns - mean)
+
+
+class _MeanAndDeviation(torch.autograd.Function):
+    """Give torch the derivatives of ``Posterior.mean_and_deviation``; it would find them in many small steps."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, sizes: Tensor, paths: Tensor, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        known, prior, ctx.pull = posterior.covariance.soft(*(part.detach().numpy() for part in (gates, sizes, paths)))
+        ctx.posterior, factor, scale = posterior, posterior.factor.numpy(), posterior.scale.item()
+        ctx.solved = cho_solve((factor, True), known.T, check_finite=False).T
+        variance = prior - (known * ctx.solved).sum(1)
+        ctx.deviation = np.sqrt(np.maximum(variance, LEAST) * scale)
+        ctx.slope = np.where(variance >= LEAST, scale / (2 * ctx.deviation), 0)
+        return torch.from_numpy(known @ posterior.weights.numpy()), torch.from_numpy(ctx.deviation)
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_deviation: Tensor) -> tuple[Tensor | None, ...]:
+        of_prior = of_deviation.numpy() * ctx.slope
+        of_known = of_mean.numpy()[:, None] * ctx.posterior.weights.numpy() - 2 * of_prior[:, None] * ctx.solved
+        return *map(torch.from_numpy, ctx.pull(of_known, of_prior)), None
 
 
 class BayesianPredictor:
