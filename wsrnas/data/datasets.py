@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wsrnas.data.image_folder import decode, list_folder
+from wsrnas.data.image_cache import decode_once
+from wsrnas.data.image_folder import list_folder
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
 from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.distributed import World, barrier
@@ -179,7 +180,7 @@ def folder(request: Request) -> Parts:
     train, test = list_folder(request.root)
     train = train.subset(request.max_train, request.seed, "max_train")
     test = test.subset(request.max_test, request.seed, "max_test")
-    train_images, test_images = decode(train, test)
+    train_images, test_images = decode_once(train, test)
     return Parts(image_set(train_images, train.labels), image_set(test_images, test.labels), train.class_names)
 
 
