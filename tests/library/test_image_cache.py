@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
     """An empty cache that is worth while for any number of files."""
     monkeypatch.setenv(image_cache.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(image_cache, "MIN_FILES", 1)
-    image_cache._say_once.cache_clear()
+    image_cache.say_once.cache_clear()
     return tmp_path / "cache" / "decoded"
 
 
@@ -127,7 +127,7 @@ def test_another_folder_with_equal_names_sizes_and_times_has_its_own_file(pictur
 
 def test_other_decoders_decode_anew(pictures, cache, decoded, monkeypatch):
     load_dataset("folder", pictures)
-    for change in (("_DECODING", 10**6), ("Image.__version__", "0"), ("features.version", lambda part: "0")):
+    for change in (("DECODING", 10**6), ("Image.__version__", "0"), ("features.version", lambda part: "0")):
         decoded.clear()
         monkeypatch.setattr(f"wsrnas.data.image_cache.{change[0]}", change[1])
         load_dataset("folder", pictures)
@@ -174,7 +174,7 @@ def test_what_a_killed_process_left_is_overwritten(pictures, cache):
     [file] = cache.iterdir()
     whole = file.read_bytes()
     file.unlink()
-    image_cache._unfinished(file).write_bytes(b"a part" * 1000)
+    image_cache.unfinished(file).write_bytes(b"a part" * 1000)
     assert is_same(first, load_dataset("folder", pictures))
     assert list(cache.iterdir()) == [file] and file.read_bytes() == whole
 

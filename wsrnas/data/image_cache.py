@@ -21,10 +21,11 @@ from wsrnas.runtime.errors import say
 VARIABLE = "WSRNAS_CACHE"  # folder of the cache, or OFF
 OFF = "off"
 MIN_FILES = 1000  # fewer are decoded in less than a second
-_DECODING = 1  # version of what ``read_image`` makes of a file
+DECODING = 1  # version of what ``read_image`` makes of a file
 _CHECKSUM_BYTES = 32
 _CHUNK = 2**24  # bytes hashed at a time
 _GIB = 2**30
+say_once = cache(say)
 
 
 def decode_once(*listings: Listing) -> list[np.ndarray]:
@@ -57,7 +58,7 @@ def decode_once(*listings: Listing) -> list[np.ndarray]:
             images = decode(*listings)
             _store(path, file, images)
         else:
-            _unfinished(path).unlink(missing_ok=True)
+            unfinished(path).unlink(missing_ok=True)
     return images
 
 
@@ -79,7 +80,7 @@ def fingerprint(listings: Sequence[Listing]) -> str:
     That is the folder, the names, sizes and modification times of its files in their order, the size of the images, and
     the versions of the decoders.
     """
-    versions = [str(_DECODING), Image.__version__, *(str(features.version(part)) for part in ("jpg", "zlib", "webp"))]
+    versions = [str(DECODING), Image.__version__, *(str(features.version(part)) for part in ("jpg", "zlib", "webp"))]
     words = [*versions, str(read_image(listings[0].files[0]).shape)]
     for listing in listings:
         words.append(str(listing.folder.resolve()))
@@ -104,14 +105,14 @@ def _stored(path: Path, listings: Sequence[Listing]) -> list[np.ndarray] | None:
         return None
     except ValueError:  # it is empty
         pass
-    _say_once(f"the decoded images in {path} are damaged: decoding the files again")
+    say_once(f"the decoded images in {path} are damaged: decoding the files again")
     return None
 
 
 def _locked(path: Path) -> io.FileIO:
     """Open the unfinished file beside ``path`` for this process alone, waiting for one that has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(_unfinished(path), "ab", buffering=0)  # noqa: SIM115 - the lock lasts until the caller closes it
+    file = open(unfinished(path), "ab", buffering=0)  # noqa: SIM115 - the lock lasts until the caller closes it
     try:
         fcntl.lockf(file, fcntl.LOCK_EX)
     except OSError:
@@ -132,17 +133,18 @@ def _store(path: Path, file: io.FileIO, images: Sequence[np.ndarray]) -> None:
             while len(part):
                 part = part[file.write(part.data):]
         os.fsync(file.fileno())
-        os.replace(_unfinished(path), path)
+        os.replace(unfinished(path), path)
     except OSError as error:
         file.truncate(0)
         _go_on_without(path, error)
         return
     sizes = [other.stat().st_size for other in path.parent.iterdir() if other.exists()]
-    _say_once(f"decoded images are kept for the next start in {path} ({_size(path.stat().st_size)}); {path.parent} now "
+    say_once(f"decoded images are kept for the next start in {path} ({_size(path.stat().st_size)}); {path.parent} now "
               f"holds {_size(sum(sizes))}, which you may delete when no run is using it")
 
 
-def _unfinished(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
+    """Return where a file of the cache is written before it has its name."""
     return path.with_name(f"{path.name}.unfinished")
 
 
@@ -156,11 +158,8 @@ def _checksum(*parts: np.ndarray) -> bytes:
 
 def _go_on_without(path: Path, error: OSError) -> None:
     reason = (error.strerror or str(error)).lower()
-    _say_once(f"cannot keep the decoded images in {path.parent} ({reason}), so every start decodes them; name another "
+    say_once(f"cannot keep the decoded images in {path.parent} ({reason}), so every start decodes them; name another "
               f"folder with {VARIABLE}=FOLDER, or none with {VARIABLE}={OFF}")
-
-
-_say_once = cache(say)
 
 
 def _size(count: int) -> str:
