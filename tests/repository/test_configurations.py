@@ -79,7 +79,7 @@ def flags_of(config, base):
 def test_a_configuration_is_the_same_from_json_and_from_flags(cls, tmp_path):
     presets, path = PROGRAMS[cls], tmp_path / "config.json"
 
-    @settings(suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(suppress_health_check=[HealthCheck.filter_too_much], max_examples=25)
     @given(configurations(cls, presets))
     def check(config):
         stored = json.dumps(to_dict(config))
