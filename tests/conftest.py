@@ -8,6 +8,7 @@ import torch
 from hypothesis import settings
 
 from tests.quick import pages_without_sections, short_checks, small_digits, undrawn_pages
+from wsrnas.report.figures.cells import cell_figure
 from wsrnas.report.figures.svg import svg_text
 from wsrnas.runtime.distributed import World
 
@@ -70,6 +71,7 @@ def drawn_pages():
     """Pages with drawings after all."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr("wsrnas.report.figures.picture.svg_text", svg_text)
+        context.setattr("wsrnas.report.figures.cells.cell_figure", cell_figure)
         yield
 
 

@@ -38,14 +38,16 @@ def undrawn_pages():
     """Pages without drawings."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr("wsrnas.report.figures.picture.svg_text", lambda *a: '<svg viewBox="0 0 1 1"></svg>')
+        context.setattr("wsrnas.report.figures.cells.cell_figure", lambda *a, **more: None)  # the slowest one
         yield
 
 
 @contextmanager
 def pages_without_sections():
-    """Pages of runs that have a head alone."""
+    """Pages of runs and races that have a head alone."""
     with undrawn_pages(), pytest.MonkeyPatch.context() as context:
-        context.setattr("wsrnas.report.pages.drawn_sections", lambda *sections, **subjects: [])
+        for pages in ("pages", "race"):
+            context.setattr(f"wsrnas.report.{pages}.drawn_sections", lambda *sections, **subjects: [])
         yield
 
 
