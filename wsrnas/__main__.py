@@ -20,6 +20,8 @@ PROGRAMS = {
     "wsrnas.plotting": "draw a cell on the terminal and as SVG and PNG",
     "wsrnas.report": "write the HTML report of one run or of several",
     "wsrnas.runtime.launcher": "start a program on several GPUs (torchrun with our exit codes)",
+    "benchmarks.search_iteration": "measure a search iteration beside the published procedure",
+    "benchmarks.attack_throughput": "measure our PGD beside that of other libraries",
     "benchmarks.quick_gradients": "measure what the quicker gradients of a cell save",
     "benchmarks.strategy": "measure the time of a query of the search strategy wsr",
     "benchmarks.training_step": "measure time and memory of the training steps of a recipe",

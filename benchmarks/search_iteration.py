@@ -1,0 +1,183 @@
+"""Measure one search iteration phase by phase, beside what the published procedure does; print it as Table 6.
+
+    python -m benchmarks.search_iteration
+    python -m benchmarks.search_iteration --scale 0.01 --turns 5 --json iteration.json --figure iteration
+    python -m benchmarks.search_iteration --full --preset paper wide
+
+All procedures take turns in one process, on random images and on the same paths. The first turn warms up; the table
+shows medians. Ours run the methods of the search. The parts of the published procedure run on one batch each, and are
+counted (``published_procedure``). ``--scale 0.004 0.5`` uses 0.4 % of the paper's 25,000 + 25,000 images and half of
+its width; phases that grow with the data are then multiplied, so that the seconds are those of a whole iteration.
+
+A preset is compared with the published procedure for the same number of strengths: that attacks 3 of them, as in both
+of the paper's searches, and estimates the others; or it attacks all where the preset does. So ``wide`` (1 + 15) is
+compared with 3 + 13. ``ratio_all_attacked`` compares with the procedure without an AN-Estimator.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.clock import Clock
+from benchmarks.iteration_phases import (
+    COLUMNS,
+    Iteration,
+    PublishedIteration,
+    Scale,
+    columns,
+    percent_per_strength,
+    published_columns,
+)
+from benchmarks.output import new_file, write_numbers
+from search.wsr_nas_settings import PRESETS, SearchConfig
+from wsrnas.report.figures.axes import blank, legend, styled
+from wsrnas.report.figures.style import COLOURS
+from wsrnas.report.figures.svg import save_figure
+from wsrnas.runtime.config import Parser, parse_number, require
+from wsrnas.runtime.distributed import World, initialize
+from wsrnas.runtime.markdown import markdown_table
+from wsrnas.runtime.program import run_program
+
+NAMES = ("paper", "plus", "naive-6", "naive-11", "wide")
+PUBLISHED = "published"
+ATTACKED = 3  # strengths that the published procedure attacks where it estimates others
+TITLES = ("Adv. Train (s)", "A.E. Gen. (s)", "EWSS (s)", "AN-E Train Test (s)")
+
+Seconds = dict[str, float]  # of an iteration, by column
+
+
+def division(config: SearchConfig) -> tuple[int, int]:
+    """Return how many strengths the published procedure attacks and estimates where a preset has as many."""
+    count = len(config.strengths)
+    return (ATTACKED, count - ATTACKED) if config.num_estimated_strengths else (count, 0)
+
+
+def medians(rows: Sequence[Seconds]) -> Seconds:
+    """Return the median over the turns, key by key."""
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+def measure(names: Sequence[str], scale: Scale, turns: int, world: World,
+            note: Callable[[str], None]) -> tuple[dict[str, list[Seconds]], list[Clock]]:
+    """Return the seconds of every phase of every preset in every turn, and the published procedure's parts."""
+    presets = {name: Iteration(PRESETS[name], scale, world) for name in names}
+    published = PublishedIteration(scale, {division(PRESETS[name])[1] for name in names}, world)
+    phases: dict[str, list[Seconds]] = {name: [] for name in names}
+    parts: list[Clock] = []
+    for turn in range(turns + 1):
+        clocks = {PUBLISHED: published.run(turn)}
+        clocks |= {name: iteration.run(turn) for name, iteration in presets.items()}
+        note(f"turn {turn} of {turns}: " + ", ".join(f"{name} {sum(clock.wall.values()):.0f} s"
+                                                     for name, clock in clocks.items()))
+        if turn:
+            parts.append(clocks[PUBLISHED])
+            for name, iteration in presets.items():
+                phases[name].append(iteration.phases(clocks[name]))
+    return phases, parts
+
+
+def summarize(phases: dict[str, list[Seconds]], parts: Sequence[Clock]) -> dict[str, Any]:
+    """Return the numbers of the report: ratios, costs of a strength, seconds by column and by phase.
+
+    A ratio is the median over the turns of the published procedure's time over ours on the same path.
+    """
+    found: dict[str, Any] = {"ratio": {}, "ratio_all_attacked": {}, "percent_per_estimated_strength": {},
+                             "seconds": {}, "published_seconds": {}, "phases": {}}
+    for name, rows in phases.items():
+        config = PRESETS[name]
+        attacked, estimated = config.num_pgd_strengths, config.num_estimated_strengths
+        ours = [sum(columns(row).values()) for row in rows]
+        theirs = {key: [published_columns(clock, *split) for clock in parts]
+                  for key, split in (("ratio", division(config)), ("ratio_all_attacked", (attacked + estimated, 0)))}
+        for key, seconds in theirs.items():
+            found[key][name] = statistics.median(sum(other.values()) / own
+                                                 for other, own in zip(seconds, ours, strict=True))
+        if estimated:
+            found["percent_per_estimated_strength"][name] = statistics.median(
+                percent_per_strength(row, attacked, estimated) for row in rows)
+        found["seconds"][name] = medians([columns(row) for row in rows])
+        found["published_seconds"]["{} + {}".format(*division(config))] = medians(theirs["ratio"])
+        found["phases"][name] = medians(rows)
+    found["published_parts"] = medians([clock.seconds for clock in parts])
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return Table 6: seconds of one iteration on the paper's data, ours and the published procedure's."""
+    rows = [[f"{PUBLISHED} {split}", seconds, "", ""] for split, seconds in found["published_seconds"].items()]
+    for name, seconds in found["seconds"].items():
+        percent = found["percent_per_estimated_strength"].get(name)
+        rows.append([name, seconds, f"{found['ratio'][name]:.2f}", "" if percent is None else f"{percent:.2f} %"])
+    return markdown_table(
+        ("Case", *TITLES, "Total (s)", "times faster", "one more estimated strength"),
+        ((case, *(f"{seconds[column]:.1f}" for column in COLUMNS), f"{sum(seconds.values()):.1f}", *rest)
+         for case, seconds, *rest in rows))
+
+
+@styled
+def draw(found: dict[str, Any], path: Path) -> Path:
+    """Draw the hours of an iteration as bars; write them as SVG and PNG, and return the path of the PNG."""
+    bars = {f"{PUBLISHED} {split}": seconds for split, seconds in found["published_seconds"].items()} | found["seconds"]
+    figure = blank(7.2, 0.6 + 0.3 * len(bars))
+    axes = figure.subplots()
+    shown = []
+    left = [0.0] * len(bars)
+    for column, colour in zip(COLUMNS, COLOURS, strict=False):
+        widths = [seconds[column] / 3600 for seconds in bars.values()]
+        shown.append(axes.barh(list(bars), widths, left=left, color=colour, height=0.65))
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set(xlabel="hours of one search iteration", title="One iteration, phase by phase")
+    legend(axes, shown, [column.replace("_", " ") for column in COLUMNS], loc="lower right")
+    return save_figure(figure, path)
+
+
+def parser() -> Parser:
+    """Return the command line."""
+    result = Parser(prog="benchmarks.search_iteration", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--preset", nargs="+", choices=NAMES, default=list(NAMES),
+                        help=f"presets to measure (default: {' '.join(NAMES)})")
+    result.add_argument("--scale", nargs="+", type=parse_number, metavar="X", default=[0.004, 1.0],
+                        help="share of the paper's data and, if given, of its width (default: 0.004 1)")
+    result.add_argument("--full", action="store_true", help="the paper's size: --scale 1 1")
+    result.add_argument("--turns", type=int, default=3, help="turns after the first (default: 3)")
+    result.add_argument("--threads", type=int, default=1, help="threads of the process (default: 1)")
+    result.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu",
+                        help="on a CPU, CPU seconds count, on a GPU wall seconds (default: cpu)")
+    result.add_argument("--json", type=new_file, metavar="FILE", help="file for all numbers")
+    result.add_argument("--figure", type=new_file, metavar="PATH", help="path of an SVG and a PNG file, without suffix")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the table, and write the files that were asked for."""
+    arguments = parser().parse_args(argv)
+    shares = [1.0, 1.0] if arguments.full else [*arguments.scale, 1.0][:max(2, len(arguments.scale))]
+    require(len(shares) == 2 and all(0 < share <= 1 for share in shares),
+            f"--scale is {' '.join(f'{share:g}' for share in arguments.scale)}; expected the share of the data, and of "
+            "the width if it shrinks as well, above 0 and at most 1")
+    require(1 <= arguments.turns <= 50, f"--turns is {arguments.turns}; expected 1 to 50")
+    require(arguments.threads >= 1, f"--threads is {arguments.threads}; expected at least 1")
+    world, scale = initialize(arguments.device), Scale(*shares)
+    torch.set_num_threads(arguments.threads)
+
+    found = summarize(*measure(list(dict.fromkeys(arguments.preset)), scale, arguments.turns, world,
+                               lambda line: print(line, flush=True)))
+    unit = "wall" if world.device.type == "cuda" else "CPU"
+    print(f"\n{unit} seconds of one iteration on 25,000 + 25,000 images, C = {scale.of(SearchConfig()).init_channels}, "
+          f"{arguments.threads} thread(s); medians of {arguments.turns} turns, measured on {scale.images} + "
+          f"{scale.images} images\n\n{table(found)}")
+    if arguments.json:
+        about = {"scale": {"data": scale.data, "width": scale.width}, "turns": arguments.turns, "seconds_are": unit}
+        write_numbers(arguments.json, found | about, world)
+    if arguments.figure:
+        print(f"figure: {draw(found, arguments.figure)}")
+
+
+if __name__ == "__main__":
+    run_program(main)
