@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.quick import slow_after
-from wsrnas.estimators import ESTIMATORS, build_estimator, names
+from wsrnas.estimators import ESTIMATORS, build_estimator, names, recurrence
 from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import bracket, interpolation_weights, paper_weights
 from wsrnas.runtime.errors import InputError
@@ -188,6 +188,15 @@ def test_images_and_targets_do_not_see_one_another(name: str) -> None:
     together = estimator(noises, images, sources, targets)
     torch.testing.assert_close(estimator(noises[1:2], images[1:2], sources, targets), together[1:2])
     torch.testing.assert_close(estimator(noises, images, sources, targets.flip(0)), together.flip(1))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_parts_that_fit_into_the_cache_give_the_same(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(recurrence, "PIXELS_AT_ONCE", 2 * 12 * 12)
+    estimator, given = loud(name).double(), [value.double() for value in inputs(batch=3, targets=3)]
+    whole = estimator(*given)  # asked for a gradient, it takes all maps at once
+    with torch.no_grad():
+        torch.testing.assert_close(estimator(*given), whole.detach(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", names())

@@ -34,9 +34,9 @@ def _cell(channels: int) -> nn.Sequential:
     # training mode is lost in eval mode.
     return nn.Sequential(
         nn.Conv2d(2 * channels + 1, WIDTH, 3, padding=1),
-        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
         nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH),
-        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
         nn.Conv2d(WIDTH, channels, 1),
         nn.Tanh(),
     )
@@ -49,10 +49,10 @@ def _block(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, WIDTH, 3, padding=1, bias=False),
         nn.BatchNorm2d(WIDTH),
-        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
         nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH, bias=False),
         nn.BatchNorm2d(WIDTH),
-        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
         nn.Conv2d(WIDTH, out, 1, bias=False),
         nn.BatchNorm2d(out),
     )

@@ -4,8 +4,6 @@ Shapes: B batch, C channels, H W image, S source strengths, T target strengths, 
 or a feature map of D channels). Strengths are L-inf radii in pixels of [0,1].
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +13,7 @@ from wsrnas.estimators.interpolation import bracket, interpolation_weights, weig
 
 STRENGTH_UNIT = 8 / 255  # the strength that the strength encoders see as 1
 STRENGTH_FEATURES = 20
+PIXELS_AT_ONCE = 4096  # on a CPU: four images of 32x32
 
 
 class RecurrentEstimator(NoiseEstimator):
@@ -115,9 +114,24 @@ class RecurrentEstimator(NoiseEstimator):
         raise NotImplementedError
 
 
-def each(module: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
-    """Apply a module to every element of sequences (B, N, ...) at once."""
-    return module(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+def each(module: nn.Module, codes: Tensor) -> Tensor:
+    """Apply a module to every element of sequences (B, N, ...)."""
+    return applied(module, codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+
+def applied(module: nn.Module, codes: Tensor) -> Tensor:
+    """Apply a module to codes (N, ...): to maps in channels_last, and on a CPU a few at a time.
+
+    The maps between the layers are a hundred times as large as a noise. Few of them fit into the CPU's caches, which
+    makes A-ANE-plus six times as fast. Where images depend on one another, or for a gradient, all are taken at once.
+    """
+    if codes.dim() != 4:
+        return module(codes)
+    codes = codes.contiguous(memory_format=torch.channels_last)
+    if codes.device.type != "cpu" or module.training or torch.is_grad_enabled():
+        return module(codes)
+    rows = max(1, PIXELS_AT_ONCE // (codes.shape[-2] * codes.shape[-1]))
+    return torch.cat([module(part) for part in codes.split(rows)])
 
 
 def unroll(cell: nn.Module, initial: Tensor, strengths: Tensor, noises: Tensor) -> Tensor:
@@ -131,7 +145,7 @@ def unroll(cell: nn.Module, initial: Tensor, strengths: Tensor, noises: Tensor) 
     """
     states = [initial]
     for strength, noise in zip(strengths.unbind(1), noises.unbind(1), strict=True):
-        states.append(cell(torch.cat([states[-1], strength, noise], dim=1)))
+        states.append(applied(cell, torch.cat([states[-1], strength, noise], dim=1)))
     return torch.stack(states, dim=1)
 
 
