@@ -24,7 +24,7 @@ PROGRAMS = {
     "benchmarks.attack_throughput": "measure our PGD beside that of other libraries",
     "benchmarks.quick_gradients": "measure what the quicker gradients of a cell save",
     "benchmarks.strategy": "measure the time of a query of the search strategy wsr",
-    "benchmarks.training_step": "measure time and memory of the training steps of a recipe",
+    "benchmarks.training": "measure the training steps of a recipe: images a second, memory, hours",
     "studies.noise_paths": "measure how well the noise of one strength predicts the others",
     "studies.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
     "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",

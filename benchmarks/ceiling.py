@@ -1,0 +1,49 @@
+"""Measure what a machine can do at most: matrix products and copies; a computation's time is compared with that."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+SIDE = 2048  # of the matrices on a CPU
+COPIED = 2**28  # bytes; far more than a cache holds
+REPEATS = 5
+
+
+def best_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return the shortest wall time of a function."""
+    taken = []
+    for _ in range(1 + REPEATS):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+def measure_ceilings(device: torch.device) -> dict[str, float]:
+    """Return operations a second of matrix products in float32 and bfloat16, and bytes a second that a copy moves."""
+    side = SIDE * (4 if device.type == "cuda" else 1)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(side, side, dtype=dtype, device=device)
+        found[str(dtype).removeprefix("torch.")] = 2 * side**3 / best_seconds(lambda m=matrix: m @ m, device)
+    source = torch.ones(COPIED, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    found["bytes"] = 2 * COPIED / best_seconds(lambda: target.copy_(source), device)  # read and written
+    return found
+
+
+def floor_seconds(operations: float, moved: float, precision: str, ceilings: dict[str, float]) -> float:
+    """Return the least time of a computation: that of its arithmetic or of its memory traffic, whichever is longer.
+
+    Args:
+        operations: additions and multiplications.
+        moved: bytes that it reads and writes.
+        precision: ``float32`` or ``bfloat16``.
+        ceilings: result of ``measure_ceilings``.
+    """
+    return max(operations / ceilings[precision], moved / ceilings["bytes"])
