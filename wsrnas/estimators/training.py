@@ -49,8 +49,10 @@ def hide_each(images: Tensor, epsilons: Tensor, noises: Tensor) -> dict[str, Ten
     count = epsilons.shape[1]
     epsilons, order = epsilons.sort(1)
     noises = noises[torch.arange(len(images), device=order.device).unsqueeze(1), order]
-    hidden = torch.arange(count, device=images.device)
-    kept = torch.stack([hidden[hidden != task] for task in hidden])  # (S + 1, S)
+    # Counted, not selected by a mask: the host would wait for the number of selected ones.
+    hidden, others = torch.arange(count, device=images.device).unsqueeze(1), torch.arange(
+        count - 1, device=images.device)
+    kept = others + (others >= hidden)  # (S + 1, S): all but one
     return {
         "images": images.repeat_interleave(count, 0),
         "source_noises": noises[:, kept].flatten(0, 1),
