@@ -38,6 +38,7 @@ from wsrnas.report.figures.axes import blank, legend, styled
 from wsrnas.report.figures.style import COLOURS
 from wsrnas.report.figures.svg import save_figure
 from wsrnas.runtime.config import Parser, parse_number, require
+from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
@@ -62,22 +63,35 @@ def medians(rows: Sequence[Seconds]) -> Seconds:
 
 
 def measure(names: Sequence[str], scale: Scale, turns: int, world: World,
-            note: Callable[[str], None]) -> tuple[dict[str, list[Seconds]], list[Clock]]:
-    """Return the seconds of every phase of every preset in every turn, and the published procedure's parts."""
+            note: Callable[[str], None]) -> tuple[dict[str, list[Seconds]], list[Clock], Seconds]:
+    """Measure all presets and the published procedure by turns.
+
+    Returns:
+        The seconds of every phase of every preset in every turn; the published procedure's parts; the peak memory in
+        GiB of each, on a CPU that of the process up to its end.
+    """
     presets = {name: Iteration(PRESETS[name], scale, world) for name in names}
     published = PublishedIteration(scale, {division(PRESETS[name])[1] for name in names}, world)
     phases: dict[str, list[Seconds]] = {name: [] for name in names}
     parts: list[Clock] = []
+    peaks: dict[str, float] = {}
+
+    def run(name: str, turn: int) -> Clock:
+        if world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(world.device)
+        clock = published.run(turn) if name == PUBLISHED else presets[name].run(turn)
+        peaks[name] = peak_memory_gib(world)
+        return clock
+
     for turn in range(turns + 1):
-        clocks = {PUBLISHED: published.run(turn)}
-        clocks |= {name: iteration.run(turn) for name, iteration in presets.items()}
+        clocks = {name: run(name, turn) for name in (PUBLISHED, *presets)}
         note(f"turn {turn} of {turns}: " + ", ".join(f"{name} {sum(clock.wall.values()):.0f} s"
                                                      for name, clock in clocks.items()))
         if turn:
             parts.append(clocks[PUBLISHED])
             for name, iteration in presets.items():
                 phases[name].append(iteration.phases(clocks[name]))
-    return phases, parts
+    return phases, parts, peaks
 
 
 def summarize(phases: dict[str, list[Seconds]], parts: Sequence[Clock]) -> dict[str, Any]:
@@ -166,8 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     world, scale = initialize(arguments.device), Scale(*shares)
     torch.set_num_threads(arguments.threads)
 
-    found = summarize(*measure(list(dict.fromkeys(arguments.preset)), scale, arguments.turns, world,
-                               lambda line: print(line, flush=True)))
+    phases, parts, peaks = measure(list(dict.fromkeys(arguments.preset)), scale, arguments.turns, world,
+                                   lambda line: print(line, flush=True))
+    found = summarize(phases, parts) | {"peak_gib": peaks}
     unit = "wall" if world.device.type == "cuda" else "CPU"
     print(f"\n{unit} seconds of one iteration on 25,000 + 25,000 images, C = {scale.of(SearchConfig()).init_channels}, "
           f"{arguments.threads} thread(s); medians of {arguments.turns} turns, measured on {scale.images} + "

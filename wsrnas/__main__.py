@@ -22,6 +22,7 @@ PROGRAMS = {
     "wsrnas.runtime.launcher": "start a program on several GPUs (torchrun with our exit codes)",
     "benchmarks.search_iteration": "measure a search iteration beside the published procedure",
     "benchmarks.attack_throughput": "measure our PGD beside that of other libraries",
+    "benchmarks.gpu_check": "check a machine with a GPU: tests, speeds, memory, hours of everything",
     "benchmarks.quick_gradients": "measure what the quicker gradients of a cell save",
     "benchmarks.strategy": "measure the time of a query of the search strategy wsr",
     "benchmarks.training": "measure the training steps of a recipe: images a second, memory, hours",

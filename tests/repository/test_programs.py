@@ -71,7 +71,7 @@ def test_the_launchers_help_is_that_of_torchrun(monkeypatch, capsys):
     assert printed.startswith("usage: ") and "--nproc" in printed
 
 
-@pytest.mark.parametrize("script", ["quickstart", "setup", "test", "typecheck"])
+@pytest.mark.parametrize("script", ["gpu_check", "quickstart", "setup", "test", "typecheck"])
 def test_scripts_without_flags_of_a_program_print_their_header(script, tmp_path):
     path = ROOT / "scripts" / f"{script}.sh"
     header = path.read_text().partition("\nset ")[0].splitlines()[1:]
