@@ -8,7 +8,7 @@ from torch import Tensor
 
 from search.spaces.supernet import Supernet
 from search.supernet_settings import SupernetConfig
-from wsrnas.attacks import attack_mode
+from wsrnas.attacks import many_attack_steps
 from wsrnas.evaluation.vulnerability import network_vulnerability
 
 
@@ -30,7 +30,7 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
     """
     rows: list[list[Tensor]] = []
     reference: list[Tensor] = []
-    with attack_mode(supernet):
+    with many_attack_steps(supernet):
         if config.bounded and clean is not None:
             supernet(clean.contiguous(memory_format=torch.channels_last), reference)
         for images in columns:

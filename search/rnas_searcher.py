@@ -255,7 +255,7 @@ class RnasSearcher(SupernetSearcher):
             adversarial = LOSSES["pgd"].attack(self.supernet, images, labels, self.config.pgd_settings(),
                                                BatchNoise(stream, self.world.rank, self.world.size))
             outputs: list[Tensor] = []
-            with torch.no_grad(), attack_mode(self.supernet):
+            with torch.no_grad(), attack_mode(self.supernet, path_alone=True):
                 logits = self.supernet(torch.cat([images, adversarial]), outputs)
             cells.append(self.constraint.compare(outputs))
             correct += torch.stack([(half.argmax(1) == labels).sum() for half in logits.chunk(2)])

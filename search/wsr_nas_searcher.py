@@ -22,7 +22,7 @@ from search.supernet_training import build_trainer, set_learning_rate
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks
 from search.wsr_nas_settings import SearchConfig, learning_rate, planned_estimator_steps, schedule
-from wsrnas.attacks import multi_strength_pgd
+from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
@@ -245,8 +245,8 @@ class Searcher(SupernetSearcher):
     def _attack(self, images: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:
         """Return PGD's images (B, S, C, H, W), made for at most N1 strengths at a time to bound the memory."""
         groups = epsilons.split(self.config.num_pgd_strengths)
-        return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.num_steps)
-                          for group in groups], 1)
+        return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.num_steps,
+                                             rows=rows_at_once(images)) for group in groups], 1)
 
     def _estimate(self, images: Tensor, labels: Tensor, attacked: Tensor) -> Tensor:
         """Return images with estimated noise (B, N2, C, H, W) from those that PGD attacked (B, N1, C, H, W)."""

@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsrnas.operations import BATCH_NORM
+from wsrnas.quick.folding import folded
+from wsrnas.quick.modules import every_module, modules_in_use, set_flag
 from wsrnas.runtime.errors import InputError
 
 AttackLoss = Callable[[Tensor, Tensor], Tensor]
 
 PGD_STEP = 2.5  # a step of PGD is this number times epsilon / steps
+CPU_ROWS = 100  # images in the memory at a time: the features of more do not fit into the caches of a CPU
 
 
 def full_precision(logits: Tensor) -> Tensor:
@@ -54,7 +57,7 @@ ATTACK_LOSSES: dict[str, AttackLoss] = {
 
 
 @contextmanager
-def attack_mode(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn.Module]:
+def attack_mode(model: nn.Module, batch_statistics: bool = False, path_alone: bool = False) -> Iterator[nn.Module]:
     """Set a network up for an attack: evaluation mode, parameters frozen. Everything is restored at the end.
 
     Args:
@@ -62,49 +65,39 @@ def attack_mode(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn
         batch_statistics: whether BatchNorm uses the statistics of the batch instead of the running ones, which are
             neither read nor updated. A network in training is then attacked as the function that its next update
             optimises.
+        path_alone: whether only the modules that run at present are set up, which is much quicker in a supernet; its
+            path must not change inside.
     """
-    modes = {module: module.training for module in _modules(model)}
+    modes = {module: module.training for module in (modules_in_use if path_alone else every_module)(model)}
     trainable = {p for module in modes for p in module._parameters.values() if p is not None and p.requires_grad}
     norms = [m for m in modes if isinstance(m, BATCH_NORM) and m.training] if batch_statistics else []
     tracking = {norm: norm.track_running_stats for norm in norms}
     try:
         for module, mode in modes.items():
             if mode:
-                _set(module, "training", False)
+                set_flag(module, "training", False)
         for norm in tracking:
             # Training mode without tracking is torch's "batch statistics, no update".
-            _set(norm, "training", True)
-            _set(norm, "track_running_stats", False)
+            set_flag(norm, "training", True)
+            set_flag(norm, "track_running_stats", False)
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield model
     finally:
         for module, mode in modes.items():
             if module.training != mode:
-                _set(module, "training", mode)
+                set_flag(module, "training", mode)
         for norm, tracked in tracking.items():
-            _set(norm, "track_running_stats", tracked)
+            set_flag(norm, "track_running_stats", tracked)
         for parameter in trainable:
             parameter.requires_grad_(True)
 
 
-def _modules(model: nn.Module) -> dict[nn.Module, None]:
-    """Return a network and its sub-modules, each once; ``modules()`` takes twice as long, for it also names them."""
-    found: dict[nn.Module, None] = {model: None}
-    waiting = [model]
-    while waiting:
-        new = [child for child in waiting.pop()._modules.values() if child is not None and child not in found]
-        found.update(dict.fromkeys(new))
-        waiting += new
-    return found
-
-
-def _set(module: nn.Module, name: str, value: bool) -> None:
-    """Set a flag without nn.Module's ``__setattr__``, which takes a tenth of the time in a supernet."""
-    if isinstance(module, torch.jit.ScriptModule):
-        setattr(module, name, value)  # its flags live in C++
-    else:
-        object.__setattr__(module, name, value)
+@contextmanager
+def many_attack_steps(model: nn.Module, batch_statistics: bool = False) -> Iterator[nn.Module]:
+    """Set a network up as ``attack_mode`` does, for many passes in which neither weights nor a path change: quicker."""
+    with attack_mode(model, batch_statistics, path_alone=True), folded(model):
+        yield model
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: AttackLoss) -> Tensor:
@@ -186,10 +179,21 @@ def random_start(images: Tensor, epsilon: float | Tensor, norm: str = "linf",
     return project(images + draw(images, radius, generator), images, radius)
 
 
+def _objective(loss: str | AttackLoss, steps: int, momentum: float) -> AttackLoss:
+    """Return the loss that is meant, if it and the numbers are valid."""
+    if isinstance(loss, str) and loss not in ATTACK_LOSSES:
+        raise InputError(f"unknown attack loss {loss!r}; expected one of {', '.join(ATTACK_LOSSES)}")
+    if steps < 0:
+        raise InputError(f"the attack's number of steps is {steps}; expected at least 0")
+    if not momentum >= 0:
+        raise InputError(f"the attack's momentum is {momentum}; expected at least 0")
+    return ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
+
+
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 7,
         step_size: float | Tensor | None = None, random_start: bool = False, norm: str = "linf",
         loss: str | AttackLoss = "ce", generator: torch.Generator | None = None, start: Tensor | None = None,
-        batch_statistics: bool = False, momentum: float = 0.0) -> Tensor:
+        batch_statistics: bool = False, momentum: float = 0.0, rows: int | None = None) -> Tensor:
     """Attack images by projected gradient ascent (Madry et al. 2018; Wsr-NAS Eq. 1).
 
     Args:
@@ -206,6 +210,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         start: (B, C, H, W) starting points in place of the images.
         batch_statistics: whether BatchNorm uses the statistics of the batch, as in ``attack_mode``.
         momentum: factor of the accumulated gradients, as in ``mim``; 0 follows the gradient alone.
+        rows: number of images in the memory at a time, for a network in which they are independent of one another;
+            None: all.
 
     Returns:
         Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
@@ -215,13 +221,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
             batch.
     """
     draw, direction, project = _of_norm(norm)
-    if isinstance(loss, str) and loss not in ATTACK_LOSSES:
-        raise InputError(f"unknown attack loss {loss!r}; expected one of {', '.join(ATTACK_LOSSES)}")
-    if steps < 0:
-        raise InputError(f"the attack's number of steps is {steps}; expected at least 0")
-    if not momentum >= 0:
-        raise InputError(f"the attack's momentum is {momentum}; expected at least 0")
-    objective = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
+    objective = _objective(loss, steps, momentum)
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
     step = PGD_STEP * radius / max(steps, 1) if step_size is None else _per_image("step_size", step_size, images)
@@ -229,14 +229,21 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     if random_start:
         adversarial = adversarial + draw(images, radius, generator)
     adversarial = project(adversarial, images, radius)
-    accumulated: Tensor | float = 0.0
-    with attack_mode(model, batch_statistics):
+
+    def ascend(images: Tensor, labels: Tensor, adversarial: Tensor, radius: Tensor, step: Tensor) -> Tensor:
+        accumulated: Tensor | float = 0.0
         for _ in range(steps):
             gradient = input_gradient(model, adversarial, labels, objective)
             if momentum:
                 gradient = accumulated = momentum * accumulated + _mean_one(gradient)
             adversarial = project(adversarial + step * direction(gradient), images, radius)
-    return adversarial.detach()
+        return adversarial.detach()
+
+    whole = images, labels, adversarial, *(values.expand(len(images), 1, 1, 1) for values in (radius, step))
+    with many_attack_steps(model, batch_statistics):
+        if rows is None or rows >= len(images):
+            return ascend(*whole)
+        return torch.cat([ascend(*part) for part in zip(*(values.split(rows) for values in whole), strict=True)])
 
 
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, norm: str = "linf",
@@ -244,6 +251,11 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tens
     """Attack images by one step of length ``epsilon`` (FGSM, Goodfellow et al. 2015); arguments as for ``pgd``."""
     return pgd(model, images, labels, epsilon, steps=1, step_size=epsilon, norm=norm, loss=loss,
                batch_statistics=batch_statistics)
+
+
+def rows_at_once(images: Tensor) -> int | None:
+    """Return the ``rows`` with which an attack in evaluation mode is quickest: none on a GPU, which takes all."""
+    return CPU_ROWS if images.device.type == "cpu" else None
 
 
 def mim(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 20,

@@ -45,6 +45,7 @@ class CifarStem(nn.Module):
     """3x3 convolution to 3C channels, BatchNorm: images -> (s0, s1), both (B, 3C, H, W)."""
 
     reduction = False
+    before_norm = ("conv",)
 
     def __init__(self, in_channels: int, init_channels: int) -> None:
         super().__init__()

@@ -23,6 +23,8 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm  # every kind of BatchNorm: 1, 2 or
 class ReLUConvBN(nn.Module):
     """ReLU, 1x1 convolution, BatchNorm: (B, C_in, H, W) -> (B, C_out, H, W)."""
 
+    before_norm = ("conv",)
+
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()
         self.relu = nn.ReLU()
@@ -41,6 +43,8 @@ class FactorizedReduce(nn.Module):
     second gives one more if their number is odd. An odd height or width is padded by one zero at its end, so that both
     halves have the same size.
     """
+
+    before_norm = ("conv_even", "conv_odd")
 
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()

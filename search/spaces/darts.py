@@ -1,7 +1,7 @@
 """The space of DARTS: a normal and a reduction cell, four nodes each, eight operations on 14 edges a cell."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.spaces.space import ImageShape, Space, measured_cost
-from search.spaces.supernet import EdgeOperations, Supernet, run_edge
+from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.genotype import KINDS, Genotype, count_differences
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
@@ -234,6 +234,12 @@ class DartsSupernet(Supernet, CellNetwork):
         assert isinstance(cell, SearchCell)
         path = self.current_path
         return cell(s0, s1, path.operations[cell.kind], path.scales[cell.kind])
+
+    def idle_modules(self) -> set[nn.Module]:
+        """Return the operations of all cells that the current path does not run."""
+        path = self.path
+        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
+                                           for module in unused(cell.edges, path.operations[cell.kind])}
 
     def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
         """Return the logits (B, K) of the current path.

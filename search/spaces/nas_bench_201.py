@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Hashable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from search.spaces.space import Space
-from search.spaces.supernet import EdgeOperations, Supernet, run_edge
+from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.architectures.nas_bench_201 import (
     EDGES,
     OPERATIONS,
@@ -155,3 +156,9 @@ class SupernetNB201(Supernet, StagedNetwork):
         """Run the operations of the current path in a cell."""
         path = self.current_path
         return cell(features, path.operations[0], path.scales[0])
+
+    def idle_modules(self) -> set[nn.Module]:
+        """Return the operations of all cells that the current path does not run."""
+        path = self.path
+        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
+                                           for module in unused(cell.edges, path.operations[0])}

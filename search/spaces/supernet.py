@@ -1,6 +1,6 @@
 """The common part of all supernets: the architecture parameters A, the sampling of a path, mixtures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -130,6 +130,10 @@ class Supernet(nn.Module):
         self.path = Path(weights, (every,) * len(self.space.cells), weights)
         return self.path
 
+    def idle_modules(self) -> set[nn.Module]:
+        """Return the candidate operations that the current path does not run; without a path, none."""
+        return set()
+
     @property
     def current_path(self) -> Path:
         """The path that ``forward`` runs.
@@ -150,6 +154,12 @@ class Supernet(nn.Module):
         probabilities = self.alphas().detach().softmax(-1)
         entropies = -(probabilities * probabilities.clamp_min(1e-30).log()).sum(-1).mean(-1)
         return tuple(entropies.tolist())
+
+
+def unused(edges: Iterable[Any], operations: EdgeOperations) -> Iterable[nn.Module]:
+    """Yield the candidates, of every edge O, that are not among the operations that run on it."""
+    for candidates, chosen in zip(edges, operations, strict=True):
+        yield from (candidate for number, candidate in enumerate(candidates) if number not in chosen)
 
 
 def run_edge(candidates: nn.Module, state: Tensor, operations: Sequence[int], scales: Tensor,

@@ -12,6 +12,7 @@ from wsrnas.attacks import (
     attack_mode,
     fgsm,
     input_gradient,
+    many_attack_steps,
     margins,
     mim,
     multi_strength_pgd,
@@ -181,7 +182,7 @@ def test_no_momentum_is_plain_pgd_bit_for_bit(norm):
     images = images.float()
     expected = images
     for _ in range(4):
-        with attack_mode(model):
+        with many_attack_steps(model):
             gradient = input_gradient(model, expected, labels, ATTACK_LOSSES["ce"])
         if norm == "linf":
             lowest, highest = (images - 0.05).clamp_min(0), (images + 0.05).clamp_max(1)

@@ -8,15 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from search.spaces import SPACES
 from search.spaces.darts import DARTS, EDGES
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
 from tests.quick import slow_after
-from wsrnas.attacks import fgsm, pgd
+from wsrnas.attacks import attack_mode, fgsm, pgd
 from wsrnas.complexity import count_parameters
 from wsrnas.genotype import Genotype
 from wsrnas.network import NetworkCIFAR
 from wsrnas.operations import PRIMITIVES
+from wsrnas.quick.modules import modules_in_use
+from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
+from wsrnas.training.losses import LOSSES, LossSettings
+from wsrnas.training.trainer import Trainer
 
 FIRST = (0, 2, 5, 9)  # the first edge of each node
 
@@ -422,3 +427,76 @@ def test_a_genotypes_gates_run_its_eight_operations_a_cell():
         path = supernet.use(DARTS.path_gates(genotype).double())
         torch.testing.assert_close(supernet(images), supernet.classifier(s1.mean((2, 3))))
     assert [sum(operation != (0,) for operation in kind) for kind in path.operations] == [8, 8]
+
+
+# ---- the modules of a path -----------------------------------------------------------------------------------
+
+
+def modules_that_run(supernet: torch.nn.Module) -> set[torch.nn.Module]:
+    """The modules that a forward calls, without containers."""
+    ran: list[torch.nn.Module] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: ran.append(module))
+    try:
+        with attack_mode(supernet), torch.no_grad():
+            supernet(torch.rand(2, 3, 8, 8))
+    finally:
+        handle.remove()
+    return set(ran)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_modules_in_use_are_those_of_the_path(space):
+    torch.manual_seed(0)
+    supernet = SPACES[space].supernet(2, 3, 5, 0.1, 1e-3, None)
+    everything = set(supernet.modules())
+    assert set(modules_in_use(supernet)) == everything
+    for seed in range(3):
+        supernet.sample(seeded(seed))
+        used, ran = set(modules_in_use(supernet)), modules_that_run(supernet)
+        assert ran <= used < everything
+        operations = {module for cell in supernet.cells for edge in cell.edges for module in edge}
+        none = {module for cell in supernet.cells for edge in cell.edges
+                for module, name in zip(edge, supernet.space.operations, strict=True) if name == "none"}
+        assert operations & used - none == operations & ran - none
+    supernet.mix(supernet.alphas().detach().softmax(-1))
+    assert set(modules_in_use(supernet)) == everything
+
+
+def test_an_attack_sets_up_the_path_alone_and_restores_it():
+    supernet = small().train()
+    supernet.sample(seeded(1))
+    used = set(modules_in_use(supernet))
+    next(iter(supernet.cells[0].preprocess)).eval()
+    modes = {module: module.training for module in supernet.modules()}
+    with attack_mode(supernet, path_alone=True):
+        assert all(module.training is (module not in used) for module in modes if modes[module])
+        assert all(parameter.requires_grad is (module not in used) for module in modes
+                   for parameter in module._parameters.values() if parameter is not None)
+    assert modes == {module: module.training for module in supernet.modules()}
+    assert all(parameter.requires_grad for parameter in supernet.parameters())
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_an_attack_on_the_path_alone_is_one_on_the_whole_supernet(batch_statistics, monkeypatch):
+    supernet, images = small().train().double(), torch.rand(3, 3, 8, 8, generator=seeded(2), dtype=torch.float64)
+    labels = torch.arange(3)
+    for seed in range(2):
+        supernet.sample(seeded(seed))
+        attacked = pgd(supernet, images, labels, 0.1, 2, batch_statistics=batch_statistics)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(supernet), "idle_modules", lambda self: set())
+            assert torch.equal(pgd(supernet, images, labels, 0.1, 2, batch_statistics=batch_statistics), attacked)
+
+
+def test_a_training_step_trains_the_path_in_training_mode():
+    supernet = small().eval()
+    supernet.sample(seeded(1))
+    supernet.cells[0].preprocess[0].train()
+    trainer = Trainer(supernet, LOSSES["standard"], LossSettings(0.1, 1),
+                      torch.optim.SGD(supernet.weight_parameters(), 0.1),
+                      World(), single_path=True)
+    trainer.step(torch.rand(4, 3, 8, 8), torch.arange(4))
+    used = modules_in_use(supernet)
+    assert all(module.training for module in used)
+    assert all(not module.training for module in supernet.modules() if module not in used)
+    assert supernet.stem.norm.num_batches_tracked == 1

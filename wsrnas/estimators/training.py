@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import multi_strength_pgd
+from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.estimators.base import NoiseEstimator
 
 
@@ -31,8 +31,8 @@ def leave_one_out(model: nn.Module, images: Tensor, labels: Tensor, source_epsil
     """
     drawn = max_epsilon * (1 - torch.rand(len(images), 1, generator=generator))
     epsilons = torch.cat([source_epsilons.to(images).expand(len(images), -1), drawn.to(images)], 1)
-    noises = multi_strength_pgd(model, images, labels, epsilons, steps=steps) - images.unsqueeze(1)
-    return hide_each(images, epsilons, noises)
+    attacked = multi_strength_pgd(model, images, labels, epsilons, steps=steps, rows=rows_at_once(images))
+    return hide_each(images, epsilons, attacked - images.unsqueeze(1))
 
 
 def hide_each(images: Tensor, epsilons: Tensor, noises: Tensor) -> dict[str, Tensor]:

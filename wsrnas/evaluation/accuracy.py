@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsrnas.attacks import PGD_STEP, attack_mode, pgd
+from wsrnas.attacks import PGD_STEP, attack_mode, pgd, rows_at_once
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.progress import progress
@@ -53,7 +53,8 @@ def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float],
         with torch.no_grad(), attack_mode(model):
             correct[0] += (model(images).argmax(1) == labels).sum()
         for column, epsilon in enumerate(epsilons, start=1):
-            adversarial = pgd(model, images, labels, epsilon, steps, ratio * epsilon, random_start, generator=noise)
+            adversarial = pgd(model, images, labels, epsilon, steps, ratio * epsilon, random_start, generator=noise,
+                              rows=rows_at_once(images))
             with torch.no_grad(), attack_mode(model):
                 correct[column] += (model(adversarial).argmax(1) == labels).sum()
         seen += len(images)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd
+from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd, rows_at_once
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 
@@ -145,13 +145,13 @@ def run_fgsm(task: AttackTask) -> Tensor:
 def run_pgd(task: AttackTask) -> Tensor:
     """Attack by projected gradient ascent on the entry's loss."""
     return pgd(task.model, task.images, task.labels, task.epsilon, task.steps, task.step_size, norm=task.norm,
-               loss=task.loss, start=task.start)
+               loss=task.loss, start=task.start, rows=rows_at_once(task.images))
 
 
 def run_mim(task: AttackTask) -> Tensor:
     """Attack by gradient ascent with momentum."""
     return mim(task.model, task.images, task.labels, task.epsilon, task.steps, task.step_size, norm=task.norm,
-               loss=task.loss, start=task.start)
+               loss=task.loss, start=task.start, rows=rows_at_once(task.images))
 
 
 def run_carlini_wagner(task: AttackTask) -> Tensor:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import attack_mode
+from wsrnas.attacks import many_attack_steps
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 LEAST_CLASSES = 4  # the targeted loss compares the third and the fourth largest logit
@@ -45,7 +45,7 @@ def autoattack_stage(model: nn.Module, images: Tensor, labels: Tensor, stage: st
     if stage == "apgd-t" and num_classes < LEAST_CLASSES:
         raise ValueError(f"apgd-t with {num_classes} classes")
     devices = [images.device] if images.device.type == "cuda" else []
-    with warnings_of_autoattack() as warnings, attack_mode(model), torch.random.fork_rng(devices=devices):
+    with warnings_of_autoattack() as warnings, many_attack_steps(model), torch.random.fork_rng(devices=devices):
         adversary = AutoAttack(model, norm=_NORMS[norm], eps=epsilon, seed=seed, device=images.device)
         adversary.attacks_to_run = [stage]
         adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = min(9, num_classes - 1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import attack_mode, margins
+from wsrnas.attacks import many_attack_steps, margins
 from wsrnas.runtime.errors import InputError
 
 
@@ -48,7 +48,7 @@ def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: fl
     point = torch.atanh((2 * images - 1).clamp(-inside, inside)).requires_grad_(True)
     optimizer = torch.optim.Adam([point], learning_rate)
     closest, least = images, images.new_full((len(images),), torch.inf)
-    with attack_mode(model), torch.enable_grad():
+    with many_attack_steps(model), torch.enable_grad():
         for _ in range(steps):
             adversarial = (point.tanh() + 1) / 2
             squared_norm = (adversarial - images).square().sum((1, 2, 3))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsrnas.attacks import attack_mode
+from wsrnas.quick.modules import modules_in_use, set_flag
 from wsrnas.runtime.distributed import World, average_gradients
 from wsrnas.runtime.seeding import BatchNoise, generator
 from wsrnas.training.batch_norm import average_buffers, gather_buffers, scatter_buffers
@@ -109,7 +110,7 @@ class Trainer:
     def step(self, images: Tensor, labels: Tensor) -> Metrics:
         """Make one optimiser step on this process' share of a batch; return its metrics, ``loss`` among them."""
         refinements = self.refinements
-        self.network.train()
+        self._train_mode()
         if self.schedule is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule(self.steps)
@@ -139,6 +140,13 @@ class Trainer:
         self.steps += 1
         return sums
 
+    def _train_mode(self) -> None:
+        if self.single_path:
+            for module in modules_in_use(self.network):
+                set_flag(module, "training", True)
+        else:
+            self.network.train()
+
     def _add_gradient(self, images: Tensor, labels: Tensor, noise: BatchNoise, parts: int) -> Metrics:
         """Attack one part of the batch and add the gradient of its loss, a 1 / ``parts`` of the batch's."""
         with self._autocast():
@@ -151,7 +159,7 @@ class Trainer:
         metrics["loss"] = (loss.detach() * len(images), len(images))
         if self.refinements.clean_accuracy and "clean_accuracy" not in metrics:
             some = slice(None, None, CLEAN_SHARE)
-            with torch.no_grad(), attack_mode(self.network), self._autocast():
+            with torch.no_grad(), attack_mode(self.network, path_alone=True), self._autocast():
                 correct = (self.network(images[some]).argmax(1) == labels[some]).sum()
             metrics["clean_accuracy"] = (correct, len(images[some]))
         return metrics

@@ -60,7 +60,7 @@ def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, sett
 def trades_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
                   noise: BatchNoise) -> Tensor:
     """Attack KL(clean || adversarial) by PGD, from 0.001 standard normal noise: at the image the gradient is zero."""
-    with torch.no_grad(), attack_mode(model, settings.batch_statistics):
+    with torch.no_grad(), attack_mode(model, settings.batch_statistics, path_alone=True):
         clean_log_probabilities = F.log_softmax(full_precision(model(images)), 1)
     return pgd(model, images, clean_log_probabilities, settings.epsilon, settings.steps, settings.step_size, loss="kl",
                start=images + 0.001 * noise.normal(images), batch_statistics=settings.batch_statistics)
