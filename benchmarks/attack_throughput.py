@@ -81,7 +81,7 @@ def measure(arch: str, arguments: argparse.Namespace, world: World) -> dict[str,
     labels = (torch.arange(arguments.batch) % 10).to(world.device)
     with seeded_weights(0):
         network = build_model(arch, init_channels=CHANNELS.get(arch))
-    network = network.to(world.device, memory_format=torch.channels_last).eval()
+    network = network.to(world.device).to(memory_format=torch.channels_last).eval()
     attacks = attacks_on(network, images, labels, arguments.epsilon, arguments.steps)
     made: dict[str, Tensor] = {}
 

@@ -5,6 +5,8 @@ no improvement there makes the comparison quicker as well. Layers, widths and sa
 ``search.supernet.Supernet``; what differs is how a forward pass is run.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +88,8 @@ class PublishedCell(nn.Module):
             for state in list(states):
                 operations, weight = next(edges)
                 chosen = weight.argmax()
-                incoming.append(weight[chosen] * operations[int(chosen)](state))  # the host waits for the device (B23)
+                operation = cast(nn.ModuleList, operations)[int(chosen)]  # the host waits for the device (B23)
+                incoming.append(weight[chosen] * operation(state))
             states.append(sum(incoming[1:], incoming[0]))
         return torch.cat(states[2:], 1)
 

@@ -33,7 +33,7 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
     """
     kept = [weight.detach().clone() for weight in weights]
 
-    def move(directions: Sequence[Tensor | None], length: float) -> None:
+    def move(directions: Sequence[Tensor | None], length: float | Tensor) -> None:
         with torch.no_grad():
             for weight, old, direction in zip(weights, kept, directions, strict=True):
                 weight.copy_(old if direction is None else old + length * direction)
@@ -43,10 +43,11 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
         leaf = alphas.detach().requires_grad_(True)
         direct, *slopes = torch.autograd.grad(upper(leaf), [leaf, *weights], allow_unused=True)
         norms = [slope.norm() for slope in slopes if slope is not None]
-        size = torch.stack(norms).norm().item() if norms else 0
-        if not size:
+        if not norms:
             return direct
-        length, sides = DIFFERENCE / size, []
+        # On the device, so that the host need not wait; without slopes, both sides are equal.
+        size = torch.stack(norms).norm()
+        length, sides = DIFFERENCE / size.clamp_min(torch.finfo(size.dtype).tiny).double(), []
         for sign in (1, -1):
             move(slopes, sign * length)
             sides.append(architecture_gradient(lower, alphas))

@@ -11,6 +11,7 @@ from search.spaces import SPACES
 from search.split import halves
 from search.strategy.objective import RobustObjective, update_architecture
 from search.supernet_training import build_supernet, build_trainer
+from search.unrolled import unrolled_gradient
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
 from tests.operators import META, Operators, on_meta
@@ -120,3 +121,19 @@ def test_a_step_of_the_architecture_reads_its_prediction_after_the_step():
     with pytest.raises(RuntimeError, match=WAITS):
         update_architecture(network, estimator, optimizer, RobustObjective(0.8, 0.2, (0.5, 0.5)), 4, torch.Generator())
     assert steps == [1]
+
+
+@pytest.mark.slow
+def test_the_second_order_gradient_of_the_architecture_reads_nothing(batch):
+    images, labels = batch
+    network = supernet("nas-bench-201")
+    weights = network.weight_parameters()
+    shape = SPACES["nas-bench-201"].shape
+
+    def loss(alphas):
+        network.mix(alphas.softmax(-1))
+        return torch.nn.functional.cross_entropy(network(images), labels)
+
+    with Operators():
+        gradient = unrolled_gradient(loss, loss, torch.zeros(shape, device=META), weights, [None] * len(weights), 0.1)
+    assert gradient.shape == shape and gradient.is_meta
