@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_check
+from benchmarks import attack_throughput, gpu_check, search_iteration, training
 from wsrnas.runtime.errors import InputError
 
 ABOUT = {"device": "NVIDIA H200", "torch": "2.14", "cuda": "13.0", "git": "abc", "time": "2026-11-29"}
@@ -74,7 +74,7 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     assert found["exit_code"] == -1 and "stopped after" in found["output"]
 
 
-def test_the_commands_of_the_parts_are_ones_that_the_programs_understand(tmp_path, monkeypatch):
+def test_every_program_writes_its_numbers_where_they_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "IMAGES_A_CLASS", 1)
     for name, part in gpu_check.PARTS.items():
         module, *flags = part.command(tmp_path)[1:]
@@ -82,6 +82,16 @@ def test_the_commands_of_the_parts_are_ones_that_the_programs_understand(tmp_pat
             assert str(gpu_check.measured(tmp_path, name)) in flags
             assert module.startswith("benchmarks.")
     assert len(list((tmp_path / "pictures" / "train").glob("*/*.png"))) == gpu_check.CLASSES
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_nothing_but_the_gpu_is_missing_to_the_parts(tmp_path, capfd):
+    programs = {"attacks": attack_throughput, "iteration": search_iteration, "training": training}
+    for name, program in programs.items():
+        with pytest.raises(InputError, match=r"no CUDA device is visible|exit code 2"):
+            program.main(gpu_check.PARTS[name].command(tmp_path)[2:])
+    assert "no CUDA device is visible" in capfd.readouterr().err
 
 
 @pytest.mark.slow
