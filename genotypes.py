@@ -4,6 +4,11 @@ The cells are entries in ``wsrnas/architectures/published_cells.py``; ``python -
 sources.
 """
 
-from wsrnas.architectures.cells import ALIASES, PUBLISHED, load, names
+from wsrnas.architectures.catalogue import ENTRIES
+from wsrnas.architectures.cells import aliases, load, names
+from wsrnas.genotype import Genotype
+
+PUBLISHED: dict[str, Genotype] = {name: genotype for name in names() if (genotype := ENTRIES[name].genotype)}
+ALIASES: dict[str, str] = aliases()
 
 __all__ = ["ALIASES", "PUBLISHED", "load", "names"]

@@ -1,14 +1,19 @@
 """Named recipes of a retraining: the published ones of both papers, and two of this project."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from retrain.settings import ImageNetConfig, RetrainConfig
 from wsrnas.architectures.searched import spelled
-from wsrnas.genotype import Genotype
 from wsrnas.models import load_architecture, sizes
 from wsrnas.runtime.config import Invocation, parse_config
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from wsrnas.genotype import Genotype
 
 Config = TypeVar("Config", RetrainConfig, ImageNetConfig)
 

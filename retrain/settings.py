@@ -1,5 +1,7 @@
 """Configuration of a retraining: which network, and how it is trained."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -10,11 +12,14 @@ from wsrnas.architectures.searched import short_name
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import RunConfig, option, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.schedules import SCHEDULES, Schedule
 from wsrnas.training.sgd import SgdConfig
 from wsrnas.training.strengths import SIX_STRENGTHS, require_increasing
-from wsrnas.training.trainer import Refinements
+
+with deferred_imports():
+    from wsrnas.training.trainer import Refinements
 
 
 @dataclass(frozen=True)

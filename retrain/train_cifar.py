@@ -9,16 +9,21 @@ Selection uses images held out of the training set. ``best.pt`` (highest robust 
 (last epoch) are both kept. The same command resumes, from any step.
 """
 
-from retrain.batch import check_batch
-from retrain.construction import make_network
-from retrain.cost import dry_run
+from __future__ import annotations
+
 from retrain.recipes import RECIPES, parse_recipe
 from retrain.settings import RetrainConfig
-from retrain.small_images import make_loaders, train
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.models import load_architecture
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
+
+with deferred_imports():
+    from retrain.batch import check_batch
+    from retrain.construction import make_network
+    from retrain.cost import dry_run
+    from retrain.small_images import make_loaders, train
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,21 +7,26 @@ DATA holds ``train/<class>/*`` and ``val/<class>/*``. Selection uses images held
 touched. After each epoch a PGD probe catches catastrophic overfitting. The same command resumes, from any step.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
-import torch
-
-from retrain.batch import check_batch
-from retrain.construction import describe_network, make_network, open_run
-from retrain.cost import dry_run
 from retrain.recipes import IMAGENET_RECIPES, parse_recipe
-from retrain.retraining import Retraining, train_all_epochs
 from retrain.settings import ImageNetConfig
-from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 from wsrnas.data.splits import balanced_split
 from wsrnas.models import load_architecture
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
+
+with deferred_imports():
+    import torch
+
+    from retrain.batch import check_batch
+    from retrain.construction import describe_network, make_network, open_run
+    from retrain.cost import dry_run
+    from retrain.retraining import Retraining, train_all_epochs
+    from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,24 +6,29 @@ To list all architectures with their source, the papers' parameter counts and ou
     python -m wsrnas.models --list --dataset imagenet
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from wsrnas.architectures import cells, hand_designed, searched
 from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find, why_unavailable
 from wsrnas.architectures.entry import Entry, Unavailable
 from wsrnas.architectures.searched import Searched, space_of, spelled
-from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.runtime.config import Parser
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
+
+with deferred_imports():
+    import torch
+    from torch import nn
+
+    from wsrnas.complexity import count_parameters, multiply_adds
 
 
 def names() -> list[str]:

@@ -9,15 +9,8 @@ from torch import Tensor, nn
 
 from search.spaces.space import Space
 from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
-from wsrnas.architectures.nas_bench_201 import (
-    EDGES,
-    OPERATIONS,
-    SPACE,
-    STAGES,
-    CellGraph,
-    StagedNetwork,
-    nb201_operation,
-)
+from wsrnas.architectures.nas_bench_201 import EDGES, OPERATIONS, SPACE, STAGES, CellGraph
+from wsrnas.architectures.nas_bench_201.network import StagedNetwork, nb201_operation
 from wsrnas.runtime.config import require
 
 PUBLISHED_LAYERS = 15

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 import genotypes
 from tests.quick import slow_after
 from wsrnas import models
-from wsrnas.architectures import cells
 from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find
 from wsrnas.architectures.hand_designed import names as own_designs
 from wsrnas.complexity import count_parameters
@@ -165,7 +164,7 @@ def test_every_architecture_learns_from_images_of_every_size(name, side, dataset
     ("RobNet-large-v1", "robnet_large_v1")])
 def test_one_door_for_every_spelling(spelled, name):
     assert find(spelled) == name
-    assert load_architecture(spelled) == cells.PUBLISHED.get(name, name)
+    assert load_architecture(spelled) == genotypes.PUBLISHED.get(name, name)
 
 
 def test_an_architecture_may_be_a_genotype_or_a_file(tmp_path):

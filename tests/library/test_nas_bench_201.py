@@ -14,15 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.quick import slow_after
-from wsrnas.architectures.nas_bench_201 import (
-    EDGES,
-    OPERATIONS,
-    CellGraph,
-    CellNB201,
-    NetworkNB201,
-    ReductionBlock,
-    nb201_operation,
-)
+from wsrnas.architectures.nas_bench_201 import EDGES, OPERATIONS, CellGraph
+from wsrnas.architectures.nas_bench_201.network import CellNB201, NetworkNB201, ReductionBlock, nb201_operation
 from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.runtime.errors import InputError
 

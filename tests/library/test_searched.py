@@ -9,7 +9,8 @@ import torch
 
 import genotypes
 from wsrnas.architectures import searched
-from wsrnas.architectures.nas_bench_201 import CellGraph, NetworkNB201
+from wsrnas.architectures.nas_bench_201 import CellGraph
+from wsrnas.architectures.nas_bench_201.network import NetworkNB201
 from wsrnas.complexity import count_parameters
 from wsrnas.models import build_described, build_model, description, load_architecture, sizes
 from wsrnas.models import main as list_models

@@ -11,7 +11,8 @@ from search.spaces import SPACES
 from search.spaces.darts import DARTS, EDGES, NONE
 from search.spaces.nas_bench_201 import NasBench201
 from search.spaces.space import Space, measured_cost
-from wsrnas.architectures.nas_bench_201 import CellGraph, NetworkNB201
+from wsrnas.architectures.nas_bench_201 import CellGraph
+from wsrnas.architectures.nas_bench_201.network import NetworkNB201
 from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.operations import PRIMITIVES
 from wsrnas.runtime.errors import InputError

@@ -4,61 +4,65 @@ A published cell is one entry in ``published_cells``. A network with a design of
 or ``robnet`` and one entry in ``NETWORKS``.
 """
 
-import inspect
-from collections.abc import Callable
+from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
-from wsrnas.architectures import designs, robnet
 from wsrnas.architectures.entry import Entry, Reported, Unavailable, in_rnas, in_wsr, in_wsr_imagenet
 from wsrnas.architectures.published_cells import PUBLISHED_CELLS
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.spelling import closest as closest_of
 from wsrnas.runtime.spelling import plain
 
+with deferred_imports():
+    from wsrnas.architectures import designs, robnet
 
-def _design(build: Callable[..., nn.Module], source: str, reported: tuple[Reported, ...] = (), note: str = "",
-            family: str = "hand-designed", imagenet_width: int | None = None, compiles: bool = True) -> Entry:
+
+def _design(name: str, width: int, source: str, reported: tuple[Reported, ...] = (), note: str = "",
+            family: str = "hand-designed", imagenet_width: int | None = None, compiles: bool = True,
+            module: Any = designs) -> Entry:
     """Return the entry of a network with a depth of its own.
 
     Args:
-        build: Constructor; its name is the network's, the default of its argument ``width`` is the published width.
+        name: Name of the network and of its function.
+        width: Published width of the network for small images.
         source: As in ``Entry``.
         reported: As in ``Entry``.
         note: As in ``Entry``.
         family: As in ``Entry``.
         imagenet_width: Published width of the network for ImageNet; None: the same as for small images.
         compiles: As in ``Entry``.
+        module: Module of the function.
     """
-    width = inspect.signature(build).parameters["width"].default
-    return Entry(build.__name__, family, source, reported, (width, None), (imagenet_width or width, None), note,
-                 build=build, compiles=compiles)
+    return Entry(name, family, source, reported, (width, None), (imagenet_width or width, None), note,
+                 build=lambda *sizes: getattr(module, name)(*sizes), compiles=compiles)
 
 
-def _robnet(build: Callable[..., nn.Module], source: str = "gmh14/RobNets architecture_code.py@0fbcb036",
+def _robnet(name: str, width: int, source: str = "gmh14/RobNets architecture_code.py@0fbcb036",
             reported: tuple[Reported, ...] = (), note: str = "") -> Entry:
     """Return the entry of a RobNet; 48 channels on ImageNet are published for RobNet-large."""
-    return _design(build, source, reported, note, "robust NAS", 48)
+    return _design(name, width, source, reported, note, "robust NAS", 48, module=robnet)
 
 
 NETWORKS = (
-    _robnet(robnet.robnet_small, "zhicheng2T0/Wsr-NAS search/architecture_code.py@7736f5da", (in_wsr("4.4"),),
+    _robnet("robnet_small", 36, "zhicheng2T0/Wsr-NAS search/architecture_code.py@7736f5da", (in_wsr("4.4"),),
             "the only public copy; RobNet's paper says 4.41 M"),
-    _robnet(robnet.robnet_large_v1, reported=(in_wsr("6.9"), in_rnas("6.9", "1, 3, 4")),
+    _robnet("robnet_large_v1", 36, reported=(in_wsr("6.9"), in_rnas("6.9", "1, 3, 4")),
             note="6.94 M if its BatchNorm layers had scale and shift"),
-    _robnet(robnet.robnet_large_v2),
-    _robnet(robnet.robnet_free, note="RobNet's paper says 5.49 M"),
-    _design(designs.resnet18, "He et al., CVPR 2016", (in_wsr("11.2"), in_rnas("11.2", "1-4"))),
-    _design(designs.resnet50, "He et al., CVPR 2016", (in_wsr("23.5"), in_wsr_imagenet("23.5")),
+    _robnet("robnet_large_v2", 64),
+    _robnet("robnet_free", 36, note="RobNet's paper says 5.49 M"),
+    _design("resnet18", 64, "He et al., CVPR 2016", (in_wsr("11.2"), in_rnas("11.2", "1-4"))),
+    _design("resnet50", 64, "He et al., CVPR 2016", (in_wsr("23.5"), in_wsr_imagenet("23.5")),
             "Wsr-NAS' figure for ImageNet leaves out the 1000-class layer"),
-    _design(designs.wrn_28_10, "Zagoruyko and Komodakis, BMVC 2016"),
-    _design(designs.wrn_34_10, "Zagoruyko and Komodakis, BMVC 2016", (in_wsr("46.2"),)),
-    _design(designs.vgg16, "Simonyan and Zisserman, ICLR 2015", (in_rnas("14.7", "1, 2, 4"),)),
-    _design(designs.vgg16_4096, "Simonyan and Zisserman, ICLR 2015", (in_rnas("34", "3"),),
+    _design("wrn_28_10", 160, "Zagoruyko and Komodakis, BMVC 2016"),
+    _design("wrn_34_10", 160, "Zagoruyko and Komodakis, BMVC 2016", (in_wsr("46.2"),)),
+    _design("vgg16", 64, "Simonyan and Zisserman, ICLR 2015", (in_rnas("14.7", "1, 2, 4"),)),
+    _design("vgg16_4096", 64, "Simonyan and Zisserman, ICLR 2015", (in_rnas("34", "3"),),
             "34.0 M for the 100 classes of that table", compiles=False),  # its dropout draws from a generator
-    _design(designs.densenet121, "Huang et al., CVPR 2017", (in_rnas("7.0", "1, 2"),)),
-    _design(designs.mobilenet_v2, "Sandler et al., CVPR 2018", (in_rnas("2.3", "1-4"),)),
-    _design(designs.shufflenet_v2, "Ma et al., ECCV 2018", (in_rnas("1.3", "1-4"),)),
-    _design(designs.squeezenet, "Iandola et al., 2016", (in_rnas("0.7", "1"),)),
+    _design("densenet121", 32, "Huang et al., CVPR 2017", (in_rnas("7.0", "1, 2"),)),
+    _design("mobilenet_v2", 32, "Sandler et al., CVPR 2018", (in_rnas("2.3", "1-4"),)),
+    _design("shufflenet_v2", 116, "Ma et al., ECCV 2018", (in_rnas("1.3", "1-4"),)),
+    _design("squeezenet", 96, "Iandola et al., 2016", (in_rnas("0.7", "1"),)),
 )
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*PUBLISHED_CELLS, *NETWORKS)}

@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.architectures import catalogue, searched
-from wsrnas.genotype import Genotype
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.spelling import closest
 
-PUBLISHED: dict[str, Genotype] = {name: entry.genotype for name, entry in catalogue.ENTRIES.items() if entry.genotype}
-ALIASES: dict[str, str] = {alias: name for name in PUBLISHED for alias in catalogue.ENTRIES[name].aliases}
-
 
 def names() -> list[str]:
     """Return the names of all published cells, without aliases."""
-    return [name for name, entry in catalogue.ENTRIES.items() if entry.genotype]
+    return [name for name, entry in catalogue.ENTRIES.items() if entry.cell]
+
+
+def aliases() -> dict[str, str]:
+    """Return the name of the published cell that each alias stands for."""
+    return {alias: name for name in names() for alias in catalogue.ENTRIES[name].aliases}
 
 
 def find(spec: str) -> str | None:
@@ -54,11 +55,11 @@ def load(spec: str | Path) -> Any:
     if is_path(spec):
         raise InputError(f"the genotype file {spec} does not exist; expected a JSON file or a run directory")
     known = names()
-    aliases = {alias: name for name in known for alias in catalogue.ENTRIES[name].aliases}
-    near = list(dict.fromkeys(aliases.get(name, name) for name in closest(spec, [*known, *aliases])))
+    others = aliases()
+    near = list(dict.fromkeys(others.get(name, name) for name in closest(spec, [*known, *others])))
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
     raise InputError(f"unknown architecture {spec!r}{hint} known names: {', '.join(known)}; "
-                     f"aliases: {', '.join(aliases)}; or give the path of a genotype JSON or of a run directory")
+                     f"aliases: {', '.join(others)}; or give the path of a genotype JSON or of a run directory")
 
 
 def is_path(spec: str) -> bool:

@@ -3,7 +3,7 @@
 All take (num_classes, width, channels of the images, imagenet). For small images, they are the CIFAR variants in the
 tables of Wsr-NAS and RNAS: stems of stride 1 without pooling, otherwise the published networks. ``imagenet`` gives the
 networks for large images, with the published stem after ImageNet's normalisation. ``width`` scales all channels
-together; its default is the published one. Nothing is computed in place. Convolutions and linear layers start with
+together. Nothing is computed in place. Convolutions and linear layers start with
 torch's own random weights. Images may have any size, unless a network says otherwise: halved sizes are rounded up, and
 the classifier reads means over the positions.
 """
@@ -58,7 +58,7 @@ def _pooled(*layers: nn.Module) -> nn.Sequential:
 
 # -- the networks ----------------------------------------------------------------------------------------------------
 
-def resnet18(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def resnet18(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build ResNet-18 (He et al., CVPR 2016, Table 1), for small images with a 3x3 stem.
 
     The width is the number of channels of the first stage; the others have 2, 4 and 8 times as many.
@@ -66,7 +66,7 @@ def resnet18(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet
     return _resnet(basic_block, (2, 2, 2, 2), 1, num_classes, width, channels, imagenet)
 
 
-def resnet50(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def resnet50(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build ResNet-50 (He et al., CVPR 2016, Table 1), for small images with a 3x3 stem.
 
     A bottleneck's stride is in its 3x3 convolution. The width is the number of channels inside the bottlenecks of the
@@ -89,7 +89,7 @@ def _resnet(block: Callable[[int, int, int], nn.Module], depths: Sequence[int], 
     return HandDesignedNetwork(stages, previous, num_classes, imagenet)
 
 
-def wrn_28_10(num_classes: int = 10, width: int = 160, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def wrn_28_10(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build WRN-28-10 (Zagoruyko and Komodakis, BMVC 2016, Table 1) without dropout.
 
     It was not published for large images: there, a 7x7 convolution of stride 2 and ResNet's pooling come before the
@@ -99,7 +99,7 @@ def wrn_28_10(num_classes: int = 10, width: int = 160, channels: int = 3, imagen
     return _wide_resnet(4, num_classes, width, channels, imagenet)
 
 
-def wrn_34_10(num_classes: int = 10, width: int = 160, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def wrn_34_10(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build WRN-34-10, with the same design as WRN-28-10."""
     return _wide_resnet(5, num_classes, width, channels, imagenet)
 
@@ -119,7 +119,7 @@ def _wide_resnet(blocks: int, num_classes: int, width: int, channels: int, image
     return HandDesignedNetwork(stages, previous, num_classes, imagenet)
 
 
-def vgg16(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def vgg16(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build VGG-16 (Simonyan and Zisserman, ICLR 2015, Table 1, D) with BatchNorm and a single linear layer.
 
     The layers for large images are the same. The width is the number of channels of the first stage; the others have
@@ -135,7 +135,7 @@ def vgg16(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: b
     return HandDesignedNetwork(stages, previous, num_classes, imagenet)
 
 
-def vgg16_4096(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def vgg16_4096(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build ``vgg16`` with two hidden linear layers of 4096 channels, each with ReLU and dropout 0.5.
 
     With 100 classes it has the 34 million parameters of RNAS' CIFAR-100 table. The linear layers read means over the
@@ -150,7 +150,7 @@ def vgg16_4096(num_classes: int = 10, width: int = 64, channels: int = 3, imagen
     return network
 
 
-def densenet121(num_classes: int = 10, width: int = 32, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def densenet121(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build DenseNet-121 (Huang et al., CVPR 2017, Table 1), for small images with a single 3x3 convolution as stem.
 
     The width is the growth rate k, the number of channels that each layer adds; the stem has 2k, a bottleneck 4k.
@@ -175,7 +175,7 @@ def densenet121(num_classes: int = 10, width: int = 32, channels: int = 3, image
     return HandDesignedNetwork(stages, previous, num_classes, imagenet)
 
 
-def mobilenet_v2(num_classes: int = 10, width: int = 32, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def mobilenet_v2(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build MobileNetV2 (Sandler et al., CVPR 2018, Table 2).
 
     For small images, the stem and the second row of the table have stride 1; for large ones 2, as published. As in the
@@ -196,7 +196,7 @@ def mobilenet_v2(num_classes: int = 10, width: int = 32, channels: int = 3, imag
     return HandDesignedNetwork([*stages, conv_norm_relu(previous, last)], last, num_classes, imagenet)
 
 
-def shufflenet_v2(num_classes: int = 10, width: int = 116, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def shufflenet_v2(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build ShuffleNetV2 1x (Ma et al., ECCV 2018, Table 5), for small images with a stem of stride 1 and no pooling.
 
     The width is the number of channels of the first stage, rounded up to an even number; the others have 2 and 4 times
@@ -213,7 +213,7 @@ def shufflenet_v2(num_classes: int = 10, width: int = 116, channels: int = 3, im
     return HandDesignedNetwork([*stages, conv_norm_relu(previous, last)], last, num_classes, imagenet)
 
 
-def squeezenet(num_classes: int = 10, width: int = 96, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def squeezenet(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build SqueezeNet 1.0 (Iandola et al., 2016, Table 1 and Fig. 2, simple bypass) with BatchNorm.
 
     Poolings of stride 2 follow the stem and the fire modules 4 and 8; the fire modules 3, 5 and 7 have a bypass. For

@@ -4,12 +4,19 @@
 submission: Tables 1 and 2 (CIFAR-10), 3 (CIFAR-100), 4 (SVHN).
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from torch import nn
+from wsrnas.runtime.deferred import deferred_imports
 
-from wsrnas.genotype import Genotype
+with deferred_imports():
+    from torch import nn
+
+    from wsrnas.genotype import Genotype
 
 # The DARTS conventions, for cells whose papers give no other size: (init_channels, layers).
 CIFAR_SIZE, IMAGENET_SIZE = (36, 20), (48, 14)
@@ -66,7 +73,7 @@ class Entry:
         imagenet_size: The same for ImageNet.
         note: What a reader of the numbers needs to know.
         aliases: Other names of the same architecture.
-        genotype: The cell; None for a network with a design of its own.
+        cell: The arguments of its ``Genotype``; None for a network with a design of its own.
         build: Constructor (num_classes, width, channels, imagenet) of a network with a design of its own.
         compiles: Whether ``torch.compile`` can compile its training.
     """
@@ -79,9 +86,14 @@ class Entry:
     imagenet_size: tuple[int, int | None] = IMAGENET_SIZE
     note: str = ""
     aliases: tuple[str, ...] = ()
-    genotype: Genotype | None = None
+    cell: Mapping[str, Any] | None = None
     build: Callable[[int, int, int, bool], nn.Module] | None = None
     compiles: bool = True
+
+    @cached_property
+    def genotype(self) -> Genotype | None:
+        """The cell, checked; None for a network with a design of its own."""
+        return None if self.cell is None else Genotype(**self.cell)
 
     def size_for(self, large: bool) -> tuple[int, int | None]:
         """Return (init_channels, layers) of the published network for small or for large images."""

@@ -1,10 +1,15 @@
 """Networks with a design of their own, by name: hand-designed networks and RobNets."""
 
-from torch import nn
+from __future__ import annotations
 
 from wsrnas.architectures import catalogue
-from wsrnas.network import IMAGENET_MEAN
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    from torch import nn
+
+    from wsrnas import network
 
 
 def names() -> list[str]:
@@ -47,6 +52,6 @@ def build(name: str, num_classes: int = 10, width: int | None = None, channels: 
     for number, value in {"init_channels": width, "num_classes": num_classes, "channels": channels}.items():
         if value < 1:
             raise InputError(f"{number} is {value}; expected at least 1")
-    if imagenet and channels != len(IMAGENET_MEAN):
-        raise InputError(f"channels is {channels}; expected {len(IMAGENET_MEAN)} for imagenet")
+    if imagenet and channels != len(network.IMAGENET_MEAN):
+        raise InputError(f"channels is {channels}; expected {len(network.IMAGENET_MEAN)} for imagenet")
     return entry.build(num_classes, width, channels, imagenet)

@@ -132,17 +132,17 @@ def means_of_parts(features: Tensor, parts: int) -> Tensor:
 
 # -- the networks ----------------------------------------------------------------------------------------------------
 
-def robnet_small(num_classes: int = 10, width: int = 36, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def robnet_small(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build RobNet-small: 20 equal cells, 4.36 million parameters on CIFAR-10."""
     return RobNet([SMALL] * 20, width, num_classes, channels, imagenet=imagenet)
 
 
-def robnet_large_v1(num_classes: int = 10, width: int = 36, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def robnet_large_v1(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build RobNet-large: 20 equal cells, 6.84 million parameters on CIFAR-10, 12.76 million on ImageNet."""
     return RobNet([LARGE] * 20, width, num_classes, channels, imagenet=imagenet)
 
 
-def robnet_large_v2(num_classes: int = 10, width: int = 64, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def robnet_large_v2(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build RobNet-large v2: RobNet-large's cell 33 times, 33.36 million parameters on CIFAR-10.
 
     On small images the classifier reads 2 x 2 means.
@@ -150,6 +150,6 @@ def robnet_large_v2(num_classes: int = 10, width: int = 64, channels: int = 3, i
     return RobNet([LARGE] * 33, width, num_classes, channels, 1 if imagenet else 2, imagenet)
 
 
-def robnet_free(num_classes: int = 10, width: int = 36, channels: int = 3, imagenet: bool = False) -> nn.Module:
+def robnet_free(num_classes: int, width: int, channels: int = 3, imagenet: bool = False) -> nn.Module:
     """Build RobNet-free: 20 different cells, 5.44 million parameters on CIFAR-10."""
     return RobNet(FREE, width, num_classes, channels, imagenet=imagenet)

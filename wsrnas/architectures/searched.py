@@ -3,6 +3,8 @@
 A new space is one class with the methods of ``Searched`` and one entry of ``SPACES``.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -11,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor, nn
-
 from wsrnas.architectures import nas_bench_201
 from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE
-from wsrnas.architectures.nas_bench_201 import CellGraph, NetworkNB201
-from wsrnas.architectures.nas_bench_201.network import STAGES
-from wsrnas.genotype import Diagram, Genotype
-from wsrnas.network import NetworkCIFAR, NetworkImageNet
+from wsrnas.architectures.nas_bench_201 import STAGES, CellGraph
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    from torch import Tensor, nn
+
+    from wsrnas.architectures.nas_bench_201.network import NetworkNB201
+    from wsrnas.genotype import Diagram, Genotype
+    from wsrnas.network import NetworkCIFAR, NetworkImageNet
 
 Sizes = tuple[int | None, int | None]  # width and number of cells; None where they are unknown
 

@@ -1,15 +1,21 @@
 """Hold labelled images in memory as bytes, and describe how to augment them."""
 
+from __future__ import annotations
+
+from wsrnas.runtime.deferred import deferred_imports
+
 import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageSet:

@@ -1,14 +1,20 @@
 """Batches of a data set that lives on the device as bytes: no workers, exact to repeat and to resume."""
 
+from __future__ import annotations
+
+from wsrnas.runtime.deferred import deferred_imports
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
 
 from wsrnas.data.image_set import Augmentation, ImageSet
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,22 @@
 """Choose images so that classes are balanced: D_t and D_v of a search, a held-out part, a smaller set."""
 
+from __future__ import annotations
+
+from wsrnas.runtime.deferred import deferred_imports
+
 import json
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import derive_seed
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
 
 
 def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,

@@ -3,6 +3,8 @@
 A checkpoint is written to another name and then renamed; the one before it is kept.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import os
@@ -10,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -1,11 +1,15 @@
 """Name the device of a process and measure its memory."""
 
+from __future__ import annotations
+
 import platform
 import resource
 
-import torch
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
+
+with deferred_imports():
+    import torch
 
 
 def device_name(device: torch.device) -> str:

@@ -1,15 +1,19 @@
 """Describe this process among all (torchrun), and wrap the collectives that training and evaluation need."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch import distributed as dist
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class World:
         """Whether this is the process that writes, downloads and prints."""
         return self.rank == 0
 
-    def alone(self) -> "World":
+    def alone(self) -> World:
         """Return the world of this process by itself, for work that processes share through files."""
         return World(device=self.device)
 

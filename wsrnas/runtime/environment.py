@@ -1,5 +1,7 @@
 """Describe the machine and the code version that a run was made with."""
 
+from __future__ import annotations
+
 import os
 import platform
 import subprocess
@@ -8,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.device import device_name
 from wsrnas.runtime.distributed import World
+
+with deferred_imports():
+    import torch
 
 
 def environment(world: World) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Stop at a safe point when SIGTERM or SIGUSR1 asks for it (the time limit and preemption of Slurm)."""
 
+from __future__ import annotations
+
 import os
 import signal
 import threading
@@ -8,11 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
-import torch
-import torch.distributed as dist
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
+
+with deferred_imports():
+    import torch
+    from torch import distributed as dist
 
 Item = TypeVar("Item")
 

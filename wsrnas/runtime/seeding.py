@@ -1,13 +1,18 @@
 """Derive seeds from their purpose, so that no two uses of randomness share a stream or a global state."""
 
+from __future__ import annotations
+
 import hashlib
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -1,13 +1,17 @@
 """Settings of the training losses, and the types of their two parts."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.seeding import BatchNoise
 from wsrnas.training.metrics import Metrics
+
+with deferred_imports():
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,16 @@ class LossSettings:
     auxiliary_weight: float = 0.0
 
 
-Attack = Callable[[nn.Module, Tensor, Tensor, LossSettings, BatchNoise], Tensor]
+Attack: TypeAlias = "Callable[[nn.Module, Tensor, Tensor, LossSettings, BatchNoise], Tensor]"
 """(model, images (B, C, H, W), labels (B,), settings, noise) -> adversarial images (S * B, C, H, W).
 
 The whole batch follows at one strength after the other (S = 1 but for multi-strength training).
 """
 
-Network = Callable[[Tensor], Any]
+Network: TypeAlias = "Callable[[Tensor], Any]"
 """images -> logits (B, K), or logits and auxiliary logits: a network, or one wrapped for several processes."""
 
-Objective = Callable[[Network, Tensor, Tensor, Tensor, LossSettings], tuple[Tensor, Metrics]]
+Objective: TypeAlias = "Callable[[Network, Tensor, Tensor, Tensor, LossSettings], tuple[Tensor, Metrics]]"
 """(model, images, adversarial images, labels, settings) -> (loss, metrics).
 
 The metrics are ``clean_accuracy`` and ``adversarial_accuracy`` where the objective sees such logits, counted on the

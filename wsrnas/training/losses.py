@@ -4,23 +4,28 @@ The choices and the help of ``--adv_loss``, the cost that ``--dry_run`` prints a
 that entry.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.seeding import BatchNoise
 from wsrnas.training.loss_settings import Attack, LossSettings, Metrics, Objective
-from wsrnas.training.objectives import adversarial_objective, mart_objective, standard_objective, trades_objective
-from wsrnas.training.training_attacks import (
-    fast_attack,
-    mart_attack,
-    multi_strength_attack,
-    no_attack,
-    pgd_attack,
-    trades_attack,
-)
+
+with deferred_imports():
+    from torch import Tensor, nn
+
+    from wsrnas.training.objectives import adversarial_objective, mart_objective, standard_objective, trades_objective
+    from wsrnas.training.training_attacks import (
+        fast_attack,
+        mart_attack,
+        multi_strength_attack,
+        no_attack,
+        pgd_attack,
+        trades_attack,
+    )
 
 ATTACKED = ("epsilon", "steps", "step_size", "batch_statistics")  # settings of an attack at one strength
 TARGET = ("label_smoothing", "auxiliary_weight")  # settings of the cross-entropy
@@ -59,8 +64,8 @@ class TrainingLoss:
 
     @property
     def attacks(self) -> bool:
-        """Whether there is an attack."""
-        return self.attack is not no_attack
+        """Whether there is an attack: it reads its strength, or its strengths."""
+        return bool(set(self.reads) & {"epsilon", "strengths"})
 
     def passes(self, settings: LossSettings) -> tuple[int, int]:
         """Return forward-backward passes, and passes forward alone, of an image in a step: attack and objective."""

@@ -1,8 +1,15 @@
 """Sums of metrics on the device, so that a training step does not wait for the GPU."""
 
-from torch import Tensor
+from __future__ import annotations
 
-Metrics = dict[str, tuple[Tensor, int]]  # sum over samples, and their number, by name
+from typing import TypeAlias
+
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from torch import Tensor
+
+Metrics: TypeAlias = "dict[str, tuple[Tensor, int]]"  # sum over samples, and their number, by name
 
 
 def add_metrics(sums: Metrics, metrics: Metrics) -> None:

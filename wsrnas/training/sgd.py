@@ -1,12 +1,16 @@
 """Stochastic gradient descent: its fields in a configuration, and the optimiser that they describe."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from wsrnas.runtime.config import RunConfig, option
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)

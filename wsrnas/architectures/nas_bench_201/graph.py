@@ -5,16 +5,21 @@ it. The order of operations and edges, and the spelling of graphs, are those of 
 Yang, "NAS-Bench-201", ICLR 2020, Sec. 2.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from wsrnas.genotype import Diagram
 from wsrnas.runtime.checkpoint import write_atomic
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.spelling import closest
+
+with deferred_imports():
+    from wsrnas.genotype import Diagram
 
 SPACE = "nas-bench-201"
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -22,6 +27,7 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """(source, node) of each edge, in the order of ``CellGraph.operations``."""
 
 NODES = 3
+STAGES = 3  # of cells in a network
 EXAMPLE = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 _KEYS = ("space", "graph")
 

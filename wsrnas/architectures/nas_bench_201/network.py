@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsrnas.architectures.nas_bench_201.graph import EDGES, OPERATIONS, CellGraph
+from wsrnas.architectures.nas_bench_201.graph import EDGES, OPERATIONS, STAGES, CellGraph
 from wsrnas.network import IMAGENET_MEAN, ImageNetStem, Normalize
 from wsrnas.operations import DropPath, FactorizedReduce, Zero
 from wsrnas.runtime.errors import InputError
-
-STAGES = 3
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
