@@ -39,13 +39,19 @@ def measure_ceilings(device: torch.device) -> dict[str, float]:
     return found
 
 
-def floor_seconds(operations: float, moved: float, precision: str, ceilings: dict[str, float]) -> float:
-    """Return the least time of a computation: that of its arithmetic or of its memory traffic, whichever is longer.
+def shares(operations: float, moved: float, seconds: float, precision: str,
+           ceilings: dict[str, float]) -> dict[str, float]:
+    """Return how much of the machine's speed a computation uses.
 
     Args:
         operations: additions and multiplications.
         moved: bytes that it reads and writes.
+        seconds: time that it takes.
         precision: ``float32`` or ``bfloat16``.
         ceilings: result of ``measure_ceilings``.
+
+    Returns:
+        ``share_of_products``, of the speed of a matrix product, and ``share_of_copies``, of that of a copy.
     """
-    return max(operations / ceilings[precision], moved / ceilings["bytes"])
+    return {"share_of_products": operations / ceilings[precision] / seconds,
+            "share_of_copies": moved / ceilings["bytes"] / seconds}

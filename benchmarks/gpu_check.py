@@ -131,10 +131,12 @@ def iteration_section(found: dict[str, Any]) -> str:
 
 
 def training_section(found: dict[str, Any]) -> str:
-    """Return images a second, hours and peak memory of both precisions."""
-    return markdown_table(("amp", "images/s", "of the ceiling", "hours of WsrNet_Basic", "peak GiB"), (
-        (row["amp"], f"{row['images_per_second']:.0f}", f"{row['share_of_ceiling']:.0%}", f"{training_hours(row):.1f}",
-         f"{row['peak_gib']:.1f}") for row in found["numbers"]["rows"]))
+    """Return images a second, shares of the machine's speed, hours and peak memory of both precisions."""
+    return markdown_table(
+        ("amp", "images/s", "of matrix products", "of copies", "hours of WsrNet_Basic", "peak GiB"),
+        ((row["amp"], f"{row['images_per_second']:.0f}", f"{row['share_of_products']:.0%}",
+          f"{row['share_of_copies']:.0%}", f"{training_hours(row):.1f}", f"{row['peak_gib']:.1f}")
+         for row in found["numbers"]["rows"]))
 
 
 PARTS = {"tests": Part(tests, 150, tests_section), "attacks": Part(attacks, 60, attacks_section),

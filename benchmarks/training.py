@@ -6,8 +6,8 @@
 
 Further flags are those of the program. The first step is not timed: it also chooses algorithms and fills the loader.
 Several precisions, or another checkout of this project (``--baseline``), are measured by turns, a step each, in a
-process each. The floor of a step is the time of its multiply-adds at the speed of a matrix product here, or of its
-activations at the speed of a copy, whichever is longer; the share of it is of wall time.
+process each. The speed of a step is compared with that of a matrix product here, by its multiply-adds, and with that of
+a copy, by its activations, as if each of them left the caches. On a CPU, the time of one thread counts.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import torch
 
-from benchmarks.ceiling import floor_seconds, measure_ceilings
+from benchmarks.ceiling import measure_ceilings, shares
 from benchmarks.output import new_file, write_numbers
 from benchmarks.training_steps import MARK, PROGRAMS, Steps
 from wsrnas.complexity import readable
@@ -126,12 +126,12 @@ def summary(taken: Sequence[dict[str, float]], about: dict[str, Any]) -> dict[st
 
 
 def add_shares(rows: list[dict[str, Any]], ceilings: dict[str, float]) -> None:
-    """Add to every row the share of the machine's ceiling, and its speed in processor time relative to the last one."""
+    """Add to every row its shares of the machine's speed, and its speed in processor time relative to the last one."""
     for row in rows:
         precision = "bfloat16" if row["amp"] == BFLOAT16 else "float32"
         images = row["batch"] / row["processes"]
-        floor = floor_seconds(images * row["operations"], images * row["bytes"], precision, ceilings)
-        row["share_of_ceiling"] = floor / row["seconds"]
+        seconds = row["cpu_seconds"] / row["threads"] if row["device"] == "cpu" else row["seconds"]
+        row.update(shares(images * row["operations"], images * row["bytes"], seconds, precision, ceilings))
         same = [other for other in rows if other["amp"] == row["amp"]]
         row["speed_ratio"] = same[-1]["cpu_seconds"] / row["cpu_seconds"]
 
@@ -139,11 +139,11 @@ def add_shares(rows: list[dict[str, Any]], ceilings: dict[str, float]) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the results as a table."""
     return markdown_table(
-        ("checkout", "amp", "s a step", "CPU s", "images/s", "of the ceiling", "peak GiB", "hours of the recipe",
-         "speed by CPU time"),
+        ("checkout", "amp", "s a step", "CPU s", "images/s", "of matrix products", "of copies", "peak GiB",
+         "hours of the recipe", "speed by CPU time"),
         ((row["checkout"], row["amp"], f"{row['seconds']:.3g}", f"{row['cpu_seconds']:.3g}",
-          f"{row['images_per_second']:.4g}", f"{row['share_of_ceiling']:.0%}", f"{row['peak_gib']:.1f}",
-          f"{row['hours']:.3g}", f"{row['speed_ratio']:.2f}") for row in rows))
+          f"{row['images_per_second']:.4g}", f"{row['share_of_products']:.0%}", f"{row['share_of_copies']:.0%}",
+          f"{row['peak_gib']:.1f}", f"{row['hours']:.3g}", f"{row['speed_ratio']:.2f}") for row in rows))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

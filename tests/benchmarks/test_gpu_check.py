@@ -14,7 +14,7 @@ from wsrnas.runtime.errors import InputError
 ABOUT = {"device": "NVIDIA H200", "torch": "2.14", "cuda": "13.0", "git": "abc", "time": "2026-11-29"}
 SECONDS = {"adversarial_training": 10.0, "attacks": 20.0, "searcher": 5.0, "estimator": 1.0}
 TRAINED = {"amp": "off", "seconds": 2.0, "batch": 400, "epochs": 201, "images_per_second": 200.0, "peak_gib": 9.0,
-           "share_of_ceiling": 0.25}
+           "share_of_products": 0.25, "share_of_copies": 0.5}
 RESULTS = {
     "tests": {"exit_code": 0, "output": "....\n17 passed in 20 s\n"},
     "attacks": {"exit_code": 2, "output": "one\ntwo\nthree\nerror: no memory\n"},
@@ -37,7 +37,7 @@ def test_the_page_shows_every_part():
     text = gpu_check.page(ABOUT, RESULTS)
     assert text.startswith("# NVIDIA H200\n") and "17 passed in 20 s" in text
     assert "Failed:\n\n```\ntwo\nthree\nerror: no memory\n```" in text
-    assert "| paper | 36.0 | 2.28 | 5.0 | 3.0 |" in text and "| off | 200 | 25% |" in text
+    assert "| paper | 36.0 | 2.28 | 5.0 | 3.0 |" in text and "| off | 200 | 25% | 50% |" in text
     assert "Not run yet." in gpu_check.page(ABOUT, {})
 
 

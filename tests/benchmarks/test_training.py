@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import training
-from benchmarks.ceiling import floor_seconds, measure_ceilings
+from benchmarks.ceiling import measure_ceilings, shares
 from benchmarks.training_steps import Steps
 from wsrnas.runtime.errors import InputError
 
@@ -15,10 +15,9 @@ TINY = ["--recipe", "tiny", "--max_train", "400", "--device", "cpu"]
 CEILINGS = {"float32": 100.0, "bfloat16": 200.0, "bytes": 10.0}
 
 
-def test_the_floor_is_the_longer_of_arithmetic_and_traffic():
-    assert floor_seconds(1000, 10, "float32", CEILINGS) == 10
-    assert floor_seconds(1000, 10, "bfloat16", CEILINGS) == 5
-    assert floor_seconds(1000, 200, "bfloat16", CEILINGS) == 20
+def test_speeds_are_compared_with_products_and_copies():
+    assert shares(1000, 20, 20, "float32", CEILINGS) == {"share_of_products": 0.5, "share_of_copies": 0.1}
+    assert shares(1000, 20, 20, "bfloat16", CEILINGS) == {"share_of_products": 0.25, "share_of_copies": 0.1}
 
 
 def test_the_first_step_and_the_slowest_do_not_count():
@@ -29,11 +28,14 @@ def test_the_first_step_and_the_slowest_do_not_count():
 
 
 def test_shares_and_speeds_are_those_of_each_precision():
-    row = {"batch": 10, "processes": 2, "operations": 100, "bytes": 0, "seconds": 10}
+    row = {"batch": 10, "processes": 2, "operations": 100, "bytes": 0, "seconds": 10, "device": "cuda:0", "threads": 1}
     rows = [row | {"amp": amp, "cpu_seconds": cpu} for amp, cpu in (("off", 1), ("bf16", 3), ("off", 2), ("bf16", 3))]
     training.add_shares(rows, CEILINGS)
-    assert [row["share_of_ceiling"] for row in rows] == [0.5, 0.25, 0.5, 0.25]
+    assert [row["share_of_products"] for row in rows] == [0.5, 0.25, 0.5, 0.25]
     assert [row["speed_ratio"] for row in rows] == [2, 1, 1, 1]
+    on_a_cpu = [row | {"device": "cpu", "threads": 2, "amp": "off", "cpu_seconds": 10}]
+    training.add_shares(on_a_cpu, CEILINGS)
+    assert on_a_cpu[0]["share_of_products"] == 1
 
 
 @pytest.mark.slow
