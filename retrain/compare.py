@@ -7,30 +7,36 @@ The race's folder holds one run directory for each entrant and seed, ``race.json
 same command resumes; started several times at once, it shares its jobs.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
-from retrain.batch import check_batch
-from retrain.cost import training_memory_gib, training_passes
-from retrain.race.costs import write_costs
-from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
-from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
-from retrain.race.register import enter, entered, joined
-from retrain.race.results import document, keep_document
 from retrain.race.settings import CompareConfig, parse_race
-from retrain.race.tables import standing
-from retrain.small_images import make_loaders
-from wsrnas.complexity import parse_budget, readable
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
-from wsrnas.evaluation.measurement import check_classes
-from wsrnas.report import refresh, write_report
 from wsrnas.runtime import run_files
+from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import describe, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
-from wsrnas.runtime.sharing import alone, open_shared_folder, share
-from wsrnas.subjects.images import images_of
+
+with deferred_imports():
+    from retrain.batch import check_batch
+    from retrain.cost import training_memory_gib, training_passes
+    from retrain.race.costs import write_costs
+    from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
+    from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
+    from retrain.race.register import enter, entered, joined
+    from retrain.race.results import document, keep_document
+    from retrain.race.tables import standing
+    from retrain.small_images import make_loaders
+    from wsrnas.complexity import readable
+    from wsrnas.evaluation.measurement import check_classes
+    from wsrnas.report import refresh, write_report
+    from wsrnas.runtime.sharing import alone, open_shared_folder, share
+    from wsrnas.subjects.images import images_of
 
 
 def main(argv: list[str] | None = None) -> None:

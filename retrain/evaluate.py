@@ -9,45 +9,43 @@ Attack and prediction see the same network, in evaluation mode and float32. Resu
 stop, the same command resumes. Results, figures and a report page go to the run directory.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
-from retrain.evaluate_files import comparison_folder
-from retrain.evaluate_network import evaluate
 from retrain.evaluate_settings import EvaluateConfig
-from retrain.evaluate_subjects import (
-    check_subjects,
-    load_images,
-    make_subjects,
-    named_architectures,
-    open_named,
-)
-from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.evaluation.attack_spec import Attack, attack_of
-from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
-from wsrnas.evaluation.results import (
-    check_lines,
-    difference_table,
-    differences,
-    official_table,
-    table,
-)
-from wsrnas.report import write_report
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import describe, parse_config, require
+from wsrnas.runtime.config import Invocation, describe, parse_config, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import barrier, initialize
 from wsrnas.runtime.program import run_program
-from wsrnas.subjects.images import EvaluationImages
-from wsrnas.subjects.model_source import ModelSource
-from wsrnas.subjects.opening import open_model
+
+with deferred_imports():
+    from retrain.evaluate_files import comparison_folder
+    from retrain.evaluate_network import evaluate
+    from retrain.evaluate_subjects import check_subjects, load_images, make_subjects, named_architectures, open_named
+    from wsrnas.complexity import count_parameters, multiply_adds, readable
+    from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
+    from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, table
+    from wsrnas.report import write_report
+    from wsrnas.subjects.images import EvaluationImages
+    from wsrnas.subjects.model_source import ModelSource
+    from wsrnas.subjects.opening import open_model
 
 
-@exact_arithmetic()
 def main(argv: list[str] | None = None) -> None:
     """Evaluate the networks that the command line names."""
     config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
     require(bool(config.model), "nothing to evaluate: pass --model RUN_DIRECTORY_OR_FILE [...]")
     config.chosen(config.dataset)  # a wrong attack is refused before anything is read
+    with exact_arithmetic():
+        evaluate_all(config, invocation)
+
+
+def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
+    """Evaluate the networks of a configuration, or say what that would cost."""
     architectures = named_architectures(config)
     networks = [] if architectures else [open_model(given, config.weights) for given in config.model]
     world = initialize(config.device)

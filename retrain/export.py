@@ -8,6 +8,8 @@ drawing of the cells, the text of RobustBench's "New Model" issue and, on reques
 there, a fresh Python process without this project loads the file and must compute the same logits.
 """
 
+from __future__ import annotations
+
 import keyword
 import os
 import re
@@ -20,21 +22,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import genotypes
-from retrain.publishing.evaluations import stored_evaluations
-from retrain.publishing.onnx_file import require_packages
-from retrain.publishing.package import Package, file_names
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
-from retrain.publishing.training_record import is_finished, training_record
-from retrain.publishing.writing import write_package
 from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
-from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.data.datasets import source_of
 from wsrnas.runtime.config import describe, option, parse_config, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
-from wsrnas.subjects.opening import find_checkpoint, open_model
+
+with deferred_imports():
+    import genotypes
+    from retrain.publishing.evaluations import stored_evaluations
+    from retrain.publishing.onnx_file import require_packages
+    from retrain.publishing.package import Package, file_names
+    from retrain.publishing.training_record import is_finished, training_record
+    from retrain.publishing.writing import write_package
+    from wsrnas.complexity import count_parameters, multiply_adds, readable
+    from wsrnas.subjects.opening import find_checkpoint, open_model
 
 PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Robustness",
                     "Zhi Cheng, Yanxi Li, Minjing Dong, Xiu Su, Shan You, Chang Xu", "AAAI 2023",

@@ -4,19 +4,25 @@ Images are in [0, 1] and ``epsilon`` is in the same unit. It is a float, or a te
 that one batch can hold many strengths. Only the gradient with respect to the images is computed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from wsrnas.operations import BATCH_NORM
-from wsrnas.quick.folding import folded
-from wsrnas.quick.modules import every_module, modules_in_use, set_flag
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 
-AttackLoss = Callable[[Tensor, Tensor], Tensor]
+with deferred_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from wsrnas.operations import BATCH_NORM
+    from wsrnas.quick.folding import folded
+    from wsrnas.quick.modules import every_module, modules_in_use, set_flag
+
+AttackLoss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 PGD_STEP = 2.5  # a step of PGD is this number times epsilon / steps
 CPU_ROWS = 100  # images in the memory at a time: the features of more do not fit into the caches of a CPU

@@ -1,11 +1,9 @@
-"""Measure what a network costs (parameters, multiply-adds, memory of activations, seconds), and read budgets."""
+"""Measure what a network costs (parameters, multiply-adds, memory of activations, seconds)."""
 
 import contextlib
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,37 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsrnas.attacks import attack_mode
 from wsrnas.runtime.device import device_name
-from wsrnas.runtime.errors import InputError
-
-QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
-UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Cost that a network should have.
-
-    Args:
-        quantity: ``params`` (parameters) or ``macs`` (multiply-adds for one image).
-        value: number of them.
-        text: the budget as the user wrote it.
-    """
-
-    quantity: str
-    value: float
-    text: str
-
-
-def parse_budget(text: str) -> Budget:
-    """Parse ``params=4.5M`` or ``macs=700M``.
-
-    Raises:
-        InputError: the text is neither.
-    """
-    found = re.fullmatch(r"(params|macs)=(\d+(?:\.\d*)?|\.\d+)([kKmMgGtT]?)", text)
-    if not found or not float(found[2]):
-        raise InputError(f"budget is {text!r}; expected params=NUMBER or macs=NUMBER, such as params=4.5M or macs=700M")
-    return Budget(found[1], float(found[2]) * UNITS[found[3].lower()], text)
 
 
 def count_parameters(parameters: nn.Module | Iterable[Tensor]) -> int:

@@ -3,12 +3,17 @@
 Source: RobustBench's model_info files and issue form (Croce et al., "RobustBench", NeurIPS 2021 data sets).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
-from retrain.publishing.evaluations import failed_checks
 from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.evaluation.attack_table import ATTACKS
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from retrain.publishing.evaluations import failed_checks
 
 LEADERBOARDS = tuple(name for name, source in DATASETS.items() if source.leaderboard)
 SAME_STRENGTH = 5e-5  # pixels of [0, 1]: 0.031 is not 8/255

@@ -12,9 +12,10 @@ import torch
 from retrain.settings import spoken_name
 from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.architectures.searched import Searched
-from wsrnas.complexity import QUANTITIES, Budget, count_parameters, multiply_adds, readable
+from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.models import build_model, load_architecture, sizes
+from wsrnas.runtime.budget import QUANTITIES, Budget
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator

@@ -12,9 +12,9 @@ from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig
-from wsrnas.complexity import parse_budget
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.runtime import run_files
+from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.sharing import failures

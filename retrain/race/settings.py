@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES
 from retrain.settings import RetrainConfig, SmallImagesRecipe
-from wsrnas.complexity import parse_budget
 from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import PROTOCOLS
+from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import Invocation, option, parse_config, require
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from search.spaces.space import ImageShape, Space
 from search.strategy.problem import Allowed
-from wsrnas.complexity import Budget, parse_budget
+from wsrnas.runtime.budget import Budget, parse_budget
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 

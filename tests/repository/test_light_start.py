@@ -7,12 +7,10 @@ import sys
 import pytest
 
 from tests.repository.test_structure import ROOT
-from wsrnas.__main__ import PROGRAMS
 
-HEAVY = ("torch", "torchvision", "scipy", "matplotlib")
-WITHOUT_FLAGS = ("benchmarks.quick_gradients", "benchmarks.strategy")
-STILL_HEAVY = {name for name in PROGRAMS if name not in ("retrain.train_cifar", "retrain.train_imagenet")}
-LIGHT = [name for name in ("wsrnas", *PROGRAMS) if name not in STILL_HEAVY]
+HEAVY = ("torch", "torchvision", "matplotlib")
+LIGHT = ("wsrnas", "retrain.train_cifar", "retrain.train_imagenet", "retrain.evaluate", "retrain.compare",
+         "retrain.vulnerability", "retrain.export", "wsrnas.models", "wsrnas.plotting", "wsrnas.report")
 
 DRIVER = f"""
 import contextlib, io, json, runpy, sys
@@ -22,7 +20,7 @@ for program in {LIGHT!r}:
         sys.argv, said = [program, argument], io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
-                runpy.run_module(program, run_name="__main__")
+                runpy.run_module(program, run_name="__main__", alter_sys=True)
                 code = 0
             except SystemExit as end:
                 code = end.code
@@ -46,4 +44,4 @@ def test_help_and_a_wrong_flag_are_answered_without_torch(answers, program):
     code, said, loaded = answers[f"{program} --help"]
     assert code == 0 and "--help" in said and loaded == []
     code, said, loaded = answers[f"{program} --no-such-flag"]
-    assert code == 2 and "--no-such-flag" in said and loaded == []
+    assert code == 2 and said.startswith("error: ") and loaded == []

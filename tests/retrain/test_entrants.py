@@ -11,8 +11,9 @@ import pytest
 import genotypes
 from retrain.race.entrants import NEIGHBOURHOOD, NEIGHBOURS, Entrant, common_budget, load_entrants, nearest_width, widen
 from wsrnas.architectures.catalogue import ENTRIES
-from wsrnas.complexity import Budget, count_parameters, multiply_adds, parse_budget, readable
+from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.models import build_model
+from wsrnas.runtime.budget import Budget, parse_budget
 from wsrnas.runtime.errors import InputError
 
 SHAPE = (3, 32, 32)

@@ -1,17 +1,22 @@
 """Accuracy at a few strengths, for the selection during training; nothing is stored."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import nn
-
 from wsrnas.attacks import PGD_STEP, attack_mode, pgd, rows_at_once
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
-from wsrnas.training.epoch import Loader
+
+with deferred_imports():
+    import torch
+    from torch import nn
+
+    from wsrnas.training.epoch import Loader
 
 
 def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float], steps: int = 20,

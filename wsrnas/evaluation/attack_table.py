@@ -5,15 +5,19 @@ To add an attack, write a function that turns an ``AttackTask`` into adversarial
 docs/EVALUATE.md (``python -m docs.write_tables``) all read that entry.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
 
 from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd, rows_at_once
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import Tensor, nn
 
 SQUARE_QUERIES = 5000  # as in AutoAttack's standard version
 

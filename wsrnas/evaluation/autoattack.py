@@ -5,14 +5,18 @@ Applied to the batches of images that withstand the earlier attacks, in their or
 Between two batches, an evaluation can be stopped, stored and shared between processes.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
-
 from wsrnas.attacks import many_attack_steps
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import Tensor, nn
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 LEAST_CLASSES = 4  # the targeted loss compares the third and the fourth largest logit

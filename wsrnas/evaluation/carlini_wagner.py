@@ -1,10 +1,14 @@
 """The unbounded L2 attack of Carlini and Wagner (2017) with a fixed penalty."""
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
 
 from wsrnas.attacks import many_attack_steps, margins
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
+    from torch import Tensor, nn
 
 
 def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: float = 0.5, steps: int = 100,

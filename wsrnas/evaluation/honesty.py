@@ -8,22 +8,27 @@ accuracies under attack are then upper bounds only, and probably too high.
 To add a check, write a function ``(part, rows) -> Verdict`` and add one entry to ``CHECKS``, at the end of this file.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import Any, TypeAlias
 
 from wsrnas.attacks import attack_mode, full_precision, input_gradient
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry
 from wsrnas.evaluation.intervals import share_test, sign_test
-from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.seeding import generator
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from wsrnas.evaluation.measurement import Evaluation
 
 SIGNIFICANCE = 0.001
 LEAST_STRENGTH = 8 / 255  # below it, an honest attack may break too few images to be told from random noise
@@ -36,7 +41,7 @@ LEAST_IMAGES = 30  # fewer correctly classified images make a comparison meaning
 LOGIT_TOLERANCE = 1e-3  # relative to the largest logit: the rounding of a GPU's batched kernels stays far below
 CHECK_QUERIES = 500  # of Square in its check; an evaluation's own Square takes more
 
-Rows = Sequence[tuple[Attack, Tensor]]
+Rows: TypeAlias = "Sequence[tuple[Attack, Tensor]]"
 
 
 @dataclass(frozen=True)
@@ -184,13 +189,12 @@ def _against_white_box(rows: Rows, is_weaker: Callable[[AttackEntry], bool]) -> 
 
 # -- the checks -----------------------------------------------------------------------------------------------------
 
-@torch.no_grad()
 def deterministic_logits(part: Part, rows: Rows) -> Verdict:
     """Check that the same images give the same logits twice, and an image alone the same as in a batch."""
     evaluation = part.evaluation
     chosen = part.images if len(part.images) else torch.arange(evaluation.images)
     images, _ = next(iter(evaluation.loader.images_at([chosen[:min(16, evaluation.part)]])))
-    with attack_mode(evaluation.model) as model:
+    with torch.no_grad(), attack_mode(evaluation.model) as model:
         first, second = model(images), model(images)
         alone = torch.cat([model(image[None]) for image in images])
     scale = first.abs().max().clamp_min(1)

@@ -1,17 +1,23 @@
 """The result of an evaluation: accuracies with intervals from flags of images, as JSON and as tables."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, honesty_checks
 from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
-from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
+
+    from wsrnas.evaluation.measurement import Evaluation
 
 FORMAT = "wsrnas evaluation 1"
 

@@ -5,19 +5,24 @@ that ``--out`` names (by default runs/report); the folder of a race gets the pag
 ``search.tabular`` the page of its strategies.
 """
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsrnas.report.page_files import write_files
-from wsrnas.report.pages import page
-from wsrnas.report.race import write_race_report
-from wsrnas.report.reading.runs import read_run
-from wsrnas.report.strategies import write_strategies_report
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Parser
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
+
+with deferred_imports():
+    from wsrnas.report.page_files import write_files
+    from wsrnas.report.pages import page
+    from wsrnas.report.race import write_race_report
+    from wsrnas.report.reading.runs import read_run
+    from wsrnas.report.strategies import write_strategies_report
 
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # largest share of a run's time for refreshing its page
