@@ -13,7 +13,8 @@ from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
-from wsrnas.estimators import NoiseEstimator, build_estimator
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import seeded_weights
 

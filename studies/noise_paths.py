@@ -24,7 +24,8 @@ from test_AN_estimator.study import study_folder
 from wsrnas.attacks import attack_mode, fgsm, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet
-from wsrnas.estimators import build_estimator, project
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators.base import project
 from wsrnas.estimators.continuation import STEP, anchor_strengths
 from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import identity_differences, load_config, parse_config, require, to_dict

@@ -7,28 +7,33 @@ The study's folder keeps the networks and the attacks, which are made once; esti
 command resumes. Several processes of it share the work.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from test_AN_estimator.measurement import cost, measure
-from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, training_tasks
-from test_AN_estimator.noises import noise_tasks, read, tested_file
-from test_AN_estimator.report import write_report
-from test_AN_estimator.results import FORMAT
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
-from test_AN_estimator.study import check, dry_run, open_study
-from test_AN_estimator.training import trained_estimator
-from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.runtime.sharing import Task, alone, share
+
+with deferred_imports():
+    from test_AN_estimator import results
+    from test_AN_estimator.measurement import cost, measure
+    from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, training_tasks
+    from test_AN_estimator.noises import noise_tasks, read, tested_file
+    from test_AN_estimator.report import write_report
+    from test_AN_estimator.study import check, dry_run, open_study
+    from test_AN_estimator.training import trained_estimator
+    from wsrnas.complexity import count_parameters
+    from wsrnas.runtime.sharing import Task, alone, share
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -81,7 +86,7 @@ def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs:
         if spec is specs[0]:
             taken = cost(config, setting, estimator, model, read(tested_file(noises, spec, 0), world.device))
     run.write_json(run_files.RESULT, {
-        "format": FORMAT, "estimator": name, "setting": setting.name, "sources": setting.sources,
+        "format": results.FORMAT, "estimator": name, "setting": setting.name, "sources": setting.sources,
         "parameters": count_parameters(estimator), **taken, "networks": measured})
     run.finish(f"{name}, {setting.name}: measured")
 

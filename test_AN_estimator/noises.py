@@ -17,7 +17,7 @@ from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.attacks import attack_mode, multi_strength_pgd
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
-from wsrnas.estimators import project
+from wsrnas.estimators.base import project
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World

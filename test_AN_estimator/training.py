@@ -9,7 +9,8 @@ from torch import Tensor
 from test_AN_estimator.noises import Noises, read, rotations, training_batches, training_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.data.image_set import DataSet
-from wsrnas.estimators import NoiseEstimator, build_estimator
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.estimators.training import hide_each, train_estimator
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.progress import progress

@@ -31,7 +31,8 @@ from test_AN_estimator.training import initial_estimator, optimizer_steps, train
 from wsrnas.attacks import pgd
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
-from wsrnas.estimators import build_estimator, project
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators.base import project
 from wsrnas.estimators.training import hide_each, leave_one_out, schedule_factor
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.distributed import World

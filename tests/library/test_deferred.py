@@ -79,6 +79,14 @@ def test_a_module_is_imported_by_its_first_attribute(late):
     assert names["late_package"].__path__ and names["late_package"] is sys.modules["late_package"]
 
 
+def test_a_package_may_defer_its_own_modules(late, tmp_path):
+    (tmp_path / "late_package" / "__init__.py").write_text(
+        "from wsrnas.runtime.deferred import deferred_imports\nwith deferred_imports():\n"
+        "    from late_package import late\ndef count():\n    return late.COUNT\n")
+    package = importlib.import_module("late_package")
+    assert not is_loaded() and package.count() == 3 and package.late is sys.modules["late_package.late"]
+
+
 def test_what_is_missing_is_said_at_the_first_use(late):
     names = late("from late_package.late import nothing\nimport no_such_module")
     with pytest.raises(ImportError, match=r"late_package\.late\.nothing"):

@@ -17,7 +17,8 @@ from tests.processes import run_twice
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.splits import balanced_split
-from wsrnas.estimators import NoiseEstimator, build_estimator
+from wsrnas.estimators import build_estimator
+from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.runtime.distributed import World, initialize, shutdown
 
 pytestmark = pytest.mark.usefixtures("quick_data")

@@ -4,19 +4,25 @@ A new estimator is a subclass of ``NoiseEstimator`` and one entry of ``ESTIMATOR
 search and of the AN-Estimator benchmark, and the table in docs/AN_ESTIMATOR.md, read that table.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-import torch
-
-from wsrnas.estimators.attention import AANE
-from wsrnas.estimators.base import MIN_IMAGE_SIZE, NoiseEstimator, project
-from wsrnas.estimators.continuation import CANE
-from wsrnas.estimators.encoding import EANE, EANEMinus
-from wsrnas.estimators.interpolation import WAANE, WAANEPaper
-from wsrnas.estimators.plus import AANEPlus
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 
-__all__ = ["AVERAGE", "ESTIMATORS", "EstimatorEntry", "NoiseEstimator", "build_estimator", "names", "project"]
+with deferred_imports():
+    import torch
+
+    from wsrnas.estimators import base
+    from wsrnas.estimators.attention import AANE
+    from wsrnas.estimators.base import NoiseEstimator
+    from wsrnas.estimators.continuation import CANE
+    from wsrnas.estimators.encoding import EANE, EANEMinus
+    from wsrnas.estimators.interpolation import WAANE, WAANEPaper
+    from wsrnas.estimators.plus import AANEPlus
+
+__all__ = ["AVERAGE", "ESTIMATORS", "EstimatorEntry", "build_estimator", "names"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,9 @@ def build_estimator(name: str, image_shape: tuple[int, int, int] = (3, 32, 32)) 
     """
     if name not in ESTIMATORS:
         raise InputError(f"unknown AN-Estimator {name!r}; expected one of {', '.join(ESTIMATORS)}")
-    if len(image_shape) != 3 or image_shape[0] < 1 or min(image_shape[1:]) < MIN_IMAGE_SIZE:
+    if len(image_shape) != 3 or image_shape[0] < 1 or min(image_shape[1:]) < base.MIN_IMAGE_SIZE:
         raise InputError(
-            f"image_shape: expected (C, H, W) with H and W of at least {MIN_IMAGE_SIZE}, got {image_shape}"
+            f"image_shape: expected (C, H, W) with H and W of at least {base.MIN_IMAGE_SIZE}, got {image_shape}"
         )
     # Twice as fast on a CPU where filters are many and depth-wise.
     estimator: NoiseEstimator = ESTIMATORS[name].estimator(image_shape[0])

@@ -1,11 +1,15 @@
 """The fields of a configuration that train an AN-Estimator, and the optimiser that they describe."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from wsrnas.runtime.config import RunConfig, option
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)

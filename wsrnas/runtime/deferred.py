@@ -56,9 +56,11 @@ def resolve(value: Any) -> Any:
     if not isinstance(value, Deferred):
         return value
     module, name, importer = value._module, value._name, value._importer
-    found = importlib.import_module(module)
+    found: Any = importlib.import_module(module)
     if name:
-        found = getattr(found, name, None) or importlib.import_module(f"{module}.{name}")
+        found = getattr(found, name, value)
+        if found is value:  # a module of a package, whose own name in the package this may be
+            found = importlib.import_module(f"{module}.{name}")
     for key in [key for key, held in importer.items() if held is value]:
         importer[key] = found
     return found
