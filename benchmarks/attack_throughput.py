@@ -9,29 +9,34 @@ random start. The numbers are medians of the turns after the first; on a CPU, of
 differ, the gradient of a pixel is so near zero that its sign was rounded to the other side.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
-from benchmarks.clock import by_turns, median
 from benchmarks.output import new_file, write_numbers
-from wsrnas.attacks import pgd
-from wsrnas.models import build_model
 from wsrnas.runtime.config import Parser, parse_number, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
-from wsrnas.runtime.seeding import generator, seeded_weights
+
+with deferred_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from benchmarks.clock import by_turns, median
+    from wsrnas.attacks import pgd
+    from wsrnas.models import build_model
+    from wsrnas.runtime.seeding import generator, seeded_weights
 
 ARCHITECTURES = ("WsrNet_Basic", "resnet18")
 CHANNELS = {"WsrNet_Basic": 16}  # C of the networks by default; others have their own
 OURS = "ours"
 
-Attacks = dict[str, Callable[[], Tensor]]  # each returns adversarial images
+Attacks: TypeAlias = "dict[str, Callable[[], Tensor]]"  # each returns adversarial images
 
 
 def torchattacks_pgd(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, step: float,

@@ -8,6 +8,8 @@ goes on after a stop or after ``--limit`` seconds, and repeats parts that failed
 random. At the end ``gpu_check.json`` and ``gpu_check.md`` hold everything.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import subprocess
@@ -18,18 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from retrain.recipes import BASIC
-from search.wsr_nas_settings import PRESETS
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import Parser, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
+
+with deferred_imports():
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from search import wsr_nas_settings
 
 LIMIT = 480  # seconds of one call
 PRESETS_SHOWN = ("paper", "wide", "naive-6")
@@ -98,7 +103,7 @@ def training(folder: Path) -> list[str]:
 
 def search_hours(name: str, seconds: dict[str, float]) -> float:
     """Return the hours of a whole search from the seconds of an iteration by column."""
-    config = PRESETS[name]
+    config = wsr_nas_settings.PRESETS[name]
     measuring = config.population_size + config.iterations
     total = config.warmup_architectures * seconds["adversarial_training"] + measuring * sum(seconds.values())
     return total / 3600

@@ -18,7 +18,6 @@ IMAGES = 25_000  # of D_t, and of D_v, in the paper
 CLASSES, SIDE = 10, 32
 MEASURED = 100  # architectures in M_v
 FEWEST_CHECKED = 50  # images; in smaller batches each one costs more
-COLUMNS = ("adversarial_training", "attacks", "searcher", "estimator")  # of Table 6, without its Search column
 
 
 @dataclass(frozen=True)

@@ -14,38 +14,44 @@ of the paper's searches, and estimates the others; or it attacks all where the p
 compared with 3 + 13. ``ratio_all_attacked`` compares with the procedure without an AN-Estimator.
 """
 
+from __future__ import annotations
+
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.clock import Clock
-from benchmarks.iteration_phases import (
-    COLUMNS,
-    Iteration,
-    PublishedIteration,
-    Scale,
-    columns,
-    percent_per_strength,
-    published_columns,
-)
 from benchmarks.output import new_file, write_numbers
-from search.wsr_nas_settings import PRESETS, SearchConfig
 from wsrnas.report.figures.axes import blank, legend, styled
 from wsrnas.report.figures.style import COLOURS
 from wsrnas.report.figures.svg import save_figure
 from wsrnas.runtime.config import Parser, parse_number, require
-from wsrnas.runtime.device import peak_memory_gib
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
+with deferred_imports():
+    import torch
+
+    from benchmarks.clock import Clock
+    from benchmarks.iteration_phases import (
+        Iteration,
+        PublishedIteration,
+        Scale,
+        columns,
+        percent_per_strength,
+        published_columns,
+    )
+    from search import wsr_nas_settings
+    from search.wsr_nas_settings import SearchConfig
+    from wsrnas.runtime.device import peak_memory_gib
+
 NAMES = ("paper", "plus", "naive-6", "naive-11", "wide")
 PUBLISHED = "published"
 ATTACKED = 3  # strengths that the published procedure attacks where it estimates others
+COLUMNS = ("adversarial_training", "attacks", "searcher", "estimator")  # of Table 6, without its Search column
 TITLES = ("Adv. Train (s)", "A.E. Gen. (s)", "EWSS (s)", "AN-E Train Test (s)")
 
 Seconds = dict[str, float]  # of an iteration, by column
@@ -70,8 +76,8 @@ def measure(names: Sequence[str], scale: Scale, turns: int, world: World,
         The seconds of every phase of every preset in every turn; the published procedure's parts; the peak memory in
         GiB of each, on a CPU that of the process up to its end.
     """
-    presets = {name: Iteration(PRESETS[name], scale, world) for name in names}
-    published = PublishedIteration(scale, {division(PRESETS[name])[1] for name in names}, world)
+    presets = {name: Iteration(wsr_nas_settings.PRESETS[name], scale, world) for name in names}
+    published = PublishedIteration(scale, {division(wsr_nas_settings.PRESETS[name])[1] for name in names}, world)
     phases: dict[str, list[Seconds]] = {name: [] for name in names}
     parts: list[Clock] = []
     peaks: dict[str, float] = {}
@@ -102,7 +108,7 @@ def summarize(phases: dict[str, list[Seconds]], parts: Sequence[Clock]) -> dict[
     found: dict[str, Any] = {"ratio": {}, "ratio_all_attacked": {}, "percent_per_estimated_strength": {},
                              "seconds": {}, "published_seconds": {}, "phases": {}}
     for name, rows in phases.items():
-        config = PRESETS[name]
+        config = wsr_nas_settings.PRESETS[name]
         attacked, estimated = config.num_pgd_strengths, config.num_estimated_strengths
         ours = [sum(columns(row).values()) for row in rows]
         theirs = {key: [published_columns(clock, *split) for clock in parts]

@@ -10,6 +10,8 @@ process each. The speed of a step is compared with that of a matrix product here
 a copy, by its activations, as if each of them left the caches. On a CPU, the time of one thread counts.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -22,18 +24,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
-from benchmarks.ceiling import measure_ceilings, shares
 from benchmarks.output import new_file, write_numbers
-from benchmarks.training_steps import MARK, PROGRAMS, Steps
-from wsrnas.complexity import readable
 from wsrnas.runtime.config import Parser, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
+with deferred_imports():
+    import torch
+
+    from benchmarks import training_steps
+    from benchmarks.ceiling import measure_ceilings, shares
+    from wsrnas.complexity import readable
+
+PROGRAMS = ("cifar", "imagenet")  # those of ``training_steps``
 STEPS_FILE = Path(__file__).with_name("training_steps.py")
 CODE = ("import runpy, sys\nfrom wsrnas.runtime.program import run_program\n"
         "serve = runpy.run_path(sys.argv[1])['serve']\n"
@@ -80,15 +86,15 @@ class OtherProcess:
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
+            if line.startswith(training_steps.MARK):
+                return json.loads(line.removeprefix(training_steps.MARK))
         raise InputError(f"the training in {self.checkout} ended with exit code {self.process.wait()}; its own message "
                          "says why")
 
 
 def measure_here(program: str, arguments: list[str], count: int) -> list[dict[str, Any]]:
     """Measure steps in this process, or in all of torchrun's; return a row of results, on the main process alone."""
-    steps = Steps(program, arguments, count)
+    steps = training_steps.Steps(program, arguments, count)
     taken = [steps.step() for _ in range(1 + count)]
     if not steps.world.is_main:
         return []
@@ -150,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Time the steps and print the results."""
     parser = Parser(prog="benchmarks.training", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=list(PROGRAMS))
+    parser.add_argument("program", choices=PROGRAMS)
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: 10)")
     parser.add_argument("--precision", nargs="+", choices=["off", BFLOAT16], default=[],
                         help="values of --amp to compare (default: the recipe's own)")

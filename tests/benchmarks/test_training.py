@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import training
+from benchmarks import training, training_steps
 from benchmarks.ceiling import measure_ceilings, shares
 from benchmarks.training_steps import Steps
 from wsrnas.runtime.errors import InputError
@@ -36,6 +36,10 @@ def test_shares_and_speeds_are_those_of_each_precision():
     on_a_cpu = [row | {"device": "cpu", "threads": 2, "amp": "off", "cpu_seconds": 10}]
     training.add_shares(on_a_cpu, CEILINGS)
     assert on_a_cpu[0]["share_of_products"] == 1
+
+
+def test_every_program_that_trains_can_be_measured():
+    assert tuple(training_steps.PROGRAMS) == training.PROGRAMS
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from tests.repository.test_structure import ROOT
 HEAVY = ("torch", "torchvision", "matplotlib")
 LIGHT = ("wsrnas", "retrain.train_cifar", "retrain.train_imagenet", "retrain.evaluate", "retrain.compare",
          "retrain.vulnerability", "retrain.export", "wsrnas.models", "wsrnas.plotting", "wsrnas.report",
-         "test_AN_estimator.benchmark")
+         "test_AN_estimator.benchmark", "benchmarks.search_iteration", "benchmarks.attack_throughput",
+         "benchmarks.training", "benchmarks.gpu_check")
 
 DRIVER = f"""
 import contextlib, io, json, runpy, sys
