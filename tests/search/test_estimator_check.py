@@ -66,8 +66,8 @@ def make_searcher(made=None, world=None, **changes):
 @pytest.fixture(scope="module")
 def trained():
     """A searcher that has learnt enough for noise to cost accuracy."""
-    searcher = make_searcher()
-    for _ in range(5):
+    searcher = make_searcher(init_channels=4, epsilon=0.03)
+    for _ in range(8):
         searcher.train_supernet(STEP)
     searcher.recalibrate(STEP)
     return searcher
