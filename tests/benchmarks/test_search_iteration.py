@@ -19,6 +19,7 @@ from benchmarks.iteration_phases import (
 )
 from benchmarks.published_procedure import PublishedSearch, repetitions
 from benchmarks.published_supernet import PublishedSupernet
+from search.supernet import Supernet
 from search.wsr_nas_settings import PRESETS
 from wsrnas.complexity import count_parameters
 from wsrnas.runtime.distributed import World
@@ -50,6 +51,18 @@ def test_without_estimated_strengths_nothing_is_attacked_for_an_estimator():
 
 def test_the_published_supernet_has_the_size_of_the_published_one():
     assert count_parameters(PublishedSupernet(16, 8, 10)) == 1_930_618
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_both_supernets_are_the_same_function_of_a_path(number):
+    torch.manual_seed(number)
+    ours, theirs = Supernet(2, 6).double(), PublishedSupernet(2, 6, 10).double()
+    for own, other in zip(ours.weight_parameters(), theirs.parameters(), strict=True):
+        other.data.copy_(own.data)
+    theirs.sample(torch.Generator().manual_seed(number))
+    ours.use(torch.stack([theirs.weights(kind) for kind in range(2)]).double())
+    images = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(theirs(images), ours(images))
 
 
 def test_the_parts_of_the_published_procedure_train_what_they_should():
