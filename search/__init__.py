@@ -1,1 +1,5 @@
 """Search for robust cells: Wsr-NAS over many noise strengths, RNAS under a bound on vulnerability."""
+
+from wsrnas.runtime.threads import sleep_when_idle
+
+sleep_when_idle()  # the programs of this package import torch at once

@@ -1,12 +1,14 @@
 """Help and errors of the command line: programs answer them without torch, so in a fraction of a second."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.repository.test_structure import ROOT
+from wsrnas.runtime.threads import OWN_SETTINGS, sleep_when_idle
 
 HEAVY = ("torch", "torchvision", "matplotlib")
 LIGHT = ("wsrnas", "retrain.train_cifar", "retrain.train_imagenet", "retrain.evaluate", "retrain.compare",
@@ -15,7 +17,7 @@ LIGHT = ("wsrnas", "retrain.train_cifar", "retrain.train_imagenet", "retrain.eva
          "benchmarks.training", "benchmarks.gpu_check")
 
 DRIVER = f"""
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, os, runpy, sys
 answers = {{}}
 for program in {LIGHT!r}:
     for argument in ("--help", "--no-such-flag"):
@@ -28,15 +30,21 @@ for program in {LIGHT!r}:
                 code = end.code
         loaded = [name for name in {HEAVY!r} if name in sys.modules]
         answers[f"{{program}} {{argument}}"] = code or 0, said.getvalue(), loaded
+answers["idle threads"] = os.environ.get("OMP_WAIT_POLICY")
 print(json.dumps(answers))
 """
+
+
+def unset(environment):
+    """The environment of a user who has not said how OpenMP's threads wait."""
+    return {name: value for name, value in environment.items() if name not in OWN_SETTINGS}
 
 
 @pytest.fixture(scope="module")
 def answers():
     """Exit code, text and loaded libraries for help and for a wrong flag of each program, all in one new process."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", DRIVER], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300)
+                          timeout=300, env=unset(os.environ))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -47,3 +55,22 @@ def test_help_and_a_wrong_flag_are_answered_without_torch(answers, program):
     assert code == 0 and "--help" in said and loaded == []
     code, said, loaded = answers[f"{program} --no-such-flag"]
     assert code == 2 and "error: " in said and loaded == []
+
+
+# The programs of search import torch before they start, so their package must say it.
+def test_programs_let_idle_threads_sleep_before_torch_is_there(answers):
+    assert answers["idle threads"] == "passive"
+    code = "import search, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env=unset(os.environ))
+    assert done.stdout.split() == ["passive", "False"], done.stderr
+
+
+@pytest.mark.parametrize("name", OWN_SETTINGS)
+def test_a_user_s_own_setting_of_idle_threads_stays(name):
+    environment = {name: "active"}
+    sleep_when_idle(environment)
+    assert environment == {name: "active"}
+    environment.clear()
+    sleep_when_idle(environment)
+    assert environment == {"OMP_WAIT_POLICY": "passive"}
