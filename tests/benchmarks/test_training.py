@@ -1,18 +1,54 @@
 """The benchmark of training steps: its sums, another process, and what it refuses; nothing about speed."""
 
+import io
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import training, training_steps
+from benchmarks import ceiling, training, training_steps
 from benchmarks.ceiling import measure_ceilings, shares
-from benchmarks.training_steps import Steps
+from benchmarks.training_steps import MARK
 from wsrnas.runtime.errors import InputError
 
 TINY = ["--recipe", "tiny", "--max_train", "400", "--device", "cpu"]
 CEILINGS = {"float32": 100.0, "bfloat16": 200.0, "bytes": 10.0}
+# Steps that need no torch, say whose library they import, and note whose turn it is.
+STEPS = """
+import json, sys, wsrnas
+from pathlib import Path
+root = Path(wsrnas.__file__).parents[1].name
+
+def serve(program, arguments, count):
+    print("words that are not meant for anybody")
+    print("measured: " + json.dumps({
+        "recipe": program, "arguments": arguments, "count": count, "root": root, "amp": arguments[-1], "device": "cpu",
+        "parameters": 1, "loss": "pgd", "batch": 4, "batch_text": "4", "processes": 1, "epochs": 1,
+        "steps_per_epoch": 5, "threads": 1, "operations": 1, "bytes": 1}), flush=True)
+    for number, _ in enumerate(sys.stdin):
+        with open("turns", "a") as file:
+            file.write(f"{root} {number}\\n")
+        print("measured: " + json.dumps({"cpu": 1.0, "wall": 2.0, "loss": 0.5, "peak_gib": 1.0}), flush=True)
+"""
+FAILING = """
+def serve(program, arguments, count):
+    from wsrnas.runtime.errors import InputError
+    raise InputError("nothing like " + arguments[-1])
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A function that lets processes run other steps, in an empty folder."""
+    def replace(steps: str) -> None:
+        (tmp_path / "steps.py").write_text(steps)
+        monkeypatch.setattr(training, "STEPS_FILE", tmp_path / "steps.py")
+        monkeypatch.setattr(training, "measure_ceilings", lambda device: CEILINGS)
+        monkeypatch.chdir(tmp_path)
+    return replace
 
 
 def test_speeds_are_compared_with_products_and_copies():
@@ -43,34 +79,44 @@ def test_every_program_that_trains_can_be_measured():
 
 
 @pytest.mark.slow
-def test_ceilings_are_measured_on_the_cpu():
+def test_ceilings_are_measured_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(ceiling, "SIDE", 256)
+    monkeypatch.setattr(ceiling, "COPIED", 2**20)
     assert all(value > 1e6 for value in measure_ceilings(torch.device("cpu")).values())
 
 
-def test_a_step_counts_the_passes_of_attack_and_objective():
-    steps = Steps("cifar", TINY, 2)
-    about, taken = steps.about, steps.step()
+def test_a_step_counts_the_passes_of_attack_and_objective(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("step\n"))
+    runpy.run_path(str(training.STEPS_FILE))["serve"]("cifar", TINY, 2)  # as another process does
+    about, taken = (json.loads(line.removeprefix(MARK)) for line in capsys.readouterr().out.splitlines()
+                    if line.startswith(MARK))
     passes = 2 * 3 + 3  # three steps of PGD need the input's gradient alone, the objective the weights' as well
     assert about["operations"] % passes == 0 and about["batch"] == 32 and about["amp"] == "off"
     assert taken["loss"] > 0 and taken["peak_gib"] > 0
 
 
 @pytest.mark.slow
-def test_two_checkouts_take_turns_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "measure_ceilings", lambda device: CEILINGS)
-    monkeypatch.chdir(tmp_path)
-    here = str(Path(training.__file__).parents[1])
-    training.main(["cifar", *TINY, "--steps", "1", "--baseline", here, "--json", "found.json"])
+def test_two_checkouts_take_turns_in_processes_of_their_own(program, tmp_path, capsys):
+    program(STEPS)
+    other = tmp_path / "other" / "wsrnas"
+    (other / "runtime").mkdir(parents=True)
+    (other / "__init__.py").write_text("")
+    (other / "runtime" / "program.py").write_text("def run_program(function):\n    function()\n")
+    training.main(["cifar", *TINY, "--steps", "1", "--precision", "off", "--baseline", "other", "--json", "found.json"])
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert [row["checkout"] for row in rows] == ["this checkout", "baseline"]
+    here = Path(training.__file__).parents[1].name
+    assert [(row["checkout"], row["root"]) for row in rows] == [("this checkout", here), ("baseline", "other")]
+    assert all(row["arguments"] == [*TINY, "--amp", "off"] and row["count"] == 1 for row in rows)
+    assert (tmp_path / "turns").read_text().split("\n")[:-1] == [f"{here} 0", "other 0", f"{here} 1", "other 1"]
     assert "| baseline | off |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_ends_the_measurement_with_a_sentence(capfd):
+def test_a_process_that_fails_ends_the_measurement_with_a_sentence(program, capfd):
+    program(FAILING)
     with pytest.raises(InputError, match="ended with exit code 2"):
-        training.main(["cifar", *TINY, "--precision", "off", "--arch", "nothing_like_it"])
-    assert "nothing_like_it" in capfd.readouterr().err
+        training.main(["cifar", *TINY, "--precision", "off"])
+    assert "nothing like off" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--steps", "0"], ["--baseline", "docs"], ["--precision", "fp8"]])

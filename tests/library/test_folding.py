@@ -10,13 +10,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsrnas.attacks
+from genotypes import load
 from search.spaces import SPACES
 from tests.quick import slow_after
+from wsrnas.architectures.hand_designed import names
+from wsrnas.architectures.robnet import FREE, LARGE, SMALL, RobNet
 from wsrnas.attacks import attack_mode, fgsm, input_gradient, many_attack_steps, mim, multi_strength_pgd, pgd
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
-from wsrnas.models import build_model, names
+from wsrnas.genotype import KINDS
+from wsrnas.models import build_model
 from wsrnas.network import NetworkImageNet
-from wsrnas.operations import FactorizedReduce, ReLUConvBN
+from wsrnas.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 from wsrnas.quick.folding import folded
 from wsrnas.training.batch_norm import GlooBatchNorm
 
@@ -97,15 +101,24 @@ def assert_same_function(model: nn.Module, images: Tensor, labels: Tensor) -> No
 
 # -- the same function ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", slow_after(6, ["WsrNet_Basic", "resnet18", "densenet121", "robnet_small", "wrn_28_10",
-                                                "SNAS_mild", *sorted({*names()} - {
-                                                    "WsrNet_Basic", "resnet18", "densenet121", "robnet_small",
-                                                    "wrn_28_10", "SNAS_mild"})]))
-def test_every_architecture_computes_the_same_and_no_batch_norm_is_left(name, unfolded):
+# All published cells are built of the same operations; these have all of them.
+CELLS = ("WsrNet_Basic", "SNAS_mild", "AmoebaNet_A", "CRoZe_cifar10", "LRNAS_cifar10")
+OWN_DESIGNS = ("resnet18", "densenet121", "robnet", "wrn_28_10", *sorted({*names()} - {
+    "resnet18", "densenet121", "wrn_28_10", "robnet_small", "robnet_large_v1", "robnet_large_v2", "robnet_free"}))
+
+
+def test_the_chosen_cells_have_every_operation():
+    assert {operation for name in CELLS for kind in KINDS for node in load(name).nodes(kind)
+            for operation, _ in node} == {*OPERATIONS}
+
+
+@pytest.mark.parametrize("name", slow_after(6, ["WsrNet_Basic", *OWN_DESIGNS[:4], *CELLS[1:], *OWN_DESIGNS[4:]]))
+def test_every_design_computes_the_same_and_no_batch_norm_is_left(name, unfolded):
     torch.manual_seed(0)
-    own_depth = name.startswith(("robnet", "resnet", "wrn", "vgg", "dense", "mobile", "shuffle", "squeeze"))
-    model = with_statistics(build_model(name, CLASSES, init_channels=4 if own_depth else 2,
-                                        layers=None if own_depth else 3))
+    if name == "robnet":  # the published ones have 20 cells and more
+        model = with_statistics(RobNet([SMALL, FREE[1], LARGE], 4, CLASSES, parts=2))
+    else:
+        model = with_statistics(build_model(name, CLASSES, *([2, 3] if name in CELLS else [4])))
     images, labels = batch(2)
     assert_same_function(model, images, labels)
     attacked = pgd(model, images, labels, 0.5, 2, norm="l2")
@@ -132,7 +145,6 @@ def test_a_supernets_path_computes_the_same(space):
 
 
 def test_the_network_for_large_images_computes_the_same():
-    from genotypes import load
     torch.manual_seed(0)
     model = with_statistics(NetworkImageNet(load("DARTS_V2"), 4, 3, CLASSES))
     assert_same_function(model, *batch(2, 33))

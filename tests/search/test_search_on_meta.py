@@ -66,7 +66,7 @@ def test_losses_on_the_validation_set_are_added_up_on_the_device(space, bound, b
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_gradient_of_the_vulnerability_reads_nothing(distance, batch):
-    network, clean, attacked = supernet("darts"), [], []
+    network, clean, attacked = supernet("nas-bench-201"), [], []
     images = batch[0].requires_grad_(True)
     with Operators():
         network(batch[0].detach(), clean)
@@ -78,10 +78,11 @@ def test_the_gradient_of_the_vulnerability_reads_nothing(distance, batch):
 @pytest.mark.parametrize("preset", slow_after(1, ["tiny", "wide"]))
 def test_a_validation_reads_its_losses_once_at_the_end(preset, quick_data):
     config = dataclasses.replace(
-        PRESETS["tiny"], num_steps=2, **{name: getattr(PRESETS[preset], name) for name in (
+        PRESETS["tiny"], num_steps=2, layers=3, batch_size=8, eval_batch_size=10, max_validation=20,
+        **{name: getattr(PRESETS[preset], name) for name in (
             "num_pgd_strengths", "num_estimated_strengths", "strengths", "strength_weights", "attacked_strengths",
             "estimator")})
-    data = load_dataset("digits", max_train=400)
+    data = load_dataset("digits", max_train=80)
     searcher = Searcher(config, data, halves(data, 0), World())
     step = schedule(config)[-1]
     searcher.sample(step)
