@@ -30,7 +30,7 @@ STRENGTHS = (0.02, 0.06)
 WEIGHT, SMOOTHING, BETA = 0.4, 0.2, 3.0
 
 
-def network(auxiliary: bool = True, layers: int = 4, kind: type = NetworkCIFAR, name: str = "WsrNet_Basic",
+def network(auxiliary: bool = True, layers: int = 3, kind: type = NetworkCIFAR, name: str = "WsrNet_Basic",
             seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return kind(genotypes.load(name), 2, layers, CLASSES, auxiliary=auxiliary).double()
