@@ -97,8 +97,9 @@ def test_the_published_parts_add_up_to_the_columns():
 
 
 def test_presets_are_compared_with_the_published_procedure_for_as_many_strengths():
-    found = {name: search_iteration.division(PRESETS[name]) for name in search_iteration.NAMES}
-    assert found == {"paper": (3, 3), "plus": (3, 8), "naive-6": (6, 0), "naive-11": (11, 0), "wide": (3, 13)}
+    found = {name: tuple(search_iteration.divisions(PRESETS[name]).values()) for name in search_iteration.NAMES}
+    assert found == {"paper": ((3, 3), (3, 3), (6, 0)), "plus": ((3, 8), (6, 5), (11, 0)), "naive-6": ((6, 0),) * 3,
+                     "naive-11": ((11, 0),) * 3, "wide": ((3, 13), (8, 8), (16, 0))}
 
 
 def test_a_ratio_compares_turns_on_the_same_path():
