@@ -20,7 +20,7 @@ from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.genotype import KINDS
 from wsrnas.models import build_model
 from wsrnas.network import NetworkImageNet
-from wsrnas.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
+from wsrnas.operations import BATCH_NORM, OPERATIONS, FactorizedReduce, ReLUConvBN
 from wsrnas.quick.folding import folded
 from wsrnas.training.batch_norm import GlooBatchNorm
 
@@ -31,7 +31,7 @@ def with_statistics(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give BatchNorm statistics, scales and shifts that no other layer has; float64, evaluation mode."""
     draw = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BATCH_NORM):
             for values, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2),
                                       (module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5)):
                 if values is not None:
@@ -190,6 +190,7 @@ def test_folded_convolutions_keep_the_order_in_memory(monkeypatch):
 # -- nothing is left behind -------------------------------------------------------------------------------------------
 
 def everything(model: nn.Module) -> list:
+    # private: what is registered, whatever a class shows of it
     return [(module, dict(vars(module)), dict(module._parameters), dict(module._buffers), dict(module._modules),
              [(value, value.clone(), value.requires_grad) for value in module.parameters()])
             for module in model.modules()]

@@ -471,7 +471,7 @@ def test_an_attack_sets_up_the_path_alone_and_restores_it():
     with attack_mode(supernet, path_alone=True):
         assert all(module.training is (module not in used) for module in modes if modes[module])
         assert all(parameter.requires_grad is (module not in used) for module in modes
-                   for parameter in module._parameters.values() if parameter is not None)
+                   for parameter in module.parameters(recurse=False))
     assert modes == {module: module.training for module in supernet.modules()}
     assert all(parameter.requires_grad for parameter in supernet.parameters())
 
