@@ -1,11 +1,23 @@
 """Networks as tests compare them with another implementation."""
 
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import nn
 
 from wsrnas.network import IMAGENET_MEAN, IMAGENET_STD
 
 DRAWN = torch.randn(2**20 + 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@contextmanager
+def empty_layers():
+    """The device meta, on which layers do not go to the length of filling what holds no numbers."""
+    with pytest.MonkeyPatch.context() as context, torch.device("meta"):
+        for kind in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
+            context.setattr(kind, "reset_parameters", lambda self: None)
+        yield
 
 
 def seeded(model: nn.Module) -> nn.Module:

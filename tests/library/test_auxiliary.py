@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import genotypes
 from search.supernet import Supernet
+from tests.networks import empty_layers
 from tests.quick import slow_after
 from wsrnas.attacks import attack_mode
 from wsrnas.complexity import multiply_adds
@@ -53,7 +54,7 @@ def settings_of(weight: float = WEIGHT, loss: str = "pgd", **more) -> LossSettin
     ("DARTS_V1", 4 * 192), ("AmoebaNet_A", 3 * 192), ("PNAS", 5 * 192)]))
 def test_parameters_on_imagenet(name, channels):
     """1x1 convolution, its BatchNorm, 2x2 convolution without one, linear."""
-    with torch.device("meta"):
+    with empty_layers():
         plain, made = (NetworkImageNet(genotypes.load(name), 48, 14, 1000, auxiliary=flag) for flag in (False, True))
     more = 128 * channels + 2 * 128 + 4 * 128 * 768 + 768 * 1000 + 1000
     assert sum(p.numel() for p in made.parameters()) - sum(p.numel() for p in plain.parameters()) == more

@@ -15,7 +15,7 @@ import retrain.evaluate
 import retrain.export
 import retrain.train_cifar
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
-from tests.networks import seeded
+from tests.networks import empty_layers, seeded
 from tests.quick import slow_after
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.blocks import Dropout, scaled
@@ -48,7 +48,7 @@ MEAN, STD = (torch.tensor(values).view(-1, 1, 1) for values in ((0.485, 0.456, 0
 
 
 def on_meta(name: str, *sizes, **more) -> nn.Module:
-    with torch.device("meta"):
+    with empty_layers():
         return hand_designed.build(name, *sizes, **more)
 
 
@@ -77,7 +77,7 @@ def test_the_published_number_of_parameters_for_a_hundred_classes(name, paramete
 @pytest.mark.parametrize("name, parameters", [("resnet18", 11_689_512), ("resnet50", 25_557_032),
                                               ("densenet121", 7_978_856), ("shufflenet_v2", 2_278_604)])
 def test_the_published_number_of_parameters_on_imagenet(name, parameters):
-    with torch.device("meta"):
+    with empty_layers():
         library = torchvisions(name, 1000, imagenet=True)
     assert count_parameters(on_meta(name, 1000, imagenet=True)) == count_parameters(library) == parameters
 
@@ -125,7 +125,7 @@ def with_norms_and_bypass(features: nn.Sequential) -> None:
     ("squeezenet", True)])
 def test_the_networks_of_torchvision_give_the_same_logits(name, imagenet):
     model = seeded(on_meta(name, imagenet=imagenet))
-    with torch.device("meta"):
+    with empty_layers():
         other = torchvisions(name, 10, imagenet).eval()
     ours = {key: value for key, value in model.state_dict().items() if not key.startswith("normalize")}
     theirs = other.state_dict()

@@ -1,9 +1,12 @@
 """Networks that hide their gradients are found out, honest ones are not accused; the published way flatters."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.quick import short_checks
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet, ImageSet
@@ -125,7 +128,9 @@ def test_an_honest_network_trips_no_check(data, weights):
 ])
 def test_a_network_that_hides_its_gradients_is_found_out(kind, found, data, weights):
     torch.manual_seed(0)
-    result = evaluated(kind, weights, data)
+    drawn = found == {"logits are deterministic"}  # which the length of attacks has nothing to do with
+    with short_checks() if drawn else nullcontext():
+        result = evaluated(kind, weights, data)
     assert found <= set(result["failed_checks"]), result["checks"]
     assert all(row["says"] and row["passed"] in (True, False, None) for row in result["checks"])
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.networks import empty_layers
 from tests.quick import slow_after
 from wsrnas.architectures.nas_bench_201 import EDGES, OPERATIONS, CellGraph
 from wsrnas.architectures.nas_bench_201.network import CellNB201, NetworkNB201, ReductionBlock, nb201_operation
@@ -284,7 +285,7 @@ def counts(graph, num_classes=10, side=32):
 
     The tables also count an addition for each bias of the classifier.
     """
-    with torch.device("meta"):
+    with empty_layers():
         network = NetworkNB201(graph, num_classes=num_classes)
     return count_parameters(network) / 1e6, (multiply_adds(network, (3, side, side)) + num_classes) / 1e6
 
@@ -321,7 +322,7 @@ def test_the_counts_are_the_published_ones(graph, num_classes, side, parameters,
 @settings(max_examples=25, deadline=None)
 @given(GRAPHS, st.integers(1, 9), st.integers(1, 3))
 def test_the_counts_follow_their_formula(graph, width, per_stage):
-    with torch.device("meta"):
+    with empty_layers():
         network = NetworkNB201(graph, width, per_stage, 10)
     taps = sum({"nor_conv_1x1": 1, "nor_conv_3x3": 9}.get(operation, 0) for operation in graph.operations)
     convolutions = sum(operation.startswith("nor_conv") for operation in graph.operations)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import genotypes
 import retrain.train_cifar
-from tests.networks import seeded
+from tests.networks import empty_layers, seeded
 from tests.quick import slow_after
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.robnet import FREE, LARGE, SMALL, RobNet, cell_of, means_of_parts
@@ -43,7 +43,7 @@ def photographs(count: int = 2, size: int = 32, channels: int = 3) -> Tensor:
 
 def counts(*arguments, **more) -> tuple[int, int]:
     """Parameters; the same were every BatchNorm affine."""
-    with torch.device("meta"):
+    with empty_layers():
         model = build_model(*arguments, **more)
     plain = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and not module.affine]
     return count_parameters(model), count_parameters(model) + sum(2 * module.num_features for module in plain)
@@ -142,7 +142,7 @@ def restated(layers: Layers, images: Tensor, bits: tuple[int, ...], rows: int, i
     ("robnet_large_v2", "imagenet"), ("robnet_free", "imagenet")])
 def test_the_networks_are_what_their_paper_says(name, dataset):
     imagenet = dataset == "imagenet"
-    with torch.device("meta"):
+    with empty_layers():
         model = build_model(name, 7, 2, dataset=dataset)
     model = seeded(model)
     images = photographs(2, 34 if imagenet else 18).double()  # halved to an odd size, and again

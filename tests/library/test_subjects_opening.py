@@ -344,13 +344,14 @@ def stored(path: Path, model: nn.Module, kind: str) -> nn.Module:
                                           ("exported", False), ("exported, decomposed", False)])
 def test_batch_norm_and_the_training_mode_of_stored_programs(tmp_path, kind, trains):
     bare = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, CLASSES)).eval()  # none to fold it into
-    for name, wrap in (("alone", lambda m: m), ("wrapped", Wrapped)):
-        model = wrap(stored(tmp_path / f"{name}.pt", copy.deepcopy(bare), kind))
+    opened = stored(tmp_path / "a.pt", bare, kind)
+    without = stored(tmp_path / "without.pt", without_batch_norm(), kind)
+    for wrap in (lambda m: m, Wrapped):
+        model, other = wrap(opened).eval(), wrap(without).eval()
         assert uses_batch_norm(model) and can_train(model) == trains
         before = model(batch()[0])
         with torch.no_grad():
             assert torch.equal(model.train()(batch()[0]), before) != trains, "train() itself says otherwise"
-        other = wrap(stored(tmp_path / f"{name} without.pt", without_batch_norm(), kind))
         assert not uses_batch_norm(other) and can_train(other) == (not kind.startswith("exported"))
 
 

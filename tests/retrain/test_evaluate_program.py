@@ -315,9 +315,11 @@ def test_a_named_architecture_with_weights(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_published_way_stands_beside_the_honest_one(run, capsys):
-    evaluate(run, "--protocol", "official", "--max_test", 10)
-    result, said = result_of(run, "official-digits-10images-best.json"), capsys.readouterr().out
+def test_the_published_way_stands_beside_the_honest_one(network, capsys, tmp_path):
+    evaluate(network, "--dataset", "digits", "--protocol", "official", "--max_test", 10, runs=tmp_path)
+    folder, said = tmp_path / "evaluate" / "mine.build", capsys.readouterr().out
+    result = result_of(folder, "official-digits-10images*.json")
+    assert len(result["official"]) == 4
     assert [row["honest"] for row in result["official"]] == [row["accuracy"] for row in result["attacks"]]
     for row in result["official"]:
         assert f"published way {100 * row['published_way']:.2f} %, honest {100 * row['honest']:.2f} %" in said

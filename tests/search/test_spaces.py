@@ -11,6 +11,7 @@ from search.spaces import SPACES
 from search.spaces.darts import DARTS, EDGES, NONE
 from search.spaces.nas_bench_201 import NasBench201
 from search.spaces.space import Space, measured_cost
+from tests.networks import empty_layers
 from wsrnas.architectures.nas_bench_201 import CellGraph
 from wsrnas.architectures.nas_bench_201.network import NetworkNB201
 from wsrnas.genotype import Genotype, random_genotype
@@ -30,7 +31,7 @@ def built_cost(space: Space, choices: torch.Tensor, *size) -> list[tuple[int, in
     found = []
     for row in choices:
         architecture = space.decode(row)
-        with torch.device("meta"):
+        with empty_layers():
             network = space.network(architecture, *arguments, shape[0])
         found.append(measured_cost(network, shape))
     return found
@@ -41,7 +42,7 @@ def built_cost(space: Space, choices: torch.Tensor, *size) -> list[tuple[int, in
 
 @ALL
 def test_a_space_has_as_many_rows_as_its_supernet(space):
-    with torch.device("meta"):
+    with empty_layers():
         supernet = space.supernet(2, 3, 4, 1.0, 0.0, None)
     assert [tuple(p.shape) for p in supernet.architecture_parameters()] == [space.shape[1:]] * len(space.cells)
     assert space.num_rows == len(space.cells) * len(space.edges)

@@ -11,6 +11,7 @@ from torch import Tensor
 from search.spaces import SPACES
 from search.spaces.darts import DARTS, EDGES
 from search.supernet import Supernet, gumbel_noise, gumbel_softmax
+from tests.networks import empty_layers
 from tests.quick import slow_after
 from wsrnas.attacks import attack_mode, fgsm, pgd
 from wsrnas.complexity import count_parameters
@@ -51,7 +52,7 @@ def one_hot(operations) -> Tensor:
 
 @pytest.mark.slow
 def test_the_supernet_has_the_published_number_of_parameters():
-    with torch.device("meta"):
+    with empty_layers():
         supernet = Supernet(16, 8, 10)
     assert count_parameters(supernet.weight_parameters()) == 1_930_618
     assert [tuple(p.shape) for p in supernet.architecture_parameters()] == [(14, 8), (14, 8)]
