@@ -116,7 +116,7 @@ def test_a_ratio_compares_turns_on_the_same_path():
 @pytest.mark.parametrize("name", ["paper", "wide"])
 def test_the_phases_of_a_small_iteration_are_scaled_to_the_papers_data(name, monkeypatch):
     monkeypatch.setattr(iteration_phases, "FEWEST_CHECKED", 10)
-    quick = replace(PRESETS[name], layers=3, num_steps=1, loss_passes=5, estimator_memory=20)
+    quick = replace(PRESETS[name], layers=1, num_steps=1, loss_passes=5, estimator_memory=20)
     iteration = Iteration(quick, Scale(64 / IMAGES, 1 / 16), World())
     phases = iteration.phases(iteration.run(0))
     assert {"train", "validate", "validate/attack", "validate/estimate", "check", "move"} <= set(phases)
