@@ -1,4 +1,4 @@
-"""Measure what makes attacks in evaluation mode quick: folded BatchNorm, few rows at a time, a path's modules alone.
+"""Measure what makes attacks quick: folded BatchNorm, one ReLU a state, few images at a time, a path's modules alone.
 
     python -m benchmarks.quick_attacks
     python -m benchmarks.quick_attacks --networks resnet18 wrn_28_10 --width 32 --batch 32
@@ -23,12 +23,15 @@ from wsrnas.attacks import attack_mode, pgd
 from wsrnas.models import build_model
 from wsrnas.quick.folding import folded
 from wsrnas.quick.modules import modules_in_use
+from wsrnas.quick.states import SharedReLU
 from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.seeding import generator, seeded_weights
 
 SUPERNET = "supernet"
+shared_forward = SharedReLU.forward
+VARIANTS = ((False, False), (False, True), (True, False), (True, True))  # folded, one ReLU for each state
 STEPS = 2  # of PGD in one measurement
 STRENGTH = 8 / 255
 VALIDATED = 300  # images of D_v at a time: 100 at three strengths
@@ -66,13 +69,14 @@ def batch(count: int) -> tuple[Tensor, Tensor]:
     return images.contiguous(memory_format=torch.channels_last), torch.arange(count) % 10
 
 
-def attack(fold: bool, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Attack images by PGD, with or without folding."""
+def attack(fold: bool, share: bool, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Attack images by PGD, with or without folding, with one ReLU for each state or each operation."""
     wsrnas.attacks.folded = folded if fold else nullcontext  # type: ignore[assignment]
+    SharedReLU.forward = shared_forward if share else nn.ReLU.forward  # type: ignore[method-assign]
     try:
         return pgd(model, images, labels, STRENGTH, STEPS)
     finally:
-        wsrnas.attacks.folded = folded
+        wsrnas.attacks.folded, SharedReLU.forward = folded, shared_forward  # type: ignore[method-assign]
 
 
 def enter(context: Callable[..., AbstractContextManager], *arguments: Any, **named: Any) -> None:
@@ -82,18 +86,19 @@ def enter(context: Callable[..., AbstractContextManager], *arguments: Any, **nam
 
 
 def folding(names: Iterable[str], width: int, count: int, repeats: int) -> str:
-    """Return a table: a step of PGD as the layers are and with BatchNorm folded, and the time to fold."""
+    """Return a table: a step of PGD as the layers are, the ratios of the variants to it, and the time to fold."""
     rows = []
     for name in names:
         model, (images, labels) = network(name, width), batch(count)
-        calls = {fold: partial(attack, fold, model, images, labels) for fold in (False, True)}
-        plain, quick = shortest(repeats, calls).values()
+        calls = {chosen: partial(attack, *chosen, model, images, labels) for chosen in VARIANTS}
+        plain, *quick = shortest(repeats, calls).values()
         with attack_mode(model):
             alone, = shortest(repeats, {"fold": partial(enter, folded, model)}).values()
-        equal = (calls[True]() == calls[False]()).double().mean()
-        rows.append((name, f"{plain / STEPS:.3f}", f"{quick / STEPS:.3f}", f"{quick / plain:.2f}",
+        equal = (calls[True, True]() == calls[False, False]()).double().mean()
+        rows.append((name, f"{plain / STEPS:.3f}", *(f"{seconds / plain:.2f}" for seconds in quick),
                      f"{1000 * alone:.1f} ms", f"{equal:.1%}"))
-    return markdown_table(("network", "seconds of a step", "folded", "ratio", "to fold", "equal pixels"), rows)
+    return markdown_table(("network", "seconds of a step", "one ReLU a state", "folded", "both", "to fold",
+                           "equal pixels"), rows)
 
 
 def rows_at_a_time(width: int, repeats: int) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wsrnas.genotype import Genotype, Nodes
 from wsrnas.operations import DropPath, FactorizedReduce, ReLUConvBN, build_operation
+from wsrnas.quick.states import shared_states
 from wsrnas.quick_gradients import concatenate
 from wsrnas.runtime.errors import InputError
 
@@ -124,15 +125,16 @@ class Cell(nn.Module):
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
         """Return the concatenated outputs of the nodes in the concat."""
-        states: list[Any] = [self.preprocess[0](s0), self.preprocess[1](s1)]
-        for operations, sources in zip(self.nodes, self.inputs, strict=True):
-            total = None
-            for operation, source in zip(operations, sources, strict=True):
-                output = operation(states[source])
-                if not isinstance(operation, nn.Identity):
-                    output = self.drop_path(output)
-                total = output if total is None else total + output
-            states.append(total)
+        with shared_states():
+            states: list[Any] = [self.preprocess[0](s0), self.preprocess[1](s1)]
+            for operations, sources in zip(self.nodes, self.inputs, strict=True):
+                total = None
+                for operation, source in zip(operations, sources, strict=True):
+                    output = operation(states[source])
+                    if not isinstance(operation, nn.Identity):
+                        output = self.drop_path(output)
+                    total = output if total is None else total + output
+                states.append(total)
         return concatenate([states[node] for node in self.concat])
 
 

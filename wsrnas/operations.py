@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsrnas.quick.states import SharedReLU
 from wsrnas.quick_gradients import concatenate, dilated_depthwise
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import BatchNoise
@@ -27,7 +28,7 @@ class ReLUConvBN(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()
-        self.relu = nn.ReLU()
+        self.relu = SharedReLU()
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
@@ -48,7 +49,7 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()
-        self.relu = nn.ReLU()
+        self.relu = SharedReLU()
         self.conv_even = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
         self.conv_odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
@@ -81,12 +82,13 @@ class DilatedDepthwise(nn.Conv2d):
         return super().forward(x)
 
 
-def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool,
+               relu: type[nn.ReLU] = SharedReLU) -> list[nn.Module]:
     """Return ReLU, depthwise convolution, 1x1 convolution and BatchNorm."""
     padding = dilation * (kernel_size - 1) // 2
     convolution = DilatedDepthwise if dilation > 1 else nn.Conv2d
     return [
-        nn.ReLU(),
+        relu(),
         convolution(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
@@ -98,7 +100,7 @@ class SeparableConv(nn.Sequential):
 
     def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
         super().__init__(*_depthwise(channels, kernel_size, stride, 1, affine),
-                         *_depthwise(channels, kernel_size, 1, 1, affine))
+                         *_depthwise(channels, kernel_size, 1, 1, affine, nn.ReLU))
 
 
 class DilatedConv(nn.Sequential):
@@ -113,7 +115,7 @@ class CrossConv(nn.Sequential):
 
     def __init__(self, channels: int, stride: int, affine: bool = True) -> None:
         super().__init__(
-            nn.ReLU(),
+            SharedReLU(),
             nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
             nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
             nn.BatchNorm2d(channels, affine=affine),

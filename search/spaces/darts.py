@@ -14,6 +14,7 @@ from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.genotype import KINDS, Genotype, count_differences
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
+from wsrnas.quick.states import shared_states
 from wsrnas.quick_gradients import concatenate
 from wsrnas.runtime.config import require
 
@@ -191,14 +192,15 @@ class SearchCell(nn.Module):
         Returns:
             (B, 4 C, H / stride, W / stride).
         """
-        states = [self.preprocess[0](s0), self.preprocess[1](s1)]
-        edge = 0
-        for _ in range(NODES):
-            incoming = []
-            for state in states:
-                incoming += run_edge(self.edges[edge], state, operations[edge], scales[edge], NONE)
-                edge += 1
-            states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
+        with shared_states():
+            states = [self.preprocess[0](s0), self.preprocess[1](s1)]
+            edge = 0
+            for _ in range(NODES):
+                incoming = []
+                for state in states:
+                    incoming += run_edge(self.edges[edge], state, operations[edge], scales[edge], NONE)
+                    edge += 1
+                states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
         return concatenate(states[2:])
 
     def _nothing(self, state: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from search.spaces.space import Space
 from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.architectures.nas_bench_201 import EDGES, OPERATIONS, SPACE, STAGES, CellGraph
 from wsrnas.architectures.nas_bench_201.network import StagedNetwork, nb201_operation
+from wsrnas.quick.states import shared_states
 from wsrnas.runtime.config import require
 
 PUBLISHED_LAYERS = 15
@@ -113,14 +114,15 @@ class SearchCell(nn.Module):
             operations: operations that run on every edge.
             scales: factors of their outputs, (E, operations an edge).
         """
-        states = [features]
-        for node in range(1, EDGES[-1][1] + 1):
-            incoming: list[Tensor] = []
-            for number, (source, target) in enumerate(self.graph):
-                if target == node:
-                    incoming += run_edge(self.edges[number], states[source], operations[number], scales[number],
-                                         self.none)
-            states.append(sum(incoming[1:], incoming[0]) if incoming else torch.zeros_like(features))
+        with shared_states():
+            states = [features]
+            for node in range(1, EDGES[-1][1] + 1):
+                incoming: list[Tensor] = []
+                for number, (source, target) in enumerate(self.graph):
+                    if target == node:
+                        incoming += run_edge(self.edges[number], states[source], operations[number], scales[number],
+                                             self.none)
+                states.append(sum(incoming[1:], incoming[0]) if incoming else torch.zeros_like(features))
         return states[-1]
 
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from wsrnas.architectures.nas_bench_201.graph import EDGES, OPERATIONS, STAGES, CellGraph
 from wsrnas.network import IMAGENET_MEAN, ImageNetStem, Normalize
 from wsrnas.operations import DropPath, FactorizedReduce, Zero
+from wsrnas.quick.states import SharedReLU, shared_states
 from wsrnas.runtime.errors import InputError
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
                  affine: bool = True) -> nn.Module:
     """Return ReLU, convolution and BatchNorm."""
-    return nn.Sequential(nn.ReLU(),
+    return nn.Sequential(SharedReLU(),
                          nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
                          nn.BatchNorm2d(out_channels, affine=affine))
 
@@ -66,15 +67,16 @@ class CellNB201(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the output node."""
-        states = [features]
-        for edges in self.inputs:
-            total = None
-            for number, source in edges:
-                operation = self.edges[number]
-                output = operation(states[source])
-                output = output if isinstance(operation, nn.Identity) else self.drop_path(output)
-                total = output if total is None else total + output
-            states.append(torch.zeros_like(features) if total is None else total)
+        with shared_states():
+            states = [features]
+            for edges in self.inputs:
+                total = None
+                for number, source in edges:
+                    operation = self.edges[number]
+                    output = operation(states[source])
+                    output = output if isinstance(operation, nn.Identity) else self.drop_path(output)
+                    total = output if total is None else total + output
+                states.append(torch.zeros_like(features) if total is None else total)
         return states[-1]
 
 
