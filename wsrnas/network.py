@@ -125,7 +125,7 @@ class Cell(nn.Module):
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
         """Return the concatenated outputs of the nodes in the concat."""
-        with shared_states():
+        with shared_states(s0, s1):
             states: list[Any] = [self.preprocess[0](s0), self.preprocess[1](s1)]
             for operations, sources in zip(self.nodes, self.inputs, strict=True):
                 total = None
@@ -254,12 +254,13 @@ class CellNetwork(nn.Module):
         """
         s0, s1 = self.stem(self.normalize(images))
         auxiliary = None
-        for layer, cell in enumerate(self.cells):
-            s0, s1 = s1, self.run_cell(cell, s0, s1)
-            if outputs is not None:
-                outputs.append(s1)
-            if self.auxiliary is not None and self.training and layer == 2 * len(self.cells) // 3:
-                auxiliary = self.auxiliary(s1)
+        with shared_states():
+            for layer, cell in enumerate(self.cells):
+                s0, s1 = s1, self.run_cell(cell, s0, s1)
+                if outputs is not None:
+                    outputs.append(s1)
+                if self.auxiliary is not None and self.training and layer == 2 * len(self.cells) // 3:
+                    auxiliary = self.auxiliary(s1)
         logits = self.classifier(self.pool(s1))
         return logits if auxiliary is None else (logits, auxiliary)
 

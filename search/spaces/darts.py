@@ -192,7 +192,7 @@ class SearchCell(nn.Module):
         Returns:
             (B, 4 C, H / stride, W / stride).
         """
-        with shared_states():
+        with shared_states(s0, s1):
             states = [self.preprocess[0](s0), self.preprocess[1](s1)]
             edge = 0
             for _ in range(NODES):

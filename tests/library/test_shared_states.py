@@ -23,7 +23,8 @@ def test_each_tensor_has_one_relu_inside_and_many_outside():
         assert torch.equal(other(x + 1), (x + 1).relu())
         with shared_states():
             assert one(x) is not first
-        assert one(x) is first
+        first = one(x)
+        assert other(x) is first
         found = []
         thread = threading.Thread(target=lambda: found.append(one(x)))
         thread.start()
@@ -33,6 +34,21 @@ def test_each_tensor_has_one_relu_inside_and_many_outside():
     with pytest.raises(RuntimeError, match="stopped"), shared_states():
         raise RuntimeError("stopped")
     assert one(x) is not one(x)
+
+
+def test_the_inputs_of_a_cell_keep_their_relu_for_the_next_one_in_the_same_pass():
+    relu, (s0, s1, s2), within = SharedReLU(), torch.randn(3, 2), torch.randn(2)
+    with shared_states():
+        with shared_states(s0, s1):
+            first, second, inner = relu(s0), relu(s1), relu(within)
+        with shared_states(s1, s2):
+            assert relu(s1) is second and relu(within) is not inner and relu(s0) is not first
+        with shared_states(s2, s1):
+            assert relu(s1) is second
+        with shared_states(s2):
+            assert relu(s1) is not second
+    with shared_states(s0, s1):
+        assert relu(s1) is not second
 
 
 def test_new_tensors_are_never_taken_for_old_ones():

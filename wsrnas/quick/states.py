@@ -31,15 +31,26 @@ class SharedReLU(nn.ReLU):
         return known[id(input)][1]
 
 
-def shared_states() -> AbstractContextManager[None]:
-    """Let the operations of a cell share the ReLUs of its states; a compiler finds them by itself."""
-    return nullcontext() if torch.compiler.is_compiling() else _shared_states()
+def shared_states(*inputs: Tensor) -> AbstractContextManager[None]:
+    """Let the operations of a cell share the ReLUs of its states; a compiler finds them by itself.
+
+    Args:
+        *inputs: states that the next cell may read, too: inside the ``shared_states`` of a network, their ReLUs stay,
+            and no others.
+    """
+    return nullcontext() if torch.compiler.is_compiling() else _shared_states(inputs)
 
 
 @contextmanager
-def _shared_states() -> Iterator[None]:
-    before, _scope.known = _scope.known, {}
+def _shared_states(inputs: tuple[Tensor, ...]) -> Iterator[None]:
+    outer = _scope.known
+    kept = {id(state) for state in inputs}
+    _scope.known = {key: pair for key, pair in (outer or {}).items() if key in kept}
     try:
         yield
+        if outer is not None:
+            known = {key: pair for key, pair in _scope.known.items() if key in kept}
+            outer.clear()
+            outer.update(known)
     finally:
-        _scope.known = before
+        _scope.known = outer
