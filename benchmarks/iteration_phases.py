@@ -213,13 +213,13 @@ class PublishedIteration:
             search.tasks.append(search.tasks[0])
         for count in self.targets:
             with clock(f"estimate {count}"):
-                estimated = search.estimate(images, noises, sources, torch.linspace(
+                search.estimate(images, noises, sources, torch.linspace(
                     0.04, 0.1, count, device=self.world.device))
         with clock("judge"):
             search.judge(adversarial, labels)
         with clock("clean"):
             search.clean(images, labels)
-        del adversarial, estimated
+        del adversarial  # and its graph
         with clock("train_estimator"):
             search.train_estimator()
         with clock("train_losses"):

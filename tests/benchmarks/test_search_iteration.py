@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -122,6 +123,17 @@ def test_the_phases_of_a_small_iteration_are_scaled_to_the_papers_data(name, mon
     assert {"train", "validate", "validate/attack", "validate/estimate", "check", "move"} <= set(phases)
     assert iteration.factors() == {"train": 390, "recalibrate": 10, "validate": IMAGES / 64, "check": 10}
     assert 0 < phases["validate/attack"] < phases["validate"]
+
+
+@pytest.mark.parametrize("targets", [set(), {0, 2}])
+def test_every_part_of_the_published_procedure_is_timed(targets):
+    published = PublishedIteration(Scale(1, 1 / 16), targets, World())
+    published.search = search = PublishedSearch(1, 3, 10, torch.device("cpu"))
+    published.images, published.labels = published.images[:4], published.labels[:4]
+    search.train_losses, search.train_estimator = partial(search.train_losses, 1), lambda: None
+    parts = set(published.run(0).cpu)
+    assert parts == {"train", "attack", "tasks", "judge", "clean", "train_estimator", "train_losses", "move",
+                     *(f"estimate {count}" for count in targets - {0})}
 
 
 @pytest.mark.slow
