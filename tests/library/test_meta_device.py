@@ -3,6 +3,8 @@
 That device holds no numbers, so whoever looks at one fails. It stands in for a GPU where there is none.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -29,6 +31,7 @@ from wsrnas.training.schedules import Schedule
 from wsrnas.training.trainer import Refinements, Trainer
 
 BATCH = 4
+EVERYTHING = Refinements(5.0, 2, False, 0.01, 0, 0.9, 0.0, True)
 WAITS = "cannot be called on meta tensors|out of meta tensor"
 
 
@@ -104,11 +107,10 @@ def test_a_training_loss_reads_nothing(name, random, network, batch):
 
 @pytest.mark.parametrize("name", slow_after(1, LOSSES))
 def test_a_training_step_with_everything_reads_nothing(name, network, batch):
-    train_with_everything(network, name, batch)
+    train_without_reading(network, name, batch, EVERYTHING)
 
 
-def train_with_everything(network, loss, batch, drop_path=0.0):
-    refinements = Refinements(5.0, 2, False, 0.01, 0, 0.9, drop_path, True)
+def train_without_reading(network, loss, batch, refinements):
     trainer = Trainer(network, LOSSES[loss], LossSettings(0.03, 1, strengths=(0.03, 0.06)),
                       torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=1e-4), World(device=META),
                       schedule=Schedule("cosine", 0.1, 10, 5), refinements=refinements)
@@ -127,8 +129,8 @@ DESIGNS = {"cells": lambda: NetworkCIFAR(genotypes.load("WsrNet_Basic"), 4, 3, 1
 def test_networks_of_every_design_train_without_being_read(design, batch):
     with META:
         network = DESIGNS[design]()
-    drop_path = 0.2 if design == "cells" else 0.0  # what has no cells drops no paths
-    train_with_everything(network.to(memory_format=torch.channels_last), "pgd", batch, drop_path)
+    refinements = replace(EVERYTHING, drop_path=0.2) if design == "cells" else Refinements()  # others drop no paths
+    train_without_reading(network.to(memory_format=torch.channels_last), "pgd", batch, refinements)
 
 
 def test_augmented_batches_are_made_on_the_device():
