@@ -25,6 +25,13 @@ OMITTED = {"Genotype": ("__post_init__", "diagrams", "to_json", "from_json", "sa
 REPLACED = {"DropPath": '''\
 class DropPath(nn.Identity):
     """Drops nothing; during training, the outputs of operations were dropped here if the recipe said so."""''',
+            "SharedReLU": '''\
+class SharedReLU(nn.ReLU):
+    """A ReLU at the beginning of an operation."""''',
+            "shared_states": '''\
+def shared_states(*inputs: Tensor) -> AbstractContextManager[None]:
+    """Do nothing; during training, the operations of a cell shared the ReLUs of their inputs here."""
+    return nullcontext()''',
             "concatenate": '''\
 def concatenate(tensors: Sequence[Tensor]) -> Tensor:
     """Return the tensors one after another along their channels."""

@@ -122,8 +122,8 @@ def test_the_file_needs_torch_alone_and_has_nothing_to_spare(files):
         tree = ast.parse(path.read_text())
         modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
                    for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
-        assert modules <= {"hashlib", "collections.abc", "dataclasses", "functools", "pathlib", "typing", "torch",
-                           "torch.nn.functional"}
+        assert modules <= {"hashlib", "collections.abc", "contextlib", "dataclasses", "functools", "pathlib", "typing",
+                           "torch", "torch.nn.functional"}
         large = cases[path.stem].description["dataset"] == "imagenet"
         classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
         assert ("NetworkImageNet" in classes) is large and ("NetworkCIFAR" in classes) is not large

@@ -133,12 +133,14 @@ def _call_nas_bench_201(sizes: Mapping[str, int], large: bool) -> str:
             f"channels={sizes['channels']}{', imagenet=True' * large})")
 
 
+LAYERS = ("wsrnas.quick.states", "wsrnas.quick_gradients", "wsrnas.operations", "wsrnas.network")
+
 SPACES: dict[str, Space] = {
     "darts": Space(Genotype, _darts, CIFAR_SIZE, IMAGENET_SIZE, _sizes_darts,
-                   ("wsrnas.genotype", "wsrnas.quick_gradients", "wsrnas.operations", "wsrnas.network"), _call_darts),
+                   ("wsrnas.genotype", *LAYERS), _call_darts),
     nas_bench_201.SPACE: Space(
         CellGraph, _nas_bench_201, (16, 15), (16, 15), _sizes_nas_bench_201,
-        ("wsrnas.quick_gradients", "wsrnas.operations", "wsrnas.network", "wsrnas.architectures.nas_bench_201.graph",
+        (*LAYERS, "wsrnas.architectures.nas_bench_201.graph",
          "wsrnas.architectures.nas_bench_201.network"), _call_nas_bench_201, STAGES,
         lambda text: CellGraph.from_string(text) if nas_bench_201.is_graph(text) else None, lambda graph: graph.name),
 }
