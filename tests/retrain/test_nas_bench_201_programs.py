@@ -86,7 +86,7 @@ def test_a_file_of_its_own_builds_the_same_network(large, tmp_path):
     call = SPACES["nas-bench-201"].call(sizes, large)
     source = standalone_source("A network.", GRAPH, call.partition("(")[0], f"def build():\n    return {call}")
     assert {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)} <= {
-        "collections.abc", "dataclasses", "pathlib", "typing", "torch"}
+        "collections.abc", "contextlib", "dataclasses", "pathlib", "typing", "torch"}
     assert max(map(len, source.splitlines())) <= 120
     for left_out in ("InputError", "from_string", "unique_string", "BatchNoise", "wsrnas"):
         assert left_out not in source
