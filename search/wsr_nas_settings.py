@@ -150,7 +150,7 @@ PRESETS: dict[str, SearchConfig] = {
     "naive-6": _naive("naive-6", SIX_STRENGTHS, SIX_WEIGHTS),
     "naive-11": _naive("naive-11", ELEVEN_STRENGTHS, ELEVEN_WEIGHTS),
 }
-# Two minutes on two CPU cores. The digits resist small noise, hence strengths to 0.2 and a stronger training attack.
+# Three minutes on two CPU cores. The digits resist small noise, hence strengths to 0.2 and a stronger training attack.
 PRESETS["tiny"] = replace(
     PRESETS["paper"], preset="tiny", strategy="wsr", output="verified", dataset="digits", init_channels=4, layers=4,
     batch_size=16, num_steps=3, epsilon=0.1, learning_rate=0.05, warmup_architectures=3, iterations=5, max_train=1200,
