@@ -16,9 +16,9 @@ from torch import Tensor
 
 import wsrnas.network
 import wsrnas.operations
-from wsrnas import quick_gradients
 from wsrnas.attacks import pgd
 from wsrnas.models import build_model
+from wsrnas.quick import gradients
 from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
@@ -41,9 +41,9 @@ def plain_dilated_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: i
 
 def choose(dense: bool, dilated: bool) -> None:
     """Let all cells use the quicker gradients, or torch's own."""
-    concatenate = quick_gradients.concatenate if dense else plain_concatenate
+    concatenate = gradients.concatenate if dense else plain_concatenate
     wsrnas.network.concatenate = wsrnas.operations.concatenate = concatenate
-    wsrnas.operations.dilated_depthwise = quick_gradients.dilated_depthwise if dilated else plain_dilated_depthwise
+    wsrnas.operations.dilated_depthwise = gradients.dilated_depthwise if dilated else plain_dilated_depthwise
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from wsrnas.genotype import Genotype, Nodes
 from wsrnas.operations import DropPath, FactorizedReduce, ReLUConvBN, build_operation
+from wsrnas.quick.gradients import concatenate
 from wsrnas.quick.states import shared_states
-from wsrnas.quick_gradients import concatenate
 from wsrnas.runtime.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsrnas.quick.gradients import concatenate, dilated_depthwise
 from wsrnas.quick.states import SharedReLU
-from wsrnas.quick_gradients import concatenate, dilated_depthwise
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import BatchNoise
 

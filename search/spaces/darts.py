@@ -14,8 +14,8 @@ from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.genotype import KINDS, Genotype, count_differences
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import PRIMITIVES, build_operation
+from wsrnas.quick.gradients import concatenate
 from wsrnas.quick.states import shared_states
-from wsrnas.quick_gradients import concatenate
 from wsrnas.runtime.config import require
 
 NODES = 4

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import wsrnas.network
 import wsrnas.operations
 from wsrnas.models import build_model
-from wsrnas.quick_gradients import concatenate, dilated_depthwise
+from wsrnas.quick.gradients import concatenate, dilated_depthwise
 
 FORMATS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 

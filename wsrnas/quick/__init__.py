@@ -1,1 +1,1 @@
-"""Passes of a network in less time: with BatchNorm folded, and through the modules in use alone."""
+"""Passes of a network in less time: quicker gradients, folded BatchNorm, shared ReLUs, the modules in use alone."""
