@@ -1,10 +1,11 @@
 """Measure what a machine can do at most: matrix products and copies; a computation's time is compared with that."""
 
 import functools
-import time
 from collections.abc import Callable
 
 import torch
+
+from wsrnas.runtime.device import seconds_of
 
 SIDE = 2048  # of the matrices on a CPU
 COPIED = 2**28  # bytes; far more than a cache holds
@@ -13,15 +14,7 @@ REPEATS = 5
 
 def best_seconds(work: Callable[[], object], device: torch.device) -> float:
     """Return the shortest wall time of a function."""
-    taken = []
-    for _ in range(1 + REPEATS):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - began)
+    taken = [seconds_of(work, device) for _ in range(1 + REPEATS)]
     return min(taken[1:])
 
 

@@ -4,8 +4,6 @@ Shapes: B images, N all test images, S sources, T targets, C channels, H W image
 """
 
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from wsrnas.attacks import pgd
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.base import NoiseEstimator, radii
 from wsrnas.runtime.config import require
+from wsrnas.runtime.device import seconds_of
 
 REPEATS = 7  # of a timed call; the median counts
 MEANS = ("cosine", "sign_agreement", "ball", "pgd_ball")
@@ -117,19 +116,8 @@ def cost(config: BenchmarkConfig, setting: Setting, estimator: NoiseEstimator, m
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(REPEATS + 1):  # the first one warms up
         for name, call in calls.items():
-            taken = timed(call, made.images.device)
+            taken = seconds_of(call, made.images.device)
             if repeat:
                 seconds[name].append(taken / len(made.images) / (count if name == "milliseconds" else 1))
     share = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
     return {name: 1000 * statistics.median(values) for name, values in seconds.items()} | {"share_of_pgd": share}
-
-
-def timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds of a call, with the device idle at both ends."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started

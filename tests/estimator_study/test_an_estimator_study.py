@@ -579,7 +579,7 @@ def test_the_cost_is_for_an_image_and_a_strength(setting, made, monkeypatch):
         clock["rounds"] += 1
 
     monkeypatch.setattr(measurement, "pgd", attack)
-    monkeypatch.setattr(measurement, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    monkeypatch.setattr("wsrnas.runtime.device.time", SimpleNamespace(perf_counter=lambda: clock["now"]))
     found = cost(CONFIG, setting, Slow(lambda *arguments: constant(arguments[-1])), MODELS["1-toy"], made)
     each, of_pgd = 1000 * 2.0 / 4 / len(columns(setting)[1]), 1000 * 40.0 / 4
     assert found == pytest.approx({"milliseconds": 4 * each, "pgd_milliseconds": 2 * of_pgd,

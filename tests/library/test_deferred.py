@@ -3,6 +3,7 @@
 import ast
 import builtins
 import importlib
+import itertools
 import sys
 from functools import cache
 
@@ -32,16 +33,24 @@ def late(tmp_path, monkeypatch):
     (tmp_path / "late_package" / "__init__.py").write_text("")
     (tmp_path / "late_package" / "late.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
-    yield lambda source: namespace(source)
+    numbers = itertools.count()
+
+    def read(source):
+        """Import a new module of this source, and return its names."""
+        name = f"reader_{next(numbers)}"
+        (tmp_path / "late_package" / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        return vars(importlib.import_module(f"late_package.{name}"))
+
+    yield read
     for name in [name for name in sys.modules if name.startswith("late_package")]:
         del sys.modules[name]
 
 
-def namespace(source):
-    names = {"__name__": "reader", "deferred_imports": deferred_imports}
-    exec("with deferred_imports():\n    " + source.replace("\n", "\n    "), names)
-    return names
+def put_off(source):
+    """The source of a module that puts these imports off."""
+    return ("from wsrnas.runtime.deferred import deferred_imports\nwith deferred_imports():\n    "
+            + source.replace("\n", "\n    "))
 
 
 def is_loaded():
@@ -49,14 +58,14 @@ def is_loaded():
 
 
 def test_a_function_is_imported_by_its_first_call_and_then_stands_for_itself(late):
-    names = late("from late_package.late import double as twice")
+    names = late(put_off("from late_package.late import double as twice"))
     assert isinstance(names["twice"], Deferred) and names["twice"].__name__ == "double" and not is_loaded()
     assert names["twice"](4) == 8 and is_loaded()
     assert names["twice"] is sys.modules["late_package.late"].double
 
 
 def test_a_class_builds_objects_has_attributes_and_knows_its_instances(late):
-    names = late("from late_package.late import Animal")
+    names = late(put_off("from late_package.late import Animal"))
     kept = names["Animal"]
     assert not is_loaded()
     assert kept.dog().name == "dog" and is_loaded()
@@ -70,12 +79,12 @@ def test_a_class_builds_objects_has_attributes_and_knows_its_instances(late):
 
 def test_a_module_is_imported_by_its_first_attribute(late):
     for source, name in (("from late_package import late", "late"), ("from late_package import late as it", "it")):
-        names = late(source)
+        names = late(put_off(source))
         module = names[name]
         assert not is_loaded()
         assert module.COUNT == 3 and is_loaded() and names[name] is sys.modules["late_package.late"]
         del sys.modules["late_package.late"], sys.modules["late_package"].late
-    names = late("import late_package")
+    names = late(put_off("import late_package"))
     assert names["late_package"].__path__ and names["late_package"] is sys.modules["late_package"]
 
 
@@ -88,7 +97,7 @@ def test_a_package_may_defer_its_own_modules(late, tmp_path):
 
 
 def test_what_is_missing_is_said_at_the_first_use(late):
-    names = late("from late_package.late import nothing\nimport no_such_module")
+    names = late(put_off("from late_package.late import nothing\nimport no_such_module"))
     with pytest.raises(ImportError, match=r"late_package\.late\.nothing"):
         names["nothing"]()
     with pytest.raises(ImportError, match="no_such_module"):
@@ -98,8 +107,7 @@ def test_what_is_missing_is_said_at_the_first_use(late):
 def test_other_modules_are_imported_as_ever_meanwhile_and_afterwards(late):
     before = builtins.__import__
     with deferred_imports():
-        other = {"__name__": "other"}
-        exec("from late_package.late import COUNT", other)
+        other = late("from late_package.late import COUNT")
     assert other["COUNT"] == 3 and builtins.__import__ is before
     with pytest.raises(ZeroDivisionError), deferred_imports():
         1 / 0  # noqa: B018

@@ -1,9 +1,11 @@
-"""Name the device of a process and measure its memory."""
+"""Name the device of a process, measure its memory and the time of a call."""
 
 from __future__ import annotations
 
 import platform
 import resource
+import time
+from collections.abc import Callable
 
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
@@ -24,3 +26,14 @@ def peak_memory_gib(world: World) -> float:
     if world.device.type == "cuda":
         return torch.cuda.max_memory_allocated(world.device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Return the wall time of a call in seconds, with the device idle at both ends."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
