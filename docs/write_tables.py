@@ -16,6 +16,7 @@ from search.strategies import STRATEGIES
 from search.strategy.objective import OBJECTIVES
 from search.strategy.predictors import PREDICTORS
 from search.strategy.supernet import SUPERNET_STRATEGIES
+from search.training_paths import PATHS
 from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
@@ -107,6 +108,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "strategies": choices("strategy", "how it chooses what is measured next", STRATEGIES),
     "supernet-strategies": choices("strategy", "how the search moves", SUPERNET_STRATEGIES),
     "outputs": choices("output", "which architecture is the genotype", OUTPUTS),
+    "paths": choices("paths", "what a training path is", PATHS),
     "predictors": choices("predictor", "what the strategy `wsr` learns from the measurements", PREDICTORS),
     "spaces": spaces,
     "page-sections": page_sections,

@@ -18,6 +18,7 @@ from search.spaces.space import Space
 from search.split import halves, stored_split
 from search.strategy.step import Step
 from search.strategy.strengths import column_name
+from search.training_paths import PATHS
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
@@ -31,7 +32,6 @@ from wsrnas.runtime.distributed import World, print_on_main
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.wsr_nas"
@@ -161,7 +161,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     """Print the configuration and what the search would cost."""
     searcher = Searcher(config, data, halves(data, config.seed), world)
-    searcher.supernet.sample(generator(config.seed, "path", "population", 0))
+    searcher.sample(schedule(config)[0])
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
     passes = total_passes(searcher)
     adds = multiply_adds(searcher.supernet, data.image_shape)
@@ -171,6 +171,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     print_on_main(world, "\n".join([
         describe(config), f"data: {len(data.train)} training images {data.image_shape}, {data.num_classes} classes; "
         f"D_t {sizes[0]}, D_v {sizes[1]}",
+        f"training paths: {describe_paths(config)}",
         f"strengths by PGD: {', '.join(attacked)}; estimated: {', '.join(estimated) or 'none'}",
         f"estimator check: {describe_check(searcher)}",
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
@@ -185,6 +186,12 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"memory: about {activation_bytes(searcher.supernet, data.image_shape) * batch / 2**30:.1f} GiB of activations "
         f"for the largest batch of {batch} images per process",
     ]))
+
+
+def describe_paths(config: SearchConfig) -> str:
+    """Describe the paths that train the supernet."""
+    every = "epoch" if config.path_every == "epoch" else "training step, fair over operations"
+    return f"one for every {every}; {config.path_kind}: {PATHS[config.path_kind].help}"
 
 
 def describe_check(searcher: Searcher) -> str:

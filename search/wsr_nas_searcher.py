@@ -19,6 +19,7 @@ from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
 from search.supernet_training import build_trainer, set_learning_rate
+from search.training_paths import paths_of_epoch
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks
 from search.wsr_nas_settings import SearchConfig, learning_rate, planned_estimator_steps, schedule
@@ -80,17 +81,25 @@ class Searcher(SupernetSearcher):
         self.strategy.sample(self.loss_memory, step)
 
     def train_supernet(self, step: Step) -> dict[str, float]:
-        """Train the sampled path adversarially on D_t for one epoch (lines 4, 8 and 21)."""
-        config = self.config
+        """Train the sampled path, or one path in every step, adversarially on D_t for one epoch (lines 4, 8 and 21)."""
+        config, sampled, steps = self.config, self.supernet.current_path, len(self.train_loader)
         set_learning_rate(self.trainer.optimizer, learning_rate(config, step))
-        self.trainer.steps = step.index * len(self.train_loader)
+        self.trainer.steps = step.index * steps
+        paths = [] if config.path_every == "epoch" else paths_of_epoch(
+            self.supernet, self.space, config.path_kind, config.seed, step.index, steps)
+
+        def before_step(epoch: Epoch) -> None:
+            if paths:
+                self.supernet.path = paths[epoch.batches]
 
         def after_step(epoch: Epoch) -> None:
             if self.stop():
                 raise Preempted(f"stopped in {step.title}; the steps before it are saved")
 
-        return train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
-                           report_freq=config.report_freq, after_step=after_step)
+        trained = train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
+                              report_freq=config.report_freq, before_step=before_step, after_step=after_step)
+        self.supernet.path = sampled
+        return trained
 
     def recalibrate(self, step: Step) -> None:
         """Give the path its own BatchNorm statistics before it is measured in evaluation mode."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from search.path_settings import PathConfig
 from search.spaces import SPACES
 from search.strategy.objective import OBJECTIVES
 from search.strategy.settings import StrategyConfig
@@ -25,7 +26,7 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(StrategyConfig, SupernetConfig, EstimatorTrainingConfig):
+class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTrainingConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -118,6 +119,11 @@ class SearchConfig(StrategyConfig, SupernetConfig, EstimatorTrainingConfig):
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
         return f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+
+    @property
+    def path_kind(self) -> str:
+        """What a training path is, a key of ``PATHS``."""
+        return self.paths or SUPERNET_STRATEGIES[self.strategy].paths
 
     @property
     def population_size(self) -> int:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search.spaces.fairness import balanced_draws
 from search.spaces.space import ImageShape, Space, measured_cost
 from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.genotype import KINDS, Genotype, count_differences
@@ -109,6 +110,19 @@ class Darts(Space):
         else:
             weights = torch.rand((count, *self.shape), generator=generator)
         return self.discrete(weights)
+
+    def fair_sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the choices (count, 28) of genotypes, fair over pairs of inputs and over operations.
+
+        Every node has all pairs of its inputs equally often, and an edge that is kept all operations but ``none``.
+        """
+        kept = torch.zeros(count, len(_NODE), dtype=torch.bool)
+        for node in _NODE.unique():
+            pairs = _PAIRS.T[_NODE[_PAIRS[0]] == node]  # of the edges into this node
+            kept.scatter_(1, pairs[balanced_draws(count, 1, len(pairs), generator).squeeze(1)], True)
+        operations = balanced_draws(count, len(_NODE), len(PRIMITIVES) - OTHERS.start, generator)
+        before = (kept.cumsum(0) - 1).clamp_min(0)  # how often each edge was kept before
+        return torch.where(kept, operations.gather(0, before) + OTHERS.start, NONE)
 
     def free_rows(self, choices: Tensor) -> Tensor:
         """Return the indices of the edges that the genotype of ``choices`` (28,) keeps."""

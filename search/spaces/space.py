@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search.spaces.fairness import balanced_draws
 from search.spaces.supernet import Supernet
 from wsrnas.architectures.searched import load, space_of
 from wsrnas.complexity import count_parameters, multiply_adds
@@ -116,6 +117,14 @@ class Space(ABC):
         if isinstance(generator, np.random.Generator):
             return torch.from_numpy(generator.integers(len(self.operations), size=size))
         return torch.randint(len(self.operations), size, generator=generator)
+
+    def fair_sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw choices (count, R), each as ``sample`` does, in which a row has all of its operations equally often.
+
+        In each block of as many draws as a row has operations, counting those alone in which the architecture keeps the
+        row, it has every operation once.
+        """
+        return balanced_draws(count, self.num_rows, len(self.operations), generator)
 
     def network(self, architecture: Any, init_channels: int, layers: int, num_classes: int,
                 channels: int = 3) -> nn.Module:

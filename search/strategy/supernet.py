@@ -18,6 +18,7 @@ from search.strategy.problem import Allowed, Measured, Problem, everything
 from search.strategy.size import Sizes
 from search.strategy.step import Step
 from search.strategy.wsr import WsrStrategy
+from search.training_paths import PATHS
 from search.vulnerability.predicted import project_architecture
 from search.vulnerability.projection import Projection
 from wsrnas.complexity import count_parameters, readable
@@ -86,7 +87,7 @@ class PaperInSupernet(SupernetStrategy):
     def __init__(self, config: Any, data: DataSet, objective: Objective, supernet: Supernet, world: World) -> None:
         self.config, self.objective, self.supernet, self.world = config, objective, supernet, world
         self.capacity = config.loss_memory
-        space = SPACES[config.space]
+        self.space = space = SPACES[config.space]
         columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
         self.estimator = ValidationLossEstimator(len(space.operations), columns, config.loss_hidden_size,
                                                  space.num_rows).to(world.device)
@@ -97,9 +98,15 @@ class PaperInSupernet(SupernetStrategy):
                                                weight_decay=config.loss_weight_decay)
 
     def sample(self, memory: Memory, step: Step) -> None:
-        """Draw H from A; both warm-up loops see the same H_i, because A does not move before the search."""
+        """Draw H from A, or its architecture where paths are cells.
+
+        Both warm-up loops see the same H_i, because A does not move before the search.
+        """
         stream = "search" if step.phase == "search" else "population"
-        self.supernet.sample(generator(self.config.seed, "path", stream, step.number))
+        drawn = self.supernet.sample(generator(self.config.seed, "path", stream, step.number))
+        if self.config.path_kind == "cell":
+            choices = self.space.discrete(drawn.gates.unsqueeze(0))
+            self.supernet.use(self.space.gates(choices).view(self.space.shape))
 
     @torch.no_grad()
     def expected(self) -> float:
@@ -165,10 +172,12 @@ class WsrInSupernet(SupernetStrategy):
         self.found: Tensor | None = None
 
     def sample(self, memory: Memory, step: Step) -> None:
-        """Take a random architecture in the warm-up, then what was proposed, or propose one of the population."""
+        """Take a random path in the warm-up, then what was proposed, or propose one of the population."""
         draw = generator(self.config.seed, "proposal", step.phase, step.number)
-        if step.phase == "warm-up":
+        if step.phase == "warm-up" and self.config.path_kind == "cell":
             chosen = self.problem.random(1, draw)[0]
+        elif step.phase == "warm-up":
+            chosen = PATHS[self.config.path_kind].draw(self.space, 1, draw)[0]
         elif self.next is None:
             chosen = self.strategy.propose(self.measured(memory), draw)
         else:
@@ -239,6 +248,7 @@ class StrategyEntry:
         build: (``SearchConfig``, data set, objective, supernet, processes) -> strategy.
         outputs: what ``--output`` may be; the first is the default.
         bounds: whether it keeps to a bound of the vulnerability.
+        paths: what a training path is, a key of ``PATHS``, unless ``--paths`` says.
         proposes: whether A proposes architectures from the first iteration on; else they are drawn from A.
         help: explanation in one line, for ``--help``.
     """
@@ -246,13 +256,14 @@ class StrategyEntry:
     build: Callable[[Any, DataSet, Objective, Supernet, World], SupernetStrategy]
     outputs: tuple[str, ...]
     bounds: bool
+    paths: str
     proposes: bool
     help: str
 
 
 SUPERNET_STRATEGIES: dict[str, StrategyEntry] = {
-    "wsr-paper": StrategyEntry(PaperInSupernet, ("argmax",), True, False,
+    "wsr-paper": StrategyEntry(PaperInSupernet, ("argmax",), True, "edges", False,
                                "the paper's: paths drawn from A, one step of A down the VLE in an iteration"),
-    "wsr": StrategyEntry(WsrInSupernet, ("argmax", "best", "verified"), False, True,
+    "wsr": StrategyEntry(WsrInSupernet, ("argmax", "best", "verified"), False, "cell", True,
                          "proposals by expected improvement; needs fewer measurements"),
 }

@@ -106,7 +106,8 @@ class Epoch:
 
 
 def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch | None = None, label: str = "train",
-                report_freq: int = 50, after_step: Callable[[Epoch], None] | None = None,
+                report_freq: int = 50, before_step: Callable[[Epoch], None] | None = None,
+                after_step: Callable[[Epoch], None] | None = None,
                 log: Callable[[str], None] | None = None) -> dict[str, float]:
     """Train on the rest of an epoch.
 
@@ -117,6 +118,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
         epoch: progress of the epoch; None: its beginning.
         label: name of the epoch in progress line, log and errors.
         report_freq: batches between two updates of the progress line (each waits for the device once).
+        before_step: function that is called before every step.
         after_step: function that is called after every step; it may save a checkpoint, or raise ``Preempted``.
         log: function that takes a line from time to time in a long epoch.
 
@@ -134,6 +136,8 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
     seen = 0
     bar = progress(loader.batches(number, start=epoch.batches), label, world, total, initial=epoch.batches)
     for images, labels in bar:
+        if before_step is not None:
+            before_step(epoch)
         epoch.add(trainer.step(images, labels))
         seen += len(images) * world.size
         now = time.perf_counter()
