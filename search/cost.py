@@ -20,7 +20,7 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
     The counts hold for the current division of the strengths. ``forward_backward`` counts a forward and a backward pass
     together (one PGD step on one image), ``forward`` the forward passes without gradient.
     """
-    config, steps = searcher.config, searcher.config.num_steps
+    config, steps = searcher.config, searcher.config.measuring_steps
     train_images, validation_images, checked = (len(images) for images in (
         searcher.train_set, searcher.validation_loader.image_set, searcher.check_loader.image_set))
     sources, targets = len(searcher.attacked), len(searcher.estimated)

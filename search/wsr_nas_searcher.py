@@ -114,7 +114,7 @@ class Searcher(SupernetSearcher):
         batch = self.train_set.subset(chosen)
         images = (batch.images.float() / 255).contiguous(memory_format=torch.channels_last)
         tasks = leave_one_out(self.supernet, images, batch.labels, self.source_epsilons,
-                              config.estimator_max_epsilon, config.num_steps, draw)
+                              config.estimator_max_epsilon, config.measuring_steps, draw)
         self.estimator_memory.append(step.index, **tasks)
 
     def train_estimator(self, step: Step) -> dict[str, float]:
@@ -254,7 +254,7 @@ class Searcher(SupernetSearcher):
     def _attack(self, images: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:
         """Return PGD's images (B, S, C, H, W), made for at most N1 strengths at a time to bound the memory."""
         groups = epsilons.split(self.config.num_pgd_strengths)
-        return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.num_steps,
+        return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.measuring_steps,
                                              rows=rows_at_once(images)) for group in groups], 1)
 
     def _estimate(self, images: Tensor, labels: Tensor, attacked: Tensor) -> Tensor:

@@ -35,6 +35,9 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     preset: str = "paper"
     max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all")
 
+    validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
+                                   "AN-Estimator's tasks; 0: num_steps", added=True)
+
     vulnerability_bound: str = option("inf", "H, upper bound of the predicted vulnerability: a number, the same at "
                                       "every strength, rel:0.6 (0.6 times the median over the warm-up "
                                       "population, at each strength), or inf for none")
@@ -82,7 +85,7 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
                               "estimator_images", "estimator_passes", "loss_memory")
         self.require_estimator_training()
         self.require_strategy()
-        self.require_at_least(0, "max_validation", "check_images", "max_estimator_gap")
+        self.require_at_least(0, "max_validation", "validation_steps", "check_images", "max_estimator_gap")
         self.require_strength("estimator_max_epsilon")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
@@ -119,6 +122,11 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
         return f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+
+    @property
+    def measuring_steps(self) -> int:
+        """Steps of the PGD attacks that measure."""
+        return self.validation_steps or self.num_steps
 
     @property
     def path_kind(self) -> str:

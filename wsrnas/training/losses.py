@@ -92,8 +92,8 @@ LOSSES: dict[str, TrainingLoss] = {
         help="PGD at all strengths in one batch"),
     "fast": TrainingLoss(
         fast_attack, adversarial_objective, lambda settings: (1, 0),
-        reads=("epsilon", "step_size", "batch_statistics", *TARGET), programs=("retrain", "rnas"), one_step=True,
-        help="Fast-AT: one step from a random start"),
+        reads=("epsilon", "step_size", "batch_statistics", *TARGET), programs=("retrain", "search", "rnas"),
+        one_step=True, help="Fast-AT: one step from a random start"),
     "standard": TrainingLoss(no_attack, standard_objective, lambda settings: (0, 0), reads=TARGET, help="no attack"),
 }
 
