@@ -1,19 +1,35 @@
 """Measurement of the supernet on D_v: loss, accuracy and, under a bound, vulnerability."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from search.spaces.supernet import Supernet
-from search.supernet_settings import SupernetConfig
 from wsrnas.attacks import many_attack_steps
 from wsrnas.evaluation.vulnerability import network_vulnerability
 
 
+class Measured(Protocol):
+    """Say whether the vulnerability is measured, and how; ``SupernetConfig`` does."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is measured."""
+
+    @property
+    def distance(self) -> str:
+        """Distance of feature maps."""
+
+    @property
+    def standardize(self) -> bool:
+        """Whether maps are divided by the clean channel's deviation."""
+
+
 @torch.no_grad()
-def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, config: SupernetConfig,
+def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, config: Measured,
             clean: Tensor | None = None) -> Tensor:
     """Measure the current path in evaluation mode on N versions of a batch of images.
 

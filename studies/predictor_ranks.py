@@ -20,6 +20,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
+from search.rankings.statistics import without_size
 from search.spaces.darts import DARTS
 from search.strategy.baselines.gaussian_process import GaussianProcess
 from search.strategy.predictors import PREDICTORS
@@ -64,14 +65,9 @@ RANKERS: dict[str, Ranker] = {name: by_predictor(name) for name in PREDICTORS} |
     "gp": by_gaussian_process, "parameters": by_size}
 
 
-def tau(a: Tensor, b: Tensor) -> float:
+def tau(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
     """Return Kendall's tau of two lists (n,)."""
-    return float(np.nan_to_num(kendalltau(a.numpy(), b.numpy()).statistic))
-
-
-def without_size(values: Tensor, size: Tensor) -> Tensor:
-    """Return what a straight line over the size leaves of values (n,)."""
-    return values - torch.from_numpy(np.polyval(np.polyfit(size.numpy(), values.numpy(), 1), size.numpy()))
+    return float(np.nan_to_num(kendalltau(np.asarray(a), np.asarray(b)).statistic))
 
 
 def measurements(task: TableTask, places: Tensor) -> Measured:
@@ -107,7 +103,8 @@ def on_cells(task: TableTask, file_order: Tensor, confirm: int, seeds: int) -> N
 
     def both(predicted: Tensor, places: Tensor) -> tuple[float, float]:
         truth = task.truth[places]
-        return tau(predicted, truth), tau(without_size(predicted, size[places]), without_size(truth, size[places]))
+        return tau(predicted, truth), tau(*(without_size(values.numpy(), size[places].numpy())
+                                            for values in (predicted, truth)))
 
     first, last = file_order[:confirm], file_order[confirm:]
     for name, ranker in RANKERS.items():

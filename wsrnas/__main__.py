@@ -9,6 +9,7 @@ PROGRAMS = {
     "search.wsr_nas": "search for a cell that is robust over many noise strengths (Wsr-NAS)",
     "search.rnas": "search for a cell under a bound on its vulnerability (RNAS)",
     "search.tabular": "judge search strategies on a table of measured architectures",
+    "search.ranking": "measure how well a supernet ranks trained architectures",
     "retrain.train_cifar": "train an architecture on small images: CIFAR, SVHN, digits, a folder",
     "retrain.train_imagenet": "train an architecture on ImageNet or another large folder of images",
     "retrain.evaluate": "measure accuracy under attacks and check that the numbers are honest",

@@ -12,6 +12,7 @@ from retrain.evaluate_settings import EvaluateConfig
 from retrain.race.settings import RACE_RECIPES, CompareConfig
 from retrain.recipes import IMAGENET_RECIPES, RECIPES, ImageNetConfig, RetrainConfig
 from retrain.vulnerability.settings import VulnerabilityConfig
+from search.rankings.settings import RankingConfig
 from search.rnas_settings import PRESETS as RNAS_PRESETS
 from search.rnas_settings import RnasConfig
 from search.tabular_settings import TabularConfig
@@ -24,7 +25,7 @@ from wsrnas.runtime.errors import InputError
 
 PROGRAMS = {SearchConfig: SEARCH_PRESETS, RnasConfig: RNAS_PRESETS, RetrainConfig: RECIPES,
             ImageNetConfig: IMAGENET_RECIPES, CompareConfig: RACE_RECIPES, BenchmarkConfig: BENCHMARK_PRESETS,
-            EvaluateConfig: {}, VulnerabilityConfig: {}, TabularConfig: {}}
+            EvaluateConfig: {}, VulnerabilityConfig: {}, TabularConfig: {}, RankingConfig: {}}
 words = st.text("abcxyz0123_./", min_size=1, max_size=8)
 
 

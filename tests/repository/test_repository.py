@@ -20,6 +20,7 @@ import search.wsr_nas
 import test_AN_estimator.settings
 from retrain.recipes import RetrainConfig
 from retrain.vulnerability.settings import VulnerabilityConfig
+from search.rankings.settings import RankingConfig
 from search.rnas_settings import RnasConfig
 from search.tabular_settings import TabularConfig
 from search.wsr_nas_settings import SearchConfig
@@ -37,6 +38,7 @@ LAUNCHERS = [path.name for path in SCRIPTS if path.name.startswith(("search_", "
 PARSERS = {"search.wsr_nas": (SearchConfig, search.wsr_nas.PRESETS),
            "search.rnas": (RnasConfig, search.rnas.PRESETS),
            "search.tabular": (TabularConfig, None),
+           "search.ranking": (RankingConfig, None),
            "retrain.vulnerability": (VulnerabilityConfig, None),
            "retrain.train_cifar": (RetrainConfig, retrain.recipes.RECIPES),
            "retrain.train_imagenet": (retrain.recipes.ImageNetConfig, retrain.recipes.IMAGENET_RECIPES),

@@ -45,10 +45,3 @@ def test_graphs_are_ranked_after_every_number_of_measurements(quick, capsys, mon
     study.main(["--table", "demo", "--seeds", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all("10: " in line and "20: " in line for line in lines)
-
-
-def test_what_a_line_over_the_size_leaves_has_no_slope():
-    size, noise = torch.arange(20.0).double(), torch.randn(20, generator=torch.Generator().manual_seed(1)).double()
-    rest = study.without_size(3 * size + noise, size)
-    assert abs(float((rest * (size - size.mean())).sum())) < 1e-8
-    torch.testing.assert_close(rest, study.without_size(noise, size))

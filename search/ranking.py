@@ -1,0 +1,141 @@
+"""How well does a supernet rank? Rank correlations with a table of architectures that were trained one by one.
+
+    python -m search.ranking --run runs/search/NAME --table TABLE.json
+    python -m search.ranking --run runs/search/NAME --table TABLE.json --sample 300 --images 400 --num_steps 3
+
+Every architecture inherits the supernet's weights and is measured on D_v. Rows are stored as soon as they are measured:
+the same command resumes, and processes that are started at the same time share the architectures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from search.rankings.bench import Bench, build_bench
+from search.rankings.measurements import MEASUREMENTS
+from search.rankings.results import correlation_table, document, ranking_page
+from search.rankings.rows import Row, all_rows, row_tasks
+from search.rankings.settings import LEAST, RankingConfig
+from search.rankings.statistics import SUBSETS
+from search.rankings.trained import open_trained
+from search.tables.reading import open_table
+from search.tables.table import Table
+from search.tables.task import first_of_each
+from wsrnas.evaluation.measurement import exact_arithmetic
+from wsrnas.runtime import run_files
+from wsrnas.runtime.checkpoint import write_atomic, write_json
+from wsrnas.runtime.config import describe, parse_config, require, to_dict
+from wsrnas.runtime.distributed import World, initialize
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import stored_object
+from wsrnas.runtime.seeding import generator
+from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure the architectures of a table with the weights of a supernet, and compare with the table."""
+    config, invocation = parse_config(RankingConfig, argv=argv, prog="search.ranking")
+    require(bool(config.run), "nothing to rank with: pass --run RUN_DIRECTORY of search.wsr_nas")
+    require(bool(config.table), "nothing to compare with: pass --table FILE")
+    world = initialize(config.device)
+    require(world.size == 1, f"{world.size} processes were started by torchrun; expected one, or the same command "
+            "several times: such processes share the architectures")
+    table = open_table(config.table, config.columns)
+    config, bench = prepare(config, table, world)
+    order = ranking_order(table, config.seed)
+    require(config.sample <= len(order), f"sample is {config.sample}; {table.name} has {len(order)} different "
+            "architectures")
+    require(len(order) >= LEAST, f"{table.name} has {len(order)} different architectures; expected at least {LEAST}")
+    places = order[:config.sample or None]
+    folder = config.folder(bench.trained.steps)
+    print(introduction(config, table, bench, places, folder), flush=True)
+    if invocation.dry_run:
+        return
+    inputs = {"supernet": bench.trained.fingerprint(), "data set": bench.trained.data.fingerprint(),
+              "architectures": table.restricted(()).fingerprint()}  # other columns change no measurement
+    open_shared_folder(folder, config, inputs, invocation.overwrite)
+    if finished(config, folder):
+        print((folder / run_files.FINISHED).read_text() + "finished before (--overwrite starts again)", flush=True)
+        return
+    (folder / run_files.FINISHED).unlink(missing_ok=True)
+    with exact_arithmetic():
+        ended = share(all_tasks(config, table, bench, places, folder), folder / run_files.CLAIMS, "parts", world,
+                      wait=False)
+    if ended:
+        with alone(folder / run_files.CLAIMS, "report"):
+            conclude(config, table, bench, places, len(order), folder)
+
+
+def finished(config: RankingConfig, folder: Path) -> bool:
+    """Return whether the folder holds the results of this very command."""
+    results = stored_object(folder / run_files.RANKING) if (folder / run_files.FINISHED).exists() else None
+    return results is not None and all(results["config"].get(name) == value for name, value in to_dict(config).items()
+                                       if name in ("columns", "sample", "measure", "resamples"))
+
+
+def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingConfig, Bench]:
+    """Open the supernet, and return the configuration with the run's values in place of defaults, and the images.
+
+    Raises:
+        InputError: the run or the table cannot be used, or they are of different spaces.
+    """
+    trained = open_trained(Path(config.run), config.data)
+    require(trained.config.space == table.space.name, f"{trained.path} has searched the space {trained.config.space}, "
+            f"but {table.name} is a table of {table.space.name}; expected the same space")
+    config = replace(config, strengths=config.strengths or trained.config.strengths,
+                     num_steps=config.num_steps or trained.config.num_steps,
+                     recalibration_batches=config.recalibration_batches or trained.config.recalibration_batches)
+    return config, build_bench(trained, config.images, config.strengths, config.num_steps,
+                               config.recalibration_batches, config.eval_batch_size, config.seed, world)
+
+
+def ranking_order(table: Table, seed: int) -> list[int]:
+    """Return the places of the different architectures of a table in a random order."""
+    distinct = first_of_each(table.row, torch.arange(len(table.choices)))
+    return distinct[torch.randperm(len(distinct), generator=generator(seed, "ranked architectures"))].tolist()
+
+
+def all_tasks(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> list[Task]:
+    """Return the parts of all measurements, the supernet's first."""
+    (folder / run_files.ROWS).mkdir(exist_ok=True)
+    return [task for name in MEASUREMENTS if name in config.measure
+            for task in row_tasks(folder / run_files.ROWS, name, places, table,
+                                  partial(MEASUREMENTS[name].build, bench), bench.world)]
+
+
+def measured_rows(config: RankingConfig, folder: Path, places: Sequence[int]) -> Mapping[str, Sequence[Row]]:
+    """Return the rows of every measurement that is complete, also of those that an earlier start has made."""
+    found = {name: all_rows(folder / run_files.ROWS, name, places) for name in MEASUREMENTS}
+    return {name: rows for name, rows in found.items() if rows is not None}
+
+
+def conclude(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], available: int,
+             folder: Path) -> None:
+    """Write and print the rank correlations."""
+    results = document(config, table, bench, places, measured_rows(config, folder, places), available)
+    write_json(folder / run_files.RANKING, results)
+    write_atomic(folder / run_files.RANKING_TABLE, ranking_page(results).encode())
+    for subset in SUBSETS:
+        print(f"\nKendall's τ, {subset} ({results['counts'][subset]})\n\n{correlation_table(results, 'tau', subset)}")
+    message = f"{results['architectures']} architectures ranked: {folder / run_files.RANKING_TABLE}"
+    (folder / run_files.FINISHED).write_text(message + "\n")
+    print(f"\n{message}", flush=True)
+
+
+def introduction(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> str:
+    """Return the configuration, and what will be measured at which cost."""
+    lines = [describe(config), f"supernet: {bench.trained.path} after {bench.trained.steps} steps",
+             f"table: {table.name}, {len(places):,} different architectures of the space {table.space.name}; columns "
+             f"{', '.join(table.columns)}"]
+    calibrated = sum(len(labels) for _, labels in bench.recalibration)
+    for name in config.measure:
+        both, forward = MEASUREMENTS[name].passes(bench.images, len(bench.strengths), bench.num_steps, calibrated)
+        lines.append(f"{name}: {both:,} images forward and backward and {forward:,} forward for each architecture")
+    return "\n".join([*lines, f"folder: {folder}"])
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,1 @@
+"""How well a score ranks architectures that were trained one by one: the parts of ``search.ranking``."""

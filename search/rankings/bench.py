@@ -1,0 +1,79 @@
+"""What all architectures of a ranking are measured on: the same images, strengths and BatchNorm batches."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from search.rankings.trained import TrainedSupernet
+from search.spaces import SPACES
+from search.spaces.space import Space
+from wsrnas.data.loader import BatchLoader
+from wsrnas.data.splits import balanced_subset
+from wsrnas.runtime.distributed import World
+
+Batches = list[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,)
+Values = Mapping[str, float | list[float]]
+Measure = Callable[[Tensor], Values]  # choices (R,) of an architecture -> what was measured of it
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Hold what the measurements of all architectures share.
+
+    Args:
+        trained: the supernet that is asked.
+        batches: batches of D_v.
+        recalibration: batches of D_t that renew BatchNorm statistics.
+        strengths: strengths of PGD.
+        num_steps: its steps.
+        world: this process.
+    """
+
+    trained: TrainedSupernet
+    batches: Batches
+    recalibration: Batches
+    strengths: tuple[float, ...]
+    num_steps: int
+    world: World
+
+    @property
+    def space(self) -> Space:
+        """The search space."""
+        return SPACES[self.trained.config.space]
+
+    @property
+    def images(self) -> int:
+        """The number of images of D_v."""
+        return sum(len(labels) for _, labels in self.batches)
+
+
+def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, ...], num_steps: int,
+                recalibration_batches: int, batch_size: int, seed: int, world: World) -> Bench:
+    """Choose the images of D_v, and draw the augmented batches of D_t.
+
+    Args:
+        trained: the supernet.
+        images: number of images of D_v; 0: all.
+        strengths: strengths of PGD.
+        num_steps: its steps.
+        recalibration_batches: number of batches of D_t, each as large as in the search.
+        batch_size: images of D_v at a time.
+        seed: seed of the choice.
+        world: this process.
+    """
+    config, data = trained.config, trained.data
+    train, validation = (data.train.subset(indices) for indices in trained.split)
+    kept = balanced_subset(validation.labels, images, seed, "images", data.num_classes)
+    plain = BatchLoader(validation.subset(kept).to(world.device), batch_size, seed, "images")
+    augmented = BatchLoader(train.to(world.device), config.batch_size, config.seed, "recalibration", shuffle=True,
+                            augment=data.augmentation, drop_last=True)
+    return Bench(trained, list(plain.batches()), list(islice(augmented.batches(), recalibration_batches)), strengths,
+                 num_steps, world)
+
+
+def strengths_of(bench: Bench) -> Tensor:
+    """Return the strengths (S,) on the device."""
+    return torch.tensor(bench.strengths, device=bench.world.device)

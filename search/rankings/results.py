@@ -1,0 +1,86 @@
+"""The results of a ranking: ``ranking.json``, and its tables in Markdown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from search.rankings.bench import Bench
+from search.rankings.rows import Row
+from search.rankings.scores import all_scores, sizes_of, truth_of
+from search.rankings.settings import RankingConfig
+from search.rankings.statistics import SUBSETS, by_subset
+from search.tables.table import Table
+from wsrnas.runtime.config import to_dict
+from wsrnas.runtime.environment import environment
+from wsrnas.runtime.markdown import markdown_table
+
+FORMAT = "wsrnas ranking 1"
+MEASURES = {"tau": "Kendall's τ", "rho": "Spearman's ρ"}
+
+
+def document(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int],
+             rows: Mapping[str, Sequence[Row]], available: int) -> dict[str, Any]:
+    """Return everything that the file of results holds.
+
+    Args:
+        config: the configuration.
+        table: the table.
+        bench: what the architectures were measured on.
+        places: places of the architectures in the table.
+        rows: rows of every measurement, in the order of ``places``.
+        available: number of different architectures in the table.
+    """
+    truth, sizes = truth_of(table, places), sizes_of(table, places)
+    scores = all_scores(rows, bench.trained, bench.strengths, sizes)
+    found = by_subset(np.stack([score.values for score in scores]), np.stack(list(truth.values())), np.log(sizes[0]),
+                      config.resamples, config.seed)
+    entries = [{"group": score.group, "score": score.name,
+                **{measure: {subset: {column: _numbers(getattr(estimates, measure)[:, row, place])
+                                      for place, column in enumerate(truth)} for subset, estimates in found.items()}
+                   for measure in MEASURES}} for row, score in enumerate(scores)]
+    return {"format": FORMAT, "run": str(bench.trained.path), "steps": bench.trained.steps,
+            "space": bench.space.name, "table": table.name, "source": table.source, "synthetic": table.synthetic,
+            "columns": list(truth), "architectures": len(places), "available": available,
+            "counts": {subset: estimates.architectures for subset, estimates in found.items()},
+            "images": bench.images, "strengths": list(bench.strengths), "num_steps": bench.num_steps,
+            "recalibration_batches": len(bench.recalibration), "measured": list(rows), "resamples": config.resamples,
+            "seed": config.seed, "scores": entries,
+            "values": {"place": list(places), "parameters": sizes[0].astype(int).tolist(),
+                       "multiply_adds": sizes[1].astype(int).tolist(),
+                       "truth": {column: values.tolist() for column, values in truth.items()},
+                       "scores": [score.values.tolist() for score in scores]},
+            "config": to_dict(config), "environment": environment(bench.world)}
+
+
+def _numbers(values: np.ndarray) -> list[float] | None:
+    """Return a correlation and its interval; None where all scores are equal."""
+    return None if math.isnan(values[0]) else [round(float(value), 5) for value in values]
+
+
+def shown(value: Sequence[float] | None) -> str:
+    """Return a correlation and its interval as text."""
+    return "–" if value is None else f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]"
+
+
+def correlation_table(results: Mapping[str, Any], measure: str, subset: str) -> str:
+    """Return one row for each score and one column for each column of the table."""
+    return markdown_table(("score", *results["columns"]), (
+        (f"{entry['group']}: {entry['score']}", *(shown(value) for value in entry[measure][subset].values()))
+        for entry in results["scores"]))
+
+
+def ranking_page(results: Mapping[str, Any]) -> str:
+    """Return all tables with what they are about, in Markdown."""
+    lines = [f"# Ranking of {results['table']} by {results['run']}", "",
+             f"{results['architectures']} of {results['available']:,} different architectures; "
+             f"supernet after {results['steps']} steps; {results['images']} images of D_v, "
+             f"PGD-{results['num_steps']} at {', '.join(f'{strength:g}' for strength in results['strengths'])}.",
+             "A positive correlation means that the score ranks well: low losses, a low vulnerability, high "
+             f"accuracies. Intervals: 95 %, {results['resamples']} resamples of the architectures."]
+    for measure, title in MEASURES.items():
+        for subset, meaning in SUBSETS.items():
+            lines += ["", f"## {title}, {subset}", "", f"{meaning[0].upper()}{meaning[1:]} "
+                      f"({results['counts'][subset]}).", "", correlation_table(results, measure, subset)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,60 @@
+"""Configuration of the ranking of a table's architectures by a supernet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from search.rankings.measurements import MEASUREMENTS
+from search.tables.reading import FORMATS
+from wsrnas.runtime.config import Ranges, option, require
+from wsrnas.training.strengths import require_increasing
+
+LEAST = 10  # architectures
+
+
+@dataclass(frozen=True)
+class RankingConfig(Ranges):
+    """Measure how well a supernet ranks architectures that somebody has trained one by one.
+
+    Every architecture of the table runs with the weights that it inherits from the supernet of a search. Its losses
+    are compared with the accuracies of the table by rank correlations. The same command resumes; started several times
+    at once, it shares the architectures.
+    """
+
+    overwrite_help: ClassVar[str] = "move the existing folder aside and start again"
+
+    run: str = option("", "run directory of search.wsr_nas, whose supernet is asked", identity=False)
+    table: str = option("", lambda: "JSON file of measured architectures (" + "; ".join(
+        form.help for form in FORMATS.values()) + ")", identity=False)
+    columns: tuple[str, ...] = option((), "accuracies of the table that are compared, on clean images first; empty: "
+                                      "clean, pgd_3 and pgd_8 (DARTS cells: clean and pgd)", identity=False)
+    sample: int = option(0, "number of architectures, a seeded random choice of different ones; a larger choice has "
+                         "all of a smaller one; 0: all", identity=False)
+    measure: tuple[str, ...] = option(tuple(MEASUREMENTS), "what is measured of every architecture", identity=False,
+                                      choices=MEASUREMENTS)
+    images: int = option(1000, "images of D_v, a class-balanced seeded choice, the same for all architectures; 0: all")
+    strengths: tuple[float, ...] = option((), "strengths of PGD, increasing; empty: those of the run. Without one of "
+                                          "the run's, its objective is not compared")
+    num_steps: int = option(0, "steps of PGD; 0: those of the run")
+    recalibration_batches: int = option(0, "D_t batches used to recompute BatchNorm statistics; 0: those of the run")
+    eval_batch_size: int = option(100, "images at a time")
+    seed: int = option(0, "seed of the choices of architectures and images, and of the intervals")
+    resamples: int = option(2000, "resamples of the architectures for the intervals", identity=False)
+    data: str = option("", "folder of the data set; empty: that of the run", identity=False)
+    runs: str = option("runs", "folder of all run directories", identity=False)
+    save: str = option("", "name of the folder in RUNS/ranking; empty: the run's name, its completed steps and the "
+                       "table's name", identity=False)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
+
+    def __post_init__(self) -> None:
+        self.require_at_least(0, "images", "num_steps", "recalibration_batches")
+        self.require_at_least(1, "eval_batch_size", "resamples")
+        require(self.sample == 0 or self.sample >= LEAST,
+                f"sample is {self.sample}; expected 0 (all) or at least {LEAST} architectures")
+        require_increasing("strengths", self.strengths)
+        require(bool(self.measure), f"measure is empty; expected some of {', '.join(MEASUREMENTS)}")
+
+    def folder(self, steps: int) -> Path:
+        """Return the folder of the results for a supernet after ``steps`` steps; it has no time stamp."""
+        name = self.save or f"{Path(self.run).resolve().name}-{steps}-{Path(self.table).stem}"
+        return Path(self.runs) / "ranking" / name

@@ -1,0 +1,239 @@
+"""``search.ranking``: rows against a measurement by hand, resuming, sharing, refusing, and what it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import search.ranking
+import search.wsr_nas
+from search.ranking import main
+from search.rankings import inherited as inherited_module
+from search.rankings import rows as rows_module
+from search.rankings.trained import open_trained
+from search.spaces import SPACES
+from tests.processes import copies
+from wsrnas.attacks import attack_mode, pgd
+from wsrnas.data.loader import BatchLoader
+from wsrnas.data.splits import balanced_subset
+from wsrnas.evaluation.vulnerability import network_vulnerability
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.program import run_program
+from wsrnas.training.batch_norm import recalibrate_batch_norm
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
+SPACE = SPACES["nas-bench-201"]
+GRAPHS = 14
+RUN = ["--preset", "tiny", "--space", "nas-bench-201", "--dataset", "digits", "--device", "cpu", "--init_channels", "2",
+       "--layers", "3", "--num_steps", "1", "--max_train", "80", "--max_validation", "20", "--batch_size", "15",
+       "--recalibration_batches", "1", "--loss_passes", "1", "--estimator_images", "1", "--check_images", "0",
+       "--warmup_architectures", "1", "--population", "1", "--iterations", "1", "--save", "run"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, quick_programs) -> Path:
+    """The run directory of a tiny search."""
+    folder = tmp_path_factory.mktemp("trained")
+    search.wsr_nas.main([*RUN, "--runs", str(folder)])
+    return folder / "search" / "run"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """A table of a few graphs, two of which share their results."""
+    random = torch.Generator().manual_seed(3)
+    graphs = torch.randint(1, 5, (GRAPHS + 1, 6), generator=random)
+    results = torch.rand(GRAPHS, 3, generator=random, dtype=torch.float64)
+    path = tmp_path_factory.mktemp("table") / "few.json"
+    path.write_text(json.dumps({
+        "source": "a test", "ops": list(SPACE.operations),
+        "edges": ["in->1", "in->2", "1->2", "in->out", "1->out", "2->out"], "columns": ["clean", "pgd_3", "pgd_8"],
+        "arch": ["".join(map(str, row)) for row in graphs.tolist()], "row_of": [*range(GRAPHS), 0],
+        "results": results.tolist()}))
+    return path
+
+
+@pytest.fixture
+def rank(trained, table, tmp_path):
+    """Run the program and return the folder of its results."""
+    def run(*argv, save="ranked") -> Path:
+        main(arguments(trained, table, tmp_path, save, *argv))
+        return tmp_path / "ranking" / save
+    return run
+
+
+def arguments(trained, table, runs, save, *argv):
+    return ["--run", str(trained), "--table", str(table), "--images", "20", "--strengths", "0.05", "0.1", "--num_steps",
+            "2", "--resamples", "20", "--device", "cpu", "--runs", str(runs), "--save", save, *argv]
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "ranking.json").read_text())
+
+
+def rows(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((folder / "rows").glob("*.jsonl"))}
+
+
+# ---- what is measured ----------------------------------------------------------------------------------------
+
+
+def test_a_row_is_what_the_path_of_that_architecture_loses(rank, trained, table):
+    folder = rank("--measure", "supernet", "--recalibration_batches", "2")
+    row = json.loads(rows(folder)["supernet-0000.jsonl"].splitlines()[0])
+    run = open_trained(trained, "")
+    choices = search.ranking.open_table(str(table)).choices[row["place"]]
+    supernet = run.build(True, torch.device("cpu"))
+    supernet.use(SPACE.gates(choices).view(SPACE.shape))
+    train, validation = (run.data.train.subset(indices) for indices in run.split)
+    loader = BatchLoader(train, 15, 0, "recalibration", shuffle=True, augment=run.data.augmentation, drop_last=True)
+    recalibrate_batch_norm(supernet, list(loader.batches())[:2], World())
+    chosen = validation.subset(balanced_subset(validation.labels, 20, 0, "images", 10))
+    images, labels = chosen.images.float() / 255, chosen.labels
+    maps: list[list[torch.Tensor]] = [[], [], []]
+    noisy = [images, *(pgd(supernet, images, labels, strength, steps=2) for strength in (0.05, 0.1))]
+    with attack_mode(supernet), torch.no_grad():
+        logits = [supernet(version, outputs) for version, outputs in zip(noisy, maps, strict=True)]
+        losses = [float(F.cross_entropy(found, labels)) for found in logits]
+        distorted = [float(network_vulnerability(maps[0], other)) for other in maps[1:]]
+    assert row["losses"] == pytest.approx(losses, rel=1e-4)
+    assert row["accuracies"] == pytest.approx([float((found.argmax(1) == labels).float().mean()) for found in logits])
+    assert row["vulnerabilities"] == pytest.approx(distorted, rel=1e-3)
+
+
+def test_results_name_every_score_and_every_column(rank):
+    values = results(rank("--strengths", "0.05", "0.1", "0.15", "0.2"))  # those of the run
+    assert values["columns"] == ["clean", "pgd_3", "pgd_8", "mean"] and values["architectures"] == GRAPHS
+    names = [(entry["group"], entry["score"]) for entry in values["scores"]]
+    assert ("supernet", "objective") in names and ("untrained", "loss, clean") in names
+    assert ("supernet", "vulnerability F, at 0.05") in names and ("size", "parameters") in names
+    losses = next(entry for entry in values["scores"] if entry["score"] == "loss, mean")
+    tau, low, high = losses["tau"]["all"]["mean"]
+    assert -1 <= low <= tau <= high <= 1 and list(losses["rho"]) == ["all", "best fifth", "fixed size"]
+    assert values["scores"][names.index(("size", "parameters"))]["tau"]["fixed size"]["clean"] is None
+
+
+def test_trained_and_untrained_weights_differ(rank):
+    both = rows(rank())
+    assert both["supernet-0000.jsonl"] != both["untrained-0000.jsonl"]
+    assert len(both) == 4 and both["supernet-0001.jsonl"].count("\n") == GRAPHS - rows_module.PART
+
+
+def test_a_good_score_has_a_positive_correlation(rank, monkeypatch, table):
+    known = search.ranking.open_table(str(table))
+
+    def truth(bench, trained=True):
+        def measured(choices):
+            loss = float(known.lookup(choices[None]).mean())
+            return {"losses": [loss] * 3, "accuracies": [1 - loss / 100] * 3, "vulnerabilities": [loss] * 2}
+        return measured
+
+    entry = search.ranking.MEASUREMENTS["supernet"]
+    monkeypatch.setitem(search.ranking.MEASUREMENTS, "supernet", type(entry)(truth, entry.help, entry.passes))
+    for score in results(rank("--measure", "supernet"))["scores"]:
+        if score["group"] == "supernet":
+            assert score["tau"]["all"]["mean"][0] == pytest.approx(1), score["score"]
+
+
+# ---- resuming and sharing ------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As sudden as a kill."""
+
+
+def test_an_interrupted_ranking_ends_with_the_same_rows(rank, monkeypatch, capsys):
+    whole = rank("--measure", "supernet", save="whole")
+
+    def dying(*arguments, calls=[0], original=inherited_module.measure):  # noqa: B006 - a counter
+        calls[0] += 1
+        if calls[0] in (5, 9):
+            raise Killed if calls[0] == 5 else Preempted("asked")
+        return original(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(inherited_module, "measure", dying)
+        with pytest.raises(Killed):
+            rank("--measure", "supernet")
+        part = whole.parent / "ranked" / "rows" / "supernet-0000.jsonl"
+        assert part.read_text().count("\n") == 4
+        part.write_text(part.read_text() + '{"place": 3, "los')  # the write was cut off
+        with pytest.raises(Preempted):
+            rank("--measure", "supernet")
+        assert part.read_text().count("\n") == 7
+    resumed = rank("--measure", "supernet")
+    assert rows(resumed) == rows(whole)
+    assert results(resumed)["scores"] == results(whole)["scores"]
+    capsys.readouterr()
+    monkeypatch.setattr(inherited_module, "measure", dying)
+    rank("--measure", "supernet")
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_a_larger_sample_has_the_smaller_one(rank):
+    few = rank("--measure", "supernet", "--sample", "10")
+    assert results(few)["architectures"] == 10
+    before = rows(few)
+    every = rank("--measure", "supernet")
+    assert results(every)["architectures"] == GRAPHS
+    assert rows(every)["supernet-0000.jsonl"] == before["supernet-0000.jsonl"]
+
+
+def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "PART", 2)
+    processes = [copies().Process(target=main, args=(arguments(trained, table, tmp_path, "both"),)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+    assert [process.exitcode for process in processes] == [0, 0]
+    alone = rank()
+    assert rows(tmp_path / "ranking" / "both") == rows(alone)
+    assert results(tmp_path / "ranking" / "both")["scores"] == results(alone)["scores"]
+
+
+# ---- refusing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--run", "nowhere"], ["nowhere is not a run directory of search.wsr_nas"]),
+    (["--run", ""], ["pass --run"]),
+    (["--table", ""], ["pass --table"]),
+    (["--table", "nowhere.json"], ["nowhere.json"]),
+    (["--sample", "5"], ["sample is 5", "at least 10"]),
+    (["--sample", "15"], ["sample is 15", "14 different"]),
+    (["--images", "5"], ["images is 5", "at least 10"]),
+    (["--strengths", "0.1", "0.05"], ["strengths must increase"]),
+    (["--columns", "autoattack"], ["no column 'autoattack'"]),
+    (["--measure", "luck"], ["luck", "supernet"]),
+])
+def test_bad_input_is_one_sentence(argv, words, trained, table, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_program(lambda: main([*arguments(trained, table, tmp_path, "ranked"), *argv]))
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    assert all(word in said for word in words), said
+    assert not (tmp_path / "ranking").exists()
+
+
+def test_another_space_and_another_measurement_are_refused(rank, trained, table, tmp_path, capsys):
+    cells = tmp_path / "cells.json"
+    cells.write_text(json.dumps({"cells": [{"genotype": json.loads(SPACES["darts"].decode(
+        torch.arange(28) % 7 + 1).to_json()), "clean": 80.0, "pgd": 40.0}]}))
+    for argv, words in ((["--table", str(cells)], "table of darts"), (["--num_steps", "1"], "num_steps: 2 -> 1")):
+        if "--num_steps" in argv:
+            rank("--measure", "supernet")
+        with pytest.raises(SystemExit) as caught:
+            run_program(lambda argv=argv: main([*arguments(trained, table, tmp_path, "ranked"), *argv]))
+        assert caught.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(rank, capsys, tmp_path):
+    rank("--dry_run")
+    out = capsys.readouterr().out
+    assert "supernet: 80 images forward and backward and 75 forward for each architecture" in out
+    assert not (tmp_path / "ranking").exists()
