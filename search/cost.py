@@ -8,6 +8,7 @@ import torch
 
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import schedule
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES
 
@@ -34,6 +35,8 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
         "validate": {"forward_backward": validation_images * (sources * steps + asked),
                      "forward": validation_images * (1 + len(config.strengths))},
     }
+    if config.supernet:
+        del passes["train"]
     if searcher.learns_to_estimate:
         attacked = min(config.estimator_images, train_images) * (sources + 1) * steps
         passes["estimator"] = {"forward_backward": attacked, "forward": 0}
@@ -45,10 +48,9 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
 
 def total_passes(searcher: Searcher) -> dict[str, int]:
     """Count the passes of the whole search, ``forward_backward`` and ``forward``, if no strength falls back to PGD."""
-    config, passes = searcher.config, iteration_passes(searcher)
-    measured = config.population_size + config.iterations
-    epochs = {phase: measured + (config.warmup_architectures if phase == "train" else 0) for phase in passes}
-    return {kind: sum(passes[phase][kind] * epochs[phase] for phase in passes)
+    passes, steps = iteration_passes(searcher), schedule(searcher.config)
+    measured = sum(step.phase != "warm-up" for step in steps)
+    return {kind: sum(passes[phase][kind] * (len(steps) if phase == "train" else measured) for phase in passes)
             for kind in ("forward_backward", "forward")}
 
 

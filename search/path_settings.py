@@ -1,4 +1,4 @@
-"""The fields of the Wsr-NAS search that say which paths train the supernet."""
+"""The fields of the Wsr-NAS search that say how its supernet is trained: by which paths, and whether at all."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +9,14 @@ from wsrnas.runtime.config import option
 
 @dataclass(frozen=True)
 class PathConfig:
-    """The fields about training paths."""
+    """The fields about the training of the supernet."""
 
     paths: str = option("", "what a training path is; empty: edges in the strategy wsr-paper, cell in wsr",
                         choices=PATHS, added=True)
     path_every: Literal["epoch", "step"] = option(
         "epoch", "epoch: an epoch trains one path, in an iteration the one that is measured (paper); step: every "
         "training step has a path of its own, fair over operations", added=True)
+    train_only: bool = option(False, "train the supernet in the warm-up alone, its learning rate half a cosine, and "
+                              "stop there; other runs search on it by --supernet", added=True)
+    supernet: str = option("", "run directory of a search whose supernet is taken as it is: with its images and its "
+                           "split, without any training; empty: train one", added=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.frozen_supernet import FrozenSupernet
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.supernet_settings import SupernetConfig
@@ -40,18 +41,25 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
     """
     config, invocation = parse_config(config_class, presets, argv, prog=program)
     world = initialize(config.device)
+    frozen = FrozenSupernet(config.source_run) if config.source_run else None
+    if frozen:
+        frozen.require_same_network(config)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
-                             seed=config.seed)
+                             seed=frozen.seed if frozen else config.seed)
+    if frozen:
+        frozen.require_same_images(data)
     if invocation.dry_run:
         dry_run(config, data, world)
         return None
     folder = Path(config.runs) / "search" / config.name
     if not overwrite_requested(invocation.overwrite):
         require_same_bound(folder, config.vulnerability_bound)
-    run = RunDirectory(folder, config, world, invocation.overwrite, {"data set": data.fingerprint()})
+    inputs = {"data set": data.fingerprint()} | ({"supernet": frozen.fingerprint()} if frozen else {})
+    run = RunDirectory(folder, config, world, invocation.overwrite, inputs)
     if run.finished:
-        print_on_main(world, f"{run.path} is finished, its cell is {run.path / run_files.GENOTYPE} "
-                             "(--overwrite starts again)")
+        cell = run.path / run_files.GENOTYPE
+        print_on_main(world, f"{run.path} is finished" + f", its cell is {cell}" * cell.exists()
+                      + " (--overwrite starts again)")
         return None
     run.write_json(run_files.SPACE, SPACES[config.space].record())
     run.log(run.describe())

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from search.frozen_supernet import FrozenSupernet
+from search.supernet_settings import SupernetConfig
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.splits import balanced_split, load_split, save_split
 from wsrnas.runtime import run_files
@@ -14,10 +16,17 @@ def halves(data: DataSet, seed: int) -> tuple[Tensor, Tensor]:
     return balanced_split(data.train.labels, 0.5, seed, data.num_classes)
 
 
+def first_split(config: SupernetConfig, data: DataSet) -> tuple[Tensor, Tensor]:
+    """Return the indices of D_t and D_v for a new run: the halves of its seed, or those of its supernet's run."""
+    if config.source_run:
+        return FrozenSupernet(config.source_run).split(len(data.train))
+    return halves(data, config.seed)
+
+
 def stored_split(run: RunDirectory, data: DataSet) -> tuple[Tensor, Tensor]:
     """Return the indices of D_t and D_v, drawn at the start of a run and kept in its ``split.json``."""
     path = run.path / run_files.SPLIT
     if run.world.is_main and not run.has_checkpoint:
-        save_split(path, *halves(data, run.config.seed))
+        save_split(path, *first_split(run.config, data))
     barrier(run.world)
     return load_split(path, len(data.train))

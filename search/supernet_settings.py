@@ -74,6 +74,11 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         raise NotImplementedError
 
     @property
+    def source_run(self) -> str:
+        """Run directory of the trained supernet that the search begins with; empty: it trains its own."""
+        return ""
+
+    @property
     def space_prefix(self) -> str:
         """Start of the default name: the space, if it is not that of the papers."""
         return "" if self.space == DARTS.name else f"{self.space}-"

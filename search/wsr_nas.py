@@ -7,6 +7,7 @@ The run directory holds the genotype of every iteration and ``genotype.json``, t
 """
 
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from search.cost import PhaseClock, iteration_passes, total_passes
 from search.search_run import open_search, resume, save_genotype
 from search.spaces.space import Space
-from search.split import halves, stored_split
+from search.split import first_split, stored_split
 from search.strategy.step import Step
 from search.strategy.strengths import column_name
 from search.training_paths import PATHS
@@ -56,8 +57,9 @@ def main(argv: list[str] | None = None) -> None:
             clock = PhaseClock(world)
             row: dict[str, Any] = {"phase": step.phase, "number": step.number}
             searcher.sample(step)                                                       # lines 2 and 20: H_i
-            with clock("train"):
-                row["train"] = searcher.train_supernet(step)                            # lines 4, 8 and 21
+            if not config.supernet:
+                with clock("train"):
+                    row["train"] = searcher.train_supernet(step)                        # lines 4, 8 and 21
             if step.phase != "warm-up":
                 with clock("recalibrate"):
                     searcher.recalibrate(step)
@@ -84,10 +86,17 @@ def main(argv: list[str] | None = None) -> None:
                         row["projection"] = searcher.project_architecture(step)         # RNAS, Eq. 9
             finish_step(run, searcher, step, row, clock, len(steps))
 
-    changed = searcher.architecture_statistics()["changed_choices"]
-    run.finish(f"search finished: {changed} of {searcher.space.num_choices} choices differ from the initial cell; "
-               f"retrain it with --arch {run.path / run_files.GENOTYPE}")
+    run.finish(last_words(run, searcher))
     refresh(run.path, run.world, run.log, ended=True)
+
+
+def last_words(run: RunDirectory, searcher: Searcher) -> str:
+    """Say what was done, and how to go on."""
+    if searcher.config.train_only:
+        return f"supernet trained; search on it with --supernet {run.path}"
+    changed = searcher.architecture_statistics()["changed_choices"]
+    return (f"search finished: {changed} of {searcher.space.num_choices} choices differ from the initial cell; "
+            f"retrain it with --arch {run.path / run_files.GENOTYPE}")
 
 
 def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,
@@ -121,7 +130,9 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
 
 def summary(step: Step, row: dict[str, Any], space: Space) -> str:
     """Return one line about a step for the log; ``metrics.jsonl`` holds everything."""
-    parts = [step.title, f"train loss {row['train']['loss']:.3f} robust acc {row['train']['adversarial_accuracy']:.1%}"]
+    parts = [step.title]
+    if "train" in row:
+        parts.append(f"train loss {row['train']['loss']:.3f} robust acc {row['train']['adversarial_accuracy']:.1%}")
     if "losses" in row:
         parts.append("D_v losses " + " ".join(f"{value:.3f}" for value in row["losses"].values()))
     if "estimator" in row:
@@ -160,7 +171,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     """Print the configuration and what the search would cost."""
-    searcher = Searcher(config, data, halves(data, config.seed), world)
+    searcher = Searcher(config, data, first_split(config, data), world)
     searcher.sample(schedule(config)[0])
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
     passes = total_passes(searcher)
@@ -177,9 +188,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
         f"{searcher.strategy.describe()}",
-        f"steps: {len(schedule(config))} epochs ({config.warmup_architectures} warm-up, {config.population_size} "
-        f"population, {config.iterations} search) of {len(searcher.train_loader)} batches "
-        f"({config.batch_size} = {world.size} x {config.batch_size // world.size})",
+        f"steps: {describe_steps(searcher)}",
         f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "
         f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds"
         + ", more after a fallback" * (searcher.checks and config.max_estimator_gap > 0),
@@ -188,8 +197,21 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     ]))
 
 
+def describe_steps(searcher: Searcher) -> str:
+    """Count the epochs by phase, and the batches of each."""
+    config, size = searcher.config, searcher.world.size
+    steps = schedule(config)
+    phases = [f"{count} {name}" for name, count in Counter(step.phase for step in steps).items()]
+    if config.supernet:
+        return f"{len(steps)} measurements ({', '.join(phases)}) without training"
+    return (f"{len(steps)} epochs ({', '.join(phases)}) of {len(searcher.train_loader)} batches "
+            f"({config.batch_size} = {size} x {config.batch_size // size})")
+
+
 def describe_paths(config: SearchConfig) -> str:
     """Describe the paths that train the supernet."""
+    if config.supernet:
+        return f"none, the supernet is that of {config.supernet}"
     every = "epoch" if config.path_every == "epoch" else "training step, fair over operations"
     return f"one for every {every}; {config.path_kind}: {PATHS[config.path_kind].help}"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from search.frozen_supernet import FrozenSupernet
 from search.spaces.supernet import Supernet
 from search.strategy.objective import Objective
 from search.strategy.supernet import SUPERNET_STRATEGIES, SupernetStrategy
@@ -68,9 +69,14 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
 
 def build_networks(config: SearchConfig, data: DataSet, objective: Objective,
                    world: World) -> tuple[Supernet, NoiseEstimator, SupernetStrategy]:
-    """Build supernet, AN-Estimator and strategy with seeded weights on the device of this process."""
+    """Build supernet, AN-Estimator and strategy on the device of this process.
+
+    Their weights are seeded; the supernet may take those of an earlier run.
+    """
     with seeded_weights(config.seed):
         supernet = build_supernet(config, data.num_classes).to(world.device).to(memory_format=torch.channels_last)
         estimator = build_estimator(config.estimator, data.image_shape).to(world.device)
+        if config.source_run:
+            supernet.load_state_dict(supernet.state_dict() | FrozenSupernet(config.source_run).weights())
         strategy = SUPERNET_STRATEGIES[config.strategy].build(config, data, objective, supernet, world)
     return supernet, estimator, strategy

@@ -103,7 +103,8 @@ class Searcher(SupernetSearcher):
 
     def recalibrate(self, step: Step) -> None:
         """Give the path its own BatchNorm statistics before it is measured in evaluation mode."""
-        batches = islice(self.recalibration_loader.batches(step.index), self.config.recalibration_batches)
+        epoch = 0 if self.config.supernet else step.index  # the same batches for all paths of the same weights
+        batches = islice(self.recalibration_loader.batches(epoch), self.config.recalibration_batches)
         recalibrate_batch_norm(self.supernet, batches, self.world)
 
     def update_estimator_memory(self, step: Step) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 from search.path_settings import PathConfig
@@ -95,6 +96,8 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
         OBJECTIVES[self.objective].build(self)
+        require(not (self.train_only and self.supernet), f"train_only is set, but so is supernet, {self.supernet}, "
+                "which is not trained; expected one of the two")
         self._require_strategy_fits()
 
     def _require_strategy_fits(self) -> None:
@@ -121,7 +124,15 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     @property
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
-        return f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+        name = f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+        if self.supernet:
+            return f"{name}-on-{Path(self.supernet).name}"
+        return f"{name}-supernet" if self.train_only else name
+
+    @property
+    def source_run(self) -> str:
+        """Run directory of the supernet that the search runs on without training; empty: it trains its own."""
+        return self.supernet
 
     @property
     def measuring_steps(self) -> int:
@@ -179,10 +190,12 @@ def schedule(config: SearchConfig) -> list[Step]:
 
     The phases are ``warm-up`` (lines 3-5), ``population`` (lines 7-17) and ``search`` (lines 19-25). The predictor
     is trained after the last network of the population (line 18) and in every search step (line 23). A moves in every
-    search step (line 24); where it has to propose the first of them, after the population, too.
+    search step (line 24); where it has to propose the first of them, after the population, too. There is no warm-up
+    on a supernet of another run, and nothing else where the supernet is only trained.
     """
     population, iterations = config.population_size, config.iterations
-    phases = [("warm-up", config.warmup_architectures), ("population", population), ("search", iterations)]
+    phases = [("warm-up", 0 if config.supernet else config.warmup_architectures)]
+    phases += [] if config.train_only else [("population", population), ("search", iterations)]
     steps: list[Step] = []
     for phase, count in phases:
         for number in range(count):
@@ -193,7 +206,12 @@ def schedule(config: SearchConfig) -> list[Step]:
 
 
 def learning_rate(config: SearchConfig, step: Step) -> float:
-    """Return the supernet's learning rate: constant in the warm-up, half a cosine over the search iterations."""
+    """Return the supernet's learning rate: constant in the warm-up, half a cosine over the search iterations.
+
+    Where there is nothing but the warm-up, that is half a cosine.
+    """
+    if config.train_only:
+        return cosine_rate(config, step.number, config.warmup_architectures)
     if step.phase != "search":
         return config.learning_rate
     return cosine_rate(config, step.number, config.iterations)

@@ -1,0 +1,83 @@
+"""The trained supernet of an earlier run, on which a search runs without training."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from search.supernet_settings import SupernetConfig
+from wsrnas.data.image_set import DataSet
+from wsrnas.data.splits import load_split
+from wsrnas.runtime import checkpoint, run_files
+from wsrnas.runtime.config import require
+from wsrnas.runtime.same_work import stored_object
+
+SAME = ("space", "init_channels", "layers", "dataset")  # fields that both runs must share
+FLAG = "--supernet"
+
+
+class FrozenSupernet:
+    """Read the supernet of a search's run directory, its images and its split.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        InputError: it is none, or has no checkpoint yet.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        stored = [stored_object(self.folder / name) for name in (run_files.CONFIG, run_files.INPUTS)]
+        self.config, self.inputs = (value or {} for value in stored)
+        require((self.folder / run_files.CHECKPOINT).exists() and (self.folder / run_files.SPLIT).exists()
+                and set(SAME) <= self.config.keys(), f"{FLAG} is {self.folder}; expected the run directory of a search "
+                f"with {run_files.CHECKPOINT} and {run_files.SPLIT}")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run, which has chosen its images."""
+        return int(self.config["seed"])
+
+    def require_same_network(self, config: SupernetConfig) -> None:
+        """Refuse a configuration whose supernet has other weights.
+
+        Raises:
+            InputError: the sentence names the fields that differ.
+        """
+        differences = [f"{name}: {self.config[name]} there, {getattr(config, name)} here" for name in SAME
+                       if self.config[name] != getattr(config, name)]
+        require(not differences, f"{FLAG} {self.folder} is another supernet ({'; '.join(differences)}); expected the "
+                "same values")
+
+    def require_same_images(self, data: DataSet) -> None:
+        """Refuse another training set than the run's.
+
+        Raises:
+            InputError: the sentence names what differs.
+        """
+        stored, here = self.inputs.get("data set") or {}, data.fingerprint()
+        words = {"name": "data set", "classes": "classes", "images": "number of training images", "hash": "pixels"}
+        differences = [words[name] for name, value in here.items() if stored.get(name) != value]
+        require(not differences, f"{FLAG} {self.folder} was trained on other images ({', '.join(differences)} differ); "
+                "expected the same --dataset, --data and --max_train")
+
+    def split(self, images: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of D_t and D_v of the run, which cover ``images`` images."""
+        return load_split(self.folder / run_files.SPLIT, images)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state of the supernet without its A, which each search begins anew.
+
+        Raises:
+            InputError: the checkpoint cannot be read, or belongs to another program.
+        """
+        searcher: dict[str, Any] = checkpoint.read(self.folder / run_files.CHECKPOINT).get("searcher") or {}
+        require("supernet" in searcher, f"{self.folder / run_files.CHECKPOINT} holds no supernet; expected that of a "
+                "search")
+        return {name: value for name, value in searcher["supernet"].items() if not name.startswith("alphas_")}
+
+    def fingerprint(self) -> str:
+        """Return a hash of the checkpoint."""
+        return hashlib.blake2b((self.folder / run_files.CHECKPOINT).read_bytes(), digest_size=16).hexdigest()
