@@ -86,7 +86,7 @@ def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingC
     require(trained.config.space == table.space.name, f"{trained.path} has searched the space {trained.config.space}, "
             f"but {table.name} is a table of {table.space.name}; expected the same space")
     config = replace(config, strengths=config.strengths or trained.config.strengths,
-                     num_steps=config.num_steps or trained.config.num_steps,
+                     num_steps=config.num_steps or trained.config.measuring_steps,
                      recalibration_batches=config.recalibration_batches or trained.config.recalibration_batches)
     return config, build_bench(trained, config.images, config.strengths, config.num_steps,
                                config.recalibration_batches, config.eval_batch_size, config.seed, world)

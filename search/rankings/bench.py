@@ -67,7 +67,8 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
     config, data = trained.config, trained.data
     train, validation = (data.train.subset(indices) for indices in trained.split)
     kept = balanced_subset(validation.labels, images, seed, "images", data.num_classes)
-    plain = BatchLoader(validation.subset(kept).to(world.device), batch_size, seed, "images")
+    # Shuffled once: F compares the maps of a batch, and images of a folder come class by class.
+    plain = BatchLoader(validation.subset(kept).to(world.device), batch_size, seed, "ranking images", shuffle=True)
     augmented = BatchLoader(train.to(world.device), config.batch_size, config.seed, "recalibration", shuffle=True,
                             augment=data.augmentation, drop_last=True)
     return Bench(trained, list(plain.batches()), list(islice(augmented.batches(), recalibration_batches)), strengths,

@@ -93,7 +93,7 @@ def test_a_row_is_what_the_path_of_that_architecture_loses(rank, trained, table)
     loader = BatchLoader(train, 15, 0, "recalibration", shuffle=True, augment=run.data.augmentation, drop_last=True)
     recalibrate_batch_norm(supernet, list(loader.batches())[:2], World())
     chosen = validation.subset(balanced_subset(validation.labels, 20, 0, "images", 10))
-    images, labels = chosen.images.float() / 255, chosen.labels
+    (images, labels), = BatchLoader(chosen, 100, 0, "ranking images", shuffle=True).batches()
     maps: list[list[torch.Tensor]] = [[], [], []]
     noisy = [images, *(pgd(supernet, images, labels, strength, steps=2) for strength in (0.05, 0.1))]
     with attack_mode(supernet), torch.no_grad():
