@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import genotypes
+from search.spaces import SPACES
 from tests.quick import slow_after
+from wsrnas import complexity
 from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
@@ -158,6 +160,21 @@ def test_a_network_without_numbers_has_as_many_multiply_adds(build):
     network = build()
     count = multiply_adds(network, (3, 32, 24))
     assert multiply_adds(network.to("meta"), (3, 32, 24)) == count > 0
+
+
+def test_networks_of_the_project_are_counted_without_torch_s_counter_which_takes_a_second_to_import(monkeypatch):
+    monkeypatch.setattr(complexity, "_counted_by_torch", None)
+    for name in ("robnet_free", "resnet50", "densenet121", "mobilenet_v2", "shufflenet_v2", "squeezenet", "vgg16"):
+        assert multiply_adds(build_model(name, 10, 4), (3, 32, 32)) > 0, name
+    for space in SPACES.values():
+        supernet = space.supernet(2, 3, 10, 1.0, 1.0, None)
+        supernet.sample(torch.Generator())
+        assert multiply_adds(supernet, (3, 8, 8)) > 0, space.name
+
+
+def test_other_layers_of_torch_are_counted_too():
+    assert multiply_adds(nn.Sequential(nn.Conv2d(3, 5, 1), nn.ConvTranspose2d(5, 4, 2)), (3, 9, 8)) == 72 * (15 + 80)
+    assert multiply_adds(nn.Sequential(nn.Flatten(2), nn.GRU(72, 5)), (3, 9, 8)) == 3 * 3 * 5 * (72 + 5)
 
 
 def test_parameters_are_counted_as_by_hand():

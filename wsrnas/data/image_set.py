@@ -38,13 +38,16 @@ class ImageSet:
     def subset(self, indices: Tensor) -> "ImageSet":
         """Copy the images of these indices, in their order."""
         indices = indices.to(self.labels.device)
+        if self.images.device.type == "cpu":  # numpy's large copies take a quarter of the time of torch's
+            return image_set(self.images.permute(0, 2, 3, 1).numpy()[indices.numpy()], self.labels[indices])
         images = self.images[indices].contiguous(memory_format=torch.channels_last)
         return ImageSet(images, self.labels[indices])
 
     def fingerprint(self) -> str:
         """Return a hash of all pixels and labels, which depends on their order."""
-        pixels = self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return hashlib.blake2b(pixels.tobytes() + self.labels.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), digest_size=16)
+        digest.update(self.labels.contiguous().cpu().numpy())
+        return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Move images and labels to a device."""
