@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmarks.clock import Clock
 from benchmarks.published_procedure import STRENGTHS, PublishedSearch, repetitions
 from search.spaces.supernet import gumbel_noise, gumbel_softmax
+from search.strategy.step import Step
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import SearchConfig, schedule
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet
@@ -71,6 +72,40 @@ class TimedSearcher(Searcher):
             return super()._estimate(images, labels, attacked)
 
 
+def run_phases(searcher: TimedSearcher, step: Step, clock: Clock) -> dict[str, Tensor]:
+    """Run a step of the search once its path is chosen, as ``search.wsr_nas`` does, and time every phase.
+
+    Returns:
+        What was measured on D_v; nothing in the warm-up.
+    """
+    searcher.clock = clock
+    with clock("train"):
+        searcher.train_supernet(step)
+    if step.phase == "warm-up":
+        return {}
+    with clock("recalibrate"):
+        searcher.recalibrate(step)
+    if searcher.learns_to_estimate:
+        with clock("remember_noise"):
+            searcher.update_estimator_memory(step)
+        with clock("train_estimator"):
+            searcher.train_estimator(step)
+    with clock("validate"):
+        measured = searcher.validate(step)
+    if searcher.checks:
+        with clock("check"):
+            searcher.check_estimator(step)
+    with clock("remember_losses"):
+        searcher.remember(step, measured)
+    if step.trains_losses:
+        with clock("train_losses"):
+            searcher.train_loss_estimator(step)
+    if step.moves:
+        with clock("move"):
+            searcher.update_architecture(step)
+    return measured
+
+
 class Iteration:
     """The search of one preset in the middle of its run: M_a is full, M_v holds ``MEASURED`` architectures.
 
@@ -106,45 +141,26 @@ class Iteration:
     def run(self, turn: int) -> Clock:
         """Run the phases of one iteration, as ``search.wsr_nas`` does, on the path of a turn."""
         searcher, step = self.searcher, self.steps[turn]
-        clock = searcher.clock = Clock(searcher.world.device)
+        clock = Clock(searcher.world.device)
         with clock("sample"):
             searcher.sample(step)
         shape = tuple(searcher.supernet.alphas().shape)
         searcher.supernet.use(gumbel_softmax(torch.zeros(shape), path_noise(turn, shape), searcher.supernet.tau))
-        with clock("train"):
-            searcher.train_supernet(step)
-        with clock("recalibrate"):
-            searcher.recalibrate(step)
-        if searcher.learns_to_estimate:
-            with clock("remember_noise"):
-                searcher.update_estimator_memory(step)
-            with clock("train_estimator"):
-                searcher.train_estimator(step)
-        with clock("validate"):
-            measured = searcher.validate(step)
-        if searcher.checks:
-            with clock("check"):
-                searcher.check_estimator(step)
-        with clock("remember_losses"):
-            searcher.remember(step, measured)
-        with clock("train_losses"):
-            searcher.train_loss_estimator(step)
-        with clock("move"):
-            searcher.update_architecture(step)
+        run_phases(searcher, step, clock)
         return clock
 
-    def factors(self) -> dict[str, float]:
-        """Return by how much the paper's data multiply the time of a phase."""
+    def factors(self, images: int = IMAGES) -> dict[str, float]:
+        """Return by how much ``images`` images of D_t, and as many of D_v, multiply the time of a phase."""
         searcher, batch = self.searcher, self.full.batch_size
         recalibrated = min(self.full.recalibration_batches, len(searcher.recalibration_loader))
-        return {"train": IMAGES // batch / len(searcher.train_loader),
+        return {"train": images // batch / len(searcher.train_loader),
                 "recalibrate": self.full.recalibration_batches / recalibrated,
-                "validate": IMAGES / len(searcher.validation_loader.image_set),
+                "validate": images / len(searcher.validation_loader.image_set),
                 "check": self.full.check_images / max(1, len(searcher.check_loader.image_set))}
 
-    def phases(self, clock: Clock) -> dict[str, float]:
-        """Return the seconds of every phase of an iteration on the paper's data."""
-        factors = self.factors()
+    def phases(self, clock: Clock, images: int = IMAGES) -> dict[str, float]:
+        """Return the seconds of every phase of an iteration on ``images`` images of D_t, and as many of D_v."""
+        factors = self.factors(images)
         return {name: seconds * factors.get(name.split("/")[0], 1.0) for name, seconds in clock.seconds.items()}
 
 

@@ -18,6 +18,7 @@ from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import seeded_weights
+from wsrnas.training.batch_norm import synchronize_batch_norm
 
 
 @dataclass(frozen=True)
@@ -78,5 +79,7 @@ def build_networks(config: SearchConfig, data: DataSet, objective: Objective,
         estimator = build_estimator(config.estimator, data.image_shape).to(world.device)
         if config.source_run:
             supernet.load_state_dict(supernet.state_dict() | FrozenSupernet(config.source_run).weights())
+        if config.sync_bn:
+            synchronize_batch_norm(supernet, world)
         strategy = SUPERNET_STRATEGIES[config.strategy].build(config, data, objective, supernet, world)
     return supernet, estimator, strategy

@@ -80,6 +80,8 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
 
     loss_memory: int = option(100, "size of M_v in architectures in the strategy wsr-paper (published code); wsr "
                               "keeps all")
+    sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share", added=True)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",

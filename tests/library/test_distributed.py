@@ -14,14 +14,16 @@ import genotypes
 import retrain.small_images
 import retrain.train_cifar
 import search.wsr_nas
+from benchmarks import scale_out_work
 from retrain.construction import make_network, make_trainer
 from retrain.recipes import RECIPES
 from search.strategy.supernet import SUPERNET_STRATEGIES
 from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import PRESETS
 from tests.processes import run_twice
 from tests.quick import pages_without_sections, small_digits
 from wsrnas.data.datasets import load_dataset
-from wsrnas.data.image_set import ImageSet
+from wsrnas.data.image_set import Augmentation, DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.runtime.distributed import (
@@ -110,6 +112,21 @@ def four_steps(case, world, precision=torch.float64):
     return {key: value.flatten().tolist() for key, value in trainer.evaluated.state_dict().items()}
 
 
+def exact_search(strategy, world):
+    """A search with synchronised BatchNorm whose supernet computes in float64."""
+    config = replace(PRESETS["tiny"], space="nas-bench-201", strategy=strategy, output="argmax", sync_bn=True,
+                     init_channels=2, layers=3, batch_size=4, eval_batch_size=4, num_steps=1, warmup_architectures=1,
+                     population=1, iterations=1, loss_passes=2, estimator_images=1, recalibration_batches=2,
+                     check_images=10)
+    # Noise without black margins: areas of one colour have zero gradients and ties, which rounding would decide.
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8, generator=draw)
+    images = ImageSet(pixels.contiguous(memory_format=torch.channels_last), torch.arange(24) % 10)
+    data = DataSet("noise", images, images, tuple("0123456789"), Augmentation())
+    found = scale_out_work.search(config, data, world, double=True)
+    return {key: found[key] for key in ("choices", "losses")}
+
+
 @functools.cache
 def four_steps_alone(case):
     """The same of one process."""
@@ -154,6 +171,7 @@ def write_everything(folder):
         retrain.train_cifar.main([*RETRAIN, "--runs", str(folder), "--batch_size", "13"])
     except InputError as error:
         seen["odd batch"] = str(error)
+    seen["exact search"] = {strategy: exact_search(strategy, world) for strategy in SUPERNET_STRATEGIES}
     seen["four steps"] = {case: four_steps(case, world) for case in LOSSES}
     (folder / f"rank{world.rank}.json").write_text(json.dumps(seen))
     shutdown()
@@ -261,6 +279,19 @@ def test_two_processes_train_as_one_does(case, launched):
         assert shared.keys() == alone.keys()
         for key, value in alone.items():
             assert shared[key] == pytest.approx(value, rel=1e-9, abs=1e-11), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SUPERNET_STRATEGIES)
+def test_two_processes_search_as_one_does(strategy, launched):
+    """With synchronised BatchNorm, the number of processes changes nothing but rounding."""
+    alone = exact_search(strategy, World())
+    assert len(alone["losses"]) == 2 and alone["losses"][0] != alone["losses"][1]
+    for rank in range(2):
+        shared = launched[1][rank]["exact search"][strategy]
+        assert shared["choices"] == alone["choices"]
+        for found, expected in zip(shared["losses"], alone["losses"], strict=True):
+            assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow
