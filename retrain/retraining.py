@@ -67,6 +67,7 @@ class Retraining:
         self.train_loader, self.held_out_loader = train_loader, held_out_loader
         self.one_step = LOSSES[config.adv_loss].one_step
         self.trainer = make_trainer(config, network, len(train_loader), run.world)
+        self.trainer.graphs = config.graphs(run.world.device, run.log)
         self.progress = Progress()
         self.collapsed = False  # whether the latest epoch has overfitted catastrophically
         self.stop: Callable[[], bool] = lambda: False  # whether to stop between two training steps
@@ -125,10 +126,12 @@ class Retraining:
             InputError: the loss diverged; the last good state is saved.
         """
         self.trainer.settings = replace(self.trainer.settings, step_size=self.attack_step)
+        left = len(self.train_loader) - self.progress.epoch.batches
         try:
-            trained = train_epoch(self.trainer, self.train_loader, self.progress.epochs, epoch=self.progress.epoch,
-                                  after_step=self._after_step, label=self.epoch_name,
-                                  report_freq=self.config.report_freq, log=self.run.log)
+            with self.trainer.graphs.used(left):
+                trained = train_epoch(self.trainer, self.train_loader, self.progress.epochs, epoch=self.progress.epoch,
+                                      after_step=self._after_step, label=self.epoch_name,
+                                      report_freq=self.config.report_freq, log=self.run.log)
         except Diverged as error:
             raise InputError(f"{error}; {self._checkpoints_left()}; start under another --save with a lower "
                              "--learning_rate") from None

@@ -10,6 +10,7 @@ from wsrnas.architectures import hand_designed
 from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.architectures.searched import short_name
 from wsrnas.data.settings import SmallImagesConfig
+from wsrnas.quick.settings import GraphsConfig
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import RunConfig, option, require
 from wsrnas.runtime.deferred import deferred_imports
@@ -39,7 +40,7 @@ class ArchitectureConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class TrainingRecipe(SgdConfig):
+class TrainingRecipe(SgdConfig, GraphsConfig):
     """The training of any network; the defaults are those of WsrNet-Basic."""
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--recipe", "--preset")

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     config, data, run = opened
     world = run.world
     searcher = Searcher(config, data, stored_split(run, data), world)    # line 1: D_t and D_v
+    searcher.trainer.graphs = config.graphs(world.device, run.log)
     steps = schedule(config)
     completed = resume(run, searcher, PROGRAM)
     with stop_requests(world) as searcher.stop:

@@ -96,8 +96,9 @@ class Searcher(SupernetSearcher):
             if self.stop():
                 raise Preempted(f"stopped in {step.title}; the steps before it are saved")
 
-        trained = train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
-                              report_freq=config.report_freq, before_step=before_step, after_step=after_step)
+        with self.trainer.graphs.used(1 if paths else steps):
+            trained = train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
+                                  report_freq=config.report_freq, before_step=before_step, after_step=after_step)
         self.supernet.path = sampled
         return trained
 
@@ -141,9 +142,10 @@ class Searcher(SupernetSearcher):
                            device=self.world.device)
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
-        for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
-            sums += measure(self.supernet, self._spectrum(images, labels), labels, self.config)
-            count += len(images)
+        with self.trainer.graphs.used(len(loader)):
+            for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
+                sums += measure(self.supernet, self._spectrum(images, labels), labels, self.config)
+                count += len(images)
         losses, accuracies, *vulnerabilities = all_sum(sums, self.world) / all_sum(count, self.world)
         if not losses.isfinite().all():
             raise InputError(f"{step.title}: a loss on D_v is not finite ({losses.tolist()}); start "

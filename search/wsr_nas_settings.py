@@ -18,6 +18,7 @@ from search.supernet_training import cosine_rate
 from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.estimators import ESTIMATORS
 from wsrnas.estimators.settings import EstimatorTrainingConfig
+from wsrnas.quick.settings import GraphsConfig
 from wsrnas.runtime.config import option, require
 from wsrnas.training.strengths import SIX_STRENGTHS, WIDE_STRENGTHS
 
@@ -27,7 +28,7 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTrainingConfig):
+class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTrainingConfig, GraphsConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
@@ -20,11 +21,13 @@ with deferred_imports():
 
     from wsrnas.operations import BATCH_NORM
     from wsrnas.quick.folding import folded
+    from wsrnas.quick.graphs import repeated
     from wsrnas.quick.modules import every_module, modules_in_use, set_flag
 
 AttackLoss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 PGD_STEP = 2.5  # a step of PGD is this number times epsilon / steps
+LONGEST_RECORDED = 20  # steps of an attack that a GPU may record whole: each adds a thousand kernels to the recording
 CPU_ROWS = 100  # images in the memory at a time: the features of more do not fit into the caches of a CPU
 
 
@@ -226,7 +229,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         InputError: The norm or the loss is unknown, steps or momentum are negative, or ``epsilon`` does not fit the
             batch.
     """
-    draw, direction, project = _of_norm(norm)
+    draw, _, project = _of_norm(norm)
     objective = _objective(loss, steps, momentum)
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
@@ -236,20 +239,43 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         adversarial = adversarial + draw(images, radius, generator)
     adversarial = project(adversarial, images, radius)
 
-    def ascend(images: Tensor, labels: Tensor, adversarial: Tensor, radius: Tensor, step: Tensor) -> Tensor:
+    whole = images, labels, adversarial, *(values.expand(len(images), 1, 1, 1) for values in (radius, step))
+    ascent = _Ascent(model, objective, norm, steps, momentum, batch_statistics, rows)
+    obstacle = f"one has more than {LONGEST_RECORDED} steps" if steps > LONGEST_RECORDED else ""
+    return repeated(ascent, whole, model, obstacle=obstacle)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Ascent:
+    """The steps of PGD: all of an attack that is the same for every batch."""
+
+    what: ClassVar[str] = "attacks"
+    model: nn.Module
+    objective: AttackLoss
+    norm: str
+    steps: int
+    momentum: float
+    batch_statistics: bool
+    rows: int | None
+
+    def __call__(self, *whole: Tensor) -> Tensor:
+        """Return adversarial images from images, labels, the start, and radii and step lengths (B, 1, 1, 1)."""
+        count = len(whole[0])
+        with many_attack_steps(self.model, self.batch_statistics):
+            if self.rows is None or self.rows >= count:
+                return self._ascend(*whole)
+            return torch.cat([self._ascend(*part) for part in zip(*(values.split(self.rows) for values in whole),
+                                                                  strict=True)])
+
+    def _ascend(self, images: Tensor, labels: Tensor, adversarial: Tensor, radius: Tensor, step: Tensor) -> Tensor:
+        _, direction, project = _of_norm(self.norm)
         accumulated: Tensor | float = 0.0
-        for _ in range(steps):
-            gradient = input_gradient(model, adversarial, labels, objective)
-            if momentum:
-                gradient = accumulated = momentum * accumulated + _mean_one(gradient)
+        for _ in range(self.steps):
+            gradient = input_gradient(self.model, adversarial, labels, self.objective)
+            if self.momentum:
+                gradient = accumulated = self.momentum * accumulated + _mean_one(gradient)
             adversarial = project(adversarial + step * direction(gradient), images, radius)
         return adversarial.detach()
-
-    whole = images, labels, adversarial, *(values.expand(len(images), 1, 1, 1) for values in (radius, step))
-    with many_attack_steps(model, batch_statistics):
-        if rows is None or rows >= len(images):
-            return ascend(*whole)
-        return torch.cat([ascend(*part) for part in zip(*(values.split(rows) for values in whole), strict=True)])
 
 
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, norm: str = "linf",

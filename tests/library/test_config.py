@@ -56,13 +56,13 @@ PLAIN = {"plain": Small(), "large": Small(preset="large", count=30, fast=True)}
 
 # A flag that a published command line may hold must not vanish: removing one has to be done here, too.
 TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warmup batch_size batch_statistics
-    compile data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
+    compile cuda_graphs data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
     label_smoothing layers learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting
     peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every
     select_steps split_seed step_size strengths sync_bn trades_beta warmup_epochs weight_decay"""
 FLAGS = {
     SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples attacked_strengths
-        batch_size beta check_images data dataset device download epsilon estimator estimator_batch_size
+        batch_size beta check_images cuda_graphs data dataset device download epsilon estimator estimator_batch_size
         estimator_images estimator_learning_rate estimator_max_epsilon estimator_memory estimator_passes
         estimator_weight_decay grad_clip init_channels iterations layers learning_rate learning_rate_min
         loss_hidden_size loss_learning_rate loss_memory loss_passes loss_weight_decay max_estimator_gap
@@ -258,16 +258,16 @@ def test_a_published_flag_keeps_its_meaning_under_its_old_name(cls, old, field):
 
 
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size"}),
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "cuda_graphs"}),
     (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
     # Of a network, its genotype or name is what counts, not how it was called: runs keep it beside the configuration.
     (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
-                     "on_overfitting", "arch"}),
+                     "on_overfitting", "arch", "cuda_graphs"}),
     (ImageNetConfig, {"save", "runs", "device", "report_freq", "data", "eval_batch_size", "save_every",
-                      "on_overfitting", "workers", "arch"}),
+                      "on_overfitting", "workers", "arch", "cuda_graphs"}),
     (CompareConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
                      "on_overfitting", "archs", "seeds", "tolerance", "protocol", "attacks", "test_strengths",
-                     "max_test", "check_images"}),
+                     "max_test", "check_images", "cuda_graphs"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)

@@ -71,6 +71,11 @@ def _understood(modules: Sequence[nn.Module]) -> bool:
     return all(vars(module).get("_compiled_call_impl") is None for module in modules)
 
 
+def calls_are_plain(modules: Sequence[nn.Module]) -> bool:
+    """Return whether all of these modules are called as they are, and do what their classes say."""
+    return _understood(modules) and all(map(_plain, modules))
+
+
 def _plain(module: nn.Module) -> bool:
     """Return whether a module does what its class says: it has neither hooks nor a ``forward`` of its own."""
     return not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks

@@ -2,15 +2,17 @@
 
 import copy
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsrnas.attacks import attack_mode
+from wsrnas.quick.graphs import Graphs, repeated
 from wsrnas.quick.modules import modules_in_use, set_flag
 from wsrnas.runtime.distributed import World, average_gradients
 from wsrnas.runtime.seeding import BatchNoise, generator
@@ -52,6 +54,26 @@ class Refinements:
     clean_accuracy: bool = False
 
 
+@dataclass(frozen=True)
+class _LossGradient:
+    """The gradient of a training step: all of it that is the same for every batch."""
+
+    what: ClassVar[str] = "gradients of training steps"
+    forward: nn.Module
+    loss: TrainingLoss
+    settings: LossSettings
+    autocast: Callable[[], AbstractContextManager]
+    parts: int
+
+    def __call__(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
+        """Add the gradient of the loss over ``parts`` to the parameters; return loss and metrics."""
+        # An autocast of its own: autocast keeps the bfloat16 copies of weights, which AWP has just changed.
+        with self.autocast():
+            loss, metrics = self.loss.objective(self.forward, images, adversarial, labels, self.settings)
+        (loss / self.parts).backward()
+        return loss.detach(), metrics
+
+
 class Trainer:
     """A network in training. A step depends on the state of this object, the batch and the number of the step alone.
 
@@ -68,6 +90,9 @@ class Trainer:
         single_path: whether some parameters take no part in a step (a supernet's operations off the sampled path). They
             keep a gradient of None, so that the optimiser does not touch them, their momentum or their weight decay.
             The gradients of the others are averaged over the processes in one collective.
+
+    Attributes:
+        graphs: what records steps on a GPU, inside ``graphs.used``; by default nothing.
     """
 
     def __init__(self, network: nn.Module, loss: TrainingLoss, settings: LossSettings,
@@ -76,7 +101,7 @@ class Trainer:
         self.network, self.loss, self.settings, self.optimizer = network, loss, settings, optimizer
         self.world, self.seed, self.schedule = world, seed, schedule
         self.refinements, self.single_path = refinements or Refinements(), single_path
-        self.steps = 0
+        self.steps, self.graphs = 0, Graphs()
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.average = copy.deepcopy(network).requires_grad_(False) if self.refinements.ema_decay else None
         if self.refinements.drop_path and schedule is None:
@@ -152,17 +177,27 @@ class Trainer:
         with self._autocast():
             adversarial = self.loss.attack(self.network, images, labels, self.settings, noise)
         with self._perturbation(images, adversarial, labels):
-            # An autocast of its own: autocast keeps the bfloat16 copies of weights, which AWP has just changed.
-            with self._autocast():
-                loss, metrics = self.loss.objective(self.forward, images, adversarial, labels, self.settings)
-            (loss / parts).backward()
-        metrics["loss"] = (loss.detach() * len(images), len(images))
+            gradient = _LossGradient(self.forward, self.loss, self.settings, self._autocast, parts)
+            loss, metrics = repeated(gradient, (images, adversarial, labels), self.network, True, self._obstacle(parts))
+        metrics["loss"] = (loss * len(images), len(images))
         if self.refinements.clean_accuracy and "clean_accuracy" not in metrics:
             some = slice(None, None, CLEAN_SHARE)
             with torch.no_grad(), attack_mode(self.network, path_alone=True), self._autocast():
                 correct = (self.network(images[some]).argmax(1) == labels[some]).sum()
             metrics["clean_accuracy"] = (correct, len(images[some]))
         return metrics
+
+    def _obstacle(self, parts: int) -> str:
+        """Return why the gradient of a step cannot be recorded, if so."""
+        obstacles = {
+            "passes run under autocast": self.refinements.bfloat16,
+            "a batch is handled in several parts": parts > 1,
+            "several processes exchange gradients in the backward pass": self.parallel is not None,
+            "each one draws the paths or neurons that it drops": (
+                self.refinements.drop_path or getattr(self.network, "dropout", None)),
+            "each one perturbs the weights": self.refinements.awp_gamma,
+        }
+        return next((why for why, found in obstacles.items() if found), "")
 
     def _perturbation(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> AbstractContextManager:
         def loss() -> Tensor:

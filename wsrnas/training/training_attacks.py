@@ -4,6 +4,7 @@ Every attack sees the unwrapped network and draws its random numbers from ``nois
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,11 @@ from wsrnas.training.loss_settings import LossSettings
 FAST_STEP = 1.25  # Fast-AT's step is this number times epsilon (Wong et al. 2020)
 
 
-def _cross_entropy_sum(settings: LossSettings) -> Callable[[Tensor, Tensor], Tensor]:
+@cache
+def _cross_entropy_sum(label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of an attack, the same function every time: attacks by one function can share a recording."""
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(full_precision(logits), labels, reduction="sum",
-                               label_smoothing=settings.label_smoothing)
+        return F.cross_entropy(full_precision(logits), labels, reduction="sum", label_smoothing=label_smoothing)
     return loss
 
 
@@ -32,7 +34,7 @@ def pgd_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossS
     """Attack the cross-entropy by PGD, from the images or from a uniform point of the ball."""
     start = images + settings.epsilon * noise.uniform(images) if settings.random_start else None
     return pgd(model, images, labels, settings.epsilon, settings.steps, settings.step_size, start=start,
-               loss=_cross_entropy_sum(settings), batch_statistics=settings.batch_statistics)
+               loss=_cross_entropy_sum(settings.label_smoothing), batch_statistics=settings.batch_statistics)
 
 
 def fast_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings, noise: BatchNoise) -> Tensor:
@@ -40,7 +42,7 @@ def fast_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: Loss
     step = FAST_STEP * settings.epsilon if settings.step_size is None else settings.step_size
     start = images + settings.epsilon * noise.uniform(images)
     return pgd(model, images, labels, settings.epsilon, 1, step, start=start,
-               loss=_cross_entropy_sum(settings), batch_statistics=settings.batch_statistics)
+               loss=_cross_entropy_sum(settings.label_smoothing), batch_statistics=settings.batch_statistics)
 
 
 def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
@@ -53,7 +55,8 @@ def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, sett
         unit = noise.uniform(images.unsqueeze(1).expand(-1, len(epsilons), -1, -1, -1))
         start = (images.unsqueeze(1) + epsilons.view(-1, 1, 1, 1) * unit).flatten(0, 1)
     adversarial = multi_strength_pgd(model, images, labels, epsilons, steps=settings.steps, start=start,
-                                     loss=_cross_entropy_sum(settings), batch_statistics=settings.batch_statistics)
+                                     loss=_cross_entropy_sum(settings.label_smoothing),
+                                     batch_statistics=settings.batch_statistics)
     return adversarial.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
