@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from search.rankings.training_free import TRAINING_FREE
 from search.spaces import SPACES
 from search.strategies import STRATEGIES
 from search.strategy.objective import OBJECTIVES
@@ -110,6 +111,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "outputs": choices("output", "which architecture is the genotype", OUTPUTS),
     "paths": choices("paths", "what a training path is", PATHS),
     "predictors": choices("predictor", "what the strategy `wsr` learns from the measurements", PREDICTORS),
+    "training-free": lambda: markdown_table(("score", "what it is"), ((f"`{name}`", entry.help)
+                                                                     for name, entry in TRAINING_FREE.items())),
     "spaces": spaces,
     "page-sections": page_sections,
     "files-library": lambda: files("wsrnas"),

@@ -130,9 +130,8 @@ def introduction(config: RankingConfig, table: Table, bench: Bench, places: Sequ
     lines = [describe(config), f"supernet: {bench.trained.path} after {bench.trained.steps} steps",
              f"table: {table.name}, {len(places):,} different architectures of the space {table.space.name}; columns "
              f"{', '.join(table.columns)}"]
-    calibrated = sum(len(labels) for _, labels in bench.recalibration)
     for name in config.measure:
-        both, forward = MEASUREMENTS[name].passes(bench.images, len(bench.strengths), bench.num_steps, calibrated)
+        both, forward = MEASUREMENTS[name].passes(bench)
         lines.append(f"{name}: {both:,} images forward and backward and {forward:,} forward for each architecture")
     return "\n".join([*lines, f"folder: {folder}"])
 

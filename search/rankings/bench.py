@@ -14,6 +14,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.distributed import World
 
+FEW = 64  # images that training-free scores see; at least one of each class
 Batches = list[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,)
 Values = Mapping[str, float | list[float]]
 Measure = Callable[[Tensor], Values]  # choices (R,) of an architecture -> what was measured of it
@@ -26,6 +27,7 @@ class Bench:
     Args:
         trained: the supernet that is asked.
         batches: batches of D_v.
+        few: the batch of D_v that training-free scores see.
         recalibration: batches of D_t that renew BatchNorm statistics.
         strengths: strengths of PGD.
         num_steps: its steps.
@@ -34,6 +36,7 @@ class Bench:
 
     trained: TrainedSupernet
     batches: Batches
+    few: tuple[Tensor, Tensor]
     recalibration: Batches
     strengths: tuple[float, ...]
     num_steps: int
@@ -66,13 +69,17 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
     """
     config, data = trained.config, trained.data
     train, validation = (data.train.subset(indices) for indices in trained.split)
-    kept = balanced_subset(validation.labels, images, seed, "images", data.num_classes)
     # Shuffled once: F compares the maps of a batch, and images of a folder come class by class.
-    plain = BatchLoader(validation.subset(kept).to(world.device), batch_size, seed, "ranking images", shuffle=True)
+    def plain(count: int, size: int, name: str) -> Batches:
+        kept = balanced_subset(validation.labels, count, seed, name, data.num_classes)
+        return list(BatchLoader(validation.subset(kept).to(world.device), size, seed, f"ranking {name}",
+                                shuffle=True).batches())
+
+    few = min(max(FEW, data.num_classes), len(validation))
     augmented = BatchLoader(train.to(world.device), config.batch_size, config.seed, "recalibration", shuffle=True,
                             augment=data.augmentation, drop_last=True)
-    return Bench(trained, list(plain.batches()), list(islice(augmented.batches(), recalibration_batches)), strengths,
-                 num_steps, world)
+    return Bench(trained, plain(images, batch_size, "images"), plain(few, few, "few images")[0],
+                 list(islice(augmented.batches(), recalibration_batches)), strengths, num_steps, world)
 
 
 def strengths_of(bench: Bench) -> Tensor:

@@ -51,3 +51,9 @@ def inherited(bench: Bench, trained: bool = True) -> Measure:
         return {"losses": losses, "accuracies": accuracies, "vulnerabilities": vulnerabilities[1:]}
 
     return measured
+
+
+def path_passes(bench: Bench) -> tuple[int, int]:
+    """Return the images that one architecture sends through the supernet, forward and backward, and forward alone."""
+    strengths, calibrated = len(bench.strengths), sum(len(labels) for _, labels in bench.recalibration)
+    return bench.images * strengths * bench.num_steps, calibrated + bench.images * (1 + strengths)

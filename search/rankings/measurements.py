@@ -1,11 +1,14 @@
 """What can be measured of an architecture without training it: a new measurement is a function and an entry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from search.rankings.bench import Bench, Measure
-from search.rankings.inherited import inherited
+from search.rankings.fresh import passes, training_free
+from search.rankings.inherited import inherited, path_passes
+from search.rankings.rows import Row
+from search.rankings.scores import Scores, supernet_scores, training_free_scores
 
 
 @dataclass(frozen=True)
@@ -14,23 +17,22 @@ class MeasurementEntry:
 
     Args:
         build: function from the images and the supernet to the function that measures one architecture.
+        scores: function from the rows of all architectures and the bench to scores by name.
         help: explanation in one line, for ``--help``.
-        passes: (images of D_v, strengths, steps, images of D_t) -> images forward and backward, and forward alone.
+        passes: function to the images that an architecture needs, forward and backward, and forward alone.
     """
 
     build: Callable[[Bench], Measure]
+    scores: Callable[[Sequence[Row], Bench], Scores]
     help: str
-    passes: Callable[[int, int, int, int], tuple[int, int]]
-
-
-def attack_passes(images: int, strengths: int, steps: int, recalibration: int) -> tuple[int, int]:
-    """Return the images that one architecture sends through the supernet, forward and backward, and forward alone."""
-    return images * strengths * steps, recalibration + images * (1 + strengths)
+    passes: Callable[[Bench], tuple[int, int]]
 
 
 MEASUREMENTS: dict[str, MeasurementEntry] = {
-    "supernet": MeasurementEntry(inherited, "losses, accuracies and vulnerability with the supernet's weights",
-                                 attack_passes),
-    "untrained": MeasurementEntry(partial(inherited, trained=False),
-                                  "the same with the weights that the supernet began with", attack_passes),
+    "supernet": MeasurementEntry(inherited, supernet_scores,
+                                 "losses, accuracies and vulnerability with the supernet's weights", path_passes),
+    "untrained": MeasurementEntry(partial(inherited, trained=False), supernet_scores,
+                                  "the same with the weights that the supernet began with", path_passes),
+    "training-free": MeasurementEntry(training_free, training_free_scores,
+                                      "scores of a network of its own with random weights", passes),
 }

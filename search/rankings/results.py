@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from search.rankings.bench import Bench
+from search.rankings.compared import all_scores, sizes_of, truth_of
 from search.rankings.rows import Row
-from search.rankings.scores import all_scores, sizes_of, truth_of
 from search.rankings.settings import RankingConfig
 from search.rankings.statistics import SUBSETS, by_subset
 from search.tables.table import Table
@@ -33,9 +33,9 @@ def document(config: RankingConfig, table: Table, bench: Bench, places: Sequence
         available: number of different architectures in the table.
     """
     truth, sizes = truth_of(table, places), sizes_of(table, places)
-    scores = all_scores(rows, bench.trained, bench.strengths, sizes)
-    found = by_subset(np.stack([score.values for score in scores]), np.stack(list(truth.values())), np.log(sizes[0]),
-                      config.resamples, config.seed)
+    scores = all_scores(rows, bench, sizes)
+    found = by_subset(np.stack([score.values for score in scores]), np.stack(list(truth.values())),
+                      np.log(sizes["parameters"]), config.resamples, config.seed)
     entries = [{"group": score.group, "score": score.name,
                 **{measure: {subset: {column: _numbers(getattr(estimates, measure)[:, row, place])
                                       for place, column in enumerate(truth)} for subset, estimates in found.items()}
@@ -47,8 +47,7 @@ def document(config: RankingConfig, table: Table, bench: Bench, places: Sequence
             "images": bench.images, "strengths": list(bench.strengths), "num_steps": bench.num_steps,
             "recalibration_batches": len(bench.recalibration), "measured": list(rows), "resamples": config.resamples,
             "seed": config.seed, "scores": entries,
-            "values": {"place": list(places), "parameters": sizes[0].astype(int).tolist(),
-                       "multiply_adds": sizes[1].astype(int).tolist(),
+            "values": {"place": list(places), **{name: values.astype(int).tolist() for name, values in sizes.items()},
                        "truth": {column: values.tolist() for column, values in truth.items()},
                        "scores": [score.values.tolist() for score in scores]},
             "config": to_dict(config), "environment": environment(bench.world)}

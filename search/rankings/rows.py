@@ -1,6 +1,7 @@
 """Measured rows in files: one line of JSON for each architecture, written as soon as it is measured."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -86,4 +87,11 @@ def all_rows(folder: Path, name: str, places: Sequence[int]) -> list[Row] | None
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row) + "\n"
+    return json.dumps({name: _plain(value) for name, value in row.items()}) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, or a list of numbers, for JSON, which knows no infinity: None in its place."""
+    if isinstance(value, list):
+        return [_plain(number) for number in value]
+    return None if value is None or not math.isfinite(value) else value

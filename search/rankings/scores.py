@@ -1,89 +1,46 @@
-"""Scores of architectures, each so that a higher one promises more accuracy, and the truth of the table."""
+"""Scores of architectures, each so that a higher one promises more accuracy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from search.rankings.bench import Bench
 from search.rankings.rows import Row
-from search.rankings.trained import TrainedSupernet
+from search.rankings.training_free import TRAINING_FREE
 from search.strategy.objective import OBJECTIVES
-from search.tables.table import Table
 
-MEAN = "mean"  # the mean of the table's columns
-
-
-@dataclass(frozen=True)
-class Score:
-    """Hold one score of all architectures.
-
-    Args:
-        group: kind of score.
-        name: name inside the group.
-        values: (n,), higher promises more.
-    """
-
-    group: str
-    name: str
-    values: np.ndarray
+Scores = Mapping[str, np.ndarray]  # (n,) by name
 
 
-def truth_of(table: Table, places: Sequence[int]) -> dict[str, np.ndarray]:
-    """Return the accuracies (n,) in points of every column, and their mean."""
-    accuracies = 100 - table.losses[table.row[list(places)]].double().numpy()
-    columns = dict(zip(table.columns, accuracies.T, strict=True))
-    return columns | {MEAN: accuracies.mean(1)} if len(columns) > 1 else columns
-
-
-def sizes_of(table: Table, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return parameters and multiply-adds (n,) of the table's own networks."""
-    costs = table.space.cost(table.choices[list(places)], *table.network).double().numpy()
-    return costs[:, 0], costs[:, 1]
-
-
-def all_scores(rows: Mapping[str, Sequence[Row]], trained: TrainedSupernet, strengths: Sequence[float],
-               sizes: tuple[np.ndarray, np.ndarray]) -> list[Score]:
-    """Return every score that the rows hold, and both sizes.
-
-    Args:
-        rows: rows of the architectures, in one order, by measurement.
-        trained: the supernet, which knows its objective.
-        strengths: measured strengths.
-        sizes: parameters and multiply-adds (n,).
-    """
-    found: list[Score] = []
-    for name, measured in rows.items():
-        found += supernet_scores(name, measured, trained, strengths)
-    return [*found, *(Score("size", name, logarithm(values))
-                      for name, values in zip(("parameters", "multiply-adds"), sizes, strict=True))]
-
-
-def supernet_scores(name: str, rows: Sequence[Row], trained: TrainedSupernet, strengths: Sequence[float]
-                    ) -> list[Score]:
-    """Return the scores of a measurement inside a supernet: low losses, high accuracies, a low vulnerability F."""
+def supernet_scores(rows: Sequence[Row], bench: Bench) -> Scores:
+    """Return the scores of rows inside a supernet: low losses, high accuracies, a low vulnerability F."""
     losses, accuracies, vulnerabilities = (np.array([row[kind] for row in rows], dtype=float)
                                            for kind in ("losses", "accuracies", "vulnerabilities"))
-    columns = ["clean", *(f"at {strength:g}" for strength in strengths)]
+    columns = ["clean", *(f"at {strength:g}" for strength in bench.strengths)]
     scores = {f"loss, {column}": -values for column, values in zip(columns, losses.T, strict=True)}
     scores["loss, mean"] = -losses.mean(1)
-    if (objective := objective_of(trained, strengths, losses)) is not None:
+    if (objective := objective_of(bench, losses)) is not None:
         scores["objective"] = -objective
     scores |= {f"accuracy, {column}": values for column, values in zip(columns, accuracies.T, strict=True)}
     scores["accuracy, mean"] = accuracies.mean(1)
-    scores |= {f"vulnerability F, {column}": -logarithm(values)
-               for column, values in zip(columns[1:], vulnerabilities.T, strict=True)}
-    return [Score(name, title, finite(values)) for title, values in scores.items()]
+    return scores | {f"vulnerability F, {column}": -logarithm(values)
+                     for column, values in zip(columns[1:], vulnerabilities.T, strict=True)}
 
 
-def objective_of(trained: TrainedSupernet, strengths: Sequence[float], losses: np.ndarray) -> np.ndarray | None:
+def objective_of(bench: Bench, losses: np.ndarray) -> np.ndarray | None:
     """Return the objective (n,) of the search; None where a strength of the search was not measured."""
-    import torch
-    config = trained.config
+    config, strengths = bench.trained.config, list(bench.strengths)
     if not set(config.strengths) <= set(strengths):
         return None
-    columns = [0, *(1 + list(strengths).index(strength) for strength in config.strengths)]
-    objective = OBJECTIVES[config.objective].build(config)
-    return objective(torch.from_numpy(losses[:, columns])).numpy()
+    columns = [0, *(1 + strengths.index(strength) for strength in config.strengths)]
+    return OBJECTIVES[config.objective].build(config)(torch.from_numpy(losses[:, columns])).numpy()
+
+
+def training_free_scores(rows: Sequence[Row], bench: Bench) -> Scores:
+    """Return the training-free scores."""
+    scores = {name: np.array([row[name] for row in rows], dtype=float) for name in TRAINING_FREE}
+    return {name: logarithm(values) if TRAINING_FREE[name].logarithm else values for name, values in scores.items()}
 
 
 def logarithm(values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """``search.ranking``: rows against a measurement by hand, resuming, sharing, refusing, and what it writes."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from search.ranking import main
 from search.rankings import inherited as inherited_module
 from search.rankings import rows as rows_module
 from search.rankings.trained import open_trained
+from search.rankings.training_free import TRAINING_FREE
 from search.spaces import SPACES
 from tests.processes import copies
 from wsrnas.attacks import attack_mode, pgd
@@ -111,6 +113,8 @@ def test_results_name_every_score_and_every_column(rank):
     names = [(entry["group"], entry["score"]) for entry in values["scores"]]
     assert ("supernet", "objective") in names and ("untrained", "loss, clean") in names
     assert ("supernet", "vulnerability F, at 0.05") in names and ("size", "parameters") in names
+    assert {name for group, name in names if group == "training-free"} == set(TRAINING_FREE)
+    assert len(values["values"]["scores"]) == len(names) and len(values["values"]["scores"][0]) == GRAPHS
     losses = next(entry for entry in values["scores"] if entry["score"] == "loss, mean")
     tau, low, high = losses["tau"]["all"]["mean"]
     assert -1 <= low <= tau <= high <= 1 and list(losses["rho"]) == ["all", "best fifth", "fixed size"]
@@ -118,7 +122,7 @@ def test_results_name_every_score_and_every_column(rank):
 
 
 def test_trained_and_untrained_weights_differ(rank):
-    both = rows(rank())
+    both = rows(rank("--measure", "supernet", "untrained"))
     assert both["supernet-0000.jsonl"] != both["untrained-0000.jsonl"]
     assert len(both) == 4 and both["supernet-0001.jsonl"].count("\n") == GRAPHS - rows_module.PART
 
@@ -133,7 +137,7 @@ def test_a_good_score_has_a_positive_correlation(rank, monkeypatch, table):
         return measured
 
     entry = search.ranking.MEASUREMENTS["supernet"]
-    monkeypatch.setitem(search.ranking.MEASUREMENTS, "supernet", type(entry)(truth, entry.help, entry.passes))
+    monkeypatch.setitem(search.ranking.MEASUREMENTS, "supernet", dataclasses.replace(entry, build=truth))
     for score in results(rank("--measure", "supernet"))["scores"]:
         if score["group"] == "supernet":
             assert score["tau"]["all"]["mean"][0] == pytest.approx(1), score["score"]
@@ -185,13 +189,15 @@ def test_a_larger_sample_has_the_smaller_one(rank):
 
 def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "PART", 2)
-    processes = [copies().Process(target=main, args=(arguments(trained, table, tmp_path, "both"),)) for _ in range(2)]
+    what = "--measure", "supernet", "untrained"
+    processes = [copies().Process(target=main, args=(arguments(trained, table, tmp_path, "both", *what),))
+                 for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(240)
     assert [process.exitcode for process in processes] == [0, 0]
-    alone = rank()
+    alone = rank(*what)
     assert rows(tmp_path / "ranking" / "both") == rows(alone)
     assert results(tmp_path / "ranking" / "both")["scores"] == results(alone)["scores"]
 

@@ -1,0 +1,80 @@
+"""Training-free scores against computations by hand, on networks of one layer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from search.rankings.training_free import TRAINING_FREE
+from search.rankings.training_free.consistency import IMAGE_STRENGTH, STEP, WEIGHT_STRENGTH, consistency
+from search.rankings.training_free.naswot import naswot
+from search.spaces import SPACES
+
+WEIGHT = np.array([[0.5, -1.0, 0.2], [1.5, 0.3, -0.4]])
+IMAGES = np.array([[0.2, 0.9, 0.4], [0.7, 0.1, 0.5]])
+LABELS = np.array([0, 1])
+
+
+@pytest.fixture
+def linear():
+    """A network of one linear layer of three pixels, in double precision."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False)).double()
+    network[1].weight.data = torch.from_numpy(WEIGHT.copy())
+    return network
+
+
+def images():
+    return torch.from_numpy(IMAGES).view(2, 3, 1, 1), torch.from_numpy(LABELS)
+
+
+def slope(weight, pixels):
+    """Gradients of the mean cross-entropy of a linear layer, in its outputs and in its weight."""
+    logits = pixels @ weight.T
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    outputs = (probabilities - np.eye(2)[LABELS]) / 2
+    return outputs, outputs.T @ pixels
+
+
+def cosine(a, b):
+    return (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum())
+
+
+def test_the_gradient_norm_is_that_of_a_softmax_by_hand(linear):
+    _, gradient = slope(WEIGHT, IMAGES)
+    assert TRAINING_FREE["gradient norm"].score(linear, *images()) == pytest.approx(np.sqrt(np.square(gradient).sum()))
+
+
+def test_naswot_counts_the_units_that_agree():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 4, bias=False), nn.ReLU())
+    network[1].weight.data = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [1, 1, 1], [-1, -1, -1]])
+    # Of the four units, the first image switches on the second and third, the second image the first and third.
+    assert naswot(network, images()[0].float(), images()[1]) == pytest.approx(math.log(4 * 4 - 2 * 2))
+    same = images()[0][:1].float().repeat(2, 1, 1, 1)
+    assert naswot(network, same, images()[1]) == -math.inf
+
+
+def test_consistency_is_the_product_of_three_agreements_by_hand(linear):
+    _, gradient = slope(WEIGHT, IMAGES)
+    norm = np.linalg.norm
+    other = WEIGHT + WEIGHT_STRENGTH * norm(WEIGHT) * gradient / norm(gradient)
+    outputs, _ = slope(other, IMAGES)
+    attacked = np.clip(IMAGES + IMAGE_STRENGTH * np.sign(outputs @ other), 0, 1)
+    _, other_gradient = slope(other, attacked)
+    expected = ((1 + cosine(IMAGES @ WEIGHT.T, attacked @ other.T))
+                * (1 + cosine(WEIGHT - STEP * gradient, other - STEP * other_gradient))
+                * abs(cosine(gradient, other_gradient)))
+    assert consistency(linear, *images()) == pytest.approx(expected, rel=1e-9)
+    np.testing.assert_array_equal(linear[1].weight.detach().numpy(), WEIGHT)  # a copy was pushed
+
+
+@pytest.mark.parametrize("space", ["darts", "nas-bench-201"])
+def test_every_network_of_a_space_has_finite_scores(space):
+    found = SPACES[space]
+    choices = found.sample(1, torch.Generator().manual_seed(1))[0]
+    pixels = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    for entry in TRAINING_FREE.values():
+        torch.manual_seed(0)
+        network = found.network(found.decode(choices), 2, 3, 10)
+        assert math.isfinite(entry.score(network, pixels, torch.arange(12) % 10))
