@@ -5,6 +5,8 @@ the sum of its edges; an edge is an operation on an input or an earlier node. Th
 nodes listed in its concat. Source: Liu et al., "DARTS", ICLR 2019, Sec. 2.1.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import os
@@ -14,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import torch
-
-from wsrnas.operations import OPERATIONS, PRIMITIVES
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
+
+    from wsrnas import operations as library
 
 Edge = tuple[str, int]
 Nodes = tuple[tuple[Edge, ...], ...]
@@ -160,7 +165,7 @@ def random_genotype(generator: torch.Generator, nodes: int = 4) -> Genotype:
         generator: Generator on the CPU.
         nodes: Nodes of a cell.
     """
-    operations = PRIMITIVES[1:]
+    operations = library.PRIMITIVES[1:]
 
     def cell() -> list[Edge]:
         return [(operations[int(torch.randint(len(operations), (), generator=generator))], source)
@@ -227,9 +232,9 @@ def _check_edge(place: str, node: int, edge: Any) -> Edge:
     if not _is_list(edge) or len(edge) != 2:
         raise InputError(f"{place} is {edge!r}; expected an (operation, input) pair")
     operation, source = edge
-    if not isinstance(operation, str) or operation not in OPERATIONS:
+    if not isinstance(operation, str) or operation not in library.OPERATIONS:
         raise InputError(f"unknown operation {operation!r} at {place}; "
-                         f"known operations: {', '.join(OPERATIONS)}")
+                         f"known operations: {', '.join(library.OPERATIONS)}")
     if not _is_integer(source):
         raise InputError(f"the input of {place} is {source!r}; expected an integer from 0 to {node - 1}")
     if source < 0:

@@ -1,29 +1,33 @@
 """The space of DARTS: a normal and a reduction cell, four nodes each, eight operations on 14 edges a cell."""
 
+from __future__ import annotations
+
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from search.spaces.fairness import balanced_draws
 from search.spaces.space import ImageShape, Space, measured_cost
-from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.genotype import KINDS, Genotype, count_differences
-from wsrnas.network import CellNetwork, build_preprocess
-from wsrnas.operations import PRIMITIVES, build_operation
-from wsrnas.quick.gradients import concatenate
-from wsrnas.quick.states import shared_states
 from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from search.spaces.darts_supernet import DartsSupernet, edge_stride
+    from search.spaces.fairness import balanced_draws
+    from search.spaces.supernet import Supernet
+    from wsrnas import operations as library
+    from wsrnas.network import CellNetwork
 
 NODES = 4
 NODE_EDGES = tuple(tuple((source, node) for source in range(node)) for node in range(2, 2 + NODES))
 EDGES = sum(map(len, NODE_EDGES))  # 14
-NONE = PRIMITIVES.index("none")
-OTHERS = slice(NONE + 1, None)  # "none" is the first operation
+NONE = 0  # "none" is the first operation
+OTHERS = slice(NONE + 1, None)
 CONCAT = tuple(range(2, 2 + NODES))
 
 
@@ -35,12 +39,16 @@ class Darts(Space):
     architecture = Genotype
     cells = KINDS
     edges = tuple(edge for node in NODE_EDGES for edge in node)
-    operations = PRIMITIVES
+
+    @functools.cached_property
+    def operations(self) -> tuple[str, ...]:
+        """The eight candidates; help does not ask for them, and the library's operations need torch."""
+        return library.PRIMITIVES
 
     def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
                  generator: torch.Generator | None) -> Supernet:
         """Build the supernet."""
-        return DartsSupernet(init_channels, layers, num_classes, tau, alpha_std, generator)
+        return DartsSupernet(self, init_channels, layers, num_classes, tau, alpha_std, generator)
 
     def outputs(self) -> tuple[int, ...]:
         """Return all nodes, which a cell concatenates."""
@@ -71,10 +79,14 @@ class Darts(Space):
                 require(len(set(sources)) == len(sources) == 2, f"node {number} of the {name} cell has the inputs "
                         f"{sources}; expected two different ones in the space {self.name}")
                 for operation, source in edges:
-                    require(operation in PRIMITIVES, f"the {name} cell has the operation {operation!r}; expected one "
-                            f"of {', '.join(PRIMITIVES)} in the space {self.name}")
-                    choices[kind, self.edges.index((source, number))] = PRIMITIVES.index(operation)
+                    require(operation in self.operations, f"the {name} cell has the operation {operation!r}; expected "
+                            f"one of {', '.join(self.operations)} in the space {self.name}")
+                    choices[kind, self.edges.index((source, number))] = self.operations.index(operation)
         return choices.flatten()
+
+    def distinct(self, most: int) -> int:
+        """Return ``most``: there are about 10^18 genotypes."""
+        return most
 
     @property
     def num_choices(self) -> int:
@@ -116,11 +128,12 @@ class Darts(Space):
 
         Every node has all pairs of its inputs equally often, and an edge that is kept all operations but ``none``.
         """
-        kept = torch.zeros(count, len(_NODE), dtype=torch.bool)
-        for node in _NODE.unique():
-            pairs = _PAIRS.T[_NODE[_PAIRS[0]] == node]  # of the edges into this node
+        node_of, pairs_of_all = edge_nodes(), edge_pairs()
+        kept = torch.zeros(count, len(node_of), dtype=torch.bool)
+        for node in node_of.unique():
+            pairs = pairs_of_all.T[node_of[pairs_of_all[0]] == node]  # of the edges into this node
             kept.scatter_(1, pairs[balanced_draws(count, 1, len(pairs), generator).squeeze(1)], True)
-        operations = balanced_draws(count, len(_NODE), len(PRIMITIVES) - OTHERS.start, generator)
+        operations = balanced_draws(count, len(node_of), len(self.operations) - OTHERS.start, generator)
         before = (kept.cumsum(0) - 1).clamp_min(0)  # how often each edge was kept before
         return torch.where(kept, operations.gather(0, before) + OTHERS.start, NONE)
 
@@ -130,9 +143,10 @@ class Darts(Space):
 
     def neighbours(self, choices: Tensor) -> Tensor:
         """Return all genotypes (n, 28) with one other operation, or one operation on another input of its node."""
-        replaced = self.replaced(choices, [operation for operation in range(len(PRIMITIVES)) if operation != NONE])
-        kept = choices != NONE
-        edges = (_SAME_NODE & kept.unsqueeze(1) & ~kept).nonzero()  # a kept one and one that its node leaves
+        replaced = self.replaced(choices, range(len(self.operations))[OTHERS])
+        kept, node = choices != NONE, edge_nodes()
+        # Of every two edges into one node, one that is kept and one that is not.
+        edges = ((node.unsqueeze(1) == node) & kept.unsqueeze(1) & ~kept).nonzero()
         moved = choices.repeat(len(edges), 1).scatter(1, edges, choices[edges.flip(1)])
         return torch.cat([replaced, moved])
 
@@ -143,12 +157,27 @@ class Darts(Space):
 
 DARTS = Darts()
 
-# The edges into one node, two by two.
-_NODE = torch.tensor([kind * NODES + target for kind in range(len(KINDS)) for _, target in DARTS.edges])
-_SAME_NODE = _NODE.unsqueeze(1) == _NODE  # (R, R)
-_PAIRS = _SAME_NODE.triu(1).nonzero().T  # (2, P), the earlier edge first
-_STRONGER = (F.one_hot(_PAIRS[0], len(_NODE)) - F.one_hot(_PAIRS[1], len(_NODE))).float()  # (P, R)
-_EARLIER = F.one_hot(_PAIRS[1], len(_NODE)).sum(0).float()  # edges (R,) into the same node before each
+
+@functools.cache
+def edge_nodes() -> Tensor:
+    """Return a number (28,) of the node that each edge leads to, another one in each cell."""
+    return torch.tensor([kind * NODES + target for kind in range(len(KINDS)) for _, target in DARTS.edges],
+                        device="cpu")
+
+
+@functools.cache
+def edge_pairs() -> Tensor:
+    """Return all pairs (2, P) of edges into one node, the earlier edge first."""
+    node = edge_nodes()
+    return (node.unsqueeze(1) == node).triu(1).nonzero().T
+
+
+@functools.cache
+def _comparison(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pairs (2, P); what the edges (P, R) gain where the second of a pair wins; and without any winner."""
+    pairs, edges = edge_pairs(), len(edge_nodes())
+    first, second = F.one_hot(pairs[0], edges), F.one_hot(pairs[1], edges)
+    return pairs.to(device), (first - second).float().to(device), second.sum(0).float().to(device)
 
 
 def _two_strongest(strength: Tensor) -> Tensor:
@@ -156,9 +185,9 @@ def _two_strongest(strength: Tensor) -> Tensor:
 
     It counts for every edge those that are stronger.
     """
-    first, second = _PAIRS.to(strength.device)
+    (first, second), stronger, earlier = _comparison(strength.device)
     second_wins = (strength[..., second] > strength[..., first]).float()
-    return second_wins @ _STRONGER.to(strength.device) + _EARLIER.to(strength.device) < 2
+    return second_wins @ stronger + earlier < 2
 
 
 def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:
@@ -169,111 +198,15 @@ def _pairs(alphas: Tensor) -> tuple[tuple[str, int], ...]:
     pairs, first = [], 0
     for node in NODE_EDGES:
         inputs = strength[first:first + len(node)].sort(descending=True, stable=True).indices[:2].tolist()
-        pairs += [(PRIMITIVES[operation[first + i]], i) for i in inputs]
+        pairs += [(DARTS.operations[operation[first + i]], i) for i in inputs]
         first += len(node)
     return tuple(pairs)
-
-
-class SearchCell(nn.Module):
-    """Hold every candidate operation on each of 14 edges, and run the chosen ones.
-
-    Edges are ordered by node: 0->2, 1->2, 0->3, 1->3, 2->3, ... The output of an edge is the sum of the outputs of its
-    operations, each times its scale.
-    """
-
-    def __init__(self, channels_prev_prev: int, channels_prev: int, channels: int, reduction: bool,
-                 reduction_prev: bool) -> None:
-        super().__init__()
-        self.kind = KINDS.index("reduce" if reduction else "normal")
-        self.preprocess = nn.ModuleList(
-            build_preprocess(channels_prev_prev, channels_prev, channels, reduction_prev, affine=False))
-        self.stride = 2 if reduction else 1
-        self.edges = nn.ModuleList(
-            nn.ModuleList(build_operation(name, channels, edge_stride(source, reduction), affine=False, pool_norm=True)
-                          for name in PRIMITIVES)
-            for source, _ in DARTS.edges)
-        self.out_channels = NODES * channels
-
-    def forward(self, s0: Tensor, s1: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
-        """Run the chosen operations of every edge.
-
-        Args:
-            s0: output (B, C', H, W) of the cell before the previous one.
-            s1: output (B, C', H, W) of the previous cell.
-            operations: operations that run on every edge.
-            scales: factors of their outputs, (E, operations an edge).
-
-        Returns:
-            (B, 4 C, H / stride, W / stride).
-        """
-        with shared_states(s0, s1):
-            states = [self.preprocess[0](s0), self.preprocess[1](s1)]
-            edge = 0
-            for _ in range(NODES):
-                incoming = []
-                for state in states:
-                    incoming += run_edge(self.edges[edge], state, operations[edge], scales[edge], NONE)
-                    edge += 1
-                states.append(sum(incoming[1:], incoming[0]) if incoming else self._nothing(states[0]))
-        return concatenate(states[2:])
-
-    def _nothing(self, state: Tensor) -> Tensor:
-        """Return the zeros of a node without input."""
-        batch, channels, *size = state.shape
-        return state.new_zeros(batch, channels, *(-(-length // self.stride) for length in size))
-
-
-def edge_stride(source: int, reduction: bool) -> int:
-    """Return the stride of an edge: 2 from the inputs of a reduction cell."""
-    return 2 if reduction and source < 2 else 1
-
-
-class DartsSupernet(Supernet, CellNetwork):
-    """Hold the weights of all paths of DARTS cells, and A: a matrix (14, 8) for the normal and the reduction cell.
-
-    Args:
-        init_channels: C of the first cells.
-        layers: number of cells.
-        num_classes: K.
-        tau: temperature τ of the Gumbel-softmax.
-        alpha_std: standard deviation of the initial architecture parameters.
-        generator: source of that initialisation; the weights use torch's global generator.
-    """
-
-    def __init__(self, init_channels: int = 16, layers: int = 8, num_classes: int = 10, tau: float = 0.1,
-                 alpha_std: float = 1e-3, generator: torch.Generator | None = None) -> None:
-        CellNetwork.__init__(self, SearchCell, init_channels, layers, num_classes)
-        self.add_architecture(DARTS, tau, alpha_std, generator)
-
-    def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
-        """Run the operations of the current path in a cell."""
-        assert isinstance(cell, SearchCell)
-        path = self.current_path
-        return cell(s0, s1, path.operations[cell.kind], path.scales[cell.kind])
-
-    def idle_modules(self) -> set[nn.Module]:
-        """Return the operations of all cells that the current path does not run."""
-        path = self.path
-        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
-                                           for module in unused(cell.edges, path.operations[cell.kind])}
-
-    def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
-        """Return the logits (B, K) of the current path.
-
-        Args:
-            images: (B, C, H, W) in [0, 1].
-            outputs: a list to which the output (B, C', H', W') of every cell is appended.
-
-        Raises:
-            InputError: no path was chosen.
-        """
-        return cast(Tensor, CellNetwork.forward(self, images, outputs))  # without auxiliary head
 
 
 @functools.cache
 def _operation_cost(name: str, channels: int, stride: int, height: int, width: int) -> tuple[int, int]:
     with torch.device("meta"):
-        operation = build_operation(name, channels, stride)
+        operation = library.build_operation(name, channels, stride)
     return measured_cost(operation, (channels, height, width))
 
 
@@ -295,14 +228,14 @@ def _cost_table(init_channels: int, layers: int, num_classes: int,
     with torch.device("meta"):
         CellNetwork(note, init_channels, layers, num_classes, channels)
         network = DARTS.network(pools, init_channels, layers, num_classes, channels)
-    table = torch.zeros(len(KINDS), EDGES, len(PRIMITIVES), 2, dtype=torch.float64)
+    table = torch.zeros(len(KINDS), EDGES, len(DARTS.operations), 2, dtype=torch.float64)
     for cell_channels, reduction in cells:
         smaller = [-(-side // 2) if reduction else side for side in (height, width)]
         for edge, (source, _) in enumerate(DARTS.edges):
             stride = edge_stride(source, reduction)
             size = (height, width) if source < 2 else smaller
             table[int(reduction), edge] += torch.tensor(
-                [_operation_cost(name, cell_channels, stride, *size) for name in PRIMITIVES], dtype=torch.float64)
+                [_operation_cost(name, cell_channels, stride, *size) for name in DARTS.operations], dtype=torch.float64)
         height, width = smaller
     # Pooling costs nothing, so the network of pools alone is what all networks share.
     return torch.tensor(measured_cost(network, image_shape), dtype=torch.float64), table.flatten(0, 1)

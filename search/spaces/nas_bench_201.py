@@ -1,18 +1,22 @@
 """The space of NAS-Bench-201: one kind of cell, six edges, five operations (Dong and Yang, ICLR 2020)."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Hashable, Iterable
-from typing import cast
-
-import torch
-from torch import Tensor, nn
 
 from search.spaces.space import Space
-from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
 from wsrnas.architectures.nas_bench_201 import EDGES, OPERATIONS, SPACE, STAGES, CellGraph
-from wsrnas.architectures.nas_bench_201.network import StagedNetwork, nb201_operation
-from wsrnas.quick.states import shared_states
 from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from search.spaces.nas_bench_201_supernet import SupernetNB201
+    from search.spaces.supernet import Supernet
 
 PUBLISHED_LAYERS = 15
 
@@ -62,7 +66,7 @@ class NasBench201(Space):
                 f"the space {self.name}")
         return torch.tensor([self.operations.index(architecture.operations[EDGES.index(edge)]) for edge in self.edges])
 
-    def key(self, choices: Tensor) -> list[Hashable]:
+    def key(self, choices: Tensor | np.ndarray) -> list[Hashable]:
         """Return a string for each of choices (n, E); graphs that share one have the same published results."""
         return [_key(self, tuple(row)) for row in choices.tolist()]
 
@@ -90,70 +94,3 @@ class NasBench201(Space):
 def _key(space: NasBench201, choices: tuple[int, ...]) -> str:
     """Return the unique string of a graph; there are 15,625."""
     return str(space.graph(choices).unique_string())
-
-
-class SearchCell(nn.Module):
-    """Hold every candidate operation on each edge of a graph, and run the chosen ones.
-
-    A node is the sum of its edges, the last node is the output. The output of an edge is the sum of the outputs of its
-    operations, each times its scale.
-    """
-
-    def __init__(self, space: NasBench201, channels: int) -> None:
-        super().__init__()
-        self.graph, self.none = space.edges, space.none
-        self.edges = nn.ModuleList(
-            nn.ModuleList(nb201_operation(name, channels, channels, affine=False) for name in space.operations)
-            for _ in space.edges)
-
-    def forward(self, features: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
-        """Run the chosen operations of every edge.
-
-        Args:
-            features: (B, C, H, W).
-            operations: operations that run on every edge.
-            scales: factors of their outputs, (E, operations an edge).
-        """
-        with shared_states():
-            states = [features]
-            for node in range(1, EDGES[-1][1] + 1):
-                incoming: list[Tensor] = []
-                for number, (source, target) in enumerate(self.graph):
-                    if target == node:
-                        incoming += run_edge(self.edges[number], states[source], operations[number], scales[number],
-                                             self.none)
-                states.append(sum(incoming[1:], incoming[0]) if incoming else torch.zeros_like(features))
-        return states[-1]
-
-
-class SupernetNB201(Supernet, StagedNetwork):
-    """Hold the weights of all paths of a graph, and A, one matrix (E, O).
-
-    Args:
-        space: the search space.
-        init_channels: C of the first stage.
-        layers: number of cells of all stages.
-        num_classes: K.
-        tau: temperature τ of the Gumbel-softmax.
-        alpha_std: standard deviation of the initial architecture parameters.
-        generator: source of that initialisation; the weights use torch's global generator.
-    """
-
-    def __init__(self, space: NasBench201, init_channels: int = 16, layers: int = PUBLISHED_LAYERS,
-                 num_classes: int = 10, tau: float = 0.1, alpha_std: float = 1e-3,
-                 generator: torch.Generator | None = None) -> None:
-        space.check_layers(layers)
-        StagedNetwork.__init__(self, lambda channels: SearchCell(space, channels), init_channels, layers // STAGES,
-                               num_classes)
-        self.add_architecture(space, tau, alpha_std, generator)
-
-    def run_cell(self, cell: nn.Module, features: Tensor) -> Tensor:
-        """Run the operations of the current path in a cell."""
-        path = self.current_path
-        return cell(features, path.operations[0], path.scales[0])
-
-    def idle_modules(self) -> set[nn.Module]:
-        """Return the operations of all cells that the current path does not run."""
-        path = self.path
-        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
-                                           for module in unused(cell.edges, path.operations[0])}

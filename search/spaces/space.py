@@ -1,21 +1,26 @@
 """The search space that programs, predictors and strategies ask: edges, operations, architectures, costs."""
 
+from __future__ import annotations
+
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from search.spaces.fairness import balanced_draws
-from search.spaces.supernet import Supernet
 from wsrnas.architectures.searched import load, space_of
-from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from search.spaces.fairness import balanced_draws
+    from search.spaces.supernet import Supernet
+    from wsrnas.complexity import count_parameters, multiply_adds
 
 ImageShape = tuple[int, int, int]
 LARGE = 100_000  # architectures of a space whose different ones are not counted
@@ -47,9 +52,13 @@ class Space(ABC):
     operation_weights: ClassVar[Mapping[str, int]] = {}
     cells: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
-    operations: tuple[str, ...]
 
     # -- what a new space defines ---------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def operations(self) -> tuple[str, ...]:
+        """Names of the candidates; a space may hold them as a plain attribute."""
 
     @abstractmethod
     def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
@@ -199,7 +208,7 @@ class Space(ABC):
         return torch.cat([choices[:0].view(0, self.num_rows),
                           *(one_of(self.neighbours(one_of(near)[0])) for _ in range(count))])
 
-    def key(self, choices: Tensor) -> list[Hashable]:
+    def key(self, choices: Tensor | np.ndarray) -> list[Hashable]:
         """Return a value for each of choices (n, R); equal values compute the same function, if the space knows it."""
         return list(map(tuple, choices.tolist()))
 
@@ -209,9 +218,9 @@ class Space(ABC):
         total = operations**self.num_rows
         if total > LARGE:
             return most
-        digits = operations ** torch.arange(self.num_rows)
-        for numbers in torch.arange(total).split(1000):
-            keys.update(self.key(numbers.unsqueeze(1) // digits % operations))
+        digits = operations ** np.arange(self.num_rows)
+        for first in range(0, total, 1000):  # in numpy, which a refused configuration need not wait for
+            keys.update(self.key(np.arange(first, min(first + 1000, total))[:, None] // digits % operations))
             if len(keys) >= most:
                 return most
         return len(keys)

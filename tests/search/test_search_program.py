@@ -15,10 +15,10 @@ from PIL import Image
 import search.wsr_nas as program
 import search.wsr_nas_parts
 import search.wsr_nas_searcher
-from search.spaces.nas_bench_201 import SupernetNB201
+from search.spaces.darts_supernet import DartsSupernet
+from search.spaces.nas_bench_201_supernet import SupernetNB201
 from search.strategy.objective import OBJECTIVES, ObjectiveEntry
 from search.strategy.rank_correlation import rank_correlation
-from search.supernet import Supernet
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
 from tests.run_files import assert_equal, read, without_time
@@ -75,7 +75,7 @@ def counted():
 
     with pytest.MonkeyPatch.context() as context:
         context.setattr(program, "PhaseClock", Clock)
-        for kind in (Supernet, SupernetNB201):
+        for kind in (DartsSupernet, SupernetNB201):
             context.setattr(kind, "forward", counting(kind.forward))
         context.setattr(RunDirectory, "record", record)
         yield steps

@@ -45,8 +45,8 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """Return a hash of all pixels and labels, which depends on their order."""
-        digest = hashlib.blake2b(self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), digest_size=16)
-        digest.update(self.labels.contiguous().cpu().numpy())
+        digest = hashlib.blake2b(self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy().data, digest_size=16)
+        digest.update(self.labels.contiguous().cpu().numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> "ImageSet":

@@ -1,0 +1,79 @@
+"""The supernet of NAS-Bench-201: every candidate operation on each edge of a graph."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from search.spaces.space import Space
+from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
+from wsrnas.architectures.nas_bench_201 import EDGES, STAGES
+from wsrnas.architectures.nas_bench_201.network import StagedNetwork, nb201_operation
+from wsrnas.quick.states import shared_states
+
+
+class SearchCell(nn.Module):
+    """Hold every candidate operation on each edge of a graph, and run the chosen ones.
+
+    A node is the sum of its edges, the last node is the output. The output of an edge is the sum of the outputs of its
+    operations, each times its scale.
+    """
+
+    def __init__(self, space: Space, channels: int) -> None:
+        super().__init__()
+        self.graph, self.none = space.edges, space.none
+        self.edges = nn.ModuleList(
+            nn.ModuleList(nb201_operation(name, channels, channels, affine=False) for name in space.operations)
+            for _ in space.edges)
+
+    def forward(self, features: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
+        """Run the chosen operations of every edge.
+
+        Args:
+            features: (B, C, H, W).
+            operations: operations that run on every edge.
+            scales: factors of their outputs, (E, operations an edge).
+        """
+        with shared_states():
+            states = [features]
+            for node in range(1, EDGES[-1][1] + 1):
+                incoming: list[Tensor] = []
+                for number, (source, target) in enumerate(self.graph):
+                    if target == node:
+                        incoming += run_edge(self.edges[number], states[source], operations[number], scales[number],
+                                             self.none)
+                states.append(sum(incoming[1:], incoming[0]) if incoming else torch.zeros_like(features))
+        return states[-1]
+
+
+class SupernetNB201(Supernet, StagedNetwork):
+    """Hold the weights of all paths of a graph, and A, one matrix (E, O).
+
+    Args:
+        space: the search space.
+        init_channels: C of the first stage.
+        layers: number of cells of all stages.
+        num_classes: K.
+        tau: temperature τ of the Gumbel-softmax.
+        alpha_std: standard deviation of the initial architecture parameters.
+        generator: source of that initialisation; the weights use torch's global generator.
+    """
+
+    def __init__(self, space: Space, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
+                 generator: torch.Generator | None) -> None:
+        space.check_layers(layers)
+        StagedNetwork.__init__(self, lambda channels: SearchCell(space, channels), init_channels, layers // STAGES,
+                               num_classes)
+        self.add_architecture(space, tau, alpha_std, generator)
+
+    def run_cell(self, cell: nn.Module, features: Tensor) -> Tensor:
+        """Run the operations of the current path in a cell."""
+        path = self.current_path
+        return cell(features, path.operations[0], path.scales[0])
+
+    def idle_modules(self) -> set[nn.Module]:
+        """Return the operations of all cells that the current path does not run."""
+        path = self.path
+        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
+                                           for module in unused(cell.edges, path.operations[0])}
