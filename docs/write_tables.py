@@ -25,6 +25,7 @@ from wsrnas.estimators import ESTIMATORS, build_estimator
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.report.race import SECTIONS as RACE_SECTIONS
+from wsrnas.report.ranking import SECTIONS as RANKING_SECTIONS
 from wsrnas.report.run_sections import SECTIONS
 from wsrnas.report.strategies import SECTIONS as STRATEGY_SECTIONS
 from wsrnas.runtime.markdown import markdown_table
@@ -87,8 +88,8 @@ def estimators() -> str:
 
 def page_sections() -> str:
     """Return one row for each section of the pages."""
-    return markdown_table(("section", "shown for"), ((section.title, section.shown_for)
-                                                     for section in (*SECTIONS, *RACE_SECTIONS, *STRATEGY_SECTIONS)))
+    sections = (*SECTIONS, *RACE_SECTIONS, *STRATEGY_SECTIONS, *RANKING_SECTIONS)
+    return markdown_table(("section", "shown for"), ((section.title, section.shown_for) for section in sections))
 
 
 def files(*folders: str) -> str:

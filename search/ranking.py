@@ -16,15 +16,16 @@ import torch
 
 from search.rankings.bench import Bench, build_bench
 from search.rankings.measurements import MEASUREMENTS
-from search.rankings.results import correlation_table, document, ranking_page
+from search.rankings.results import document, ranking_page, summary_table
 from search.rankings.rows import Row, all_rows, row_tasks
 from search.rankings.settings import LEAST, RankingConfig
-from search.rankings.statistics import SUBSETS
 from search.rankings.trained import open_trained
 from search.tables.reading import open_table
 from search.tables.table import Table
 from search.tables.task import first_of_each
 from wsrnas.evaluation.measurement import exact_arithmetic
+from wsrnas.report import write_report
+from wsrnas.report.reading.rankings import answers
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import describe, parse_config, require, to_dict
@@ -118,11 +119,10 @@ def conclude(config: RankingConfig, table: Table, bench: Bench, places: Sequence
     results = document(config, table, bench, places, measured_rows(config, folder, places), available)
     write_json(folder / run_files.RANKING, results)
     write_atomic(folder / run_files.RANKING_TABLE, ranking_page(results).encode())
-    for subset in SUBSETS:
-        print(f"\nKendall's τ, {subset} ({results['counts'][subset]})\n\n{correlation_table(results, 'tau', subset)}")
-    message = f"{results['architectures']} architectures ranked: {folder / run_files.RANKING_TABLE}"
+    print("\n".join(["", summary_table(results), "", *answers(results), ""]))
+    message = f"{results['architectures']} architectures ranked: {write_report([folder])}"
     (folder / run_files.FINISHED).write_text(message + "\n")
-    print(f"\n{message}", flush=True)
+    print(message, flush=True)
 
 
 def introduction(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> str:

@@ -47,7 +47,7 @@ def undrawn_pages():
 def pages_without_sections():
     """Pages of runs and races that have a head alone."""
     with undrawn_pages(), pytest.MonkeyPatch.context() as context:
-        for pages in ("pages", "race"):
+        for pages in ("pages", "race", "ranking"):
             context.setattr(f"wsrnas.report.{pages}.drawn_sections", lambda *sections, **subjects: [])
         yield
 

@@ -12,11 +12,11 @@ from search.rankings.rows import Row
 from search.rankings.settings import RankingConfig
 from search.rankings.statistics import SUBSETS, by_subset
 from search.tables.table import Table
+from wsrnas.report.reading.rankings import FORMAT, answers, main_column, name_of, shown
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.markdown import markdown_table
 
-FORMAT = "wsrnas ranking 1"
 MEASURES = {"tau": "Kendall's τ", "rho": "Spearman's ρ"}
 
 
@@ -42,8 +42,8 @@ def document(config: RankingConfig, table: Table, bench: Bench, places: Sequence
                    for measure in MEASURES}} for row, score in enumerate(scores)]
     return {"format": FORMAT, "run": str(bench.trained.path), "steps": bench.trained.steps,
             "space": bench.space.name, "table": table.name, "source": table.source, "synthetic": table.synthetic,
-            "columns": list(truth), "architectures": len(places), "available": available,
-            "counts": {subset: estimates.architectures for subset, estimates in found.items()},
+            "subsets": SUBSETS, "measures": MEASURES, "columns": list(truth), "architectures": len(places),
+            "available": available, "counts": {subset: estimates.architectures for subset, estimates in found.items()},
             "images": bench.images, "strengths": list(bench.strengths), "num_steps": bench.num_steps,
             "recalibration_batches": len(bench.recalibration), "measured": list(rows), "resamples": config.resamples,
             "seed": config.seed, "scores": entries,
@@ -58,15 +58,19 @@ def _numbers(values: np.ndarray) -> list[float] | None:
     return None if math.isnan(values[0]) else [round(float(value), 5) for value in values]
 
 
-def shown(value: Sequence[float] | None) -> str:
-    """Return a correlation and its interval as text."""
-    return "–" if value is None else f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]"
-
-
 def correlation_table(results: Mapping[str, Any], measure: str, subset: str) -> str:
     """Return one row for each score and one column for each column of the table."""
     return markdown_table(("score", *results["columns"]), (
-        (f"{entry['group']}: {entry['score']}", *(shown(value) for value in entry[measure][subset].values()))
+        (name_of(entry), *(shown(value) for value in entry[measure][subset].values()))
+        for entry in results["scores"]))
+
+
+def summary_table(results: Mapping[str, Any]) -> str:
+    """Return Kendall's tau of each score with the main column of the table, one column for each subset."""
+    column = main_column(results)
+    heads = [f"{subset} ({results['counts'][subset]})" for subset in results["subsets"]]
+    return markdown_table((f"τ with {column}", *heads), (
+        (name_of(entry), *(shown(entry["tau"][subset][column]) for subset in results["subsets"]))
         for entry in results["scores"]))
 
 
@@ -78,6 +82,8 @@ def ranking_page(results: Mapping[str, Any]) -> str:
              f"PGD-{results['num_steps']} at {', '.join(f'{strength:g}' for strength in results['strengths'])}.",
              "A positive correlation means that the score ranks well: low losses, a low vulnerability, high "
              f"accuracies. Intervals: 95 %, {results['resamples']} resamples of the architectures."]
+    if found := answers(results):
+        lines += ["", "## Does a low vulnerability predict robustness?", "", *(f"- {answer}" for answer in found)]
     for measure, title in MEASURES.items():
         for subset, meaning in SUBSETS.items():
             lines += ["", f"## {title}, {subset}", "", f"{meaning[0].upper()}{meaning[1:]} "

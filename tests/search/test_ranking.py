@@ -21,6 +21,10 @@ from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
 from wsrnas.evaluation.vulnerability import network_vulnerability
+from wsrnas.report.html import escape
+from wsrnas.report.ranking import SECTIONS
+from wsrnas.report.reading.rankings import answers, shown
+from wsrnas.report.sections import Folded
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.program import run_program
@@ -141,6 +145,43 @@ def test_a_good_score_has_a_positive_correlation(rank, monkeypatch, table):
     for score in results(rank("--measure", "supernet"))["scores"]:
         if score["group"] == "supernet":
             assert score["tau"]["all"]["mean"][0] == pytest.approx(1), score["score"]
+
+
+# ---- what is said --------------------------------------------------------------------------------------------
+
+
+def test_the_page_and_the_table_show_what_the_file_holds(rank, capsys):
+    folder = rank("--measure", "supernet")
+    said, values = capsys.readouterr().out, results(folder)
+    head = (folder / "report.html").read_text()
+    assert f"{GRAPHS} architectures of few ranked by" in head
+    parts = {section.title: section.content(values) for section in SECTIONS}
+    drawn = parts["Rank correlations"][0]
+    assert len(drawn.rows) == 3 * len(values["scores"])
+    entry = next(entry for entry in values["scores"] if entry["score"] == "loss, clean")
+    assert drawn.rows[0] == ["supernet", "loss, clean", "all", *entry["tau"]["all"]["mean"]]
+    scatter, = parts["Scores and true accuracies"]
+    assert len(scatter.rows) == GRAPHS and scatter.header[-1] == "size: parameters"
+    value = shown(entry["tau"]["fixed size"]["pgd_8"])
+    texts = [part.parts[0] for part in parts["Rank correlations"][2:] if isinstance(part, Folded)]
+    assert any(value in text and "fixed size" in text for text in texts)
+    assert f"| supernet: loss, clean | {shown(entry['tau']['all']['mean'])} |" in said
+    for sentence in answers(values):
+        assert sentence in said and sentence in (folder / "ranking.md").read_text()
+        assert any(escape(sentence) in part for part in parts["Does a low vulnerability predict robustness?"])
+
+
+def test_the_answer_about_the_vulnerability_follows_the_interval():
+    def answer(*value):
+        tau = {"all": {"clean": None, "pgd": list(value), "mean": None}, "fixed size": {"pgd": None}}
+        return answers({"columns": ["clean", "pgd", "mean"],
+                        "scores": [{"group": "supernet", "score": "vulnerability F, at 0.03", "tau": tau}]})
+
+    sentence, = answer(0.3, 0.1, 0.4)
+    assert sentence == ("Does a low F at 0.03 predict the accuracy pgd? Among all architectures: yes (τ +0.30 [+0.10, "
+                        "+0.40]); at fixed size: nothing can be said, because all values are equal (τ –).")
+    assert "a high F goes with a high accuracy" in answer(-0.3, -0.4, -0.1)[0]
+    assert "not that it could be told apart from chance" in answer(0.3, -0.1, 0.5)[0]
 
 
 # ---- resuming and sharing ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Write the page of a folder: one HTML file that needs nothing else, and its figures beside it.
 
 ``python -m wsrnas.report RUN`` writes RUN/report.html and RUN/figures/; two runs and more are compared, in the folder
-that ``--out`` names (by default runs/report); the folder of a race gets the page of the race, and that of
-``search.tabular`` the page of its strategies.
+that ``--out`` names (by default runs/report); the folder of a race gets the page of the race, that of
+``search.tabular`` the page of its strategies, and that of ``search.ranking`` the page of the ranking.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ with deferred_imports():
     from wsrnas.report.page_files import write_files
     from wsrnas.report.pages import page
     from wsrnas.report.race import write_race_report
+    from wsrnas.report.ranking import write_ranking_report
     from wsrnas.report.reading.runs import read_run
     from wsrnas.report.strategies import write_strategies_report
 
@@ -34,7 +35,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     """Write ``report.html`` and ``figures/NAME.svg``, ``figures/NAME.csv``.
 
     Args:
-        paths: Run directories, or the folder of one race or of strategies on a table.
+        paths: Run directories, or the folder of one race, of strategies on a table or of a ranking.
         out: Folder of the page; None: the run's own, or ``runs/report`` for several.
         live: Whether the run is still running.
 
@@ -48,6 +49,8 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
         return write_race_report(Path(paths[0]), out, live)
     if len(paths) == 1 and (Path(paths[0]) / run_files.STRATEGIES).exists():
         return write_strategies_report(Path(paths[0]), out)
+    if len(paths) == 1 and (Path(paths[0]) / run_files.RANKING).exists():
+        return write_ranking_report(Path(paths[0]), out)
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     return write_files(out or (runs[0].path if len(runs) == 1 else Path("runs/report")), *page(runs, live))
 
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                                      "of a race as one HTML file that needs no network.")
     parser.add_argument("run", nargs="+", type=Path,
                         help="run directories of searches, retrainings or evaluations; or the folder of one race, or "
-                        "of search.tabular")
+                        "of search.tabular or search.ranking")
     parser.add_argument("--out", type=Path, help="folder of the page (default: the run's own; runs/report for several)")
     arguments = parser.parse_args(argv)
     print(f"report: {write_report(arguments.run, arguments.out)}")

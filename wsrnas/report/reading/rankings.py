@@ -1,0 +1,75 @@
+"""Read the ``ranking.json`` of a ranking, and say in words what its correlations mean."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsrnas.runtime import run_files
+from wsrnas.runtime.errors import InputError
+
+FORMAT = "wsrnas ranking 1"
+CLEAN, MEAN = "clean", "mean"  # columns of the truth that are not under attack alone
+ALL, FIXED = "all", "fixed size"
+VULNERABILITY = "vulnerability F"
+WHERE = {ALL: "Among all architectures", FIXED: "at fixed size"}
+Results = Mapping[str, Any]
+
+
+def read_ranking(folder: Path) -> Results:
+    """Read the results in a folder.
+
+    Raises:
+        InputError: there are none, or the file is damaged.
+    """
+    path = folder / run_files.RANKING
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if results["format"] == FORMAT and {"scores", "values", "columns", "subsets"} <= set(results):
+            return dict(results)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise InputError(f"{path} holds no ranking; the same command of search.ranking writes it again")
+
+
+def name_of(entry: Results) -> str:
+    """Return the name of a score with its group."""
+    return f"{entry['group']}: {entry['score']}"
+
+
+def main_column(results: Results) -> str:
+    """Return the column of the truth that figures show: the mean, or the only one."""
+    return str(results["columns"][-1])
+
+
+def shown(value: Sequence[float] | None) -> str:
+    """Return a correlation and its interval as text."""
+    if value is None:
+        return "–"
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*value).replace("-", "−")
+
+
+def meaning(value: Sequence[float] | None) -> str:
+    """Say what a correlation and its interval tell about a low vulnerability."""
+    if value is None:
+        return "nothing can be said, because all values are equal"
+    if value[1] > 0:
+        return "yes"
+    return "no, a high F goes with a high accuracy" if value[2] < 0 else "not that it could be told apart from chance"
+
+
+def answers(results: Results) -> list[str]:
+    """Return one sentence for each strength: does a low vulnerability F predict accuracy under attack?
+
+    This is the central claim of RNAS. The columns under attack are asked, at all and at fixed size.
+    """
+    sentences = []
+    attacked = [column for column in results["columns"] if column not in (CLEAN, MEAN)]
+    for entry in results["scores"]:
+        if entry["group"] == "supernet" and entry["score"].startswith(VULNERABILITY):
+            for column in attacked:
+                parts = [f"{where}: {meaning(value)} (τ {shown(value)})" for subset, where in WHERE.items()
+                         for value in [entry["tau"][subset][column]]]
+                strength = entry["score"].removeprefix(VULNERABILITY).strip(" ,")
+                sentences.append(f"Does a low F {strength} predict the accuracy {column}? {'; '.join(parts)}.")
+    return sentences
