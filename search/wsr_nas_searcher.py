@@ -255,10 +255,11 @@ class Searcher(SupernetSearcher):
         return [images, *(noisy[index] for index in range(len(noisy)))]
 
     def _attack(self, images: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:
-        """Return PGD's images (B, S, C, H, W), made for at most N1 strengths at a time to bound the memory."""
-        groups = epsilons.split(self.config.num_pgd_strengths)
-        return torch.cat([multi_strength_pgd(self.supernet, images, labels, group, steps=self.config.measuring_steps,
-                                             rows=rows_at_once(images)) for group in groups], 1)
+        """Return PGD's images (B, S, C, H, W), of fewer images at a time where S > N1, to bound the memory."""
+        part = max(1, len(images) * self.config.num_pgd_strengths // max(self.config.num_pgd_strengths, len(epsilons)))
+        return torch.cat([multi_strength_pgd(self.supernet, some, of_some, epsilons, steps=self.config.measuring_steps,
+                                             rows=rows_at_once(images))
+                          for some, of_some in zip(images.split(part), labels.split(part), strict=True)])
 
     def _estimate(self, images: Tensor, labels: Tensor, attacked: Tensor) -> Tensor:
         """Return images with estimated noise (B, N2, C, H, W) from those that PGD attacked (B, N1, C, H, W)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
@@ -202,7 +202,8 @@ def _objective(loss: str | AttackLoss, steps: int, momentum: float) -> AttackLos
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, steps: int = 7,
         step_size: float | Tensor | None = None, random_start: bool = False, norm: str = "linf",
         loss: str | AttackLoss = "ce", generator: torch.Generator | None = None, start: Tensor | None = None,
-        batch_statistics: bool = False, momentum: float = 0.0, rows: int | None = None) -> Tensor:
+        batch_statistics: bool = False, momentum: float = 0.0, rows: int | None = None,
+        first_gradient: Tensor | None = None) -> Tensor:
     """Attack images by projected gradient ascent (Madry et al. 2018; Wsr-NAS Eq. 1).
 
     Args:
@@ -221,6 +222,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         momentum: factor of the accumulated gradients, as in ``mim``; 0 follows the gradient alone.
         rows: number of images in the memory at a time, for a network in which they are independent of one another;
             None: all.
+        first_gradient: (B, C, H, W) gradient of ``loss`` at the starting points, where it is known already.
 
     Returns:
         Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
@@ -239,7 +241,9 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         adversarial = adversarial + draw(images, radius, generator)
     adversarial = project(adversarial, images, radius)
 
-    whole = images, labels, adversarial, *(values.expand(len(images), 1, 1, 1) for values in (radius, step))
+    whole = [images, labels, adversarial, *(values.expand(len(images), 1, 1, 1) for values in (radius, step))]
+    if first_gradient is not None:
+        whole.append(first_gradient)
     ascent = _Ascent(model, objective, norm, steps, momentum, batch_statistics, rows)
     obstacle = f"one has more than {LONGEST_RECORDED} steps" if steps > LONGEST_RECORDED else ""
     return repeated(ascent, whole, model, obstacle=obstacle)  # type: ignore[no-any-return]
@@ -259,7 +263,12 @@ class _Ascent:
     rows: int | None
 
     def __call__(self, *whole: Tensor) -> Tensor:
-        """Return adversarial images from images, labels, the start, and radii and step lengths (B, 1, 1, 1)."""
+        """Return adversarial images.
+
+        Args:
+            *whole: images, labels, the start, radii and step lengths (B, 1, 1, 1), and the gradient at the start where
+                it is known.
+        """
         count = len(whole[0])
         with many_attack_steps(self.model, self.batch_statistics):
             if self.rows is None or self.rows >= count:
@@ -267,11 +276,13 @@ class _Ascent:
             return torch.cat([self._ascend(*part) for part in zip(*(values.split(self.rows) for values in whole),
                                                                   strict=True)])
 
-    def _ascend(self, images: Tensor, labels: Tensor, adversarial: Tensor, radius: Tensor, step: Tensor) -> Tensor:
+    def _ascend(self, images: Tensor, labels: Tensor, adversarial: Tensor, radius: Tensor, step: Tensor,
+                gradient: Tensor | None = None) -> Tensor:
         _, direction, project = _of_norm(self.norm)
         accumulated: Tensor | float = 0.0
-        for _ in range(self.steps):
-            gradient = input_gradient(self.model, adversarial, labels, self.objective)
+        for number in range(self.steps):
+            if number or gradient is None:
+                gradient = input_gradient(self.model, adversarial, labels, self.objective)
             if self.momentum:
                 gradient = accumulated = self.momentum * accumulated + _mean_one(gradient)
             adversarial = project(adversarial + step * direction(gradient), images, radius)
@@ -311,21 +322,38 @@ def mim(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     return pgd(model, images, labels, epsilon, steps, step_size, momentum=momentum, **arguments)
 
 
-def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, **arguments) -> Tensor:
+def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, *,
+                       loss: str | AttackLoss = "ce", rows: int | None = None, **arguments: Any) -> Tensor:
     """Attack images by PGD at several strengths, as one batch.
+
+    All strengths begin at the images, so they share the first gradient: S strengths of T steps take S (T - 1) + 1
+    passes instead of S T. With a random start, or with the statistics of the batch, they share nothing.
 
     Args:
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
         images: (B, C, H, W) in [0, 1].
         labels: (B,) classes.
         epsilons: (S,) strengths for all images, or (B, S), in pixels of [0, 1].
-        **arguments: further arguments of ``pgd``.
+        loss: as for ``pgd``.
+        rows: as for ``pgd``.
+        **arguments: further arguments of ``pgd``, but ``start`` and ``first_gradient``.
 
     Returns:
         Adversarial images (B, S, C, H, W).
     """
+    images = images.detach().contiguous(memory_format=torch.channels_last)
     radii = epsilons.to(images).expand(len(images), -1)
     strengths = radii.shape[1]
-    repeated = images.repeat_interleave(strengths, 0).contiguous(memory_format=torch.channels_last)
-    adversarial = pgd(model, repeated, labels.repeat_interleave(strengths, 0), radii.reshape(-1), **arguments)
+
+    def every_strength(values: Tensor) -> Tensor:
+        return values.repeat_interleave(strengths, 0)
+
+    if strengths > 1 and not arguments.get("random_start") and not arguments.get("batch_statistics"):
+        parts = zip(*(values.split(rows or len(images)) for values in (images, labels)), strict=True)
+        objective = _objective(loss, 0, 0)
+        with many_attack_steps(model):
+            gradient = torch.cat([input_gradient(model, *part, objective) for part in parts])
+        arguments["first_gradient"] = every_strength(gradient)
+    adversarial = pgd(model, every_strength(images), every_strength(labels), radii.reshape(-1), loss=loss, rows=rows,
+                      **arguments)
     return adversarial.reshape(len(images), strengths, *images.shape[1:])

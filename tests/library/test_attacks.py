@@ -266,6 +266,22 @@ def test_multi_strength_pgd_equals_separate_calls(per_image):
         torch.testing.assert_close(result[:, column], pgd(model, images, labels, strengths[..., column], 3))
 
 
+@pytest.mark.parametrize("arguments, seen", [
+    ({}, 4 + 2 * 12), ({"rows": 3}, 4 + 2 * 12), ({"momentum": 1.0}, 4 + 2 * 12), ({"loss": "margin"}, 4 + 2 * 12),
+    ({"batch_statistics": True}, 3 * 12), ({"random_start": True}, 3 * 12)])
+def test_strengths_that_begin_at_the_same_images_share_the_first_gradient(arguments, seen):
+    model, (images, labels) = convolutional().eval(), batch(4, classes=5)
+    rows = []
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    arguments = {"steps": 3, "generator": torch.Generator().manual_seed(0)} | arguments
+    strengths = torch.tensor([0.02, 0.05, 0.11]).double()
+    result = multi_strength_pgd(model, images, labels, strengths, **arguments)
+    assert sum(rows) == seen and max(rows) <= arguments.get("rows", 12)
+    arguments["generator"] = torch.Generator().manual_seed(0)
+    alone = pgd(model, images.repeat_interleave(3, 0), labels.repeat_interleave(3), strengths.repeat(4), **arguments)
+    torch.testing.assert_close(result.flatten(0, 1), alone)
+
+
 # ---- starts --------------------------------------------------------------------------------------------------
 
 

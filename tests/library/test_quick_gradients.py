@@ -62,6 +62,24 @@ def test_the_dilated_convolution_has_torchs_value_and_gradients(kernel, dilation
             torch.testing.assert_close(found, wanted)
 
 
+@FORMATS
+@pytest.mark.parametrize(("kernel", "dilation", "size"),
+                         [(3, 2, (6, 7)), (5, 2, (9, 9)), (3, 3, (8, 5)), (3, 2, (1, 4))])
+def test_a_strided_convolution_that_skips_every_other_pixel_is_torchs(kernel, dilation, size, layout):
+    padding = dilation * (kernel - 1) // 2
+    settings = {"stride": dilation, "padding": padding, "dilation": dilation, "groups": 3, "bias": False}
+    own = wsrnas.operations.DilatedDepthwise(3, 3, kernel, **settings).double()
+    plain = torch.nn.Conv2d(3, 3, kernel, **settings).double()
+    plain.load_state_dict(own.state_dict())
+    x = values(2, 3, *size, layout=layout)
+    out, expected = own(x), plain(x)
+    torch.testing.assert_close(out, expected)
+    slopes = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for found, wanted in zip(torch.autograd.grad((out * slopes).sum(), (x, own.weight)),
+                             torch.autograd.grad((expected * slopes).sum(), (x, plain.weight)), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_second_derivatives_are_right():
     x, weight = values(1, 2, 5, 5), values(2, 1, 3, 3, seed=1)
     assert torch.autograd.gradgradcheck(lambda x, weight: dilated_depthwise(x, weight, 2, 2), (x, weight))

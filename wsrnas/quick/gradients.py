@@ -40,6 +40,12 @@ def dilated_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) ->
     return F.conv2d(x, weight, None, 1, padding, dilation, len(weight))
 
 
+def every_nth(x: Tensor, n: int) -> Tensor:
+    """Return every n-th row and column of x (B, C, H, W) from the first on, dense in the memory format of x."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return x[:, :, ::n, ::n].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def _traced() -> bool:
     """Return whether an exporter or a compiler looks at the operations."""
     return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())
