@@ -1,5 +1,7 @@
 """Search for robust cells: Wsr-NAS over many noise strengths, RNAS under a bound on vulnerability."""
 
+from wsrnas.runtime.pages import use_large_pages
 from wsrnas.runtime.threads import sleep_when_idle
 
+use_large_pages()
 sleep_when_idle()  # the programs of this package import torch at once

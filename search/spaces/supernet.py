@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wsrnas.runtime.errors import InputError
 
 EdgeOperations = tuple[tuple[int, ...], ...]
+EdgeScales = tuple[tuple[Tensor | None, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class Path:
         gates: weights (M, E, O) of all operations in each of the M kinds of cell. Those of a sampled path (H of
             Wsr-NAS, Eq. 2) are on the CPU; the validation loss estimator reads them as ``encoding``.
         operations: operations that run, for each kind of cell and each edge: one in a path, all in a mixture.
-        scales: factors of their outputs, (M, E, operations an edge), on the supernet's device.
+        scales: factors of their outputs in the same order, numbers on the supernet's device; None where it is 1.
     """
 
     gates: Tensor
     operations: tuple[EdgeOperations, ...]
-    scales: Tensor
+    scales: tuple[EdgeScales, ...]
 
     @property
     def encoding(self) -> Tensor:
@@ -121,14 +122,23 @@ class Supernet(nn.Module):
         """
         scales, operations = gates.max(-1, keepdim=True)
         resolved = tuple(tuple(map(tuple, kind)) for kind in operations.tolist())
-        self.path = Path(gates, resolved, scales.to(self.architecture_parameters()[0].device))
+        self.path = Path(gates, resolved, self._resolved_scales(scales))
         return self.path
 
     def mix(self, weights: Tensor) -> Path:
         """Run all operations of every edge, weighted by ``weights`` (M, E, O) (DARTS, Eq. 2; RNAS, Eq. 1)."""
         every = (tuple(range(len(self.space.operations))),) * len(self.space.edges)
-        self.path = Path(weights, (every,) * len(self.space.cells), weights)
+        self.path = Path(weights, (every,) * len(self.space.cells), self._resolved_scales(weights))
         return self.path
+
+    def _resolved_scales(self, scales: Tensor) -> tuple[EdgeScales, ...]:
+        """Return factors (M, E, N) one by one, None for a factor that is always 1."""
+        fixed = scales.device.type == "cpu" and not scales.requires_grad  # elsewhere, the host would wait for them
+        kinds, edges, several = scales.shape
+        ones = (scales == 1).tolist() if fixed else [[[False] * several] * edges] * kinds
+        numbers = scales.to(self.architecture_parameters()[0].device)
+        return tuple(tuple(tuple(None if is_one else number for number, is_one in zip(*edge, strict=True))
+                           for edge in zip(*kind, strict=True)) for kind in zip(numbers, ones, strict=True))
 
     def idle_modules(self) -> set[nn.Module]:
         """Return the candidate operations that the current path does not run; without a path, none."""
@@ -162,7 +172,7 @@ def unused(edges: Iterable[Any], operations: EdgeOperations) -> Iterable[nn.Modu
         yield from (candidate for number, candidate in enumerate(candidates) if number not in chosen)
 
 
-def run_edge(candidates: nn.Module, state: Tensor, operations: Sequence[int], scales: Tensor,
+def run_edge(candidates: nn.Module, state: Tensor, operations: Sequence[int], scales: Sequence[Tensor | None],
              none: int) -> list[Tensor]:
     """Return the scaled outputs of the operations that run on an edge, without those of ``none``.
 
@@ -170,9 +180,10 @@ def run_edge(candidates: nn.Module, state: Tensor, operations: Sequence[int], sc
         candidates: the O operations of the edge.
         state: input of the edge.
         operations: indices of those that run.
-        scales: factors of their outputs, one for each.
+        scales: factors of their outputs, one for each; None: 1.
         none: index of the operation without output; -1 if the space has none.
     """
     modules = cast(nn.ModuleList, candidates)
-    return [modules[operation](state) * scales[place] for place, operation in enumerate(operations)
-            if operation != none]
+    outputs = [(modules[operation](state), scale) for operation, scale in zip(operations, scales, strict=True)
+               if operation != none]
+    return [output if scale is None else output * scale for output, scale in outputs]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.repository.test_structure import ROOT
+from wsrnas.runtime.pages import use_large_pages
 from wsrnas.runtime.threads import OWN_SETTINGS, sleep_when_idle
 
 HEAVY = ("torch", "torchvision", "matplotlib")
@@ -31,13 +32,15 @@ for program in {LIGHT!r}:
         loaded = [name for name in {HEAVY!r} if name in sys.modules]
         answers[f"{{program}} {{argument}}"] = code or 0, said.getvalue(), loaded
 answers["idle threads"] = os.environ.get("OMP_WAIT_POLICY")
+answers["large pages"] = os.environ.get("THP_MEM_ALLOC_ENABLE")
 print(json.dumps(answers))
 """
 
 
 def unset(environment):
-    """The environment of a user who has not said how OpenMP's threads wait."""
-    return {name: value for name, value in environment.items() if name not in OWN_SETTINGS}
+    """The environment of a user who has said nothing about threads and memory."""
+    return {name: value for name, value in environment.items()
+            if name not in (*OWN_SETTINGS, "THP_MEM_ALLOC_ENABLE")}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +63,11 @@ def test_help_and_a_wrong_flag_are_answered_without_torch(answers, program):
 # The programs of search import torch before they start, so their package must say it.
 def test_programs_let_idle_threads_sleep_before_torch_is_there(answers):
     assert answers["idle threads"] == "passive"
-    code = "import search, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    code = ("import search, os, sys\n"
+            "print(os.environ['OMP_WAIT_POLICY'], os.environ['THP_MEM_ALLOC_ENABLE'], 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                           env=unset(os.environ))
-    assert done.stdout.split() == ["passive", "False"], done.stderr
+    assert done.stdout.split() == ["passive", "1", "False"], done.stderr
 
 
 @pytest.mark.parametrize("name", OWN_SETTINGS)
@@ -74,3 +78,10 @@ def test_a_user_s_own_setting_of_idle_threads_stays(name):
     environment.clear()
     sleep_when_idle(environment)
     assert environment == {"OMP_WAIT_POLICY": "passive"}
+
+
+def test_large_tensors_lie_on_large_pages_unless_a_user_says_otherwise(answers):
+    assert answers["large pages"] == "1"
+    environment = {"THP_MEM_ALLOC_ENABLE": "0"}
+    use_large_pages(environment)
+    assert environment == {"THP_MEM_ALLOC_ENABLE": "0"}

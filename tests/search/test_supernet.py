@@ -189,9 +189,21 @@ def test_gates_are_the_softmax_of_alphas_plus_noise_over_tau(tau):
     expected = logits.exp() / logits.exp().sum(-1, keepdim=True) if tau > 0.5 else logits.softmax(-1)
     torch.testing.assert_close(path.gates.double(), expected, rtol=1e-4, atol=1e-6)
     assert path.operations == tuple(tuple((row.argmax().item(),) for row in cell) for cell in expected)
-    torch.testing.assert_close(path.scales, path.gates.amax(-1, keepdim=True))
+    factors = torch.tensor([[[1.0 if scale is None else scale for scale in edge] for edge in kind]
+                            for kind in path.scales])
+    assert torch.equal(factors, path.gates.amax(-1, keepdim=True))
     assert torch.equal(path.encoding, torch.cat([path.gates[0], path.gates[1]])) and path.encoding.shape == (28, 8)
     assert not path.gates.requires_grad
+
+
+def test_only_a_gate_other_than_one_multiplies():
+    supernet = Supernet(2, 1, 3)
+    gates = DARTS.gates(DARTS.sample(1, torch.Generator().manual_seed(0))[0]).float().view(DARTS.shape)
+    assert {scale for kind in supernet.use(gates).scales for edge in kind for scale in edge} == {None}
+    halves = supernet.use(gates / 2).scales
+    assert all(scale == 0.5 for kind in halves for edge in kind for scale in edge)
+    learnt = supernet.use(gates.clone().requires_grad_()).scales  # its gradient has to flow, although it is 1
+    assert all(scale is not None and scale.requires_grad for kind in learnt for edge in kind for scale in edge)
 
 
 def test_limits_of_the_temperature():

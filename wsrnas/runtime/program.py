@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from wsrnas.runtime.errors import STOPPED, InputError, Preempted, fail, say
+from wsrnas.runtime.pages import use_large_pages
 from wsrnas.runtime.threads import sleep_when_idle
 
 _STORAGE_PROBLEMS = {
@@ -23,6 +24,7 @@ def run_program(main: Callable[[], None]) -> None:
     The code is 2 for bad input and storage problems, 75 after a signal asked to stop, 130 after Ctrl-C.
     """
     sleep_when_idle()
+    use_large_pages()
     try:
         main()
     except Preempted as stop:
