@@ -1,7 +1,8 @@
 """The common part of all supernets: the architecture parameters A, the sampling of a path, mixtures."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -11,6 +12,8 @@ from wsrnas.runtime.errors import InputError
 
 EdgeOperations = tuple[tuple[int, ...], ...]
 EdgeScales = tuple[tuple[Tensor | None, ...], ...]
+Place = tuple[int, int, int]  # kind of cell, edge, and number among the operations that run there
+NONE = "none"  # the operation without output
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,39 @@ class Supernet(nn.Module):
         return tuple(tuple(tuple(None if is_one else number for number, is_one in zip(*edge, strict=True))
                            for edge in zip(*kind, strict=True)) for kind in zip(numbers, ones, strict=True))
 
+    def edges_by_kind(self) -> Iterable[tuple[int, nn.ModuleList]]:
+        """Return for every cell the number of its kind, and its edges, each with its O candidate operations."""
+        return ()
+
     def idle_modules(self) -> set[nn.Module]:
         """Return the candidate operations that the current path does not run; without a path, none."""
-        return set()
+        path = self.path
+        return set() if path is None else {module for kind, edges in self.edges_by_kind()
+                                           for module in unused(edges, path.operations[kind])}
+
+    def output_scales(self) -> dict[Place, tuple[Tensor, list[nn.Module]]]:
+        """Return the current path's factors other than 1, each with the operations whose outputs it multiplies."""
+        found: dict[Place, tuple[Tensor, list[nn.Module]]] = {}
+        for kind, edges in self.edges_by_kind() if self.path else ():
+            for edge, operations in enumerate(self.current_path.operations[kind]):
+                for number, operation in enumerate(operations):
+                    scale = self.current_path.scales[kind][edge][number]
+                    if scale is not None and self.space.operations[operation] != NONE:
+                        candidates = cast(nn.ModuleList, edges[edge])
+                        found.setdefault((kind, edge, number), (scale, []))[1].append(candidates[operation])
+        return found
+
+    @contextmanager
+    def scaled_elsewhere(self, places: Collection[Place]) -> Iterator[None]:
+        """Leave out these factors of ``output_scales`` for a while, because the operations multiply by themselves."""
+        path = self.current_path
+        self.path = replace(path, scales=tuple(
+            tuple(tuple(None if (kind, edge, number) in places else scale for number, scale in enumerate(scales))
+                  for edge, scales in enumerate(edges)) for kind, edges in enumerate(path.scales)))
+        try:
+            yield
+        finally:
+            self.path = path
 
     @property
     def current_path(self) -> Path:

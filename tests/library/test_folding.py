@@ -144,6 +144,53 @@ def test_a_supernets_path_computes_the_same(space):
     assert_same_function(supernet, images, labels)
 
 
+def multiplied(supernet) -> int:
+    """Number of factors that the path still multiplies by."""
+    return sum(scale is not None for kind in supernet.path.scales for edge in kind for scale in edge)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_gates_of_a_path_are_folded_into_the_end_of_its_operations(space):
+    torch.manual_seed(0)
+    supernet = with_statistics(SPACES[space].supernet(2, 3, CLASSES, 0.1, 1e-3, None))
+    weights = torch.rand(SPACES[space].shape, generator=torch.Generator().manual_seed(1))
+    weights[0, 0] = torch.tensor([0.7 * ("conv" in name) for name in SPACES[space].operations])
+    path = supernet.use(weights)
+    images, _ = batch(2)
+    gates = supernet.output_scales()
+    normed = {place for place, (_, operations) in gates.items()
+              if all(any(isinstance(part, BATCH_NORM) for part in module.modules()) for module in operations)}
+    with many_attack_steps(supernet):
+        assert normed and set(supernet.output_scales()) == set(gates) - normed
+        once = supernet(images)
+        with many_attack_steps(supernet):
+            torch.testing.assert_close(supernet(images), once)
+    assert supernet.path is path
+
+
+def test_the_gate_of_an_operation_with_a_hook_stays_where_it_was():
+    torch.manual_seed(0)
+    supernet = with_statistics(SPACES["darts"].supernet(2, 3, CLASSES, 0.1, 1e-3, None))
+    gates = torch.full(SPACES["darts"].shape, 0.1)
+    gates[..., 4] = 0.5  # sep_conv_3x3
+    supernet.use(gates)
+    supernet.cells[0].edges[0][4].register_forward_hook(lambda *_: None)  # the same edge is in other cells, too
+    assert_same_function(supernet, *batch(2))
+    with many_attack_steps(supernet):
+        assert multiplied(supernet) == 1
+
+
+def test_a_gate_multiplies_under_autocast_as_well():
+    torch.manual_seed(0)
+    supernet = with_statistics(SPACES["darts"].supernet(2, 3, CLASSES, 0.1, 1e-3, None)).float()
+    supernet.sample(torch.Generator().manual_seed(1))
+    images, _ = batch(2, dtype=torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = supernet(images)
+    with torch.no_grad(), many_attack_steps(supernet), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(supernet(images), expected)
+
+
 def test_the_network_for_large_images_computes_the_same():
     torch.manual_seed(0)
     model = with_statistics(NetworkImageNet(load("DARTS_V2"), 4, 3, CLASSES))

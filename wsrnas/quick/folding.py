@@ -6,7 +6,7 @@ docs/PERFORMANCE.md has what this saves.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,10 +24,14 @@ FOREIGN = ("torch.nn.parallel", "torch.distributed", "torch.jit", "torch.fx", "t
 
 
 class Affine(NamedTuple):
-    """BatchNorm in evaluation mode, x -> scale * x + shift; both are (1, C, 1, 1)."""
+    """BatchNorm in evaluation mode, x -> scale * x + shift; both are (1, C, 1, 1).
+
+    ``factor`` is what the output of the BatchNorm is multiplied by, which both contain already.
+    """
 
     scale: Tensor
     shift: Tensor
+    factor: Tensor | None = None
 
 
 Affines = dict[nn.Module, Affine]
@@ -47,14 +51,19 @@ def folded(model: nn.Module) -> Iterator[nn.Module]:
     gradient; anything under autocast; and whole networks with a compiled, scripted, traced or distributed part.
     """
     modules = list(modules_in_use(model))
-    forwards = _forwards(modules) if _understood(modules) else {}
-    try:
-        for module, forward in forwards.items():
-            object.__setattr__(module, "forward", forward)
-        yield model
-    finally:
-        for module in forwards:
-            vars(module).pop("forward", None)
+    forwards: dict[nn.Module, Forward] = {}
+    with ExitStack() as stack:
+        if _understood(modules):
+            affines = _affines([module for module in modules if _is_fixed_norm(module)])
+            stack.enter_context(_scaled(model, affines))
+            forwards = _forwards(modules, affines)
+        try:
+            for module, forward in forwards.items():
+                object.__setattr__(module, "forward", forward)
+            yield model
+        finally:
+            for module in forwards:
+                vars(module).pop("forward", None)
 
 
 # -- what may be folded -----------------------------------------------------------------------------------------------
@@ -111,9 +120,8 @@ def _weight_and_bias(module: nn.Module) -> tuple[Any, Any]:
 
 # -- the forwards that stand for theirs -------------------------------------------------------------------------------
 
-def _forwards(modules: Iterable[nn.Module]) -> dict[nn.Module, Forward]:
+def _forwards(modules: Iterable[nn.Module], affines: Affines) -> dict[nn.Module, Forward]:
     """Return the modules that are to run differently, and how."""
-    affines = _affines([module for module in modules if _is_fixed_norm(module)])
     forwards = {norm: _unless_cast(norm, affine, _multiply_add(affine)) for norm, affine in affines.items()}
     for module in filter(_plain, modules):
         if names := vars(type(module)).get("before_norm"):
@@ -142,6 +150,40 @@ def _affines(norms: Sequence[Any]) -> Affines:
     return affines
 
 
+def _scaled(model: nn.Module, affines: Affines) -> AbstractContextManager[None]:
+    """Multiply the BatchNorms at the end of a supernet's operations by the factors of its path.
+
+    Args:
+        model: a network, with factors if it has a method ``output_scales()``.
+        affines: its BatchNorms, which are changed.
+
+    Returns:
+        A context in which the network leaves those factors out.
+    """
+    outputs = getattr(model, "output_scales", None)
+    scales = outputs() if callable(outputs) else {}
+    ends = {place: [_last_norm(operation) for operation in operations] for place, (_, operations) in scales.items()}
+    inside = [place for place, norms in ends.items()
+              if not scales[place][0].requires_grad and all(norm in affines for norm in norms)]
+    for place in inside:
+        factor = scales[place][0]
+        for norm in ends[place]:
+            scale, shift, _ = affines[norm]
+            affines[norm] = Affine(scale * factor, shift * factor, factor)
+    return model.scaled_elsewhere(inside) if inside else nullcontext()  # type: ignore[operator,no-any-return]
+
+
+def _last_norm(module: Any) -> Any:
+    """Return the module whose output is that of ``module``, if it can be known; else ``module``."""
+    if not _plain(module):
+        return module
+    if vars(type(module)).get("before_norm"):
+        return module._modules["norm"]
+    if type(module).forward is nn.Sequential.forward and len(module):
+        return _last_norm(module[-1])
+    return module
+
+
 def _of_named(module: nn.Module, names: Sequence[str], affines: Affines) -> dict[nn.Module, Forward]:
     """Fold ``norm`` into the convolutions of a class whose outputs, channel after channel, are its input."""
     norm: Any = module._modules["norm"]
@@ -149,7 +191,7 @@ def _of_named(module: nn.Module, names: Sequence[str], affines: Affines) -> dict
     if norm not in affines or not all(_is_fixed_convolution(part, norm) for part in convolutions):
         return {}
     sizes = [part.out_channels for part in convolutions]
-    parts = map(Affine, *(values.split(sizes, 1) for values in affines[norm]))
+    parts = map(Affine, *(values.split(sizes, 1) for values in affines[norm][:2]))
     return {norm: _unless_cast(norm, affines[norm], _unchanged)} | {
         convolution: _unless_cast(convolution, part, _convolution(convolution, part))
         for convolution, part in zip(convolutions, parts, strict=True)}
@@ -176,12 +218,16 @@ def _of_sequence(module: nn.Module, affines: Affines) -> dict[nn.Module, Forward
 def _unless_cast(module: nn.Module, affine: Affine, forward: Forward) -> Forward:
     """Return ``forward``, but a module's own where a part of the network has another precision."""
     own: Any = type(module).forward
+    factor = affine.factor if isinstance(module, nn.BatchNorm2d) else None  # else a BatchNorm inside multiplies
     dtype, kind = affine.scale.dtype, affine.scale.device.type
     casts = torch.amp.is_autocast_available(kind)
 
     def guarded(x: Tensor) -> Tensor:
         other = x.dtype is not dtype or (casts and torch.is_autocast_enabled(kind))
-        return own(module, x) if other else forward(x)  # type: ignore[no-any-return]
+        if not other:
+            return forward(x)
+        output = own(module, x)
+        return output if factor is None else output * factor  # type: ignore[no-any-return]
 
     return guarded
 
@@ -191,13 +237,13 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _multiply_add(affine: Affine) -> Forward:
-    scale, shift = affine
+    scale, shift, _ = affine
     return lambda x: torch.addcmul(shift, x, scale)
 
 
 def _convolution(module: Any, affine: Affine) -> Forward:
     """Return a convolution followed by an affine function as one convolution, in the same memory format."""
-    scale, shift = (values.flatten() for values in affine)
+    scale, shift = affine.scale.flatten(), affine.shift.flatten()
     weight = module.weight * scale.view(-1, 1, 1, 1)
     bias = shift if module.bias is None else torch.addcmul(shift, module.bias, scale)
     return lambda x: F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
