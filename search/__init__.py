@@ -3,5 +3,6 @@
 from wsrnas.runtime.pages import use_large_pages
 from wsrnas.runtime.threads import sleep_when_idle
 
+# Before torch makes its first tensor, whatever is imported next.
 use_large_pages()
-sleep_when_idle()  # the programs of this package import torch at once
+sleep_when_idle()

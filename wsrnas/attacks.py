@@ -19,6 +19,7 @@ with deferred_imports():
     from torch import Tensor, nn
     from torch.nn import functional as F
 
+    from wsrnas.balls import ball
     from wsrnas.operations import BATCH_NORM
     from wsrnas.quick.folding import folded
     from wsrnas.quick.graphs import repeated
@@ -129,60 +130,15 @@ def _per_image(name: str, number: float | Tensor, images: Tensor) -> Tensor:
     return value.reshape(-1, 1, 1, 1)
 
 
-def _l2_norm(noise: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(noise, dim=(1, 2, 3), keepdim=True)
-
-
-def _linf_random_start(images: Tensor, radius: Tensor, generator: torch.Generator | None) -> Tensor:
-    return radius * (2 * torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator) - 1)
-
-
-def _l2_random_start(images: Tensor, radius: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw uniformly in the ball: a uniform direction, and the d-th root of a uniform share of the radius."""
-    direction = torch.randn(images.shape, dtype=images.dtype, device=images.device, generator=generator)
-    share = torch.rand(len(images), 1, 1, 1, dtype=images.dtype, device=images.device, generator=generator)
-    return radius * direction / _l2_norm(direction) * share ** (1 / images[0].numel())
-
-
-def _linf_step(gradient: Tensor) -> Tensor:
-    return gradient.sign()
-
-
 def _mean_one(gradient: Tensor) -> Tensor:
     """Divide the gradient of each image by its mean absolute entry; zero stays zero."""
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
-def _l2_step(gradient: Tensor) -> Tensor:
-    # Gradients of confident networks underflow in squares: divide by the largest entry first.
-    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return scaled / _l2_norm(scaled).clamp_min(torch.finfo(gradient.dtype).eps)
-
-
-def _linf_project(adversarial: Tensor, images: Tensor, radius: Tensor) -> Tensor:
-    return adversarial.clamp((images - radius).clamp_min(0), (images + radius).clamp_max(1))
-
-
-def _l2_project(adversarial: Tensor, images: Tensor, radius: Tensor) -> Tensor:
-    # Ball, then box: the images are in the box, so the second clamp moves every pixel towards them, inside the ball.
-    noise = adversarial - images
-    norm = _l2_norm(noise)
-    return (images + noise * (radius / norm.clamp_min(torch.finfo(noise.dtype).tiny)).clamp_max(1)).clamp(0, 1)
-
-
-_NORMS = {"linf": (_linf_random_start, _linf_step, _linf_project), "l2": (_l2_random_start, _l2_step, _l2_project)}
-
-
-def _of_norm(norm: str) -> tuple[Callable[..., Tensor], ...]:
-    if norm not in _NORMS:
-        raise InputError(f"unknown norm {norm!r}; expected one of {', '.join(_NORMS)}")
-    return _NORMS[norm]
-
-
 def random_start(images: Tensor, epsilon: float | Tensor, norm: str = "linf",
                  generator: torch.Generator | None = None) -> Tensor:
     """Add noise drawn uniformly in the ball to images (B, C, H, W), inside [0, 1]; arguments as for ``pgd``."""
-    draw, _, project = _of_norm(norm)
+    draw, _, project = ball(norm)
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
     return project(images + draw(images, radius, generator), images, radius)
@@ -231,7 +187,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         InputError: The norm or the loss is unknown, steps or momentum are negative, or ``epsilon`` does not fit the
             batch.
     """
-    draw, _, project = _of_norm(norm)
+    draw, _, project = ball(norm)
     objective = _objective(loss, steps, momentum)
     images = images.detach()
     radius = _per_image("epsilon", epsilon, images)
@@ -278,7 +234,7 @@ class _Ascent:
 
     def _ascend(self, images: Tensor, labels: Tensor, adversarial: Tensor, radius: Tensor, step: Tensor,
                 gradient: Tensor | None = None) -> Tensor:
-        _, direction, project = _of_norm(self.norm)
+        _, direction, project = ball(self.norm)
         accumulated: Tensor | float = 0.0
         for number in range(self.steps):
             if number or gradient is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from search.spaces.space import Space
-from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
+from search.spaces.supernet import EdgeOperations, EdgeScales, Supernet, run_edge
 from wsrnas.genotype import KINDS
 from wsrnas.network import CellNetwork, build_preprocess
 from wsrnas.operations import build_operation
@@ -37,14 +37,14 @@ class SearchCell(nn.Module):
             for source, _ in space.edges)
         self.out_channels = self.nodes * channels
 
-    def forward(self, s0: Tensor, s1: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
+    def forward(self, s0: Tensor, s1: Tensor, operations: EdgeOperations, scales: EdgeScales) -> Tensor:
         """Run the chosen operations of every edge.
 
         Args:
             s0: output (B, C', H, W) of the cell before the previous one.
             s1: output (B, C', H, W) of the previous cell.
             operations: operations that run on every edge.
-            scales: factors of their outputs, (E, operations an edge).
+            scales: factors of their outputs, for every edge; None: 1.
 
         Returns:
             (B, 4 C, H / stride, W / stride).
@@ -95,11 +95,9 @@ class DartsSupernet(Supernet, CellNetwork):
         path = self.current_path
         return cell(s0, s1, path.operations[cell.kind], path.scales[cell.kind])
 
-    def idle_modules(self) -> set[nn.Module]:
-        """Return the operations of all cells that the current path does not run."""
-        path = self.path
-        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
-                                           for module in unused(cell.edges, path.operations[cell.kind])}
+    def edges_by_kind(self) -> Iterable[tuple[int, nn.ModuleList]]:
+        """Return for every cell the number of its kind, and its edges."""
+        return ((cell.kind, cell.edges) for cell in cast(Iterable[SearchCell], self.cells))
 
     def forward(self, images: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
         """Return the logits (B, K) of the current path.

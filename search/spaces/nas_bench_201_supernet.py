@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from search.spaces.space import Space
-from search.spaces.supernet import EdgeOperations, Supernet, run_edge, unused
+from search.spaces.supernet import EdgeOperations, EdgeScales, Supernet, run_edge
 from wsrnas.architectures.nas_bench_201 import EDGES, STAGES
 from wsrnas.architectures.nas_bench_201.network import StagedNetwork, nb201_operation
 from wsrnas.quick.states import shared_states
@@ -27,13 +27,13 @@ class SearchCell(nn.Module):
             nn.ModuleList(nb201_operation(name, channels, channels, affine=False) for name in space.operations)
             for _ in space.edges)
 
-    def forward(self, features: Tensor, operations: EdgeOperations, scales: Tensor) -> Tensor:
+    def forward(self, features: Tensor, operations: EdgeOperations, scales: EdgeScales) -> Tensor:
         """Run the chosen operations of every edge.
 
         Args:
             features: (B, C, H, W).
             operations: operations that run on every edge.
-            scales: factors of their outputs, (E, operations an edge).
+            scales: factors of their outputs, for every edge; None: 1.
         """
         with shared_states():
             states = [features]
@@ -72,8 +72,6 @@ class SupernetNB201(Supernet, StagedNetwork):
         path = self.current_path
         return cell(features, path.operations[0], path.scales[0])
 
-    def idle_modules(self) -> set[nn.Module]:
-        """Return the operations of all cells that the current path does not run."""
-        path = self.path
-        return set() if path is None else {module for cell in cast(Iterable[SearchCell], self.cells)
-                                           for module in unused(cell.edges, path.operations[0])}
+    def edges_by_kind(self) -> Iterable[tuple[int, nn.ModuleList]]:
+        """Return for every cell the number of its kind, 0, and its edges."""
+        return ((0, cell.edges) for cell in cast(Iterable[SearchCell], self.cells))
