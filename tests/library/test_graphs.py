@@ -130,7 +130,8 @@ def test_a_smaller_last_batch_runs_as_it_is(graphs, tape):
 def test_another_path_is_recorded_anew_after_the_old_recording_is_freed(graphs, tape):
     model = supernet()
     paths = [model.path, model.sample(torch.Generator().manual_seed(1))]
-    same = replace(paths[1], scales=paths[1].scales / 2)  # the same operations by other gates
+    halves = tuple(tuple(tuple(scale and scale / 2 for scale in edge) for edge in kind) for kind in paths[1].scales)
+    same = replace(paths[1], scales=halves)  # the same operations by other gates
     expected = [(setattr(model, "path", path), attack(model))[1] for path in (*paths, same)]
     assert not torch.equal(expected[1][0], expected[2][0])
     with graphs.used(FEWEST_CALLS):

@@ -11,7 +11,7 @@ LIBRARY = "wsrnas"
 PROGRAMS = ("search", "retrain", "test_AN_estimator")
 MEASUREMENTS = ("benchmarks", "studies")  # they measure the programs, so they import them; nothing imports these
 # A room may import itself, the rooms before it, and rooms of its own row.
-ROWS = (("runtime",), ("genotype", "quick", "operations", "network"), ("attacks",),
+ROWS = (("runtime",), ("genotype", "quick", "operations", "network", "balls"), ("attacks",),
         ("complexity", "architectures"), ("models", "data"), ("training",), ("estimators",), ("evaluation",),
         ("subjects",), ("report", "plotting"), ("__main__",))
 RANK = {room: rank for rank, rooms in enumerate(ROWS) for room in rooms}

@@ -247,7 +247,7 @@ def test_a_fallback_needs_no_larger_batches(monkeypatch):
     monkeypatch.setattr(search.wsr_nas_searcher, "multi_strength_pgd",
                         lambda *a, **k: sizes.append(len(a[1]) * len(a[3])) or original(*a, **k))
     searcher.validate(STEP)
-    assert sizes == [8, 8, 8, 8, 8, 8, 4, 4, 4]  # 20 images in batches of 8, one strength at a time
+    assert sum(sizes) == 3 * 20 and max(sizes) <= 8  # 20 images in batches of 8 at three strengths
 
 
 def test_the_state_holds_the_division():
