@@ -1,6 +1,7 @@
 """The trained supernet of an earlier run, on which a search runs without training."""
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ class FrozenSupernet:
 
     Args:
         folder: the run directory.
+        flag: the program's flag for it, for messages.
 
     Raises:
         InputError: it is none, or has no checkpoint yet.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, flag: str = FLAG) -> None:
+        self.folder, self.flag = Path(folder), flag
         stored = [stored_object(self.folder / name) for name in (run_files.CONFIG, run_files.INPUTS)]
         self.config, self.inputs = (value or {} for value in stored)
         require((self.folder / run_files.CHECKPOINT).exists() and (self.folder / run_files.SPLIT).exists()
-                and set(SAME) <= self.config.keys(), f"{FLAG} is {self.folder}; expected the run directory of a search "
-                f"with {run_files.CHECKPOINT} and {run_files.SPLIT}")
+                and set(SAME) <= self.config.keys(), f"{self.flag} is {self.folder}; expected the run directory of a "
+                f"search with {run_files.CHECKPOINT} and {run_files.SPLIT}")
 
     @property
     def seed(self) -> int:
@@ -48,8 +50,8 @@ class FrozenSupernet:
         """
         differences = [f"{name}: {self.config[name]} there, {getattr(config, name)} here" for name in SAME
                        if self.config[name] != getattr(config, name)]
-        require(not differences, f"{FLAG} {self.folder} is another supernet ({'; '.join(differences)}); expected the "
-                "same values")
+        require(not differences, f"{self.flag} {self.folder} is another supernet ({'; '.join(differences)}); expected "
+                "the same values")
 
     def require_same_images(self, data: DataSet) -> None:
         """Refuse another training set than the run's.
@@ -60,23 +62,34 @@ class FrozenSupernet:
         stored, here = self.inputs.get("data set") or {}, data.fingerprint()
         words = {"name": "data set", "classes": "classes", "images": "number of training images", "hash": "pixels"}
         differences = [words[name] for name, value in here.items() if stored.get(name) != value]
-        require(not differences, f"{FLAG} {self.folder} was trained on other images ({', '.join(differences)} differ); "
-                "expected the same --dataset, --data and --max_train")
+        require(not differences, f"{self.flag} {self.folder} was trained on other images ({', '.join(differences)} "
+                "differ); expected the same --dataset, --data and --max_train")
 
     def split(self, images: int) -> tuple[Tensor, Tensor]:
         """Return the indices of D_t and D_v of the run, which cover ``images`` images."""
         return load_split(self.folder / run_files.SPLIT, images)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the state of the supernet without its A, which each search begins anew.
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The checkpoint.
 
         Raises:
-            InputError: the checkpoint cannot be read, or belongs to another program.
+            InputError: it cannot be read, or belongs to another program.
         """
-        searcher: dict[str, Any] = checkpoint.read(self.folder / run_files.CHECKPOINT).get("searcher") or {}
-        require("supernet" in searcher, f"{self.folder / run_files.CHECKPOINT} holds no supernet; expected that of a "
-                "search")
-        return {name: value for name, value in searcher["supernet"].items() if not name.startswith("alphas_")}
+        state = checkpoint.read(self.folder / run_files.CHECKPOINT)
+        require("supernet" in (state.get("searcher") or {}), f"{self.folder / run_files.CHECKPOINT} holds no supernet; "
+                "expected that of a search")
+        return state
+
+    @property
+    def steps(self) -> int:
+        """Completed steps of the run."""
+        return int(self.state["step"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state of the supernet without its A, which each search begins anew."""
+        return {name: value for name, value in self.state["searcher"]["supernet"].items()
+                if not name.startswith("alphas_")}
 
     def fingerprint(self) -> str:
         """Return a hash of the checkpoint."""

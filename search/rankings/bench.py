@@ -76,7 +76,7 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
                                 shuffle=True).batches())
 
     few = min(max(FEW, data.num_classes), len(validation))
-    augmented = BatchLoader(train.to(world.device), config.batch_size, config.seed, "recalibration", shuffle=True,
+    augmented = BatchLoader(train.to(world.device), config.batch_size, trained.seed, "recalibration", shuffle=True,
                             augment=data.augmentation, drop_last=True)
     return Bench(trained, plain(images, batch_size, "images"), plain(few, few, "few images")[0],
                  list(islice(augmented.batches(), recalibration_batches)), strengths, num_steps, world)

@@ -18,7 +18,7 @@ def training_free(bench: Bench) -> Measure:
     def measured(choices: Tensor) -> Values:
         values = {}
         for name, entry in TRAINING_FREE.items():
-            with seeded_weights(config.seed, "training-free"):
+            with seeded_weights(bench.trained.seed, "training-free"):
                 network = bench.space.network(bench.space.decode(choices), config.init_channels, config.layers,
                                               data.num_classes, data.image_shape[0])
             values[name] = entry.score(network.to(device), images, labels)

@@ -4,23 +4,21 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from search.frozen_supernet import FrozenSupernet
 from search.spaces.supernet import Supernet
 from search.supernet_training import build_supernet
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet
-from wsrnas.data.splits import load_split
 from wsrnas.runtime import run_files
-from wsrnas.runtime.checkpoint import restore
 from wsrnas.runtime.config import from_dict, require
-from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.same_work import stored_object
 from wsrnas.runtime.seeding import seeded_weights
+
+FLAG = "--run"
 
 
 @dataclass(frozen=True)
@@ -30,29 +28,27 @@ class TrainedSupernet:
     Args:
         path: run directory.
         config: its configuration.
+        seed: seed of the run that has trained the supernet: of its images and of its first weights.
         data: the data set that it was trained on.
         split: indices of D_t and D_v in the training set.
         steps: completed steps.
-        weights: state of the supernet after them.
+        weights: state of the supernet after them, without A.
     """
 
     path: Path
     config: SearchConfig
+    seed: int
     data: DataSet
     split: tuple[Tensor, Tensor]
     steps: int
-    weights: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
 
     def build(self, trained: bool, device: torch.device) -> Supernet:
         """Return the supernet, with its trained weights or with those that it began with."""
-        with seeded_weights(self.config.seed):
+        with seeded_weights(self.seed):
             supernet = build_supernet(self.config, self.data.num_classes)
         if trained:
-            try:
-                supernet.load_state_dict(self.weights)
-            except RuntimeError as error:
-                raise InputError(f"the checkpoint of {self.path} belongs to another configuration: "
-                                 f"{str(error).strip().splitlines()[0]}") from None
+            supernet.load_state_dict({**supernet.state_dict(), **self.weights})
         return supernet.to(device).to(memory_format=torch.channels_last)
 
     def fingerprint(self) -> str:
@@ -74,16 +70,11 @@ def open_trained(path: Path, folder: str) -> TrainedSupernet:
     Raises:
         InputError: it is no run of ``search.wsr_nas``, has no checkpoint yet, or its data set is another one.
     """
-    stored = stored_object(path / run_files.CONFIG) or {}
-    require({"space", "strengths"} <= stored.keys(),
-            f"{path} is not a run directory of search.wsr_nas; expected one with a supernet (--run)")
-    config = from_dict(SearchConfig, stored, str(path / run_files.CONFIG))
-    state, _ = restore(path / run_files.CHECKPOINT, print)
-    if state is None:
-        raise InputError(f"{path} has no checkpoint yet; expected a search with at least one completed step")
-    data = load_dataset(config.dataset, folder or config.data, max_train=config.max_train, seed=config.seed)
-    known = (stored_object(path / run_files.INPUTS) or {}).get("data set")
-    require(known in (None, data.fingerprint()), f"the data set in {folder or config.data} is not the one that {path} "
-            "was trained on; expected the same images (--data)")
-    split = load_split(path / run_files.SPLIT, len(data.train))
-    return TrainedSupernet(path, config, data, split, state["step"], state["searcher"]["supernet"])
+    run = FrozenSupernet(path, FLAG)
+    require("strengths" in run.config, f"{FLAG} is {path}, which search.rnas has written; expected the run directory "
+            "of search.wsr_nas")
+    config = from_dict(SearchConfig, run.config, str(path / run_files.CONFIG))
+    seed = FrozenSupernet(config.source_run).seed if config.source_run else config.seed
+    data = load_dataset(config.dataset, folder or config.data, max_train=config.max_train, seed=seed)
+    run.require_same_images(data)
+    return TrainedSupernet(path, config, seed, data, run.split(len(data.train)), run.steps, run.weights())

@@ -131,6 +131,13 @@ def test_trained_and_untrained_weights_differ(rank):
     assert len(both) == 4 and both["supernet-0001.jsonl"].count("\n") == GRAPHS - rows_module.PART
 
 
+def test_a_search_on_a_trained_supernet_ranks_as_that_supernet_does(rank, trained, tmp_path):
+    search.wsr_nas.main([*RUN, "--supernet", str(trained), "--seed", "7", "--runs", str(tmp_path)])
+    few = "--sample", "10", "--measure", "supernet", "untrained"
+    found = rank("--run", str(tmp_path / "search" / "run"), *few, save="searched")
+    assert rows(found) == rows(rank(*few))
+
+
 def test_a_good_score_has_a_positive_correlation(rank, monkeypatch, table):
     known = search.ranking.open_table(str(table))
 
@@ -247,7 +254,7 @@ def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, m
 
 
 @pytest.mark.parametrize(("argv", "words"), [
-    (["--run", "nowhere"], ["nowhere is not a run directory of search.wsr_nas"]),
+    (["--run", "nowhere"], ["--run is nowhere; expected the run directory of a search"]),
     (["--run", ""], ["pass --run"]),
     (["--table", ""], ["pass --table"]),
     (["--table", "nowhere.json"], ["nowhere.json"]),
