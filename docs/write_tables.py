@@ -16,7 +16,7 @@ from search.spaces import SPACES
 from search.strategies import STRATEGIES
 from search.strategy.objective import OBJECTIVES
 from search.strategy.predictors import PREDICTORS
-from search.strategy.supernet import SUPERNET_STRATEGIES
+from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.training_paths import PATHS
 from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.complexity import count_parameters

@@ -6,25 +6,30 @@
 The run directory holds the genotype of every epoch and ``genotype.json``, the last one. The same command resumes.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
-from search.cost import PhaseClock, rnas_passes
-from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from search.search_run import open_search, resume, save_genotype
 from search.spaces.space import Space
-from search.split import halves, stored_split
-from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, print_on_main
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.training.batch_norm import average_buffers
+
+with deferred_imports():
+    from search.cost import PhaseClock, rnas_passes
+    from search.rnas_searcher import RnasSearcher
+    from search.split import halves, stored_split
+    from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+    from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.rnas"
 TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the log warns

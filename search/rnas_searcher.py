@@ -14,7 +14,8 @@ from search.rnas_loaders import build_loaders
 from search.rnas_settings import RnasConfig
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
-from search.supernet_training import build_supernet, build_trainer, cosine_rate, set_learning_rate
+from search.supernet_settings import cosine_rate
+from search.supernet_training import build_supernet, build_trainer, set_learning_rate
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
 from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint

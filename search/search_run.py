@@ -1,12 +1,12 @@
 """The run of a search: open its directory, resume it, keep its genotypes."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from search.frozen_supernet import FrozenSupernet
-from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.supernet_settings import SupernetConfig
 from wsrnas.architectures.searched import Searched
@@ -14,9 +14,14 @@ from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import parse_config, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize, print_on_main
 from wsrnas.runtime.folders import overwrite_requested
 from wsrnas.runtime.run_directory import RunDirectory
+
+with deferred_imports():
+    from search.frozen_supernet import FrozenSupernet
+    from search.searcher import SupernetSearcher
 
 Config = TypeVar("Config", bound=SupernetConfig)
 

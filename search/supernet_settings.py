@@ -1,12 +1,13 @@
 """The configuration that both searches share: supernet, adversarial training, bound on the vulnerability."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from search.bound import Bound
 from search.spaces import SPACES
 from search.spaces.darts import DARTS
-from search.vulnerability.bound import Bound
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
 from wsrnas.runtime.config import option
@@ -100,3 +101,9 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         """Return the attack of the supernet's training, which sees the BatchNorm statistics of the training itself."""
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, batch_statistics=True,
                             trades_beta=self.trades_beta)
+
+
+def cosine_rate(config: SupernetConfig, number: int, total: int) -> float:
+    """Return the learning rate of epoch ``number`` of ``total``: half a cosine down to ``learning_rate_min``."""
+    share = 0.5 * (1 + math.cos(math.pi * number / total))
+    return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share

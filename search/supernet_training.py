@@ -1,7 +1,5 @@
 """The supernet of a search, its optimiser and its adversarial training: the same in both searches."""
 
-import math
-
 import torch
 
 from search.spaces import SPACES
@@ -23,12 +21,6 @@ def build_trainer(config: SupernetConfig, supernet: Supernet, world: World) -> T
     """Build the adversarial training of the supernet's weights, with SGD."""
     return Trainer(supernet, LOSSES[config.adv_loss], config.loss_settings(), config.sgd(supernet.weight_parameters()),
                    world, config.seed, refinements=Refinements(grad_clip=config.grad_clip), single_path=True)
-
-
-def cosine_rate(config: SupernetConfig, number: int, total: int) -> float:
-    """Return the learning rate of epoch ``number`` of ``total``: half a cosine down to ``learning_rate_min``."""
-    share = 0.5 * (1 + math.cos(math.pi * number / total))
-    return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * share
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -4,16 +4,21 @@ The paths of an epoch follow from the seed and the number of the epoch alone. So
 a resumed search needs no state for them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from search.spaces.fairness import balanced_draws
 from search.spaces.space import Space
-from search.spaces.supernet import Path, Supernet
-from wsrnas.runtime.seeding import generator
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
+
+    from search.spaces.fairness import balanced_draws
+    from search.spaces.supernet import Path, Supernet
+    from wsrnas.runtime.seeding import generator
 
 
 def random_edges(space: Space, count: int, generator: torch.Generator) -> Tensor:

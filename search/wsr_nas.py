@@ -6,34 +6,39 @@
 The run directory holds the genotype of every iteration and ``genotype.json``, the last one. The same command resumes.
 """
 
+from __future__ import annotations
+
 import io
 from collections import Counter
 from typing import Any
 
-import numpy as np
-import torch
-
-from search.cost import PhaseClock, iteration_passes, total_passes
 from search.search_run import open_search, resume, save_genotype
 from search.spaces.space import Space
-from search.split import first_split, stored_split
 from search.strategy.step import Step
 from search.strategy.strengths import column_name
 from search.training_paths import PATHS
-from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
-from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.config import describe, format_epsilon
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, print_on_main
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.training.batch_norm import average_buffers
+
+with deferred_imports():
+    import numpy as np
+    import torch
+
+    from search.cost import PhaseClock, iteration_passes, total_passes
+    from search.split import first_split, stored_split
+    from search.wsr_nas_searcher import Searcher
+    from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+    from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.wsr_nas"
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from search.frozen_supernet import FrozenSupernet
 from search.spaces.supernet import Supernet
 from search.strategy.objective import Objective
-from search.strategy.supernet import SUPERNET_STRATEGIES, SupernetStrategy
+from search.strategy.supernet import SupernetStrategy
+from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.supernet_training import build_supernet
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import DataSet, ImageSet

@@ -12,9 +12,8 @@ from search.strategy.objective import OBJECTIVES
 from search.strategy.settings import StrategyConfig
 from search.strategy.step import Step
 from search.strategy.strengths import check_attacked, check_strengths
-from search.strategy.supernet import SUPERNET_STRATEGIES
-from search.supernet_settings import SupernetConfig
-from search.supernet_training import cosine_rate
+from search.supernet_settings import SupernetConfig, cosine_rate
+from search.supernet_strategies import SUPERNET_STRATEGIES
 from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.estimators import ESTIMATORS
 from wsrnas.estimators.settings import EstimatorTrainingConfig

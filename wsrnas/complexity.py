@@ -43,10 +43,10 @@ def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
                 model(image)
             if layers.known:
                 return layers.multiply_adds
-        return _counted_by_torch(model, image)
+        return counted_by_torch(model, image)
 
 
-def _counted_by_torch(model: nn.Module, image: Tensor) -> int:
+def counted_by_torch(model: nn.Module, image: Tensor) -> int:
     """Return the multiply-adds of any network; the first call takes a second, because torch imports its compiler."""
     from torch.utils.flop_counter import FlopCounterMode
 

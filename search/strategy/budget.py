@@ -1,17 +1,22 @@
 """A filter on cost: only architectures whose stand-alone network has about so many parameters or multiply-adds."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from search.spaces.space import ImageShape, Space
-from search.strategy.problem import Allowed
 from wsrnas.runtime.budget import Budget, parse_budget
 from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
+    from torch import Tensor
+
+    from search.strategy.problem import Allowed
 
 COLUMNS = {"params": 0, "macs": 1}  # of ``Space.cost``
 ROUNDS = 50  # of 1,000 random architectures each, in which enough must meet a budget

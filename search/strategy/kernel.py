@@ -13,10 +13,6 @@ from torch import Tensor
 Array = npt.NDArray[np.float64]
 Pull = Callable[[Array, Array], tuple[Array, Array, Array]]
 
-PARTS = ("an operation anywhere", "an operation in its row", "a pair of operations anywhere", "a pair in its two rows",
-         "all rows together", "size", "size and all rows together", "paths")
-"""What the parts of the covariance explain. A random architecture has a variance of about 1 in each."""
-
 CHANGE = 0.3
 """Share of the covariance that is lost when one row changes, in the parts about all rows together."""
 

@@ -1,17 +1,23 @@
 """The objective of a Wsr-NAS search (Eq. 10), and the step of the architecture parameters A down its prediction."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
-
-from search.loss_estimator import ValidationLossEstimator
-from search.spaces.supernet import Supernet, gumbel_noise, gumbel_softmax
 from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
 
-Objective = Callable[[Tensor], Tensor]  # losses (..., 1 + N or more) in nats -> (...,), which the search minimises
+with deferred_imports():
+    import torch
+    from torch import Tensor
+
+    from search.loss_estimator import ValidationLossEstimator
+    from search.spaces.supernet import Supernet, gumbel_noise, gumbel_softmax
+
+# Losses (..., 1 + N or more) in nats -> (...,), which the search minimises.
+Objective: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class RobustObjective:
                 f"strength_weights sum to {sum(self.weights):g}; expected 1 (Eq. 10)")
 
     @classmethod
-    def from_settings(cls, settings: Any) -> "RobustObjective":
+    def from_settings(cls, settings: Any) -> RobustObjective:
         """Build the objective of a configuration.
 
         Args:

@@ -6,70 +6,19 @@ R rows of A, integers (n, R).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from search.spaces.supernet import gumbel_noise, gumbel_softmax
+from search.strategy.acquisition import ACQUISITIONS, Prediction, thompson
 from search.strategy.problem import Measured, Problem
-from search.strategy.targets import Targets
+from search.strategy.settings import Proposals
 from wsrnas.runtime.config import require
 
 FLATTER = 12  # times that A is divided by 1.5 where all of its draws were measured
 WIDER, FURTHER = 8, 1000  # at a local optimum: parents, and random architectures
 MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchanges are proposed as well
-
-
-class Prediction(Protocol):
-    """Describe what a proposal asks of a fitted predictor; ``predictors`` has them."""
-
-    fitted: Tensor
-    targets: Targets
-
-    def mean(self, gates: Tensor) -> Tensor:
-        """Return the expected objectives (m,) of gates (m, R, O)."""
-
-    def mean_and_deviation(self, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation (m,) of the objectives of gates (m, R, O)."""
-
-    def draw(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """Return one function (gates -> objectives) of the posterior."""
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """How architectures are proposed. docs/SEARCH.md gives the reason for every value.
-
-    Args:
-        population: architectures measured first: the largest one, then others spread over the sizes.
-        steps: gradient steps of A before each proposal.
-        learning_rate: of Adam on A in these steps.
-        decay: factor of A before them.
-        pull: what is added before them to A where the best architecture so far has its operations.
-        temperatures: first and last temperature of the Gumbel-softmax in them.
-        samples: draws of ξ averaged in a step.
-        draws: architectures drawn from A.
-        parents: best measured architectures whose neighbours are proposed.
-        patience: measurements without a better architecture after which candidates are looked for further away, as a
-            share of the number of the best one's neighbours.
-        acquisition: key of ``ACQUISITIONS``.
-        batch: architectures proposed at once.
-    """
-
-    population: int
-    steps: int
-    learning_rate: float
-    decay: float
-    pull: float
-    temperatures: tuple[float, float]
-    samples: int
-    draws: int
-    parents: int
-    patience: float
-    acquisition: str
-    batch: int = 1
 
 
 def first_choices(problem: Problem, settings: Proposals, generator: torch.Generator) -> Tensor:
@@ -225,26 +174,3 @@ def others(alphas: Tensor, problem: Problem, measured: Measured, count: int, gen
     if len(found) or problem.pool is None:
         return found
     return measured.new(problem.pool[problem.allowed(problem.pool)])
-
-
-def improvement(prediction: Prediction, gates: Tensor, generator: torch.Generator) -> Tensor:
-    """Return how much better than the best so far gates (n, R, O) are expected to be, (n,)."""
-    return expected_improvement(prediction.fitted.min(), *prediction.mean_and_deviation(gates))
-
-
-def thompson(prediction: Prediction, gates: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the negative objectives (n,) of gates (n, R, O) in one draw of the posterior."""
-    return -prediction.draw(generator)(gates)
-
-
-ACQUISITIONS: dict[str, Callable[[Prediction, Tensor, torch.Generator], Tensor]] = {
-    "improvement": improvement,
-    "thompson": thompson,
-}
-"""How the candidate to measure is chosen: the one with the largest value."""
-
-
-def expected_improvement(best: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return E[max(best - f, 0)] of normal predictions (n,), in the unit of the objective."""
-    score = (best - mean) / deviation
-    return deviation * (score * torch.special.ndtr(score) + torch.exp(-score.square() / 2) / math.sqrt(2 * math.pi))

@@ -2,12 +2,46 @@
 
 from dataclasses import dataclass
 
+from search.strategy.acquisition import ACQUISITIONS
 from search.strategy.budget import parse_sized_budget
 from search.strategy.predictors import PREDICTORS
-from search.strategy.proposal import ACQUISITIONS, Proposals
 from wsrnas.runtime.config import Ranges, option, require
 
 TEMPERATURES = (1.0, 0.3)  # of the Gumbel-softmax in the first and in the last step of A; their values hardly matter
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """How architectures are proposed. docs/SEARCH.md gives the reason for every value.
+
+    Args:
+        population: architectures measured first: the largest one, then others spread over the sizes.
+        steps: gradient steps of A before each proposal.
+        learning_rate: of Adam on A in these steps.
+        decay: factor of A before them.
+        pull: what is added before them to A where the best architecture so far has its operations.
+        temperatures: first and last temperature of the Gumbel-softmax in them.
+        samples: draws of ξ averaged in a step.
+        draws: architectures drawn from A.
+        parents: best measured architectures whose neighbours are proposed.
+        patience: measurements without a better architecture after which candidates are looked for further away, as a
+            share of the number of the best one's neighbours.
+        acquisition: key of ``ACQUISITIONS``.
+        batch: architectures proposed at once.
+    """
+
+    population: int
+    steps: int
+    learning_rate: float
+    decay: float
+    pull: float
+    temperatures: tuple[float, float]
+    samples: int
+    draws: int
+    parents: int
+    patience: float
+    acquisition: str
+    batch: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """The strategies of a supernet search behind one interface: the path to train, the predictor, the move of A."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -238,32 +236,3 @@ class WsrInSupernet(SupernetStrategy):
         """Return values of rank 0, on all processes."""
         broadcast([values], self.world)
         return values
-
-
-@dataclass(frozen=True)
-class StrategyEntry:
-    """One strategy of a supernet search.
-
-    Args:
-        build: (``SearchConfig``, data set, objective, supernet, processes) -> strategy.
-        outputs: what ``--output`` may be; the first is the default.
-        bounds: whether it keeps to a bound of the vulnerability.
-        paths: what a training path is, a key of ``PATHS``, unless ``--paths`` says.
-        proposes: whether A proposes architectures from the first iteration on; else they are drawn from A.
-        help: explanation in one line, for ``--help``.
-    """
-
-    build: Callable[[Any, DataSet, Objective, Supernet, World], SupernetStrategy]
-    outputs: tuple[str, ...]
-    bounds: bool
-    paths: str
-    proposes: bool
-    help: str
-
-
-SUPERNET_STRATEGIES: dict[str, StrategyEntry] = {
-    "wsr-paper": StrategyEntry(PaperInSupernet, ("argmax",), True, "edges", False,
-                               "the paper's: paths drawn from A, one step of A down the VLE in an iteration"),
-    "wsr": StrategyEntry(WsrInSupernet, ("argmax", "best", "verified"), False, "cell", True,
-                         "proposals by expected improvement; needs fewer measurements"),
-}

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.strategy.acquisition import Prediction
 from search.strategy.predictors import PREDICTORS
 from search.strategy.problem import Measured, Problem
-from search.strategy.proposal import Prediction, descend, first_choices, likeliest, propose
+from search.strategy.proposal import descend, first_choices, likeliest, propose
 from search.strategy.settings import StrategyConfig
 from search.strategy.targets import targets
 

@@ -17,7 +17,7 @@ import search.wsr_nas
 from benchmarks import scale_out_work
 from retrain.construction import make_network, make_trainer
 from retrain.recipes import RECIPES
-from search.strategy.supernet import SUPERNET_STRATEGIES
+from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS
 from tests.processes import run_twice

@@ -12,17 +12,20 @@ from wsrnas.runtime.pages import use_large_pages
 from wsrnas.runtime.threads import OWN_SETTINGS, sleep_when_idle
 
 HEAVY = ("torch", "torchvision", "matplotlib")
-LIGHT = ("wsrnas", "retrain.train_cifar", "retrain.train_imagenet", "retrain.evaluate", "retrain.compare",
-         "retrain.vulnerability", "retrain.export", "wsrnas.models", "wsrnas.plotting", "wsrnas.report",
-         "test_AN_estimator.benchmark", "benchmarks.search_iteration", "benchmarks.attack_throughput",
-         "benchmarks.training", "benchmarks.gpu_check")
+LIGHT = ("wsrnas", "search.wsr_nas", "search.rnas", "retrain.train_cifar", "retrain.train_imagenet",
+         "retrain.evaluate", "retrain.compare", "retrain.vulnerability", "retrain.export", "wsrnas.models",
+         "wsrnas.plotting", "wsrnas.report", "test_AN_estimator.benchmark", "benchmarks.search_iteration",
+         "benchmarks.attack_throughput", "benchmarks.training", "benchmarks.gpu_check")
+REFUSED = {"search.wsr_nas": "--strength_weights 1 2", "search.rnas": "--upper_weights 0 0",
+           "retrain.train_cifar": "--epochs 0", "retrain.train_imagenet": "--epochs 0",
+           "test_AN_estimator.benchmark": "--num_steps 0"}  # configurations
 
 DRIVER = f"""
 import contextlib, io, json, os, runpy, sys
 answers = {{}}
 for program in {LIGHT!r}:
-    for argument in ("--help", "--no-such-flag"):
-        sys.argv, said = [program, argument], io.StringIO()
+    for arguments in filter(None, ("--help", "--no-such-flag", {REFUSED!r}.get(program))):
+        sys.argv, said = [program, *arguments.split()], io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
                 runpy.run_module(program, run_name="__main__", alter_sys=True)
@@ -30,7 +33,7 @@ for program in {LIGHT!r}:
             except SystemExit as end:
                 code = end.code
         loaded = [name for name in {HEAVY!r} if name in sys.modules]
-        answers[f"{{program}} {{argument}}"] = code or 0, said.getvalue(), loaded
+        answers[f"{{program}} {{arguments}}"] = code or 0, said.getvalue(), loaded
 answers["idle threads"] = os.environ.get("OMP_WAIT_POLICY")
 answers["large pages"] = os.environ.get("THP_MEM_ALLOC_ENABLE")
 print(json.dumps(answers))
@@ -58,6 +61,12 @@ def test_help_and_a_wrong_flag_are_answered_without_torch(answers, program):
     assert code == 0 and "--help" in said and loaded == []
     code, said, loaded = answers[f"{program} --no-such-flag"]
     assert code == 2 and "error: " in said and loaded == []
+
+
+@pytest.mark.parametrize("program", REFUSED)
+def test_a_configuration_is_refused_without_torch(answers, program):
+    code, said, loaded = answers[f"{program} {REFUSED[program]}"]
+    assert code == 2 and "error: " in said and "; expected" in said and loaded == []
 
 
 # The programs of search import torch before they start, so their package must say it.

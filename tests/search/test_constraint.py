@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from search.bound import Bound
 from search.relaxation import Relaxation
 from search.spaces.darts import EDGES
 from search.supernet import Supernet, gumbel_noise
-from search.vulnerability.bound import Bound
 from search.vulnerability.constraint import Attacked, Constraint
 from search.vulnerability.projection import project
 from tests.processes import run_twice

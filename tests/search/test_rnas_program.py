@@ -20,8 +20,8 @@ import search.rnas_searcher
 from search.cost import rnas_passes
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
+from search.spaces.darts_supernet import DartsSupernet
 from search.split import halves
-from search.supernet import Supernet
 from search.vulnerability import projection
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.attacks import pgd
@@ -90,7 +90,7 @@ def watched():
             return result
         return method
 
-    def forward(self, images, outputs=None, original=Supernet.forward):
+    def forward(self, images, outputs=None, original=DartsSupernet.forward):
         seen.images[part[0]] += len(images) * torch.is_grad_enabled()  # TRADES' clean pass has no backward one
         return original(self, images, outputs)
 
@@ -106,7 +106,7 @@ def watched():
     with pytest.MonkeyPatch.context() as context:
         for name in PARTS:
             context.setattr(RnasSearcher, name, follow(name))
-        context.setattr(Supernet, "forward", forward)
+        context.setattr(DartsSupernet, "forward", forward)
         context.setattr(RnasSearcher, "warm_up", warm_up)
         context.setattr(search.rnas_searcher, "project", project)
         yield seen

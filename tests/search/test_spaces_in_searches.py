@@ -14,7 +14,7 @@ from search.rnas_settings import PRESETS as RNAS_PRESETS
 from search.rnas_settings import RnasConfig
 from search.spaces import SPACES
 from search.spaces.nas_bench_201 import NasBench201
-from search.strategy.supernet import SUPERNET_STRATEGIES
+from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.wsr_nas_settings import PRESETS, SearchConfig
 from tests.quick import pages_without_sections
 from tests.run_files import assert_equal, read, without_time

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from search.strategy.kernel import CHANGE, PARTS, SHARPNESS, Covariance, Encoded, prior_draw
+from search.strategy.kernel import CHANGE, SHARPNESS, Covariance, Encoded, prior_draw
+from search.strategy.shares import PARTS
 
 MIXED = [0.5, 0, 2, 0.1, 0.7, 0.2, 1, 3]
 

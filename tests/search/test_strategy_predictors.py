@@ -10,9 +10,10 @@ from search.spaces import SPACES
 from search.strategy.kernel import Covariance
 from search.strategy.paths import Paths
 from search.strategy.predictors import PREDICTORS
-from search.strategy.predictors.bayesian import NOISES, PAIRWISE, PATHS, SIZED, BayesianPredictor, Encoder
+from search.strategy.predictors.bayesian import NOISES, BayesianPredictor, Encoder
 from search.strategy.problem import Problem
 from search.strategy.settings import StrategyConfig
+from search.strategy.shares import PAIRWISE, PATHS, SIZED
 from search.strategy.targets import targets
 from tests.quick import slow_after
 

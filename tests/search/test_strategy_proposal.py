@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from search.spaces import SPACES
+from search.strategy.acquisition import ACQUISITIONS, expected_improvement
 from search.strategy.budget import parse_sized_budget, within
 from search.strategy.paper import PaperStrategy
-from search.strategy.predictors.bayesian import SIZED, BayesianPredictor, Encoder
+from search.strategy.predictors.bayesian import BayesianPredictor, Encoder
 from search.strategy.problem import Measured, Problem
 from search.strategy.proposal import (
-    ACQUISITIONS,
     candidates,
     descend,
-    expected_improvement,
     first_choices,
     largest,
     likeliest,
@@ -24,6 +23,7 @@ from search.strategy.proposal import (
     propose,
 )
 from search.strategy.settings import StrategyConfig
+from search.strategy.shares import SIZED
 from search.strategy.size import Sizes
 from search.strategy.targets import targets
 from search.strategy.wsr import WsrStrategy

@@ -8,7 +8,7 @@ import torch
 
 import search.wsr_nas as program
 from search.spaces import SPACES
-from search.strategy.supernet import SUPERNET_STRATEGIES
+from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
 from tests.quick import slow_after

@@ -4,15 +4,20 @@ All are fitted by ``fit(gates, targets, generator)``, which returns a prediction
 ``mean_and_deviation``, ``draw`` and ``losses``, differentiable in the gates.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from search.strategy.kernel import PARTS
-from search.strategy.paths import Paths
-from search.strategy.predictors.bayesian import PAIRWISE, PATHS, SIZED, BayesianPredictor, Encoder, Shares
-from search.strategy.predictors.lstm import LstmPredictor
-from search.strategy.problem import Problem
+from search.strategy.shares import PAIRWISE, PARTS, PATHS, SIZED, Shares
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from search.strategy.paths import Paths
+    from search.strategy.predictors.bayesian import BayesianPredictor, Encoder
+    from search.strategy.predictors.lstm import LstmPredictor
+    from search.strategy.problem import Problem
 
 ENSEMBLE = 3
 

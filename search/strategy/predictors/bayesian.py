@@ -10,6 +10,7 @@ from torch import Tensor
 
 from search.strategy.kernel import Covariance, Encoded, prior_draw
 from search.strategy.problem import SizeFunction
+from search.strategy.shares import Shares
 from search.strategy.targets import Targets
 
 NOISES = (0.002, 0.01, 0.05, 0.15, 0.4, 1.0, 2.5, 6.0)
@@ -21,18 +22,6 @@ NOISE_PRIOR = -0.5
 LEAST = 1e-9  # variance of a prediction, before scaling
 
 GROWTH = 1.25  # the hyper-parameters are chosen again when the memory has grown by this factor
-
-PAIRWISE = ((.4, .3, .1, .2, 0, 0, 0, 0), (.2, .5, .1, .2, 0, 0, 0, 0), (.1, .3, .1, .5, 0, 0, 0, 0),
-            (.3, .2, .3, .2, 0, 0, 0, 0), (.05, .75, .05, .15, 0, 0, 0, 0))
-"""Shares of the variance of each part: operations and pairs of them alone."""
-
-SIZED = ((.1, .1, 0, .1, 0, .3, .4, 0), (.05, .1, 0, .1, 0, .05, .7, 0), (.1, .2, .05, .1, .1, .3, .15, 0))
-"""Shares with the size and with all rows together as well."""
-
-PATHS = tuple((*(share / 2 for share in shares[:-1]), .5) for shares in SIZED)
-"""Half of ``SIZED``, and half for the paths."""
-
-Shares = tuple[tuple[float, ...], ...]
 
 
 class Encoder:
