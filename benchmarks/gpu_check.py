@@ -88,6 +88,11 @@ def attacks(folder: Path) -> list[str]:
             str(measured(folder, "attacks"))]
 
 
+def graphs(folder: Path) -> list[str]:
+    """Return the command of the comparison of steps with and without CUDA graphs, at the paper's width."""
+    return ["-m", "benchmarks.cuda_graphs", "--device", "cuda", "--json", str(measured(folder, "graphs"))]
+
+
 def iteration(folder: Path) -> list[str]:
     """Return the command of a search iteration at the paper's width, on a part of the data."""
     return ["-m", "benchmarks.search_iteration", "--device", "cuda", "--preset", *PRESETS_SHOWN, "--scale", "0.04", "1",
@@ -126,6 +131,15 @@ def attacks_section(found: dict[str, Any]) -> str:
         for arch, rows in found["numbers"]["networks"].items() for name, row in rows.items()))
 
 
+def graphs_section(found: dict[str, Any]) -> str:
+    """Return milliseconds of the steps in both ways, hours of a search, and what the log says of graphs."""
+    numbers = found["numbers"]
+    hours = "attacks and trainings of a search, hours", *(f"{numbers['hours'][way]:.2f}" for way in ("plain", "graphs"))
+    rows = [(f"{name}, ms", *(f"{1000 * row[way]:.1f}" for way in ("plain", "graphs")))
+            for name, row in numbers["seconds"].items()]
+    return "\n".join([markdown_table(("", "as it is", "with graphs"), [*rows, hours]), "", *numbers["said"]])
+
+
 def iteration_section(found: dict[str, Any]) -> str:
     """Return seconds of an iteration, hours of the search and peak memory of every preset."""
     numbers = found["numbers"]
@@ -145,6 +159,7 @@ def training_section(found: dict[str, Any]) -> str:
 
 
 PARTS = {"tests": Part(tests, 150, tests_section), "attacks": Part(attacks, 60, attacks_section),
+         "graphs": Part(graphs, 60, graphs_section),
          "training": Part(training, 150, training_section), "iteration": Part(iteration, 240, iteration_section)}
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import attack_throughput, gpu_check, search_iteration, training
+from benchmarks import attack_throughput, cuda_graphs, gpu_check, search_iteration, training
 from wsrnas.runtime.errors import InputError
 
 ABOUT = {"device": "NVIDIA H200", "torch": "2.14", "cuda": "13.0", "git": "abc", "time": "2026-11-29"}
@@ -17,6 +17,8 @@ TRAINED = {"amp": "off", "seconds": 2.0, "batch": 400, "epochs": 201, "images_pe
 RESULTS = {
     "tests": {"exit_code": 0, "output": "....\n17 passed in 20 s\n"},
     "attacks": {"exit_code": 2, "output": "one\ntwo\nthree\nerror: no memory\n"},
+    "graphs": {"exit_code": 0, "numbers": {"seconds": {"training step": {"plain": 0.05, "graphs": 0.02}},
+                                           "hours": {"plain": 3.0, "graphs": 2.0}, "said": ["CUDA graphs are used"]}},
     "iteration": {"exit_code": 0, "numbers": {"seconds": {"paper": SECONDS}, "ratio": {"paper": 5.0},
                                               "peak_gib": {"paper": 3.0}}},
     "training": {"exit_code": 0, "numbers": {"rows": [TRAINED]}},
@@ -37,6 +39,7 @@ def test_the_page_shows_every_part():
     assert text.startswith("# NVIDIA H200\n") and "17 passed in 20 s" in text
     assert "Failed:\n\n```\ntwo\nthree\nerror: no memory\n```" in text
     assert "| paper | 36.0 | 2.28 | 5.0 | 3.0 |" in text and "| off | 200 | 25% | 50% |" in text
+    assert "| training step, ms | 50.0 | 20.0 |" in text and "\n\nCUDA graphs are used\n" in text
     assert "Not run yet." in gpu_check.page(ABOUT, {})
 
 
@@ -90,7 +93,8 @@ def test_nothing_but_the_gpu_is_missing_to_the_parts(tmp_path, monkeypatch):
         return training.measure_here(program, [*arguments, "--amp", precisions[-1]], count)
 
     monkeypatch.setattr(training, "measure_by_turns", here)
-    programs = {"attacks": attack_throughput, "iteration": search_iteration, "training": training}
+    programs = {"attacks": attack_throughput, "graphs": cuda_graphs, "iteration": search_iteration,
+                "training": training}
     for name, program in programs.items():
         with pytest.raises(InputError, match="no CUDA device is visible"):
             program.main(gpu_check.PARTS[name].command(tmp_path)[2:])

@@ -1,5 +1,7 @@
 """Recorded steps: the same numbers as without, and where there is any doubt the step itself, with a reason."""
 
+import inspect
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from tests.graph_tape import Tape
 from tests.quick import slow_after
 from wsrnas.attacks import LONGEST_RECORDED, mim, multi_strength_pgd, pgd
 from wsrnas.operations import BATCH_NORM
-from wsrnas.quick.graphs import CALLS_BEFORE, FEWEST_CALLS, Graphs, repeated
+from wsrnas.quick.graphs import CALLS_BEFORE, FEWEST_CALLS, CudaRecorder, Graphs, repeated
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.schedules import Schedule
@@ -266,6 +268,65 @@ def test_few_calls_do_not_repay_a_recording(calls, recorded, graphs, tape, said)
         attack(small(), CALLS_BEFORE)
     attack(small())
     assert tape.recorded == recorded and tape.alive == 0 and len(said) == 1 - recorded
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What a recording on a GPU calls, on a machine without one."""
+    calls = []
+
+    @contextmanager
+    def stream(chosen):
+        calls.append("stream begins")
+        try:
+            yield
+        finally:
+            calls.append("stream ends")
+
+    known = inspect.signature(torch.cuda.CUDAGraph.capture_begin).parameters
+
+    class Graph:
+        def capture_begin(self, **arguments):
+            assert set(arguments) <= set(known)
+            calls.append("recording begins")
+
+        def capture_end(self):
+            calls.append("recording ends")
+
+        def replay(self):
+            calls.append("replay")
+
+    for name, value in {
+            "mem_get_info": lambda device: (10, 20), "memory_reserved": lambda device: 10, "stream": stream,
+            "Stream": lambda device: object(), "synchronize": lambda device: None, "empty_cache": lambda: None,
+            "get_sync_debug_mode": lambda: 1, "set_sync_debug_mode": lambda mode: calls.append(f"mode {mode}")}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    return calls
+
+
+@pytest.mark.parametrize("fails_at", [0, 2, 3])
+def test_a_recording_on_a_gpu_ends_in_order_whatever_fails_in_it(fails_at, calls):
+    def call():
+        calls.append("call")
+        if calls.count("call") == fails_at:
+            raise RuntimeError("the call's own")
+
+    ends = nullcontext() if not fails_at else pytest.raises(RuntimeError, match="the call's own")
+    with ends:
+        repeat, _ = CudaRecorder(torch.device("cuda", 0)).record(call)
+        repeat()
+    dry = ["stream begins", "call", "mode error", "call", "mode 1"]
+    recorded = ["recording begins", "call", "recording ends"]
+    assert calls == {0: [*dry, *recorded, "stream ends", "replay"], 2: [*dry, "stream ends"],
+                     3: [*dry, *recorded, "stream ends"]}[fails_at]
+
+
+def test_a_gpu_with_little_memory_records_nothing(calls, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 11)
+    with pytest.raises(MemoryError, match="too little free memory"):
+        CudaRecorder(torch.device("cuda", 0)).record(lambda: None)
+    assert calls == []
 
 
 def test_a_cpu_records_nothing():

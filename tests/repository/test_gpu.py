@@ -5,6 +5,7 @@ import torch
 
 import genotypes
 import search.rnas
+import search.wsr_nas
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
 from search.split import halves
@@ -18,6 +19,7 @@ from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
 from wsrnas.network import NetworkCIFAR
+from wsrnas.quick.graphs import CALLS_BEFORE, FEWEST_CALLS, Graphs
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import BatchNoise
@@ -118,6 +120,62 @@ def test_an_evaluation_on_the_gpu_finds_what_the_cpu_finds(name):
     with exact_arithmetic():
         found = [evaluation(device).robust(attack, everything) for device in ("cuda", "cpu")]
     assert (found[0] != found[1]).sum() <= 2  # an untrained network's images lie near the boundary
+
+
+USED = [f"CUDA graphs are used for {what}" for what in ("attacks", "gradients of training steps")]
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_recorded_attacks_make_the_images_of_attacks_without(batch_statistics, supernet):
+    def attacked():
+        draw = torch.Generator("cuda").manual_seed(0)
+        for _ in range(CALLS_BEFORE + 4):
+            images = torch.rand(8, 3, 32, 32, device="cuda", generator=draw).contiguous(
+                memory_format=torch.channels_last)
+            yield pgd(supernet, images, torch.arange(8, device="cuda"), 0.03, batch_statistics=batch_statistics)
+
+    graphs, said, random = Graphs(torch.device("cuda", 0)), [], torch.cuda.get_rng_state()
+    graphs.log, expected = said.append, list(attacked())
+    with graphs.used(FEWEST_CALLS):
+        found = list(attacked())
+    assert said == USED[:1]
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().gt(1e-6).double().mean() < 0.05  # signs of gradients near zero
+    assert torch.equal(random, torch.cuda.get_rng_state())
+
+
+@pytest.mark.parametrize("loss", ["pgd", "trades"])
+def test_recorded_training_steps_train_as_steps_without(loss, batch):
+    def trained(graphs):
+        torch.manual_seed(0)
+        network = Supernet(4, 4).to("cuda", memory_format=torch.channels_last)
+        network.sample(torch.Generator().manual_seed(0))
+        optimizer = torch.optim.SGD(network.weight_parameters(), 0.01, 0.9)
+        trainer = Trainer(network, LOSSES[loss], LossSettings(0.03, 2, batch_statistics=True), optimizer,
+                          World(device=torch.device("cuda", 0)), single_path=True)
+        with graphs.used(FEWEST_CALLS):
+            losses = [trainer.step(*batch)["loss"][0] for _ in range(CALLS_BEFORE + 4)]
+        return torch.stack(losses), torch.cat([buffer.flatten() for buffer in network.buffers()
+                                               if buffer.is_floating_point()])
+
+    said = []
+    found, expected = trained(Graphs(torch.device("cuda", 0), said.append)), trained(Graphs())
+    assert said == USED
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
+def test_a_search_with_recordings_finds_what_one_without_finds(tmp_path):
+    found = []
+    for choice in ("auto", "off"):
+        search.wsr_nas.main(["--preset", "tiny", "--strategy", "wsr-paper", "--output", "argmax", "--device", "cuda",
+                             "--init_channels", "2", "--layers", "3", "--num_steps", "1", "--max_train", "400",
+                             "--batch_size", "8", "--max_validation", "200", "--eval_batch_size", "10",
+                             "--warmup_architectures", "1", "--iterations", "1", "--cuda_graphs", choice, "--runs",
+                             str(tmp_path / choice), "--save", "run"])
+        run = tmp_path / choice / "search" / "run"
+        said = [line for line in USED if line in (run / "log.txt").read_text()]
+        found.append((said, genotypes.load(run / "genotype.json")))
+    assert [said for said, _ in found] == [USED, []] and found[0][1] == found[1][1]
 
 
 def test_a_full_gpu_halves_the_batch():
