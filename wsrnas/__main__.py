@@ -24,6 +24,7 @@ PROGRAMS = {
     "benchmarks.search_iteration": "measure a search iteration beside the published procedure",
     "benchmarks.attack_throughput": "measure our PGD beside that of other libraries",
     "benchmarks.gpu_check": "check a machine with a GPU: tests, speeds, memory, hours of everything",
+    "benchmarks.cuda_graphs": "measure steps of a search and a training with and without CUDA graphs",
     "benchmarks.quick_attacks": "measure what folded BatchNorm and smaller groups of images save",
     "benchmarks.quick_gradients": "measure what the quicker gradients of a cell save",
     "benchmarks.strategy": "measure the time of a query of the search strategy wsr",
