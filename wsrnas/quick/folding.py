@@ -204,8 +204,14 @@ def _of_sequence(module: nn.Module, affines: Affines) -> dict[nn.Module, Forward
              if norm in affines and _is_fixed_convolution(child, norm)}
     if not folds:
         return {}
-    steps = [_convolution(child, folds[place]) if place in folds else child for place, child in enumerate(children)
-             if place - 1 not in folds]
+    steps: list[Forward] = []
+    for place, child in enumerate(children):
+        if place - 1 in folds:
+            continue
+        if steps and children[place - 1] in affines and type(child) is nn.ReLU and _plain(child):
+            steps.append(torch.relu_)  # of a tensor that nobody else has
+        else:
+            steps.append(_convolution(child, folds[place]) if place in folds else child)
 
     def forward(x: Tensor) -> Tensor:
         for step in steps:
