@@ -1,0 +1,145 @@
+"""How many images of D_v, and how many batches for BatchNorm, does a search need to rank its paths? (docs/SEARCH.md)
+
+    python -m studies.fewer_images --run runs/search/NAME --out fewer_images
+    python -m studies.fewer_images --run runs/search/NAME --out fewer_images --architectures 60 --images 8000
+
+Random architectures are measured with the supernet's weights on the same images, image by image: losses on the clean
+image and under PGD at the strengths of the search. Rankings by the objective of the search are then compared: a ranking
+by some images with one by as many others as there are (Kendall's tau, mean over random choices, of all architectures
+and of the best fifth), and a ranking after some batches of recalibration with one after most of them. An architecture
+is stored when it is done, so the same command resumes.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import kendalltau
+from torch import Tensor
+
+from search.rankings.bench import Bench, build_bench, strengths_of
+from search.rankings.trained import open_trained
+from search.spaces.supernet import Supernet
+from search.strategy.objective import OBJECTIVES
+from wsrnas.attacks import many_attack_steps, multi_strength_pgd, rows_at_once
+from wsrnas.runtime.config import Parser
+from wsrnas.runtime.distributed import initialize
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.progress import progress
+from wsrnas.runtime.seeding import generator
+from wsrnas.training.batch_norm import recalibrate_batch_norm
+
+COUNTS = (250, 500, 1000, 2500, 5000, 10_000)  # images
+BATCHES = (1, 3, 10, 30)  # of recalibration; the last is the reference
+CHOICES = 20  # random choices of images
+SHARE = 5  # one in so many architectures is among the best
+
+
+@torch.no_grad()
+def image_losses(bench: Bench, supernet: Supernet) -> Tensor:
+    """Return the losses (images, 1 + S) in nats of the current path, clean and at the strengths (S,)."""
+    rows = []
+    for images, labels in bench.batches:
+        attacked = multi_strength_pgd(supernet, images, labels, strengths_of(bench), steps=bench.num_steps,
+                                      rows=rows_at_once(images))
+        with many_attack_steps(supernet):
+            rows.append(torch.stack([F.cross_entropy(supernet(version), labels, reduction="none")
+                                     for version in (images, *attacked.unbind(1))], 1))
+    return torch.cat(rows)
+
+
+def measure(bench: Bench, architectures: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Measure random architectures, or read what is stored of them.
+
+    Returns:
+        Losses (n, images, 1 + S) after the usual number of batches of recalibration, and means over the first images
+        (n, batches, 1 + S) after each number in ``BATCHES``.
+    """
+    supernet = bench.trained.build(True, bench.world.device)
+    choices = bench.space.sample(architectures, generator(0, "studied architectures"))
+    usual = bench.trained.config.recalibration_batches
+    few = replace(bench, batches=bench.batches[:10])
+    files = [folder / f"{bench.trained.fingerprint()}-{bench.images}-{bench.num_steps}-{number:03d}.npz"
+             for number in range(architectures)]
+    for file, chosen in zip(files, progress(choices, "architectures", bench.world, architectures), strict=True):
+        if file.exists():
+            continue
+        supernet.use(bench.space.gates(chosen).view(bench.space.shape))
+        means = []
+        for batches in BATCHES:
+            recalibrate_batch_norm(supernet, islice(bench.recalibration, batches), bench.world)
+            means.append(image_losses(few, supernet).mean(0))
+        recalibrate_batch_norm(supernet, islice(bench.recalibration, usual), bench.world)
+        stored = file.with_suffix(".part.npz")
+        np.savez(stored, losses=image_losses(bench, supernet).numpy(), means=torch.stack(means).numpy())
+        stored.replace(file)
+    read = [np.load(file) for file in files]
+    return np.stack([part["losses"] for part in read]), np.stack([part["means"] for part in read])
+
+
+def agreement(some: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Return tau of two rankings (n,): of all, and of the best fifth by the reference; small is good."""
+    best = np.argsort(reference)[:max(3, len(reference) // SHARE)]
+    return tuple(float(kendalltau(some[rows], reference[rows]).statistic) for rows in (slice(None), best))
+
+
+def by_images(losses: np.ndarray, objective: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> list[dict]:
+    """Compare rankings by some images with rankings by others.
+
+    Args:
+        losses: (n, images, 1 + S).
+        objective: mean losses (n, 1 + S) -> (n,).
+        seed: seed of the choices.
+    """
+    draw, count = np.random.default_rng(seed), losses.shape[1]
+    rows = []
+    for some in (number for number in COUNTS if 2 * number <= count):
+        found = []
+        for _ in range(CHOICES):
+            order = draw.permutation(count)
+            found.append(agreement(objective(losses[:, order[:some]].mean(1)),
+                                   objective(losses[:, order[count // 2:]].mean(1))))
+        everything, best = np.mean(found, 0)
+        rows.append({"images": some, "tau": everything, "tau of the best fifth": best})
+    return rows
+
+
+def main() -> None:
+    """Measure, compare and print."""
+    parser = Parser(prog="studies.fewer_images", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run directory of search.wsr_nas")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the measurements and of fewer_images.json")
+    parser.add_argument("--architectures", type=int, default=60, help="random architectures (default: 60)")
+    parser.add_argument("--images", type=int, default=10_000, help="images of D_v (default: 10000)")
+    parser.add_argument("--num_steps", type=int, default=0, help="steps of PGD; 0: those of the search (default: 0)")
+    parser.add_argument("--data", default="", help="folder of the data set; empty: that of the run")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    trained = open_trained(arguments.run, arguments.data)
+    config = trained.config
+    bench = build_bench(trained, arguments.images, tuple(config.strengths), arguments.num_steps or config.num_steps,
+                        max(BATCHES), 100, 0, initialize("auto"))
+    losses, means = measure(bench, arguments.architectures, arguments.out)
+
+    def objective(rows: np.ndarray) -> np.ndarray:
+        return OBJECTIVES[config.objective].build(config)(torch.from_numpy(rows).float()).numpy()
+
+    images = by_images(losses, objective)
+    batches = [{"batches": number, **dict(zip(("tau", "tau of the best fifth"), agreement(
+        objective(means[:, place]), objective(means[:, -1])), strict=True))}
+        for place, number in enumerate(BATCHES[:-1])]
+    (arguments.out / "fewer_images.json").write_text(json.dumps({"by images": images, "by batches": batches}, indent=1))
+    print(f"{arguments.architectures} architectures, reference: {losses.shape[1] // 2} other images")
+    for row in (*images, *batches):
+        print(", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+                        for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    run_program(main)
