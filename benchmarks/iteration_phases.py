@@ -42,7 +42,8 @@ class Scale:
         """Return a configuration with the width of this scale, and with fewer images to check."""
         fewer = max(FEWEST_CHECKED, round(self.data * config.check_images))
         return replace(config, init_channels=max(1, round(self.width * config.init_channels)),
-                       check_images=min(config.check_images, fewer))
+                       check_images=min(config.check_images, fewer),
+                       max_validation=config.max_validation if config.max_validation < self.images else 0)
 
 
 def random_images(count: int) -> DataSet:
@@ -54,7 +55,7 @@ def random_images(count: int) -> DataSet:
 
 
 def path_noise(turn: int, shape: tuple[int, ...]) -> Tensor:
-    """Return the Gumbel noise of a turn: all procedures run the same path in it."""
+    """Return the Gumbel noise of a turn: all procedures run the same path in it, or the cell of that path."""
     return gumbel_noise(shape, generator(0, "benchmark path", turn))
 
 
@@ -144,18 +145,40 @@ class Iteration:
         clock = Clock(searcher.world.device)
         with clock("sample"):
             searcher.sample(step)
-        shape = tuple(searcher.supernet.alphas().shape)
-        searcher.supernet.use(gumbel_softmax(torch.zeros(shape), path_noise(turn, shape), searcher.supernet.tau))
+        space = searcher.space
+        gates = gumbel_softmax(torch.zeros(space.shape), path_noise(turn, space.shape), searcher.supernet.tau)
+        if self.config.path_kind == "cell":  # this search runs cells, so it gets that of the path
+            gates = space.gates(space.discrete(gates.unsqueeze(0))[0]).to(gates).view(space.shape)
+        searcher.supernet.use(gates)
         run_phases(searcher, step, clock)
+        if searcher.estimated:
+            self._estimate_twice_as_many(clock)
         return clock
 
+    def _estimate_twice_as_many(self, clock: Clock) -> None:
+        """Time the estimates of a batch, and those at twice as many strengths."""
+        searcher, targets = self.searcher, self.searcher.target_epsilons
+        images, labels = next(iter(searcher.validation_loader.batches()))
+        attacked = (images.unsqueeze(1) + searcher.source_epsilons.view(1, -1, 1, 1, 1)).clamp(0, 1)
+        for phase, asked in (("estimate_once", targets), ("estimate_twice", torch.cat([targets, 1.01 * targets]))):
+            searcher.target_epsilons = asked
+            with torch.no_grad(), clock(phase):
+                Searcher._estimate(searcher, images, labels, attacked)  # private: without its own clock
+        searcher.target_epsilons = targets
+
     def factors(self, images: int = IMAGES) -> dict[str, float]:
-        """Return by how much ``images`` images of D_t, and as many of D_v, multiply the time of a phase."""
+        """Return by how much ``images`` images of D_t, and as many of D_v, multiply the time of a phase.
+
+        A preset that measures on fewer images of D_v counts those alone.
+        """
         searcher, batch = self.searcher, self.full.batch_size
+        validated = min(images, self.full.max_validation or images)
+        first = min(len(searcher.validation_loader.image_set), self.config.eval_batch_size)  # images of the first batch
         recalibrated = min(self.full.recalibration_batches, len(searcher.recalibration_loader))
         return {"train": images // batch / len(searcher.train_loader),
                 "recalibrate": self.full.recalibration_batches / recalibrated,
-                "validate": images / len(searcher.validation_loader.image_set),
+                "validate": validated / len(searcher.validation_loader.image_set),
+                "estimate_once": validated / first, "estimate_twice": validated / first,
                 "check": self.full.check_images / max(1, len(searcher.check_loader.image_set))}
 
     def phases(self, clock: Clock, images: int = IMAGES) -> dict[str, float]:
@@ -182,8 +205,8 @@ def columns(phases: dict[str, float]) -> dict[str, float]:
 def percent_per_strength(phases: dict[str, float], attacked: int, estimated: int) -> float:
     """Return the cost of one more estimated strength in percent of an iteration.
 
-    It is the mean over the estimated strengths of what exists for them alone: their estimates, the forward passes that
-    measure their losses, and their check. So it counts a part that further strengths would share.
+    It is a forward pass over D_v, a share of the check, and what its estimates add to those of the other strengths: the
+    difference between the estimates of twice as many strengths and of as many, for each of these.
 
     Args:
         phases: seconds of the phases of an iteration.
@@ -191,8 +214,8 @@ def percent_per_strength(phases: dict[str, float], attacked: int, estimated: int
         estimated: N2.
     """
     measured = phases["validate"] - phases["validate/attack"] - phases.get("validate/estimate", 0.0)
-    alone = (phases.get("validate/estimate", 0.0) + phases.get("check", 0.0)) / estimated
-    return 100 * (alone + measured / (1 + attacked + estimated)) / sum(columns(phases).values())
+    alone = phases["estimate_twice"] - phases["estimate_once"] + phases.get("check", 0.0)
+    return 100 * (alone / estimated + measured / (1 + attacked + estimated)) / sum(columns(phases).values())
 
 
 class PublishedIteration:

@@ -28,6 +28,7 @@ from wsrnas.runtime.errors import InputError
 
 PHASES = {"train": 100.0, "recalibrate": 2.0, "validate": 70.0, "validate/attack": 40.0, "validate/estimate": 2.0,
           "check": 4.0, "remember_noise": 3.0, "train_estimator": 1.0, "train_losses": 5.0}
+ESTIMATES = {"estimate_once": 2.0, "estimate_twice": 3.5}
 
 
 def clock(**seconds):
@@ -88,7 +89,7 @@ def test_every_phase_belongs_to_one_column():
 
 
 def test_an_estimated_strength_costs_its_estimate_its_pass_and_its_check():
-    assert percent_per_strength(PHASES, 3, 3) == pytest.approx(100 * ((2 + 4) / 3 + 28 / 7) / 185)
+    assert percent_per_strength(PHASES | ESTIMATES, 3, 3) == pytest.approx(100 * ((1.5 + 4) / 3 + 28 / 7) / 185)
 
 
 def test_the_published_parts_add_up_to_the_columns():
@@ -121,7 +122,10 @@ def test_the_phases_of_a_small_iteration_are_scaled_to_the_papers_data(name, mon
     iteration = Iteration(quick, Scale(64 / IMAGES, 1 / 16), World())
     phases = iteration.phases(iteration.run(0))
     assert {"train", "validate", "validate/attack", "validate/estimate", "check", "move"} <= set(phases)
-    assert iteration.factors() == {"train": 390, "recalibrate": 10, "validate": IMAGES / 64, "check": 10}
+    validated = quick.max_validation or IMAGES
+    assert iteration.factors() == {"train": 390, "recalibrate": 10, "check": 10, **dict.fromkeys(
+        ("validate", "estimate_once", "estimate_twice"), validated / 64)}
+    assert 0 < phases["estimate_once"] < phases["estimate_twice"]
     assert 0 < phases["validate/attack"] < phases["validate"]
 
 
