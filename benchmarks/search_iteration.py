@@ -5,9 +5,10 @@
     python -m benchmarks.search_iteration --full --preset paper wide
 
 All procedures take turns in one process, on random images and on the same paths; a search that trains and measures
-cells, as ``wide`` does, runs the cell of the path. The first turn warms up; the table shows medians. Ours run the methods of the search. The parts of the published procedure run on one batch each, and are
-counted (``published_procedure``). ``--scale 0.004 0.5`` uses 0.4 % of the paper's 25,000 + 25,000 images and half of
-its width; phases that grow with the data are then multiplied, so that the seconds are those of a whole iteration.
+cells, as ``wide`` does, runs the cell of the path. The first turn warms up; the table shows medians. Ours run the
+methods of the search. The parts of the published procedure run on one batch each, and are counted
+(``published_procedure``). ``--scale 0.004 0.5`` uses 0.4 % of the paper's 25,000 + 25,000 images and half of its
+width; phases that grow with the data are then multiplied, so that the seconds are those of a whole iteration.
 
 A preset is compared with the published procedure for the same number of strengths. ``ratio``, the most modest one: it
 attacks 3 of them, as in both of the paper's searches, and estimates the others, so that ``wide`` (1 + 15) meets 3 + 13.
