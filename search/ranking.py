@@ -7,33 +7,38 @@ Every architecture inherits the supernet's weights and is measured on D_v. Rows 
 the same command resumes, and processes that are started at the same time share the architectures.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from search.rankings.bench import Bench, build_bench
 from search.rankings.measurements import MEASUREMENTS
-from search.rankings.results import document, ranking_page, summary_table
-from search.rankings.rows import Row, all_rows, row_tasks
 from search.rankings.settings import LEAST, RankingConfig
-from search.rankings.trained import open_trained
 from search.tables.reading import open_table
-from search.tables.table import Table
-from search.tables.task import first_of_each
-from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import write_report
 from wsrnas.report.reading.rankings import answers
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import describe, parse_config, require, to_dict
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.same_work import stored_object
 from wsrnas.runtime.seeding import generator
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
+
+with deferred_imports():
+    import torch
+
+    from search.rankings.bench import Bench, build_bench
+    from search.rankings.results import document, ranking_page, summary_table
+    from search.rankings.rows import Row, all_rows, row_tasks
+    from search.rankings.trained import open_trained
+    from search.tables.table import Table
+    from search.tables.task import first_of_each
+    from wsrnas.evaluation.measurement import exact_arithmetic
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,20 +1,25 @@
 """The strategies by name: how architectures are chosen, whatever measures them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from wsrnas.runtime.deferred import deferred_imports
 
-from search.strategy.baselines.evolution import Evolution
-from search.strategy.baselines.gaussian_process import GaussianProcess
-from search.strategy.baselines.largest_first import LargestFirst
-from search.strategy.baselines.local_search import LocalSearch
-from search.strategy.baselines.random_search import RandomSearch
-from search.strategy.paper import PaperStrategy
-from search.strategy.problem import Problem
-from search.strategy.strategy import Strategy
-from search.strategy.wsr import WsrStrategy
+with deferred_imports():
+    import torch
+
+    from search.strategy.baselines.evolution import Evolution
+    from search.strategy.baselines.gaussian_process import GaussianProcess
+    from search.strategy.baselines.largest_first import LargestFirst
+    from search.strategy.baselines.local_search import LocalSearch
+    from search.strategy.baselines.random_search import RandomSearch
+    from search.strategy.paper import PaperStrategy
+    from search.strategy.problem import Problem
+    from search.strategy.strategy import Strategy
+    from search.strategy.wsr import WsrStrategy
 
 
 @dataclass(frozen=True)

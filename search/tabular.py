@@ -8,26 +8,31 @@ The folder of the results holds one file for each search, ``results.json`` and `
 resumes; started several times at once, it shares its seeds.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from search.strategies import STRATEGIES
-from search.tables.demo import WARNING
 from search.tables.reading import open_table
-from search.tables.task import TableTask, table_task
-from search.tabular_results import document, results_table, search_file
-from search.tabular_search import search
 from search.tabular_settings import TabularConfig
 from wsrnas.report import write_report
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import describe, parse_config, require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
+
+with deferred_imports():
+    import torch
+
+    from search.tables import demo
+    from search.tables.task import TableTask, table_task
+    from search.tabular_results import document, results_table, search_file
+    from search.tabular_search import search
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,14 +88,14 @@ def conclude(config: TabularConfig, task: TableTask, folder: Path) -> None:
     print(f"\nregret in points of the objective, mean ± standard error over {config.seeds} seeds; "
           f"{len(task.distinct):,} different architectures\n\n{results_table(values)}\n", flush=True)
     if task.table.synthetic:
-        print(f"NOTE: {WARNING}", flush=True)
+        print(f"NOTE: {demo.WARNING}", flush=True)
     print(f"report: {write_report([folder])}", flush=True)
 
 
 def introduction(config: TabularConfig, task: TableTask) -> str:
     """Return the configuration, and what will be searched how often."""
     table, count = task.table, len(config.strategies) * config.seeds
-    lines = [f"NOTE: {WARNING}"] * table.synthetic
+    lines = [f"NOTE: {demo.WARNING}"] * table.synthetic
     return "\n".join([*lines, describe(config), f"table: {table.name}, {len(table.choices):,} architectures of the "
                       f"space {table.space.name}, {int(task.allowed.sum()):,} allowed, {len(task.distinct):,} of them "
                       f"different; columns {', '.join(table.columns)}", *(

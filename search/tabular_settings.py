@@ -8,7 +8,7 @@ from search.strategies import STRATEGIES
 from search.strategy.objective import RobustObjective
 from search.strategy.settings import StrategyConfig
 from search.tables.reading import DEMO, FORMATS
-from search.tables.task import parse_size_class
+from search.tables.size_class import parse_size_class
 from wsrnas.runtime.config import option, require
 
 REFERENCES = ("random", "largest-first")

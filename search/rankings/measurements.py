@@ -1,14 +1,19 @@
 """What can be measured of an architecture without training it: a new measurement is a function and an entry."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from search.rankings.bench import Bench, Measure
-from search.rankings.fresh import passes, training_free
-from search.rankings.inherited import inherited, path_passes
-from search.rankings.rows import Row
-from search.rankings.scores import Scores, supernet_scores, training_free_scores
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from search.rankings.bench import Bench, Measure
+    from search.rankings.fresh import passes, training_free
+    from search.rankings.inherited import inherited, path_passes
+    from search.rankings.rows import Row
+    from search.rankings.scores import Scores, supernet_scores, training_free_scores
 
 
 @dataclass(frozen=True)

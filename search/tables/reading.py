@@ -1,16 +1,24 @@
 """Open a table by the path of its file, or the one that the project makes itself by its name."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.tables import darts_cells, nas_robbench
-from search.tables.demo import demo
-from search.tables.table import Table
 from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    from search.tables.darts_cells import read as read_cells
+    from search.tables.darts_cells import recognise as are_cells
+    from search.tables.demo import demo
+    from search.tables.nas_robbench import read as read_graphs
+    from search.tables.nas_robbench import recognise as are_graphs
+    from search.tables.table import Table
 
 DEMO = "demo"
 
@@ -31,9 +39,9 @@ class TableFormat:
 
 
 FORMATS: dict[str, TableFormat] = {
-    "nas-robbench-201": TableFormat(nas_robbench.recognise, nas_robbench.read,
+    "nas-robbench-201": TableFormat(are_graphs, read_graphs,
                                     "graphs of NAS-Bench-201: arch, ops, edges, row_of, columns, results"),
-    "darts-cells": TableFormat(darts_cells.recognise, darts_cells.read,
+    "darts-cells": TableFormat(are_cells, read_cells,
                                "DARTS cells: cells, each with genotype and accuracies in percent"),
 }
 

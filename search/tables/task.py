@@ -9,9 +9,9 @@ from torch import Tensor
 from search.strategy.budget import within
 from search.strategy.objective import Objective
 from search.strategy.problem import Problem, everything
+from search.tables.size_class import parse_size_class
 from search.tables.table import Table
 from wsrnas.runtime.config import require
-from wsrnas.runtime.errors import InputError
 
 EQUAL_SIZE = 0.02  # difference in parameters, as a fraction, within which architectures count as equally large
 
@@ -82,26 +82,6 @@ def first_of_each(row: Tensor, places: Tensor) -> Tensor:
     for place, number in zip(places.tolist(), row[places].tolist(), strict=True):
         first.setdefault(number, place)
     return torch.tensor(list(first.values()), dtype=torch.long)
-
-
-def parse_size_class(text: str) -> tuple[int, int] | None:
-    """Return the two ends of "18:20"; None for an empty text.
-
-    Raises:
-        InputError: the text is something else.
-    """
-    if not text:
-        return None
-    low, colon, high = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        ends = int(low), int(high)
-    except ValueError:
-        raise InputError(f"size_class is {text!r}; expected two whole numbers such as 18:20") from None
-    require(0 <= ends[0] <= ends[1], f"size_class is {text!r}; expected two whole numbers such as 18:20, the smaller "
-            "one first")
-    return ends
 
 
 def table_task(table: Table, objective: Objective, size_class: str = "", budget: str = "",

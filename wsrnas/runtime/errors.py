@@ -38,3 +38,8 @@ def say(message: str) -> None:
     """Print a sentence on stderr, on the main process only."""
     if os.environ.get("RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error is torch's about a GPU without free memory; this needs no torch."""
+    return type(error).__name__ == "OutOfMemoryError"

@@ -4,7 +4,7 @@ import errno
 import sys
 from collections.abc import Callable
 
-from wsrnas.runtime.errors import STOPPED, InputError, Preempted, fail, say
+from wsrnas.runtime.errors import STOPPED, InputError, Preempted, fail, out_of_memory, say
 from wsrnas.runtime.pages import use_large_pages
 from wsrnas.runtime.threads import sleep_when_idle
 
@@ -38,7 +38,7 @@ def run_program(main: Callable[[], None]) -> None:
         fail(f"cannot write {error.filename or 'the run directory'}: {_STORAGE_PROBLEMS[error.errno]}; "
              "what was saved before is intact, and the same command resumes from it")
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # of torch, which this module does not import
+        if not out_of_memory(error):
             raise
         fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size or "
              "--eval_batch_size, or raise --accumulation; once there is a checkpoint, a flag that changes the "

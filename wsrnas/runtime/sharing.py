@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.errors import InputError, Preempted, out_of_memory
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import claim
 from wsrnas.runtime.preemption import stop_requests
@@ -177,7 +175,9 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
             return "done"
         except InputError as error:
             message = str(error)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             message = "the GPU is out of memory; choose smaller batches (which may need another --save)"
         write_atomic(failure, message.encode())
         return message
