@@ -55,6 +55,8 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
             rows.append([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
             if outputs is not None:
                 reference = reference or outputs
-                vulnerability = network_vulnerability(reference, outputs, config.distance, config.standardize)
+                # Maps do not differ from themselves.
+                vulnerability = logits.new_zeros(()) if outputs is reference else network_vulnerability(
+                    reference, outputs, config.distance, config.standardize)
                 rows[-1].append(len(labels) * vulnerability)
     return torch.stack([torch.stack([value.double() for value in row]) for row in rows], 1)

@@ -235,6 +235,7 @@ def test_a_larger_sample_has_the_smaller_one(rank):
     assert rows(every)["supernet-0000.jsonl"] == before["supernet-0000.jsonl"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "PART", 2)
     what = "--measure", "supernet", "untrained"
