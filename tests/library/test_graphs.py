@@ -3,6 +3,7 @@
 import inspect
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from tests.graph_tape import Tape
 from tests.quick import slow_after
 from wsrnas.attacks import LONGEST_RECORDED, mim, multi_strength_pgd, pgd
 from wsrnas.operations import BATCH_NORM
-from wsrnas.quick.graphs import CALLS_BEFORE, FEWEST_CALLS, CudaRecorder, Graphs, repeated
+from wsrnas.quick.graphs import CALLS_BEFORE, FEWEST_CALLS, Graphs, repeated
+from wsrnas.quick.recorder import CudaRecorder
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.schedules import Schedule
@@ -286,8 +288,8 @@ def calls(monkeypatch):
     known = inspect.signature(torch.cuda.CUDAGraph.capture_begin).parameters
 
     class Graph:
-        def capture_begin(self, **arguments):
-            assert set(arguments) <= set(known)
+        def capture_begin(self, pool, **arguments):
+            assert {"pool", *arguments} <= set(known)
             calls.append("recording begins")
 
         def capture_end(self):
@@ -299,9 +301,16 @@ def calls(monkeypatch):
     for name, value in {
             "mem_get_info": lambda device: (10, 20), "memory_reserved": lambda device: 10, "stream": stream,
             "Stream": lambda device: object(), "synchronize": lambda device: None, "empty_cache": lambda: None,
+            "get_rng_state": lambda device: torch.zeros(1), "graph_pool_handle": lambda: (0, 1),
             "get_sync_debug_mode": lambda: 1, "set_sync_debug_mode": lambda mode: calls.append(f"mode {mode}")}.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch, "Generator", lambda device: SimpleNamespace(set_state=lambda state: None))
+    own = SimpleNamespace(graphsafe_set_state=lambda fresh: calls.append("generator renewed"))
+    monkeypatch.setattr(torch.cuda, "default_generators", (own,))
+    # private: torch has no public name for it
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda device, pool: calls.append(f"pool {pool} ends"),
+                        raising=False)
     return calls
 
 
@@ -319,7 +328,7 @@ def test_a_recording_on_a_gpu_ends_in_order_whatever_fails_in_it(fails_at, calls
     dry = ["stream begins", "call", "mode error", "call", "mode 1"]
     recorded = ["recording begins", "call", "recording ends"]
     assert calls == {0: [*dry, *recorded, "stream ends", "replay"], 2: [*dry, "stream ends"],
-                     3: [*dry, *recorded, "stream ends"]}[fails_at]
+                     3: [*dry, *recorded, "pool (0, 1) ends", "generator renewed", "stream ends"]}[fails_at]
 
 
 def test_a_gpu_with_little_memory_records_nothing(calls, monkeypatch):

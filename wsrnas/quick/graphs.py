@@ -6,7 +6,6 @@ runs as it is. No GPU has run this yet, so a recording is compared with the step
 docs/PERFORMANCE.md says what is recorded and what it should save.
 """
 
-import gc
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from wsrnas.quick.folding import calls_are_plain
 from wsrnas.quick.modules import modules_in_use
+from wsrnas.quick.recorder import CudaRecorder, Recorder
 
 FEWEST_CALLS = 20  # with one path; fewer do not repay the recording, which takes about seven calls
 CALLS_BEFORE = 2  # a step is recorded after so many calls with tensors of the same shapes: a last, smaller batch never
@@ -34,66 +34,6 @@ class Step(Protocol):
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the step."""
-
-
-class Recorder(Protocol):
-    """What records calls on a device."""
-
-    device: torch.device
-
-    def record(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Run a call a few times, record it, and return what repeats it and the tensors that it fills."""
-
-    def free(self, recordings: dict[Hashable, Any]) -> None:
-        """Wait for the device, forget recordings, and give back their memory."""
-
-
-class CudaRecorder:
-    """Record calls as CUDA graphs, each with memory of its own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.stream: torch.cuda.Stream | None = None  # one for all: cuBLAS keeps memory for every stream
-
-    def record(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Run a call twice on a stream of its own, then record it there.
-
-        The second run fails where the host would wait for the device. During a recording that would be an error, too,
-        but one after which torch keeps traces of the recording.
-        """
-        free, _ = torch.cuda.mem_get_info(self.device)
-        if free < torch.cuda.memory_reserved(self.device):  # which has held the features of this step
-            raise MemoryError("the GPU has too little free memory to hold the features of a step twice")
-        torch.cuda.synchronize(self.device)
-        mode = torch.cuda.get_sync_debug_mode()
-        self.stream = self.stream or torch.cuda.Stream(self.device)
-        with torch.cuda.stream(self.stream):
-            call()
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                call()
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
-            self.free({})
-            graph = torch.cuda.CUDAGraph()
-            # Other threads (loaders, NCCL) may go on using the GPU.
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                result = call()
-            except BaseException:
-                with suppress(RuntimeError):  # the first error says more
-                    graph.capture_end()
-                raise
-            graph.capture_end()
-        torch.cuda.synchronize(self.device)
-        return graph.replay, result
-
-    def free(self, recordings: dict[Hashable, Any]) -> None:
-        """Wait for the device, forget recordings, and give back their memory."""
-        torch.cuda.synchronize(self.device)
-        recordings.clear()
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 class _Recording:
