@@ -97,7 +97,7 @@ def run_phases(searcher: TimedSearcher, step: Step, clock: Clock) -> dict[str, T
         with clock("check"):
             searcher.check_estimator(step)
     with clock("remember_losses"):
-        searcher.remember(step, measured)
+        searcher.remember(step, [measured])
     if step.trains_losses:
         with clock("train_losses"):
             searcher.train_loss_estimator(step)
@@ -149,7 +149,7 @@ class Iteration:
         gates = gumbel_softmax(torch.zeros(space.shape), path_noise(turn, space.shape), searcher.supernet.tau)
         if self.config.path_kind == "cell":  # this search runs cells, so it gets that of the path
             gates = space.gates(space.discrete(gates.unsqueeze(0))[0]).to(gates).view(space.shape)
-        searcher.supernet.use(gates)
+        searcher.paths = [searcher.supernet.use(gates)]
         run_phases(searcher, step, clock)
         if searcher.estimated:
             self._estimate_twice_as_many(clock)

@@ -8,18 +8,22 @@ import torch
 
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
-from search.wsr_nas_settings import schedule
+from search.wsr_nas_settings import measured_paths, schedule
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES
 
 PROJECTION_EVALUATIONS = 4  # evaluations of F in a projection; an assumption of the forecast
 
 
-def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
+def iteration_passes(searcher: Searcher, paths: int = 1) -> dict[str, dict[str, int]]:
     """Count the images that go through the supernet in one population or search iteration, by phase.
 
     The counts hold for the current division of the strengths. ``forward_backward`` counts a forward and a backward pass
     together (one PGD step on one image), ``forward`` the forward passes without gradient.
+
+    Args:
+        searcher: the search.
+        paths: number of paths that are measured; the first alone trains the AN-Estimator and is checked.
     """
     config, steps = searcher.config, searcher.config.measuring_steps
     train_images, validation_images, checked = (len(images) for images in (
@@ -31,9 +35,9 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
     passes = {
         "train": {"forward_backward": trained * both, "forward": trained * forward},
         "recalibrate": {"forward_backward": 0,
-                        "forward": min(trained, config.recalibration_batches * config.batch_size)},
-        "validate": {"forward_backward": validation_images * (sources * steps + asked),
-                     "forward": validation_images * (1 + len(config.strengths))},
+                        "forward": paths * min(trained, config.recalibration_batches * config.batch_size)},
+        "validate": {"forward_backward": paths * validation_images * (sources * steps + asked),
+                     "forward": paths * validation_images * (1 + len(config.strengths))},
     }
     if config.supernet:
         del passes["train"]
@@ -48,10 +52,12 @@ def iteration_passes(searcher: Searcher) -> dict[str, dict[str, int]]:
 
 def total_passes(searcher: Searcher) -> dict[str, int]:
     """Count the passes of the whole search, ``forward_backward`` and ``forward``, if no strength falls back to PGD."""
-    passes, steps = iteration_passes(searcher), schedule(searcher.config)
-    measured = sum(step.phase != "warm-up" for step in steps)
-    return {kind: sum(passes[phase][kind] * (len(steps) if phase == "train" else measured) for phase in passes)
-            for kind in ("forward_backward", "forward")}
+    totals = {"forward_backward": 0, "forward": 0}
+    for step in schedule(searcher.config):
+        for phase, passes in iteration_passes(searcher, measured_paths(searcher.config, step)).items():
+            for kind in totals:
+                totals[kind] += passes[kind] * (phase == "train" or step.phase != "warm-up")
+    return totals
 
 
 def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:

@@ -16,6 +16,11 @@ class PathConfig:
     path_every: Literal["epoch", "step"] = option(
         "epoch", "epoch: an epoch trains one path, in an iteration the one that is measured (paper); step: every "
         "training step has a path of its own, fair over operations", added=True)
+    paths_per_iteration: int = option(1, "architectures that are proposed and measured after each epoch; more than "
+                                      "one need --path_every step or --supernet", added=True)
+    anchors: int = option(0, "number of the first measured architectures that are measured again in every step, to "
+                          "correct what was measured before for the progress of the supernet; 0: no correction",
+                          added=True)
     train_only: bool = option(False, "train the supernet in the warm-up alone, its learning rate half a cosine, and "
                               "stop there; other runs search on it by --supernet", added=True)
     supernet: str = option("", "run directory of a search whose supernet is taken as it is: with its images and its "

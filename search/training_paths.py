@@ -17,7 +17,7 @@ with deferred_imports():
     from torch import Tensor
 
     from search.spaces.fairness import balanced_draws
-    from search.spaces.supernet import Path, Supernet
+    from search.spaces.supernet import Path
     from wsrnas.runtime.seeding import generator
 
 
@@ -46,21 +46,20 @@ PATHS: dict[str, PathKind] = {
 }
 
 
-def paths_of_epoch(supernet: Supernet, space: Space, kind: str, seed: int, epoch: int, steps: int) -> list[Path]:
+def paths_of_epoch(space: Space, kind: str, seed: int, epoch: int, steps: int) -> list[Path]:
     """Return one path for each training step of an epoch, fair over operations within the epoch.
 
     Args:
-        supernet: network that runs the paths.
-        space: its space.
+        space: the search space.
         kind: key of ``PATHS``.
         seed: seed of the search.
         epoch: number of the epoch.
         steps: training steps of an epoch.
     """
     choices = PATHS[kind].draw(space, steps, generator(seed, "training paths", epoch))
-    # One tensor for all paths: a copy to the device in every step would be one that the host waits for.
-    scales = torch.ones(*space.shape[:2], 1, device=supernet.architecture_parameters()[0].device)
+    kinds, edges, _ = space.shape
     gates = space.gates(choices).view(steps, *space.shape)
-    resolved = choices.view(steps, *space.shape[:2]).tolist()
-    return [Path(path, tuple(tuple((operation,) for operation in cell) for cell in cells), scales)
+    resolved = choices.view(steps, kinds, edges).tolist()
+    plain = (((None,),) * edges,) * kinds  # no factors: nothing is copied to the device in a step
+    return [Path(path, tuple(tuple((operation,) for operation in cell) for cell in cells), plain)
             for path, cells in zip(gates, resolved, strict=True)]

@@ -67,20 +67,22 @@ def main(argv: list[str] | None = None) -> None:
                 with clock("train"):
                     row["train"] = searcher.train_supernet(step)                        # lines 4, 8 and 21
             if step.phase != "warm-up":
-                with clock("recalibrate"):
-                    searcher.recalibrate(step)
-                if searcher.learns_to_estimate:
-                    with clock("estimator"):
-                        searcher.update_estimator_memory(step)                          # line 9: M_a
-                        row["estimator"] = searcher.train_estimator(step)               # line 10
-                with clock("validate"):
-                    measured = searcher.validate(step)                                  # lines 11-15
-                if searcher.checks:
-                    with clock("estimator_check"):
-                        # Compare the estimated noise with PGD's.
-                        row["estimator_check"] = check_estimator(run, searcher, step)
-                row["loss_estimator"] = searcher.remember(step, measured)               # line 16: M_v
-                row.update(name_columns(config, measured))
+                measured = []
+                for first in searcher.each_path():      # one path in the paper
+                    with clock("recalibrate"):
+                        searcher.recalibrate(step)
+                    if first and searcher.learns_to_estimate:
+                        with clock("estimator"):
+                            searcher.update_estimator_memory(step)                      # line 9: M_a
+                            row["estimator"] = searcher.train_estimator(step)           # line 10
+                    with clock("validate"):
+                        measured.append(searcher.validate(step))                        # lines 11-15
+                    if first and searcher.checks:
+                        with clock("estimator_check"):
+                            # Compare the estimated noise with PGD's.
+                            row["estimator_check"] = check_estimator(run, searcher, step)
+                row.update(searcher.remember(step, measured))                           # line 16: M_v
+                row.update(name_columns(config, measured[0]))
             if step.trains_losses:
                 with clock("loss_estimator"):
                     row["loss_estimator"]["squared_error"] = searcher.train_loss_estimator(step)  # lines 18 and 23
@@ -112,7 +114,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     If the check of the step asks for it, PGD attacks one more strength from the next step on.
     """
     architecture = searcher.architecture_statistics()
-    passes = iteration_passes(searcher)
+    passes = iteration_passes(searcher, len(searcher.paths))
     row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
     run.record(step.index, row)
@@ -194,7 +196,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"supernet: {readable(count_parameters(searcher.supernet.weight_parameters()))} parameters, a sampled path "
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
         f"{searcher.strategy.describe()}",
-        f"steps: {describe_steps(searcher)}",
+        f"steps: {describe_steps(searcher)}", f"measured: {describe_measurements(config)}",
         f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "
         f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds"
         + ", more after a fallback" * (searcher.checks and config.max_estimator_gap > 0),
@@ -212,6 +214,14 @@ def describe_steps(searcher: Searcher) -> str:
         return f"{len(steps)} measurements ({', '.join(phases)}) without training"
     return (f"{len(steps)} epochs ({', '.join(phases)}) of {len(searcher.train_loader)} batches "
             f"({config.batch_size} = {size} x {config.batch_size // size})")
+
+
+def describe_measurements(config: SearchConfig) -> str:
+    """Count the architectures that are measured."""
+    if config.train_only:
+        return "nothing"
+    anchors = f"; {config.anchors} of the first ones again in every step" if config.anchors else ""
+    return f"{config.measurements} architectures, {config.paths_per_iteration} in an iteration{anchors}"
 
 
 def describe_paths(config: SearchConfig) -> str:

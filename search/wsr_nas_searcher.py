@@ -1,7 +1,7 @@
 """The Wsr-NAS search: all that it owns, and one method for each step of Algorithm 1."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from search.measured_paths import measured_paths, parameters
 from search.measurement import measure
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
-from search.strategy.estimator_check import estimator_gap
+from search.spaces.supernet import Path
+from search.strategy.anchors import Anchors
+from search.strategy.estimator_check import estimator_gap, noise_samples
 from search.strategy.memory import Memory
 from search.strategy.objective import OBJECTIVES
 from search.strategy.rank_correlation import rank_correlation
@@ -22,7 +25,7 @@ from search.supernet_training import build_trainer, set_learning_rate
 from search.training_paths import paths_of_epoch
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks
-from search.wsr_nas_settings import SearchConfig, learning_rate, planned_estimator_steps, schedule
+from search.wsr_nas_settings import SearchConfig, learning_rate, planned_estimator_steps, proposed_paths, schedule
 from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
@@ -33,7 +36,6 @@ from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 from wsrnas.training.epoch import Epoch, train_epoch
 
-NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises the report shows
 # Number of latest predictions used for the rank correlation; each was made before the predictor saw that entry.
 NEWEST = 20
 
@@ -62,8 +64,11 @@ class Searcher(SupernetSearcher):
         self.estimator_optimizer = config.estimator_optimizer(self.estimator)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = 0
-        self.estimator_total = planned_estimator_steps(config, len(self.attacked),
-                                                       config.population_size + config.iterations)
+        self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(
+            step.phase != "warm-up" for step in schedule(config)))
+        self.paths: list[Path] = []  # of the current step: proposals, then anchors
+        self.proposed = 0
+        self.anchors = Anchors(config.anchors)
         self.bounds: Tensor | None = None  # H at every strength, once the population is known
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)
         self.initial_genotype = self.supernet.genotype()
@@ -77,26 +82,39 @@ class Searcher(SupernetSearcher):
     # -- the steps of Algorithm 1 ---------------------------------------------------------------------------------
 
     def sample(self, step: Step) -> None:
-        """Choose the path H of this step (lines 2 and 20)."""
-        self.strategy.sample(self.loss_memory, step)
+        """Choose the path H of this step, or several, and make the first the current one (lines 2 and 20).
+
+        The anchors follow, where this step measures them again.
+        """
+        self.paths = self.strategy.sample(self.loss_memory, step, proposed_paths(self.config, step))
+        self.proposed = len(self.paths)
+        if step.phase != "warm-up":
+            self.paths += [self.supernet.resolve(gates.view(self.space.shape)) for gates in self.anchors.gates]
+        self.supernet.path = self.paths[0]
+
+    def each_path(self) -> Iterator[bool]:
+        """Make one path of this step after the other the current one; yield whether it is the first."""
+        for path in self.paths:
+            self.supernet.path = path
+            yield path is self.paths[0]
 
     def train_supernet(self, step: Step) -> dict[str, float]:
         """Train the sampled path, or one path in every step, adversarially on D_t for one epoch (lines 4, 8 and 21)."""
         config, sampled, steps = self.config, self.supernet.current_path, len(self.train_loader)
         set_learning_rate(self.trainer.optimizer, learning_rate(config, step))
         self.trainer.steps = step.index * steps
-        paths = [] if config.path_every == "epoch" else paths_of_epoch(
-            self.supernet, self.space, config.path_kind, config.seed, step.index, steps)
+        alone = config.path_every == "epoch"
+        paths = [sampled] * steps if alone else paths_of_epoch(self.space, config.path_kind, config.seed, step.index,
+                                                               steps)
 
         def before_step(epoch: Epoch) -> None:
-            if paths:
-                self.supernet.path = paths[epoch.batches]
+            self.supernet.path = paths[epoch.batches]
 
         def after_step(epoch: Epoch) -> None:
             if self.stop():
                 raise Preempted(f"stopped in {step.title}; the steps before it are saved")
 
-        with self.trainer.graphs.used(1 if paths else steps):
+        with self.trainer.graphs.used(steps if alone else 1):
             trained = train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
                                   report_freq=config.report_freq, before_step=before_step, after_step=after_step)
         self.supernet.path = sampled
@@ -176,11 +194,7 @@ class Searcher(SupernetSearcher):
             sums += torch.stack([measure(self.supernet, noisy.unbind(1), labels, config, images)
                                  for noisy in (estimated, attacked)])
             if not shown:
-                few, weakest = (slice(count) for count in NOISE_SAMPLES)
-                arrays = {"images": (255 * images[few]).round().byte(), "epsilons": targets[weakest]}
-                arrays |= {name: (noisy[few, weakest] - images[few].unsqueeze(1)).half()
-                           for name, noisy in (("pgd", attacked), ("estimated", estimated))}
-                shown = {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step.index)}
+                shown = noise_samples(images, targets, {"pgd": attacked, "estimated": estimated}, step.index)
         by_estimate, by_pgd = all_sum(sums, self.world)
         row = estimator_gap([config.strengths[i] for i in self.estimated], by_estimate, by_pgd, len(loader.image_set))
         row["attacked"] = [config.strengths[i] for i in self.attacked]
@@ -202,6 +216,8 @@ class Searcher(SupernetSearcher):
         if len(self.loss_memory):
             for column, gap in zip((1 + index, 1 + count + index), gaps, strict=False):
                 self.loss_memory["losses"][:, column] += gap
+                if len(self.anchors):
+                    self.anchors.losses[:, column] += gap
         self.predictions.clear()
         # The tasks in M_a have one source fewer than those to come; rows of one queue have one shape.
         self.estimator_memory = Memory(self.config.estimator_memory)
@@ -209,23 +225,38 @@ class Searcher(SupernetSearcher):
         self.estimator_total = self.estimator_step + planned_estimator_steps(self.config, len(self.attacked),
                                                                               remaining)
 
-    def remember(self, step: Step, measured: dict[str, Tensor]) -> dict[str, Any]:
+    def remember(self, step: Step, measured: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
         """Append (H, L) to M_v (line 16), and report how well the predictor ranks entries before it has seen them.
 
-        Under a bound, the vulnerabilities follow the losses in L.
+        Under a bound, the vulnerabilities follow the losses in L. What anchors show of the supernet's progress is added
+        to all entries before.
+
+        Args:
+            step: the current step.
+            measured: results of ``validate`` for each path of the step.
+
+        Returns:
+            For the metrics, ``paths`` and ``loss_estimator``, what is known of the first path and of all predictions.
         """
-        losses = torch.cat([measured[name] for name in ("losses", "vulnerabilities") if name in measured])
-        gates = self.supernet.current_path.encoding.to(self.world.device).unsqueeze(0)
-        found = self.objective(losses).item()
-        choices = self.space.discrete(gates.cpu().view(1, *self.space.shape))
-        result: dict[str, Any] = {"measured_objective": found, "parameters": self._parameters(choices)}
-        if step.phase == "search":
-            predicted = self.strategy.expected()
-            self.predictions.append([predicted, found])
-            result |= {"predicted_objective": predicted, "ranked": len(self.predictions)}
-            result |= rank_correlation(self.predictions)
-        self.loss_memory.append(step.index, gates=gates, losses=losses.unsqueeze(0))
-        return result
+        losses = torch.stack([torch.cat([found[name] for name in ("losses", "vulnerabilities") if name in found])
+                              for found in measured])
+        losses, again = losses[:self.proposed], losses[self.proposed:]
+        proposals = self.paths[:self.proposed]
+        gates = torch.stack([path.encoding for path in proposals])
+        objectives = [self.objective(row).item() for row in losses]
+        predicted = self.strategy.expected(proposals) if step.phase == "search" else []
+        paths = measured_paths(self.space, gates, self.network, objectives, predicted)
+        result = {name: value for name, value in paths[0].items() if name != "architecture"}
+        if predicted:
+            self.predictions.extend(map(list, zip(predicted, objectives, strict=True)))
+            result |= {"ranked": len(self.predictions)} | rank_correlation(self.predictions)
+        if len(again):
+            before = self.objective(self.anchors.losses).mean().item()
+            self.anchors.correct(self.loss_memory, again)
+            result["anchor_change"] = self.objective(again).mean().item() - before
+        self.loss_memory.append(step.index, gates=gates.to(losses.device), losses=losses)
+        self.anchors.add(gates, losses)
+        return {"loss_estimator": result, "paths": paths}
 
     def train_loss_estimator(self, step: Step) -> float:
         """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""
@@ -285,11 +316,7 @@ class Searcher(SupernetSearcher):
     def architecture_statistics(self) -> dict[str, Any]:
         """Return what A looks like, and the parameters of what was found in a network of the supernet's size."""
         choices = self.space.encode(self.genotype()).unsqueeze(0)
-        return super().architecture_statistics() | {"parameters": self._parameters(choices)}
-
-    def _parameters(self, choices: Tensor) -> int:
-        """Return the parameters of a stand-alone network of the supernet's size with choices (1, R)."""
-        return int(self.space.cost(choices, *self.network)[0, 0])
+        return super().architecture_statistics() | {"parameters": parameters(self.space, choices, self.network)[0]}
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +331,7 @@ class Searcher(SupernetSearcher):
             "estimator_memory": self.estimator_memory.state_dict(), "loss_memory": self.loss_memory.state_dict(),
             "estimator_step": self.estimator_step, "estimator_total": self.estimator_total,
             "attacked": self.attacked, "predictions": list(self.predictions), "bounds": self.bounds,
+            "anchors": self.anchors.state_dict(),
         }
 
     def load_own_state(self, state: dict[str, Any]) -> None:
@@ -312,5 +340,7 @@ class Searcher(SupernetSearcher):
         self.loss_memory.load_state_dict(state["loss_memory"], self.world.device)
         self.estimator_step, self.estimator_total = state["estimator_step"], state["estimator_total"]
         self._divide(list(state["attacked"]))
+        if "anchors" in state:  # earlier versions have none
+            self.anchors.load_state_dict(state["anchors"], self.world.device)
         self.bounds = state["bounds"] if state["bounds"] is None else state["bounds"].to(self.world.device)
         self.predictions = deque(state["predictions"], maxlen=NEWEST)

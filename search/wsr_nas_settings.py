@@ -9,7 +9,7 @@ from typing import Any, Self
 from search.path_settings import PathConfig
 from search.spaces import SPACES
 from search.strategy.objective import OBJECTIVES
-from search.strategy.settings import StrategyConfig
+from search.strategy.settings import Proposals, StrategyConfig
 from search.strategy.step import Step
 from search.strategy.strengths import check_attacked, check_strengths
 from search.supernet_settings import SupernetConfig, cosine_rate
@@ -85,10 +85,10 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",
-                              "estimator_images", "estimator_passes", "loss_memory")
+                              "estimator_images", "estimator_passes", "loss_memory", "paths_per_iteration")
         self.require_estimator_training()
         self.require_strategy()
-        self.require_at_least(0, "max_validation", "validation_steps", "check_images", "max_estimator_gap")
+        self.require_at_least(0, "max_validation", "validation_steps", "anchors", "check_images", "max_estimator_gap")
         self.require_strength("estimator_max_epsilon")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
@@ -98,9 +98,23 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
         OBJECTIVES[self.objective].build(self)
+        self._require_paths_fit()
+        self._require_strategy_fits()
+
+    def _require_paths_fit(self) -> None:
+        """Refuse ways to train and to measure paths that do not go together."""
         require(not (self.train_only and self.supernet), f"train_only is set, but so is supernet, {self.supernet}, "
                 "which is not trained; expected one of the two")
-        self._require_strategy_fits()
+        require(self.paths_per_iteration == 1 or self.path_every == "step" or bool(self.supernet),
+                f"paths_per_iteration is {self.paths_per_iteration} but path_every is {self.path_every}: the first one "
+                "alone would be trained before they are compared; expected --path_every step, or --supernet")
+        require(not (self.anchors and self.supernet), f"anchors is {self.anchors} but supernet is {self.supernet}, "
+                "which makes no progress; expected --anchors 0")
+        require(self.anchors == 0 or self.path_every == "step", f"anchors is {self.anchors} but path_every is "
+                f"{self.path_every}: new paths would be trained before they are measured, anchors would not; expected "
+                "--path_every step")
+        require(self.anchors <= self.population_size, f"anchors is {self.anchors} but only {self.population_size} "
+                "architectures are measured before the first iteration; expected at most as many")
 
     def _require_strategy_fits(self) -> None:
         """Refuse what the strategy cannot do."""
@@ -111,11 +125,11 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
                 f"{self.strategy}, which predicts no vulnerability; expected --strategy wsr-paper")
         require(entry.proposes or not self.budget, f"budget is {self.budget} but strategy is {self.strategy}, which "
                 "draws its paths from A alone; expected --strategy wsr, or no --budget")
-        measured = self.population_size + self.iterations
+        measured = self.measurements
         if entry.proposes:  # one more than it measures
             found = SPACES[self.space].distinct(measured + 1)
             require(found > measured, f"strategy is {self.strategy}, which measures no architecture twice, but the "
-                    f"space {self.space} has {found} and population + iterations is {measured}; expected fewer "
+                    f"space {self.space} has {found} and the search measures {measured}; expected fewer "
                     "--iterations, or --strategy wsr-paper")
 
     def adapted(self, flags: Mapping[str, Any]) -> Self:
@@ -135,6 +149,16 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     def source_run(self) -> str:
         """Run directory of the supernet that the search runs on without training; empty: it trains its own."""
         return self.supernet
+
+    @property
+    def measurements(self) -> int:
+        """Number of architectures that are measured in the population and in the iterations."""
+        return self.population_size + self.paths_per_iteration * self.iterations
+
+    def proposals(self, steps: int | None = None) -> Proposals:
+        """Return what ``proposal`` needs to know; as many architectures as are measured together are planned."""
+        found = super().proposals(steps)
+        return replace(found, batch=max(found.batch, self.paths_per_iteration))
 
     @property
     def measuring_steps(self) -> int:
@@ -195,7 +219,7 @@ def schedule(config: SearchConfig) -> list[Step]:
     search step (line 24); where it has to propose the first of them, after the population, too. There is no warm-up
     on a supernet of another run, and nothing else where the supernet is only trained.
     """
-    population, iterations = config.population_size, config.iterations
+    population, iterations = -(-config.population_size // config.paths_per_iteration), config.iterations
     phases = [("warm-up", 0 if config.supernet else config.warmup_architectures)]
     phases += [] if config.train_only else [("population", population), ("search", iterations)]
     steps: list[Step] = []
@@ -205,6 +229,22 @@ def schedule(config: SearchConfig) -> list[Step]:
             moves = trains and (phase == "search" or SUPERNET_STRATEGIES[config.strategy].proposes)
             steps.append(Step(len(steps), phase, number, trains, moves))
     return steps
+
+
+def proposed_paths(config: SearchConfig, step: Step) -> int:
+    """Return how many paths a step proposes: one is trained in the warm-up, several may be measured later."""
+    if step.phase == "warm-up":
+        return 1
+    each = config.paths_per_iteration
+    return min(each, config.population_size - each * step.number) if step.phase == "population" else each
+
+
+def measured_paths(config: SearchConfig, step: Step) -> int:
+    """Return how many paths a step measures: those proposed, and the anchors among those measured before."""
+    if step.phase == "warm-up":
+        return 0
+    before = config.paths_per_iteration * step.number + (config.population_size if step.phase == "search" else 0)
+    return proposed_paths(config, step) + min(config.anchors, before)
 
 
 def learning_rate(config: SearchConfig, step: Step) -> float:

@@ -123,10 +123,14 @@ class Supernet(nn.Module):
         Each edge runs the operation with the largest gate and multiplies its output by that gate. If ``gates`` has a
         graph, a gradient flows to it.
         """
+        self.path = self.resolve(gates)
+        return self.path
+
+    def resolve(self, gates: Tensor) -> Path:
+        """Return the path of given gates H (M, E, O), as ``use`` does, without making it the current one."""
         scales, operations = gates.max(-1, keepdim=True)
         resolved = tuple(tuple(map(tuple, kind)) for kind in operations.tolist())
-        self.path = Path(gates, resolved, self._resolved_scales(scales))
-        return self.path
+        return Path(gates, resolved, self._resolved_scales(scales))
 
     def mix(self, weights: Tensor) -> Path:
         """Run all operations of every edge, weighted by ``weights`` (M, E, O) (DARTS, Eq. 2; RNAS, Eq. 1)."""

@@ -1,12 +1,15 @@
 """The check of the AN-Estimator: how far its noise is from PGD's on the same images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from search.strategy.strengths import column_name
+
+NOISE_SAMPLES = (3, 3)  # images and estimated strengths whose noises the report shows
 
 
 def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tensor, images: int) -> dict[str, Any]:
@@ -34,3 +37,18 @@ def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tenso
     return {"images": images, "mean_gap": sum(gaps) / len(gaps), "largest_gap": max(gaps),
             "largest_gap_at": strengths[gaps.index(max(gaps))],
             **{key: dict(zip(names, values, strict=True)) for key, values in columns.items()}}
+
+
+def noise_samples(images: Tensor, epsilons: Tensor, noisy: Mapping[str, Tensor], step: int) -> dict[str, np.ndarray]:
+    """Return the arrays of the report: a few ``images`` (B, C, H, W) as bytes, ``epsilons`` (T,), noises and ``step``.
+
+    Args:
+        images: (B, C, H, W).
+        epsilons: the T estimated strengths.
+        noisy: images with noise (B, T, C, H, W) by the name of what made it.
+        step: number of the step.
+    """
+    few, weakest = (slice(count) for count in NOISE_SAMPLES)
+    arrays = {"images": (255 * images[few]).round().byte(), "epsilons": epsilons[weakest]}
+    arrays |= {name: (values[few, weakest] - images[few].unsqueeze(1)).half() for name, values in noisy.items()}
+    return {name: array.cpu().numpy() for name, array in arrays.items()} | {"step": np.array(step)}

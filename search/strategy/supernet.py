@@ -1,6 +1,7 @@
 """The strategies of a supernet search behind one interface: the path to train, the predictor, the move of A."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from search.loss_estimator import ValidationLossEstimator, train_loss_estimator
 from search.spaces import SPACES
-from search.spaces.supernet import Supernet
+from search.spaces.supernet import Path, Supernet
 from search.strategy.budget import require_enough, within
 from search.strategy.memory import Memory
 from search.strategy.objective import Objective, update_architecture
@@ -37,12 +38,12 @@ class SupernetStrategy(ABC):
     capacity: int
 
     @abstractmethod
-    def sample(self, memory: Memory, step: Step) -> None:
-        """Make the path of a step the current one of the supernet (lines 2 and 20)."""
+    def sample(self, memory: Memory, step: Step, count: int) -> list[Path]:
+        """Return the paths of a step, at least one and at most ``count`` (lines 2 and 20)."""
 
     @abstractmethod
-    def expected(self) -> float:
-        """Return the objective in nats that the predictor expects of the current path, which it has not seen."""
+    def expected(self, paths: Sequence[Path]) -> list[float]:
+        """Return the objectives in nats that the predictor expects of the paths of a step, which it has not seen."""
 
     @abstractmethod
     def learn(self, memory: Memory, step: Step) -> float:
@@ -95,22 +96,25 @@ class PaperInSupernet(SupernetStrategy):
         self.loss_optimizer = torch.optim.Adam(self.estimator.parameters(), config.loss_learning_rate, betas=betas,
                                                weight_decay=config.loss_weight_decay)
 
-    def sample(self, memory: Memory, step: Step) -> None:
-        """Draw H from A, or its architecture where paths are cells.
+    def sample(self, memory: Memory, step: Step, count: int) -> list[Path]:
+        """Draw ``count`` H from A, or their architectures where paths are cells.
 
         Both warm-up loops see the same H_i, because A does not move before the search.
         """
         stream = "search" if step.phase == "search" else "population"
-        drawn = self.supernet.sample(generator(self.config.seed, "path", stream, step.number))
+        first = step.number * (1 if step.phase == "warm-up" else self.config.paths_per_iteration)
+        drawn = [self.supernet.sample(generator(self.config.seed, "path", stream, first + number))
+                 for number in range(count)]
         if self.config.path_kind == "cell":
-            choices = self.space.discrete(drawn.gates.unsqueeze(0))
-            self.supernet.use(self.space.gates(choices).view(self.space.shape))
+            choices = self.space.discrete(torch.stack([path.gates for path in drawn]))
+            return [self.supernet.resolve(gates.view(self.space.shape)) for gates in self.space.gates(choices)]
+        return drawn
 
     @torch.no_grad()
-    def expected(self) -> float:
-        """Return the objective of the losses that the VLE predicts for H."""
-        gates = self.supernet.current_path.encoding.to(self.world.device).unsqueeze(0)
-        return self.objective(self.estimator(gates)[0]).item()
+    def expected(self, paths: Sequence[Path]) -> list[float]:
+        """Return the objectives of the losses that the VLE predicts for H."""
+        gates = torch.stack([path.encoding for path in paths]).to(self.world.device)
+        return [self.objective(losses).item() for losses in self.estimator(gates)]
 
     def learn(self, memory: Memory, step: Step) -> float:
         """Train the VLE for K_v passes over M_v (Eq. 9)."""
@@ -156,7 +160,7 @@ class WsrInSupernet(SupernetStrategy):
 
     def __init__(self, config: Any, data: DataSet, objective: Objective, supernet: Supernet, world: World) -> None:
         self.config, self.supernet, self.world, self.space = config, supernet, world, SPACES[config.space]
-        self.capacity = config.population_size + config.iterations
+        self.capacity = config.measurements
         network = config.init_channels, config.layers, data.num_classes, data.image_shape
         allowed: Allowed = everything
         if config.budget:
@@ -165,25 +169,26 @@ class WsrInSupernet(SupernetStrategy):
         self.problem = Problem(self.space, objective, Sizes(self.space, *network), allowed)
         self.strategy = WsrStrategy(self.problem, config, supernet.alphas().detach().cpu().flatten(0, 1),
                                     1 + len(config.strengths), config.seed)
-        self.next: Tensor | None = None  # proposed and not yet measured
-        self.predicted = 0.0  # its objective in nats
+        self.next: Tensor | None = None  # proposed (n, R) and not yet measured
+        self.predicted: list[float] = []  # their objectives in nats
         self.found: Tensor | None = None
 
-    def sample(self, memory: Memory, step: Step) -> None:
-        """Take a random path in the warm-up, then what was proposed, or propose one of the population."""
+    def sample(self, memory: Memory, step: Step, count: int) -> list[Path]:
+        """Take a random path in the warm-up, then what was proposed, or propose some of the population."""
         draw = generator(self.config.seed, "proposal", step.phase, step.number)
         if step.phase == "warm-up" and self.config.path_kind == "cell":
-            chosen = self.problem.random(1, draw)[0]
+            chosen = self.problem.random(1, draw)
         elif step.phase == "warm-up":
-            chosen = PATHS[self.config.path_kind].draw(self.space, 1, draw)[0]
+            chosen = PATHS[self.config.path_kind].draw(self.space, 1, draw)
         elif self.next is None:
-            chosen = self.strategy.propose(self.measured(memory), draw)
+            chosen = self.strategy.propose_several(self.measured(memory), count, draw)
         else:
             chosen = self.next
-        self.supernet.use(self.space.gates(self._agreed(chosen)).view(self.space.shape))
+        gates = self.space.gates(self._agreed(chosen))
+        return [self.supernet.resolve(path.view(self.space.shape)) for path in gates]
 
-    def expected(self) -> float:
-        """Return the objective that was predicted for the proposal."""
+    def expected(self, paths: Sequence[Path]) -> list[float]:
+        """Return the objectives that were predicted for the proposals."""
         return self.predicted
 
     def learn(self, memory: Memory, step: Step) -> float:
@@ -192,17 +197,17 @@ class WsrInSupernet(SupernetStrategy):
         return (prediction.fitted - prediction.targets.objective).square().mean().item()
 
     def move(self, memory: Memory, step: Step) -> float:
-        """Move A, propose the next architecture, and choose the output; return what is predicted for the proposal."""
+        """Move A, propose what comes next, and choose the output; return what is predicted for the first proposal."""
         measured, draw = self.measured(memory), generator(self.config.seed, "architecture", step.index)
-        self.next = self._agreed(self.strategy.propose(measured, draw))
-        expected = self.strategy.predict(measured, self.next.unsqueeze(0), draw)
-        self.predicted = self._agreed(self.strategy.fit(measured, draw).targets.in_nats(expected)).item()
+        self.next = self._agreed(self.strategy.propose_several(measured, self.config.paths_per_iteration, draw))
+        expected = self.strategy.predict(measured, self.next, draw)
+        self.predicted = self._agreed(self.strategy.fit(measured, draw).targets.in_nats(expected)).tolist()
         self.found = self._agreed(self.strategy.outputs(measured, draw)[self.config.output])
         alphas = self._agreed(self.strategy.alphas).view(self.space.shape)
         with torch.no_grad():
             for parameter, values in zip(self.supernet.architecture_parameters(), alphas, strict=True):
                 parameter.copy_(values)
-        return self.predicted
+        return self.predicted[0]
 
     def architecture(self) -> Any:
         """Return the output that was asked for; before A has moved, the architecture of A."""
@@ -220,6 +225,8 @@ class WsrInSupernet(SupernetStrategy):
         """Continue from the result of ``state_dict``."""
         self.strategy.load_state_dict(state)
         self.next, self.predicted, self.found = state["next"], state["predicted"], state["found"]
+        if isinstance(self.predicted, float):  # earlier versions propose one architecture at a time
+            self.next, self.predicted = None if self.next is None else self.next.unsqueeze(0), [self.predicted]
 
     def describe(self) -> str:
         """Return predictor and output."""

@@ -37,7 +37,11 @@ class WsrStrategy:
         self.fitted: tuple[int, Prediction] | None = None
 
     def propose(self, measured: Measured, generator: torch.Generator) -> Tensor:
-        """Return the architecture (R,) to measure next: the next that is planned, or the first of a new plan."""
+        """Return the architecture (R,) to measure next."""
+        return self.propose_several(measured, 1, generator)[0]
+
+    def propose_several(self, measured: Measured, count: int, generator: torch.Generator) -> Tensor:
+        """Return the architectures (n, R) to measure next, 1 <= n <= ``count``: those planned, or of a new plan."""
         if len(measured) >= self.planned_after + len(self.planned):
             if len(measured):
                 self.alphas, self.planned = propose(self.alphas, self.fit(measured, generator), self.problem, measured,
@@ -45,7 +49,7 @@ class WsrStrategy:
             else:
                 self.planned = first_choices(self.problem, self.proposals, generator)
             self.planned_after = len(measured)
-        return self.planned[len(measured) - self.planned_after]
+        return self.planned[len(measured) - self.planned_after:][:count]
 
     def fit(self, measured: Measured, generator: torch.Generator) -> Prediction:
         """Return the predictor's answer to all measurements; it is fitted once for each number of them."""

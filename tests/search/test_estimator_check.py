@@ -216,8 +216,8 @@ def test_a_fallback_corrects_what_the_loss_memory_holds_of_that_strength():
     searcher = make_searcher()
     losses = torch.arange(6.0)
     for number in range(2):
-        searcher.supernet.sample(torch.Generator().manual_seed(number))
-        searcher.remember(schedule(searcher.config)[-1], {"losses": losses + number})
+        searcher.paths = [searcher.supernet.sample(torch.Generator().manual_seed(number))]
+        searcher.remember(schedule(searcher.config)[-1], [{"losses": losses + number}])
     assert len(searcher.predictions) == 2
     searcher.attack_too(0.15, [0.25], STEP)
     added = torch.tensor([0, 0, 0, 0, 0.25, 0])  # natural, then 0.02, 0.06, 0.1, 0.15, 0.25

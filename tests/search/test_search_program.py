@@ -335,9 +335,10 @@ def pictures(tmp_path):
     (["--preset", "plus", "--dataset", "folder", "--data", "{pictures}", "--check_images", "0", *QUICK],
      True, False),
     (["--preset", "wide", *QUICK], False, True),
+    (["--preset", "wide", "--path_every", "step", "--paths_per_iteration", "2", "--anchors", "1", *QUICK], False, True),
     (["--preset", "naive-6", "--validation_batch_size", "7", *QUICK], False, False),
     (["--preset", "paper", "--vulnerability_bound", "rel:0.6", *QUICK], True, True),
-], ids=["trades", "fast", "plus", "wide", "naive", "bounded"])
+], ids=["trades", "fast", "plus", "wide", "several", "naive", "bounded"])
 def test_other_ways_to_search_report_their_passes_losses_and_checks(argv, learns, checks, pictures, tmp_path):
     once = ["--warmup_architectures", "1", "--population", "1", "--iterations", "1"]
     with counted() as steps:

@@ -207,8 +207,8 @@ def test_a_search_that_would_run_out_of_architectures_is_refused(monkeypatch):
     monkeypatch.setitem(SPACES, "pair", Pair())
     few = ["--preset", "tiny", "--space", "pair", "--iterations"]
     assert parse_config(SearchConfig, PRESETS, [*few, "5"])[0].iterations == 5
-    said = (r"strategy is wsr, which measures no architecture twice, but the space pair has 7 and population \+ "
-            "iterations is 7; expected fewer --iterations, or --strategy wsr-paper")
+    said = (r"strategy is wsr, which measures no architecture twice, but the space pair has 7 and the search "
+            "measures 7; expected fewer --iterations, or --strategy wsr-paper")
     with pytest.raises(InputError, match=said):
         parse_config(SearchConfig, PRESETS, [*few, "6"])
     assert parse_config(SearchConfig, PRESETS, [*few, "6", "--strategy", "wsr-paper"])[0].iterations == 6

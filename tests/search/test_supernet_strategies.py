@@ -50,7 +50,7 @@ def driven(searcher, first=0, last=None):
         gates = searcher.supernet.path.encoding
         paths.append(gates.clone())
         if step.phase != "warm-up":
-            searcher.remember(step, {"losses": law(gates)})
+            searcher.remember(step, [{"losses": law(gates)}])
         if step.trains_losses:
             assert searcher.train_loss_estimator(step) >= 0
         if step.moves:

@@ -80,14 +80,14 @@ def test_cells_of_darts_are_genotypes_with_all_pairs_of_inputs_equally_often():
 def test_the_paths_of_an_epoch_follow_from_seed_and_epoch_alone():
     space = SPACES["nas-bench-201"]
     supernet = space.supernet(2, 3, 10, 0.1, 1e-3, seeded())
-    paths = {draw: paths_of_epoch(supernet, space, "cell", *draw, 7) for draw in ((0, 3), (0, 4), (1, 3))}
+    paths = {draw: paths_of_epoch(space, "cell", *draw, 7) for draw in ((0, 3), (0, 4), (1, 3))}
     torch.manual_seed(5)
-    again = paths_of_epoch(supernet, space, "cell", 0, 3, 7)
+    again = paths_of_epoch(space, "cell", 0, 3, 7)
     assert [path.operations for path in again] == [path.operations for path in paths[0, 3]]
     assert len({tuple(path.operations for path in drawn) for drawn in paths.values()}) == 3
     for path in again:
         used = supernet.use(path.gates)
-        assert used.operations == path.operations and torch.equal(used.scales, path.scales)
+        assert used.operations == path.operations and used.scales == path.scales
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_every_step_trains_its_own_path_and_the_sampled_one_is_back_afterwards(s
         searcher.sample(step)
         sampled = searcher.supernet.current_path
         trained = stepwise(searcher, step)
-        expected = paths_of_epoch(searcher.supernet, searcher.space, kind, 0, step.index, 2)
+        expected = paths_of_epoch(searcher.space, kind, 0, step.index, 2)
         assert [path.operations for path in trained] == [path.operations for path in expected]
         assert searcher.supernet.current_path is sampled and len(trained) == 2
 
@@ -124,7 +124,7 @@ def test_weights_off_the_path_of_a_step_stay_as_they_are():
     searcher = searcher_of("--path_every", "step")
     supernet, trainer = searcher.supernet, searcher.trainer
     images, labels = next(iter(searcher.train_loader.batches()))
-    paths = paths_of_epoch(supernet, searcher.space, "cell", 0, 0, 5)  # a block: every operation has a momentum then
+    paths = paths_of_epoch(searcher.space, "cell", 0, 0, 5)  # a block: every operation has a momentum then
     for path in paths:
         supernet.path = path
         trainer.step(images, labels)

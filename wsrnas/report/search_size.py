@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wsrnas.report.html import paragraph
-from wsrnas.report.reading.rows import column
+from wsrnas.report.reading.rows import column, path_rows
 from wsrnas.report.reading.runs import Run
 from wsrnas.report.sections import Part
 
@@ -42,8 +42,9 @@ def size_share(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
         steps as well, because all losses fall while the supernet learns.
     """
     from scipy.stats import kendalltau
-    columns = (column(rows, "step"), column(rows, "loss_estimator", "parameters"),
-               column(rows, "loss_estimator", "measured_objective"))
+    paths = path_rows(rows)
+    columns = (column(paths, "step"), column(paths, "loss_estimator", "parameters"),
+               column(paths, "loss_estimator", "measured_objective"))
     known = [row for row in zip(*columns, strict=True) if None not in row]
     if len(known) < FEWEST:
         return None

@@ -16,7 +16,7 @@ from wsrnas.report.figures.axes import (
 )
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import INK, MUTED
-from wsrnas.report.reading.rows import column, names_under
+from wsrnas.report.reading.rows import column, names_under, path_rows
 from wsrnas.runtime.config import format_epsilon
 
 
@@ -59,6 +59,7 @@ def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | 
         rows: Rows of ``metrics.jsonl``.
         tau: Kendall's τ of all pairs.
     """
+    rows = path_rows(rows)
     measured, predicted = (column(rows, "loss_estimator", f"{word}_objective") for word in ("measured", "predicted"))
     table = [[row["step"], m, p] for row, m, p in zip(rows, measured, predicted, strict=True)
              if m is not None and p is not None]
@@ -118,7 +119,7 @@ def estimator_gaps(rows: Sequence[dict[str, Any]]) -> Picture | None:
 def rank_correlation(rows: Sequence[dict[str, Any]]) -> float | None:
     """Return Kendall's τ of all predicted and measured objectives; None for fewer than three pairs or equal values."""
     from scipy.stats import kendalltau
-    pairs = [(m, p) for m, p in zip(*(column(rows, "loss_estimator", f"{word}_objective")
+    pairs = [(m, p) for m, p in zip(*(column(path_rows(rows), "loss_estimator", f"{word}_objective")
                                       for word in ("measured", "predicted")), strict=True)
              if m is not None and p is not None]
     tau = float(kendalltau(*zip(*pairs, strict=True)).statistic) if len(pairs) >= 3 else math.nan

@@ -18,6 +18,15 @@ def column(rows: Sequence[dict[Any, Any]], *keys: Any) -> list[float | None]:
     return values
 
 
+def path_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each measured path of a search: a step may measure several, named under ``paths``.
+
+    The facts of a path stand under ``loss_estimator``, as those of the first path do.
+    """
+    return [row | {"loss_estimator": path} if isinstance(path, dict) else row
+            for row in rows for path in (row.get("paths") or [None])]
+
+
 def names_under(rows: Sequence[dict[str, Any]], key: str) -> list[str]:
     """Return the keys of the mappings that rows hold under ``key``, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in rows if isinstance(row.get(key), dict) for name in row[key]))
