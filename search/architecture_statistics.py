@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from search.collapse import free_shares
 from search.spaces.space import Space
 from search.spaces.supernet import Supernet
 
@@ -17,8 +18,8 @@ def architecture_statistics(space: Space, supernet: Supernet, genotype: Any, ini
 
     Returns:
         ``genotype``, ``alphas``, ``changed_choices`` (against ``initial``), ``alpha_entropy`` in nats an edge,
-        ``skips`` and ``pools`` (their numbers in the architecture). Where the space has the operations, ``none_mass``
-        and ``skip_mass`` (mean of softmax(A) over the edges).
+        ``skips`` and ``pools`` (their numbers in the architecture), and ``shares`` of both among its operations. Where
+        the space has the operations, ``none_mass`` and ``skip_mass`` (mean of softmax(A) over the edges).
     """
     alphas = supernet.alphas().detach()
     mass = dict(zip(space.cells, alphas.softmax(-1).mean(1).tolist(), strict=True))
@@ -34,4 +35,5 @@ def architecture_statistics(space: Space, supernet: Supernet, genotype: Any, ini
         **masses,
         "skips": {kind: names.count("skip_connect") for kind, names in chosen.items()},
         "pools": {kind: sum("pool" in name for name in names) for kind, names in chosen.items()},
+        "shares": free_shares(space, [genotype]),
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search.collapse import free_shares
 from search.spaces.space import ImageShape, Space
 
 Network = tuple[int, int, int, ImageShape]  # channels C, cells, classes, shape of an image
@@ -13,6 +14,11 @@ Network = tuple[int, int, int, ImageShape]  # channels C, cells, classes, shape 
 def parameters(space: Space, choices: Tensor, network: Network) -> list[int]:
     """Return the parameters of the stand-alone networks of choices (n, R)."""
     return space.cost(choices, *network)[:, 0].tolist()
+
+
+def measured_shares(space: Space, gates: Tensor) -> dict[str, float]:
+    """Return the shares of skips and pools among the operations of paths (n, R, O)."""
+    return free_shares(space, map(space.decode, space.discrete(gates.cpu().view(-1, *space.shape))))
 
 
 def measured_paths(space: Space, gates: Tensor, network: Network, objectives: Sequence[float],

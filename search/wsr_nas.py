@@ -34,6 +34,7 @@ with deferred_imports():
     import numpy as np
     import torch
 
+    from search.collapse import collapse_warnings
     from search.cost import PhaseClock, iteration_passes, total_passes
     from search.split import first_split, stored_split
     from search.wsr_nas_searcher import Searcher
@@ -117,6 +118,8 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     passes = iteration_passes(searcher, len(searcher.paths))
     row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
+    if step.phase == "search":
+        row |= collapse(searcher)
     run.record(step.index, row)
     if step.phase == "search":
         for name in (run_files.genotype_after(step.number), run_files.GENOTYPE):
@@ -134,6 +137,12 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
         run.log(f"estimator gap {100 * check['largest_gap']:.2f} points exceeds {100 * tolerated:g}: {strength} is "
                 "attacked by PGD from now on")
     refresh(run.path, run.world, run.log)
+
+
+def collapse(searcher: Searcher) -> dict[str, list[str]]:
+    """Return warnings where the search collapses to skip connections and pools; otherwise nothing."""
+    sentences = collapse_warnings(searcher.space, searcher.genotype(), searcher.loss_memory["gates"])
+    return {"collapse": sentences} if sentences else {}
 
 
 def summary(step: Step, row: dict[str, Any], space: Space) -> str:
@@ -158,6 +167,7 @@ def summary(step: Step, row: dict[str, Any], space: Space) -> str:
                      + " (H not reached)" * (not found["feasible"]))
     if step.phase == "search":
         parts.append(f"changed {row['architecture']['changed_choices']}/{space.num_choices}")
+    parts += [f"COLLAPSE: {sentence}" for sentence in row.get("collapse", [])]
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.measured_paths import measured_paths, parameters
+from search.measured_paths import measured_paths, measured_shares, parameters
 from search.measurement import measure
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
@@ -256,7 +256,7 @@ class Searcher(SupernetSearcher):
             result["anchor_change"] = self.objective(again).mean().item() - before
         self.loss_memory.append(step.index, gates=gates.to(losses.device), losses=losses)
         self.anchors.add(gates, losses)
-        return {"loss_estimator": result, "paths": paths}
+        return {"loss_estimator": result, "paths": paths, "measured_shares": measured_shares(self.space, gates)}
 
     def train_loss_estimator(self, step: Step) -> float:
         """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""

@@ -61,10 +61,12 @@ def search_row(step, **more):
             "estimator_check": {"images": 50, "mean_gap": 0.01 * step, "largest_gap": 0.03 * step,
                                 "largest_gap_at": 0.1, "attacked": [0.03] if step < 3 else [0.03, 0.1],
                                 **({"fallback": 0.1} if step == 2 else {})},
-            "architecture": {"changed_choices": 3,
+            "architecture": {"changed_choices": 3, "alpha_entropy": {"normal": 2 - 0.1 * step, "reduce": 1.5},
+                             "shares": {"skips": 0.125 * step, "pools": 0.25},
                              "genotype": {"normal": pairs, "reduce": [list(pair) for pair in CELL.reduce]},
                              "alphas": {kind: alphas(step).tolist() for kind in ("normal", "reduce")}},
-            "seconds": {"train": 3.0 + step, "validate": 1.0}, **more}
+            "seconds": {"train": 3.0 + step, "validate": 1.0},
+            **({"collapse": ["half of it are skips"]} if step == 4 else {}), **more}
 
 
 def write_run(path, rows=(), evaluations=(), config=None, finished=False, **files):

@@ -27,6 +27,7 @@ from wsrnas.report.figures.picture import Numbers
 from wsrnas.report.figures.style import PAGE_COLOURS
 from wsrnas.report.figures.svg import inline_svg, plain
 from wsrnas.report.reading.evaluations import evaluation_problem
+from wsrnas.report.reading.runs import read_run
 from wsrnas.report.sections import Section
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
@@ -42,12 +43,12 @@ HOSTILE = "<script>alert(1)</script>\"'& $\\frac$ _x\x07\u202e"
 
 def test_a_search_has_the_sections_of_its_data_and_no_others(a_search):
     run, page, _ = a_search
-    assert page.titles() == ["The cell", "Architecture weights", "Losses over the strengths",
+    assert page.titles() == ["The cell", "Architecture weights", "Collapse", "Losses over the strengths",
                              "Predicted and measured objective", "Estimator against PGD", "Estimated noise", "Training",
                              "Time", "How it was made"]
     assert "not finished, 5 of 6 steps" in page.text and "3 of 16" in page.text and "0.750" in page.text
-    names = {"cells", "weights-normal", "weights-reduce", "losses", "predictions", "estimator-gap", "noise", "training",
-             "time"}
+    names = {"cells", "weights-normal", "weights-reduce", "collapse", "losses", "predictions", "estimator-gap", "noise",
+             "training", "time"}
     files = {path.name for path in (run / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "csv")}
 
@@ -61,6 +62,15 @@ def test_a_search_says_which_output_the_genotype_is(strategy, output, steps, sai
     config = {"warmup_architectures": 3, "population": 2, "iterations": 4, "strategy": strategy, "output": output}
     page = made(write_run(tmp_path / "run", [search_row(0)], config=config))
     assert said in page.text and f"1 of {steps} steps" in page.text
+
+
+@pytest.mark.parametrize(("config", "steps"), [
+    ({"paths_per_iteration": 3}, 3 + 2 + 4), ({"train_only": True}, 3), ({"supernet": "runs/search/net"}, 2 + 4)])
+def test_the_page_knows_how_many_steps_a_search_has(config, steps, tmp_path):
+    config |= {"warmup_architectures": 3, "population": 4 if "paths_per_iteration" in config else 2, "iterations": 4,
+               "strategy": "wsr"}
+    write_run(tmp_path / "run", [search_row(0)], config=config)
+    assert read_run(tmp_path / "run").steps == steps
 
 
 def test_a_retraining_with_evaluations_shows_every_number_of_both(tmp_path):

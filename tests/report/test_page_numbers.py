@@ -126,6 +126,18 @@ def test_the_gap_and_its_fallback_are_drawn(a_search):
                                                   ["3", "0.03", "0.09", "0.1", "0.03 0.1"]]
 
 
+def test_skips_pools_and_entropy_are_drawn_and_a_collapse_is_said(a_search):
+    run, page, drawn = a_search
+    shares, entropies = drawn["collapse"].axes
+    skips, pools = (line.get_ydata() for line in shares.lines[:2])
+    assert skips == pytest.approx([12.5, 25, 37.5, 50]) and pools == pytest.approx([25] * 4)
+    normal, reduce, most = (line.get_ydata() for line in entropies.lines[:3])
+    assert normal == pytest.approx([1.9, 1.8, 1.7, 1.6]) and reduce == pytest.approx([1.5] * 4)
+    assert list(most) == pytest.approx([np.log(8)] * 2)
+    assert numbers(run, "collapse")[1] == ["1", "0.125", "0.25", "1.9", "1.5"]
+    assert "The search collapses: half of it are skips." in page.text
+
+
 @pytest.mark.slow
 def test_a_search_without_estimates_has_no_gap(tmp_path, words_only):
     rows = [{name: value for name, value in search_row(step).items() if not name.startswith("estimator")}

@@ -7,6 +7,7 @@ from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.report.differences import paired_differences
 from wsrnas.report.evaluation import robustness
 from wsrnas.report.figures.cells import cell_picture
+from wsrnas.report.figures.collapse import collapse as skips_and_entropy
 from wsrnas.report.figures.noise import noise
 from wsrnas.report.figures.picture import Picture
 from wsrnas.report.figures.search import estimator_gaps, losses, predictions, rank_correlation
@@ -38,6 +39,13 @@ def cell(run: Run) -> Sequence[Part]:
 def architecture_weights(run: Run) -> Sequence[Part]:
     """Draw the architecture weights over the search."""
     return drawn(*(weights(run.rows, kind, run.space, run.unit) for kind in run.space.cells))
+
+
+def collapse(run: Run) -> Sequence[Part]:
+    """Say whether the search collapses, and draw skips, pools and entropy."""
+    newest = run.rows[-1].get("collapse") if run.rows else None
+    said = [paragraph(f"The search collapses: {sentence}.") for sentence in newest or []]
+    return [*said, *drawn(skips_and_entropy(run.rows, run.space, run.unit))]
 
 
 def search_losses(run: Run) -> Sequence[Part]:
@@ -111,6 +119,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("The published way and the honest one", official, "evaluations with `--protocol official`", "networks"),
     Section("The cell", cell, "runs with a genotype"),
     Section("Architecture weights", architecture_weights, "searches"),
+    Section("Collapse", collapse, "searches"),
     Section("Vulnerability", vulnerability, "RNAS, and Wsr-NAS with a bound"),
     Section("The discretised network", discretised_network, "RNAS, at its end"),
     Section("Losses over the strengths", search_losses, "Wsr-NAS"),

@@ -69,11 +69,14 @@ class Run:
     @property
     def steps(self) -> int | None:
         """Number of rows that the whole run writes; None where the configuration does not say."""
-        population, iterations, epochs = (self.config.get(name) for name in
-                                          ("warmup_architectures", "iterations", "epochs"))
-        if isinstance(population, int) and isinstance(iterations, int):
-            measured = self.config.get("population") if self.config.get("strategy") == "wsr" else population
-            return population + measured + iterations if isinstance(measured, int) else None
+        warm_up, iterations, epochs = (self.config.get(name) for name in
+                                       ("warmup_architectures", "iterations", "epochs"))
+        if isinstance(warm_up, int) and isinstance(iterations, int):
+            population = self.config.get("population") if self.config.get("strategy") == "wsr" else warm_up
+            if not isinstance(population, int):
+                return None
+            measured = -(-population // self.config.get("paths_per_iteration", 1)) + iterations
+            return warm_up * (not self.config.get("supernet")) + measured * (not self.config.get("train_only"))
         return epochs if isinstance(epochs, int) else None
 
     @property
