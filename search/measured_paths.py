@@ -21,8 +21,8 @@ def measured_shares(space: Space, gates: Tensor) -> dict[str, float]:
     return free_shares(space, map(space.decode, space.discrete(gates.cpu().view(-1, *space.shape))))
 
 
-def measured_paths(space: Space, gates: Tensor, network: Network, objectives: Sequence[float],
-                   predicted: Sequence[float]) -> list[dict[str, Any]]:
+def described_paths(space: Space, gates: Tensor, network: Network, objectives: Sequence[float],
+                    predicted: Sequence[float]) -> list[dict[str, Any]]:
     """Return for each path its architecture, parameters, measured objective and, where known, the predicted one.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.measured_paths import measured_paths, measured_shares, parameters
+from search.measured_paths import described_paths, measured_shares, parameters
 from search.measurement import measure
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
@@ -245,7 +245,7 @@ class Searcher(SupernetSearcher):
         gates = torch.stack([path.encoding for path in proposals])
         objectives = [self.objective(row).item() for row in losses]
         predicted = self.strategy.expected(proposals) if step.phase == "search" else []
-        paths = measured_paths(self.space, gates, self.network, objectives, predicted)
+        paths = described_paths(self.space, gates, self.network, objectives, predicted)
         result = {name: value for name, value in paths[0].items() if name != "architecture"}
         if predicted:
             self.predictions.extend(map(list, zip(predicted, objectives, strict=True)))
