@@ -152,7 +152,7 @@ def test_the_same_run_gives_the_same_figures(a_search, tmp_path):
 def test_a_downloaded_table_is_the_file(a_search):
     run, page, _ = a_search
     links = {a["download"]: a["href"] for tag, a in page.tags if tag == "a"}
-    assert len(links) == 9
+    assert len(links) == 10
     for name, target in links.items():
         assert base64.b64decode(target.split("base64,")[1]) == (run / "figures" / name).read_bytes()
 
