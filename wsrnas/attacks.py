@@ -278,6 +278,22 @@ def mim(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
     return pgd(model, images, labels, epsilon, steps, step_size, momentum=momentum, **arguments)
 
 
+@dataclass(frozen=True)
+class _FirstGradient:
+    """The gradient at the images, with which attacks at all strengths begin."""
+
+    what: ClassVar[str] = "attacks"
+    model: nn.Module
+    objective: AttackLoss
+    rows: int | None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient (B, C, H, W) at images (B, C, H, W) with labels (B,)."""
+        parts = zip(*(values.split(self.rows or len(images)) for values in (images, labels)), strict=True)
+        with many_attack_steps(self.model):
+            return torch.cat([input_gradient(self.model, some, theirs, self.objective) for some, theirs in parts])
+
+
 def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, *,
                        loss: str | AttackLoss = "ce", rows: int | None = None, **arguments: Any) -> Tensor:
     """Attack images by PGD at several strengths, as one batch.
@@ -305,11 +321,8 @@ def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon
         return values.repeat_interleave(strengths, 0)
 
     if strengths > 1 and not arguments.get("random_start") and not arguments.get("batch_statistics"):
-        parts = zip(*(values.split(rows or len(images)) for values in (images, labels)), strict=True)
-        objective = _objective(loss, 0, 0)
-        with many_attack_steps(model):
-            gradient = torch.cat([input_gradient(model, *part, objective) for part in parts])
-        arguments["first_gradient"] = every_strength(gradient)
+        first = _FirstGradient(model, _objective(loss, 0, 0), rows)
+        arguments["first_gradient"] = every_strength(repeated(first, (images, labels), model))
     adversarial = pgd(model, every_strength(images), every_strength(labels), radii.reshape(-1), loss=loss, rows=rows,
                       **arguments)
     return adversarial.reshape(len(images), strengths, *images.shape[1:])
