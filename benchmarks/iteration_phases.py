@@ -18,7 +18,7 @@ from wsrnas.runtime.seeding import generator
 IMAGES = 25_000  # of D_t, and of D_v, in the paper
 CLASSES, SIDE = 10, 32
 MEASURED = 100  # architectures in M_v
-FEWEST_CHECKED = 50  # images; in smaller batches each one costs more
+FEWEST_CHECKED = 50  # images
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Scale:
     Args:
         data: share of the paper's images of D_t and D_v that are used.
         width: share of the paper's width C = 16.
+        fewest_checked: images that estimates are checked on, at least; in smaller batches each one costs more.
     """
 
     data: float
     width: float
+    fewest_checked: int = FEWEST_CHECKED
 
     @property
     def images(self) -> int:
@@ -40,7 +42,7 @@ class Scale:
 
     def of(self, config: SearchConfig) -> SearchConfig:
         """Return a configuration with the width of this scale, and with fewer images to check."""
-        fewer = max(FEWEST_CHECKED, round(self.data * config.check_images))
+        fewer = max(self.fewest_checked, round(self.data * config.check_images))
         return replace(config, init_channels=max(1, round(self.width * config.init_channels)),
                        check_images=min(config.check_images, fewer),
                        max_validation=config.max_validation if config.max_validation < self.images else 0)

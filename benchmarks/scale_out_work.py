@@ -27,10 +27,10 @@ from wsrnas.runtime.program import run_program
 from wsrnas.training.batch_norm import average_buffers
 
 SMALL = replace(PRESETS["tiny"], preset="small", init_channels=8, batch_size=32, eval_batch_size=64,
-                warmup_architectures=1, iterations=4)
+                warmup_architectures=1, iterations=3)
 # In float64, convolutions of a CPU are slow.
 EXACT = replace(SMALL, space="nas-bench-201", init_channels=2, layers=3)
-IMAGES = 192  # of D_t, and of D_v
+IMAGES = 128  # of D_t, and of D_v
 REPLICATED = ("remember_noise", "train_estimator", "remember_losses", "train_losses", "move")
 """Phases that every process runs in full, instead of its share."""
 

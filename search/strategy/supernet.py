@@ -128,14 +128,14 @@ class PaperInSupernet(SupernetStrategy):
         predicted = update_architecture(self.supernet, self.estimator, self.optimizer, self.objective,
                                         self.config.architecture_samples,
                                         generator(self.config.seed, "architecture", step.index))
-        broadcast_model(self.supernet, self.world)
+        broadcast(self.supernet.architecture_parameters(), self.world)
         return predicted
 
     def project(self, bounds: Tensor, step: Step) -> Projection:
         """Project A onto the bounds (N,) of the vulnerability that the VLE predicts."""
         found = project_architecture(self.supernet, self.estimator, bounds, self.config.architecture_samples,
                                      generator(self.config.seed, "projection", step.index))
-        broadcast_model(self.supernet, self.world)
+        broadcast(self.supernet.architecture_parameters(), self.world)
         return found
 
     def architecture(self) -> Any:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import iteration_phases, search_iteration
+from benchmarks import search_iteration
 from benchmarks.clock import Clock
 from benchmarks.iteration_phases import (
     IMAGES,
@@ -116,10 +116,9 @@ def test_a_ratio_compares_turns_on_the_same_path():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "wide"])
-def test_the_phases_of_a_small_iteration_are_scaled_to_the_papers_data(name, monkeypatch):
-    monkeypatch.setattr(iteration_phases, "FEWEST_CHECKED", 10)
+def test_the_phases_of_a_small_iteration_are_scaled_to_the_papers_data(name):
     quick = replace(PRESETS[name], layers=1, num_steps=1, loss_passes=5, estimator_memory=20)
-    iteration = Iteration(quick, Scale(64 / IMAGES, 1 / 16), World())
+    iteration = Iteration(quick, Scale(64 / IMAGES, 1 / 16, fewest_checked=10), World())
     phases = iteration.phases(iteration.run(0))
     assert {"train", "validate", "validate/attack", "validate/estimate", "check", "move"} <= set(phases)
     validated = quick.max_validation or IMAGES
