@@ -52,8 +52,8 @@ GPUS = (1, 8, 64)
 SYNCHRONISED = "2, --sync_bn"
 TRAINING = ("--preset", "tiny", "--epochs", "2", "--num_steps", "1", "--epsilon", "0.02", "--max_train", "1340",
             "--milestones", "2", "--select_every", "2", "--save", "network", "--device", "cpu")
-EVALUATION = ("--attacks", "pgd-20", "--strengths", "8/255", "16/255", "--max_test", "240", "--batch_size", "30",
-              "--check_images", "60", "--device", "cpu")
+EVALUATION = ("--attacks", "pgd-10", "--strengths", "8/255", "16/255", "--max_test", "240", "--batch_size", "15",
+              "--check_images", "30", "--device", "cpu")
 
 Numbers = dict[str, Any]
 
