@@ -9,6 +9,8 @@ the same command resumes, and processes that are started at the same time share 
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -67,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         print((folder / run_files.FINISHED).read_text() + "finished before (--overwrite starts again)", flush=True)
         return
     (folder / run_files.FINISHED).unlink(missing_ok=True)
+    log(folder, f"{', '.join(config.measure)} of {len(places)} architectures, process {os.getpid()}")
     with exact_arithmetic():
         ended = share(all_tasks(config, table, bench, places, folder), folder / run_files.CLAIMS, "parts", world,
                       wait=False)
@@ -127,7 +130,14 @@ def conclude(config: RankingConfig, table: Table, bench: Bench, places: Sequence
     print("\n".join(["", summary_table(results), "", *answers(results), ""]))
     message = f"{results['architectures']} architectures ranked: {write_report([folder])}"
     (folder / run_files.FINISHED).write_text(message + "\n")
+    log(folder, message)
+
+
+def log(folder: Path, message: str) -> None:
+    """Print a line and append it to ``log.txt``, to which all processes write."""
     print(message, flush=True)
+    with open(folder / run_files.LOG, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
 
 def introduction(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> str:

@@ -162,6 +162,9 @@ def test_the_page_and_the_table_show_what_the_file_holds(rank, capsys):
     said, values = capsys.readouterr().out, results(folder)
     head = (folder / "report.html").read_text()
     assert f"{GRAPHS} architectures of few ranked by" in head
+    started, ended = (folder / "log.txt").read_text().splitlines()
+    assert f"supernet of {GRAPHS} architectures" in started and str(folder / "report.html") in ended
+    assert (folder / "FINISHED").read_text().strip() in ended
     parts = {section.title: section.content(values) for section in SECTIONS}
     drawn = parts["Rank correlations"][0]
     assert len(drawn.rows) == 3 * len(values["scores"])
