@@ -37,7 +37,7 @@ from wsrnas.runtime.program import run_program
 with deferred_imports():
     import torch
 
-    from benchmarks import communication, many_gpus
+    from benchmarks import communication, many_gpus, scale_out_work
     from benchmarks.clock import Clock
     from benchmarks.iteration_phases import Iteration, Scale, columns, path_noise, random_images
     from search import wsr_nas_settings
@@ -113,7 +113,7 @@ def evaluations(folder: Path, turns: int, note: Callable[[str], None]) -> Number
 def work(folder: Path, processes: int, name: str, *words: str) -> Numbers:
     """Return what ``scale_out_work`` measures with several processes."""
     path = folder / "numbers.json"
-    launched(processes, "benchmarks.scale_out_work", name, str(path), *words)
+    launched(processes, "benchmarks.scale_out", name, str(path), *words)
     return json.loads(path.read_text())
 
 
@@ -290,6 +290,9 @@ def draw(found: Numbers, path: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write the files that were asked for."""
+    if "RANK" in os.environ:  # one of the processes that ``launched`` starts
+        scale_out_work.main(argv)
+        return
     parser = Parser(prog="benchmarks.scale_out", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=2, help="measurements of each case (default: 2)")
@@ -297,7 +300,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--figure", type=new_file, metavar="PATH", help="path of an SVG and a PNG file, without suffix")
     arguments = parser.parse_args(argv)
     require(1 <= arguments.turns <= 50, f"--turns is {arguments.turns}; expected 1 to 50")
-    require("RANK" not in os.environ, "benchmarks.scale_out starts processes of its own; expected it without torchrun")
     torch.set_num_threads(1)
     world, machine = World(), many_gpus.Machine()
 

@@ -1,6 +1,6 @@
 """Do in each of several processes what ``scale_out`` compares: a small search, or the evaluation of a network.
 
-The launcher starts this file; the main process writes the numbers.
+``scale_out`` starts itself in several processes for it; the main process writes the numbers.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from wsrnas.data.image_set import Augmentation, DataSet
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.distributed import World, all_max, barrier, initialize, shutdown
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.program import run_program
 from wsrnas.training.batch_norm import average_buffers
 
 SMALL = replace(PRESETS["tiny"], preset="small", init_channels=8, batch_size=32, eval_batch_size=64,
@@ -98,7 +97,7 @@ def evaluation(arguments: list[str], world: World) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do the work that the command line names, and write its numbers on the main process."""
-    parser = argparse.ArgumentParser(prog="benchmarks.scale_out_work", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.scale_out", description=__doc__)
     parser.add_argument("work", choices=["search", "evaluation"])
     parser.add_argument("file", type=Path, help="JSON file for the numbers")
     parser.add_argument("--sync_bn", action="store_true")
@@ -116,7 +115,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     if world.is_main:
         write_json(arguments.file, found)
     shutdown()
-
-
-if __name__ == "__main__":
-    run_program(main)

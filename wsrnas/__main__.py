@@ -25,6 +25,7 @@ PROGRAMS = {
     "benchmarks.attack_throughput": "measure our PGD beside that of other libraries",
     "benchmarks.gpu_check": "check a machine with a GPU: tests, speeds, memory, hours of everything",
     "benchmarks.cuda_graphs": "measure steps of a search and a training with and without CUDA graphs",
+    "benchmarks.scale_out": "measure searches over processes, strengths and images; predict many GPUs",
     "benchmarks.quick_attacks": "measure what folded BatchNorm and smaller groups of images save",
     "benchmarks.quick_gradients": "measure what the quicker gradients of a cell save",
     "benchmarks.strategy": "measure the time of a query of the search strategy wsr",

@@ -186,12 +186,16 @@ def test_the_images_that_withstand_are_those_of_the_result(tmp_path):
     assert scale_out.robust_images(tmp_path) == ["110", "100"]
 
 
-def test_wrong_flags_are_refused(monkeypatch):
+def test_wrong_flags_are_refused():
     with pytest.raises(InputError, match="--turns"):
         scale_out.main(["--turns", "0"])
+
+
+def test_one_of_several_processes_does_its_part_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(InputError, match="without torchrun"):
-        scale_out.main([])
+    monkeypatch.setattr(scale_out_work, "evaluation", lambda arguments, world: {"arguments": arguments})
+    scale_out.main(["evaluation", str(tmp_path / "numbers.json"), "--model", "network"])
+    assert json.loads((tmp_path / "numbers.json").read_text()) == {"arguments": ["--model", "network"]}
 
 
 def test_replicated_phases_are_phases_of_an_iteration():
