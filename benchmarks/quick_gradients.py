@@ -18,14 +18,17 @@ import wsrnas.network
 import wsrnas.operations
 from wsrnas.attacks import pgd
 from wsrnas.models import build_model
+from wsrnas.operations import DilatedDepthwise
 from wsrnas.quick import gradients
 from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.seeding import generator, seeded_weights
 
-VARIANTS = {"torch's own": (False, False), "dense gradients behind concatenations": (True, False),
-            "dilated convolutions": (False, True), "both": (True, True)}
+VARIANTS = {"torch's own": (False, False, False), "dense gradients behind concatenations": (True, False, False),
+            "dilated convolutions of stride 1": (False, True, False),
+            "dilated convolutions of stride 2": (False, False, True), "all": (True, True, True)}
+quick_convolution = DilatedDepthwise._convolved  # private: what the operation does once the precision is chosen
 STEPS = 2  # of PGD in one measurement
 
 
@@ -39,8 +42,14 @@ def plain_dilated_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: i
     return F.conv2d(x, weight, None, 1, padding, dilation, len(weight))
 
 
-def choose(dense: bool, dilated: bool) -> None:
+def plain_strided(layer: DilatedDepthwise, x: Tensor) -> Tensor:
+    """Convolve as torch does where the stride is not 1."""
+    return quick_convolution(layer, x) if layer.stride == (1, 1) else torch.nn.Conv2d.forward(layer, x)
+
+
+def choose(dense: bool, dilated: bool, strided: bool) -> None:
     """Let all cells use the quicker gradients, or torch's own."""
+    DilatedDepthwise._convolved = quick_convolution if strided else plain_strided  # type: ignore[method-assign]
     concatenate = gradients.concatenate if dense else plain_concatenate
     wsrnas.network.concatenate = wsrnas.operations.concatenate = concatenate
     wsrnas.operations.dilated_depthwise = gradients.dilated_depthwise if dilated else plain_dilated_depthwise
