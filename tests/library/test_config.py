@@ -71,7 +71,8 @@ FLAGS = {
         trades_beta distance eval_batch_size vulnerability_bound warmup_architectures weight_decay strategy output
         predictor loss_quantile population proposal_steps proposal_learning_rate architecture_decay architecture_pull
         proposal_samples proposal_draws proposal_parents proposal_patience
-        acquisition proposal_batch budget budget_tolerance sync_bn""",
+        acquisition proposal_batch budget budget_tolerance sync_bn anchors
+        path_every paths paths_per_iteration supernet train_only validation_steps""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
