@@ -34,6 +34,7 @@ PROGRAMS = {
     "studies.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
     "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
     "studies.predictor_ranks": "measure which predictor ranks architectures that it has not seen",
+    "studies.fewer_images": "measure how many images of D_v rank the paths of a supernet",
     "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
 }
 
