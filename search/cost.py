@@ -9,6 +9,7 @@ import torch
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import measured_paths, schedule
+from wsrnas.attacks import shared_passes
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES
 
@@ -36,16 +37,17 @@ def iteration_passes(searcher: Searcher, paths: int = 1) -> dict[str, dict[str, 
         "train": {"forward_backward": trained * both, "forward": trained * forward},
         "recalibrate": {"forward_backward": 0,
                         "forward": paths * min(trained, config.recalibration_batches * config.batch_size)},
-        "validate": {"forward_backward": paths * validation_images * (sources * steps + asked),
+        "validate": {"forward_backward": paths * validation_images * (shared_passes(sources, steps) + asked),
                      "forward": paths * validation_images * (1 + len(config.strengths))},
     }
     if config.supernet:
         del passes["train"]
     if searcher.learns_to_estimate:
-        attacked = min(config.estimator_images, train_images) * (sources + 1) * steps
+        attacked = min(config.estimator_images, train_images) * shared_passes(sources + 1, steps)
         passes["estimator"] = {"forward_backward": attacked, "forward": 0}
     if searcher.checks:
-        passes["estimator_check"] = {"forward_backward": checked * ((sources + targets) * steps + asked),
+        passes["estimator_check"] = {"forward_backward": checked * (
+            shared_passes(sources, steps) + shared_passes(targets, steps) + asked),
                                      "forward": checked * 2 * (targets + config.bounded)}
     return passes
 

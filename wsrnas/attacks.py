@@ -294,12 +294,18 @@ class _FirstGradient:
             return torch.cat([input_gradient(self.model, some, theirs, self.objective) for some, theirs in parts])
 
 
+def shared_passes(strengths: int, steps: int) -> int:
+    """Return the passes of an image in ``multi_strength_pgd`` where the strengths share the first one."""
+    return strengths * (steps - 1) + 1 if strengths > 1 else strengths * steps
+
+
 def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, *,
                        loss: str | AttackLoss = "ce", rows: int | None = None, **arguments: Any) -> Tensor:
     """Attack images by PGD at several strengths, as one batch.
 
     All strengths begin at the images, so they share the first gradient: S strengths of T steps take S (T - 1) + 1
-    passes instead of S T. With a random start, or with the statistics of the batch, they share nothing.
+    passes instead of S T (``shared_passes``). With starts of their own, or with the statistics of the batch, they share
+    nothing.
 
     Args:
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
@@ -308,7 +314,7 @@ def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon
         epsilons: (S,) strengths for all images, or (B, S), in pixels of [0, 1].
         loss: as for ``pgd``.
         rows: as for ``pgd``.
-        **arguments: further arguments of ``pgd``, but ``start`` and ``first_gradient``.
+        **arguments: further arguments of ``pgd``, but ``first_gradient``; ``start`` is (B S, C, H, W).
 
     Returns:
         Adversarial images (B, S, C, H, W).
@@ -320,7 +326,8 @@ def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon
     def every_strength(values: Tensor) -> Tensor:
         return values.repeat_interleave(strengths, 0)
 
-    if strengths > 1 and not arguments.get("random_start") and not arguments.get("batch_statistics"):
+    own_start = arguments.get("random_start") or arguments.get("start") is not None
+    if strengths > 1 and not own_start and not arguments.get("batch_statistics"):
         first = _FirstGradient(model, _objective(loss, 0, 0), rows)
         arguments["first_gradient"] = every_strength(repeated(first, (images, labels), model))
     adversarial = pgd(model, every_strength(images), every_strength(labels), radii.reshape(-1), loss=loss, rows=rows,

@@ -22,6 +22,7 @@ with deferred_imports():
         fast_attack,
         mart_attack,
         multi_strength_attack,
+        multi_strength_passes,
         no_attack,
         pgd_attack,
         trades_attack,
@@ -86,7 +87,7 @@ LOSSES: dict[str, TrainingLoss] = {
         reads=(*ATTACKED, "trades_beta", "auxiliary_weight"),
         help="misclassification-aware; its lambda is trades_beta"),
     "multi": TrainingLoss(
-        multi_strength_attack, adversarial_objective, lambda settings: (settings.steps * len(settings.strengths), 0),
+        multi_strength_attack, adversarial_objective, multi_strength_passes,
         lambda settings: len(settings.strengths),
         reads=("strengths", "steps", "random_start", "batch_statistics", *TARGET),
         help="PGD at all strengths in one batch"),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.attacks import attack_mode, full_precision, multi_strength_pgd, pgd
+from wsrnas.attacks import attack_mode, full_precision, multi_strength_pgd, pgd, shared_passes
 from wsrnas.runtime.seeding import BatchNoise
 from wsrnas.training.loss_settings import LossSettings
 
@@ -58,6 +58,13 @@ def multi_strength_attack(model: nn.Module, images: Tensor, labels: Tensor, sett
                                      loss=_cross_entropy_sum(settings.label_smoothing),
                                      batch_statistics=settings.batch_statistics)
     return adversarial.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def multi_strength_passes(settings: LossSettings) -> tuple[int, int]:
+    """Return the passes of an image in ``multi_strength_attack``."""
+    if settings.random_start or settings.batch_statistics:
+        return settings.steps * len(settings.strengths), 0
+    return shared_passes(len(settings.strengths), settings.steps), 0
 
 
 def trades_attack(model: nn.Module, images: Tensor, labels: Tensor, settings: LossSettings,
