@@ -1,7 +1,7 @@
 """Count what processes exchange in an iteration of a search."""
-
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -60,7 +60,7 @@ def normalisation_traffic(searcher: Searcher) -> Traffic:
     all processes.)
     """
     config = searcher.config
-    norms = [module for module in modules_in_use(searcher.supernet) if isinstance(module, BATCH_NORM)]
+    norms: list[Any] = [module for module in modules_in_use(searcher.supernet) if isinstance(module, BATCH_NORM)]
     once = Traffic(len(norms), sum(2 * norm.num_features * norm.running_mean.element_size() for norm in norms))
     loss, settings = LOSSES[config.adv_loss], config.loss_settings()
     (both, forward), trained = loss.attack_passes(settings), loss.objective_passes(settings)

@@ -49,7 +49,7 @@ def plain_strided(layer: DilatedDepthwise, x: Tensor) -> Tensor:
 
 def choose(dense: bool, dilated: bool, strided: bool) -> None:
     """Let all cells use the quicker gradients, or torch's own."""
-    DilatedDepthwise._convolved = quick_convolution if strided else plain_strided  # type: ignore[method-assign]
+    DilatedDepthwise._convolved = quick_convolution if strided else plain_strided  # type: ignore[method-assign,assignment]
     concatenate = gradients.concatenate if dense else plain_concatenate
     wsrnas.network.concatenate = wsrnas.operations.concatenate = concatenate
     wsrnas.operations.dilated_depthwise = gradients.dilated_depthwise if dilated else plain_dilated_depthwise

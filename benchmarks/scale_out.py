@@ -79,7 +79,7 @@ def searches(folder: Path, turns: int, note: Callable[[str], None]) -> Numbers:
     """
     taken: dict[str, Numbers] = {}
     found: dict[str, Numbers] = {}
-    cases = [case for _ in range(turns) for case in (("1", 1, []), ("2", 2, []))]
+    cases: list[tuple[str, int, list[str]]] = [("1", 1, []), ("2", 2, [])] * turns
     for name, processes, flags in [*cases, (SYNCHRONISED, 2, ["--sync_bn"])]:
         found[name] = work(folder, processes, "search", *flags)
         seconds = taken.setdefault(name, {"cpu": [], "wall": [], "replicated": []})

@@ -86,7 +86,8 @@ def measure(bench: Bench, architectures: int, folder: Path) -> tuple[np.ndarray,
 def agreement(some: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """Return tau of two rankings (n,): of all, and of the best fifth by the reference; small is good."""
     best = np.argsort(reference)[:max(3, len(reference) // SHARE)]
-    return tuple(float(kendalltau(some[rows], reference[rows]).statistic) for rows in (slice(None), best))
+    return (float(kendalltau(some, reference).statistic),
+            float(kendalltau(some[best], reference[best]).statistic))
 
 
 def by_images(losses: np.ndarray, objective: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> list[dict]:
