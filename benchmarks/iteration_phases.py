@@ -76,37 +76,39 @@ class TimedSearcher(Searcher):
 
 
 def run_phases(searcher: TimedSearcher, step: Step, clock: Clock) -> dict[str, Tensor]:
-    """Run a step of the search once its path is chosen, as ``search.wsr_nas`` does, and time every phase.
+    """Run a step of the search once its paths are chosen, as ``search.wsr_nas`` does, and time every phase.
 
     Returns:
-        What was measured on D_v; nothing in the warm-up.
+        What was measured of the first path on D_v; nothing in the warm-up.
     """
     searcher.clock = clock
     with clock("train"):
         searcher.train_supernet(step)
     if step.phase == "warm-up":
         return {}
-    with clock("recalibrate"):
-        searcher.recalibrate(step)
-    if searcher.learns_to_estimate:
-        with clock("remember_noise"):
-            searcher.update_estimator_memory(step)
-        with clock("train_estimator"):
-            searcher.train_estimator(step)
-    with clock("validate"):
-        measured = searcher.validate(step)
-    if searcher.checks:
-        with clock("check"):
-            searcher.check_estimator(step)
+    measured = []
+    for first in searcher.each_path():
+        with clock("recalibrate"):
+            searcher.recalibrate(step)
+        if first and searcher.learns_to_estimate:
+            with clock("remember_noise"):
+                searcher.update_estimator_memory(step)
+            with clock("train_estimator"):
+                searcher.train_estimator(step)
+        with clock("validate"):
+            measured.append(searcher.validate(step))
+        if first and searcher.checks:
+            with clock("check"):
+                searcher.check_estimator(step)
     with clock("remember_losses"):
-        searcher.remember(step, [measured])
+        searcher.remember(step, measured)
     if step.trains_losses:
         with clock("train_losses"):
             searcher.train_loss_estimator(step)
     if step.moves:
         with clock("move"):
             searcher.update_architecture(step)
-    return measured
+    return measured[0]
 
 
 class Iteration:

@@ -118,6 +118,8 @@ def exact_search(strategy, world):
                      init_channels=2, layers=3, batch_size=4, eval_batch_size=4, num_steps=1, warmup_architectures=1,
                      population=1, iterations=1, loss_passes=2, estimator_images=1, recalibration_batches=2,
                      check_images=10)
+    if strategy == "wsr":  # and several paths, whose weights every training step changes in another place
+        config = replace(config, adv_loss="fast", path_every="step", paths_per_iteration=2, population=2, anchors=1)
     # Noise without black margins: areas of one colour have zero gradients and ties, which rounding would decide.
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8, generator=draw)
