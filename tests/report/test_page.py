@@ -123,7 +123,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert "@import" not in page.source
     assert "prefers-color-scheme: dark" in page.source and "@media print" in page.source
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(figures) == 12 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
+    assert len(figures) == 13 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
 
 
 @pytest.mark.slow
@@ -379,7 +379,7 @@ def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path)
     for result in results:
         assert result["needed"] <= result["width"], result
         assert result["broken"] == [] and result["tall"] == 0
-        assert result["figures"] == 12 and result["pictures"] >= 1
+        assert result["figures"] == 13 and result["pictures"] >= 1
 
 
 def test_the_table_of_numbers_keeps_commas_and_gaps():
