@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from search.rnas_settings import RnasConfig
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.supernet_settings import cosine_rate
-from search.supernet_training import build_supernet, build_trainer, set_learning_rate
+from search.supernet_training import build_supernet, set_learning_rate
 from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradient
 from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
@@ -44,6 +45,8 @@ class RnasSearcher(SupernetSearcher):
         world: processes that share the batches.
     """
 
+    config: RnasConfig
+
     def __init__(self, config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
         self.config, self.world, self.space = config, world, SPACES[config.space]
         self.bound: float | None = None  # H, once it is resolved
@@ -57,11 +60,13 @@ class RnasSearcher(SupernetSearcher):
             config.paths, config.distance, config.standardize, world, config.seed)
         self.cross_entropies = CrossEntropies(
             self.supernet, self.relaxation, config.upper_attack().attack, config.loss_settings(), world, config.seed)
-        self.trainer = build_trainer(config, self.supernet, world)
-        self.architecture_optimizer = torch.optim.Adam(
-            self.supernet.architecture_parameters(), config.architecture_learning_rate, betas=(0.5, 0.999),
-            weight_decay=config.architecture_weight_decay)
         self.initial_genotype = self.genotype()
+
+    @cached_property
+    def architecture_optimizer(self) -> torch.optim.Adam:
+        """The optimiser of A."""
+        return torch.optim.Adam(self.supernet.architecture_parameters(), self.config.architecture_learning_rate,
+                                betas=(0.5, 0.999), weight_decay=self.config.architecture_weight_decay)
 
     @property
     def steps(self) -> int:

@@ -1,11 +1,14 @@
 """The common part of both searchers: the supernet, the genotype of its A, and the state that a checkpoint keeps."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from search.architecture_statistics import architecture_statistics
 from search.spaces.space import Space
 from search.spaces.supernet import Supernet
+from search.supernet_settings import SupernetConfig
+from search.supernet_training import build_trainer
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.training.trainer import Trainer
@@ -14,15 +17,21 @@ from wsrnas.training.trainer import Trainer
 class SupernetSearcher:
     """Own a supernet and its training.
 
-    A subclass sets the attributes below and defines ``genotype``, ``own_state`` and ``load_own_state``.
+    A subclass sets the attributes below and defines ``genotype``, ``own_state`` and ``load_own_state``. Optimisers are
+    made when they are used: with the first one torch imports its compiler, a second that a dry run does not need.
     """
 
+    config: SupernetConfig
     world: World
     space: Space
     supernet: Supernet
-    trainer: Trainer
     initial_genotype: Any
     stop: Callable[[], bool] = staticmethod(lambda: False)  # whether to stop between two training steps
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The adversarial training of the supernet's weights."""
+        return build_trainer(self.config, self.supernet, self.world)
 
     def genotype(self) -> Any:
         """Return the architecture of the current A."""

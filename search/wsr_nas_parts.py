@@ -50,9 +50,9 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
         split: indices of D_t and D_v in the training set.
         world: processes that share the batches.
     """
-    train, validation = (data.train.subset(indices) for indices in split)
-    kept = balanced_subset(validation.labels, config.max_validation, config.seed, "D_v", data.num_classes)
-    train, validation = train.to(world.device), validation.subset(kept).to(world.device)
+    held_out = data.train.labels[split[1]]
+    kept = split[1][balanced_subset(held_out, config.max_validation, config.seed, "D_v", data.num_classes)]
+    train, validation = (data.train.subset(indices).to(world.device) for indices in (split[0], kept))
     # At least one image per class: in sets of folders the first images are all of one class.
     checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
                               "check_images", data.num_classes)

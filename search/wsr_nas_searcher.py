@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,7 @@ from search.strategy.objective import OBJECTIVES
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
-from search.supernet_training import build_trainer, set_learning_rate
+from search.supernet_training import set_learning_rate
 from search.training_paths import paths_of_epoch
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks
@@ -50,6 +51,8 @@ class Searcher(SupernetSearcher):
         world: processes that share the batches.
     """
 
+    config: SearchConfig
+
     def __init__(self, config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> None:
         self.config, self.world, self.space = config, world, SPACES[config.space]
         self.network = config.init_channels, config.layers, data.num_classes, data.image_shape
@@ -60,8 +63,6 @@ class Searcher(SupernetSearcher):
             loaders.train_set, loaders.training, loaders.recalibration)
         self.validation_loader, self.check_loader = loaders.validation, loaders.check
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
-        self.trainer = build_trainer(config, self.supernet, world)
-        self.estimator_optimizer = config.estimator_optimizer(self.estimator)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(
@@ -299,10 +300,15 @@ class Searcher(SupernetSearcher):
                                                        self.source_epsilons, self.target_epsilons)
         return (clean + self.estimator(noises, images, epsilons, self.target_epsilons)).clamp(0, 1)
 
+    @cached_property
+    def estimator_optimizer(self) -> torch.optim.AdamW | None:
+        """The optimiser of the AN-Estimator; None for one without weights."""
+        return self.config.estimator_optimizer(self.estimator)
+
     @property
     def learns_to_estimate(self) -> bool:
         """Whether there is an AN-Estimator to train: one with weights, and strengths to estimate."""
-        return bool(self.estimated) and self.estimator_optimizer is not None
+        return bool(self.estimated) and next(self.estimator.parameters(), None) is not None
 
     @property
     def checks(self) -> bool:

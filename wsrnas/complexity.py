@@ -19,8 +19,9 @@ from wsrnas.runtime.device import device_name
 # Classes of networks whose passes a ``TorchFunctionMode`` sees whole; others may hold compiled or scripted parts.
 SEEN = ("torch.nn.modules.", "wsrnas.", "search.")
 # What such networks call besides convolutions and linear layers, which are what is counted.
-UNCOUNTED = {"__get__", "__getitem__", "__len__", "add", "avg_pool2d", "batch_norm", "cat", "chunk", "dim", "div",
-             "flatten", "max_pool2d", "mean", "mul", "pad", "relu", "stack", "sub", "zeros", "zeros_like"}
+UNCOUNTED = {"__get__", "__getitem__", "__len__", "add", "avg_pool2d", "batch_norm", "cat", "chunk", "contiguous",
+             "dim", "div", "flatten", "is_contiguous", "max_pool2d", "mean", "mul", "pad", "relu", "stack", "sub",
+             "zeros", "zeros_like"}
 
 
 def count_parameters(parameters: nn.Module | Iterable[Tensor]) -> int:

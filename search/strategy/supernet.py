@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,11 +91,18 @@ class PaperInSupernet(SupernetStrategy):
         columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
         self.estimator = ValidationLossEstimator(len(space.operations), columns, config.loss_hidden_size,
                                                  space.num_rows).to(world.device)
-        betas = (0.5, 0.999)
-        self.optimizer = torch.optim.Adam(supernet.architecture_parameters(), config.architecture_learning_rate,
-                                          betas=betas)
-        self.loss_optimizer = torch.optim.Adam(self.estimator.parameters(), config.loss_learning_rate, betas=betas,
-                                               weight_decay=config.loss_weight_decay)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Adam:
+        """The optimiser of A."""
+        return torch.optim.Adam(self.supernet.architecture_parameters(), self.config.architecture_learning_rate,
+                                betas=(0.5, 0.999))
+
+    @cached_property
+    def loss_optimizer(self) -> torch.optim.Adam:
+        """The optimiser of the VLE."""
+        return torch.optim.Adam(self.estimator.parameters(), self.config.loss_learning_rate, betas=(0.5, 0.999),
+                                weight_decay=self.config.loss_weight_decay)
 
     def sample(self, memory: Memory, step: Step, count: int) -> list[Path]:
         """Draw ``count`` H from A, or their architectures where paths are cells.

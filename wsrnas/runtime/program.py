@@ -1,6 +1,7 @@
 """Run a program so that errors which users can fix end it with one sentence and an exit code."""
 
 import errno
+import gc
 import sys
 from collections.abc import Callable
 
@@ -50,3 +51,4 @@ def run_program(main: Callable[[], None]) -> None:
         if "torch.distributed" in sys.modules:  # help and configuration errors need no torch
             from wsrnas.runtime.distributed import shutdown
             shutdown()
+        gc.freeze()  # the system frees all memory at once; python would spend half a second on torch's objects
