@@ -59,16 +59,14 @@ class Searcher(SupernetSearcher):
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
         self.objective = OBJECTIVES[config.objective].build(config)
         loaders = build_loaders(config, data, split, world)
-        self.train_set, self.train_loader, self.recalibration_loader = (
-            loaders.train_set, loaders.training, loaders.recalibration)
-        self.validation_loader, self.check_loader = loaders.validation, loaders.check
+        self.train_set, self.train_loader, self.check_loader = loaders.train_set, loaders.training, loaders.check
+        self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
-        self.estimator_step = 0
+        self.estimator_step = self.proposed = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(
             step.phase != "warm-up" for step in schedule(config)))
         self.paths: list[Path] = []  # of the current step: proposals, then anchors
-        self.proposed = 0
         self.anchors = Anchors(config.anchors)
         self.bounds: Tensor | None = None  # H at every strength, once the population is known
         self.predictions: deque[list[float]] = deque(maxlen=NEWEST)

@@ -570,6 +570,11 @@ def test_the_dry_run_counts_the_passes_of_the_run(whole, capsys, tmp_path):
            f"{program.readable(totals['forward'])} forward" in said
 
 
+def test_a_dry_run_makes_no_optimiser_with_which_torch_would_import_its_compiler(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", None)
+    program.main([*TINY, "--dry_run", "--runs", str(tmp_path)])
+
+
 def test_a_refused_batch_size_does_not_spoil_the_run_directory(tmp_path):
     with pytest.raises(InputError, match="the training batch size is 31, expected at most 30"):
         start(tmp_path, [*TINY, *QUICK, "--batch_size", "31"])
