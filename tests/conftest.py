@@ -13,6 +13,9 @@ from wsrnas.report.figures.svg import svg_text
 from wsrnas.runtime.distributed import World
 
 torch.set_num_threads(1)
+# Torch looks for devices at the first backward pass. Its fake tensors pretend that there is a GPU, and a process that
+# believes it cannot differentiate in forks, which tests use as second processes. So look before they do.
+torch.ones(1, requires_grad=True).sum().backward()
 # The same examples every time, whatever they take.
 settings.register_profile("tests", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("tests")
