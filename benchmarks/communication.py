@@ -84,7 +84,7 @@ def traffic(searcher: Searcher) -> dict[str, Traffic]:
     An operation of the path whose output nothing reads has no gradient, but is counted.
 
     Args:
-        searcher: search that trains with PGD and has a current path, the same in all training steps.
+        searcher: search that trains with PGD and has a current path, the only one of the iteration.
     """
     config, steps = searcher.config, len(searcher.train_loader)
     refusals = steps // config.report_freq + 1

@@ -61,6 +61,15 @@ def path_noise(turn: int, shape: tuple[int, ...]) -> Tensor:
     return gumbel_noise(shape, generator(0, "benchmark path", turn))
 
 
+def turn_gates(searcher: Searcher, turn: int) -> Tensor:
+    """Return the path of a turn in a search, as the gates of its supernet."""
+    space = searcher.space
+    gates = gumbel_softmax(torch.zeros(space.shape), path_noise(turn, space.shape), searcher.supernet.tau)
+    if searcher.config.path_kind == "cell":  # this search runs cells, so it gets that of the path
+        gates = space.gates(space.discrete(gates.unsqueeze(0))[0]).to(gates).view(space.shape)
+    return gates
+
+
 class TimedSearcher(Searcher):
     """A searcher that also times the attacks and the estimates within a phase."""
 
@@ -149,11 +158,7 @@ class Iteration:
         clock = Clock(searcher.world.device)
         with clock("sample"):
             searcher.sample(step)
-        space = searcher.space
-        gates = gumbel_softmax(torch.zeros(space.shape), path_noise(turn, space.shape), searcher.supernet.tau)
-        if self.config.path_kind == "cell":  # this search runs cells, so it gets that of the path
-            gates = space.gates(space.discrete(gates.unsqueeze(0))[0]).to(gates).view(space.shape)
-        searcher.paths = [searcher.supernet.use(gates)]
+        searcher.paths = [searcher.supernet.use(turn_gates(searcher, turn))]
         run_phases(searcher, step, clock)
         if searcher.estimated:
             self._estimate_twice_as_many(clock)

@@ -39,9 +39,8 @@ with deferred_imports():
 
     from benchmarks import communication, many_gpus, scale_out_work
     from benchmarks.clock import Clock
-    from benchmarks.iteration_phases import Iteration, Scale, columns, path_noise, random_images
+    from benchmarks.iteration_phases import Iteration, Scale, columns, random_images, turn_gates
     from search import wsr_nas_settings
-    from search.spaces.supernet import gumbel_softmax
     from search.wsr_nas_searcher import Searcher
 
 STRENGTHS = (1, 2, 4, 8, 16, 32)
@@ -49,7 +48,8 @@ IMAGES = (5_000, 10_000, 20_000, 50_000)  # of D_t and D_v together
 WIDTH, SHARE = 0.25, 1 / 40  # of the paper's width, and of the images
 ATTACKED, WEAKEST, STRONGEST = 0.06, 0.01, 0.25
 GPUS = (1, 8, 64)
-SYNCHRONISED = "2, --sync_bn"
+SYNCHRONISING = " --sync_bn"
+SYNCHRONISED = f"2,{SYNCHRONISING}"
 TRAINING = ("--preset", "tiny", "--epochs", "2", "--num_steps", "1", "--epsilon", "0.02", "--max_train", "1340",
             "--milestones", "2", "--select_every", "2", "--save", "network", "--device", "cpu")
 EVALUATION = ("--attacks", "pgd-10", "--strengths", "8/255", "16/255", "--max_test", "240", "--batch_size", "15",
@@ -134,10 +134,11 @@ def with_speed_up(taken: dict[str, Numbers]) -> dict[str, Numbers]:
 
 
 def agreement(one: Numbers, other: Numbers) -> Numbers:
-    """Return whether two searches found the same architecture, and the largest difference of a loss on D_v in nats."""
-    return {"same_architecture": one["choices"] == other["choices"], "largest_difference": max(
-        abs(a - b) for row, others in zip(one["losses"], other["losses"], strict=True)
-        for a, b in zip(row, others, strict=True))}
+    """Return whether two searches found the same architecture, and how far their losses on D_v differ, in nats."""
+    differences = [abs(a - b) for row, others in zip(one["losses"], other["losses"], strict=True)
+                   for a, b in zip(row, others, strict=True)]
+    return {"same_architecture": one["choices"] == other["choices"], "largest_difference": max(differences),
+            "median_difference": statistics.median(differences)}
 
 
 # -- strengths and images -------------------------------------------------------------------------------------------
@@ -198,10 +199,9 @@ def exchanges(world: World, machine: many_gpus.Machine, note: Callable[[str], No
         for sync_bn in (False, True):
             config = replace(wsr_nas_settings.PRESETS[name], sync_bn=sync_bn)
             searcher = Searcher(config, data, (halves[0], halves[1]), world)
-            shape = tuple(searcher.supernet.alphas().shape)
-            searcher.supernet.use(gumbel_softmax(torch.zeros(shape), path_noise(0, shape), searcher.supernet.tau))
+            searcher.supernet.use(turn_gates(searcher, 0))
             sent = communication.traffic(searcher)
-            case = name + sync_bn * " --sync_bn"
+            case = name + sync_bn * SYNCHRONISING
             found["communication"][case] = {purpose: vars(part) for purpose, part in sent.items()}
             one = many_gpus.work(searcher, strategy, machine)
             every = sum(sent.values(), communication.Traffic())
@@ -231,8 +231,9 @@ def tables(found: Numbers) -> str:
         ((name, f"{row['wall']:.2f}", f"{row['cpu']:.2f}", f"{row['replicated']:.2f}", f"{row['speed_up_wall']:.2f}",
           f"{row['speed_up_cpu']:.2f}") for name, row in found["searches"].items())))]
     parts.append(("Searches by several processes beside the same by one", markdown_table(
-        ("processes", "same architecture", "largest difference of a loss (nats)"),
-        ((name, "yes" if row["same_architecture"] else "no", f"{row['largest_difference']:.1e}")
+        ("processes", "same architecture", "difference of the losses (nats): median", "largest"),
+        ((name, "yes" if row["same_architecture"] else "no", f"{row['median_difference']:.1e}",
+          f"{row['largest_difference']:.1e}")
          for name, row in found["agreement"].items()))))
     equal = "equal" if found["equal_evaluations"] else "DIFFERENT"
     parts.append((f"An evaluation; the images that withstand are {equal}", markdown_table(
@@ -251,7 +252,8 @@ def tables(found: Numbers) -> str:
     parts.append(("What each process sends in an iteration", markdown_table(
         ("preset", "purpose", "collectives", "MB"),
         ((case, purpose, f"{row['calls']:,}", f"{row['bytes'] / 1e6:.3f}")
-         for case, rows in found["communication"].items() for purpose, row in rows.items()))))
+         for case, rows in found["communication"].items() for purpose, row in rows.items()
+         if not case.endswith(SYNCHRONISING) or purpose not in found["communication"][case[:-len(SYNCHRONISING)]]))))
     parts.append(("Seconds of an iteration on GPUs, predicted", markdown_table(
         ("preset", *(f"{count} GPU" + "s" * (count > 1) for count in GPUS)),
         ((case, *(f"{row[str(count)]:.1f}" for count in GPUS)) for case, row in found["predicted"].items()))))

@@ -141,8 +141,10 @@ def test_attacking_all_strengths_costs_an_attack_and_a_measurement_each():
 def test_searches_agree_by_their_architecture_and_their_losses():
     one = {"choices": [1, 2], "losses": [[1.0, 2.0], [3.0, 4.0]]}
     other = {"choices": [1, 3], "losses": [[1.0, 2.5], [3.0, 3.75]]}
-    assert scale_out.agreement(one, one) == {"same_architecture": True, "largest_difference": 0}
-    assert scale_out.agreement(one, other) == {"same_architecture": False, "largest_difference": 0.5}
+    assert scale_out.agreement(one, one) == {"same_architecture": True, "largest_difference": 0,
+                                               "median_difference": 0}
+    assert scale_out.agreement(one, other) == {"same_architecture": False, "largest_difference": 0.5,
+                                                 "median_difference": 0.125}
 
 
 def test_speed_ups_are_those_of_medians():
@@ -165,12 +167,14 @@ def test_the_benchmark_prints_its_tables_and_writes_its_files(tmp_path, monkeypa
         "strengths": {count: PHASES | {"move": count} for count in scale_out.STRENGTHS},
         "images": dict.fromkeys(scale_out.IMAGES, PHASES)})
     monkeypatch.setattr(scale_out, "exchanges", lambda *parts: {
-        "communication": {"wide": {"gradients": {"calls": 1000, "bytes": 2_000_000}}},
+        "communication": {"wide": {"gradients": {"calls": 1000, "bytes": 2_000_000}}, "wide --sync_bn": {
+            "gradients": {"calls": 1000, "bytes": 2_000_000}, "BatchNorm": {"calls": 9, "bytes": 0}}},
         "predicted": {"wide": {"one_gpu": {}, "1": 9.0, "8": 4.0, "64": 3.0}}})
     scale_out.main(["--turns", "1", "--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a")])
     said = capsys.readouterr().out
     assert "| 2 | 3.00 | 1.00 | 0.50 | 1.00 | 2.00 |" in said
-    assert "| 2, float32 | yes | 2.5e-01 |" in said and "| 2, --sync_bn, float64 | yes | 0.0e+00 |" in said
+    assert "| 2, float32 | yes | 1.2e-01 | 2.5e-01 |" in said and "| 2, --sync_bn, float64 | yes | 0.0e+00 |" in said
+    assert "| wide --sync_bn | BatchNorm | 9 | 0.000 |" in said and "| wide --sync_bn | gradients" not in said
     assert "the images that withstand are equal" in said and "| wide | gradients | 1,000 | 2.000 |" in said
     assert "| wide | 9.0 | 4.0 | 3.0 |" in said and "| 32 | 209 | 1.17 | 1883 |" in said
     found = json.loads((tmp_path / "a.json").read_text())
