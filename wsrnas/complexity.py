@@ -1,27 +1,16 @@
 """Measure what a network costs (parameters, multiply-adds, memory of activations, seconds)."""
 
-import contextlib
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsrnas.attacks import attack_mode
+from wsrnas.quick.shapes import pass_of_shapes
 from wsrnas.runtime.device import device_name
-
-# Classes of networks whose passes a ``TorchFunctionMode`` sees whole; others may hold compiled or scripted parts.
-SEEN = ("torch.nn.modules.", "wsrnas.", "search.")
-# What such networks call besides convolutions and linear layers, which are what is counted.
-UNCOUNTED = {"__get__", "__getitem__", "__len__", "add", "avg_pool2d", "batch_norm", "cat", "chunk", "contiguous",
-             "dim", "div", "flatten", "is_contiguous", "max_pool2d", "mean", "mul", "pad", "relu", "stack", "sub",
-             "zeros", "zeros_like"}
 
 
 def count_parameters(parameters: nn.Module | Iterable[Tensor]) -> int:
@@ -37,67 +26,23 @@ def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     network is in evaluation mode during the count and unchanged afterwards.
     """
     parameter = next(model.parameters())
-    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
     with attack_mode(model):
-        if not image.is_meta and all(type(module).__module__.startswith(SEEN) for module in model.modules()):
-            with _Layers() as layers:
-                model(image)
-            if layers.known:
-                return layers.multiply_adds
-        return counted_by_torch(model, image)
+        known = pass_of_shapes(model, image_shape, parameter.dtype)
+        return counted_by_torch(model, _black_image(parameter, image_shape)) if known is None else known
 
 
 def counted_by_torch(model: nn.Module, image: Tensor) -> int:
     """Return the multiply-adds of any network; the first call takes a second, because torch imports its compiler."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    shapes = _Shapes() if image.is_meta else contextlib.nullcontext()
-    with FlopCounterMode(display=False) as counter, shapes:
+    with FlopCounterMode(display=False) as counter:
         model(image)
     return counter.get_total_flops() // 2
 
 
-class _Layers(TorchFunctionMode):
-    """Count the multiply-adds of convolutions and linear layers.
-
-    Attributes:
-        multiply_adds: what was counted so far.
-        known: whether everything else that was called is known to have none.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.multiply_adds, self.known = 0, True
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in (F.conv2d, F.linear):  # each output is a sum over one filter
-            self.multiply_adds += result.numel() * math.prod(args[1].shape[1:])
-        elif getattr(func, "__name__", "") not in UNCOUNTED:
-            self.known = False
-        return result
-
-
-class _Shapes(TorchDispatchMode):
-    """Work out the shapes of the commonest operations that are not counted; torch's own rules take ten times as long.
-
-    For tensors of the device ``meta`` alone.
-    """
-
-    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        aten = torch.ops.aten
-        if func is aten.native_batch_norm.default:
-            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-        if func is aten.relu.default or (func is aten.add.Tensor and _alike(*args[:2])):
-            return torch.empty_like(args[0])
-        return func(*args, **kwargs)
-
-
-def _alike(first: object, second: object) -> bool:
-    """Return whether two arguments of an operation are tensors of one shape and type."""
-    return (isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape == second.shape
-            and first.dtype == second.dtype)
+def _black_image(parameter: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """Return one black image for a network with this parameter."""
+    return torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
 
 
 def readable(count: float) -> str:
@@ -122,7 +67,9 @@ def activation_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int
     parameter = next(model.parameters())
     try:
         with attack_mode(model):
-            model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+            if pass_of_shapes(model, image_shape, parameter.dtype) is None:
+                total = 0
+                model(_black_image(parameter, image_shape))
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,7 @@
 """Accuracy over strengths against a closed form; costs by hand; figures; networks from checkpoints."""
 
 import copy
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -152,26 +153,54 @@ class Sums(nn.Module):
         return self.last(torch.relu(x.float() + x.float()))
 
 
-@pytest.mark.parametrize("build", [
-    Sums, lambda: build_model("WsrNet_Basic", 10, 2, 3), lambda: build_model("resnet18", 10, 4, dataset="imagenet"),
-    lambda: build_model("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|", 10, 2, 3),
-], ids=["sums", "cells", "layers", "graph"])
+GRAPH = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+
+
+@pytest.mark.parametrize("build", [Sums, lambda: build_model("WsrNet_Basic", 10, 2, 3)], ids=["sums", "cells"])
 def test_a_network_without_numbers_has_as_many_multiply_adds(build):
     network = build()
     count = multiply_adds(network, (3, 32, 24))
     assert multiply_adds(network.to("meta"), (3, 32, 24)) == count > 0
 
 
-def test_networks_of_the_project_are_counted_without_torch_s_counter_which_takes_a_second_to_import(monkeypatch):
-    monkeypatch.setattr(complexity, "counted_by_torch", None)
-    for name in ("robnet_free", "resnet50", "densenet121", "mobilenet_v2", "shufflenet_v2", "squeezenet", "vgg16"):
-        assert multiply_adds(build_model(name, 10, 4), (3, 32, 32)) > 0, name
-    for space in SPACES.values():
-        supernet = space.supernet(2, 3, 10, 1.0, 1.0, None)
-        supernet.sample(torch.Generator())
-        path = multiply_adds(supernet, (3, 8, 8))
-        supernet.mix(supernet.alphas().softmax(-1))
-        assert multiply_adds(supernet, (3, 8, 8)) > path > 0, space.name
+def assert_shapes_tell_the_cost(monkeypatch, network, image_shape):
+    with monkeypatch.context() as context:
+        context.setattr(torch, "zeros", None)  # there is no real image
+        found = multiply_adds(network, image_shape), activation_bytes(network, image_shape)
+    with monkeypatch.context() as context:
+        context.setattr(complexity, "pass_of_shapes", lambda *arguments: None)
+        assert found == (multiply_adds(network, image_shape), activation_bytes(network, image_shape))
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("WsrNet_Plus", {"layers": 3}), (GRAPH, {"layers": 3}), ("robnet_free", {}), ("resnet18", {"dataset": "imagenet"}),
+    ("densenet121", {}), ("mobilenet_v2", {}), ("shufflenet_v2", {}), ("squeezenet", {}), ("vgg16", {})])
+def test_the_cost_of_a_network_follows_from_shapes_alone(monkeypatch, name, more):
+    assert_shapes_tell_the_cost(monkeypatch, build_model(name, 10, 4, **more), (3, 33, 36))
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_cost_of_a_supernet_follows_from_shapes_alone(monkeypatch, space):
+    supernet = space.supernet(2, 3, 10, 1.0, 1.0, None)
+    supernet.sample(torch.Generator().manual_seed(1))
+    assert_shapes_tell_the_cost(monkeypatch, supernet, (3, 7, 10))
+    supernet.mix(supernet.alphas().softmax(-1))
+    assert_shapes_tell_the_cost(monkeypatch, supernet, (3, 7, 10))
+
+
+def test_shapes_of_pooling_are_those_of_torch(monkeypatch):
+    for kernel, stride, padding, ceil_mode in itertools.product((2, 3), (1, 2, (3, 2)), (0, 1), (False, True)):
+        pools = [kind(kernel, stride, padding, ceil_mode=ceil_mode) for kind in (nn.MaxPool2d, nn.AvgPool2d)]
+        assert_shapes_tell_the_cost(monkeypatch, nn.Sequential(nn.Conv2d(3, 1, 1), *pools), (3, 23, 26))
+
+
+def test_images_that_do_not_fit_are_refused_in_the_words_of_torch():
+    with pytest.raises(RuntimeError, match="to have 3 channels"):
+        multiply_adds(nn.Conv2d(3, 8, 3), (4, 9, 9))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        multiply_adds(nn.Sequential(nn.Flatten(), nn.Linear(10, 2)), (3, 9, 9))
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        activation_bytes(nn.Conv2d(3, 8, 3), (3, 2, 9))
 
 
 def test_other_layers_of_torch_are_counted_too():

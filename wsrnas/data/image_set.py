@@ -38,10 +38,8 @@ class ImageSet:
     def subset(self, indices: Tensor) -> "ImageSet":
         """Copy the images of these indices, in their order."""
         indices = indices.to(self.labels.device)
-        if self.images.device.type == "cpu":  # numpy's large copies take a quarter of the time of torch's
-            return image_set(self.images.permute(0, 2, 3, 1).numpy()[indices.numpy()], self.labels[indices])
-        images = self.images[indices].contiguous(memory_format=torch.channels_last)
-        return ImageSet(images, self.labels[indices])
+        images = self.images.permute(0, 2, 3, 1).index_select(0, indices)  # in the order in memory: a fifth of the time
+        return ImageSet(images.permute(0, 3, 1, 2), self.labels[indices])
 
     def fingerprint(self) -> str:
         """Return a hash of all pixels and labels, which depends on their order."""
