@@ -177,7 +177,10 @@ class Retraining:
                              f"{self.progress.epochs}){what_next}")
 
     def select(self, row: dict[str, Any]) -> None:
-        """Measure the network on the held-out images if a selection is due; keep the most robust as ``best.pt``."""
+        """Measure the network on the held-out images if a selection is due; keep the best as ``best.pt``.
+
+        The best is the most robust, or for a training without attack the one with the highest clean accuracy.
+        """
         config, progress, number = self.config, self.progress, self.progress.epochs + 1
         if self.held_out_loader is None or (number % config.select_every and number < config.epochs):
             return
@@ -186,10 +189,11 @@ class Retraining:
         row["held_out"] = {"clean_accuracy": result["clean_accuracy"],
                            "robust_accuracy": result["average_robust_accuracy"]}
         progress.last = {"epoch": number, **row["held_out"]}
-        if row["held_out"]["robust_accuracy"] > progress.best["robust_accuracy"]:
+        rule = LOSSES[config.adv_loss].selects_by
+        if not progress.best["epoch"] or row["held_out"][rule] > progress.best[rule]:
             progress.best = progress.last
             self.run.save({"step": number, "network": self.description, "model": self.trainer.evaluated.state_dict(),
-                           "best": progress.best}, run_files.BEST)
+                           "best": progress.best, "selection": config.selection_rule}, run_files.BEST)
 
     def complete(self, row: dict[str, Any]) -> None:
         """Count the epoch, write its row and its checkpoint, and report it.
@@ -220,7 +224,8 @@ class Retraining:
         training = self.trainer.state_dict()
         return {"step": self.progress.epochs, "network": self.description,
                 "model": self.trainer.weights_to_keep(training["buffers"]), "trainer": training,
-                "standing": progress, "epoch": self.progress.epoch.state_dict(self.world)}
+                "selection": self.config.selection_rule, "standing": progress,
+                "epoch": self.progress.epoch.state_dict(self.world)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from the content of a checkpoint.

@@ -12,7 +12,7 @@ from wsrnas.architectures.searched import short_name
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.quick.settings import GraphsConfig
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import RunConfig, option, require
+from wsrnas.runtime.config import RunConfig, format_epsilon, option, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.schedules import SCHEDULES, Schedule
@@ -85,7 +85,8 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
     compile: bool = option(False, "compile the network (torch.compile; needs a C++ compiler)")
     sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share")
 
-    select_steps: int = option(10, "PGD steps in the held-out test that chooses best.pt, at the training strength")
+    select_steps: int = option(10, "PGD steps in the held-out test that chooses best.pt, at the training strength "
+                               "(with the loss standard, clean accuracy chooses)")
     select_every: int = option(1, "epochs between two selections")
     eval_batch_size: int = option(500, "images at a time in the selection", identity=False)
     save_every: int = option(0, "steps between two checkpoints; 0: only after an epoch and at a stop",
@@ -149,6 +150,13 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, self.random_start,
                             self.batch_statistics, self.trades_beta, self.label_smoothing, self.strengths,
                             self.auxiliary_weight)
+
+    @property
+    def selection_rule(self) -> str:
+        """What ``best.pt`` has the highest of, in words."""
+        under = f"accuracy under PGD-{self.select_steps} at {format_epsilon(self.epsilon)}"
+        which = under if LOSSES[self.adv_loss].attacks else "clean accuracy"
+        return f"{which} on the held-out images"
 
     def schedule_of(self, steps_per_epoch: int) -> Schedule:
         """Return the learning rate of every step."""

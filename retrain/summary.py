@@ -40,7 +40,8 @@ def conclusion(config: TrainingConfig, best: Mapping[str, Any], last: Mapping[st
     if not best["epoch"]:
         return f"training finished; checkpoint.pt is epoch {config.epochs} (no image was held out, no best.pt)"
     return (f"training finished; on held-out images: best.pt, epoch {best['epoch']}, {accuracies(config, best)}; "
-            f"checkpoint.pt, epoch {config.epochs}, {accuracies(config, last)}")
+            f"checkpoint.pt, epoch {config.epochs}, {accuracies(config, last)}; best.pt has the highest "
+            f"{config.selection_rule}")
 
 
 def accuracies(config: TrainingConfig, selection: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@
     python -m retrain.train_cifar --recipe strong --arch resnet18 --data DATA
     torchrun --standalone --nproc_per_node=8 -m retrain.train_cifar --recipe wsrnet-plus --data DATA
 
-Selection uses images held out of the training set. ``best.pt`` (highest robust accuracy there) and ``checkpoint.pt``
-(last epoch) are both kept. The same command resumes, from any step.
+Selection uses images held out of the training set. ``best.pt`` (highest robust accuracy there, without attack
+the highest clean one) and ``checkpoint.pt`` (last epoch) are both kept. The same command resumes, from any step.
 """
 
 from __future__ import annotations

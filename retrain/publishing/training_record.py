@@ -63,9 +63,11 @@ def selection(config: Mapping[str, Any], payload: Mapping[str, Any], file_name: 
                 "trained; no epoch was selected.")
     known = "select_steps" in config and "epsilon" in config
     attack = f"PGD-{config['select_steps']} at {format_epsilon(config['epsilon'])}" if known else "PGD"
-    return (f"The weights are those after epoch {best['epoch']}{of} (`{file_name}`), which had the highest accuracy "
-            f"under {attack} on the held-out images: {best['robust_accuracy']:.1%} (clean: "
-            f"{best['clean_accuracy']:.1%}).")
+    rule = payload.get("selection", f"accuracy under {attack} on the held-out images")  # older checkpoints: this one
+    robust, clean = f"{best['robust_accuracy']:.1%}", f"{best['clean_accuracy']:.1%}"
+    values = f"{clean} ({attack}: {robust})" if rule.startswith("clean") else f"{robust} (clean: {clean})"
+    return (f"The weights are those after epoch {best['epoch']}{of} (`{file_name}`), which had the highest {rule}: "
+            f"{values}.")
 
 
 def command(start: Mapping[str, Any]) -> str:

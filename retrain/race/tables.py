@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsrnas.complexity import readable
+from wsrnas.training.losses import selection_words
 
 
 def standing(values: Mapping[str, Any]) -> str:
@@ -15,7 +16,8 @@ def standing(values: Mapping[str, Any]) -> str:
     weights = [kind for kind in ("best", "last") if any(entrant[kind] for entrant in values["entrants"])]
     if not weights:
         return "no training is complete yet"
-    names = {"best": "Best weights (highest robust accuracy on held-out images)", "last": "Last weights"}
+    rule = selection_words(values.get("config", {}).get("adv_loss", ""))
+    names = {"best": f"Best weights (highest {rule} on held-out images)", "last": "Last weights"}
     over = seeds_of(values)
     parts = [] if values["complete"] else [f"**{values['done']} of {values['jobs']} jobs are done.**" + "".join(
         f" {name} failed: {said}." for name, said in values["failed"].items())]

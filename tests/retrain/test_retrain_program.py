@@ -10,7 +10,9 @@ import genotypes
 import retrain.retraining as retraining
 import retrain.train_cifar as program
 import search.wsr_nas
+from retrain.publishing.training_record import selection
 from retrain.recipes import RECIPES, RetrainConfig
+from tests.pages import Page
 from wsrnas.data.datasets import load_dataset
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.genotype import Genotype
@@ -177,6 +179,25 @@ def test_the_best_epoch_is_the_most_robust_on_held_out_images(tmp_path):
     said = (run / "FINISHED").read_text()  # both are reported
     assert "best.pt, epoch 2, clean 90.0% PGD-2 at 0.0300 (7.65/255) 50.0%" in said
     assert "checkpoint.pt, epoch 4, clean 90.0% PGD-2 at 0.0300 (7.65/255) 40.0%" in said
+
+
+def test_without_an_attack_the_best_epoch_has_the_highest_clean_accuracy(tmp_path):
+    """PGD breaks every image of such a network after a few epochs, and would select its worst one."""
+    accuracies = iter([(0.2, 0.2), (0.6, 0.0), (0.7, 0.0), (0.5, 0.1)])
+
+    def measured(*args, **more):
+        return dict(zip(("clean_accuracy", "average_robust_accuracy"), next(accuracies), strict=True))
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(retraining, "robust_accuracy", measured)
+        run = start(tmp_path, [*TINY, "--adv_loss", "standard"])
+    best, last = (torch.load(run / name, weights_only=True) for name in ("best.pt", "checkpoint.pt"))
+    assert best["best"] == last["standing"]["best"] == {"epoch": 3, "clean_accuracy": 0.7, "robust_accuracy": 0.0}
+    assert best["selection"] == last["selection"] == "clean accuracy on the held-out images"
+    assert "best.pt has the highest clean accuracy on the held-out images" in (run / "log.txt").read_text()
+    page = Page(run / "report.html").text
+    assert "held-out clean 70.0 % best: epoch 3, robust 0.0 %, chosen by clean accuracy" in page
+    assert "highest clean accuracy on the held-out images: 70.0% (PGD: 0.0%)" in selection({}, best, "best.pt")
 
 
 def test_best_is_what_the_metrics_say(whole):

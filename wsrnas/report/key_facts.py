@@ -10,6 +10,7 @@ from wsrnas.report.reading.rows import column
 from wsrnas.report.reading.runs import Run
 from wsrnas.report.texts import duration, percent
 from wsrnas.report.tiles import Fact, Tile
+from wsrnas.training.losses import selection_words
 
 
 def newest(values: Sequence[float | None]) -> float | None:
@@ -57,14 +58,16 @@ def vulnerability(run: Run) -> list[Tile]:
 
 
 def held_out_accuracy(run: Run) -> list[Tile]:
-    """Return the accuracies of the epoch that was most robust on held-out images."""
-    robust, clean = (column(run.rows, "held_out", f"{word}_accuracy") for word in ("robust", "clean"))
-    measured = [(value, -index) for index, value in enumerate(robust) if value is not None]
+    """Return the accuracies of the best epoch on held-out images, and by which of them it is the best."""
+    rule = selection_words(str(run.config.get("adv_loss"))).split()[0]
+    other = "clean" if rule == "robust" else "robust"
+    values, others = (column(run.rows, "held_out", f"{word}_accuracy") for word in (rule, other))
+    measured = [(value, -index) for index, value in enumerate(values) if value is not None]
     if not measured:
         return []
     value, index = max(measured)
-    return [Tile("held-out robust", f"{percent(value)} %",
-                 f"best: epoch {run.rows[-index]['step'] + 1}, clean {percent(clean[-index])} %")]
+    return [Tile(f"held-out {rule}", f"{percent(value)} %", f"best: epoch {run.rows[-index]['step'] + 1}, "
+                 f"{other} {percent(others[-index])} %, chosen by {rule} accuracy")]
 
 
 def test_accuracies(run: Run) -> list[Tile]:

@@ -7,6 +7,7 @@ from wsrnas.report.html import Cell, details, paragraph, table
 from wsrnas.report.reading.races import BEST, CLEAN, LAST, Difference, Entrant, Race, Score, listed, number
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
+from wsrnas.training.losses import selection_words
 
 MISSING = "–"
 
@@ -60,7 +61,9 @@ def score_table(race: Race, weights: str) -> str:
     rows = [[title_of(entrant), seeds_of(race, entrant, weights), *facts(race, entrant, weights).values(),
              *(with_deviation(entrant.score(weights, name)) for name in names)] for entrant in race.standing]
     header = ["entrant", "seeds", *facts(race, race.entrants[0], weights), *map(plain_name, names)]
-    which = "the epoch that was most robust on held-out images" if weights == BEST else "the last epoch"
+    config = race.document.get("config")
+    rule = selection_words(str(config.get("adv_loss")) if isinstance(config, dict) else "")
+    which = f"the epoch of the highest {rule} on held-out images" if weights == BEST else "the last epoch"
     return table(header, rows, range(1, len(header)), f"{weights.capitalize()} weights ({which}): accuracy "
                  "in %, mean over the seeds ± sample standard deviation")
 

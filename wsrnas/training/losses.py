@@ -68,6 +68,14 @@ class TrainingLoss:
         """Whether there is an attack: it reads its strength, or its strengths."""
         return bool(set(self.reads) & {"epsilon", "strengths"})
 
+    @property
+    def selects_by(self) -> str:
+        """Name of the accuracy on held-out images that selects ``best.pt``: without an attack, the clean one.
+
+        PGD soon breaks every image of a network that was trained without attack, and would select its worst epoch.
+        """
+        return "robust_accuracy" if self.attacks else "clean_accuracy"
+
     def passes(self, settings: LossSettings) -> tuple[int, int]:
         """Return forward-backward passes, and passes forward alone, of an image in a step: attack and objective."""
         both, forward = self.attack_passes(settings)
@@ -102,6 +110,11 @@ LOSSES: dict[str, TrainingLoss] = {
 def losses_of(program: str) -> dict[str, TrainingLoss]:
     """Return the losses that a program offers: ``retrain``, ``search`` (Wsr-NAS) or ``rnas``."""
     return {name: loss for name, loss in LOSSES.items() if program in loss.programs}
+
+
+def selection_words(adv_loss: str) -> str:
+    """Return ``robust accuracy`` or ``clean accuracy``, by which ``best.pt`` is selected under a loss of any name."""
+    return LOSSES[adv_loss].selects_by.replace("_", " ") if adv_loss in LOSSES else "robust accuracy"
 
 
 def loss_table() -> str:
