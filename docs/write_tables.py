@@ -23,7 +23,7 @@ from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import ESTIMATORS, build_estimator
 from wsrnas.evaluation.attack_table import ATTACKS
-from wsrnas.evaluation.protocols import PROTOCOLS
+from wsrnas.evaluation.protocols import PROTOCOLS, fallen_in_words, passes_of
 from wsrnas.report.race import SECTIONS as RACE_SECTIONS
 from wsrnas.report.ranking import SECTIONS as RANKING_SECTIONS
 from wsrnas.report.run_sections import SECTIONS
@@ -50,7 +50,11 @@ def attacks() -> str:
 
 def protocols() -> str:
     """Return one row for each protocol."""
-    return markdown_table(("`--protocol`", "attacks"), ((f"`{name}`", entry.help) for name, entry in PROTOCOLS.items()))
+    def row(name: str) -> tuple[str, ...]:
+        passes = " + ".join(f"{number:,}" for number in passes_of(PROTOCOLS[name].attacks))
+        return (f"`{name}`", PROTOCOLS[name].help, passes if PROTOCOLS[name].attacks else "", fallen_in_words(name))
+    return markdown_table(("`--protocol`", "attacks", "passes of an image, at most", "images that fell at a smaller "
+                           "strength"), map(row, PROTOCOLS))
 
 
 def data_sets() -> str:

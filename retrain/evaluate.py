@@ -28,7 +28,8 @@ with deferred_imports():
     from retrain.evaluate_subjects import check_subjects, load_images, make_subjects, named_architectures, open_named
     from wsrnas.complexity import count_parameters, multiply_adds, readable
     from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
-    from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, table
+    from wsrnas.evaluation.protocols import fallen_in_words, passes_of
+    from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, passes_line, table
     from wsrnas.report import write_report
     from wsrnas.subjects.images import EvaluationImages
     from wsrnas.subjects.model_source import ModelSource
@@ -57,7 +58,7 @@ def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
-            print(dry_run(networks, images, attacks, config.check_images))
+            print(dry_run(networks, images, protocol, attacks, config.check_images))
         return
     subjects = make_subjects(config, networks)
     check_subjects(config, subjects, images, world)
@@ -76,6 +77,7 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     """Print the table, the published way's numbers, paired differences, and where the page is."""
     print(table(results))
     for name, result in results.items():
+        print(f"{name}: {passes_line(result)}")
         if result["official"]:
             print(f"{name}: the published evaluation and the honest one\n{official_table(result['official'])}")
         for row in result["attacks"]:
@@ -93,7 +95,7 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     print(f"report: {page}", flush=True)
 
 
-def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tuple[Attack, ...],
+def dry_run(networks: list[ModelSource], images: EvaluationImages, protocol: str, attacks: tuple[Attack, ...],
             check_images: int) -> str:
     """Say what the evaluation would cost."""
     count = len(images.loader.image_set)
@@ -106,6 +108,9 @@ def dry_run(networks: list[ModelSource], images: EvaluationImages, attacks: tupl
         both, forward = attack.passes
         lines.append(f"attack: {attack}: at most {readable(count * both)} images forward and backward, "
                      f"{readable(count * forward)} forward, for each network")
+    both, forward = passes_of(attacks)
+    lines.append(f"passes: an image that withstands everything takes {both:,} forward and backward and {forward:,} "
+                 f"forward; images that fell at a smaller strength are {fallen_in_words(protocol)}")
     lines.append(f"honesty checks: on at most {check_images} images, about 250 passes forward and backward and 500 "
                  "forward for each")
     return "\n".join(lines)

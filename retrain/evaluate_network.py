@@ -71,7 +71,8 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
             store(path, {**about, **result, "official": None})
             refresh(subject.folder, world)
 
-    result = measure(evaluation, attacks, config.check_images, keep)
+    result = measure(evaluation, attacks, config.check_images, keep,
+                     spare_fallen=PROTOCOLS[protocol].spares_the_fallen)
     published = compare_official(evaluation, result, attacks, chunks / run_files.OFFICIAL, header) \
         if PROTOCOLS[protocol].published_way else None
     result = {**about, **result, "official": published}

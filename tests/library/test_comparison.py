@@ -41,6 +41,9 @@ class Known:
     def cost(self, attack):
         return 0.5, []
 
+    def passes_of(self, attack):
+        return None
+
 
 @pytest.fixture(autouse=True)
 def only_flags(monkeypatch):

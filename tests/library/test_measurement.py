@@ -426,11 +426,11 @@ def test_seconds_and_warnings_are_stored_and_forgotten(tmp_path):
     journal.append("pgd", "start 1", [0, 2], [True, False], 1.5, ["odd"])
     journal.append("pgd", "start 2", [0], [False], 2.0)
     journal.append("pgd", "start 1", [1], [True], 0.25)
-    found, seconds, warnings = Journal(tmp_path, {"model": 1}, rank=1).read("pgd", "start 1", 4)
-    assert found.tolist() == [1, 1, 0, -1] and seconds == 1.75 and warnings == ["odd"]
-    assert Journal(tmp_path, {"model": 2}).read("pgd", "start 1", 4)[0].tolist() == [-1] * 4
+    found = Journal(tmp_path, {"model": 1}, rank=1).read("pgd", "start 1", 4)
+    assert found.values.tolist() == [1, 1, 0, -1] and found.seconds == 1.75 and found.warnings == ["odd"]
+    assert Journal(tmp_path, {"model": 2}).read("pgd", "start 1", 4).values.tolist() == [-1] * 4
     journal.forget()
-    assert Journal(tmp_path, {"model": 1}).read("pgd", "start 1", 4)[0].tolist() == [-1] * 4
+    assert Journal(tmp_path, {"model": 1}).read("pgd", "start 1", 4).values.tolist() == [-1] * 4
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------
@@ -438,7 +438,8 @@ def test_seconds_and_warnings_are_stored_and_forgotten(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_flags_of_one(tmp_path):
-    expected = flags(evaluation(bent(), 16))
+    alone = evaluation(bent(), 16)
+    expected, passes = flags(alone), [pytest.approx(alone.passes_of(attack)) for attack in ATTACKS]
     with pytest.raises(Killed):  # one process began, two go on
         flags(evaluation(bent(), 16, journal=Mortal(tmp_path / "shared", {"model": 1}, chunks=7)))
     run_twice(in_two_processes, tmp_path)
@@ -450,7 +451,8 @@ def test_two_processes_give_the_flags_of_one(tmp_path):
     for kind in ("shared", "fresh"):
         for rank in range(2):
             costs = json.loads((tmp_path / f"{kind}.{rank}.json").read_text())
-            for attack, seconds in zip(ATTACKS, costs, strict=True):
+            assert [spent for _, spent in costs] == passes
+            for attack, (seconds, _) in zip(ATTACKS, costs, strict=True):
                 rows = [json.loads(line) for path in (tmp_path / kind).glob(f"{attack.key}.*.jsonl")
                         for line in path.read_text().splitlines()[1:]]
                 assert seconds == pytest.approx(sum(row["seconds"] for row in rows), abs=0.001 * len(rows))
@@ -463,7 +465,8 @@ def in_two_processes(folder: Path) -> None:
     for kind in ("fresh", "shared"):
         measured = evaluation(bent(), 16, world=world, journal=Journal(folder / kind, {"model": 1}, world.rank))
         torch.save(flags(measured), folder / f"{kind}.{world.rank}.pt")
-        (folder / f"{kind}.{world.rank}.json").write_text(json.dumps([measured.cost(attack)[0] for attack in ATTACKS]))
+        (folder / f"{kind}.{world.rank}.json").write_text(json.dumps([
+            (measured.cost(attack)[0], measured.passes_of(attack)) for attack in ATTACKS]))
     shutdown()
 
 

@@ -47,6 +47,9 @@ class Known:
     def cost(self, attack) -> tuple[float, list[str]]:
         return 1.26, ["odd"] if attack.method == "square" else []
 
+    def passes_of(self, attack) -> tuple[float, float] | None:
+        return (self.scale * attack.steps, 0.5) if attack else (0.0, 1.0)
+
 
 @pytest.fixture(autouse=True)
 def checks(monkeypatch):

@@ -216,8 +216,9 @@ class Stopped(Exception):
 def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path):
     given = []
 
-    def stop(*arguments):
+    def stop(*arguments, spare_fallen):
         given.append(arguments)
+        assert spare_fallen
         assert not torch.backends.cudnn.allow_tf32
         raise Stopped
 
@@ -328,8 +329,9 @@ def test_the_published_way_stands_beside_the_honest_one(network, capsys, tmp_pat
 def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch, tmp_path):
     measured = measurement.measure
 
-    def robust_at_small_strengths(*arguments):
-        result = measured(*arguments)
+    def robust_at_small_strengths(*arguments, spare_fallen):
+        assert not spare_fallen, "the published way attacks every image at every strength"
+        result = measured(*arguments, spare_fallen=spare_fallen)
         for row, count in zip(result["attacks"], (9, 6, 3, 1), strict=True):
             row |= {"robust": "1" * count + "0" * (10 - count), "accuracy": count / 10}
         return result
@@ -474,7 +476,9 @@ def test_a_dry_run_writes_nothing(run, capsys):
     evaluate(run, "--dry_run")
     said = capsys.readouterr().out
     for words in ("protocol", "network: ", "multiply-adds per image", "honesty checks: on at most 200 images",
-                  "attack: PGD-20  eps 0.0300 (7.65/255): at most 400 images forward and backward"):
+                  "attack: PGD-20  eps 0.0300 (7.65/255): at most 400 images forward and backward",
+                  "84 forward and backward and 8 forward; images that fell at a smaller strength are attacked again, "
+                  "as published"):
         assert words in said, words
     assert {p: p.stat().st_mtime_ns for p in run.parent.parent.rglob("*")} == before
 

@@ -78,6 +78,11 @@ class Attack:
         """Passes per image, forward with backward and forward alone; an upper bound."""
         return self.entry.passes(self.steps, self.restarts)
 
+    @property
+    def passes_of_a_stage(self) -> tuple[int, int]:
+        """Passes of an image that goes through one of the stages, forward with backward and forward alone."""
+        return self.entry.passes(1 if self.entry.step_is_stage else self.steps, 1)
+
     def describe(self) -> dict[str, Any]:
         """Return the name and every parameter, for the record."""
         return {"attack": self.label, **asdict(self)}

@@ -19,10 +19,12 @@ with deferred_imports():
     import torch
     from torch import Tensor, nn
 
+    from wsrnas.evaluation.counting import Counted
+
 SQUARE_QUERIES = 5000  # as in AutoAttack's standard version
 
 
-@dataclass(frozen=True)
+@dataclass
 class AttackTask:
     """One batch of images and everything that one stage of an attack may need.
 
@@ -42,6 +44,8 @@ class AttackTask:
         generators: function that maps a purpose (any word) to one CPU generator per image. They depend on the seed,
             the attack, the stage and the image alone, so that neither batches nor processes change a result.
         warnings: list to which the attack may append sentences; the evaluation stores and prints them.
+        spent: passes of the whole batch, forward with backward and forward alone, which an attack sets whose number
+            of passes is not that of its entry; None: it is.
     """
 
     model: nn.Module
@@ -58,6 +62,7 @@ class AttackTask:
     start: Tensor | None
     generators: Callable[[str], list[torch.Generator]]
     warnings: list[str] = field(default_factory=list)
+    spent: tuple[int, int] | None = None
 
 
 def gradient_passes(steps: int, restarts: int) -> tuple[int, int]:
@@ -138,6 +143,15 @@ class AttackEntry:
         """Whether a black-box attack stronger than this one signals masked gradients."""
         return self.white_box and self.searches and not self.unbounded
 
+    @property
+    def spares_the_fallen(self) -> bool:
+        """Whether images that fell at a smaller strength need not be attacked again.
+
+        What fools the network inside the small ball is inside the large one, too. But an attack that does not search
+        means one point of each ball, and random numbers of a batch would change with the images in it.
+        """
+        return self.searches and not self.unbounded and not self.random_per_batch
+
 
 # -- the functions --------------------------------------------------------------------------------------------------
 
@@ -172,9 +186,11 @@ def run_noise(task: AttackTask) -> Tensor:
 
 def run_autoattack(task: AttackTask) -> Tensor:
     """Attack by one stage of the original AutoAttack."""
-    adversarial, warnings = autoattack_stage(task.model, task.images, task.labels, task.stage, task.epsilon,
+    model = Counted(task.model)
+    adversarial, warnings = autoattack_stage(model, task.images, task.labels, task.stage, task.epsilon,
                                              task.num_classes, task.norm, task.seed, task.steps or SQUARE_QUERIES)
     task.warnings.extend(warnings)
+    task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
     return adversarial
 
 

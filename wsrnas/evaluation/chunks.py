@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wsrnas.data.loader import BatchLoader
-from wsrnas.evaluation.journal import UNKNOWN, Journal
+from wsrnas.evaluation.journal import UNKNOWN, Journal, Stored
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.preemption import until_asked
@@ -37,6 +37,8 @@ class ChunkedMeasurement:
         self.name, self.log, self.stop = name, log, stop
         self.images = len(loader.image_set)
         self.part = batch_size  # images that are judged at once; halved when memory is short
+        self.spent = torch.zeros(2, dtype=torch.int64)  # passes of the chunk at hand, which judges add to
+        self.passes: dict[str, Tensor] = {}  # by attack, (N, 2) for each image
         self.seconds: dict[str, float] = {}
         self.warnings: dict[str, list[str]] = {}
 
@@ -68,58 +70,64 @@ class ChunkedMeasurement:
         Returns:
             (N,) bool on every process: which of the images withstand.
         """
-        known, seconds, warnings = self._known(key, stage)
-        chunks = [chunk for chunk in images.split(self.batch_size) if (known[chunk] == UNKNOWN).any()]
+        known = self._known(key, stage)
+        chunks = [chunk for chunk in images.split(self.batch_size) if (known.values[chunk] == UNKNOWN).any()]
         mine = chunks[self.world.rank::self.world.size]
-        withstood = known.clone()
+        seconds, warnings = known.seconds, known.warnings
+        # Columns: the value and the passes. A chunk is measured as a whole.
+        found = torch.cat([known.values[:, None], known.passes], 1)
         for chunk in chunks:
-            withstood[chunk] = 0  # a chunk is measured as a whole
+            found[chunk] = 0
         batches = until_asked(zip(mine, self.loader.images_at(mine), strict=True), self.stop,
                               f"{self.name}: stopped during {label}")
         for chunk, (pixels, labels) in progress(batches, f"{self.name}: {label}", self.world, len(mine)):
             begin = time.perf_counter()
             flags, said = self._in_parts(judge, pixels, labels, chunk)
-            withstood[chunk] = flags.to("cpu", torch.int8)
+            found[chunk, 0] = flags.to("cpu", torch.float64)
+            found[chunk, 1:] = self.spent.double() / len(chunk)
             took = time.perf_counter() - begin
             seconds, warnings = seconds + took, warnings + said
             if self.journal:
-                self.journal.append(key, stage, chunk.tolist(), flags.tolist(), took, said)
-        return self._shared(key, stage, images, withstood, chunks, seconds, warnings)
+                self.journal.append(key, stage, chunk.tolist(), flags.tolist(), took, said, self.spent.tolist())
+        return self._shared(key, stage, images, found, chunks, seconds, warnings)
 
-    def _known(self, key: str, stage: str) -> tuple[Tensor, float, list[str]]:
+    def _known(self, key: str, stage: str) -> Stored:
         """Return what earlier runs measured, as the main process read it: all processes must agree on what is left."""
         if self.journal is None:
-            return torch.full((self.images,), UNKNOWN, dtype=torch.int8), 0.0, []
-        found, seconds, warnings = self.journal.read(key, stage, self.images)
-        if self.world.size > 1:
-            flags = found.to(self.world.device, torch.float32) if self.world.is_main else torch.zeros(
-                self.images, device=self.world.device)
-            found = all_sum(flags, self.world).to("cpu", torch.int8)
-        return found, seconds if self.world.is_main else 0.0, warnings
+            nothing = torch.full((self.images,), UNKNOWN, dtype=torch.float64)
+            return Stored(nothing, torch.zeros(self.images, 2, dtype=torch.float64), 0.0, [])
+        found = self.journal.read(key, stage, self.images)
+        if self.world.size == 1:
+            return found
+        columns = torch.cat([found.values[:, None], found.passes], 1).to(self.world.device)
+        columns = all_sum(columns if self.world.is_main else torch.zeros_like(columns), self.world).cpu()
+        return Stored(columns[:, 0], columns[:, 1:], found.seconds if self.world.is_main else 0.0, found.warnings)
 
-    def _shared(self, key: str, stage: str, images: Tensor, withstood: Tensor, chunks: list[Tensor], seconds: float,
+    def _shared(self, key: str, stage: str, images: Tensor, found: Tensor, chunks: list[Tensor], seconds: float,
                 warnings: list[str]) -> Tensor:
-        """Return the flags that all processes measured, and add up their seconds and warnings."""
+        """Return the flags that all processes measured, and add up their passes, seconds and warnings."""
         if self.world.size > 1:
-            total = torch.zeros(self.images + 1, dtype=torch.float64, device=self.world.device)
+            total = torch.zeros(self.images + 1, 3, dtype=torch.float64, device=self.world.device)
             for chunk in chunks[self.world.rank::self.world.size]:
-                total[chunk] = withstood[chunk].to(total)
+                total[chunk] = found[chunk].to(total)
             total[-1] = seconds
             total = all_sum(total, self.world).cpu()
             for chunk in chunks:
-                withstood[chunk] = total[chunk].to(torch.int8)
-            seconds = total[-1].item()
+                found[chunk] = total[chunk]
+            seconds = total[-1, 0].item()
             if self.journal:  # every process wrote its chunks before the sum above was complete
-                warnings = self.journal.read(key, stage, self.images)[2]
+                warnings = self.journal.read(key, stage, self.images).warnings
         self.seconds[key] = self.seconds.get(key, 0.0) + seconds
         self.warnings[key] = sorted({*self.warnings.get(key, []), *warnings})
+        self.passes.setdefault(key, torch.zeros(self.images, 2, dtype=torch.float64))[images] += found[images, 1:]
         result = torch.zeros(self.images, dtype=torch.bool)
-        result[images] = withstood[images] == 1
+        result[images] = found[images, 0] == 1
         return result
 
     def _in_parts(self, judge: Judge, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, list[str]]:
         """Judge a chunk, in halves, quarters and so on where the GPU's memory is too small."""
         while True:
+            self.spent.zero_()
             parts = zip(images.split(self.part), labels.split(self.part), indices.split(self.part), strict=True)
             try:
                 judged = [judge(*part) for part in parts]

@@ -1,7 +1,9 @@
 """The store of what an evaluation has measured so far: one line of JSON per chunk, so that it can resume."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,25 @@ from torch import Tensor
 from wsrnas.runtime.checkpoint import write_atomic
 
 UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a journal holds of one stage of an attack.
+
+    Args:
+        values: (N,) float64: what was found about each image (1: it withstood, 0: it did not), ``UNKNOWN`` where it was
+            not measured.
+        passes: (N, 2) float64: passes of each image, forward with backward and forward alone; a chunk's are shared
+            evenly between its images. NaN where the chunk does not say.
+        seconds: seconds over all processes.
+        warnings: warnings, each once.
+    """
+
+    values: Tensor
+    passes: Tensor
+    seconds: float
+    warnings: list[str]
 
 
 class Journal:
@@ -29,29 +50,28 @@ class Journal:
         self.folder, self.header, self.rank = folder, header, rank
         self._opened: set[str] = set()
 
-    def read(self, attack: str, stage: str, images: int) -> tuple[Tensor, float, list[str]]:
+    def read(self, attack: str, stage: str, images: int) -> Stored:
         """Return what is known about one stage of an attack.
 
         Args:
             attack: name under which the attack is stored.
             stage: name of the stage.
             images: number of test images.
-
-        Returns:
-            (images,) int8: 1 where the image withstood, 0 where it did not, -1 where it was not measured; the seconds
-            over all processes; the warnings.
         """
-        found, seconds, warnings = torch.full((images,), UNKNOWN, dtype=torch.int8), 0.0, []
+        values = torch.full((images,), UNKNOWN, dtype=torch.float64)
+        passes, seconds, warnings = torch.zeros(images, 2, dtype=torch.float64), 0.0, []
         for path in sorted(self.folder.glob(f"{attack}.*.jsonl")):
             for row in self._rows(path):
                 if row["stage"] == stage:
-                    found[row["images"]] = torch.tensor([int(flag) for flag in row["robust"]], dtype=torch.int8)
+                    values[row["images"]] = torch.tensor([float(flag) for flag in row["robust"]], dtype=torch.float64)
+                    spent = torch.tensor(row.get("passes", (math.nan, math.nan)), dtype=torch.float64)
+                    passes[row["images"]] = spent / max(len(row["images"]), 1)
                     seconds += row["seconds"]
                     warnings += row["warnings"]
-        return found, seconds, sorted(set(warnings))
+        return Stored(values, passes, seconds, sorted(set(warnings)))
 
     def append(self, attack: str, stage: str, images: Sequence[int], robust: Sequence[bool], seconds: float,
-               warnings: Sequence[str] = ()) -> None:
+               warnings: Sequence[str] = (), passes: Sequence[int] | None = None) -> None:
         """Store one chunk.
 
         Args:
@@ -61,6 +81,7 @@ class Journal:
             robust: for each image whether it withstood.
             seconds: duration in this process.
             warnings: warnings of the attack.
+            passes: passes of all images together, forward with backward and forward alone; None: not known.
         """
         path = self.folder / f"{attack}.{self.rank}.jsonl"
         if attack not in self._opened:
@@ -68,6 +89,8 @@ class Journal:
             self._opened.add(attack)
         row = {"stage": stage, "images": list(images), "robust": "".join(str(int(flag)) for flag in robust),
                "seconds": round(seconds, 3), "warnings": list(warnings)}
+        if passes is not None:
+            row["passes"] = list(passes)
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
 

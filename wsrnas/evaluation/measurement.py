@@ -64,8 +64,13 @@ class Evaluation(ChunkedMeasurement):
 
     def clean(self) -> Tensor:
         """Return which images are classified correctly without noise, (N,) bool."""
-        return self.stage("clean", "clean", torch.arange(self.images),
-                          lambda images, labels, _: (self._correct(images, labels), []), "clean")
+        self.passes.pop("clean", None)
+
+        def judge(images: Tensor, labels: Tensor, _: Tensor) -> tuple[Tensor, list[str]]:
+            self._spend(len(images), 0, 1)
+            return self._correct(images, labels), []
+
+        return self.stage("clean", "clean", torch.arange(self.images), judge, "clean")
 
     def robust(self, attack: Attack, among: Tensor) -> Tensor:
         """Return which images are still classified correctly under an attack.
@@ -88,6 +93,7 @@ class Evaluation(ChunkedMeasurement):
         check_classes(attack, self.num_classes, "there are")
         key = self._key(attack)
         self.seconds.pop(key, None)
+        self.passes.pop(key, None)
         withstood = torch.zeros(self.images, dtype=torch.bool)
         withstood[among] = True
         for number, stage in enumerate(attack.stages):
@@ -96,7 +102,10 @@ class Evaluation(ChunkedMeasurement):
             def judge(images: Tensor, labels: Tensor, indices: Tensor, stage: str = stage, start: int = number
                       ) -> tuple[Tensor, list[str]]:
                 task = self._task(attack, stage, start, images, labels, indices)
-                return self._correct(attack.entry.run(task), labels), task.warnings
+                flags = self._correct(attack.entry.run(task), labels)
+                both, forward = task.spent or attack.passes_of_a_stage
+                self._spend(1 if task.spent else len(images), both, forward)
+                return flags, task.warnings
 
             withstood = self.stage(key, stage, left, judge, str(attack))
         return withstood
@@ -108,6 +117,23 @@ class Evaluation(ChunkedMeasurement):
             attack: the attack at its strength.
         """
         return self.seconds.get(self._key(attack), 0.0), self.warnings.get(self._key(attack), [])
+
+    def passes_of(self, attack: Attack | None) -> tuple[float, float] | None:
+        """Return the passes that an attack took for each test image when it was last run or stored.
+
+        Args:
+            attack: the attack at its strength; None: the prediction without noise.
+
+        Returns:
+            Passes forward with backward and forward alone, means over all test images, those that were not attacked
+            included; None where a stored chunk does not say.
+        """
+        both, forward = self.passes[self._key(attack) if attack else "clean"].mean(0).tolist()
+        return None if math.isnan(both) else (both, forward)
+
+    def _spend(self, images: int, both: int, forward: int) -> None:
+        """Add the passes of some images, forward with backward and forward alone, to those of the chunk at hand."""
+        self.spent += images * torch.tensor([both, forward])
 
     def complete(self, attack: Attack) -> Attack:
         """Return the attack with its source, where it needs one."""

@@ -23,12 +23,15 @@ class Protocol:
         attacks: the attacks in the order of their table.
         published_way: whether to measure in the way of the published code, too.
         in_race: whether a race offers the protocol.
+        spares_the_fallen: whether images that fell at a smaller strength of an attack are not attacked again, where
+            the attack allows it. The protocols of the papers attack every image at every strength.
     """
 
     help: str
     attacks: tuple[Attack, ...]
     published_way: bool = False
     in_race: bool = True
+    spares_the_fallen: bool = False
 
 
 def _at(strengths: Iterable[float], name: str, step_ratio: float = 0.0) -> tuple[Attack, ...]:
@@ -49,17 +52,29 @@ PROTOCOLS: dict[str, Protocol] = {
          *_at([RNAS_STRENGTH], "cw-linf-100"), *_at([RNAS_STRENGTH], "autoattack"))),
     "spectrum": Protocol(
         "PGD-20 at 2/255 to 32/255 with the normalised area under the curve, and AutoAttack at 4, 8, 12, 16/255",
-        (*_at(SPECTRUM_STRENGTHS, "pgd-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack"))),
+        (*_at(SPECTRUM_STRENGTHS, "pgd-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack")),
+        spares_the_fallen=True),
     "official": Protocol(
         "PGD-20 at the strengths of paper, and the accuracy that the published code would report, usually too high",
         _at(PAPER_STRENGTHS, "pgd-20"), published_way=True, in_race=False),
-    CUSTOM: Protocol("the attacks of --attacks at strengths of your choice", ()),
+    CUSTOM: Protocol("the attacks of --attacks at strengths of your choice", (), spares_the_fallen=True),
 }
 
 
 def protocol_attacks(protocol: str) -> tuple[Attack, ...]:
     """Return the attacks of a named protocol, in the order of its table."""
     return PROTOCOLS[protocol].attacks
+
+
+def passes_of(attacks: Iterable[Attack]) -> tuple[int, int]:
+    """Return the passes of an image that withstands all attacks: forward with backward, and forward alone."""
+    both, forward = zip((0, 0), *(attack.passes for attack in attacks), strict=True)
+    return sum(both), sum(forward)
+
+
+def fallen_in_words(protocol: str) -> str:
+    """Return what a protocol does with images that fell at a smaller strength of an attack."""
+    return "not attacked again" if PROTOCOLS[protocol].spares_the_fallen else "attacked again, as published"
 
 
 def custom_attacks(names: Sequence[str], strengths: Sequence[float], l2_strengths: Sequence[float],

@@ -23,7 +23,8 @@ FORMAT = "wsrnas evaluation 1"
 
 
 def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int,
-            keep: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
+            keep: Callable[[dict[str, Any]], None] = lambda result: None, spare_fallen: bool = False
+            ) -> dict[str, Any]:
     """Run attacks on a network, then the honesty checks.
 
     Args:
@@ -31,32 +32,58 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         attacks: the attacks, in the order of the result.
         check_images: number of correctly classified images for the checks.
         keep: function that receives the incomplete result after each attack.
+        spare_fallen: whether an image that fell at a smaller strength counts as fallen without being attacked again,
+            where the attack allows it (``spares_the_fallen``). The strengths of an attack must then increase.
 
     Returns:
-        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``checks``, ``failed_checks``
-        and ``warnings``: plain values, every accuracy with its 95 % interval and one character (1 or 0) per image.
+        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``passes``, ``checks``,
+        ``failed_checks`` and ``warnings``: plain values, every accuracy with its 95 % interval and one character (1 or
+        0) per image. Passes are those of a test image on average, forward with backward and forward alone; None where
+        they are not known.
     """
     clean = evaluation.clean()
-    among = clean.nonzero().flatten()
     measured: list[tuple[Attack, Tensor]] = []
     rows: list[dict[str, Any]] = []
     for attack in attacks:
-        flags = evaluation.robust(attack, among)
+        standing = _standing(clean, attack, measured if spare_fallen else ())
+        flags = evaluation.robust(attack, standing.nonzero().flatten())
         seconds, warnings = evaluation.cost(attack)
+        passes = evaluation.passes_of(attack)
         measured.append((attack, flags))
-        rows.append({**attack.describe(), **_accuracy(flags), "seconds": round(seconds, 1), "warnings": warnings})
+        rows.append({**attack.describe(), **_accuracy(flags), "seconds": round(seconds, 1), "warnings": warnings,
+                     "passes": list(passes) if passes else None})
         evaluation.log(f"{evaluation.name}: {attack}: {_cell(rows[-1])} %, {seconds:.1f} s")
-        keep(_result(clean, measured, rows, []))
+        keep(_result(evaluation, clean, measured, rows, []))
     accuracy = clean.double().mean().item()
     part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), choose_strength(rows, accuracy))
-    return _result(clean, measured, rows, honesty_checks(part, measured))
+    return _result(evaluation, clean, measured, rows, honesty_checks(part, measured))
 
 
-def _result(clean: Tensor, measured: Sequence[tuple[Attack, Tensor]], rows: list[dict[str, Any]],
-            checks: list[dict[str, Any]]) -> dict[str, Any]:
+def _standing(clean: Tensor, attack: Attack, measured: Sequence[tuple[Attack, Tensor]]) -> Tensor:
+    """Return the images to attack, (N,) bool: those that are right and did not fall to the attack's smaller strengths.
+
+    Args:
+        clean: (N,) bool, which images are classified correctly.
+        attack: the attack.
+        measured: earlier attacks with their (N,) flags; none: every correct image is attacked.
+    """
+    smaller = [flags for other, flags in measured if attack.entry.spares_the_fallen and attack.epsilon is not None
+               and other.family == attack.family and other.epsilon is not None and other.epsilon < attack.epsilon]
+    return torch.stack([clean, *smaller]).all(0)
+
+
+def _passes(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> list[float] | None:
+    """Return the passes of prediction and attacks together for each test image; None where one is not known."""
+    parts = [evaluation.passes_of(None), *(row["passes"] for row in rows)]
+    return None if None in parts else [sum(numbers) for numbers in zip(*parts, strict=True)]
+
+
+def _result(evaluation: Evaluation, clean: Tensor, measured: Sequence[tuple[Attack, Tensor]],
+            rows: list[dict[str, Any]], checks: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "complete": bool(checks), "images": len(clean), "clean": _accuracy(clean), "attacks": list(rows),
-        "average_robust": average_robust(measured), "area": normalised_area(clean, measured), "checks": checks,
+        "average_robust": average_robust(measured), "area": normalised_area(clean, measured),
+        "passes": _passes(evaluation, rows), "checks": checks,
         "failed_checks": [check["check"] for check in checks if check["passed"] is False],
         "warnings": sorted({warning for row in rows for warning in row["warnings"]}),
     }
@@ -197,6 +224,15 @@ def check_lines(result: dict[str, Any]) -> list[str]:
     if missing := sum(check["passed"] is None for check in result["checks"]):
         lines.append(f"    {missing} check(s) could not be run")
     return lines
+
+
+def passes_line(result: dict[str, Any]) -> str:
+    """Return how many passes of the network prediction and attacks took for each test image."""
+    if result.get("passes") is None:
+        return "passes of the attacks: not known, because chunks of an older version were found"
+    both, forward = result["passes"]
+    return (f"passes of the attacks for each test image: {both:.1f} forward with backward, {forward:.1f} forward "
+            "(without the honesty checks)")
 
 
 def official_table(rows: Sequence[dict[str, Any]]) -> str:
