@@ -34,6 +34,7 @@ with deferred_imports():
     from retrain.small_images import make_loaders
     from wsrnas.complexity import readable
     from wsrnas.evaluation.measurement import check_classes
+    from wsrnas.evaluation.power import Noise, power
     from wsrnas.report import refresh, write_report
     from wsrnas.runtime.sharing import alone, open_shared_folder, share
     from wsrnas.subjects.images import images_of
@@ -161,7 +162,8 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
         f"forward, beside the honesty checks on at most {config.check_images}",
         f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together, at most "
         f"{readable(adds * (3 * attacked[0] + attacked[1]))} for all attacks",
-        f"memory: up to {memory:.1f} GiB of activations"]), flush=True)
+        f"memory: up to {memory:.1f} GiB of activations",
+        f"power: {power(config.seeds, len(data.test), Noise())['summary']}"]), flush=True)
 
 
 if __name__ == "__main__":

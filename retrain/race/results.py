@@ -13,6 +13,7 @@ from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
+from wsrnas.evaluation.power import Noise, measured_noise, power
 from wsrnas.runtime import run_files
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.checkpoint import write_json
@@ -45,6 +46,12 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
     failed = {name: said for name, said in failures(race / run_files.CLAIMS).items()
               if name in found and name not in done}
     everything = len(done) + len(failed) == len(jobs)
+    differences = [{"first": first.name, "second": second.name, "weights": weights, **row}
+                   for weights in (kept if everything else kept[:1])
+                   for first, second in itertools.combinations(entrants, 2)
+                   for row in paired(trainings[first.name, weights], trainings[second.name, weights],
+                                     None if everything else [main])]
+    ranked = [row for row in differences if (row["weights"], row["measure"]) == (kept[0], main)]
     return {
         "format": FORMAT, "name": config.name, "complete": len(done) == len(jobs), "done": len(done),
         "failed": failed, "jobs": len(jobs),
@@ -54,11 +61,8 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
         "command": sys.argv, "measures": rows, "main": main,
         "entrants": [_entrant(entrant, [job for job in jobs if job.entrant == entrant], found, trainings,
                               costs.get(entrant.name, {})) for entrant in entrants],
-        "differences": [{"first": first.name, "second": second.name, "weights": weights, **row}
-                        for weights in (kept if everything else kept[:1])
-                        for first, second in itertools.combinations(entrants, 2)
-                        for row in paired(trainings[first.name, weights], trainings[second.name, weights],
-                                          None if everything else [main])],
+        "differences": differences,
+        "power": power(seeds, some["images"], measured_noise(ranked, some["images"]) or Noise()) if some else None,
         "config": to_dict(config),
     }
 

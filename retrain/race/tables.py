@@ -28,6 +28,8 @@ def standing(values: Mapping[str, Any]) -> str:
         parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: {over} [95 % over test "
                      "images]; * where the interval excludes 0 and all seeds, of at least two, agree (not corrected "
                      f"for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
+    if values["power"]:
+        parts.append(f"**Power** of the race, in {measure}: {values['power']['summary']}")
     device = next((entrant["latency"]["device"] for entrant in values["entrants"] if entrant["latency"]), "")
     parts.append(f"**Cost** of one image{f', times on {device}' * bool(device)}:\n\n{cost_table(values)}")
     return "\n\n".join(parts)

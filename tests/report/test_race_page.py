@@ -271,6 +271,13 @@ def test_failed_checks_are_loud(tmp_path, words_only):
 # -- differences and cost --------------------------------------------------------------------------------------------
 
 @pytest.mark.slow
+@pytest.mark.parametrize("power", [None, "much", {"smallest_difference": 1}, {"summary": HOSTILE}])
+def test_the_page_says_which_differences_the_race_can_see(tmp_path, power):
+    page = race_page(tmp_path / "race", race() | {"power": power})
+    assert page.titles() == SECTIONS and ("alert(1)" in page.text) == (power == {"summary": HOSTILE})
+
+
+@pytest.mark.slow
 def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
     _, document, page = whole
     rows = {row["row minus column"]: row for row in page.table("row minus column")}

@@ -318,6 +318,9 @@ def test_a_table_and_a_page_are_written_beside_it(late, capsys):
     assert "random_1 − squeezenet" in table and "Last weights" in table and "mean ± standard deviation over 2" in table
     page = (race / "report.html").read_text()
     assert all(name in page for name in NAMES)
+    power = stored(race)["power"]
+    assert (power["seeds"], power["images"], power["measured"]) == (2, 40, True)
+    assert power["summary"] in table
 
 
 @pytest.mark.slow
@@ -668,6 +671,7 @@ def test_a_dry_run_writes_nothing_and_counts(tmp_path, capsys):
     assert "jobs: 4, each of 2 epochs of 2 batches: 400 images forward and backward, 0 forward" in said
     assert "entrant random_1    init_channels 2, 1 layers" in said
     assert "entrant squeezenet  init_channels 3, own depth, 1.331k parameters" in said
+    assert "power: 2 seeds and 40 images tell two networks apart in 80 % of races if they differ by 17." in said
 
 
 @pytest.mark.parametrize("dry", slow_after(1, [[], ["--dry_run"]]), ids=["run", "dry run"])

@@ -6,7 +6,7 @@ from wsrnas.report.figures.picture import Numbers
 from wsrnas.report.html import Cell, details, paragraph, table
 from wsrnas.report.reading.races import BEST, CLEAN, LAST, Difference, Entrant, Race, Score, listed, number
 from wsrnas.report.sections import Part
-from wsrnas.report.texts import percent
+from wsrnas.report.texts import percent, text_of
 from wsrnas.training.losses import selection_words
 
 MISSING = "–"
@@ -111,10 +111,17 @@ def differences(race: Race) -> Sequence[Part]:
                   "difference whose interval excludes 0 and that has the same sign in every seed. "
                   f"{pairs} pair{'s are' if pairs > 1 else ' is'} compared, and the intervals are not corrected for "
                   "their number: among many pairs, some intervals exclude 0 by chance."),
+        *power_of(race),
         table(["row minus column", *names], rows, range(1, len(names) + 1),
               f"{plain_name(race.ranking)}, {race.weights} weights, in percentage points"),
         details(f"all {len(race.differences)} differences with their intervals", whole),
         difference_numbers(race)]
+
+
+def power_of(race: Race) -> Sequence[Part]:
+    """Say which differences the race can see; nothing where the document does not tell."""
+    known = race.document.get("power")
+    return [paragraph(text_of(known["summary"]))] if isinstance(known, dict) and "summary" in known else []
 
 
 def signed_difference(race: Race, name: str, other: str) -> str | Cell:

@@ -1,0 +1,120 @@
+"""The power of a race: how large a difference must be for the race to see it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+POWER = 0.8  # share of races that shall see a difference
+CELLS = 0.0093  # deviation of accuracy between DARTS cells of equal size, PGD, in the 223 cells of docs/SEARCH.md
+SEEDS, ALONE = 0.003, 0.15  # what is assumed before a race; docs/RACE.md says why
+DRAWS = 20_000
+QUANTILE = 1.96  # of the 95 % interval
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How uncertain the measured difference of two networks is.
+
+    Args:
+        seeds: standard deviation of the difference between seeds, as a share of the images.
+        images: variance over images of the difference of the scores, the mean over seeds. For one seed and flags this
+            is the share of the images on which one of the two networks alone is right.
+        measured: whether the race has measured both, or they are assumed.
+    """
+
+    seeds: float = SEEDS * 2**0.5
+    images: float = ALONE
+    measured: bool = False
+
+
+def measured_noise(rows: Sequence[Mapping[str, Any]], images: int) -> Noise | None:
+    """Return what a race has measured; None where no pair has two seeds.
+
+    Args:
+        rows: paired differences of one measure (``wsrnas.evaluation.comparison.paired``).
+        images: number of test images.
+    """
+    deviations = [row["deviation"] for row in rows if row["deviation"] is not None]
+    if not deviations:
+        return None
+    widths = np.array([row["interval"][1] - row["interval"][0] for row in rows])
+    return Noise(float(np.sqrt(np.mean(np.square(deviations)))), float(np.mean((widths / 2 / QUANTILE)**2) * images),
+                 measured=True)
+
+
+def seen(differences: np.ndarray, seeds: int, images: int, noise: Noise) -> np.ndarray:
+    """Return whether a race finds networks distinct that truly differ, one simulated race for each difference.
+
+    The rule is that of ``paired``: the interval over the images excludes 0, and all seeds, at least two, agree.
+
+    Args:
+        differences: true differences (n,), shares of the images.
+        seeds: trainings of each network.
+        images: test images.
+        noise: how uncertain a measured difference is.
+    """
+    by_images, by_seeds = _draws(len(differences), seeds)
+    error = (noise.images / images)**0.5
+    found = (differences + error * by_images)[:, None] + noise.seeds * by_seeds
+    same = (found > 0).all(1) | (found < 0).all(1)
+    return same & (np.abs(found.mean(1)) > QUANTILE * error) & (seeds > 1)
+
+
+@cache
+def _draws(count: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return normal numbers, one for each race and one for each of its seeds; always the same ones."""
+    random = np.random.default_rng(0)
+    return random.standard_normal(count), random.standard_normal((count, seeds))
+
+
+def smallest_difference(seeds: int, images: int, noise: Noise) -> float | None:
+    """Return the smallest true difference that ``POWER`` of the races see, within 0.00001; None where there is none."""
+    low, high = 0.0, 1.0
+    if seen(np.full(DRAWS, high), seeds, images, noise).mean() < POWER:
+        return None
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        enough = seen(np.full(DRAWS, middle), seeds, images, noise).mean() >= POWER
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def share_of_pairs(seeds: int, images: int, noise: Noise) -> float:
+    """Return the share of random pairs of cells of equal size, ``CELLS`` apart, that a race tells apart."""
+    apart = np.random.default_rng(1).normal(0, CELLS * 2**0.5, DRAWS)
+    return float(seen(apart, seeds, images, noise).mean())
+
+
+def power(seeds: int, images: int, noise: Noise) -> dict[str, Any]:
+    """Return the power of a race as plain values.
+
+    Returns:
+        ``seeds``, ``images``, the noise, ``smallest_difference`` (a share of the images, or None), ``share_of_pairs``,
+        ``false_alarms`` (the share of races that tell two equal networks apart) and ``summary``, a sentence.
+    """
+    found = {"seeds": seeds, "images": images, "deviation_over_seeds": noise.seeds,
+             "variance_over_images": noise.images, "measured": noise.measured,
+             "smallest_difference": smallest_difference(seeds, images, noise),
+             "share_of_pairs": share_of_pairs(seeds, images, noise),
+             "false_alarms": float(seen(np.zeros(DRAWS), seeds, images, noise).mean())}
+    return found | {"summary": _summary(found)}
+
+
+def _summary(found: Mapping[str, Any]) -> str:
+    """Say which differences a race can see."""
+    if found["seeds"] < 2:
+        return "With one seed no difference counts, whatever its size; a race needs --seeds 2 or more."
+    plan = f"{found['seeds']} seeds and {found['images']:,} images"
+    error = (found["variance_over_images"] / found["images"])**0.5
+    origin = (f"Differences vary by {100 * found['deviation_over_seeds']:.2f} points (standard deviation) between "
+              f"seeds and by {100 * error:.2f} between sets of images: "
+              f"{'measured in this race' if found['measured'] else 'an assumption'}.")
+    if found["smallest_difference"] is None:
+        return f"{plan} cannot tell two networks apart. {origin}"
+    return (f"{plan} tell two networks apart in {100 * POWER:.0f} % of races if they differ by "
+            f"{100 * found['smallest_difference']:.1f} points. They tell apart {100 * found['share_of_pairs']:.0f} % "
+            "of the random pairs of DARTS cells of equal size, and, wrongly, "
+            f"{100 * found['false_alarms']:.0f} % of equal networks. {origin}")
