@@ -14,6 +14,7 @@ from pathlib import Path
 from retrain.race.settings import CompareConfig, parse_race
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
+from wsrnas.evaluation.honesty import CHECK_LEVELS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import describe, require
@@ -152,6 +153,7 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
                                                        data.image_shape, config.dataset), data.image_shape, World())
                  for entrant in entrants)
     attacks = [attack.passes for attack in config.evaluation().chosen(config.dataset)[1]]
+    checks = [config.check_images * passes for passes in CHECK_LEVELS[config.checks].passes]
     attacked = [len(data.test) * len(kept_weights(config)) * sum(passes) for passes in zip(*attacks, strict=True)]
     print("\n".join([
         describe(config), entrant_lines(entrants),
@@ -159,7 +161,7 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
         f"jobs: {jobs}, each of {config.epochs} epochs of {images // config.batch_size} batches: {readable(both)} "
         f"images forward and backward, {readable(forward)} forward",
         f"attacks: in each job at most {readable(attacked[0])} images forward and backward, {readable(attacked[1])} "
-        f"forward, beside the honesty checks on at most {config.check_images}",
+        f"forward; honesty checks ({config.checks}): {readable(checks[0])} and {readable(checks[1])} for each network",
         f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together, at most "
         f"{readable(adds * (3 * attacked[0] + attacked[1]))} for all attacks",
         f"memory: up to {memory:.1f} GiB of activations",

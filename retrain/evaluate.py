@@ -16,6 +16,7 @@ from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.evaluation.attack_spec import Attack, attack_of
+from wsrnas.evaluation.honesty import CHECK_LEVELS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, describe, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
@@ -58,7 +59,7 @@ def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
-            print(dry_run(networks, images, protocol, attacks, config.check_images))
+            print(dry_run(config, networks, images, protocol, attacks))
         return
     subjects = make_subjects(config, networks)
     check_subjects(config, subjects, images, world)
@@ -95,8 +96,8 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     print(f"report: {page}", flush=True)
 
 
-def dry_run(networks: list[ModelSource], images: EvaluationImages, protocol: str, attacks: tuple[Attack, ...],
-            check_images: int) -> str:
+def dry_run(config: EvaluateConfig, networks: list[ModelSource], images: EvaluationImages, protocol: str,
+            attacks: tuple[Attack, ...]) -> str:
     """Say what the evaluation would cost."""
     count = len(images.loader.image_set)
     lines = [f"images: {count} of {images.dataset}, {images.num_classes} classes, {images.shape}"]
@@ -111,8 +112,9 @@ def dry_run(networks: list[ModelSource], images: EvaluationImages, protocol: str
     both, forward = passes_of(attacks)
     lines.append(f"passes: an image that withstands everything takes {both:,} forward and backward and {forward:,} "
                  f"forward; images that fell at a smaller strength are {fallen_in_words(protocol)}")
-    lines.append(f"honesty checks: on at most {check_images} images, about 250 passes forward and backward and 500 "
-                 "forward for each")
+    both, forward = CHECK_LEVELS[config.checks].passes
+    lines.append(f"honesty checks ({config.checks}): on at most {config.check_images} images, at most {both} passes "
+                 f"forward and backward and {forward} forward for each")
     return "\n".join(lines)
 
 

@@ -72,7 +72,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
             refresh(subject.folder, world)
 
     result = measure(evaluation, attacks, config.check_images, keep,
-                     spare_fallen=PROTOCOLS[protocol].spares_the_fallen)
+                     spare_fallen=PROTOCOLS[protocol].spares_the_fallen, level=config.checks)
     published = compare_official(evaluation, result, attacks, chunks / run_files.OFFICIAL, header) \
         if PROTOCOLS[protocol].published_way else None
     result = {**about, **result, "official": published}

@@ -7,7 +7,7 @@ from typing import ClassVar
 from retrain.networks_settings import NetworksConfig
 from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.evaluation.attack_spec import Attack, attack_help
-from wsrnas.evaluation.honesty import LEAST_IMAGES
+from wsrnas.evaluation.honesty import CHECK_LEVELS, FULL, LEAST_IMAGES
 from wsrnas.evaluation.protocols import CUSTOM, PROTOCOLS, RNAS_STRENGTH, custom_attacks, protocol_attacks
 from wsrnas.runtime.config import option, require
 from wsrnas.training.strengths import require_increasing
@@ -50,6 +50,7 @@ class EvaluateConfig(NetworksConfig):
                              "numbers", aliases=("eval_batch_size",))
     check_images: int = option(200, "correctly classified images that the honesty checks run on, at least "
                                f"{LEAST_IMAGES}")
+    checks: str = option(FULL, "honesty checks, after the attacks", choices=CHECK_LEVELS, added=True)
     workers: int = option(4, "processes that decode ImageNet's images, for each process")
     out: str = option("", "folder of results and page, with a subfolder for each of several networks; empty: a "
                       "network's run directory, or RUNS/evaluate/NAME for other networks and for the page of several")

@@ -17,6 +17,7 @@ from retrain.race.settings import CompareConfig
 from retrain.settings import RetrainConfig
 from retrain.small_images import train
 from wsrnas.data.image_set import DataSet
+from wsrnas.evaluation.honesty import was_checked
 from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
@@ -126,12 +127,13 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
 
 
 def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[str, Any]]:
-    """Return the complete evaluations of a job on the test images with that fingerprint, by weights."""
+    """Return the complete evaluations of a job on these test images, checked as asked or better, by weights."""
     found = {}
     if (job.folder / run_files.FINISHED).exists():
         for weights in kept_weights(config):
             result = read_object(result_file(config, job, weights))
-            if result.get("complete") is True and result.get("image_set") == image_set:
+            if result.get("complete") is True and result.get("image_set") == image_set and was_checked(
+                    result, config.checks):
                 found[weights] = result
     return found
 

@@ -8,7 +8,7 @@ from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES
 from retrain.settings import RetrainConfig, SmallImagesRecipe
 from wsrnas.evaluation.attack_spec import parse_attack
-from wsrnas.evaluation.honesty import LEAST_IMAGES
+from wsrnas.evaluation.honesty import CHECK_LEVELS, FULL, LEAST_IMAGES
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import Invocation, option, parse_config, require
@@ -53,6 +53,8 @@ class CompareConfig(SmallImagesRecipe):
     check_images: int = option(200, "correctly classified images for the honesty checks of an evaluation, at least "
                                f"{LEAST_IMAGES}",
                                identity=False)
+    checks: str = option(FULL, "honesty checks of an evaluation; with more of them than before, networks are checked "
+                         "again", identity=False, choices=CHECK_LEVELS, added=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +87,8 @@ class CompareConfig(SmallImagesRecipe):
                 "attacks of its own; --attacks and --test_strengths go with --protocol custom")
         return EvaluateConfig(protocol=self.protocol, attacks=self.attacks, strengths=self.test_strengths,
                               dataset=self.dataset, max_test=self.max_test, batch_size=self.eval_batch_size,
-                              check_images=self.check_images, seed=self.seed, device=self.device, **chosen)
+                              check_images=self.check_images, checks=self.checks, seed=self.seed,
+                              device=self.device, **chosen)
 
     def training(self, arch: str, init_channels: int, layers: int | None, seed: int, folder: str,
                  name: str) -> RetrainConfig:

@@ -84,10 +84,10 @@ FLAGS = {
     RetrainConfig: f"{TRAINING} cutout dataset download",
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
     CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
-        cutout dataset download max_test protocol seeds test_strengths tolerance""",
-    EvaluateConfig: """attacks batch_size check_images data dataset device download init_channels l2_strengths layers
-        max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths weights
-        workers""",
+        checks cutout dataset download max_test protocol seeds test_strengths tolerance""",
+    EvaluateConfig: """attacks batch_size check_images checks data dataset device download init_channels l2_strengths
+        layers max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths
+        weights workers""",
     BenchmarkConfig: """batch_size data dataset device download epsilon estimator_batch_size estimator_learning_rate
         estimator_weight_decay estimators eval_batch_size grad_clip layers learning_rate leave_one_out_max_epsilon
         max_estimator_train max_test max_train momentum network_batch_size networks num_steps report_freq rotation runs
@@ -268,7 +268,7 @@ def test_a_published_flag_keeps_its_meaning_under_its_old_name(cls, old, field):
                       "on_overfitting", "workers", "arch", "cuda_graphs"}),
     (CompareConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
                      "on_overfitting", "archs", "seeds", "tolerance", "protocol", "attacks", "test_strengths",
-                     "max_test", "check_images", "cuda_graphs"}),
+                     "max_test", "check_images", "checks", "cuda_graphs"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.quick import short_checks
+from tests.quick import short_checks, slow_after
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.honesty import (
+    CHECK_LEVELS,
     LEAST_IMAGES,
     LEAST_STRENGTH,
     Part,
@@ -209,6 +210,43 @@ def test_each_check_fails_where_chance_ends_and_no_other_with_it(attack, strengt
         part = Part(told, torch.arange(100).flip(0), 0.1)
         assert [row["check"] for row in honesty_checks(part, []) if not row["passed"]] == failed
         assert told.asked == set(HONEST)
+
+
+def test_quick_checks_run_no_long_attack_and_still_compare_the_evaluations_own(data):
+    own = [(at_strength(parse_attack(name), 0.1), torch.arange(100) < count)
+           for name, count in (("pgd-50", 20), ("square-100", 10))]
+    for rows, ran in (([], set()), (own, {"white box is not weaker than Square"})):
+        told = Told(data, HONEST)
+        checks = honesty_checks(Part(told, torch.arange(100), 0.1, "quick"), rows)
+        assert told.asked == {("PGD-20", 0.1), ("PGD-20", 0.2), ("random noise-10", 0.1)}
+        left_out = {check["check"] for check in checks if "left out by --checks quick" in check["says"]}
+        assert left_out == {"more steps are not weaker", "accuracy vanishes at a large strength",
+                            "white box is not weaker than Square", "white box is not weaker than transfer"} - ran
+        assert [check["passed"] for check in checks if check["check"] in ran] == [False] * len(ran)
+
+
+class Constant(nn.Module):
+    """It answers class 0, whatever it sees, and counts the images that it sees with and without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = {True: 0, False: 0}
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen[torch.is_grad_enabled()] += len(images)
+        return torch.eye(10)[0].expand(len(images), 10) + 0 * images.mean((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize("level", slow_after(1, ["quick", "full"]))
+def test_the_checks_cost_what_a_dry_run_says_at_most(level, data):
+    """No image falls to any attack, so that every check takes all of its passes."""
+    images = ImageSet(data.test.images[:40], torch.zeros(40, dtype=torch.long))
+    model = Constant().eval()
+    evaluation = Evaluation(model, BatchLoader(images, 40, 0, "test"), 10, source=model, log=lambda line: None)
+    checks = honesty_checks(Part(evaluation, torch.arange(40), 0.1, level), [])
+    assert [check["passed"] for check in checks].count(False) == (2 if level == "quick" else 3)
+    for counted, most in zip((model.seen[True], model.seen[False]), CHECK_LEVELS[level].passes, strict=True):
+        assert 0.8 * most < counted / 40 <= most
 
 
 class SecondTime(nn.Sequential):

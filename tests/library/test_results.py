@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
-from wsrnas.evaluation.honesty import choose_images
+from wsrnas.evaluation.honesty import choose_images, was_checked
 from wsrnas.evaluation.results import (
     average_robust,
     check_lines,
@@ -81,6 +81,15 @@ def test_the_result_of_known_flags():
     assert not any(part["complete"] or part["checks"] for part in kept)
 
 
+def test_without_checks_a_result_is_complete_and_says_that_none_ran():
+    result = measured(level="none")
+    assert result["complete"] and result["check_level"] == "none" and result["checks"] == result["failed_checks"] == []
+    assert check_lines(result) == ["  none, as --checks none asks"]
+    assert (was_checked(result, "none"), was_checked(result, "quick")) == (True, False)
+    assert measured()["check_level"] == "full" and was_checked({}, "full"), "older results had all checks"
+    assert not was_checked({"check_level": "quick"}, "full") and not was_checked({"check_level": "?"}, "none")
+
+
 def test_the_checks_are_given_correct_images_a_strength_and_all_flags(monkeypatch):
     given = []
     monkeypatch.setattr("wsrnas.evaluation.results.honesty_checks", lambda *arguments: given.append(arguments) or [])
@@ -88,6 +97,7 @@ def test_the_checks_are_given_correct_images_a_strength_and_all_flags(monkeypatc
     known.seed = 3
     measure(known, ATTACKS, 50)
     (part, rows), = given
+    assert part.level == "full"
     assert part.evaluation is known
     assert part.images.equal(choose_images(first(180), 50, 3)) and len(part.images) == 50
     assert part.strength == 0.1, "PGD's accuracies are 0.69, 0.48 and 0.06, half the clean one is 0.45"

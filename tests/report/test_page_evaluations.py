@@ -155,6 +155,11 @@ def test_an_evaluation_without_a_check_is_an_alarm(checks, tmp_path, words_only)
     assert "ε in 1/255 net (unchecked) steps" in page.text and "80.0 % 5 test images, unchecked" in page.text
 
 
+def test_checks_that_were_turned_off_are_an_alarm_that_says_so(tmp_path, words_only):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=[], check_level="none")]))
+    assert "run/eval/0.json): --checks none was asked for" in page.source.split("<main>")[0]
+
+
 def test_a_whole_evaluation_is_no_alarm(tmp_path, words_only):
     failed = {"check": "transfer", "passed": False, "says": "no"}
     calm, failing = (made(write_run(tmp_path / name, EPOCHS, [evaluation(checks=checks)]))

@@ -216,16 +216,16 @@ class Stopped(Exception):
 def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path):
     given = []
 
-    def stop(*arguments, spare_fallen):
+    def stop(*arguments, spare_fallen, level):
         given.append(arguments)
-        assert spare_fallen
+        assert spare_fallen and level == "quick"
         assert not torch.backends.cudnn.allow_tf32
         raise Stopped
 
     monkeypatch.setattr(measurement, "measure", stop)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with pytest.raises(Stopped):
-        evaluate(network, "--dataset", "digits", "--seed", 5, "--check_images", 31, "--source",
+        evaluate(network, "--dataset", "digits", "--seed", 5, "--check_images", 31, "--checks", "quick", "--source",
                  network.replace("build", "negative"), "--attacks",
                  "pgd-3", "--strengths", 0.2, "--random_start", "--step_size_ratio", 0.5, runs=tmp_path)
     (evaluation, (attack,), check_images, _), = given
@@ -475,7 +475,7 @@ def test_a_dry_run_writes_nothing(run, capsys):
     before = {p: p.stat().st_mtime_ns for p in run.parent.parent.rglob("*")}
     evaluate(run, "--dry_run")
     said = capsys.readouterr().out
-    for words in ("protocol", "network: ", "multiply-adds per image", "honesty checks: on at most 200 images",
+    for words in ("protocol", "network: ", "multiply-adds per image", "honesty checks (full): on at most 200 images",
                   "attack: PGD-20  eps 0.0300 (7.65/255): at most 400 images forward and backward",
                   "84 forward and backward and 8 forward; images that fell at a smaller strength are attacked again, "
                   "as published"):

@@ -3,7 +3,8 @@
 After Athalye et al. (2018) and Carlini et al. (2019). Each check runs on a random part of the test images, and compares
 the evaluation's own attacks on all of them. Two attacks are compared image by image: a check fails if
 significantly more images survive the stronger attack and fall to the weaker one than the reverse (exact test). The
-accuracies under attack are then upper bounds only, and probably too high.
+accuracies under attack are then upper bounds only, and probably too high. The quick checks run no attack of more than
+20 steps, and none that asks for logits alone; they, too, compare the evaluation's own attacks.
 
 To add a check, write a function ``(part, rows) -> Verdict`` and add one entry to ``CHECKS``, at the end of this file.
 """
@@ -11,7 +12,7 @@ To add a check, write a function ``(part, rows) -> Verdict`` and add one entry t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -45,6 +46,27 @@ Rows: TypeAlias = "Sequence[tuple[Attack, Tensor]]"
 
 
 @dataclass(frozen=True)
+class CheckLevel:
+    """How many of the checks run.
+
+    Args:
+        help: explanation for the command line.
+        passes: most passes of an image forward and backward, and most passes forward alone, rounded up.
+    """
+
+    help: str
+    passes: tuple[int, int]
+
+
+NONE, QUICK, FULL = "none", "quick", "full"
+CHECK_LEVELS = {
+    NONE: CheckLevel("no check; the results say so in their first line", (0, 0)),
+    QUICK: CheckLevel("no attack of more than 20 steps, no Square and no transfer", (70, 15)),
+    FULL: CheckLevel("all of them; for every number that is published", (250, 530)),
+}
+
+
+@dataclass(frozen=True)
 class Part:
     """The images that the checks run on, and the evaluation that they belong to.
 
@@ -52,11 +74,15 @@ class Part:
         evaluation: the evaluation of the network.
         images: (n,) indices of correctly classified test images.
         strength: L-inf radius in pixels of [0, 1] at which attacks are compared.
+        level: key of ``CHECK_LEVELS``, except ``none``.
+        known: which images withstand the attacks so far, because several checks ask for the same one.
     """
 
     evaluation: Evaluation
     images: Tensor
     strength: float
+    level: str = FULL
+    known: dict[Attack, Tensor] = field(default_factory=dict)
 
     def withstood(self, name: str, strength: float | None = None) -> Tensor:
         """Return which of the images withstand an attack, (n,) bool.
@@ -66,7 +92,9 @@ class Part:
             strength: L-inf radius in pixels of [0, 1]; None: the part's own.
         """
         attack = at_strength(parse_attack(name), strength or self.strength)
-        return self.evaluation.robust(attack, self.images)[self.images]
+        if attack not in self.known:
+            self.known[attack] = self.evaluation.robust(attack, self.images)[self.images]
+        return self.known[attack]
 
     @property
     def white_box(self) -> Tensor:
@@ -87,6 +115,9 @@ class Verdict:
     passed: bool | None
     says: str
     numbers: dict[str, Any] = field(default_factory=dict)
+
+
+LEFT_OUT = Verdict(None, f"left out by --checks {QUICK}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +154,13 @@ def choose_strength(rows: Sequence[dict[str, Any]], clean_accuracy: float) -> fl
         return LEAST_STRENGTH
     nearest = min(pgd, key=lambda row: (abs(row["accuracy"] - clean_accuracy / 2), -row["epsilon"]))
     return max(nearest["epsilon"], LEAST_STRENGTH)
+
+
+def was_checked(result: Mapping[str, Any], level: str) -> bool:
+    """Return whether a stored result had the honesty checks of a level, or more of them."""
+    levels = list(CHECK_LEVELS)
+    had = result.get("check_level", FULL)  # results that do not say are older, and had all
+    return had in levels and levels.index(had) >= levels.index(level)
 
 
 def honesty_checks(part: Part, rows: Rows) -> list[dict[str, Any]]:
@@ -167,8 +205,8 @@ def _compare(stronger: Tensor, weaker: Tensor, names: tuple[str, str]) -> Verdic
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the most suspicious of several comparisons."""
-    return min(verdicts, key=lambda verdict: verdict.numbers["probability"])
+    """Return the most suspicious of several comparisons; none were made if the quick checks leave them out."""
+    return min(verdicts, key=lambda verdict: verdict.numbers["probability"], default=LEFT_OUT)
 
 
 def _against_white_box(rows: Rows, is_weaker: Callable[[AttackEntry], bool]) -> list[Verdict]:
@@ -222,7 +260,8 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def more_steps(part: Part, rows: Rows) -> Verdict:
     """Check that PGD with five times the steps, each a fifth as long, is not weaker, nor PGD weaker than FGSM."""
-    verdicts = [_compare(part.withstood("pgd-100"), part.withstood("pgd-20"), ("PGD-100", "PGD-20"))]
+    verdicts = [] if part.level == QUICK else [
+        _compare(part.withstood("pgd-100"), part.withstood("pgd-20"), ("PGD-100", "PGD-20"))]
     climbing = [(attack, flags) for attack, flags in rows if attack.entry.climbs]
     for (few, weaker), (many, stronger) in itertools.permutations(climbing, 2):
         same = (few.norm, few.epsilon) == (many.norm, many.epsilon)
@@ -249,6 +288,8 @@ def larger_strengths(part: Part, rows: Rows) -> Verdict:
 
 def vanishing_accuracy(part: Part, rows: Rows) -> Verdict:
     """Check that almost no image withstands a strength at which every image may become a grey one."""
+    if part.level == QUICK:
+        return LEFT_OUT
     flags = part.withstood("pgd-50", LARGEST_STRENGTH)
     left, allowed = int(flags.sum()), max(1, int(VANISHING_ACCURACY * len(flags)))
     return Verdict(left <= allowed, f"{left} of {len(flags)} images withstand PGD-50 at "
@@ -272,17 +313,19 @@ def random_noise(part: Part, rows: Rows) -> Verdict:
 
 def square(part: Part, rows: Rows) -> Verdict:
     """Check that attacks that see logits alone do not beat attacks that see gradients."""
-    verdict = _compare(part.white_box, part.withstood(f"square-{CHECK_QUERIES}"),
-                       ("PGD-20 and PGD-100", f"Square with {CHECK_QUERIES} queries"))
-    return _worst([verdict, *_against_white_box(rows, lambda entry: entry.searches and not entry.white_box)])
+    verdicts = [] if part.level == QUICK else [
+        _compare(part.white_box, part.withstood(f"square-{CHECK_QUERIES}"),
+                 ("PGD-20 and PGD-100", f"Square with {CHECK_QUERIES} queries"))]
+    return _worst([*verdicts, *_against_white_box(rows, lambda entry: entry.searches and not entry.white_box)])
 
 
 def transfer(part: Part, rows: Rows) -> Verdict:
     """Check that images made on another network do not beat those made on the network itself."""
     if part.evaluation.source is None:
         return Verdict(None, "no other network to make images with (--source)")
-    verdict = _compare(part.white_box, part.withstood("transfer-20"), ("PGD-20 and PGD-100", "transfer"))
-    return _worst([verdict, *_against_white_box(rows, lambda entry: entry.needs_source)])
+    verdicts = [] if part.level == QUICK else [
+        _compare(part.white_box, part.withstood("transfer-20"), ("PGD-20 and PGD-100", "transfer"))]
+    return _worst([*verdicts, *_against_white_box(rows, lambda entry: entry.needs_source)])
 
 
 # The names are stored in results.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsrnas.evaluation.attack_spec import Attack, attack_of
-from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, honesty_checks
+from wsrnas.evaluation.honesty import FULL, NONE, Part, choose_images, choose_strength, honesty_checks
 from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports
@@ -23,8 +23,8 @@ FORMAT = "wsrnas evaluation 1"
 
 
 def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int,
-            keep: Callable[[dict[str, Any]], None] = lambda result: None, spare_fallen: bool = False
-            ) -> dict[str, Any]:
+            keep: Callable[[dict[str, Any]], None] = lambda result: None, spare_fallen: bool = False,
+            level: str = FULL) -> dict[str, Any]:
     """Run attacks on a network, then the honesty checks.
 
     Args:
@@ -34,12 +34,13 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         keep: function that receives the incomplete result after each attack.
         spare_fallen: whether an image that fell at a smaller strength counts as fallen without being attacked again,
             where the attack allows it (``spares_the_fallen``). The strengths of an attack must then increase.
+        level: which honesty checks run, a key of ``CHECK_LEVELS``.
 
     Returns:
-        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``passes``, ``checks``,
-        ``failed_checks`` and ``warnings``: plain values, every accuracy with its 95 % interval and one character (1 or
-        0) per image. Passes are those of a test image on average, forward with backward and forward alone; None where
-        they are not known.
+        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``passes``, ``check_level``,
+        ``checks``, ``failed_checks`` and ``warnings``: plain values, every accuracy with its 95 % interval and one
+        character (1 or 0) per image. Passes are those of a test image on average, forward with backward and forward
+        alone; None where they are not known.
     """
     clean = evaluation.clean()
     measured: list[tuple[Attack, Tensor]] = []
@@ -53,10 +54,13 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         rows.append({**attack.describe(), **_accuracy(flags), "seconds": round(seconds, 1), "warnings": warnings,
                      "passes": list(passes) if passes else None})
         evaluation.log(f"{evaluation.name}: {attack}: {_cell(rows[-1])} %, {seconds:.1f} s")
-        keep(_result(evaluation, clean, measured, rows, []))
-    accuracy = clean.double().mean().item()
-    part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), choose_strength(rows, accuracy))
-    return _result(evaluation, clean, measured, rows, honesty_checks(part, measured))
+        keep(_result(evaluation, clean, measured, rows, level))
+    checks = []
+    if level != NONE:
+        strength = choose_strength(rows, clean.double().mean().item())
+        part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), strength, level)
+        checks = honesty_checks(part, measured)
+    return {**_result(evaluation, clean, measured, rows, level, checks), "complete": True}
 
 
 def _standing(clean: Tensor, attack: Attack, measured: Sequence[tuple[Attack, Tensor]]) -> Tensor:
@@ -79,11 +83,11 @@ def _passes(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> list[floa
 
 
 def _result(evaluation: Evaluation, clean: Tensor, measured: Sequence[tuple[Attack, Tensor]],
-            rows: list[dict[str, Any]], checks: list[dict[str, Any]]) -> dict[str, Any]:
+            rows: list[dict[str, Any]], level: str, checks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     return {
-        "complete": bool(checks), "images": len(clean), "clean": _accuracy(clean), "attacks": list(rows),
+        "complete": False, "images": len(clean), "clean": _accuracy(clean), "attacks": list(rows),
         "average_robust": average_robust(measured), "area": normalised_area(clean, measured),
-        "passes": _passes(evaluation, rows), "checks": checks,
+        "passes": _passes(evaluation, rows), "check_level": level, "checks": list(checks),
         "failed_checks": [check["check"] for check in checks if check["passed"] is False],
         "warnings": sorted({warning for row in rows for warning in row["warnings"]}),
     }
@@ -216,6 +220,8 @@ def difference_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def check_lines(result: dict[str, Any]) -> list[str]:
     """Return one line per check; failed checks are printed in capitals."""
+    if not result["checks"]:
+        return [f"  none, as --checks {NONE} asks"]
     words = {True: "passed ", False: "FAILED ", None: "not run"}
     lines = [f"  {words[check['passed']]}  {check['check']}: {check['says']}" for check in result["checks"]]
     if result["failed_checks"]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from wsrnas.evaluation.honesty import NONE
 from wsrnas.report.html import Cell, alarm, paragraph, table
 from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import Network
@@ -53,7 +54,9 @@ def unfinished(networks: Sequence[Network]) -> list[str]:
 def unchecked(networks: Sequence[Network]) -> list[str]:
     """Return one sentence for each evaluation in which no honesty check ran."""
     return [f"{_which(network, evaluation)}: " + "; ".join(dict.fromkeys(
-                str(check.get("says", "")) for check in evaluation.checks) or ["its file holds no check"])
+                str(check.get("says", "")) for check in evaluation.checks) or [
+                    f"--checks {NONE} was asked for" if evaluation.result.get("check_level") == NONE else
+                    "its file holds no check"])
             for network in networks for evaluation in network.unchecked]
 
 
