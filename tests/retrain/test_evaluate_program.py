@@ -329,9 +329,9 @@ def test_the_published_way_stands_beside_the_honest_one(network, capsys, tmp_pat
 def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch, tmp_path):
     measured = measurement.measure
 
-    def robust_at_small_strengths(*arguments, spare_fallen):
+    def robust_at_small_strengths(*arguments, spare_fallen, level):
         assert not spare_fallen, "the published way attacks every image at every strength"
-        result = measured(*arguments, spare_fallen=spare_fallen)
+        result = measured(*arguments, spare_fallen=spare_fallen, level=level)
         for row, count in zip(result["attacks"], (9, 6, 3, 1), strict=True):
             row |= {"robust": "1" * count + "0" * (10 - count), "accuracy": count / 10}
         return result
