@@ -19,9 +19,9 @@ from wsrnas.architectures.catalogue import ENTRIES, UNAVAILABLE, closest, find, 
 from wsrnas.architectures.entry import Entry, Unavailable
 from wsrnas.architectures.searched import Searched, space_of, spelled
 from wsrnas.data.datasets import DATASETS, source_of
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.program import run_program
 
 with deferred_imports():
@@ -29,6 +29,10 @@ with deferred_imports():
     from torch import nn
 
     from wsrnas.complexity import count_parameters, multiply_adds
+
+
+LARGEST = {"init_channels": 4096, "layers": 1000, "num_classes": 10**6}
+"""The largest sizes of a network. Larger ones are typing errors or damaged files, and building them would never end."""
 
 
 def names() -> list[str]:
@@ -89,6 +93,8 @@ def build_model(arch: Searched | str | Path, num_classes: int = 10, init_channel
             depth or an auxiliary head.
     """
     width, depth = sizes(arch, dataset, init_channels, layers)
+    for name, value in (("init_channels", width), ("layers", depth or 1), ("num_classes", num_classes)):
+        require(value <= LARGEST[name], f"{name} is {shown(value)}; expected at most {LARGEST[name]}")
     arch, imagenet = load_architecture(arch), source_of(dataset).large
     if (space := space_of(arch)) is not None:
         return space.build(arch, width, depth or 0, num_classes, channels, imagenet, auxiliary)
@@ -140,7 +146,17 @@ def described_architecture(stored: dict[str, Any]) -> Searched | str:
         InputError: The stored genotype is not valid.
         KeyError: The dictionary lacks an entry.
     """
-    return stored["arch"] if "arch" in stored else searched.read(stored["genotype"])
+    if "arch" not in stored:
+        text = stored["genotype"]
+        require(isinstance(text, str), f"the stored genotype is {shown(text)}; expected text")
+        return searched.read(text)
+    arch = stored["arch"]  # a name alone: a file must not make its reader open another one
+    if not isinstance(arch, str) or arch not in ENTRIES or ENTRIES[arch].genotype:
+        near = closest(arch) if isinstance(arch, str) and len(arch) < 100 else []
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+        raise InputError(f"unknown architecture {shown(arch)}{hint} expected the name of a network with a design of "
+                         "its own")
+    return arch
 
 
 def build_described(stored: dict[str, Any]) -> nn.Module:
@@ -150,8 +166,28 @@ def build_described(stored: dict[str, Any]) -> nn.Module:
         InputError: The architecture or a size is not valid.
         KeyError: The dictionary lacks an entry.
     """
+    require_description(stored)
     return build_model(described_architecture(stored), stored["num_classes"], stored["init_channels"],
                        stored["layers"], stored["dataset"], stored["image_shape"][0])
+
+
+def require_description(stored: dict[str, Any]) -> None:
+    """Refuse a ``description`` with an entry of a wrong type or of an absurd size.
+
+    Raises:
+        InputError: There is such an entry.
+        KeyError: The dictionary lacks an entry.
+    """
+    described_architecture(stored)
+    for name, most in LARGEST.items():
+        value = stored[name]
+        require((type(value) is int and 1 <= value <= most) or (name == "layers" and value is None),
+                f"the stored {name} is {shown(value)}; expected an integer from 1 to {most}")
+    shape = stored["image_shape"]
+    require(isinstance(shape, (list, tuple)) and len(shape) == 3 and all(type(side) is int and 1 <= side <= 2**16
+                                                                        for side in shape),
+            f"the stored image_shape is {shown(shape)}; expected (channels, height, width)")
+    require(isinstance(stored["dataset"], str), f"the stored dataset is {shown(stored['dataset'])}; expected a name")
 
 
 # -- the list ---------------------------------------------------------------------------------------------------------

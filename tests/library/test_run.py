@@ -302,6 +302,64 @@ def test_flipped_bytes_are_an_input_error_or_nothing(tmp_path):
             assert "\n" not in str(error)
 
 
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    """A checkpoint with a tensor of four sectors."""
+    path = tmp_path_factory.mktemp("sealed") / "c.pt"
+    checkpoint.save(path, {"step": 1, "weights": torch.arange(2048.0)})
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("size", [512, 4096])
+def test_every_zeroed_sector_is_noticed(size, sealed, tmp_path):
+    for place in range(0, len(sealed), size):
+        damaged = sealed[:place] + bytes(len(sealed[place:place + size])) + sealed[place + size:]
+        (tmp_path / "c.pt").write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read"):
+            checkpoint.read(tmp_path / "c.pt")
+
+
+def test_every_flipped_bit_is_noticed(sealed, tmp_path):
+    for place in range(0, len(sealed), 37):
+        damaged = bytearray(sealed)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "c.pt").write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read"):
+            checkpoint.read(tmp_path / "c.pt")
+
+
+def test_damage_to_an_archive_without_a_checksum_of_the_whole_is_noticed(tmp_path):
+    weights = torch.arange(4096.0)
+    torch.save({"step": 1, "weights": weights}, tmp_path / "c.pt")  # as earlier versions and others write it
+    data = (tmp_path / "c.pt").read_bytes()
+    assert torch.equal(checkpoint.read(tmp_path / "c.pt")["weights"], weights)
+    place = data.index(weights[1000:1010].numpy().tobytes())
+    (tmp_path / "c.pt").write_bytes(data[:place] + bytes(512) + data[place + 512:])
+    with pytest.raises(InputError, match=r"its entry '.*/data/0' does not match its checksum"):
+        checkpoint.read(tmp_path / "c.pt")
+
+
+def test_a_file_that_cannot_be_checked_says_so(tmp_path, capsys):
+    torch.save({"step": 1}, tmp_path / "c.pt", _use_new_zipfile_serialization=False)  # private: torch's old format
+    assert checkpoint.read(tmp_path / "c.pt") == {"step": 1}
+    assert "c.pt has no checksum, so damage to its numbers would not be noticed" in capsys.readouterr().err
+
+
+def test_torch_reads_a_checkpoint_with_its_checksum(sealed, tmp_path):
+    (tmp_path / "c.pt").write_bytes(sealed)
+    for mapped in (False, True):
+        assert torch.load(tmp_path / "c.pt", mmap=mapped)["step"] == 1
+
+
+def test_a_damaged_checkpoint_falls_back_aloud(started, path, world, capsys):
+    data = bytearray((path / "checkpoint.pt").read_bytes())
+    place = bytes(data).index(torch.full((3,), 3.0).numpy().tobytes())
+    data[place:place + 12] = bytes(12)
+    (path / "checkpoint.pt").write_bytes(data)
+    assert reopened(path, world).restore()["weights"].tolist() == [2.0] * 3
+    assert "do not match its checksum" in capsys.readouterr().out
+
+
 def test_a_checkpoint_of_objects_is_never_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):

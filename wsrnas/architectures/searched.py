@@ -91,7 +91,7 @@ def _darts(genotype: Genotype, init_channels: int, layers: int, num_classes: int
 
 def _cells_in(weights: Mapping[str, Tensor]) -> int | None:
     """Return the number of cells that a state_dict has weights of; None if there are none."""
-    numbers = [int(found[1]) for key in weights if (found := re.match(r"cells\.(\d+)\.", key))]
+    numbers = [int(found[1]) for key in weights if (found := re.match(r"cells\.(\d{1,9})\.", key))]
     return max(numbers) + 1 if numbers else None
 
 

@@ -1,22 +1,35 @@
 """Write checkpoints that survive a kill, and read them without pickle.
 
-A checkpoint is written to another name and then renamed; the one before it is kept.
+A checkpoint is written to another name and then renamed; the one before it is kept. It is an archive as ``torch.save``
+writes it, whose comment is a checksum of all other bytes, so that damage is noticed. Archives of others have a checksum
+for each entry. Torch reads past both.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import re
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, say
+from wsrnas.runtime.reading import Unreadable, first_line, reason_of, require_file, shown_path
 
 with deferred_imports():
     import torch
+
+MARK = b"wsrnas sha256 "
+SEAL = len(MARK) + 64  # bytes of the comment
+CHUNK = 2**22
+LARGEST_RATIO = 8  # of unpacked to packed bytes; weights hardly shrink
+SPARE_BYTES = 2**26
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -65,28 +78,111 @@ def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> Non
     """
     buffer = io.BytesIO()  # on a full disk, torch.save to a file raises a RuntimeError that hides the reason
     torch.save(payload, buffer)
+    seal(buffer)
     write_atomic(staged(path), buffer.getvalue())
     if keep_replaced and path.exists():
         os.replace(path, previous(path))
     os.replace(staged(path), path)
 
 
+def seal(archive: io.BytesIO) -> None:
+    """Add the checksum of a zip archive without a comment as its comment."""
+    digest = hashlib.sha256(archive.getvalue()).hexdigest()
+    archive.seek(-2, os.SEEK_END)
+    archive.write(struct.pack("<H", SEAL) + MARK + digest.encode())
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain containers to the CPU.
 
     Raises:
-        InputError: the file is missing, truncated or not a checkpoint.
+        InputError: the file is missing, damaged or not a checkpoint, or holds pickled objects.
     """
+    named = f"checkpoint {shown_path(path)}"
     try:
+        require_file(path, "checkpoint")
+    except Unreadable as error:
+        raise InputError(f"no checkpoint at {shown_path(path)}" if not os.path.lexists(path) else str(error)) from None
+    try:
+        refuse_damage(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"no checkpoint at {path}") from None
+    except Damaged as damage:
+        raise InputError(f"{named} cannot be read ({damage}); it is damaged or not a checkpoint") from None
     except Exception as error:  # damaged bytes make torch raise half a dozen types, IndexError among them
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"checkpoint {path} cannot be read ({reason}); it is truncated or not a checkpoint") from None
+        raise InputError(f"{named} cannot be read ({_reason(error)}); it is truncated or not a checkpoint") from error
     if not isinstance(payload, dict):
-        raise InputError(f"{path} is not a checkpoint of this project: expected a dictionary of states")
+        raise InputError(f"{shown_path(path)} is not a checkpoint of this project: expected a dictionary of states")
     return payload
+
+
+class Damaged(Exception):
+    """Say what is wrong with the bytes of a file."""
+
+
+def refuse_damage(path: Path) -> None:
+    """Compare a file with the checksum of the whole of it, or of each entry of an archive, as far as it has any.
+
+    Raises:
+        Damaged: they differ, or an archive unpacks to far more than it holds.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - SEAL - 2))
+        end = file.read()
+        length = struct.pack("<H", SEAL)
+        if end.startswith(length + MARK):
+            file.seek(0)
+            if _digest(file, size - SEAL - 2).encode() != end[-64:]:
+                raise Damaged("its contents do not match its checksum")
+        elif end[:2] == length or MARK in end:
+            raise Damaged("its checksum is damaged")
+        elif not zipfile.is_zipfile(file):
+            say(f"note: {shown_path(path)} has no checksum, so damage to its numbers would not be noticed")
+        else:
+            _refuse_damaged_entries(file, size)
+
+
+def _digest(file: io.BufferedReader, count: int) -> str:
+    """Return the checksum of the first bytes of a file, and of the comment's length that they had: 0."""
+    digest = hashlib.sha256()
+    while count > 0 and (chunk := file.read(min(count, CHUNK))):
+        digest.update(chunk)
+        count -= len(chunk)
+    digest.update(b"\0\0")
+    return digest.hexdigest()
+
+
+def _refuse_damaged_entries(file: io.BufferedReader, size: int) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > LARGEST_RATIO * size + SPARE_BYTES:
+                raise Damaged(f"it would unpack from {size} bytes to {unpacked}")
+            bad = archive.testzip()
+    except Damaged:
+        raise
+    except Exception as error:  # damaged bytes make zipfile and zlib raise half a dozen types
+        raise Damaged(f"{type(error).__name__}: {first_line(error)}") from None
+    if bad:
+        raise Damaged(f"its entry {bad[:100]!r} does not match its checksum")
+
+
+def _reason(error: Exception) -> str:
+    """Return in a few words why torch does not read a file, without its advice to read it unsafely."""
+    if name := pickled_object(error):
+        return f"it holds a pickled {name}, and reading it could run any code"
+    if isinstance(error, OSError):
+        return reason_of(error)
+    if "weights" in str(error).lower() and "only" in str(error):
+        return "it holds what is neither a tensor nor a plain container"
+    return first_line(error)[:200]
+
+
+def pickled_object(error: BaseException | None) -> str:
+    """Return what torch refuses to unpickle, neither a tensor nor a plain container; empty for other errors."""
+    found = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)", str(error))
+    return found[1][:100] if found else ""
 
 
 def restore(path: Path, log: Callable[[str], None]) -> tuple[dict[str, Any] | None, bool]:

@@ -10,10 +10,30 @@ class InputError(ValueError):
     """Signal unusable input. The message names it and what was expected."""
 
 
+def one_line(message: str) -> str:
+    """Return a message on one line of bounded length, with escapes for what a terminal would act on or cannot print."""
+    line = "".join(letter if letter.isprintable() else " " if letter in "\n\t" else repr(letter)[1:-1]
+                   for letter in (message if len(message) <= 4 * LONGEST else
+                                  message[:2 * LONGEST] + message[-2 * LONGEST:]))
+    if len(line) <= LONGEST:
+        return line
+    end = LONGEST // 3
+    return f"{line[:LONGEST - end - 5]} ... {line[-end:]}"
+
+
+def shown(value: object, letters: int = 60) -> str:
+    """Return a value as a sentence quotes it: on one line, and cut where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**letters:
+        return f"a number of about {int(value.bit_length() * 0.30103) + 1} digits"
+    text = repr(value)
+    return text if len(text) <= letters else f"{text[:letters]}... ({len(text)} letters)"
+
+
 class Preempted(Exception):
     """Signal that a run was asked to stop and is saved. The message names the last completed step."""
 
 
+LONGEST = 490  # letters of a sentence, with "error: " and the end of the line
 ALONE_SECONDS = 5  # how long other processes wait before they print their own error
 BAD_INPUT = 2
 STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure; start the command again
@@ -21,6 +41,7 @@ STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor 
 
 def fail(message: str) -> NoReturn:
     """Print one sentence on stderr and leave with exit code 2."""
+    message = one_line(message)
     if os.environ.get("RANK", "0") != "0":
         # If the main process has the same error, torchrun ends this process while it waits. An error of this process
         # alone (such as a broken file) is printed here.

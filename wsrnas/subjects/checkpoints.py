@@ -1,15 +1,28 @@
 """Networks out of files of weights: checkpoints of retraining, and state_dicts of a named architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wsrnas.architectures.searched import SPACES, Searched, space_of
-from wsrnas.models import build_described, build_model, described_architecture, description, load_architecture, sizes
+from wsrnas.models import (
+    build_described,
+    build_model,
+    described_architecture,
+    description,
+    load_architecture,
+    require_description,
+    sizes,
+)
 from wsrnas.runtime import checkpoint
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
+from wsrnas.runtime.reading import first_line
+
+LARGE = (256, 60, 25_000)  # width, cells and classes above which a network may be too large for the memory
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -36,17 +49,22 @@ def network_of(payload: Mapping[str, Any], path: str | Path) -> tuple[nn.Module,
     stored = payload.get("network")
     if not isinstance(stored, dict) or "model" not in payload:
         raise InputError(f"{path} is not a checkpoint of retraining: it has no network description")
+    weights = payload["model"]
+    if not _is_state(weights):
+        raise InputError(f"{path} is not a checkpoint of retraining: its model is no dictionary of tensors")
     try:
-        model = build_described(stored)
-        model.load_state_dict(without_auxiliary_head(payload["model"]) if stored.get("auxiliary") else
-                              payload["model"])
+        if stored.get("auxiliary"):
+            weights = without_auxiliary_head(weights)
+        require_description(stored)
+        _refuse_other_depth(described_architecture(stored), stored["layers"], weights)
+        model = _fitting(lambda: build_described(stored), weights, "the stored architecture",
+                         (stored["init_channels"], stored["layers"], stored["num_classes"]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except KeyError as error:
         raise InputError(f"{path} is not a checkpoint of retraining: its network description lacks {error}") from None
     except RuntimeError as error:
-        raise InputError(f"{path}: the weights do not fit the stored architecture "
-                         f"({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: the weights cannot be loaded ({first_line(error)})") from None
     return model.eval(), {key: value for key, value in stored.items() if key != "auxiliary"}
 
 
@@ -84,12 +102,49 @@ def load_weights(path: str | Path, arch: Searched | str, num_classes: int = 10, 
     width, depth = sizes(arch, dataset, width if init_channels is None else init_channels,
                          depth if layers is None else layers)
     weights = without_auxiliary_head(weights)
-    model = build_model(arch, num_classes, width, depth, dataset, image_shape[0])
-    if problem := _misfit(model.state_dict(), weights):
-        size = f"{width} channels" + (f", {depth} layers" if depth else "")
-        raise InputError(f"{path}: the weights do not fit the network of {size} and {num_classes} classes: {problem}")
-    model.load_state_dict(weights)
+    size = f"{width} channels" + (f", {depth} layers" if depth else "")
+    try:
+        model = _fitting(lambda: build_model(arch, num_classes, width, depth, dataset, image_shape[0]), weights,
+                         f"the network of {size} and {num_classes} classes", (width, depth, num_classes))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return model.eval(), description(arch, num_classes, width, depth, dataset, image_shape)
+
+
+def _refuse_other_depth(arch: Searched | str, layers: Any, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another number of cells at once: building a network of very many takes long."""
+    space = space_of(arch)
+    found = space.sizes_of_weights(weights)[1] if space else None
+    if found is not None and type(layers) is int and found != layers:
+        raise InputError(f"the weights do not fit the stored architecture: they have {found} cells, and it has "
+                         f"{shown(layers)}")
+
+
+def _fitting(build: Callable[[], nn.Module], weights: dict[str, Tensor], what: str,
+             sizes: Sequence[Any]) -> nn.Module:
+    """Return a network with these weights.
+
+    Args:
+        build: The function that makes it.
+        weights: Its state.
+        what: Its name, for messages.
+        sizes: Its sizes, as the file says them. Where they are large, shapes are compared before memory is allocated.
+
+    Raises:
+        InputError: The weights do not fit.
+    """
+    with torch.device("meta") if _is_large(*sizes) else nullcontext():
+        model = build()
+    if problem := misfit(model.state_dict(), weights):
+        raise InputError(f"the weights do not fit {what}: {problem}")
+    model = build() if _is_large(*sizes) else model
+    model.load_state_dict(weights)
+    return model
+
+
+def _is_large(width: Any, layers: Any, classes: Any) -> bool:
+    return any(isinstance(value, int) and value > most for value, most in zip((width, layers, classes), LARGE,
+                                                                             strict=True))
 
 
 def without_auxiliary_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,10 +152,15 @@ def without_auxiliary_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in weights.items() if not key.startswith("auxiliary.")}
 
 
+def _is_state(value: object) -> bool:
+    """Return whether a value is a dictionary of names and tensors."""
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
 def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
     """Return the state_dict in a file's dictionary: itself, or its entry ``state_dict`` or ``model``; None if none."""
     for candidate in (payload.get("state_dict"), payload.get("model"), payload):
-        if isinstance(candidate, dict) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
+        if _is_state(candidate) and candidate:
             weights = dict(candidate)
             for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled, parallel, or one in the other
                 if all(key.startswith(prefix) for key in weights):
@@ -109,7 +169,7 @@ def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
     return None
 
 
-def _misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
+def misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
     """Say in a few words why weights do not fit into a network with the state ``expected``; empty if they do."""
     missing, extra = ([key for key in a if key not in b] for a, b in ((expected, weights), (weights, expected)))
     shapes = [f"{key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
@@ -118,5 +178,6 @@ def _misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
     for words, found in (("the file lacks", missing), ("the network has no", extra), ("", shapes)):
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            problems.append(f"{words} {found[0]}{more}".strip())
+            name = found[0] if len(found[0]) <= 150 and found[0].isprintable() else shown(found[0])
+            problems.append(f"{words} {name}{more}".strip())
     return "; ".join(problems)

@@ -102,7 +102,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         payload = checkpoint.read(path)
     except InputError as error:
-        if name := _pickled_object(error.__context__):
+        if name := checkpoint.pickled_object(error.__cause__):
             raise InputError(f"{path} holds a pickled {name}, and reading it could run any code; expected a "
                              "state_dict with the name of its architecture, FILE.py:FUNCTION, or a TorchScript or "
                              "torch.export file") from None
@@ -111,9 +111,3 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} holds weights without their architecture; expected the name of the architecture as "
                          "the model and this file as its state_dict, or FILE.py:FUNCTION that builds the network")
     return payload
-
-
-def _pickled_object(error: BaseException | None) -> str:
-    """Return what torch refuses to unpickle, neither a tensor nor a plain container; empty for other errors."""
-    found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-    return found[1] if found else ""

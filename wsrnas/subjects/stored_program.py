@@ -1,10 +1,8 @@
 """Networks stored as programs, TorchScript and torch.export: recognised by their contents, and loaded."""
 
-import io
 import re
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsrnas.runtime.errors import InputError
+from wsrnas.subjects.archives import entry_names, verified_script
 from wsrnas.subjects.user_function import first_line
+from wsrnas.subjects.verified_export import verified_export
 
 
 def kind_of_file(path: Path) -> str:
@@ -22,11 +22,7 @@ def kind_of_file(path: Path) -> str:
     Raises:
         InputError: The file is a compiled package.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return "checkpoint"
+    names = entry_names(path)
     if any(name.endswith("constants.pkl") for name in names):
         return "TorchScript"
     if any(re.search(r"(^|/)models/[^/]+\.json$|^serialized_exported_program\.json$", name) for name in names):
@@ -45,12 +41,13 @@ def load_script(path: Path, data: bytes) -> nn.Module:
         data: Its contents.
 
     Raises:
-        InputError: torch cannot load it.
+        InputError: torch cannot load it, or it reads or writes files.
     """
+    verified = verified_script(data, f"the TorchScript file {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates TorchScript, yet the files are there
-            return torch.jit.load(io.BytesIO(data), map_location="cpu")
+            return torch.jit.load(verified, map_location="cpu")
     except Exception as error:  # torch raises half a dozen types
         raise InputError(f"the TorchScript file {path} cannot be loaded ({first_line(error)})") from None
 
@@ -63,10 +60,12 @@ def load_exported(path: Path, data: bytes) -> nn.Module:
         data: Its contents.
 
     Raises:
-        InputError: torch cannot load it, or it takes other inputs than images alone.
+        InputError: torch cannot load it, it would execute something else than torch's operations, or it takes other
+            inputs than images alone.
     """
+    verified = verified_export(data, f"the torch.export file {path}")
     try:
-        program = torch.export.load(io.BytesIO(data))
+        program = torch.export.load(verified)
         inputs = program.graph_signature.user_inputs
         if len(inputs) == 1:
             rows = next(node.meta["val"] for node in program.graph.nodes if node.name == inputs[0]).shape[0]
