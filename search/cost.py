@@ -16,7 +16,7 @@ from wsrnas.training.losses import LOSSES
 PROJECTION_EVALUATIONS = 4  # evaluations of F in a projection; an assumption of the forecast
 
 
-def iteration_passes(searcher: Searcher, paths: int = 1) -> dict[str, dict[str, int]]:
+def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -> dict[str, dict[str, int]]:
     """Count the images that go through the supernet in one population or search iteration, by phase.
 
     The counts hold for the current division of the strengths. ``forward_backward`` counts a forward and a backward pass
@@ -25,6 +25,7 @@ def iteration_passes(searcher: Searcher, paths: int = 1) -> dict[str, dict[str, 
     Args:
         searcher: the search.
         paths: number of paths that are measured; the first alone trains the AN-Estimator and is checked.
+        ranked: whether the sample of a table is measured, too.
     """
     config, steps = searcher.config, searcher.config.measuring_steps
     train_images, validation_images, checked = (len(images) for images in (
@@ -40,6 +41,9 @@ def iteration_passes(searcher: Searcher, paths: int = 1) -> dict[str, dict[str, 
         "validate": {"forward_backward": paths * validation_images * (shared_passes(sources, steps) + asked),
                      "forward": paths * validation_images * (1 + len(config.strengths))},
     }
+    if ranked:
+        passes["ranking"] = {kind: config.ranking_sample * (passes["recalibrate"][kind] + passes["validate"][kind])
+                             // paths for kind in passes["validate"]}
     if config.supernet:
         del passes["train"]
     if searcher.learns_to_estimate:
@@ -56,7 +60,8 @@ def total_passes(searcher: Searcher) -> dict[str, int]:
     """Count the passes of the whole search, ``forward_backward`` and ``forward``, if no strength falls back to PGD."""
     totals = {"forward_backward": 0, "forward": 0}
     for step in schedule(searcher.config):
-        for phase, passes in iteration_passes(searcher, measured_paths(searcher.config, step)).items():
+        found = iteration_passes(searcher, measured_paths(searcher.config, step) or 1, searcher.config.ranks_in(step))
+        for phase, passes in found.items():
             for kind in totals:
                 totals[kind] += passes[kind] * (phase == "train" or step.phase != "warm-up")
     return totals

@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from search.ranking_sample_settings import LEAST
 from search.rankings.measurements import MEASUREMENTS
-from search.rankings.settings import LEAST, RankingConfig
+from search.rankings.settings import RankingConfig
 from search.tables.reading import open_table
 from wsrnas.report import write_report
 from wsrnas.report.reading.rankings import answers
@@ -28,18 +29,16 @@ from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.same_work import stored_object
-from wsrnas.runtime.seeding import generator
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 with deferred_imports():
-    import torch
 
     from search.rankings.bench import Bench, build_bench
     from search.rankings.results import document, ranking_page, summary_table
     from search.rankings.rows import Row, all_rows, row_tasks
     from search.rankings.trained import open_trained
     from search.tables.table import Table
-    from search.tables.task import first_of_each
+    from search.tables.task import random_order
     from wsrnas.evaluation.measurement import exact_arithmetic
 
 
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             "several times: such processes share the architectures")
     table = open_table(config.table, config.columns)
     config, bench = prepare(config, table, world)
-    order = ranking_order(table, config.seed)
+    order = random_order(table, config.seed)
     require(config.sample <= len(order), f"sample is {config.sample}; {table.name} has {len(order)} different "
             "architectures")
     require(len(order) >= LEAST, f"{table.name} has {len(order)} different architectures; expected at least {LEAST}")
@@ -99,12 +98,6 @@ def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingC
                      recalibration_batches=config.recalibration_batches or trained.config.recalibration_batches)
     return config, build_bench(trained, config.images, config.strengths, config.num_steps,
                                config.recalibration_batches, config.eval_batch_size, config.seed, world)
-
-
-def ranking_order(table: Table, seed: int) -> list[int]:
-    """Return the places of the different architectures of a table in a random order."""
-    distinct = first_of_each(table.row, torch.arange(len(table.choices)))
-    return distinct[torch.randperm(len(distinct), generator=generator(seed, "ranked architectures"))].tolist()
 
 
 def all_tasks(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> list[Task]:

@@ -36,6 +36,7 @@ with deferred_imports():
 
     from search.collapse import collapse_warnings
     from search.cost import PhaseClock, iteration_passes, total_passes
+    from search.rankings.sample import open_sample, rank_sample
     from search.split import first_split, stored_split
     from search.wsr_nas_searcher import Searcher
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     world = run.world
     searcher = Searcher(config, data, stored_split(run, data), world)    # line 1: D_t and D_v
     searcher.trainer.graphs = config.graphs(world.device, run.log)
+    sample = open_sample(config)
     steps = schedule(config)
     completed = resume(run, searcher, PROGRAM)
     with stop_requests(world) as searcher.stop:
@@ -84,6 +86,9 @@ def main(argv: list[str] | None = None) -> None:
                             row["estimator_check"] = check_estimator(run, searcher, step)
                 row.update(searcher.remember(step, measured))                           # line 16: M_v
                 row.update(name_columns(config, measured[0]))
+            if sample and config.ranks_in(step):
+                with clock("ranking"):
+                    row["ranking"] = rank_sample(searcher, sample, step)
             if step.trains_losses:
                 with clock("loss_estimator"):
                     row["loss_estimator"]["squared_error"] = searcher.train_loss_estimator(step)  # lines 18 and 23
@@ -115,7 +120,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     If the check of the step asks for it, PGD attacks one more strength from the next step on.
     """
     architecture = searcher.architecture_statistics()
-    passes = iteration_passes(searcher, len(searcher.paths))
+    passes = iteration_passes(searcher, len(searcher.paths), "ranking" in row)
     row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
     if step.phase == "search":
@@ -161,6 +166,9 @@ def summary(step: Step, row: dict[str, Any], space: Space) -> str:
                      f"(worst {100 * check['largest_gap']:+.1f} at {check['largest_gap_at']:.4f})")
     if row.get("loss_estimator", {}).get("kendall_tau") is not None:
         parts.append(f"tau {row['loss_estimator']['kendall_tau']:+.2f}")
+    if "ranking" in row:
+        tau = row["ranking"]["tau"]
+        parts.append(f"tau with the table: objective {known(tau['objective'])}, parameters {known(tau['parameters'])}")
     if "projection" in row:
         found = row["projection"]
         parts.append(f"predicted F/H {found['before']:.2f} -> {found['after']:.2f}"
@@ -169,6 +177,12 @@ def summary(step: Step, row: dict[str, Any], space: Space) -> str:
         parts.append(f"changed {row['architecture']['changed_choices']}/{space.num_choices}")
     parts += [f"COLLAPSE: {sentence}" for sentence in row.get("collapse", [])]
     return " | ".join([*parts, f"{sum(row['seconds'].values()):.1f} s"])
+
+
+def known(tau: dict[str, list[float] | None]) -> str:
+    """Return a rank correlation with its interval, among all."""
+    value = tau["all"]
+    return f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]" if value else "unknown"
 
 
 def name_columns(config: SearchConfig, measured: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
@@ -189,6 +203,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     """Print the configuration and what the search would cost."""
+    open_sample(config)  # refuse a wrong table
     searcher = Searcher(config, data, first_split(config, data), world)
     searcher.sample(schedule(config)[0])
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from search.path_settings import PathConfig
+from search.ranking_sample_settings import LEAST, RankingSampleConfig
 from search.spaces import SPACES
 from search.strategy.objective import OBJECTIVES
 from search.strategy.settings import Proposals, StrategyConfig
@@ -27,7 +28,8 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTrainingConfig, GraphsConfig):
+class SearchConfig(PathConfig, RankingSampleConfig, StrategyConfig, SupernetConfig, EstimatorTrainingConfig,
+                   GraphsConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -85,7 +87,9 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",
-                              "estimator_images", "estimator_passes", "loss_memory", "paths_per_iteration")
+                              "estimator_images", "estimator_passes", "loss_memory", "paths_per_iteration",
+                              "ranking_every")
+        require(self.ranking_sample >= LEAST, f"ranking_sample is {self.ranking_sample}; expected at least {LEAST}")
         self.require_estimator_training()
         self.require_strategy()
         self.require_at_least(0, "max_validation", "validation_steps", "anchors", "check_images", "max_estimator_gap")
@@ -164,6 +168,11 @@ class SearchConfig(PathConfig, StrategyConfig, SupernetConfig, EstimatorTraining
     def measuring_steps(self) -> int:
         """Steps of the PGD attacks that measure."""
         return self.validation_steps or self.num_steps
+
+    def ranks_in(self, step: Step) -> bool:
+        """Return whether the sample of the table is ranked in this step: after every few iterations and the last."""
+        return bool(self.ranking_table) and step.phase == "search" and (
+            (step.number + 1) % self.ranking_every == 0 or step.number + 1 == self.iterations)
 
     @property
     def path_kind(self) -> str:

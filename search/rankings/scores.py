@@ -17,15 +17,28 @@ def supernet_scores(rows: Sequence[Row], bench: Bench) -> Scores:
     """Return the scores of rows inside a supernet: low losses, high accuracies, a low vulnerability F."""
     losses, accuracies, vulnerabilities = (np.array([row[kind] for row in rows], dtype=float)
                                            for kind in ("losses", "accuracies", "vulnerabilities"))
-    columns = ["clean", *(f"at {strength:g}" for strength in bench.strengths)]
+    scores = dict(loss_scores(losses, accuracies, bench.strengths, objective_of(bench, losses)))
+    return scores | {f"vulnerability F, at {strength:g}": -logarithm(values)
+                     for strength, values in zip(bench.strengths, vulnerabilities.T, strict=True)}
+
+
+def loss_scores(losses: np.ndarray, accuracies: np.ndarray, strengths: Sequence[float],
+                objectives: np.ndarray | None) -> Scores:
+    """Return the scores that losses and accuracies on D_v are.
+
+    Args:
+        losses: (n, 1 + S), clean and at each strength.
+        accuracies: (n, 1 + S).
+        strengths: S strengths.
+        objectives: objective (n,) of the search, if it is known.
+    """
+    columns = ["clean", *(f"at {strength:g}" for strength in strengths)]
     scores = {f"loss, {column}": -values for column, values in zip(columns, losses.T, strict=True)}
     scores["loss, mean"] = -losses.mean(1)
-    if (objective := objective_of(bench, losses)) is not None:
-        scores["objective"] = -objective
+    if objectives is not None:
+        scores["objective"] = -objectives
     scores |= {f"accuracy, {column}": values for column, values in zip(columns, accuracies.T, strict=True)}
-    scores["accuracy, mean"] = accuracies.mean(1)
-    return scores | {f"vulnerability F, {column}": -logarithm(values)
-                     for column, values in zip(columns[1:], vulnerabilities.T, strict=True)}
+    return scores | {"accuracy, mean": accuracies.mean(1)}
 
 
 def objective_of(bench: Bench, losses: np.ndarray) -> np.ndarray | None:

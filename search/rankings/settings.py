@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from search.ranking_sample_settings import LEAST
 from search.rankings.measurements import MEASUREMENTS
 from search.tables.reading import FORMATS
 from wsrnas.runtime.config import Ranges, option, require
 from wsrnas.training.strengths import require_increasing
-
-LEAST = 10  # architectures
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from search.strategy.problem import Problem, everything
 from search.tables.size_class import parse_size_class
 from search.tables.table import Table
 from wsrnas.runtime.config import require
+from wsrnas.runtime.seeding import generator
 
 EQUAL_SIZE = 0.02  # difference in parameters, as a fraction, within which architectures count as equally large
 
@@ -82,6 +83,12 @@ def first_of_each(row: Tensor, places: Tensor) -> Tensor:
     for place, number in zip(places.tolist(), row[places].tolist(), strict=True):
         first.setdefault(number, place)
     return torch.tensor(list(first.values()), dtype=torch.long)
+
+
+def random_order(table: Table, seed: int) -> list[int]:
+    """Return the places of the different architectures of a table in a random order."""
+    distinct = first_of_each(table.row, torch.arange(len(table.choices)))
+    return distinct[torch.randperm(len(distinct), generator=generator(seed, "ranked architectures"))].tolist()
 
 
 def table_task(table: Table, objective: Objective, size_class: str = "", budget: str = "",

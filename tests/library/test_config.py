@@ -72,7 +72,8 @@ FLAGS = {
         predictor loss_quantile population proposal_steps proposal_learning_rate architecture_decay architecture_pull
         proposal_samples proposal_draws proposal_parents proposal_patience
         acquisition proposal_batch budget budget_tolerance sync_bn anchors
-        path_every paths paths_per_iteration supernet train_only validation_steps""",
+        path_every paths paths_per_iteration ranking_every ranking_sample ranking_table supernet train_only
+        validation_steps""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
@@ -259,7 +260,8 @@ def test_a_published_flag_keeps_its_meaning_under_its_old_name(cls, old, field):
 
 
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "cuda_graphs"}),
+    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "cuda_graphs",
+                    "ranking_every", "ranking_sample", "ranking_table"}),
     (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
     # Of a network, its genotype or name is what counts, not how it was called: runs keep it beside the configuration.
     (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",

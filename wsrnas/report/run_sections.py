@@ -11,6 +11,7 @@ from wsrnas.report.figures.collapse import collapse as skips_and_entropy
 from wsrnas.report.figures.noise import noise
 from wsrnas.report.figures.picture import Picture
 from wsrnas.report.figures.search import estimator_gaps, losses, predictions, rank_correlation
+from wsrnas.report.figures.supernet_ranking import supernet_ranking
 from wsrnas.report.figures.training import phases, total_seconds, training
 from wsrnas.report.figures.weights import weights
 from wsrnas.report.honesty import honesty, official
@@ -56,6 +57,11 @@ def search_losses(run: Run) -> Sequence[Part]:
 def predicted_objectives(run: Run) -> Sequence[Part]:
     """Draw how well the predictor of the search predicts."""
     return drawn(predictions(run.rows, rank_correlation(run.rows)))
+
+
+def ranking_of_a_table(run: Run) -> Sequence[Part]:
+    """Draw how well the supernet ranks architectures of a table."""
+    return drawn(supernet_ranking(run.rows))
 
 
 def estimator_against_pgd(run: Run) -> Sequence[Part]:
@@ -124,6 +130,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("The discretised network", discretised_network, "RNAS, at its end"),
     Section("Losses over the strengths", search_losses, "Wsr-NAS"),
     Section("Predicted and measured objective", predicted_objectives, "Wsr-NAS"),
+    Section("Ranking of a table", ranking_of_a_table, "Wsr-NAS with `--ranking_table`"),
     Section("How much is size", size, "Wsr-NAS"),
     Section("Estimator against PGD", estimator_against_pgd, "Wsr-NAS with estimated strengths"),
     Section("Estimated noise", estimated_noise, "Wsr-NAS with estimated strengths"),

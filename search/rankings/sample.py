@@ -1,0 +1,77 @@
+"""A sample of a table's architectures, ranked by the supernet again and again during a search."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search.rankings.compared import MEAN, sizes_of, truth_of
+from search.rankings.scores import logarithm, loss_scores
+from search.rankings.statistics import estimate
+from search.strategy.step import Step
+from search.tables.reading import open_table
+from search.tables.table import Table
+from search.tables.task import random_order
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import SearchConfig
+from wsrnas.runtime.config import require
+
+RESAMPLES = 1000  # of the architectures, for the intervals
+
+
+def open_sample(config: SearchConfig) -> tuple[Table, list[int]] | None:
+    """Return the table of ``--ranking_table`` and the places of the sample; None where the search ranks nothing.
+
+    Raises:
+        InputError: the table cannot be read, is one of another space, or has fewer architectures.
+    """
+    if not config.ranking_table:
+        return None
+    table = open_table(config.ranking_table)
+    require(table.space.name == config.space, f"ranking_table is a table of {table.space.name}, but space is "
+            f"{config.space}; expected the same space")
+    order = random_order(table, config.seed)
+    require(config.ranking_sample <= len(order), f"ranking_sample is {config.ranking_sample}; {table.name} has "
+            f"{len(order)} different architectures")
+    return table, order[:config.ranking_sample]
+
+
+def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: Step) -> dict[str, Any]:
+    """Measure the sample as the search measures a path, and correlate with the table's mean accuracy.
+
+    The state of the search does not change, apart from BatchNorm statistics that every measurement renews.
+
+    Returns:
+        ``architectures``, and ``tau``: for the losses and accuracies of the supernet and for the number of parameters,
+        Kendall's tau among all and at fixed size, each with its interval.
+    """
+    table, places = sample
+    current = searcher.supernet.path
+    measured = [measure(searcher, table.choices[place], step) for place in places]
+    searcher.supernet.path = current
+    losses, accuracies = (np.stack([found[kind].cpu().double().numpy() for found in measured])
+                          for kind in ("losses", "accuracies"))
+    objectives = searcher.objective(torch.from_numpy(losses).float()).double().numpy()
+    size = logarithm(sizes_of(table, places)["parameters"])
+    scores = {**loss_scores(losses, accuracies, searcher.config.strengths, objectives), "parameters": size}
+    truth = truth_of(table, places)
+    target = truth[MEAN if MEAN in truth else table.columns[0]][None]
+    values = np.stack(list(scores.values()))
+    found = {"all": estimate(values, target, RESAMPLES, searcher.config.seed),
+             "fixed size": estimate(values, target, RESAMPLES, searcher.config.seed, size)}
+    return {"architectures": len(places), "tau": {name: {subset: plain(of.tau[:, row, 0]) for subset, of in
+                                                         found.items()} for row, name in enumerate(scores)}}
+
+
+def measure(searcher: Searcher, choices: Tensor, step: Step) -> dict[str, Tensor]:
+    """Measure one architecture on D_v as the search measures a path."""
+    searcher.supernet.use(searcher.space.gates(choices.to(searcher.world.device)).view(searcher.space.shape))
+    searcher.recalibrate(step)
+    return searcher.validate(step)
+
+
+def plain(values: np.ndarray) -> list[float] | None:
+    """Return value and ends of the interval for JSON, None where nothing can be ranked."""
+    return None if np.isnan(values).any() else values.tolist()
