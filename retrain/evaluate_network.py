@@ -13,6 +13,7 @@ from retrain.evaluate_settings import EvaluateConfig
 from retrain.evaluate_subjects import Subject
 from wsrnas.complexity import count_parameters
 from wsrnas.evaluation.attack_spec import Attack
+from wsrnas.evaluation.caveats import chance
 from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.official import official_accuracy, official_rows
@@ -124,6 +125,7 @@ def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationIma
     genotype = json.loads(described["genotype"]) if "genotype" in described else None
     return {"format": FORMAT, "name": subject.name, "protocol": protocol, "dataset": images.dataset,
             "seed": config.seed, "image_set": images.fingerprint,
+            "chance": chance(images.loader.image_set.labels.tolist(), images.num_classes),
             "model": {"source": network.source, "fingerprint": network.fingerprint, "genotype": genotype,
                       "parameters": count_parameters(network.model)},
             "transfer_source": source.source if source else None, "batch_size": config.batch_size,

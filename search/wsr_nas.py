@@ -40,6 +40,7 @@ with deferred_imports():
     from search.split import first_split, stored_split
     from search.wsr_nas_searcher import Searcher
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+    from wsrnas.evaluation.caveats import saturated_strengths
     from wsrnas.training.batch_norm import average_buffers
 
 PROGRAM = "search.wsr_nas"
@@ -162,8 +163,11 @@ def summary(step: Step, row: dict[str, Any], space: Space) -> str:
                      f"({row['estimator']['networks']} networks in M_a)")
     if "estimator_check" in row:
         check = row["estimator_check"]
+        blind = saturated_strengths(check)
         parts.append(f"estimator gap {100 * check['mean_gap']:+.1f} points "
-                     f"(worst {100 * check['largest_gap']:+.1f} at {check['largest_gap_at']:.4f})")
+                     f"(worst {100 * check['largest_gap']:+.1f} at {check['largest_gap_at']:.4f})"
+                     + f", of no meaning at {len(blind)} of {len(check['gap'])} strengths, where nearly no image is "
+                     "right" * bool(blind))
     if row.get("loss_estimator", {}).get("kendall_tau") is not None:
         parts.append(f"tau {row['loss_estimator']['kendall_tau']:+.2f}")
     if "ranking" in row:

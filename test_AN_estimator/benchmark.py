@@ -33,6 +33,7 @@ with deferred_imports():
     from test_AN_estimator.study import check, dry_run, open_study
     from test_AN_estimator.training import trained_estimator
     from wsrnas.complexity import count_parameters
+    from wsrnas.evaluation.caveats import chance
     from wsrnas.runtime.sharing import Task, alone, share
 
 
@@ -87,7 +88,8 @@ def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs:
             taken = cost(config, setting, estimator, model, read(tested_file(noises, spec, 0), world.device))
     run.write_json(run_files.RESULT, {
         "format": results.FORMAT, "estimator": name, "setting": setting.name, "sources": setting.sources,
-        "parameters": count_parameters(estimator), **taken, "networks": measured})
+        "parameters": count_parameters(estimator), **taken,
+        "chance": chance(data.test.labels.tolist(), data.num_classes), "networks": measured})
     run.finish(f"{name}, {setting.name}: measured")
 
 

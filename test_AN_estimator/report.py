@@ -12,6 +12,7 @@ from test_AN_estimator.results import machines, read_results, summarise
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import AVERAGE, ESTIMATORS
+from wsrnas.evaluation.caveats import NEARLY_NONE
 from wsrnas.report.figures.axes import blank, styled
 from wsrnas.report.figures.style import COLOURS, INK, LINES, STYLE, SURFACE
 from wsrnas.report.figures.svg import svg_text
@@ -66,6 +67,11 @@ def with_interval(row: dict[str, Any], digits: int = 1) -> str:
     return f"{signed(row['gap'], digits)} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def gap_cell(row: dict[str, Any]) -> str:
+    """Format the accuracy under an estimate and its gap, with a mark where the gap shows nothing."""
+    return f"{row['accuracy']:.1f}: {with_interval(row)}{' †' * row['saturated']}"
+
+
 def share_of_time(share: float) -> str:
     """Format a share of the attack's time: ``1/26 (3.8 %)``, or ``1.3 times``."""
     if not 0 < share < 0.99:
@@ -98,7 +104,8 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def report(config: BenchmarkConfig, summary: dict[str, Any], times: Sequence[str]) -> str:
     """Return the text of ``report.md``."""
     training = f"{config.max_train:,}" if config.max_train else "all"
-    parts = ["# AN-Estimators against the attack that they replace", f"```bash\n{command(config)}\n```",
+    parts = ["# AN-Estimators against the attack that they replace", *caveats(summary),
+             f"```bash\n{command(config)}\n```",
              f"{config.dataset}: {training} training images, {summary['images']:,} test images; seed {config.seed}; "
              f"attack: PGD-{config.num_steps}." + "".join(f" Times: {machine}." for machine in times),
              "Accuracies are in percent. A gap is accuracy under the estimated noise minus accuracy under the attack, "
@@ -117,6 +124,20 @@ def report(config: BenchmarkConfig, summary: dict[str, Any], times: Sequence[str
         parts += [f"## Against the average that they contain\n\nMean gap of the estimator minus that of {AVERAGE}, on "
                   "the same images; clearly: the interval excludes zero.", "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def caveats(summary: dict[str, Any]) -> list[str]:
+    """Return sentences on networks and strengths whose gaps show nothing, which stand before all numbers."""
+    weak = [row["network"] for row in summary["networks"] if row["at_chance"]]
+    found = [f"Without noise, {', '.join(weak)} "
+             f"{'are' if len(weak) > 1 else 'is'} not above chance: their gaps show nothing."] if weak else []
+    rows = [(setting, strength(row["epsilon"]), row["saturated"]) for setting, one in summary["settings"].items()
+            for other in one["estimators"].values() for row in other["strengths"]]
+    blind = list(dict.fromkeys(f"{setting} at {at}" for setting, at, saturated in rows if saturated))
+    if blind:
+        found.append(f"{sum(row[-1] for row in rows)} of {len(rows)} gaps show nothing, because fewer than "
+                     f"{100 * NEARLY_NONE:g} % of the images are right under either noise (†): {', '.join(blind)}.")
+    return found
 
 
 def command(config: BenchmarkConfig) -> str:
@@ -179,8 +200,8 @@ def setting_parts(config: BenchmarkConfig, setting: Setting, summary: dict[str, 
     strengths = markdown(
         ["strength", attack, *found],
         ([strength(row["epsilon"]), f"{row['pgd']:.1f}",
-          *(f"{other['strengths'][place]['accuracy']:.1f}: {with_interval(other['strengths'][place])}"
-            for other in found.values())] for place, row in enumerate(first["strengths"])))
+          *(gap_cell(other["strengths"][place]) for other in found.values())]
+         for place, row in enumerate(first["strengths"])))
     noises = markdown(
         ["strength", *found],
         ([strength(row["epsilon"]), *(" ".join(f"{other['strengths'][place][name]:.2f}" for name in MEANS[:3])
@@ -204,8 +225,8 @@ def overview(summary: dict[str, Any]) -> str:
                    for first, *rest in rows]
         blocks += [f"  {row['estimator']} {row['verdict']} {row['average']}: {with_interval(row, 2)}"
                    for row in found["comparisons"]] + [""]
-    return "\n".join([*blocks, "gap: accuracy under the estimated noise minus accuracy under PGD, in points; "
-                      f"{summary['images']} test images, {len(summary['networks'])} networks"])
+    return "\n".join([*caveats(summary), *blocks, "gap: accuracy under the estimated noise minus accuracy under PGD, "
+                      f"in points; {summary['images']} test images, {len(summary['networks'])} networks"])
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import numpy as np
 from test_AN_estimator.measurement import MEANS
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.estimators import AVERAGE, ESTIMATORS
-from wsrnas.evaluation.intervals import difference_interval
+from wsrnas.evaluation.caveats import is_saturated
+from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
@@ -35,6 +36,7 @@ class Result:
         pgd: (K, T, N) whether it is right under PGD's noise.
         means: (T,) over networks and images, by the names in ``measurement.MEANS``.
         cost: costs by the names in ``COSTS``.
+        chance: accuracy of a network that always answers the most frequent class; None in older files.
     """
 
     networks: tuple[str, ...]
@@ -44,6 +46,7 @@ class Result:
     pgd: np.ndarray
     means: dict[str, np.ndarray]
     cost: dict[str, float]
+    chance: float | None = None
 
     @property
     def fixed(self) -> list[int]:
@@ -88,7 +91,8 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
             tuple(str(network["network"]) for network in networks), epsilons,
             np.stack([flags(network["clean"]) for network in networks]), estimate, pgd,
             {name: np.mean([[float(target[name]) for target in targets] for targets in columns], 0) for name in MEANS},
-            {name: float(document[name]) for name in COSTS})
+            {name: float(document[name]) for name in COSTS},
+            float(document["chance"]) if "chance" in document else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{path} is not a result of {estimator} in {setting.name} ({reason}); move its folder aside, "
@@ -154,6 +158,7 @@ def by_strength(result: Result) -> list[dict[str, Any]]:
     """Return every target's accuracies, gap and comparison of the noises, over all networks."""
     return [{"epsilon": epsilon, "accuracy": percent(result.estimate[:, place]), "pgd": percent(result.pgd[:, place]),
              **paired_gap(result.estimate[:, place], result.pgd[:, place]),
+             "saturated": is_saturated(float(result.estimate[:, place].mean()), float(result.pgd[:, place].mean())),
              **{name: float(result.means[name][place]) for name in MEANS}}
             for place, epsilon in enumerate(result.epsilons)]
 
@@ -197,11 +202,13 @@ def verdict(low: float, high: float) -> str:
 def summarise(config: BenchmarkConfig, results: dict[str, dict[str, Result]]) -> dict[str, Any]:
     """Return all statistics as plain JSON values; in ``networks``, the strengths of PGD are the sources."""
     right = attacked(results)
-    networks = next(iter(next(iter(results.values())).values())).networks
+    first = next(iter(next(iter(results.values())).values()))
+    networks, level = first.networks, first.chance
     return {
         "format": "wsrnas AN-Estimator summary 1", "unit": "accuracies in percent, gaps in points",
         "images": right[0.0].shape[1], "natural": percent(right[0.0]),
         "networks": [{"network": name, "natural": percent(right[0.0][row]),
+                      "at_chance": level is not None and accuracy_interval(right[0.0][row])[0] <= level,
                       "pgd": [[e, percent(right[e][row])] for e in config.sources if e in right]}
                      for row, name in enumerate(networks)],
         "settings": {setting: {

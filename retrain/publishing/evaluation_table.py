@@ -5,6 +5,7 @@ from typing import Any
 
 from retrain.publishing.evaluations import failed_checks
 from wsrnas.evaluation.attack_table import ATTACKS, counted
+from wsrnas.evaluation.caveats import caveats
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.markdown import markdown_table
 
@@ -20,7 +21,8 @@ def evaluation_table(document: Mapping[str, Any]) -> str:
         value = document.get(key)
         if isinstance(value, dict):
             rows.append((title, "", "", *_accuracy({"accuracy": value.get("accuracy", value.get("value")), **value})))
-    lines = [f"Protocol {document.get('protocol', 'unknown')}, {document['images']:,} test images:",
+    lines = [f"**Note: {sentence}.**" for sentence in caveats(document)]
+    lines += [f"Protocol {document.get('protocol', 'unknown')}, {document['images']:,} test images:",
              markdown_table(("attack", "strength", "parameters", "accuracy (%)", "95 % interval"), rows)]
     lines += [f"**Failed check: {check}.**" for check in failed_checks(document)]
     checks = document.get("checks") or ()

@@ -12,6 +12,7 @@ from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig
+from wsrnas.evaluation.caveats import is_at_chance, unchecked
 from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
 from wsrnas.evaluation.power import Noise, measured_noise, power
 from wsrnas.runtime import run_files
@@ -76,6 +77,9 @@ def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[
         "multiply_adds": entrant.multiply_adds, "activation_bytes": cost.get("activation_bytes"),
         "latency": cost.get("latency"),
         **{weights: over_seeds(trainings[entrant.name, weights]) or None for weights in ("best", "last")},
+        "at_chance": any(is_at_chance(result) for job in jobs for result in found[job.name].values()),
+        "unchecked": [sentence for job in jobs for result in found[job.name].values()
+                      for sentence in unchecked(result)],
         "jobs": [f"retrain/{job.name}" for job in jobs],
         "failed_checks": [f"{job.name} {weights}: {check}" for job in jobs
                           for weights, result in found[job.name].items() for check in result["failed_checks"]],

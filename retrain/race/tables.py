@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsrnas.complexity import readable
+from wsrnas.evaluation.caveats import counted, leader
 from wsrnas.training.losses import selection_words
 
 
@@ -21,6 +22,7 @@ def standing(values: Mapping[str, Any]) -> str:
     over = seeds_of(values)
     parts = [] if values["complete"] else [f"**{values['done']} of {values['jobs']} jobs are done.**" + "".join(
         f" {name} failed: {said}." for name, said in values["failed"].items())]
+    parts.append(leader_line(values, weights[0]))
     parts += [f"**{names[kind]}**, accuracy in %, {over}, {values['images']} test images:\n\n"
               f"{accuracy_table(values, kind)}" for kind in weights]
     measure = values["main"]
@@ -35,6 +37,28 @@ def standing(values: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def leader_line(values: Mapping[str, Any], weights: str) -> str:
+    """Return the first lines of a race: its leader or why there is none, what shows nothing and what was unchecked."""
+    told = {frozenset((row["first"], row["second"])) for row in values["differences"]
+            if (row["weights"], row["measure"], row["distinct"]) == (weights, values["main"], True)}
+    at_chance = [entrant["name"] for entrant in values["entrants"] if entrant["at_chance"]]
+    found, sentence = leader([entrant["name"] for entrant in ranked(values, weights)],
+                             lambda one, other: frozenset((one, other)) in told, at_chance)
+    title = ("Leader" if values["complete"] else "Leader so far") if found else "No leader"
+    lines = [f"**{title}:** {sentence}."]
+    lines += [f"**At chance:** the clean accuracy of {name} is not above chance in some training, so nothing follows "
+              "about its robustness." for name in at_chance]
+    lines += [f"**Not checked:** {sentence}." for sentence in counted(
+        sentence for entrant in values["entrants"] for sentence in entrant["unchecked"])]
+    return "\n\n".join(lines)
+
+
+def ranked(values: Mapping[str, Any], weights: str) -> list[Mapping[str, Any]]:
+    """Return the entrants with results, the best in the main measure first."""
+    return sorted((entrant for entrant in values["entrants"] if entrant[weights]),
+                  key=lambda entrant: -entrant[weights][values["main"]]["mean"])
+
+
 def seeds_of(values: Mapping[str, Any]) -> str:
     """Return over how many trainings the numbers are."""
     counts = sorted({len(entrant[kind]["clean"]["values"]) for entrant in values["entrants"]
@@ -47,9 +71,8 @@ def seeds_of(values: Mapping[str, Any]) -> str:
 def accuracy_table(values: Mapping[str, Any], weights: str) -> str:
     """Return one row for each entrant, the best in the main measure first."""
     names = [measure["name"] for measure in values["measures"]]
-    ranked = sorted((entrant for entrant in values["entrants"] if entrant[weights]),
-                    key=lambda entrant: -entrant[weights][values["main"]]["mean"])
-    rows = [[entrant["name"], *(_percent(entrant[weights][name]) for name in names)] for entrant in ranked]
+    rows = [[entrant["name"], *(_percent(entrant[weights][name]) for name in names)]
+            for entrant in ranked(values, weights)]
     return markdown(["entrant", *names], rows)
 
 

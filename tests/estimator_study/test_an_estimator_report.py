@@ -133,6 +133,20 @@ def test_pluses_and_minuses_cancel_in_the_mean_alone(tmp_path):
     assert row["networks"] == pytest.approx([-10, 10])
 
 
+def test_gaps_where_nearly_no_image_is_right_are_said_to_show_nothing_before_all_numbers(tmp_path):
+    """At 0.25 one image of 40 is right under either noise; one network is right on 4 of 40 without noise."""
+    store(tmp_path, "spectrum-1", "A-ANE", lambda k, e: first(1 if e == 0.25 else 10), lambda k, e: first(
+        1 if e == 0.25 else 3), lambda k: first(30 if k else 4), changes={"chance": 0.1})
+    said = write_report(CONFIG, tmp_path).splitlines()
+    report = (tmp_path / "report.md").read_text()
+    weak = "Without noise, 1-cell is not above chance: their gaps show nothing."
+    few = ("1 of 3 gaps show nothing, because fewer than 5 % of the images are right under either noise (†): "
+           "spectrum-1 at 0.2500 (63.75/255).")
+    assert said[:2] == [weak, few] and report.split("\n\n")[1:3] == [weak, few]
+    marked = re.findall(r"^\| 0\.\d+ \(\S+ \|.*†.*$", report, re.MULTILINE)
+    assert len(marked) == 1 and "| 2.5: +0.0 [-" in marked[0]
+
+
 def test_the_random_strength_is_a_row_of_its_own(tmp_path):
     store(tmp_path, "leave-one-out", "A-ANE", lambda network, epsilon: first(22 if epsilon else 40))
     row = summary_of(tmp_path)["settings"]["leave-one-out"]["estimators"]["A-ANE"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
+from wsrnas.evaluation.caveats import caveats, chance, is_at_chance, leader
 from wsrnas.evaluation.honesty import choose_images, was_checked
 from wsrnas.evaluation.results import (
     average_robust,
@@ -141,7 +142,9 @@ def test_the_area_is_the_trapezoids():
 
 
 def test_the_table_shows_every_number():
-    text = table({"searched": measured(), "initial": measured(1.4)})
+    said = table({"searched": measured(), "initial": measured(1.4)}).splitlines()
+    assert [line[:3] for line in said[:5]].count("!!!") == 4, "a failed and a missing check of each"
+    text = "\n".join(said[4:])
     rows = [re.findall(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", line) for line in text.splitlines()[2:-1]]
     assert all(len(row) == 2 for row in rows) and len(rows) == 1 + 9 + 2
     assert [row[0][0] for row in rows] == ["90.00", *["75.00", "60.00", "30.00"] * 3, "55.00", "60.00"]
@@ -178,6 +181,38 @@ def test_differences_are_paired_and_only_of_the_same_images():
     assert text[1].startswith("b - a  FGSM  eps 0.0500 (12.75/255): -6.00 points") and text[1].endswith("*")
     better = difference_table(differences({"a": measured(1.4), "b": measured()})).splitlines()
     assert better[1].startswith("b - a  FGSM  eps 0.0500 (12.75/255): +6.00 points [+") and better[1].endswith("*")
+
+
+def test_a_network_at_chance_is_said_to_show_nothing_before_the_table():
+    above = {**measured(level="none"), "chance": 0.5}
+    below = {**above, "chance": 0.86}  # 180 of 200 images are right: 90 % [85.5, 94.0]
+    assert not is_at_chance(above) and is_at_chance(below) and not is_at_chance(measured())
+    first, second, third, header, *_ = table({"a": above, "b": below}).splitlines()
+    assert first.startswith("!!! a: no honesty check ran (--checks none)")
+    assert second.startswith("!!! b: the clean accuracy, 90.0 % [85.5, 94.") and "not above chance (86.0 %)" in second
+    assert third.startswith("!!! b: no honesty check ran") and header.split() == ["a", "b"]
+
+
+def test_checks_that_failed_or_did_not_run_are_said_before_the_table():
+    lines = table({"a": measured()}).splitlines()
+    assert lines[0].startswith("!!! a: 1 honesty check(s) FAILED") and lines[1] == (
+        "!!! a: 1 of 3 honesty checks did not run: c")
+    assert not caveats({**measured(), "failed_checks": [], "checks": measured()["checks"][:1]})
+
+
+def test_chance_is_the_most_frequent_class():
+    assert chance([0, 0, 0, 1], 4) == 0.75 and chance([0, 1, 2, 3], 4) == 0.25 and chance([0, 1], 10) == 0.5
+
+
+@pytest.mark.parametrize("ranked, told, at_chance, found, words", [
+    ("ab", {"ab"}, "", True, "a"), ("abc", {"ab"}, "", False, "a ranks first, but is not distinct from c"),
+    ("abcde", {"ab"}, "", False, "a ranks first, but is not distinct from 3 others"),
+    ("ab", {"ab"}, "a", False, "a ranks first, but its clean accuracy is not above chance"),
+    ("ab", {"ab"}, "b", True, "a"), ("a", set(), "", False, "a has no rival"),
+    ("", set(), "", False, "no network is evaluated yet"),
+])
+def test_only_who_differs_from_all_others_leads(ranked, told, at_chance, found, words):
+    assert leader(ranked, lambda one, other: one + other in told, at_chance) == (found, words)
 
 
 def test_failed_checks_are_loud():

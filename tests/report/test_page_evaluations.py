@@ -155,6 +155,19 @@ def test_an_evaluation_without_a_check_is_an_alarm(checks, tmp_path, words_only)
     assert "ε in 1/255 net (unchecked) steps" in page.text and "80.0 % 5 test images, unchecked" in page.text
 
 
+def test_a_network_at_chance_is_an_alarm(tmp_path, words_only):
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(chance=0.75)]))
+    head = page.source.split("<main>")[0]
+    assert 'class="alarm"' in head and "80.0 % [70.0, 90.0], is not above chance (75.0 %)" in head
+    assert "net (at chance)" in page.text
+
+
+def test_checks_that_did_not_run_are_said_at_the_top(tmp_path, words_only):
+    missing = {"check": "transfer", "passed": None, "says": "no other network"}
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=[PASSED, missing])]))
+    assert "1 of 2 honesty checks did not run: transfer." in page.source.split("<main>")[0]
+
+
 def test_checks_that_were_turned_off_are_an_alarm_that_says_so(tmp_path, words_only):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=[], check_level="none")]))
     assert "run/eval/0.json): --checks none was asked for" in page.source.split("<main>")[0]

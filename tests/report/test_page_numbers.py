@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from tests.report.run_pages import (
 from wsrnas.operations import PRIMITIVES
 from wsrnas.report.figures import search as search_figures
 from wsrnas.report.figures import weights as weights_figure
+from wsrnas.report.key_facts import estimator_gap
 from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import networks_of
+from wsrnas.report.reading.runs import Run
 from wsrnas.report.reading.space import DARTS
 from wsrnas.runtime import run_files
 
@@ -246,3 +249,14 @@ def test_attacks_of_another_manner_or_source_are_others(tmp_path, drawn):
     assert sum(len(line.get_xdata()) for line in drawn["accuracy"].axes[0].lines) == 1 + len(rows)  # each point once
     other = rows_of_differences([attack_row(step_size=2 / 255), *evaluation()["attacks"]])
     assert not [row for row in other if row[0].startswith("PGD-20 eps 0.0314")]  # steps of another length: no pair
+
+
+def test_the_gap_of_an_estimator_is_no_number_where_nearly_no_image_is_right():
+    right = {"0.03": 0.5, "0.06": 0.04, "0.1": 0.0}
+    for names, value, words in ((["0.06", "0.1"], "not measurable", "nearly no image is right at 2 of 2 strengths"),
+                                (["0.03", "0.1"], "+0.0 points", "last check; nearly no image is right at 1 of 2"),
+                                (["0.03"], "+0.0 points", "mean weakness against PGD, last check")):
+        some = {name: right[name] for name in names}
+        check = {"mean_gap": 0.0, "gap": dict.fromkeys(names, 0.0), "estimated_accuracy": some, "pgd_accuracy": some}
+        tile, = estimator_gap(Run(Path("run"), rows=[{"estimator_check": check}, {}]))
+        assert tile.value == value and words in tile.remark

@@ -317,10 +317,24 @@ def test_all_differences_are_listed(whole):
 def test_the_leader_says_from_whom_it_is_not_distinct(tmp_path, words_only):
     document = race()
     first, *others = [e["name"] for e in ranked(document)]
-    for distinct, words in ((True, "2 seeds<"), (False, f"not distinct from {', '.join(others)}<")):
+    for distinct, words in ((True, "2 seeds<"), (False, f"ranks first, but is not distinct from {', '.join(others)};")):
         for d in document["differences"]:
             d["distinct"] = distinct if first in (d["first"], d["second"]) else not distinct
-        assert words in race_page(tmp_path, document).source
+        page = race_page(tmp_path, document)
+        assert words in page.source and ("leader none" in page.text) is not distinct
+
+
+def test_entrants_at_chance_and_missing_checks_are_said_at_the_top(tmp_path, words_only):
+    document = race()
+    first = ranked(document)[0]
+    for d in document["differences"]:
+        d["distinct"] = True
+    first |= {"at_chance": True, "unchecked": ["1 of 8 honesty checks did not run: transfer"] * 2}
+    page = race_page(tmp_path, document)
+    head = page.source.split("<main>")[0]
+    assert f"leader none {first['name']} ranks first, but its clean accuracy is not above chance" in page.text
+    assert "not above chance in some training: nothing follows" in head
+    assert "In 2 evaluations, 1 of 8 honesty checks did not run: transfer." in head
 
 
 @pytest.mark.slow

@@ -450,7 +450,8 @@ def test_a_job_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch
     values, table = stored(race), (race / "race.md").read_text()
     assert not values["complete"] and (values["done"], values["jobs"]) == (1, 2)
     assert values["failed"] == {"squeezenet-seed3": "the training loss is nan"}
-    assert table.startswith("**1 of 2 jobs are done.** squeezenet-seed3 failed: the training loss is nan.")
+    assert table.startswith("**1 of 2 jobs are done.** squeezenet-seed3 failed: the training loss is nan.\n\n"
+                            "**No leader:** random_1 ranks first, but its clean accuracy is not above chance.")
     assert "one seed" in table and "| random_1 |" in table and "| squeezenet |" not in table.split("**Cost**")[0]
     monkeypatch.setattr(jobs_module, "train", small_images.train)
     values = stored(start(tmp_path, seeds=1))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsrnas.evaluation.attack_spec import Attack, attack_of
+from wsrnas.evaluation.caveats import caveats
 from wsrnas.evaluation.honesty import FULL, NONE, Part, choose_images, choose_strength, honesty_checks
 from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
 from wsrnas.runtime.config import format_epsilon
@@ -153,7 +154,10 @@ def flags_of(row: dict[str, Any]) -> np.ndarray:
 # -- for people -----------------------------------------------------------------------------------------------------
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Return results as a text table: one row per attack, one column per network, in percent with 95 % intervals."""
+    """Return results as a text table: one row per attack, one column per network, in percent with 95 % intervals.
+
+    What the numbers do not show stands before them.
+    """
     first = next(iter(results.values()))
     rows = [["", *results], ["clean", *(_cell(result["clean"]) for result in results.values())]]
     columns = [{str(attack_of(row)): _cell(row) for row in result["attacks"]} for result in results.values()]
@@ -169,6 +173,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
              for row in rows]
     lines.insert(1, "-" * len(lines[0]))
+    lines[:0] = [f"!!! {name}: {sentence}" for name, result in results.items() for sentence in caveats(result)]
     return "\n".join([*lines, f"accuracy in % of {first['images']} test images, with 95 % intervals"])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from wsrnas.evaluation import caveats
 from wsrnas.evaluation.honesty import NONE
 from wsrnas.report.html import Cell, alarm, paragraph, table
 from wsrnas.report.reading.evaluations import Evaluation
@@ -15,15 +16,18 @@ MARKS = {True: ("passed", "good"), False: ("FAILED", "bad"), None: ("not run", "
 
 
 def alarms(networks: Sequence[Network]) -> list[str]:
-    """Return one box for each kind of reason not to trust the numbers."""
+    """Return one box for each kind of reason not to trust the numbers, and the checks that did not run."""
     failed, parts, blind = failed_checks(networks), unfinished(networks), unchecked(networks)
-    return [alarm(text, sentences) for sentences, text in (
+    chance = at_chance(networks)
+    boxes = [alarm(text, sentences) for sentences, text in (
+        (chance, f"{_counted(chance, 'evaluation')} not above chance: nothing follows about robustness."),
         (failed, f"{_counted(failed, 'honesty check')} failed: these networks may be less robust than their accuracies "
                  "say."),
         (parts, f"{_counted(parts, 'evaluation')} unfinished (running or stopped): these numbers are not final. After "
                 "a stop, the same command resumes."),
         (blind, f"{_counted(blind, 'evaluation')} without any honesty check: these accuracies may be overestimates."),
     ) if sentences]
+    return boxes + [paragraph(sentence, "warning") for sentence in partly_checked(networks)]
 
 
 def _counted(found: Sequence[str], what: str) -> str:
@@ -58,6 +62,20 @@ def unchecked(networks: Sequence[Network]) -> list[str]:
                     f"--checks {NONE} was asked for" if evaluation.result.get("check_level") == NONE else
                     "its file holds no check"])
             for network in networks for evaluation in network.unchecked]
+
+
+def at_chance(networks: Sequence[Network]) -> list[str]:
+    """Return one sentence for each evaluation whose clean accuracy is not above chance."""
+    return [f"{_which(network, evaluation)}: {caveats.caveats(evaluation.result)[0]}"
+            for network in networks for evaluation in network.evaluations if evaluation.at_chance]
+
+
+def partly_checked(networks: Sequence[Network]) -> list[str]:
+    """Return one sentence for each evaluation in which some honesty checks ran and others did not."""
+    pairs = [(network.name, sentence) for network in networks for evaluation in network.evaluations
+             if evaluation not in network.unchecked for sentence in caveats.unchecked(
+                 {**evaluation.result, "checks": evaluation.checks})]
+    return _grouped(list(dict.fromkeys(pairs)), len(networks))
 
 
 def _which(network: Network, evaluation: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from wsrnas.evaluation.caveats import saturated_strengths
 from wsrnas.report.figures.search import rank_correlation
 from wsrnas.report.figures.training import total_seconds
 from wsrnas.report.reading.bound import last_bound
@@ -41,9 +42,16 @@ def estimator_error(run: Run) -> list[Tile]:
 
 def estimator_gap(run: Run) -> list[Tile]:
     """Return by how many points of accuracy the estimated noise is weaker than PGD."""
-    gap = newest(column(run.rows, "estimator_check", "mean_gap"))
-    return [] if gap is None else [
-        Tile("estimator gap", f"{100 * gap:+.1f} points", "mean weakness against PGD, last check")]
+    check = next((row["estimator_check"] for row in reversed(run.rows) if row.get("estimator_check")), {})
+    gap = newest(column([{"check": check}], "check", "mean_gap"))
+    if gap is None:
+        return []
+    blind, every = saturated_strengths(check), len(check.get("gap", {}))
+    few = f"nearly no image is right at {len(blind)} of {every} strengths, under the estimate or under PGD"
+    if blind and len(blind) == every:
+        return [Tile("estimator gap", "not measurable", few)]
+    return [Tile("estimator gap", f"{100 * gap:+.1f} points", "mean weakness against PGD, last check"
+                 + f"; {few}" * bool(blind))]
 
 
 def vulnerability(run: Run) -> list[Tile]:

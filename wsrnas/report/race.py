@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wsrnas.architectures import searched
+from wsrnas.evaluation.caveats import counted
 from wsrnas.report.figures.cells import cell_picture
 from wsrnas.report.figures.picture import Numbers, Picture
 from wsrnas.report.figures.race import accuracy_over_cost, accuracy_over_strength
@@ -137,6 +138,11 @@ def heading(race: Race, name: str, updated: float, live: bool) -> str:
     failed = [text_of(check) for entrant in race.entrants for check in entrant.listed("failed_checks")]
     alarms = [alarm(f"{len(failed)} honesty check{'s' * (len(failed) > 1)} failed: these networks may be less "
                     "robust than their accuracies say.", failed)] if failed else []
+    chance = [entrant.name for entrant in race.entrants if entrant.document.get("at_chance") is True]
+    alarms += [alarm("The clean accuracy of these entrants is not above chance in some training: nothing follows about "
+                     "their robustness.", chance)] if chance else []
+    alarms += [paragraph(f"{sentence}.", "warning") for sentence in counted(
+        text_of(sentence) for entrant in race.entrants for sentence in entrant.listed("unchecked"))]
     partial = [] if race.complete else [paragraph(
         "These numbers are not final, and entrants may have different numbers of seeds. After a stop, the same command "
         "resumes.", "warning")]

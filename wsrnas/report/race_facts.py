@@ -1,5 +1,6 @@
 """The key numbers of a race: one function for each fact."""
 
+from wsrnas.evaluation import caveats
 from wsrnas.report.race_tables import plain_name, shown, with_deviation
 from wsrnas.report.reading.races import Race, budget_of, listed
 from wsrnas.report.texts import text_of
@@ -7,17 +8,27 @@ from wsrnas.report.tiles import Fact, Tile
 
 
 def leader(race: Race) -> list[Tile]:
-    """Return the entrant that ranks first, and which others cannot be told apart from it."""
+    """Return the entrant that ranks first if all others can be told apart from it, otherwise that none leads."""
     first = race.standing[0] if race.standing else None
     if not first or not (score := first.score(race.weights, race.ranking)):
         return []
     seeds = f"{len(score.values)} seed{'s' * (len(score.values) != 1)}"
     remark = [f"{plain_name(race.ranking)} {with_deviation(score)} %, {race.weights} weights, {seeds}"]
-    close = [other.name for other in race.standing[1:]
-             if not (pair := race.difference(first.name, other.name)) or not pair.distinct]
-    remark += [f"not distinct from {', '.join(close) if len(close) < 3 else f'{len(close)} others'}"] * bool(close)
     remark += ["a check failed"] * bool(first.listed("failed_checks"))
-    return [Tile("leader" if race.complete else "leader so far", first.name, "; ".join(remark))]
+    leads, sentence = found_leader(race)
+    if leads:
+        return [Tile("leader" if race.complete else "leader so far", first.name, "; ".join(remark))]
+    return [Tile("leader", "none", f"{sentence}; {'; '.join(remark)}")]
+
+
+def found_leader(race: Race) -> tuple[bool, str]:
+    """Return whether there is a leader, and a sentence that names it or says why there is none."""
+    def distinct(one: str, other: str) -> bool:
+        pair = race.difference(one, other)
+        return pair is not None and pair.distinct
+    names = [entrant.name for entrant in race.standing if entrant.score(race.weights, race.ranking)]
+    at_chance = [entrant.name for entrant in race.entrants if entrant.document.get("at_chance") is True]
+    return caveats.leader(names, distinct, at_chance)
 
 
 def budget(race: Race) -> list[Tile]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsrnas.evaluation.caveats import is_at_chance
 from wsrnas.evaluation.results import FORMAT
 from wsrnas.report.reading.rows import is_number
 from wsrnas.runtime import run_files
@@ -49,6 +50,12 @@ class Evaluation:
         """The honesty checks of the file, without damaged ones."""
         checks = self.result.get("checks")
         return [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the clean accuracy is not above chance, as far as the file says."""
+        return is_number(self.result.get("chance")) and bool(self.result["clean"].get("interval")) and is_at_chance(
+            self.result)
 
 
 def read_evaluations(folder: Path, run_name: str) -> tuple[list[Evaluation], list[str]]:

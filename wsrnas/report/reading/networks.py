@@ -54,7 +54,8 @@ class Network:
     @property
     def mark(self) -> str:
         """A word of warning for its numbers; empty where they need none."""
-        return "unfinished" if self.unfinished else "unchecked" if self.unchecked else ""
+        at_chance = any(evaluation.at_chance for evaluation in self.evaluations)
+        return "unfinished" if self.unfinished else "at chance" if at_chance else "unchecked" if self.unchecked else ""
 
     @property
     def title(self) -> str:
