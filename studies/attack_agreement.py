@@ -8,7 +8,8 @@ It needs an environment of its own, because torchattacks pins an old requests. U
 
 The file holds a network trained here on the embedded digits (8x8, real), its test images, and for every case of
 ``DETERMINISTIC`` the other library's adversarial images, made in float64 so that no sign of a gradient hangs on
-rounding; for every case of ``RANDOM`` which images stayed right in each of ``RUNS`` runs. Our attacks take no part.
+rounding; for every case of ``RANDOM`` which images stayed right in each of ``RUNS`` runs; and for every case of
+``MINIMUM_NORM`` the images with the smallest noise found, in float64, too. Our attacks take no part.
 
 Differences of convention, which the cases avoid:
 - foolbox gives steps as shares of the strength (``rel_stepsize``); ``abs_stepsize`` is our ``step_size``.
@@ -23,9 +24,12 @@ Differences of convention, which the cases avoid:
   the network with a constant added to them. Its success ignores ``kappa``.
 - torchattacks.CW never moves pixels of exactly 0 and 1, whose atanh is infinite; we put them 5e-7 inside, and so does
   this script for torchattacks. foolbox multiplies all pixels, as values in [-1, 1], by 0.999999.
+- foolbox's L2FMNAttack never projects: its factor is min(1, norms / norms), with the same norms twice. This script
+  gives it the projection of the paper, onto the ball of each image (``mended_l2_fmn``).
 """
 
 import argparse
+import copy
 import json
 import platform
 from collections.abc import Callable
@@ -96,11 +100,23 @@ DETERMINISTIC = [
 RANDOM = [case for steps in (2, 10) for case in gradient_cases(steps, LINF / 4, L2 / 4, True)
           if case.attack != "PGDL2"]
 
+# Of 60 steps from images of other classes, for a point that sits on the boundary hangs on rounding.
+MINIMUM_NORM = [Case("foolbox", attack, {"steps": steps, "max_stepsize": size, "gamma": 0.05, "binary_search_steps": 0},
+                     "fmn", {"norm": norm, "steps": steps, "step_size": size, "growth": 0.05, "as_published": True})
+                for steps, size in ((20, 0.2), (60, 1.0))
+                for attack, norm in (("LInfFMNAttack", "linf"), ("L2FMNAttack", "l2"))]
+
 
 def small_network() -> nn.Module:
     """Build a network: images (B, 1, 8, 8) -> logits (B, 10)."""
     return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(),
                          nn.Linear(256, 10))
+
+
+def images_of_other_classes(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return for each image one to which the network gives another class than the image's label, (B, 1, 8, 8)."""
+    given = network(images).argmax(1)
+    return torch.stack([images[(given != label).nonzero()[place % 3, 0]] for place, label in enumerate(labels)])
 
 
 class Shifted(nn.Module):
@@ -156,14 +172,36 @@ def by_torchattacks(case: Case, network: nn.Module, images: Tensor, labels: Tens
 
 def by_foolbox(case: Case, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, list[int]]:
     """Return adversarial images; the images themselves where C&W had no success."""
+    import eagerpy
     import foolbox
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    attack = getattr(foolbox.attacks, case.attack)(**case.theirs)
+    make = mended_l2_fmn() if case.attack == "L2FMNAttack" else getattr(foolbox.attacks, case.attack)
+    attack = make(**case.theirs)
     criterion = foolbox.criteria.Misclassification(labels)
+    if case.ours == "fmn":
+        others = eagerpy.astensor(images_of_other_classes(network, images, labels))
+        start = {"starting_points": others} if case.arguments["steps"] == 60 else {}
+        return attack.run(model, images, criterion, **start), []
     if case.ours != "carlini_wagner":
         return attack.run(model, images, criterion, epsilon=case.arguments["epsilon"]), []
     found = attack.run(model, images, criterion)
     return torch.where((found == 0).all(3, True).all(2, True).all(1, True), images, found), []
+
+
+def mended_l2_fmn() -> Any:
+    """Return foolbox's FMN in the L2 norm with a projection onto the ball of each image."""
+    import eagerpy
+    import foolbox
+
+    class Mended(foolbox.attacks.L2FMNAttack):
+        """FMN whose projection moves points."""
+
+        def project(self, x: Any, x0: Any, epsilon: Any) -> Any:
+            noise = x.raw - x0.raw
+            share = epsilon.raw / noise.flatten(1).norm(dim=1).clamp_min(1e-300)
+            return eagerpy.astensor(x0.raw + noise * share.clamp_max(1).view(-1, 1, 1, 1))
+
+    return Mended
 
 
 LIBRARIES: dict[str, Callable[..., tuple[Tensor, list[int]]]] = {"torchattacks": by_torchattacks,
@@ -178,6 +216,7 @@ def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[
         adversarial, steps = LIBRARIES[case.library](case, network, images[:IMAGES], labels[:IMAGES])
         arrays[f"adversarial_{len(cases)}"] = adversarial.detach().numpy().astype(np.float32)
         cases.append({**vars(case), "array": f"adversarial_{len(cases)}", "steps_of_each_image": steps})
+    exact, exact_images = copy.deepcopy(network), images
     network, images = network.float(), images.float()
     for case in RANDOM:
         right = []
@@ -187,6 +226,10 @@ def run_cases(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[
             right.append((network(adversarial).argmax(1) == labels).numpy())
         arrays[f"right_{len(cases)}"] = np.packbits(np.stack(right), axis=1)
         cases.append({**vars(case), "array": f"right_{len(cases)}", "accuracy": float(np.mean(right))})
+    for case in MINIMUM_NORM:
+        adversarial, _ = by_foolbox(case, exact, exact_images[:IMAGES], labels[:IMAGES])
+        arrays[f"smallest_{len(cases)}"] = adversarial.detach().numpy().astype(np.float32)
+        cases.append({**vars(case), "array": f"smallest_{len(cases)}"})
     return arrays, cases
 
 

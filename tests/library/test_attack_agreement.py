@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from studies.attack_agreement import DETERMINISTIC, RANDOM, small_network
+from studies.attack_agreement import DETERMINISTIC, MINIMUM_NORM, RANDOM, images_of_other_classes, small_network
 from tests.quick import slow_after
 from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
+from wsrnas.evaluation.minimum_norm import fmn, noise_norms
 
 PATH = Path(__file__).parents[1] / "reference" / "attack_agreement.npz"
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "mim": mim, "carlini_wagner": carlini_wagner}
@@ -31,7 +32,8 @@ DEVIATIONS = 4  # allowed between two accuracies: by chance in one of 16,000 com
 with np.load(PATH) as stored:
     ARRAYS = dict(stored)
 ABOUT = json.loads(str(ARRAYS["about"]))
-CASES = {kind: [case for case in ABOUT["cases"] if case["array"].startswith(kind)] for kind in ("adversarial", "right")}
+CASES = {kind: [case for case in ABOUT["cases"] if case["array"].startswith(kind)]
+         for kind in ("adversarial", "right", "smallest")}
 
 
 def describe(case: dict) -> str:
@@ -62,13 +64,14 @@ def squared_distance(first: Tensor, second: Tensor) -> Tensor:
 def test_the_file_holds_every_case_of_the_script_that_makes_it():
     assert ABOUT["command"] == "python -m studies.attack_agreement"
     assert {"torch", "numpy", "torchattacks", "foolbox", "python"} == set(ABOUT["versions"])
-    for kind, script in (("adversarial", DETERMINISTIC), ("right", RANDOM)):
+    for kind, script in (("adversarial", DETERMINISTIC), ("right", RANDOM), ("smallest", MINIMUM_NORM)):
         fields = vars(script[0]).keys()
         assert [{name: case[name] for name in fields} for case in CASES[kind]] == [vars(case) for case in script]
     assert {(case["library"], case["attack"]) for case in CASES["adversarial"]} >= {
         *(("torchattacks", name) for name in ("FGSM", "PGD", "PGDL2", "MIFGSM", "CW")),
         *(("foolbox", name) for name in ("LinfFastGradientAttack", "L2FastGradientAttack", "LinfPGD", "L2PGD",
                                          "L2CarliniWagnerAttack"))}
+    assert {case["attack"] for case in CASES["smallest"]} == {"LInfFMNAttack", "L2FMNAttack"}
     assert PATH.stat().st_size < 200_000
 
 
@@ -90,6 +93,20 @@ def test_a_deterministic_attack_gives_the_same_images(case, dtype):
     assert (right(model, ours, labels) != survivors).sum() <= UNEQUAL_IMAGES[dtype]
     tolerance = CW_TOLERANCE[case["library"]] if attack is carlini_wagner else TOLERANCE[dtype]
     assert ((ours - theirs).abs().amax((1, 2, 3)) > tolerance).sum() <= UNEQUAL_IMAGES[dtype]
+
+
+@pytest.mark.parametrize("case", CASES["smallest"], ids=describe)
+def test_fmn_finds_the_same_smallest_noise(case):
+    theirs, norm = torch.from_numpy(ARRAYS[case["array"]]).double(), case["arguments"]["norm"]
+    model, (images, labels) = network(torch.float64), batch(torch.float64, len(theirs))
+    begun = images_of_other_classes(model, images, labels) if case["arguments"]["steps"] == 60 else None
+    ours = fmn(model, images, labels, **case["arguments"], start=begun)
+    found = ours.distances.isfinite()
+    distances = noise_norms(theirs, images, norm)
+    assert found.sum() > 8 and (distances[~found] == 0).all(), "foolbox returns the image where it found nothing"
+    assert torch.allclose(ours.distances[found], distances[found], rtol=1e-5, atol=1e-7)
+    same = (ours.adversarial - theirs).abs().amax((1, 2, 3)) < TOLERANCE[torch.float64]
+    assert (~same).sum() <= 1, "on the boundary itself, rounding decides what fools the network"
 
 
 def test_all_steps_of_carlini_and_wagner_only_bring_an_image_closer_than_torchattacks_early_stop():

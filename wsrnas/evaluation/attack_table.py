@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd, rows_at_once
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
+from wsrnas.evaluation.minimum_norm import fmn
 from wsrnas.runtime.deferred import deferred_imports
 
 with deferred_imports():
@@ -177,6 +178,15 @@ def run_carlini_wagner(task: AttackTask) -> Tensor:
     return carlini_wagner(task.model, task.images, task.labels, steps=task.steps)
 
 
+def run_fmn(task: AttackTask) -> Tensor:
+    """Attack by the fast minimum-norm method, and keep the noise that the ball holds."""
+    rows = rows_at_once(task.images) or max(len(task.images), 1)
+    found = [fmn(task.model, *part, task.norm, task.steps)
+             for part in zip(task.images.split(rows), task.labels.split(rows), strict=True)]
+    held = torch.cat([part.distances for part in found]) <= task.epsilon
+    return torch.where(held.view(-1, 1, 1, 1), torch.cat([part.adversarial for part in found]), task.images)
+
+
 def run_noise(task: AttackTask) -> Tensor:
     """Move every pixel up or down by the whole strength, at random."""
     signs = [torch.randint(2, image.shape, generator=generator) * 2 - 1
@@ -226,6 +236,10 @@ ATTACKS: dict[str, AttackEntry] = {
     "cw-linf": AttackEntry(
         "C&W margin", "PGD on the margin between the logits", run_pgd, 100, restarts=True, loss="margin",
         step_factor=PGD_STEP),
+    "fmn": AttackEntry(
+        "FMN", "the fast minimum-norm attack (Pintor et al. 2021): an image falls whose smallest noise is in the ball",
+        run_fmn, 100, BOTH_NORMS, loss="margin",
+        in_words=lambda steps: f"{counted(steps, 'step')} on the margin, in a ball that adapts"),
     "noise": AttackEntry(
         "random noise", "the worst of STEPS random noises of full strength", run_noise, 10, passes=forward_passes,
         step_is_stage=True, white_box=False, searches=False, in_words=_noise_in_words),

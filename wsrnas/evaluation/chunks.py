@@ -13,7 +13,7 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.preemption import until_asked
 from wsrnas.runtime.progress import progress
 
-# Function from a batch (images, labels, indices) to which images withstand (B,) and to warnings.
+# Function from a batch (images, labels, indices) to which images withstand (B,), or a number for each, and to warnings.
 Judge = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[str]]]
 
 
@@ -58,17 +58,25 @@ class ChunkedMeasurement:
         return torch.cat(flags) if flags else torch.zeros(0, dtype=torch.bool)
 
     def stage(self, key: str, stage: str, images: Tensor, judge: Judge, label: str) -> Tensor:
-        """Judge some images in chunks, except those that are in the journal.
+        """Judge some images in chunks; arguments as for ``values``.
+
+        Returns:
+            (N,) bool on every process: which of the images withstand.
+        """
+        return self.values(key, stage, images, judge, label) == 1
+
+    def values(self, key: str, stage: str, images: Tensor, judge: Judge, label: str) -> Tensor:
+        """Measure some images in chunks, except those that are in the journal.
 
         Args:
             key: name under which the journal stores the attack.
             stage: name of the attack's part.
             images: (n,) indices of test images.
-            judge: function that judges a batch.
+            judge: function that judges a batch, or finds a number for each of its images.
             label: name of the attack in the progress line.
 
         Returns:
-            (N,) bool on every process: which of the images withstand.
+            (N,) float64 on every process: what was found, 0 for images that were not asked for.
         """
         known = self._known(key, stage)
         chunks = [chunk for chunk in images.split(self.batch_size) if (known.values[chunk] == UNKNOWN).any()]
@@ -82,13 +90,13 @@ class ChunkedMeasurement:
                               f"{self.name}: stopped during {label}")
         for chunk, (pixels, labels) in progress(batches, f"{self.name}: {label}", self.world, len(mine)):
             begin = time.perf_counter()
-            flags, said = self._in_parts(judge, pixels, labels, chunk)
-            found[chunk, 0] = flags.to("cpu", torch.float64)
+            values, said = self._in_parts(judge, pixels, labels, chunk)
+            found[chunk, 0] = values.to("cpu", torch.float64)
             found[chunk, 1:] = self.spent.double() / len(chunk)
             took = time.perf_counter() - begin
             seconds, warnings = seconds + took, warnings + said
             if self.journal:
-                self.journal.append(key, stage, chunk.tolist(), flags.tolist(), took, said, self.spent.tolist())
+                self.journal.append(key, stage, chunk.tolist(), values.tolist(), took, said, self.spent.tolist())
         return self._shared(key, stage, images, found, chunks, seconds, warnings)
 
     def _known(self, key: str, stage: str) -> Stored:
@@ -105,7 +113,7 @@ class ChunkedMeasurement:
 
     def _shared(self, key: str, stage: str, images: Tensor, found: Tensor, chunks: list[Tensor], seconds: float,
                 warnings: list[str]) -> Tensor:
-        """Return the flags that all processes measured, and add up their passes, seconds and warnings."""
+        """Return the values that all processes measured, and add up their passes, seconds and warnings."""
         if self.world.size > 1:
             total = torch.zeros(self.images + 1, 3, dtype=torch.float64, device=self.world.device)
             for chunk in chunks[self.world.rank::self.world.size]:
@@ -120,8 +128,8 @@ class ChunkedMeasurement:
         self.seconds[key] = self.seconds.get(key, 0.0) + seconds
         self.warnings[key] = sorted({*self.warnings.get(key, []), *warnings})
         self.passes.setdefault(key, torch.zeros(self.images, 2, dtype=torch.float64))[images] += found[images, 1:]
-        result = torch.zeros(self.images, dtype=torch.bool)
-        result[images] = found[images, 0] == 1
+        result = torch.zeros(self.images, dtype=torch.float64)
+        result[images] = found[images, 0]
         return result
 
     def _in_parts(self, judge: Judge, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, list[str]]:

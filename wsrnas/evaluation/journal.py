@@ -20,8 +20,8 @@ class Stored:
     """What a journal holds of one stage of an attack.
 
     Args:
-        values: (N,) float64: what was found about each image (1: it withstood, 0: it did not), ``UNKNOWN`` where it was
-            not measured.
+        values: (N,) float64: what was found about each image (1: it withstood, 0: it did not; or a number of its own),
+            ``UNKNOWN`` where it was not measured.
         passes: (N, 2) float64: passes of each image, forward with backward and forward alone; a chunk's are shared
             evenly between its images. NaN where the chunk does not say.
         seconds: seconds over all processes.
@@ -63,14 +63,15 @@ class Journal:
         for path in sorted(self.folder.glob(f"{attack}.*.jsonl")):
             for row in self._rows(path):
                 if row["stage"] == stage:
-                    values[row["images"]] = torch.tensor([float(flag) for flag in row["robust"]], dtype=torch.float64)
+                    kind = "robust" if "robust" in row else "values"
+                    values[row["images"]] = torch.tensor([float(value) for value in row[kind]], dtype=torch.float64)
                     spent = torch.tensor(row.get("passes", (math.nan, math.nan)), dtype=torch.float64)
                     passes[row["images"]] = spent / max(len(row["images"]), 1)
                     seconds += row["seconds"]
                     warnings += row["warnings"]
         return Stored(values, passes, seconds, sorted(set(warnings)))
 
-    def append(self, attack: str, stage: str, images: Sequence[int], robust: Sequence[bool], seconds: float,
+    def append(self, attack: str, stage: str, images: Sequence[int], values: Sequence[float], seconds: float,
                warnings: Sequence[str] = (), passes: Sequence[int] | None = None) -> None:
         """Store one chunk.
 
@@ -78,7 +79,7 @@ class Journal:
             attack: name under which the attack is stored.
             stage: name of the stage.
             images: indices of the chunk's images.
-            robust: for each image whether it withstood.
+            values: for each image whether it withstood, or a number.
             seconds: duration in this process.
             warnings: warnings of the attack.
             passes: passes of all images together, forward with backward and forward alone; None: not known.
@@ -87,7 +88,9 @@ class Journal:
         if attack not in self._opened:
             self._open(path)
             self._opened.add(attack)
-        row = {"stage": stage, "images": list(images), "robust": "".join(str(int(flag)) for flag in robust),
+        flags = all(isinstance(value, bool) for value in values)
+        found = {"robust": "".join(str(int(flag)) for flag in values)} if flags else {"values": list(values)}
+        row = {"stage": stage, "images": list(images), **found,
                "seconds": round(seconds, 3), "warnings": list(warnings)}
         if passes is not None:
             row["passes"] = list(passes)
