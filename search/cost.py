@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from search.measure_settings import SHORT
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import measured_paths, schedule
@@ -32,19 +33,22 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -
         searcher.train_set, searcher.validation_loader.image_set, searcher.check_loader.image_set))
     sources, targets = len(searcher.attacked), len(searcher.estimated)
     asked = searcher.estimator.gradients(targets) if targets else 0  # passes that the AN-Estimator needs
-    trained = train_images - train_images % config.batch_size
+    trained = len(searcher.train_loader) * config.batch_size
+    epochs = paths * config.short_epochs if config.measure == SHORT else 1
     both, forward = LOSSES[config.adv_loss].passes(config.loss_settings())
     passes = {
-        "train": {"forward_backward": trained * both, "forward": trained * forward},
+        "train": {"forward_backward": epochs * trained * both, "forward": epochs * trained * forward},
         "recalibrate": {"forward_backward": 0,
-                        "forward": paths * min(trained, config.recalibration_batches * config.batch_size)},
+                        "forward": paths * min(train_images - train_images % config.batch_size,
+                                           config.recalibration_batches * config.batch_size)},
         "validate": {"forward_backward": paths * validation_images * (shared_passes(sources, steps) + asked),
                      "forward": paths * validation_images * (1 + len(config.strengths))},
     }
     if ranked:
-        passes["ranking"] = {kind: config.ranking_sample * (passes["recalibrate"][kind] + passes["validate"][kind])
-                             // paths for kind in passes["validate"]}
-    if config.supernet:
+        parts = ["recalibrate", "validate", *["train"] * (config.measure == SHORT)]
+        passes["ranking"] = {kind: config.ranking_sample * sum(passes[part][kind] for part in parts) // paths
+                             for kind in passes["validate"]}
+    if config.supernet and config.measure != SHORT:
         del passes["train"]
     if searcher.learns_to_estimate:
         attacked = min(config.estimator_images, train_images) * shared_passes(sources + 1, steps)

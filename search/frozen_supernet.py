@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search.measure_settings import SUPERNET
 from search.supernet_settings import SupernetConfig
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.splits import load_split
@@ -36,6 +37,8 @@ class FrozenSupernet:
         require((self.folder / run_files.CHECKPOINT).exists() and (self.folder / run_files.SPLIT).exists()
                 and set(SAME) <= self.config.keys(), f"{self.flag} is {self.folder}; expected the run directory of a "
                 f"search with {run_files.CHECKPOINT} and {run_files.SPLIT}")
+        require(self.config.get("measure", SUPERNET) == SUPERNET, f"{self.flag} is {self.folder}, which has trained "
+                "every architecture by itself; expected a run with a supernet")
 
     @property
     def seed(self) -> int:

@@ -1,12 +1,18 @@
 """The supernet of a search, its optimiser and its adversarial training: the same in both searches."""
 
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
 import torch
 
 from search.spaces import SPACES
-from search.spaces.supernet import Supernet
+from search.spaces.supernet import Path, Supernet
 from search.supernet_settings import SupernetConfig
+from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.seeding import generator
+from wsrnas.training.epoch import Epoch, train_epoch
 from wsrnas.training.losses import LOSSES
 from wsrnas.training.trainer import Refinements, Trainer
 
@@ -27,3 +33,48 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all groups of an optimiser."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+class Training(Protocol):
+    """What trains a supernet; ``SupernetSearcher`` does."""
+
+    supernet: Supernet
+    stop: Callable[[], bool]
+
+    @property
+    def config(self) -> SupernetConfig:
+        """The configuration of the search."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """The adversarial training of its weights."""
+
+
+def train_paths(training: Training, loader: BatchLoader, paths: Sequence[Path], number: int,
+                title: str) -> dict[str, float]:
+    """Train the supernet for one epoch, in which every training step has a path.
+
+    Args:
+        training: the supernet and its training.
+        loader: batches of D_t.
+        paths: one for each batch.
+        number: number of the epoch, which determines its batches.
+        title: name of the epoch, for the progress line and for errors.
+
+    Returns:
+        See ``wsrnas.training.epoch.train_epoch``.
+
+    Raises:
+        Preempted: a signal asked to stop.
+    """
+    def before_step(epoch: Epoch) -> None:
+        training.supernet.path = paths[epoch.batches]
+
+    def after_step(epoch: Epoch) -> None:
+        if training.stop():
+            raise Preempted(f"stopped in {title}; the steps before it are saved")
+
+    repeats = len(paths) if all(path is paths[0] for path in paths) else 1
+    with training.trainer.graphs.used(repeats):
+        return train_epoch(training.trainer, loader, number, label=f"{title}: train",
+                           report_freq=training.config.report_freq, before_step=before_step, after_step=after_step)

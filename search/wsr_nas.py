@@ -12,6 +12,7 @@ import io
 from collections import Counter
 from typing import Any
 
+from search.measure_settings import MEASURES, SHORT
 from search.search_run import open_search, resume, save_genotype
 from search.spaces.space import Space
 from search.strategy.step import Step
@@ -37,6 +38,7 @@ with deferred_imports():
     from search.collapse import collapse_warnings
     from search.cost import PhaseClock, iteration_passes, total_passes
     from search.rankings.sample import open_sample, rank_sample
+    from search.short_training import ShortTraining
     from search.split import first_split, stored_split
     from search.wsr_nas_searcher import Searcher
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
@@ -56,23 +58,25 @@ def main(argv: list[str] | None = None) -> None:
     if opened is None:
         return
     config, data, run = opened
-    world = run.world
-    searcher = Searcher(config, data, stored_split(run, data), world)    # line 1: D_t and D_v
-    searcher.trainer.graphs = config.graphs(world.device, run.log)
-    sample = open_sample(config)
-    steps = schedule(config)
+    searcher = Searcher(config, data, stored_split(run, data), run.world)  # line 1: D_t and D_v
+    searcher.trainer.graphs = config.graphs(run.world.device, run.log)
+    sample, steps = open_sample(config), schedule(config)
+    short = ShortTraining(searcher) if config.measure == SHORT else None
     completed = resume(run, searcher, PROGRAM)
-    with stop_requests(world) as searcher.stop:
+    with stop_requests(run.world) as searcher.stop:
         for step in steps[completed:]:
-            clock = PhaseClock(world)
+            clock = PhaseClock(run.world)
             row: dict[str, Any] = {"phase": step.phase, "number": step.number}
             searcher.sample(step)                                                       # lines 2 and 20: H_i
-            if not config.supernet:
+            if config.trains_supernet:
                 with clock("train"):
                     row["train"] = searcher.train_supernet(step)                        # lines 4, 8 and 21
             if step.phase != "warm-up":
                 measured = []
                 for first in searcher.each_path():      # one path in the paper
+                    if short:
+                        with clock("train"):
+                            row["train"] = short.train(searcher.supernet.current_path, step.title)
                     with clock("recalibrate"):
                         searcher.recalibrate(step)
                     if first and searcher.learns_to_estimate:
@@ -85,11 +89,10 @@ def main(argv: list[str] | None = None) -> None:
                         with clock("estimator_check"):
                             # Compare the estimated noise with PGD's.
                             row["estimator_check"] = check_estimator(run, searcher, step)
-                row.update(searcher.remember(step, measured))                           # line 16: M_v
-                row.update(name_columns(config, measured[0]))
+                row |= searcher.remember(step, measured) | name_columns(config, measured[0])    # line 16: M_v
             if sample and config.ranks_in(step):
                 with clock("ranking"):
-                    row["ranking"] = rank_sample(searcher, sample, step)
+                    row["ranking"] = rank_sample(searcher, sample, step, short)
             if step.trains_losses:
                 with clock("loss_estimator"):
                     row["loss_estimator"]["squared_error"] = searcher.train_loss_estimator(step)  # lines 18 and 23
@@ -239,6 +242,9 @@ def describe_steps(searcher: Searcher) -> str:
     config, size = searcher.config, searcher.world.size
     steps = schedule(config)
     phases = [f"{count} {name}" for name, count in Counter(step.phase for step in steps).items()]
+    if config.measure == SHORT:
+        return (f"{len(steps)} ({', '.join(phases)}); a short training has {config.short_epochs} epochs of "
+                f"{len(searcher.train_loader)} batches of {config.batch_size}")
     if config.supernet:
         return f"{len(steps)} measurements ({', '.join(phases)}) without training"
     return (f"{len(steps)} epochs ({', '.join(phases)}) of {len(searcher.train_loader)} batches "
@@ -250,11 +256,15 @@ def describe_measurements(config: SearchConfig) -> str:
     if config.train_only:
         return "nothing"
     anchors = f"; {config.anchors} of the first ones again in every step" if config.anchors else ""
-    return f"{config.measurements} architectures, {config.paths_per_iteration} in an iteration{anchors}"
+    return (f"{config.measurements} architectures, {config.paths_per_iteration} in an iteration{anchors}; "
+            f"{config.measure}: {MEASURES[config.measure]}")
 
 
 def describe_paths(config: SearchConfig) -> str:
     """Describe the paths that train the supernet."""
+    if config.measure == SHORT:
+        return "the measured ones, each by itself, from the " + (f"weights of {config.supernet}" if config.supernet
+                                                                   else "same first weights")
     if config.supernet:
         return f"none, the supernet is that of {config.supernet}"
     every = "epoch" if config.path_every == "epoch" else "training step, fair over operations"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from search.frozen_supernet import FrozenSupernet
+from search.measure_settings import SHORT
 from search.spaces.supernet import Supernet
 from search.strategy.objective import Objective
 from search.strategy.supernet import SupernetStrategy
@@ -57,16 +58,21 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
     checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
                               "check_images", data.num_classes)
 
-    def augmented(purpose: str) -> BatchLoader:
-        return BatchLoader(train, config.batch_size, config.seed, purpose, shuffle=True, augment=data.augmentation,
+    trained = train
+    if config.measure == SHORT and config.short_images:
+        trained = train.subset(balanced_subset(train.labels.cpu(), config.short_images, config.seed, "short training",
+                                               data.num_classes))
+
+    def augmented(images: ImageSet, purpose: str) -> BatchLoader:
+        return BatchLoader(images, config.batch_size, config.seed, purpose, shuffle=True, augment=data.augmentation,
                            drop_last=True, rank=world.rank, world_size=world.size)
 
     def plain(images: ImageSet, purpose: str) -> BatchLoader:
         return BatchLoader(images, config.eval_batch_size, config.seed, purpose, rank=world.rank,
                            world_size=world.size)
 
-    return Loaders(train, augmented("training"), augmented("recalibration"), plain(validation, "validation"),
-                   plain(validation.subset(checked), "check"))
+    return Loaders(train, augmented(trained, "training"), augmented(train, "recalibration"),
+                   plain(validation, "validation"), plain(validation.subset(checked), "check"))
 
 
 def build_networks(config: SearchConfig, data: DataSet, objective: Objective,

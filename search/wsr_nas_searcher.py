@@ -22,7 +22,7 @@ from search.strategy.objective import OBJECTIVES
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
-from search.supernet_training import set_learning_rate
+from search.supernet_training import set_learning_rate, train_paths
 from search.training_paths import paths_of_epoch
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks
@@ -31,11 +31,10 @@ from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
-from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
-from wsrnas.training.epoch import Epoch, train_epoch
 
 # Number of latest predictions used for the rank correlation; each was made before the predictor saw that entry.
 NEWEST = 20
@@ -102,26 +101,15 @@ class Searcher(SupernetSearcher):
         config, sampled, steps = self.config, self.supernet.current_path, len(self.train_loader)
         set_learning_rate(self.trainer.optimizer, learning_rate(config, step))
         self.trainer.steps = step.index * steps
-        alone = config.path_every == "epoch"
-        paths = [sampled] * steps if alone else paths_of_epoch(self.space, config.path_kind, config.seed, step.index,
-                                                               steps)
-
-        def before_step(epoch: Epoch) -> None:
-            self.supernet.path = paths[epoch.batches]
-
-        def after_step(epoch: Epoch) -> None:
-            if self.stop():
-                raise Preempted(f"stopped in {step.title}; the steps before it are saved")
-
-        with self.trainer.graphs.used(steps if alone else 1):
-            trained = train_epoch(self.trainer, self.train_loader, step.index, label=f"{step.title}: train",
-                                  report_freq=config.report_freq, before_step=before_step, after_step=after_step)
+        paths = [sampled] * steps if config.path_every == "epoch" else paths_of_epoch(
+            self.space, config.path_kind, config.seed, step.index, steps)
+        trained = train_paths(self, self.train_loader, paths, step.index, step.title)
         self.supernet.path = sampled
         return trained
 
     def recalibrate(self, step: Step) -> None:
         """Give the path its own BatchNorm statistics before it is measured in evaluation mode."""
-        epoch = 0 if self.config.supernet else step.index  # the same batches for all paths of the same weights
+        epoch = step.index if self.config.trains_supernet else 0  # else the same batches for all paths
         batches = islice(self.recalibration_loader.batches(epoch), self.config.recalibration_batches)
         recalibrate_batch_norm(self.supernet, batches, self.world)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from search.measure_settings import SHORT, SUPERNET, MeasureConfig
 from search.path_settings import PathConfig
 from search.ranking_sample_settings import LEAST, RankingSampleConfig
 from search.spaces import SPACES
@@ -28,8 +29,8 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(PathConfig, RankingSampleConfig, StrategyConfig, SupernetConfig, EstimatorTrainingConfig,
-                   GraphsConfig):
+class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfig, SupernetConfig,
+                   EstimatorTrainingConfig, GraphsConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
@@ -88,11 +89,12 @@ class SearchConfig(PathConfig, RankingSampleConfig, StrategyConfig, SupernetConf
         super().__post_init__()
         self.require_at_least(1, "warmup_architectures", "iterations", "eval_batch_size", "estimator_memory",
                               "estimator_images", "estimator_passes", "loss_memory", "paths_per_iteration",
-                              "ranking_every")
+                              "ranking_every", "short_epochs")
         require(self.ranking_sample >= LEAST, f"ranking_sample is {self.ranking_sample}; expected at least {LEAST}")
         self.require_estimator_training()
         self.require_strategy()
-        self.require_at_least(0, "max_validation", "validation_steps", "anchors", "check_images", "max_estimator_gap")
+        self.require_at_least(0, "max_validation", "validation_steps", "anchors", "check_images", "max_estimator_gap",
+                              "short_images")
         self.require_strength("estimator_max_epsilon")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
@@ -109,9 +111,13 @@ class SearchConfig(PathConfig, RankingSampleConfig, StrategyConfig, SupernetConf
         """Refuse ways to train and to measure paths that do not go together."""
         require(not (self.train_only and self.supernet), f"train_only is set, but so is supernet, {self.supernet}, "
                 "which is not trained; expected one of the two")
-        require(self.paths_per_iteration == 1 or self.path_every == "step" or bool(self.supernet),
+        require(self.paths_per_iteration == 1 or self.path_every == "step" or not self.trains_supernet,
                 f"paths_per_iteration is {self.paths_per_iteration} but path_every is {self.path_every}: the first one "
-                "alone would be trained before they are compared; expected --path_every step, or --supernet")
+                "alone would be trained before they are compared; expected --path_every step, --supernet or "
+                f"--measure {SHORT}")
+        require(self.measure == SUPERNET or not (self.train_only or self.anchors), f"measure is {self.measure}: no "
+                "supernet is trained and nothing makes progress; expected --measure supernet with train_only or "
+                "anchors")
         require(not (self.anchors and self.supernet), f"anchors is {self.anchors} but supernet is {self.supernet}, "
                 "which makes no progress; expected --anchors 0")
         require(self.anchors == 0 or self.path_every == "step", f"anchors is {self.anchors} but path_every is "
@@ -145,6 +151,7 @@ class SearchConfig(PathConfig, RankingSampleConfig, StrategyConfig, SupernetConf
     def default_name(self) -> str:
         """Name of the run directory without ``--save``."""
         name = f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
+        name += f"-{SHORT}" * (self.measure == SHORT)
         if self.supernet:
             return f"{name}-on-{Path(self.supernet).name}"
         return f"{name}-supernet" if self.train_only else name
@@ -153,6 +160,11 @@ class SearchConfig(PathConfig, RankingSampleConfig, StrategyConfig, SupernetConf
     def source_run(self) -> str:
         """Run directory of the supernet that the search runs on without training; empty: it trains its own."""
         return self.supernet
+
+    @property
+    def trains_supernet(self) -> bool:
+        """Whether the search trains a supernet that its paths share."""
+        return self.measure == SUPERNET and not self.supernet
 
     @property
     def measurements(self) -> int:
@@ -227,10 +239,10 @@ def schedule(config: SearchConfig) -> list[Step]:
     The phases are ``warm-up`` (lines 3-5), ``population`` (lines 7-17) and ``search`` (lines 19-25). The predictor
     is trained after the last network of the population (line 18) and in every search step (line 23). A moves in every
     search step (line 24); where it has to propose the first of them, after the population, too. There is no warm-up
-    on a supernet of another run, and nothing else where the supernet is only trained.
+    where the search trains no supernet, and nothing else where the supernet is only trained.
     """
     population, iterations = -(-config.population_size // config.paths_per_iteration), config.iterations
-    phases = [("warm-up", 0 if config.supernet else config.warmup_architectures)]
+    phases = [("warm-up", config.warmup_architectures if config.trains_supernet else 0)]
     phases += [] if config.train_only else [("population", population), ("search", iterations)]
     steps: list[Step] = []
     for phase, count in phases:

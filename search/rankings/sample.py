@@ -10,6 +10,7 @@ from torch import Tensor
 from search.rankings.compared import MEAN, sizes_of, truth_of
 from search.rankings.scores import logarithm, loss_scores
 from search.rankings.statistics import estimate
+from search.short_training import ShortTraining
 from search.strategy.step import Step
 from search.tables.reading import open_table
 from search.tables.table import Table
@@ -38,10 +39,18 @@ def open_sample(config: SearchConfig) -> tuple[Table, list[int]] | None:
     return table, order[:config.ranking_sample]
 
 
-def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: Step) -> dict[str, Any]:
+def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: Step,
+                short: ShortTraining | None = None) -> dict[str, Any]:
     """Measure the sample as the search measures a path, and correlate with the table's mean accuracy.
 
-    The state of the search does not change, apart from BatchNorm statistics that every measurement renews.
+    The state of the search does not change, apart from what every measurement renews: BatchNorm statistics, and the
+    weights of short trainings.
+
+    Args:
+        searcher: the search.
+        sample: the table, and the places of the sample.
+        step: the current step.
+        short: the training of each architecture by itself, if that is how the search measures.
 
     Returns:
         ``architectures``, and ``tau``: for the losses and accuracies of the supernet and for the number of parameters,
@@ -49,7 +58,7 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
     """
     table, places = sample
     current = searcher.supernet.path
-    measured = [measure(searcher, table.choices[place], step) for place in places]
+    measured = [measure(searcher, table.choices[place], step, short) for place in places]
     searcher.supernet.path = current
     losses, accuracies = (np.stack([found[kind].cpu().double().numpy() for found in measured])
                           for kind in ("losses", "accuracies"))
@@ -65,9 +74,11 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
                                                          found.items()} for row, name in enumerate(scores)}}
 
 
-def measure(searcher: Searcher, choices: Tensor, step: Step) -> dict[str, Tensor]:
+def measure(searcher: Searcher, choices: Tensor, step: Step, short: ShortTraining | None) -> dict[str, Tensor]:
     """Measure one architecture on D_v as the search measures a path."""
-    searcher.supernet.use(searcher.space.gates(choices.to(searcher.world.device)).view(searcher.space.shape))
+    path = searcher.supernet.use(searcher.space.gates(choices.to(searcher.world.device)).view(searcher.space.shape))
+    if short:
+        short.train(path, f"{step.title}, ranking")
     searcher.recalibrate(step)
     return searcher.validate(step)
 

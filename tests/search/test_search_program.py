@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import search.supernet_training
 import search.wsr_nas as program
 import search.wsr_nas_parts
 import search.wsr_nas_searcher
@@ -112,7 +113,7 @@ def ask_to_stop(epoch):
 
 def die_in_training(context, index, how=kill):
     """Raise in the middle of the epoch of step ``index`` (one of its two batches is trained on)."""
-    def dying(trainer, loader, *arguments, after_step, original=search.wsr_nas_searcher.train_epoch, **more):
+    def dying(trainer, loader, *arguments, after_step, original=search.supernet_training.train_epoch, **more):
         def die(epoch):
             if dying.left == 0:
                 assert epoch.batches == 1 < len(loader)
@@ -122,7 +123,7 @@ def die_in_training(context, index, how=kill):
         dying.left -= 1
         return result
     dying.left = index
-    context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
+    context.setattr(search.supernet_training, "train_epoch", dying)
 
 
 def stop_in_training(context, index):
@@ -230,7 +231,7 @@ def test_both_warm_up_loops_train_the_same_architectures(tmp_path):
 
     with pytest.MonkeyPatch.context() as context:
         context.setattr(Searcher, "sample", sample)
-        context.setattr(search.wsr_nas_searcher, "train_epoch",
+        context.setattr(search.supernet_training, "train_epoch",
                         lambda *a, **k: {"loss": 1.0, "adversarial_accuracy": 0.0})
         start(tmp_path, [*TINY, *QUICK, "--preset", "naive-1"])
     gates = {(phase, number): value for phase, number, value in paths}

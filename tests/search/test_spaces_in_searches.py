@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import search.rnas
+import search.supernet_training
 import search.wsr_nas
 import search.wsr_nas_searcher
 from search.rnas_settings import PRESETS as RNAS_PRESETS
@@ -139,7 +140,7 @@ def test_a_search_of_a_graph_interrupted_in_every_phase_equals_the_uninterrupted
     class Killed(BaseException):
         pass
 
-    original = search.wsr_nas_searcher.train_epoch
+    original = search.supernet_training.train_epoch
     for step in (1, 3, 6):  # of the warm-up, the population and the search
 
         def dying(trainer, loader, number, step=step, **more):
@@ -148,7 +149,7 @@ def test_a_search_of_a_graph_interrupted_in_every_phase_equals_the_uninterrupted
             return original(trainer, loader, number, **more)
 
         with pages_without_sections(), pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
-            context.setattr(search.wsr_nas_searcher, "train_epoch", dying)
+            context.setattr(search.supernet_training, "train_epoch", dying)
             start(search.wsr_nas, tmp_path, GRAPH)
         assert len(read(tmp_path / "search" / "run")) == step
     with pages_without_sections():

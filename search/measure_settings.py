@@ -1,0 +1,22 @@
+"""The fields of the Wsr-NAS search that say with which weights an architecture is measured."""
+
+from dataclasses import dataclass
+
+from wsrnas.runtime.config import option
+
+SUPERNET, SHORT = "supernet", "short"
+MEASURES = {
+    SUPERNET: "with the weights that the paths share (paper)",
+    SHORT: "each after a short adversarial training of its own, all from the same weights, on the same batches",
+}
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """The fields about the weights of a measured architecture."""
+
+    measure: str = option(SUPERNET, "with which weights an architecture is measured", choices=MEASURES, added=True)
+    short_epochs: int = option(3, "epochs of a short training, whose learning rate is half a cosine from "
+                               "--learning_rate", added=True)
+    short_images: int = option(0, "images of D_t in a short training, a class-balanced seeded choice; 0: all",
+                               added=True)

@@ -1,0 +1,185 @@
+"""Architectures that are measured after short trainings of their own: all from the same weights and batches."""
+
+import json
+
+import pytest
+import torch
+
+import search.wsr_nas as program
+from search.cost import iteration_passes, total_passes
+from search.rankings.trained import open_trained
+from search.short_training import ShortTraining
+from search.strategy.step import Step
+from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import PRESETS, schedule
+from tests.run_files import assert_equal, read, without_time
+from wsrnas.data.datasets import load_dataset
+from wsrnas.data.splits import load_split
+from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.run_directory import RunDirectory
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
+SMALL = ["--preset", "tiny", "--device", "cpu", "--space", "nas-bench-201", "--layers", "3", "--init_channels", "2",
+         "--num_steps", "1", "--max_train", "60", "--max_validation", "20", "--batch_size", "10",
+         "--recalibration_batches", "1", "--estimator_images", "2", "--loss_passes", "2", "--check_images", "0"]
+SHORT = ["--save", "run", "--measure", "short", "--short_epochs", "2", "--short_images", "20", "--population", "3",
+         "--iterations", "2", "--paths_per_iteration", "2"]
+SUPERNET = ["--save", "supernet", "--train_only", "--warmup_architectures", "2", "--path_every", "step"]
+
+
+class Killed(BaseException):
+    """As sudden as a kill: nothing in the program may catch it."""
+
+
+def config_of(*argv):
+    return parse_config(type(PRESETS["tiny"]), PRESETS, [*SMALL, *argv])[0]
+
+
+def searcher_of(config):
+    return Searcher(config, load_dataset("digits", max_train=60), (torch.arange(0, 60, 2), torch.arange(1, 60, 2)),
+                    World())
+
+
+def start(folder, *argv, kill=None):
+    """Run the program; ``kill``: the step after whose row it dies, before its checkpoint."""
+    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
+        if payload["step"] == kill:
+            raise Killed
+        original(self, payload, name)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(RunDirectory, "save", save)
+        program.main([*SMALL, *argv, "--runs", str(folder)])
+    return folder / "search" / "run"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search by short trainings."""
+    return start(tmp_path_factory.mktemp("short"), *SHORT)
+
+
+def weights_of(supernet):
+    return {name: value.clone() for name, value in supernet.state_dict().items() if not name.startswith("alphas_")}
+
+
+def paths_of(searcher, count):
+    choices = searcher.space.sample(count, torch.Generator().manual_seed(5))
+    return [searcher.supernet.resolve(gates.view(searcher.space.shape)) for gates in searcher.space.gates(choices)]
+
+
+def test_a_training_depends_on_nothing_that_was_trained_before():
+    searcher = searcher_of(config_of(*SHORT))
+    short, (first, second) = ShortTraining(searcher), paths_of(searcher, 2)
+    untrained = weights_of(searcher.supernet)
+    alone = short.train(first, "one"), weights_of(searcher.supernet)
+    short.train(second, "another")
+    assert not torch.equal(weights_of(searcher.supernet)["stem.0.weight"], alone[1]["stem.0.weight"])
+    again = short.train(first, "one"), weights_of(searcher.supernet)
+    assert_equal(alone[1], again[1])
+    assert alone[0]["loss"] == again[0]["loss"] and alone[0]["images"] == 20
+    assert not torch.equal(untrained["stem.0.weight"], alone[1]["stem.0.weight"])
+
+
+def test_the_learning_rate_falls_along_half_a_cosine_in_every_training(monkeypatch):
+    searcher, rates = searcher_of(config_of(*SHORT, "--short_epochs", "3")), []
+    short, paths = ShortTraining(searcher), paths_of(searcher, 2)
+    monkeypatch.setattr("search.short_training.train_paths", lambda searcher, *rest: rates.append(
+        searcher.trainer.optimizer.param_groups[0]["lr"]))
+    for path in paths:
+        short.train(path, "one")
+    assert rates == pytest.approx([0.05, 0.001 + 0.049 * 0.75, 0.001 + 0.049 * 0.25] * 2)
+
+
+@pytest.mark.slow
+def test_what_a_search_measures_is_what_a_training_alone_gives(searched):
+    rows = read(searched)
+    assert [row["phase"] for row in rows] == ["population"] * 2 + ["search"] * 2
+    measured = [path for row in rows for path in row["paths"]]
+    assert len(measured) == 3 + 4
+    config = config_of(*SHORT)
+    data = load_dataset("digits", max_train=60)
+    trained = torch.load(searched / "checkpoint.pt", weights_only=True)["searcher"]["loss_memory"]
+    searcher = Searcher(config, data, load_split(searched / "split.json", 60), World())
+    short = ShortTraining(searcher)
+    memory = searcher.loss_memory
+    memory.load_state_dict(trained, torch.device("cpu"))
+    for number in (6, 0):  # in another order
+        path = searcher.supernet.use(memory["gates"][number].view(searcher.space.shape))
+        short.train(path, "alone")
+        searcher.recalibrate(Step(99, "search", 99, True, True))
+        losses = searcher.validate(Step(99, "search", 99, True, True))["losses"]
+        exact = [0, *(1 + strength for strength in searcher.attacked)]  # the estimator was trained meanwhile
+        assert torch.equal(losses[exact], memory["losses"][number, exact])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [2, 4])
+def test_a_killed_search_goes_on_bit_for_bit(searched, tmp_path, kill):
+    with pytest.raises(Killed):
+        start(tmp_path, *SHORT, kill=kill)
+    run = start(tmp_path, *SHORT)
+    assert_equal(without_time(read(run)), without_time(read(searched)))
+    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["searcher"] for folder in (run, searched))
+    assert_equal(one["loss_memory"], other["loss_memory"])
+    assert_equal(one["supernet"], other["supernet"])
+
+
+@pytest.mark.slow
+def test_architectures_may_inherit_the_weights_of_a_trained_supernet(tmp_path):
+    start(tmp_path, *SUPERNET)
+    source = tmp_path / "search/supernet"
+    run = start(tmp_path, *SHORT, "--supernet", str(source), "--iterations", "1")
+    assert len(read(run)) == 3 and "train" in read(run)[0]["passes"]
+    searcher = searcher_of(config_of(*SHORT, "--supernet", str(source)))
+    short = ShortTraining(searcher)
+    inherited = open_trained(source, "").weights
+    assert_equal({name: short.first[name] for name in inherited}, dict(inherited))
+    with pytest.raises(InputError, match="has trained every architecture by itself; expected a run with a supernet"):
+        start(tmp_path, *SMALL, "--save", "other", "--supernet", str(run))
+
+
+def test_the_passes_of_short_trainings_are_counted():
+    searcher = searcher_of(config_of(*SHORT, "--ranking_table", "demo", "--ranking_sample", "10"))
+    passes = iteration_passes(searcher, 2, ranked=True)
+    # 2 paths, 2 epochs of 20 images, one step of the attack and one of the training.
+    assert passes["train"] == {"forward_backward": 160, "forward": 0}
+    assert passes["ranking"]["forward_backward"] == 10 * (80 + passes["validate"]["forward_backward"] // 2)
+    steps = schedule(searcher.config)
+    assert [step.phase for step in steps] == ["population"] * 2 + ["search"] * 2
+    plain = searcher_of(config_of(*SHORT))
+    assert total_passes(plain)["forward_backward"] >= 7 * 80
+
+
+def test_a_dry_run_tells_what_is_trained(capsys, tmp_path):
+    start(tmp_path, *SHORT, "--dry_run")
+    said = capsys.readouterr().out
+    assert "training paths: the measured ones, each by itself, from the same first weights" in said
+    assert "short: each after a short adversarial training of its own" in said
+    assert "a short training has 2 epochs of 2 batches of 10" in said and not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--measure", "short", "--train_only"], "measure is short: no supernet is trained"),
+    (["--measure", "short", "--path_every", "step", "--anchors", "1"], "measure is short: no supernet is trained"),
+    (["--measure", "long"], "long"),
+    (["--short_epochs", "0"], "short_epochs is 0; expected at least 1"),
+    (["--short_images", "-1"], "short_images is -1; expected at least 0"),
+    (["--paths_per_iteration", "2"], "expected --path_every step, --supernet or --measure short"),
+])
+def test_ways_to_measure_that_do_not_fit_are_refused(flags, words):
+    with pytest.raises(InputError) as caught:
+        config_of(*flags)
+    assert words in str(caught.value)
+
+
+def test_runs_before_short_trainings_are_supernets(tmp_path):
+    run = start(tmp_path, *SUPERNET).parent / "supernet"
+    config = json.loads((run / "config.json").read_text())
+    for name in ("measure", "short_epochs", "short_images"):
+        del config[name]
+    (run / "config.json").write_text(json.dumps(config))
+    assert open_trained(run, "").config.measure == "supernet"
