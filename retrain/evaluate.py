@@ -26,7 +26,7 @@ from wsrnas.runtime.program import run_program
 with deferred_imports():
     from retrain.evaluate_files import comparison_folder
     from retrain.evaluate_network import evaluate
-    from retrain.evaluate_subjects import check_subjects, load_images, make_subjects, named_architectures, open_named
+    from retrain.evaluate_subjects import fit_subjects, load_images, make_subjects, named_architectures, open_named
     from wsrnas.complexity import count_parameters, multiply_adds, readable
     from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
     from wsrnas.evaluation.protocols import fallen_in_words, passes_of
@@ -56,13 +56,12 @@ def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
     protocol, attacks = config.chosen(images.dataset)
     for attack in attacks:
         check_classes(attack, images.num_classes, f"{images.dataset} has")
+    subjects = fit_subjects(config, make_subjects(config, networks), images, world)
     if invocation.dry_run:
         if world.is_main:
             print(describe(config))
-            print(dry_run(config, networks, images, protocol, attacks))
+            print(dry_run(config, [subject.network for subject in subjects], images, protocol, attacks))
         return
-    subjects = make_subjects(config, networks)
-    check_subjects(config, subjects, images, world)
     results: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         results[subject.name] = evaluate(config, subject, images, protocol, attacks, world, invocation.overwrite)

@@ -64,7 +64,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     barrier(world)
     evaluation = Evaluation(network.model, images.loader, images.num_classes, world, config.seed, config.batch_size,
                             journal, source.model if source else None, source_name, name,
-                            print if world.is_main else lambda line: None, stop)
+                            print if world.is_main else lambda line: None, stop, network.has_gradient)
     about = describe_run(config, subject, images, protocol, world)
 
     def keep(result: dict[str, Any]) -> None:
@@ -127,6 +127,6 @@ def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationIma
             "seed": config.seed, "image_set": images.fingerprint,
             "chance": chance(images.loader.image_set.labels.tolist(), images.num_classes),
             "model": {"source": network.source, "fingerprint": network.fingerprint, "genotype": genotype,
-                      "parameters": count_parameters(network.model)},
+                      "parameters": count_parameters(network.model), "notes": list(network.notes)},
             "transfer_source": source.source if source else None, "batch_size": config.batch_size,
             "environment": environment(world)}

@@ -1,7 +1,7 @@
 """What is evaluated: networks with their names, folders and transfer sources, and the images that all of them get."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrain.evaluate_files import result_folder
@@ -9,12 +9,13 @@ from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.architectures.searched import Searched
 from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
+from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.models import load_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
-from wsrnas.subjects.checking import refuse_misfit
+from wsrnas.subjects.fitting import fitted
 from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, images_of
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.naming import display_names
@@ -96,15 +97,41 @@ def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSou
     return [open_model(str(network.folder), other)] if path != Path(network.source) and path.is_file() else []
 
 
-def check_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: EvaluationImages, world: World) -> None:
-    """Move all networks and sources to the device, and refuse those that cannot be evaluated on the images.
+def fit_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: EvaluationImages, world: World
+                 ) -> list[Subject]:
+    """Move all networks and sources to the device, adapt them, and refuse those that cannot be evaluated on the images.
+
+    A source without a gradient cannot make images: unless it was asked for, the checks go on without it.
 
     Raises:
         InputError: Naming the network and what is wrong with it.
     """
     published_way = bool(config.protocol) and PROTOCOLS[config.protocol].published_way
     involved = [network for subject in subjects for network in (subject.network, subject.source) if network]
+    ready: dict[int, ModelSource] = {}
     for network in {id(network): network for network in involved}.values():
         require(not published_way or can_train(network.model), f"{network.source} is an exported program without a "
                 f"training mode, which the published way of --protocol {config.protocol} needs")
-        refuse_misfit(network, images, world.device)
+        ready[id(network)] = fitted(network, images, world.device)
+        if world.is_main:
+            print("".join(f"{network.source}: {note}\n" for note in ready[id(network)].notes), end="", flush=True)
+    found = []
+    for subject in subjects:
+        network, source = ready[id(subject.network)], ready[id(subject.source)] if subject.source else None
+        refuse_gradient_attacks(network, config.chosen(images.dataset)[1])
+        require(not config.source or source is None or source.has_gradient,
+                f"the source {config.source} of transfer attacks has no gradient, and cannot make images")
+        found.append(replace(subject, network=network, source=source if source and source.has_gradient else None))
+    return found
+
+
+def refuse_gradient_attacks(network: ModelSource, attacks: Sequence[Attack]) -> None:
+    """Refuse attacks that follow the gradient of a network that has none.
+
+    Raises:
+        InputError: Naming the network and the first such attack.
+    """
+    blind = [str(attack) for attack in attacks if attack.entry.white_box and not network.has_gradient]
+    require(not blind, f"{network.source} has no gradient for its images (its forward pass runs without gradients, or "
+            f"detaches), and {blind[0] if blind else ''} follows one; expected a network without torch.no_grad, "
+            "torch.inference_mode and .detach(), or attacks that need no gradient: --attacks square noise")

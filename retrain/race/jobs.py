@@ -10,7 +10,7 @@ from typing import Any
 from retrain.construction import run_inputs
 from retrain.evaluate_files import file_label, store
 from retrain.evaluate_network import evaluate
-from retrain.evaluate_subjects import check_subjects, make_subjects
+from retrain.evaluate_subjects import fit_subjects, make_subjects
 from retrain.race.entrants import Entrant
 from retrain.race.register import genotype_file
 from retrain.race.settings import CompareConfig
@@ -121,7 +121,7 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
         if other["model"]["fingerprint"] == subject.network.fingerprint:  # the last epoch is also the best one
             store(result_file(config, job, weights), {**other, "name": subject.name})
             return
-    check_subjects(settings, [subject], images, world)
+    subject, = fit_subjects(settings, [subject], images, world)
     with exact_arithmetic():
         evaluate(settings, subject, images, protocol, attacks, world, overwrite=False, stop=stop)
 

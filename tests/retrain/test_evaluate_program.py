@@ -28,8 +28,8 @@ from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects import checking
-from wsrnas.subjects.checking import refuse_misfit
 from wsrnas.subjects.checkpoints import load_model
+from wsrnas.subjects.fitting import fitted
 from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.opening import open_model
@@ -71,6 +71,13 @@ def twice():
         model[2].weight *= 2
         model[2].bias *= 2
     return model
+
+class Detached(nn.Module):
+    def forward(self, images):
+        return images.detach()
+
+def detached():
+    return nn.Sequential(Detached(), *build()).eval()
 
 def nan():
     return nn.Sequential(*build(), nn.Threshold(1e9, float("nan"))).eval()
@@ -485,12 +492,30 @@ def test_a_dry_run_writes_nothing(run, capsys):
 
 @pytest.mark.parametrize("function, words", [
     ("narrow", "9"), ("training", "in training mode"), ("nan", "not finite|NaN|nan"), ("missing", "missing"),
+    ("detached", r"has no gradient .* and FGSM  eps 0.0300 \(7.65/255\) follows one; .* --attacks square noise"),
 ])
-def test_a_network_that_cannot_be_evaluated_is_named(function, words, network, tmp_path):
+@pytest.mark.parametrize("dry_run", [[], ["--dry_run"]])
+def test_a_network_that_cannot_be_evaluated_is_named(function, words, dry_run, network, tmp_path):
     with pytest.raises(InputError, match=words) as caught:
-        evaluate(network.replace(":build", f":{function}"), "--dataset", "digits", runs=tmp_path / "runs")
+        evaluate(network.replace(":build", f":{function}"), "--dataset", "digits", *dry_run, runs=tmp_path / "runs")
     assert "mine.py" in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_network_without_gradient_is_measured_by_attacks_that_need_none(network, capsys, tmp_path):
+    detached = network.replace(":build", ":detached")
+    evaluate(detached, "--dataset", "digits", "--attacks", "square-2", "noise", "transfer-1", "--source", network,
+             "--check_images", 30, "--max_test", 60, runs=tmp_path)
+    said = capsys.readouterr().out
+    assert f"{detached}: no gradient leads from its logits back to its images" in said
+    result = result_of(tmp_path / "evaluate" / "mine.detached", "*.json")
+    assert result["model"]["notes"] == ["no gradient leads from its logits back to its images"]
+    assert [row["method"] for row in result["attacks"]] == ["square", "noise", "transfer"]
+    verdicts = {check["check"]: check["passed"] for check in result["checks"]}
+    assert verdicts.pop("logits are deterministic") is True and verdicts.pop("gradients are not zero") is False
+    assert set(verdicts.values()) == {None}
+    with pytest.raises(InputError, match=r"the source .*:detached of transfer attacks has no gradient"):
+        evaluate(network, "--dataset", "digits", "--attacks", "fgsm", "--source", detached, runs=tmp_path)
 
 
 def test_what_the_data_are_must_be_said_for_a_network_that_does_not_know(network):
@@ -510,4 +535,4 @@ def test_networks_that_do_not_go_together_are_refused(run, tmp_path):
     images = EvaluationImages("digits", BatchLoader(load_dataset("digits", max_test=10).test, 5, 0, "test"), 7,
                                 (3, 32, 32), "")
     with pytest.raises(InputError, match=r"trained on 10 classes of images .* but digits has 7 classes"):
-        refuse_misfit(open_model(str(run)), images, torch.device("cpu"))
+        fitted(open_model(str(run)), images, torch.device("cpu"))

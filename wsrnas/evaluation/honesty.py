@@ -128,10 +128,12 @@ class Check:
         judge: function from the part and the evaluation's attacks, with the (N,) flags of the images that withstand
             them, to the verdict.
         least_images: smallest number of correctly classified images that the check makes sense with.
+        follows_gradient: whether the check attacks with the network's gradient.
     """
 
     judge: Callable[[Part, Rows], Verdict]
     least_images: int = LEAST_IMAGES
+    follows_gradient: bool = True
 
 
 def choose_images(clean: Tensor, count: int, seed: int) -> Tensor:
@@ -175,7 +177,9 @@ def honesty_checks(part: Part, rows: Rows) -> list[dict[str, Any]]:
     """
     checks = []
     for name, check in CHECKS.items():
-        if len(part.images) < check.least_images:
+        if check.follows_gradient and not part.evaluation.has_gradient:
+            verdict = Verdict(None, "the network has no gradient for its images")
+        elif len(part.images) < check.least_images and part.evaluation.has_gradient:
             verdict = Verdict(None, f"only {len(part.images)} images to check are classified correctly")
         else:
             verdict = check.judge(part, rows)
@@ -243,6 +247,9 @@ def deterministic_logits(part: Part, rows: Rows) -> Verdict:
 
 def zero_gradients(part: Part, rows: Rows) -> Verdict:
     """Check that gradients are neither zero nor NaN: a saturated softmax or a step function gives PGD no direction."""
+    if not part.evaluation.has_gradient:
+        return Verdict(False, "no gradient leads from the logits to the images", {"share": 1.0})
+
     def judge(images: Tensor, labels: Tensor, _: Tensor) -> tuple[Tensor, list[str]]:
         with attack_mode(part.evaluation.model) as model:
             gradient = input_gradient(model, images, labels, _cross_entropy).flatten(1)
@@ -330,8 +337,8 @@ def transfer(part: Part, rows: Rows) -> Verdict:
 
 # The names are stored in results.
 CHECKS: dict[str, Check] = {
-    "logits are deterministic": Check(deterministic_logits, least_images=0),
-    "gradients are not zero": Check(zero_gradients),
+    "logits are deterministic": Check(deterministic_logits, least_images=0, follows_gradient=False),
+    "gradients are not zero": Check(zero_gradients, follows_gradient=False),
     "more steps are not weaker": Check(more_steps),
     "larger strengths are not easier": Check(larger_strengths),
     "accuracy vanishes at a large strength": Check(vanishing_accuracy),

@@ -52,14 +52,15 @@ class Evaluation(ChunkedMeasurement):
         log: function that prints a line.
         stop: function that is asked before every chunk, in one process alone; once it returns True the evaluation
             ends with ``Preempted``.
+        has_gradient: whether a gradient leads from the logits to the images; the honesty checks need to know.
     """
 
     def __init__(self, model: nn.Module, loader: BatchLoader, num_classes: int, world: World | None = None,
                  seed: int = 0, batch_size: int = 500, journal: Journal | None = None, source: nn.Module | None = None,
                  source_name: str = "", name: str = "evaluate", log: Callable[[str], None] = print,
-                 stop: Callable[[], bool] = lambda: False) -> None:
+                 stop: Callable[[], bool] = lambda: False, has_gradient: bool = True) -> None:
         super().__init__(loader, world or World(), batch_size, journal, name, log, stop)
-        self.model, self.num_classes, self.seed = model, num_classes, seed
+        self.model, self.num_classes, self.seed, self.has_gradient = model, num_classes, seed, has_gradient
         self.source, self.source_name = source, source_name
 
     def clean(self) -> Tensor:

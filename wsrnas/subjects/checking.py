@@ -7,31 +7,14 @@ from torch import Tensor, nn
 
 from wsrnas.attacks import ATTACK_LOSSES, attack_mode
 from wsrnas.runtime.errors import InputError
-from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.input_range import refuse_other_range
-from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.portions import in_portions
 from wsrnas.subjects.program_mode import trained_operation
 from wsrnas.subjects.user_function import first_line
 
 
-def refuse_misfit(network: ModelSource, images: EvaluationImages, device: torch.device) -> None:
-    """Move a network to the device, and refuse it unless it takes the images and returns logits of their classes.
-
-    Raises:
-        InputError: Naming the network and what it does instead.
-    """
-    trained = network.description
-    if trained and (trained["num_classes"], *trained["image_shape"]) != (images.num_classes, *images.shape):
-        raise InputError(f"{network.source} was trained on {trained['num_classes']} classes of images "
-                         f"{tuple(trained['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
-                         f"images {images.shape}")
-    network.model.to(device).to(memory_format=torch.channels_last)
-    try:
-        check_model(network.model, *images.spread(), images.num_classes, range_is_known=network.takes_unit_range,
-                    batch_size=images.loader.batch_size)
-    except InputError as error:
-        raise InputError(f"{network.source}: {error}") from None
+class FailedPass(InputError):
+    """A network's forward or backward pass raised something."""
 
 
 def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: int,
@@ -88,7 +71,7 @@ def _there_and_back(model: nn.Module, images: Tensor, labels: Tensor, num_classe
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the user's code
-        raise InputError(f"the network cannot take images of shape {shape} ({first_line(error)})") from None
+        raise FailedPass(f"the network cannot take images of shape {shape} ({first_line(error)})") from None
     if not torch.equal(leaf, images):
         raise InputError("the network changes the images that it is given; expected operations that make new tensors")
     _check_logits(logits, len(images), num_classes)
@@ -101,7 +84,7 @@ def _there_and_back(model: nn.Module, images: Tensor, labels: Tensor, num_classe
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise InputError(f"the network has no gradient for its images ({first_line(error)}); expected differentiable "
+        raise FailedPass(f"the network has no gradient for its images ({first_line(error)}); expected differentiable "
                          "operations") from None
     return logits.detach(), gradient.isfinite().flatten(1).all(1)
 

@@ -29,6 +29,8 @@ class ModelSource:
         folder: The run directory that it belongs to; None for others.
         takes_unit_range: Whether it certainly expects images in [0, 1], as every checkpoint of retraining does.
         record: The entries of its checkpoint except the weights and the training state; empty for others.
+        notes: What ``fitted`` found out about it, and did.
+        has_gradient: Whether a gradient leads from its logits to its images, as far as ``fitted`` has looked.
     """
 
     model: nn.Module
@@ -39,6 +41,8 @@ class ModelSource:
     folder: Path | None = None
     takes_unit_range: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    has_gradient: bool = True
 
 
 def make_source(model: nn.Module, source: str, name: str, description: dict[str, Any] | None = None,

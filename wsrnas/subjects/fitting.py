@@ -1,0 +1,127 @@
+"""The door of an evaluation: a network is asked once for all that follows, and adapted where that is possible."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.attacks import ATTACK_LOSSES, attack_mode, full_precision
+from wsrnas.runtime.errors import InputError
+from wsrnas.subjects import checking
+from wsrnas.subjects.images import EvaluationImages
+from wsrnas.subjects.model_source import ModelSource
+from wsrnas.subjects.user_function import first_line
+
+NCHW = "it needs images in PyTorch's usual memory format (NCHW), and gets them so"
+NO_GRADIENT = "no gradient leads from its logits back to its images"
+
+
+class Adapted(nn.Module):
+    """A network that gets images in the memory format that it needs, and whose logits are float32 or float64.
+
+    Args:
+        network: images (B, C, H, W) -> logits (B, K), in evaluation mode.
+        contiguous: whether it needs images in NCHW format, such as one that ends in ``x.view(len(x), -1)``.
+    """
+
+    def __init__(self, network: nn.Module, contiguous: bool) -> None:
+        super().__init__()
+        self.network, self.contiguous = network, contiguous
+        self.training = network.training
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a layer of the network, by its name there."""
+        return self.network.get_submodule(target)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W)."""
+        return full_precision(self.network(images.contiguous() if self.contiguous else images))
+
+
+def fitted(network: ModelSource, images: EvaluationImages, device: torch.device) -> ModelSource:
+    """Return a network on the device, adapted to what is asked of it, or refuse it.
+
+    It is asked for logits of a batch and of one image alone, and for a gradient. It gets images in channels_last
+    format, which is faster, or in NCHW format if it fails on them. Logits in half precision become float32, here and
+    nowhere else. The ``notes`` of the result say what was done.
+
+    Args:
+        network: The network; it is moved.
+        images: The images of the evaluation.
+        device: The device.
+
+    Raises:
+        InputError: Naming the network and what it does instead of returning logits of the images' classes.
+    """
+    trained = network.description
+    if trained and (trained["num_classes"], *trained["image_shape"]) != (images.num_classes, *images.shape):
+        raise InputError(f"{network.source} was trained on {trained['num_classes']} classes of images "
+                         f"{tuple(trained['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
+                         f"images {images.shape}")
+    drawn, labels = images.spread()
+    network.model.to(device).to(memory_format=torch.channels_last)
+    model, notes = network.model, []
+    try:
+        try:
+            _check(network, model, drawn, labels, images)
+        except checking.FailedPass:
+            network.model.to(memory_format=torch.contiguous_format)
+            model = Adapted(network.model, contiguous=True)
+            _check(network, model, drawn, labels, images)
+            notes.append(NCHW)
+        image = drawn[:1].contiguous() if notes else drawn[:1]
+        dtype = check_alone(network.model, image, images.num_classes)
+    except InputError as error:
+        raise InputError(f"{network.source}: {error}") from None
+    if dtype in (torch.float16, torch.bfloat16):
+        model = Adapted(network.model, contiguous=bool(notes))
+        notes.append(f"its logits are {str(dtype).removeprefix('torch.')}, and become float32")
+    with_gradient = has_gradient(model, drawn[:2], labels[:2])
+    notes += [] if with_gradient else [NO_GRADIENT]
+    return replace(network, model=model, notes=tuple(notes), has_gradient=with_gradient)
+
+
+def _check(network: ModelSource, model: nn.Module, drawn: Tensor, labels: Tensor, images: EvaluationImages) -> None:
+    checking.check_model(model, drawn, labels, images.num_classes, range_is_known=network.takes_unit_range,
+                         batch_size=images.loader.batch_size)
+
+
+def check_alone(model: nn.Module, image: Tensor, num_classes: int) -> torch.dtype:
+    """Refuse a network that does not take one image alone; return the type of its logits.
+
+    Args:
+        model: The network.
+        image: (1, C, H, W).
+        num_classes: The number of classes K.
+
+    Raises:
+        InputError: It fails, or does not return logits (1, K).
+    """
+    try:
+        with torch.no_grad(), attack_mode(model):
+            logits = model(image)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the user's code
+        raise InputError(f"the network takes a batch of images, but not one image alone ({first_line(error)}); "
+                         "expected any number of them, such as the last ones of a data set") from None
+    if logits.shape != (1, num_classes):
+        raise InputError(f"the network returns a tensor of shape {tuple(logits.shape)} for one image alone; expected "
+                         f"(1, {num_classes}): .squeeze() without a dimension removes that of the batch, too")
+    return logits.dtype
+
+
+def has_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> bool:
+    """Return whether a gradient, zero or not, leads from the logits to the images.
+
+    It does not where the forward pass runs under ``torch.no_grad`` or ``torch.inference_mode``, or detaches.
+
+    Args:
+        model: The network.
+        images: (B, C, H, W).
+        labels: (B,).
+    """
+    leaf = images.detach().clone().requires_grad_(True)
+    with torch.enable_grad(), attack_mode(model):
+        loss = ATTACK_LOSSES["ce"](model(leaf), labels)
+    return loss.requires_grad and torch.autograd.grad(loss, leaf, allow_unused=True)[0] is not None
