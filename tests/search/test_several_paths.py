@@ -176,7 +176,7 @@ def test_the_page_looks_at_all_paths_of_a_step():
 
 @pytest.mark.parametrize("argv, said", [
     (["--path_every", "epoch", "--paths_per_iteration", "2"], "paths_per_iteration is 2 but path_every is epoch: the "
-     "first one alone would be trained .*; expected --path_every step, or --supernet"),
+     "first one alone would be trained .*; expected --path_every step, --supernet or"),
     (["--path_every", "epoch", "--anchors", "1"], "anchors is 1 but path_every is epoch: new paths would be trained"),
     (["--anchors", "2"], "anchors is 2 but only 1 architectures are measured before the first iteration"),
     (["--anchors", "1", "--supernet", "net"], "anchors is 1 but supernet is net, which makes no progress"),
