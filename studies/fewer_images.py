@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from search.rankings.bench import Bench, build_bench, strengths_of
+from search.rankings.statistics import agreement
 from search.rankings.trained import open_trained
 from search.spaces.supernet import Supernet
 from search.strategy.objective import OBJECTIVES
@@ -38,7 +38,6 @@ from wsrnas.training.batch_norm import recalibrate_batch_norm
 COUNTS = (250, 500, 1000, 2500, 5000, 10_000)  # images
 BATCHES = (1, 3, 10, 30)  # of recalibration; the last is the reference
 CHOICES = 20  # random choices of images
-SHARE = 5  # one in so many architectures is among the best
 
 
 @torch.no_grad()
@@ -81,13 +80,6 @@ def measure(bench: Bench, architectures: int, folder: Path) -> tuple[np.ndarray,
         stored.replace(file)
     read = [np.load(file) for file in files]
     return np.stack([part["losses"] for part in read]), np.stack([part["means"] for part in read])
-
-
-def agreement(some: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Return tau of two rankings (n,): of all, and of the best fifth by the reference; small is good."""
-    best = np.argsort(reference)[:max(3, len(reference) // SHARE)]
-    return (float(kendalltau(some, reference).statistic),
-            float(kendalltau(some[best], reference[best]).statistic))
 
 
 def by_images(losses: np.ndarray, objective: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> list[dict]:

@@ -117,3 +117,10 @@ def by_subset(scores: np.ndarray, truth: np.ndarray, size: np.ndarray, resamples
                                         for kind in ("tau", "rho")))
     return {"all": estimate(scores, truth, resamples, seed), "best fifth": fifth,
             "fixed size": estimate(scores, truth, resamples, seed, size)}
+
+
+def agreement(some: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Return tau of two rankings (n,): of all, and of the best fifth by the reference; small is good."""
+    best = np.argsort(reference)[:max(FEWEST, len(reference) // SHARE)]
+    return (float(scipy.stats.kendalltau(some, reference).statistic),
+            float(scipy.stats.kendalltau(some[best], reference[best]).statistic))

@@ -1,0 +1,197 @@
+"""Compare cheaper attacks on D_v by how they rank the paths of a supernet (docs/PERFORMANCE.md).
+
+    python -m studies.cheaper_attacks --run runs/search/NAME --out cheaper_attacks
+    python -m studies.cheaper_attacks --run runs/search/NAME --out cheaper_attacks --architectures 60 --images 1000
+
+Random architectures are measured with the supernet's weights, one after the other, on the same images: clean, and at
+the strengths of the search by each attack. The reference is PGD with the search's number of steps. The rankings by the
+objective of the search are compared with the reference's (Kendall's tau, of all architectures and of the best fifth),
+beside what other images do: the same images by halves, reference with reference. Some attacks begin at the adversarial
+images of the architecture before, in place of the images. An architecture is stored when it is done, so the same
+command resumes.
+"""
+
+import argparse
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from search.rankings.bench import Bench, build_bench, strengths_of
+from search.rankings.statistics import agreement
+from search.rankings.trained import open_trained
+from search.spaces.supernet import Supernet
+from search.strategy.objective import OBJECTIVES
+from wsrnas.attacks import many_attack_steps, multi_strength_pgd, rows_at_once
+from wsrnas.runtime.checkpoint import write_atomic
+from wsrnas.runtime.config import Parser
+from wsrnas.runtime.distributed import initialize
+from wsrnas.runtime.program import run_program
+from wsrnas.runtime.progress import progress
+from wsrnas.runtime.seeding import generator
+from wsrnas.training.batch_norm import recalibrate_batch_norm
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack at every strength.
+
+    Args:
+        steps: steps of PGD.
+        random_start: whether it begins at a random place in the ball.
+        continued: whether it begins at the images that it made of the architecture before.
+    """
+
+    steps: int
+    random_start: bool = False
+    continued: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in the tables."""
+        return f"PGD-{self.steps}" + ", random start" * self.random_start + ", continued" * self.continued
+
+
+def attacks(steps: int) -> list[Attack]:
+    """Return the attacks, the reference of ``steps`` steps first."""
+    cheaper = [Attack(count) for count in (5, 3, 2, 1) if count < steps]
+    return [Attack(steps), *cheaper, Attack(1, random_start=True), Attack(1, continued=True),
+            Attack(2, continued=True)]
+
+
+# For each attack that continues, by its place, the images of every batch that it made of the architecture before.
+Before = dict[int, list[Tensor]]
+
+
+@torch.no_grad()
+def image_losses(bench: Bench, supernet: Supernet, attack: Attack, start: list[Tensor] | None
+                 ) -> tuple[Tensor, list[Tensor]]:
+    """Measure the current path under one attack.
+
+    Args:
+        bench: the images.
+        supernet: network with a current path.
+        attack: the attack.
+        start: for each batch, images (B S, C, H, W) at which the attack begins; None: at the clean ones.
+
+    Returns:
+        Losses (images, 1 + S) in nats, clean and at the strengths (S,); and for each batch the attacked images.
+    """
+    rows, made = [], []
+    for number, (images, labels) in enumerate(bench.batches):
+        more = {} if start is None else {"start": start[number]}
+        attacked = multi_strength_pgd(
+            supernet, images, labels, strengths_of(bench), steps=attack.steps, random_start=attack.random_start,
+            generator=generator(SEED, "cheaper attacks", number), rows=rows_at_once(images), **more)
+        with many_attack_steps(supernet):
+            rows.append(torch.stack([F.cross_entropy(supernet(version), labels, reduction="none")
+                                     for version in (images, *attacked.unbind(1))], 1))
+        made.append(attacked.flatten(0, 1))
+    return torch.cat(rows), made
+
+
+def measure(bench: Bench, chosen: list[Attack], architectures: int, folder: Path) -> np.ndarray:
+    """Measure random architectures by every attack, or read what is stored of them.
+
+    Returns:
+        Losses (n, attacks, images, 1 + S).
+    """
+    supernet = bench.trained.build(True, bench.world.device)
+    choices = bench.space.sample(architectures, generator(SEED, "studied architectures"))
+    name = f"{bench.trained.fingerprint()}-{bench.images}-{bench.num_steps}"
+    files = [folder / f"{name}-{number:03d}.npy" for number in range(architectures)]
+    for number, row in enumerate(progress(choices, "architectures", bench.world, architectures)):
+        if files[number].exists():
+            continue
+        supernet.use(bench.space.gates(row).view(bench.space.shape))
+        recalibrate_batch_norm(supernet, iter(bench.recalibration), bench.world)
+        before: Before = torch.load(folder / f"before-{number}.pt", weights_only=True) if number else {}
+        losses = []
+        for place, attack in enumerate(chosen):
+            found, made = image_losses(bench, supernet, attack, before.get(place))
+            losses.append(found)
+            if attack.continued:
+                before[place] = made
+        for file, save, value in ((folder / f"before-{number + 1}.pt", torch.save, before),
+                                  (files[number], save_array, torch.stack(losses).numpy())):
+            buffer = io.BytesIO()
+            save(value, buffer)
+            write_atomic(file, buffer.getvalue())
+        (folder / f"before-{number}.pt").unlink(missing_ok=True)
+    return np.stack([np.load(file) for file in files])
+
+
+def save_array(array: np.ndarray, file: io.BytesIO) -> None:
+    """Write an array, with the arguments in the order of ``torch.save``."""
+    np.save(file, array)
+
+
+def compared(losses: np.ndarray, chosen: list[Attack], objective: Any, strengths: int) -> list[dict[str, Any]]:
+    """Compare the rankings by each attack with that by the first one.
+
+    Args:
+        losses: (n, attacks, images, 1 + S).
+        chosen: the attacks.
+        objective: mean losses (n, 1 + S) -> (n,), the objective of the search.
+        strengths: S.
+
+    Returns:
+        A row for each attack: ``attack``, ``passes`` of an image, ``loss`` at the largest strength in nats, ``tau``
+        with the reference on the same images, ``tau of the best fifth``, and ``tau, other images``: half of the images
+        by this attack against the other half by the reference, both ways.
+    """
+    half = losses.shape[2] // 2
+    reference = objective(losses[:, 0].mean(1))
+    first, second = objective(losses[:, 0, :half].mean(1)), objective(losses[:, 0, half:].mean(1))
+    rows = []
+    for place, attack in enumerate(chosen):
+        mine = losses[:, place]
+        tau, best = agreement(objective(mine.mean(1)), reference)
+        across = (agreement(objective(mine[:, :half].mean(1)), second)[0]
+                  + agreement(objective(mine[:, half:].mean(1)), first)[0]) / 2
+        shares = not attack.random_start and not attack.continued
+        passes = strengths * (attack.steps - shares) + shares
+        rows.append({"attack": attack.name, "passes": passes, "loss": float(mine.mean(1)[:, -1].mean()), "tau": tau,
+                     "tau of the best fifth": best, "tau, other images": across})
+    return rows
+
+
+def main() -> None:
+    """Measure, compare and print."""
+    parser = Parser(prog="studies.cheaper_attacks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run directory of search.wsr_nas")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the measurements and the results")
+    parser.add_argument("--architectures", type=int, default=60, help="random architectures (default: 60)")
+    parser.add_argument("--images", type=int, default=1000, help="images of D_v (default: 1000)")
+    parser.add_argument("--num_steps", type=int, default=0, help="steps of the reference; 0: the search's (default: 0)")
+    parser.add_argument("--data", default="", help="folder of the data set; empty: that of the run")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    trained = open_trained(arguments.run, arguments.data)
+    config = trained.config
+    bench = build_bench(trained, arguments.images, tuple(config.strengths), arguments.num_steps or config.num_steps,
+                        config.recalibration_batches, 100, SEED, initialize("auto"))
+    chosen = attacks(bench.num_steps)
+    losses = measure(bench, chosen, arguments.architectures, arguments.out)
+
+    def objective(rows: np.ndarray) -> np.ndarray:
+        return OBJECTIVES[config.objective].build(config)(torch.from_numpy(rows).float()).numpy()
+
+    rows = compared(losses, chosen, objective, len(bench.strengths))
+    (arguments.out / "cheaper_attacks.json").write_text(json.dumps(rows, indent=1))
+    print(f"{arguments.architectures} architectures, {losses.shape[2]} images")
+    for row in rows:
+        print(", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+                        for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    run_program(main)
