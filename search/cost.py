@@ -1,7 +1,7 @@
 """The cost of a search: passes of images through the supernet for each phase, and measured seconds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from search.measure_settings import SHORT
 from search.rnas_searcher import RnasSearcher
 from search.wsr_nas_searcher import Searcher
-from search.wsr_nas_settings import measured_paths, schedule
+from search.wsr_nas_settings import measured_paths, rungs, schedule
 from wsrnas.attacks import shared_passes
 from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES
@@ -17,7 +17,8 @@ from wsrnas.training.losses import LOSSES
 PROJECTION_EVALUATIONS = 4  # evaluations of F in a projection; an assumption of the forecast
 
 
-def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -> dict[str, dict[str, int]]:
+def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False,
+                     halved: Sequence[int] = ()) -> dict[str, dict[str, int]]:
     """Count the images that go through the supernet in one population or search iteration, by phase.
 
     The counts hold for the current division of the strengths. ``forward_backward`` counts a forward and a backward pass
@@ -27,6 +28,7 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -
         searcher: the search.
         paths: number of paths that are measured; the first alone trains the AN-Estimator and is checked.
         ranked: whether the sample of a table is measured, too.
+        halved: epochs after which the worse half of the paths ends a short training.
     """
     config, steps = searcher.config, searcher.config.measuring_steps
     train_images, validation_images, checked = (len(images) for images in (
@@ -34,7 +36,7 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -
     sources, targets = len(searcher.attacked), len(searcher.estimated)
     asked = searcher.estimator.gradients(targets) if targets else 0  # passes that the AN-Estimator needs
     trained = len(searcher.train_loader) * config.batch_size
-    epochs = paths * config.short_epochs if config.measure == SHORT else 1
+    epochs, paths = halved_epochs(paths, config.short_epochs, halved) if config.measure == SHORT else (1, paths)
     both, forward = LOSSES[config.adv_loss].passes(config.loss_settings())
     passes = {
         "train": {"forward_backward": epochs * trained * both, "forward": epochs * trained * forward},
@@ -46,8 +48,10 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -
     }
     if ranked:
         parts = ["recalibrate", "validate", *["train"] * (config.measure == SHORT)]
-        passes["ranking"] = {kind: config.ranking_sample * sum(passes[part][kind] for part in parts) // paths
-                             for kind in passes["validate"]}
+        shares = {"recalibrate": paths, "validate": paths, "train": epochs}
+        passes["ranking"] = {kind: config.ranking_sample * sum(
+            passes[part][kind] // shares[part] * (config.short_epochs if part == "train" else 1) for part in parts)
+            for kind in passes["validate"]}
     if config.supernet and config.measure != SHORT:
         del passes["train"]
     if searcher.learns_to_estimate:
@@ -60,11 +64,27 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False) -
     return passes
 
 
+def halved_epochs(paths: int, epochs: int, rungs: Sequence[int]) -> tuple[int, int]:
+    """Return the epochs of all short trainings of a step together, and its measurements.
+
+    Args:
+        paths: architectures of the step.
+        epochs: epochs of a whole training.
+        rungs: epochs after which the worse half ends; all are measured there.
+    """
+    total = measured = before = 0
+    for rung in (*rungs, epochs):
+        total, measured, before = total + paths * (rung - before), measured + paths, rung
+        paths = (paths + 1) // 2
+    return total, measured
+
+
 def total_passes(searcher: Searcher) -> dict[str, int]:
     """Count the passes of the whole search, ``forward_backward`` and ``forward``, if no strength falls back to PGD."""
     totals = {"forward_backward": 0, "forward": 0}
     for step in schedule(searcher.config):
-        found = iteration_passes(searcher, measured_paths(searcher.config, step) or 1, searcher.config.ranks_in(step))
+        found = iteration_passes(searcher, measured_paths(searcher.config, step) or 1, searcher.config.ranks_in(step),
+                                 rungs(searcher.config, step))
         for phase, passes in found.items():
             for kind in totals:
                 totals[kind] += passes[kind] * (phase == "train" or step.phase != "warm-up")

@@ -18,5 +18,7 @@ class MeasureConfig:
     measure: str = option(SUPERNET, "with which weights an architecture is measured", choices=MEASURES, added=True)
     short_epochs: int = option(3, "epochs of a short training, whose learning rate is half a cosine from "
                                "--learning_rate", added=True)
+    halvings: int = option(0, "how many times the worse half of the architectures of a search iteration ends its short "
+                           "training early, the first time after short_epochs / 2 ** halvings epochs", added=True)
     short_images: int = option(0, "images of D_t in a short training, a class-balanced seeded choice; 0: all",
                                added=True)

@@ -2,14 +2,48 @@
 
 What differs between two measurements is then the architecture alone, and it was trained with no other. The weights are
 those of a fresh supernet, or those of a trained one (``--supernet``), which the architecture inherits.
+
+Successive halving (Jamieson and Talwalkar, AISTATS 2016) saves epochs: of the architectures of an iteration, the worse
+half ends after a part of its training. The learning rate of all follows the schedule of the whole training, so the
+others are measured as they would be without halving.
 """
 
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from search.cost import PhaseClock
 from search.spaces.supernet import Path
+from search.strategy.step import Step
 from search.supernet_settings import cosine_rate
 from search.supernet_training import set_learning_rate, train_paths
 from search.wsr_nas_searcher import Searcher
+from search.wsr_nas_settings import rungs
+
+Measurement = Mapping[str, Tensor]  # what ``Searcher.validate`` returns
+
+
+@dataclass
+class Candidate:
+    """An architecture in training.
+
+    Args:
+        path: the architecture.
+        epochs: epochs that it was trained.
+        weights: state of the supernet then; None: its first weights.
+        momentum: state of the optimiser then.
+        measured: what was measured at each rung so far.
+    """
+
+    path: Path
+    epochs: int = 0
+    weights: dict[str, Tensor] | None = None
+    momentum: dict[str, Any] | None = None
+    measured: list[Measurement] = field(default_factory=list)
 
 
 class ShortTraining:
@@ -21,26 +55,92 @@ class ShortTraining:
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
-        self.first = {name: value.clone() for name, value in searcher.supernet.state_dict().items()
-                      if not name.startswith("alphas_")}
+        self.first = self._weights()
+        self.candidates: list[Candidate] = []  # of the current step, in the order of its paths
+        self.kept: list[int] = []  # those of them that were trained to the end
 
-    def train(self, path: Path, title: str) -> dict[str, Any]:
-        """Train one path adversarially on D_t; the supernet keeps the weights until the next one.
+    def each_path(self, step: Step, clock: PhaseClock, row: dict[str, Any]) -> Iterator[bool]:
+        """Train and make one path of the step after the other the current one, apart from those that end early.
 
         Args:
-            path: the architecture.
-            title: name of the step, for the progress line and for errors.
+            step: the current step.
+            clock: clock of its phases.
+            row: its row of ``metrics.jsonl``; ``train`` is that of the last path, ``halving`` has what ended early.
+
+        Yields:
+            Whether the path is the first.
+        """
+        self.candidates = [Candidate(path) for path in self.searcher.paths]
+        self.kept = list(range(len(self.candidates)))
+        for rung in rungs(self.searcher.config, step):
+            with clock("halving"):
+                row.setdefault("halving", []).append({"epochs": rung, "objectives": self.halve(rung, step)})
+        for number in self.kept:
+            with clock("train"):
+                row["train"] = self.advance(self.candidates[number], self.searcher.config.short_epochs, step)
+            yield number == self.kept[0]
+
+    def halve(self, rung: int, step: Step) -> dict[int, float]:
+        """Train the candidates up to a rung, measure them, and keep the better half.
+
+        Returns:
+            The objective in nats of each, by its place among the paths of the step.
+        """
+        objectives = {}
+        for number in self.kept:
+            candidate = self.candidates[number]
+            self.advance(candidate, rung, step)
+            candidate.weights = self._weights()
+            candidate.momentum = copy.deepcopy(self.searcher.trainer.optimizer.state_dict())
+            self.searcher.recalibrate(step)
+            candidate.measured.append(self.searcher.validate(step))
+            objectives[number] = self.searcher.objective(candidate.measured[-1]["losses"]).item()
+        better = sorted(self.kept, key=objectives.__getitem__)[:(len(self.kept) + 1) // 2]
+        self.kept = sorted(better)
+        return objectives
+
+    def all_measured(self, measured: Sequence[Measurement]) -> list[dict[str, Tensor]]:
+        """Return a measurement of every path of the step, in its order.
+
+        Args:
+            measured: of those that were trained to the end. The others get what was measured when they ended, plus the
+                mean change since then of those that went on.
+        """
+        whole = dict(zip(self.kept, map(dict, measured), strict=True))
+        for number, candidate in enumerate(self.candidates):
+            if number not in whole:
+                rung = len(candidate.measured) - 1
+                whole[number] = {name: value + torch.stack([
+                    whole[other][name] - self.candidates[other].measured[rung][name] for other in self.kept]).mean(0)
+                    for name, value in candidate.measured[rung].items()}
+        return [whole[number] for number in range(len(self.candidates))]
+
+    def train(self, path: Path, step: Step) -> dict[str, Any]:
+        """Train one path from the beginning to the end; the supernet keeps the weights until the next training."""
+        return self.advance(Candidate(path), self.searcher.config.short_epochs, step)
+
+    def advance(self, candidate: Candidate, until: int, step: Step) -> dict[str, Any]:
+        """Train a candidate adversarially on D_t from where it is until after ``until`` epochs.
 
         Returns:
             The means over the last epoch: see ``wsrnas.training.epoch.train_epoch``.
         """
         searcher, config, trainer = self.searcher, self.searcher.config, self.searcher.trainer
-        searcher.supernet.load_state_dict({**searcher.supernet.state_dict(), **self.first})
+        searcher.supernet.load_state_dict({**searcher.supernet.state_dict(), **(candidate.weights or self.first)})
         trainer.optimizer.state.clear()  # the momentum of the path before
-        steps = len(searcher.train_loader)
-        for epoch in range(config.short_epochs):
+        if candidate.momentum is not None:
+            trainer.optimizer.load_state_dict(candidate.momentum)
+        steps, trained = len(searcher.train_loader), {}
+        for epoch in range(candidate.epochs, until):
             set_learning_rate(trainer.optimizer, cosine_rate(config, epoch, config.short_epochs))
             trainer.steps = epoch * steps  # which seeds the random starts: the same ones for every path
-            trained = train_paths(searcher, searcher.train_loader, [path] * steps, epoch,
-                                  f"{title}: epoch {epoch + 1} of {config.short_epochs}")
+            trained = train_paths(searcher, searcher.train_loader, [candidate.path] * steps, epoch,
+                                  f"{step.title}: epoch {epoch + 1} of {config.short_epochs}")
+        candidate.epochs = until
+        searcher.supernet.path = candidate.path
         return trained
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return a copy of the supernet's state without A."""
+        return {name: value.clone() for name, value in self.searcher.supernet.state_dict().items()
+                if not name.startswith("alphas_")}

@@ -18,7 +18,7 @@ from search.spaces.space import Space
 from search.strategy.step import Step
 from search.strategy.strengths import column_name
 from search.training_paths import PATHS
-from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
+from search.wsr_nas_settings import PRESETS, SearchConfig, rungs, schedule
 from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
@@ -73,10 +73,7 @@ def main(argv: list[str] | None = None) -> None:
                     row["train"] = searcher.train_supernet(step)                        # lines 4, 8 and 21
             if step.phase != "warm-up":
                 measured = []
-                for first in searcher.each_path():      # one path in the paper
-                    if short:
-                        with clock("train"):
-                            row["train"] = short.train(searcher.supernet.current_path, step.title)
+                for first in short.each_path(step, clock, row) if short else searcher.each_path():  # one in the paper
                     with clock("recalibrate"):
                         searcher.recalibrate(step)
                     if first and searcher.learns_to_estimate:
@@ -89,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
                         with clock("estimator_check"):
                             # Compare the estimated noise with PGD's.
                             row["estimator_check"] = check_estimator(run, searcher, step)
+                measured = short.all_measured(measured) if short else measured
                 row |= searcher.remember(step, measured) | name_columns(config, measured[0])    # line 16: M_v
             if sample and config.ranks_in(step):
                 with clock("ranking"):
@@ -124,7 +122,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     If the check of the step asks for it, PGD attacks one more strength from the next step on.
     """
     architecture = searcher.architecture_statistics()
-    passes = iteration_passes(searcher, len(searcher.paths), "ranking" in row)
+    passes = iteration_passes(searcher, len(searcher.paths), "ranking" in row, rungs(searcher.config, step))
     row |= {"architecture": architecture, "seconds": clock.seconds, "peak_memory_gib": peak_memory_gib(run.world),
             "passes": {"train": passes["train"]} if step.phase == "warm-up" else passes}
     if step.phase == "search":

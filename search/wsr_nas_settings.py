@@ -94,7 +94,7 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
         self.require_estimator_training()
         self.require_strategy()
         self.require_at_least(0, "max_validation", "validation_steps", "anchors", "check_images", "max_estimator_gap",
-                              "short_images")
+                              "short_images", "halvings")
         self.require_strength("estimator_max_epsilon")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
@@ -118,6 +118,13 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
         require(self.measure == SUPERNET or not (self.train_only or self.anchors), f"measure is {self.measure}: no "
                 "supernet is trained and nothing makes progress; expected --measure supernet with train_only or "
                 "anchors")
+        require(self.halvings == 0 or self.measure == SHORT, f"halvings is {self.halvings} but measure is "
+                f"{self.measure}; expected --measure {SHORT}, or --halvings 0")
+        parts = 2**min(self.halvings, 63)
+        require(self.short_epochs % parts == 0 and self.paths_per_iteration >= parts,
+                f"halvings is {self.halvings} with short_epochs {self.short_epochs} and paths_per_iteration "
+                f"{self.paths_per_iteration}; expected epochs that can be halved so often, and at least as many paths "
+                "as one of which remains")
         require(not (self.anchors and self.supernet), f"anchors is {self.anchors} but supernet is {self.supernet}, "
                 "which makes no progress; expected --anchors 0")
         require(self.anchors == 0 or self.path_every == "step", f"anchors is {self.anchors} but path_every is "
@@ -267,6 +274,11 @@ def measured_paths(config: SearchConfig, step: Step) -> int:
         return 0
     before = config.paths_per_iteration * step.number + (config.population_size if step.phase == "search" else 0)
     return proposed_paths(config, step) + min(config.anchors, before)
+
+
+def rungs(config: SearchConfig, step: Step) -> list[int]:
+    """Return the epochs of the short trainings after which the worse half of a step's architectures ends."""
+    return [config.short_epochs // 2**left for left in range(config.halvings, 0, -1)] if step.phase == "search" else []
 
 
 def learning_rate(config: SearchConfig, step: Step) -> float:

@@ -87,10 +87,10 @@ def image_losses(bench: Bench, supernet: Supernet, attack: Attack, start: list[T
     """
     rows, made = [], []
     for number, (images, labels) in enumerate(bench.batches):
-        more = {} if start is None else {"start": start[number]}
         attacked = multi_strength_pgd(
             supernet, images, labels, strengths_of(bench), steps=attack.steps, random_start=attack.random_start,
-            generator=generator(SEED, "cheaper attacks", number), rows=rows_at_once(images), **more)
+            generator=generator(SEED, "cheaper attacks", number), rows=rows_at_once(images),
+            start=None if start is None else start[number])
         with many_attack_steps(supernet):
             rows.append(torch.stack([F.cross_entropy(supernet(version), labels, reduction="none")
                                      for version in (images, *attacked.unbind(1))], 1))
@@ -107,7 +107,7 @@ def measure(bench: Bench, chosen: list[Attack], architectures: int, folder: Path
     supernet = bench.trained.build(True, bench.world.device)
     choices = bench.space.sample(architectures, generator(SEED, "studied architectures"))
     name = f"{bench.trained.fingerprint()}-{bench.images}-{bench.num_steps}"
-    files = [folder / f"{name}-{number:03d}.npy" for number in range(architectures)]
+    files = [folder / f"{name}-{number:03d}.pt" for number in range(architectures)]
     for number, row in enumerate(progress(choices, "architectures", bench.world, architectures)):
         if files[number].exists():
             continue
@@ -120,18 +120,17 @@ def measure(bench: Bench, chosen: list[Attack], architectures: int, folder: Path
             losses.append(found)
             if attack.continued:
                 before[place] = made
-        for file, save, value in ((folder / f"before-{number + 1}.pt", torch.save, before),
-                                  (files[number], save_array, torch.stack(losses).numpy())):
-            buffer = io.BytesIO()
-            save(value, buffer)
-            write_atomic(file, buffer.getvalue())
+        write(folder / f"before-{number + 1}.pt", before)
+        write(files[number], torch.stack(losses))
         (folder / f"before-{number}.pt").unlink(missing_ok=True)
-    return np.stack([np.load(file) for file in files])
+    return torch.stack([torch.load(file, weights_only=True) for file in files]).numpy()
 
 
-def save_array(array: np.ndarray, file: io.BytesIO) -> None:
-    """Write an array, with the arguments in the order of ``torch.save``."""
-    np.save(file, array)
+def write(file: Path, value: Any) -> None:
+    """Write tensors to a file as a whole."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_atomic(file, buffer.getvalue())
 
 
 def compared(losses: np.ndarray, chosen: list[Attack], objective: Any, strengths: int) -> list[dict[str, Any]]:

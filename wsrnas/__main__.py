@@ -35,6 +35,7 @@ PROGRAMS = {
     "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
     "studies.predictor_ranks": "measure which predictor ranks architectures that it has not seen",
     "studies.fewer_images": "measure how many images of D_v rank the paths of a supernet",
+    "studies.cheaper_attacks": "measure how cheaper attacks on D_v rank the paths of a supernet",
     "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
 }
 

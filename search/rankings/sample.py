@@ -78,7 +78,7 @@ def measure(searcher: Searcher, choices: Tensor, step: Step, short: ShortTrainin
     """Measure one architecture on D_v as the search measures a path."""
     path = searcher.supernet.use(searcher.space.gates(choices.to(searcher.world.device)).view(searcher.space.shape))
     if short:
-        short.train(path, f"{step.title}, ranking")
+        short.train(path, step)
     searcher.recalibrate(step)
     return searcher.validate(step)
 

@@ -1,17 +1,18 @@
 """Architectures that are measured after short trainings of their own: all from the same weights and batches."""
 
+import contextlib
 import json
 
 import pytest
 import torch
 
 import search.wsr_nas as program
-from search.cost import iteration_passes, total_passes
+from search.cost import halved_epochs, iteration_passes, total_passes
 from search.rankings.trained import open_trained
 from search.short_training import ShortTraining
 from search.strategy.step import Step
 from search.wsr_nas_searcher import Searcher
-from search.wsr_nas_settings import PRESETS, schedule
+from search.wsr_nas_settings import PRESETS, rungs, schedule
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.splits import load_split
@@ -27,6 +28,8 @@ SMALL = ["--preset", "tiny", "--device", "cpu", "--space", "nas-bench-201", "--l
          "--recalibration_batches", "1", "--estimator_images", "2", "--loss_passes", "2", "--check_images", "0"]
 SHORT = ["--save", "run", "--measure", "short", "--short_epochs", "2", "--short_images", "20", "--population", "3",
          "--iterations", "2", "--paths_per_iteration", "2"]
+HALVED = ["--halvings", "2", "--short_epochs", "4", "--paths_per_iteration", "5"]
+STEP = Step(9, "search", 9, True, True)
 SUPERNET = ["--save", "supernet", "--train_only", "--warmup_architectures", "2", "--path_every", "step"]
 
 
@@ -75,10 +78,10 @@ def test_a_training_depends_on_nothing_that_was_trained_before():
     searcher = searcher_of(config_of(*SHORT))
     short, (first, second) = ShortTraining(searcher), paths_of(searcher, 2)
     untrained = weights_of(searcher.supernet)
-    alone = short.train(first, "one"), weights_of(searcher.supernet)
-    short.train(second, "another")
+    alone = short.train(first, STEP), weights_of(searcher.supernet)
+    short.train(second, STEP)
     assert not torch.equal(weights_of(searcher.supernet)["stem.0.weight"], alone[1]["stem.0.weight"])
-    again = short.train(first, "one"), weights_of(searcher.supernet)
+    again = short.train(first, STEP), weights_of(searcher.supernet)
     assert_equal(alone[1], again[1])
     assert alone[0]["loss"] == again[0]["loss"] and alone[0]["images"] == 20
     assert not torch.equal(untrained["stem.0.weight"], alone[1]["stem.0.weight"])
@@ -90,7 +93,7 @@ def test_the_learning_rate_falls_along_half_a_cosine_in_every_training(monkeypat
     monkeypatch.setattr("search.short_training.train_paths", lambda searcher, *rest: rates.append(
         searcher.trainer.optimizer.param_groups[0]["lr"]))
     for path in paths:
-        short.train(path, "one")
+        short.train(path, STEP)
     assert rates == pytest.approx([0.05, 0.001 + 0.049 * 0.75, 0.001 + 0.049 * 0.25] * 2)
 
 
@@ -109,23 +112,87 @@ def test_what_a_search_measures_is_what_a_training_alone_gives(searched):
     memory.load_state_dict(trained, torch.device("cpu"))
     for number in (6, 0):  # in another order
         path = searcher.supernet.use(memory["gates"][number].view(searcher.space.shape))
-        short.train(path, "alone")
-        searcher.recalibrate(Step(99, "search", 99, True, True))
-        losses = searcher.validate(Step(99, "search", 99, True, True))["losses"]
+        short.train(path, STEP)
+        searcher.recalibrate(STEP)
+        losses = searcher.validate(STEP)["losses"]
         exact = [0, *(1 + strength for strength in searcher.attacked)]  # the estimator was trained meanwhile
         assert torch.equal(losses[exact], memory["losses"][number, exact])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [2, 4])
-def test_a_killed_search_goes_on_bit_for_bit(searched, tmp_path, kill):
+@pytest.mark.parametrize(("kill", "more"), [(2, []), (3, HALVED)])
+def test_a_killed_search_goes_on_bit_for_bit(tmp_path, kill, more):
+    whole = start(tmp_path / "whole", *SHORT, *more)
     with pytest.raises(Killed):
-        start(tmp_path, *SHORT, kill=kill)
-    run = start(tmp_path, *SHORT)
-    assert_equal(without_time(read(run)), without_time(read(searched)))
-    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["searcher"] for folder in (run, searched))
+        start(tmp_path / "killed", *SHORT, *more, kill=kill)
+    run = start(tmp_path / "killed", *SHORT, *more)
+    assert_equal(without_time(read(run)), without_time(read(whole)))
+    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["searcher"] for folder in (run, whole))
     assert_equal(one["loss_memory"], other["loss_memory"])
     assert_equal(one["supernet"], other["supernet"])
+
+
+class NoClock:
+    """A clock for which time stands still."""
+
+    def __call__(self, phase):
+        return contextlib.nullcontext()
+
+
+def measured_by(short, step=STEP):
+    """What is measured of the paths that are trained to the end, and what the row says."""
+    row, measured = {}, []
+    for _ in short.each_path(step, NoClock(), row):
+        short.searcher.recalibrate(step)
+        measured.append(short.searcher.validate(step))
+    return measured, row
+
+
+def test_halving_changes_nothing_for_those_that_are_trained_to_the_end():
+    found = {}
+    for name, more in (("whole", []), ("halved", HALVED)):
+        searcher = searcher_of(config_of(*SHORT, "--short_epochs", "4", *more))
+        short = ShortTraining(searcher)
+        searcher.paths = paths_of(searcher, 5)
+        measured, row = measured_by(short)
+        found[name] = short, measured, row, short.all_measured(measured)
+    short, measured, row, everything = found["halved"]
+    assert len(short.kept) == len(measured) == 2 and len(everything) == 5 and "halving" not in found["whole"][2]
+    for number, result in zip(short.kept, measured, strict=True):
+        assert_equal(result, found["whole"][1][number])
+        assert_equal(everything[number], result)
+    first, second = row["halving"]
+    assert (first["epochs"], second["epochs"]) == (1, 2) and list(first["objectives"]) == [0, 1, 2, 3, 4]
+    better = sorted(first["objectives"], key=first["objectives"].get)[:3]
+    assert sorted(second["objectives"]) == sorted(better)
+    assert set(short.kept) == set(sorted(second["objectives"], key=second["objectives"].get)[:2])
+    for number in set(range(5)) - set(short.kept):
+        rung = 1 if number in second["objectives"] else 0
+        then = {place: candidate.measured[rung]["losses"] for place, candidate in enumerate(short.candidates)
+                if len(candidate.measured) > rung}
+        change = sum(everything[kept]["losses"] - then[kept] for kept in short.kept) / 2
+        torch.testing.assert_close(everything[number]["losses"], then[number] + change)
+
+
+def test_the_population_is_not_halved():
+    config = config_of(*SHORT, *HALVED, "--short_epochs", "8")
+    assert [rungs(config, step) for step in schedule(config)] == [[], [2, 4], [2, 4]]
+
+
+@pytest.mark.parametrize(("paths", "epochs", "rungs", "found"), [
+    (3, 5, (), (15, 3)), (4, 8, (2, 4), (4 * 2 + 2 * 2 + 1 * 4, 7)), (5, 4, (2,), (5 * 2 + 3 * 2, 8)),
+])
+def test_halving_saves_epochs_and_costs_measurements(paths, epochs, rungs, found):
+    assert halved_epochs(paths, epochs, rungs) == found
+
+
+@pytest.mark.slow
+def test_a_search_that_halves_remembers_every_proposal(tmp_path):
+    run = start(tmp_path, *SHORT, *HALVED)
+    rows = [row for row in read(run) if row["phase"] == "search"]
+    assert [len(row["paths"]) for row in rows] == [5, 5] and all(len(row["halving"]) == 2 for row in rows)
+    # 5 paths for an epoch, 3 for another, 2 for two more: 12 epochs of 20 images, two passes each.
+    assert rows[0]["passes"]["train"]["forward_backward"] == 12 * 40 and "halving" in rows[0]["seconds"]
 
 
 @pytest.mark.slow
@@ -169,6 +236,12 @@ def test_a_dry_run_tells_what_is_trained(capsys, tmp_path):
     (["--short_epochs", "0"], "short_epochs is 0; expected at least 1"),
     (["--short_images", "-1"], "short_images is -1; expected at least 0"),
     (["--paths_per_iteration", "2"], "expected --path_every step, --supernet or --measure short"),
+    (["--halvings", "1"], "halvings is 1 but measure is supernet"),
+    (["--measure", "short", "--halvings", "1", "--paths_per_iteration", "2"], "short_epochs 3"),
+    (["--measure", "short", "--halvings", "2", "--short_epochs", "4", "--paths_per_iteration", "3"],
+     "paths_per_iteration 3; expected"),
+    (["--measure", "short", "--halvings", "999999999"], "halvings is 999999999"),
+    (["--measure", "short", "--halvings", "-1"], "halvings is -1; expected at least 0"),
 ])
 def test_ways_to_measure_that_do_not_fit_are_refused(flags, words):
     with pytest.raises(InputError) as caught:
@@ -179,7 +252,7 @@ def test_ways_to_measure_that_do_not_fit_are_refused(flags, words):
 def test_runs_before_short_trainings_are_supernets(tmp_path):
     run = start(tmp_path, *SUPERNET).parent / "supernet"
     config = json.loads((run / "config.json").read_text())
-    for name in ("measure", "short_epochs", "short_images"):
+    for name in ("measure", "short_epochs", "short_images", "halvings"):
         del config[name]
     (run / "config.json").write_text(json.dumps(config))
     assert open_trained(run, "").config.measure == "supernet"
