@@ -11,6 +11,7 @@ from retrain.settings import AnyTraining
 from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.models import build_model, description
+from wsrnas.report import mend
 from wsrnas.runtime.distributed import World, broadcast_model
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
@@ -59,6 +60,7 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
     run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
                        run_inputs(fingerprint, arch))
     if run.finished:
+        mend(run.path, world)
         if world.is_main:
             print(f"{run.path} is finished (--overwrite starts again)")
         return None

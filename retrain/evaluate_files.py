@@ -1,13 +1,13 @@
 """Where an evaluation's results and chunks are stored: different results get different file names."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.runtime.checkpoint import write_json
+from wsrnas.runtime.reading import read_json
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.naming import file_name, place_hash
 
@@ -34,7 +34,7 @@ def store(path: Path, result: dict[str, Any]) -> None:
 def is_complete(path: Path, network: ModelSource) -> bool:
     """Return whether a complete result of this very network is stored at ``path``."""
     try:
-        result = json.loads(path.read_text())
+        result = read_json(path)
         return result["complete"] is True and result["model"]["fingerprint"] == network.fingerprint
     except (OSError, ValueError, TypeError, KeyError):
         return False

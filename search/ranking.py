@@ -122,7 +122,7 @@ def conclude(config: RankingConfig, table: Table, bench: Bench, places: Sequence
     write_atomic(folder / run_files.RANKING_TABLE, ranking_page(results).encode())
     print("\n".join(["", summary_table(results), "", *answers(results), ""]))
     message = f"{results['architectures']} architectures ranked: {write_report([folder])}"
-    (folder / run_files.FINISHED).write_text(message + "\n")
+    write_atomic(folder / run_files.FINISHED, (message + "\n").encode())
     log(folder, message)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +15,15 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize, print_on_main
+from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.folders import overwrite_requested
 from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.runtime.same_work import stored_object
 
 with deferred_imports():
     from search.frozen_supernet import FrozenSupernet
     from search.searcher import SupernetSearcher
+    from wsrnas.report import mend
 
 Config = TypeVar("Config", bound=SupernetConfig)
 
@@ -62,6 +64,7 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
     inputs = {"data set": data.fingerprint()} | ({"supernet": frozen.fingerprint()} if frozen else {})
     run = RunDirectory(folder, config, world, invocation.overwrite, inputs)
     if run.finished:
+        mend(run.path, world)
         cell = run.path / run_files.GENOTYPE
         print_on_main(world, f"{run.path} is finished" + f", its cell is {cell}" * cell.exists()
                       + " (--overwrite starts again)")
@@ -84,7 +87,14 @@ def require_same_bound(path: Path, asked: str) -> None:
         InputError: the bounds differ; the message names both.
     """
     file = path / run_files.BOUND
-    used = json.loads(file.read_text())["asked"] if file.exists() else asked
+    try:
+        stored = stored_object(file)
+        require(stored is None or isinstance(stored.get("asked"), str), f"{file} names no bound")
+        used = stored["asked"] if stored else asked
+    except InputError as error:
+        # config.json has the same one: another bound is refused before it is written.
+        used = (stored_object(path / run_files.CONFIG) or {}).get("vulnerability_bound", asked)
+        say(f"note: {error}; the bound {used} of {run_files.CONFIG} counts")
     require(used == asked, f"{path} has searched under --vulnerability_bound {used}, not {asked}; choose another "
             "--save, or pass --overwrite to move it aside")
 

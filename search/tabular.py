@@ -23,6 +23,7 @@ from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import describe, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import say
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
@@ -31,7 +32,7 @@ with deferred_imports():
 
     from search.tables import demo
     from search.tables.task import TableTask, table_task
-    from search.tabular_results import document, results_table, search_file
+    from search.tabular_results import document, is_search, results_table, search_file
     from search.tabular_search import search
 
 
@@ -70,14 +71,16 @@ def searches(config: TabularConfig, task: TableTask, folder: Path) -> list[Task]
 
 def complete(config: TabularConfig, folder: Path, seed: int) -> bool:
     """Return whether the searches of a seed are done."""
-    return all(search_file(folder, name, seed).exists() for name in config.strategies)
+    return all(is_search(search_file(folder, name, seed)) for name in config.strategies)
 
 
 def run_seed(config: TabularConfig, task: TableTask, folder: Path, seed: int, stop: Callable[[], bool]) -> None:
     """Do the searches of one seed that are not done."""
     for name in config.strategies:
         path = search_file(folder, name, seed)
-        if not path.exists():
+        if not is_search(path):
+            if path.exists():
+                say(f"note: {path} is damaged, and its search is done again")
             write_json(path, search(config, task, name, seed, World(), stop))
 
 

@@ -1,6 +1,5 @@
 """What all searches in a table together say: means and standard errors, in results.json and on the terminal."""
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.markdown import markdown_table
+from wsrnas.runtime.reading import Unreadable, read_json
 
 FORMAT = 1
 Estimate = list[float | None]  # mean and standard error; no standard error from one seed
@@ -63,11 +63,20 @@ def gains(searches: Sequence[Mapping[str, Any]], count: str, kind: str, place: i
     return [None if gain is None else gain[place] for gain in found]
 
 
+def is_search(path: Path) -> bool:
+    """Return whether a file holds the result of a search."""
+    try:
+        stored = read_json(path)
+    except Unreadable:
+        return False
+    return isinstance(stored, dict) and {"strategy", "seed", "regret", "curve"} <= set(stored)
+
+
 def document(config: TabularConfig, task: TableTask, folder: Path) -> dict[str, Any]:
     """Return the results of all strategies: the first one's at the top, the rest in "others"."""
     table = task.table
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    first, *others = [summary(task, [json.loads(search_file(folder, name, seed).read_text()) for seed in seeds])
+    first, *others = [summary(task, [read_json(search_file(folder, name, seed)) for seed in seeds])
                       for name in config.strategies]
     objective = config.objective(table.columns)
     return first | {"others": others, "task": {

@@ -4,7 +4,6 @@ Shapes: K networks, T targets, N test images. Accuracies are in percent; gaps, a
 accuracy under PGD's, in points: positive where the estimate is weaker than the attack.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import read_json
 
 FORMAT = "wsrnas AN-Estimator 1"
 COSTS = ("parameters", "milliseconds", "pgd_milliseconds", "share_of_pgd")
@@ -77,7 +77,7 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
     expected = {"format": FORMAT, "setting": setting.name, "estimator": estimator}
     epsilons: tuple[float | None, ...] = setting.targets or (*setting.sources, None)
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path)
         for key, value in expected.items():
             require(document[key] == value, f"{key} is {document[key]!r}, expected {value!r}")
         networks = document["networks"]
@@ -128,7 +128,7 @@ def machines(study: Path, results: dict[str, dict[str, Result]]) -> list[str]:
     found = []
     for path in (study / setting / name / run_files.ENVIRONMENT for setting in results for name in results[setting]):
         try:
-            start = json.loads(path.read_text())[-1]
+            start = read_json(path)[-1]
             found.append(f"{start['device']} (CPU threads: {start['threads']}), torch {start['torch']}")
         except (OSError, ValueError, KeyError, IndexError, TypeError):
             continue

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from wsrnas import __version__
+from wsrnas.runtime.config import Parser
+from wsrnas.runtime.program import run_program
 
 PROGRAMS = {
     "search.wsr_nas": "search for a cell that is robust over many noise strengths (Wsr-NAS)",
@@ -48,7 +50,7 @@ def listing() -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the list of programs, or the version."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m wsrnas", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Neural architecture search for wide spectrum adversarial robustness.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -57,4 +59,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

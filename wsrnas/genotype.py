@@ -147,7 +147,7 @@ class Genotype:
             InputError: The file cannot be read or is not a genotype; the sentence names the file.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise InputError(f"cannot read the genotype file {path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:

@@ -59,13 +59,13 @@ def load_architecture(spec: Searched | str | Path) -> Searched | str:
         return ENTRIES[name].genotype or name
     if (graph := spelled(spec)) is not None:
         return graph
-    if Path(spec).exists() or cells.is_path(spec):
+    if os.path.lexists(spec) or cells.is_path(spec):
         return cells.load(spec)
     if reason := why_unavailable(spec):
         raise InputError(reason)
     near = closest(spec)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"unknown architecture {spec!r}{hint} (python -m wsrnas.models --list shows all names; the "
+    raise InputError(f"unknown architecture {shown(spec)}{hint} (python -m wsrnas.models --list shows all names; the "
                      "path of a genotype JSON or of a run directory is understood, too)")
 
 

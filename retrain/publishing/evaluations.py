@@ -1,12 +1,12 @@
 """The stored evaluations of a network: read from its run directory, and checked for what an export needs."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsrnas.evaluation.results import FORMAT
 from wsrnas.runtime import run_files
+from wsrnas.runtime.reading import read_json
 
 
 def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -23,7 +23,7 @@ def stored_evaluations(folder: Path, fingerprint: str, dataset: str) -> tuple[li
     found, remarks = [], []
     for path in sorted((folder / run_files.EVALUATIONS).glob("*.json")):
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
         except (OSError, ValueError):
             remarks.append(f"{path} is left out: it is not JSON text")
             continue

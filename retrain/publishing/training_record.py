@@ -1,6 +1,5 @@
 """What a run directory says about a training, without anything private to the machine."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.reading import parse_json, read_json
 
 # Fields of a training's configuration that say where it ran and what it printed, not what it did.
 PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers", "eval_batch_size", "save_every")
@@ -120,7 +120,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     rows = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if row["train"]["seconds"] >= 0:
                 rows[row["step"]] = row
         except (ValueError, KeyError, TypeError):
@@ -131,7 +131,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def _json(path: Path, otherwise: Any) -> Any:
     """Return the JSON value in a file if it has the type of ``otherwise``, else ``otherwise``."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError):
         return otherwise
     return value if isinstance(value, type(otherwise)) else otherwise

@@ -1,6 +1,5 @@
 """The jobs of a race: one training with its evaluations for each entrant and seed, in a run directory of its own."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.reading import read_json
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.images import EvaluationImages
@@ -148,7 +148,7 @@ def result_file(config: CompareConfig, job: Job, weights: str) -> Path:
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one if the file is missing or damaged."""
     try:
-        result = json.loads(path.read_text())
+        result = read_json(path)
     except (OSError, ValueError):
         return {}
     return result if isinstance(result, dict) else {}

@@ -12,6 +12,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import read_json
 from wsrnas.runtime.sharing import alone
 
 
@@ -62,7 +63,7 @@ def entered(race: Path) -> tuple[list[Entrant], int]:
     if not path.exists():
         return [], 0
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         return [_from_json(entry) for entry in values["entrants"]], int(values["seeds"])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is damaged; remove it, and name all entrants again") from None

@@ -13,6 +13,7 @@ from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.progress import progress
+from wsrnas.runtime.reading import parse_json
 from wsrnas.runtime.sharing import Task
 
 PART = 10  # architectures that a process takes at a time
@@ -33,12 +34,12 @@ def parts(places: Sequence[int]) -> list[Sequence[int]]:
 def read_rows(path: Path) -> dict[int, Row]:
     """Return the complete rows of a file by their places; none where there is no file."""
     found: dict[int, Row] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            row = json.loads(line)
-        except ValueError:  # the last write was cut off
+            row = parse_json(line.decode())
+            found[row["place"]] = row
+        except (ValueError, TypeError, KeyError):  # the last write was cut off, or the line is damaged
             break
-        found[row["place"]] = row
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import Unreadable, read_json
 
 with deferred_imports():
     from search.tables.darts_cells import read as read_cells
@@ -59,12 +59,9 @@ def open_table(path: str, columns: tuple[str, ...] = ()) -> Table:
     if path == DEMO:
         return demo(columns)
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the table {path}: {error.strerror or error}; expected a JSON file, or "
-                         f"{DEMO}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the table {path} is not JSON text: {error}") from None
+        document = read_json(path, "the table")
+    except Unreadable as error:
+        raise InputError(f"{error}; expected a JSON file, or {DEMO}") from None
     require(isinstance(document, dict), f"the table {path} is a JSON {type(document).__name__}; expected an object")
     for form in FORMATS.values():
         if form.recognise(document):

@@ -232,10 +232,56 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
     assert image_folder.read_image(str(tmp_path / "print.jpg")).shape == (6, 6, 3)
 
 
+def test_pictures_that_are_to_be_turned_are_used_as_stored_and_counted(folder, capsys):
+    for number in (0, 1):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: turned by a quarter
+        Image.new("RGB", (6, 6), (9, 9, 9)).save(folder / "train" / "bee" / f"t{number}.jfif", "JPEG", exif=exif)
+    data = load_dataset("folder", folder)
+    assert len(data.train) == 10
+    said = capsys.readouterr().err
+    assert "note: 2 images of" in said and "train/bee/t0.jfif" in said and "used as stored" in said
+
+
+def test_files_that_are_left_out_are_counted_and_named(folder, capsys):
+    for name in ("a.gif", "b.GIF", "c.txt", "d"):
+        (folder / "train" / "ant" / name).write_text("x")
+    for name in ("__MACOSX", "@eaDir"):
+        (folder / "train" / name).mkdir()
+        (folder / "train" / "ant" / name).mkdir()
+    assert len(load_dataset("folder", folder).train) == 8
+    said = capsys.readouterr().err
+    assert "note: 4 files below" in said and "(2 of .gif, 1 of .txt, 1 of no ending)" in said and "ant/a.gif" in said
+    assert "has @eaDir, __MACOSX" in said or "has __MACOSX, @eaDir" in said
+
+
+def test_letters_that_look_alike_are_one_class(folder):
+    (folder / "train" / "bee").rename(folder / "train" / "gr\u00fcn")
+    (folder / "test" / "bee").rename(folder / "test" / "gru\u0308n")  # as a Mac stores it
+    assert load_dataset("folder", folder).class_names == ("ant", "gr\u00fcn")
+    (folder / "train" / "gru\u0308n").mkdir()
+    refused("differ only in how Unicode writes", "folder", folder)
+
+
+def test_a_loop_of_links_and_images_of_one_pixel_are_refused(folder, tmp_path_factory):
+    (folder / "train" / "ant" / "loop").symlink_to(folder / "train" / "ant")
+    refused("is a link to a folder above it", "folder", folder)
+    small = tmp_path_factory.mktemp("small")
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        write_image(small / place / "0.png", 1, (1, 1))
+    refused("is 1x1; expected images of more than one pixel", "folder", small)
+
+
+def test_a_pipe_among_pictures_is_left_out(folder, capsys):
+    os.mkfifo(folder / "train" / "ant" / "pipe.png")
+    assert len(load_dataset("folder", folder).train) == 8
+    assert "pipe.png" in capsys.readouterr().err
+
+
 def test_only_the_chosen_files_are_decoded(folder, monkeypatch):
     decoded = set()
     original = image_folder.read_image
-    monkeypatch.setattr(image_folder, "read_image", lambda path: decoded.add(path) or original(path))
+    monkeypatch.setattr(image_folder, "read_image", lambda path, *more: decoded.add(path) or original(path))
     data = load_dataset("folder", folder, max_train=2, max_test=2)
     assert len(decoded) == 4 and data.train.labels.tolist() == data.test.labels.tolist() == [0, 1]
 
@@ -358,9 +404,9 @@ def test_split_is_stored_and_reloaded(tmp_path):
     assert again[0].equal(first) and again[1].equal(second) and os.listdir(tmp_path) == ["split.json"]
     with pytest.raises(InputError, match="for 40 images, expected 41"):
         load_split(path, size=41)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="does not exist"):
         load_split(tmp_path / "no.json")
-    for content, sentence in (("{", "not a stored split"), ('{"first": [0]}', "not a stored split"),
+    for content, sentence in (("{", "not JSON"), ('{"first": [0]}', "not a stored split"),
                               (json.dumps({"first": [0, 1], "second": [1]}), "overlap"),
                               (json.dumps({"first": ["a"], "second": [1]}), "not a stored split")):
         path.write_text(content)

@@ -43,7 +43,7 @@ def decoded(monkeypatch) -> list[str]:
     """The files that were decoded for their images."""
     paths: list[str] = []
     original = image_folder.read_image
-    monkeypatch.setattr(image_folder, "read_image", lambda path: paths.append(path) or original(path))
+    monkeypatch.setattr(image_folder, "read_image", lambda path, *turned: paths.append(path) or original(path))
     return paths
 
 
@@ -213,7 +213,7 @@ def _load(folder: Path, queue) -> None:
 def test_of_two_processes_at_once_one_decodes(pictures, cache, tmp_path, monkeypatch):
     original = image_folder.read_image
 
-    def slow(path: str) -> np.ndarray:
+    def slow(path: str, *turned: list[str]) -> np.ndarray:
         with open(tmp_path / "log", "a") as log:
             log.write(f"{os.getpid()}\n")
         time.sleep(0.02)

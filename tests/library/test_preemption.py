@@ -195,7 +195,8 @@ def child_failed(*codes):
 @pytest.mark.parametrize(("error", "code"), [
     (child_failed(-15, 75), 75), (SignalException("", signal.SIGTERM), 75), (SignalException("", signal.SIGUSR1), 75),
     (child_failed(1, -15), None), (child_failed(2), 2), (child_failed(-15, 2), 2), (child_failed(2, 1), None),
-    (SignalException("", signal.SIGINT), None),
+    (SignalException("", signal.SIGINT), None), (child_failed(-9), 71), (child_failed(-9, 71, -15), 71),
+    (child_failed(-11, -15), 71), (child_failed(-9, 1), None),
 ])
 def test_torchrun_is_quiet_about_a_stop_and_bad_input_and_nothing_else(error, code, monkeypatch):
     def run(argv):
@@ -279,8 +280,10 @@ def test_processes_on_gpus_have_a_way_over_the_cpu(device, backend, monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(distributed, "_meet", lambda rank, size: None)  # private: there is nobody to meet
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: started.append(backend))
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+    place = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **place}.items():
         monkeypatch.setenv(name, value)
     assert initialize(device) == World(1, 2, torch.device("cuda", 1) if device == "cuda" else torch.device("cpu"))
     assert started == [backend]

@@ -452,8 +452,7 @@ def test_a_file_system_that_takes_nothing_is_refused(world):
 
 
 @pytest.mark.parametrize(("number", "words"), [
-    (errno.ENOSPC, "no space left"), (errno.EROFS, "read-only file system"), (errno.EACCES, "permission denied"),
-    (errno.EDQUOT, "disk quota exceeded"),
+    (errno.ENOSPC, "no space left"), (errno.EROFS, "read-only file system"), (errno.EDQUOT, "disk quota exceeded"),
 ])
 def test_storage_problems_are_one_sentence(number, words, capsys):
     def main():
@@ -464,6 +463,17 @@ def test_storage_problems_are_one_sentence(number, words, capsys):
     assert caught.value.code == 2
     assert said.startswith(f"error: cannot write runs/x/log.txt: {words}; what was saved before is intact")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    (errno.EACCES, "permission denied"), (errno.ENOENT, "it is gone"), (errno.EISDIR, "it is a folder"),
+    (errno.ELOOP, "its links form a loop"), (errno.ENAMETOOLONG, "its name is too long"),
+])
+def test_a_file_that_cannot_be_reached_is_not_said_to_be_written(number, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_program(lambda: (_ for _ in ()).throw(OSError(number, "text", "runs/x/log.txt")))
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith(f"error: cannot read or write runs/x/log.txt: {words}")
 
 
 def test_programming_errors_keep_their_traceback_and_ctrl_c_its_code(capsys):

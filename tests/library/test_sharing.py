@@ -373,7 +373,7 @@ def test_a_damaged_folder_is_told_and_can_be_moved_aside(text, name, folder):
     open_shared_folder(folder, Settings(), INPUTS)
     (folder / name).write_text(text)
     said = refused(folder)
-    assert said.startswith(f"{folder / name} is not a JSON object") and "--overwrite" in said
+    assert said.startswith(f"{folder / name} is not ") and "JSON" in said and "--overwrite" in said
     open_shared_folder(folder, Settings(), INPUTS, overwrite=True)
     assert stored(folder)[1] == INPUTS
 

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -430,7 +431,11 @@ def wrapped(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
     lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s, "optimizer": {"state": {}}},
     lambda s: wrapped(s, "module."), lambda s: {"state_dict": wrapped(s, "_orig_mod.")},
     lambda s: wrapped(s, "module.", "_orig_mod."), lambda s: wrapped(s, "_orig_mod.", "module."),
-    lambda s: {k: v.double() for k, v in s.items()},
+    lambda s: {k: v.double() for k, v in s.items()}, lambda s: {"net": s, "acc": 94.1, "epoch": 3},
+    lambda s: {"model_state_dict": s}, lambda s: {"state_dict": s, "best_acc": np.float64(94), "n": np.int64(3)},
+    lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k},
+    lambda s: {"n_averaged": torch.tensor(7), **wrapped(s, "module.")}, lambda s: {"state_dict_ema": s},
+    lambda s: {"state_dict": wrapped(s, "module.", "model.")}, lambda s: wrapped(s, "net."),
 ]))
 def test_weights_of_a_named_architecture(tmp_path, form):
     model = cells()
@@ -463,7 +468,8 @@ def test_weights_of_a_network_for_large_images(tmp_path):
     (lambda s: s, {"image_shape": (1, 32, 32)}, "stem.conv.weight has shape (12, 3, 3, 3), expected (12, 1, 3, 3)"),
     (lambda s: s, {"dataset": "imagenet"}, "the file lacks normalize.mean"),
     (lambda s: network().state_dict(), {}, "36 channels, 20 layers and 5 classes: the file lacks stem.conv.weight"),
-    (lambda s: {"epoch": 3, "log": []}, {}, "holds no weights"),
+    (lambda s: {"epoch": 3, "log": []}, {}, "holds no weights but {'epoch': int, 'log': list}"),
+    (lambda s: {"state_dict": s, "state_dict_ema": s}, {}, "several sets of weights ('state_dict', 'state_dict_ema')"),
     (lambda s: {}, {}, "holds no weights"),
     (lambda s: [1], {}, "expected a dictionary"),
 ]))

@@ -6,7 +6,8 @@ from typing import Any
 
 from wsrnas.architectures import catalogue, searched
 from wsrnas.runtime import run_files
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
+from wsrnas.runtime.reading import shown_path
 from wsrnas.runtime.spelling import closest
 
 
@@ -48,17 +49,18 @@ def load(spec: str | Path) -> Any:
         if not file.exists():
             raise InputError(f"the directory {spec} holds no {run_files.GENOTYPE}; expected that of a run")
         return searched.load(file)
-    if os.path.exists(spec):
+    if os.path.lexists(spec):
         return searched.load(spec)
     if (graph := searched.spelled(spec)) is not None:
         return graph
     if is_path(spec):
-        raise InputError(f"the genotype file {spec} does not exist; expected a JSON file or a run directory")
+        raise InputError(f"the genotype file {shown_path(spec)} does not exist; expected a JSON file or a run "
+                         "directory")
     known = names()
     others = aliases()
     near = list(dict.fromkeys(others.get(name, name) for name in closest(spec, [*known, *others])))
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-    raise InputError(f"unknown architecture {spec!r}{hint} known names: {', '.join(known)}; "
+    raise InputError(f"unknown architecture {shown(spec)}{hint} known names: {', '.join(known)}; "
                      f"aliases: {', '.join(others)}; or give the path of a genotype JSON or of a run directory")
 
 

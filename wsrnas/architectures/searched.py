@@ -5,7 +5,6 @@ A new space is one class with the methods of ``Searched`` and one entry of ``SPA
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE
 from wsrnas.architectures.nas_bench_201 import STAGES, CellGraph
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import parse_json, read_text
 
 with deferred_imports():
     from torch import Tensor, nn
@@ -189,20 +189,17 @@ def load(path: str | os.PathLike) -> Any:
     Raises:
         InputError: The file cannot be read or holds no architecture; the sentence names the file.
     """
-    path = Path(path)
+    text = read_text(path, "the genotype file")
     try:
-        kind = _kind_in(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        kind = Genotype  # it says why
+        return _kind_in(text).from_json(text)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return kind.load(path)
 
 
 def _kind_in(text: str) -> Any:
     """Return the class of the architecture in a JSON text; that of the first space where none is named."""
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except (ValueError, RecursionError):
         return Genotype
     if not isinstance(document, dict) or "space" not in document:

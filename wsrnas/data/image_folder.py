@@ -1,6 +1,8 @@
 """Read images from one folder per class: ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``)."""
 
 import os
+import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +11,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, say
 from wsrnas.data.splits import balanced_subset
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that systems and archives leave beside pictures; they hold copies, previews or nothing."""
+_ORIENTATION = 0x0112  # the entry of EXIF that says how a camera was held; 1: upright
 _CHUNK = 128  # files per task of the thread pool
 _GIB = 2**30
 
@@ -45,18 +50,18 @@ def list_folder(root: Path) -> tuple[Listing, Listing]:
     held = next((name for name in ("test", "val") if name in folders), None)
     if held is None:
         raise InputError(f"{root} has neither a folder test nor val, expected {root}/test/<class>/<images>")
-    names = {part: _folders_in(root / part) for part in ("train", held)}
+    names = {part: _classes_in(root / part) for part in ("train", held)}
     for part, classes in names.items():
         if not classes:
             raise InputError(f"{root / part} has no class folders, expected {root / part}/<class>/<images>")
-    if names["train"] != names[held]:
+    if list(names["train"]) != list(names[held]):
         differences = [f"only in {part}: {_some(sorted(set(classes) - set(names[other])))}"
                        for (part, classes), other in zip(names.items(), (held, "train"), strict=True)
                        if set(classes) - set(names[other])]
         raise InputError(f"the class folders of {root}/train and {root / held} differ "
                          f"({'; '.join(differences)}), expected the same names in both")
     if len(names["train"]) < 2:
-        raise InputError(f"{root}/train has 1 class folder ({names['train'][0]}), expected at least 2")
+        raise InputError(f"{root}/train has 1 class folder ({next(iter(names['train']))}), expected at least 2")
     return _list_part(root / "train", names["train"]), _list_part(root / held, names[held])
 
 
@@ -68,18 +73,26 @@ def decode(*listings: Listing) -> list[np.ndarray]:
     """
     first = listings[0].files[0]
     shape = read_image(first).shape
+    if shape[:2] == (1, 1):
+        raise InputError(f"{first} is 1x1; expected images of more than one pixel")
     _require_memory(sum(len(listing.files) for listing in listings), shape)
     return [_decode_part(listing, first, shape) for listing in listings]
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, turned: list[str] | None = None) -> np.ndarray:
     """Decode one file to (H, W, 3) uint8 RGB; 16-bit grey is scaled, transparency is dropped.
+
+    Args:
+        path: the file.
+        turned: receives the path if the file says that the image should be shown turned or mirrored.
 
     Raises:
         InputError: the file is not a whole image.
     """
     try:
         with Image.open(path) as image:
+            if turned is not None and image.getexif().get(_ORIENTATION, 1) != 1:
+                turned.append(path)
             if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
                 grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
                 return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
@@ -94,11 +107,12 @@ def read_image(path: str) -> np.ndarray:
 
 def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.ndarray:
     images = np.empty((len(listing.files), *shape), dtype=np.uint8)
+    turned: list[str] = []
 
     def decode_chunk(start: int) -> int:
         chunk = listing.files[start: start + _CHUNK]
         for row, path in enumerate(chunk, start):
-            image = read_image(path)
+            image = read_image(path, turned)
             if image.shape != shape:
                 raise InputError(f"images of mixed size: {first} is {_size(shape)}, {path} is "
                                  f"{_size(image.shape)}; expected one size (height x width) for the data set")
@@ -114,31 +128,76 @@ def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.nda
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
+    if turned:
+        say(f"note: {len(turned)} images of {listing.folder} say in EXIF that they are to be turned or mirrored, such as "
+            f"{min(turned)}; they are used as stored, as in other libraries")
     return images
 
 
-def _list_part(folder: Path, class_names: list[str]) -> Listing:
+def _list_part(folder: Path, classes: dict[str, str]) -> Listing:
+    """List the images of classes.
+
+    Args:
+        folder: folder of the part.
+        classes: name of each class, and of its folder.
+    """
     files: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(class_names):
-        found = sorted(_images_below(folder / name))
+    others: list[str] = []
+    for label, name in enumerate(classes.values()):
+        found = sorted(_images_below(folder / name, others))
         if not found:
             raise InputError(f"the class folder {folder / name} has no images, "
                              f"expected files ending in {', '.join(EXTENSIONS)}")
         files += found
         labels += [label] * len(found)
-    return Listing(folder, tuple(class_names), files, np.array(labels, dtype=np.int64))
+    if others:
+        endings = Counter(Path(path).suffix.lower() or "no ending" for path in others)
+        kinds = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(5))
+        say(f"note: {len(others)} files below {folder} are no images of {', '.join(EXTENSIONS)} and are left out "
+            f"({kinds}), such as {min(others)}")
+    return Listing(folder, tuple(classes), files, np.array(labels, dtype=np.int64))
 
 
-def _images_below(folder: Path) -> list[str]:
-    """Every visible image file in a class folder and its sub-folders."""
+def _images_below(folder: Path, others: list[str], parents: tuple[tuple[int, int], ...] = ()) -> list[str]:
+    """Return every visible image file in a class folder and its sub-folders.
+
+    Args:
+        folder: the folder.
+        others: receives the other files.
+        parents: identities of the folders above it: a link to one of them would be followed for ever.
+    """
+    status = os.stat(folder)
+    own = (status.st_dev, status.st_ino)
+    if own in parents:
+        raise InputError(f"{folder} is a link to a folder above it; expected folders without loops")
     found: list[str] = []
     for entry in _entries(folder):
         if entry.is_dir():
-            found += _images_below(Path(entry.path))
-        elif entry.name.lower().endswith(EXTENSIONS):
+            found += _images_below(Path(entry.path), others, (*parents, own))
+        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or not os.path.exists(entry.path)):
             found.append(entry.path)
+        else:
+            others.append(entry.path)
     return found
+
+
+def _classes_in(folder: Path) -> dict[str, str]:
+    """Return the class folders in the order of their names: the name, composed as Unicode says (NFC), and the folder.
+
+    Systems store an accented letter as one character or as two, which look alike.
+
+    Raises:
+        InputError: two folders have the same name.
+    """
+    found: dict[str, str] = {}
+    for name in _folders_in(folder):
+        composed = unicodedata.normalize("NFC", name)
+        if composed in found:
+            raise InputError(f"{folder} has two folders {composed!r} that differ only in how Unicode writes their "
+                             "letters; expected one")
+        found[composed] = name
+    return dict(sorted(found.items()))
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -146,10 +205,13 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder without hidden ones."""
+    """Return the entries of a folder without hidden ones and those of systems."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        if skipped := sorted(entry.name for entry in shown if entry.name in OF_SYSTEMS):
+            say(f"note: {folder} has {', '.join(skipped)}, which systems leave beside pictures; it is left out")
+        return [entry for entry in shown if entry.name not in OF_SYSTEMS]
     except FileNotFoundError as error:
         raise InputError(f"the data folder {folder} does not exist, "
                          "expected a folder with train/ and test/ or val/ in it") from error

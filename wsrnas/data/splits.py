@@ -13,6 +13,7 @@ import numpy as np
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import derive_seed
+from wsrnas.runtime.reading import Unreadable, read_json
 
 with deferred_imports():
     import torch
@@ -96,11 +97,11 @@ def load_split(path: str | Path, size: int | None = None) -> tuple[Tensor, Tenso
         InputError: the file is missing or not a split, the parts overlap, or do not cover ``size`` images.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = read_json(path, "the split")
         first, second = (torch.tensor(stored[part], dtype=torch.int64).reshape(len(stored[part]))
                          for part in ("first", "second"))
-    except OSError as error:
-        raise InputError(f"cannot read the split {path}: {error.strerror}") from error
+    except Unreadable:
+        raise
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path} is not a stored split, "
                          "expected JSON with the index lists first and second") from error

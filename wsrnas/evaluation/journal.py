@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from wsrnas.runtime.checkpoint import write_atomic
+from wsrnas.runtime.errors import say
+from wsrnas.runtime.reading import parse_json
 
 UNKNOWN = -1
 
@@ -103,17 +105,45 @@ class Journal:
             path.unlink()
 
     def _rows(self, path: Path) -> list[dict[str, Any]]:
-        """Return the complete lines after the header; none where the header is another one."""
-        lines = []
-        for line in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # the last write was cut off
-                break
-        return lines[1:] if lines and lines[0] == self.header else []
+        """Return the complete lines after the header; none where the header is another one.
+
+        A damaged line is left out, and its images are measured again.
+        """
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last end of a line was cut off
+        rows = [row for row in map(_parsed, lines) if row is not None]
+        if not rows or rows[0] != self.header:
+            return []
+        whole = [row for row in rows[1:] if _is_whole(row)]
+        if left_out := len(lines) - 1 - len(whole):
+            say(f"note: {left_out} damaged lines of {path} are left out, and their images are measured again")
+        return whole
 
     def _open(self, path: Path) -> None:
         """Keep the readable lines of the file, after the header."""
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._rows(path) if path.exists() else []
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in [self.header, *rows]).encode())
+
+
+def _parsed(line: bytes) -> Any:
+    """Return the JSON value of a line; None where it is damaged."""
+    try:
+        return parse_json(line.decode())
+    except ValueError:
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(row: Any) -> bool:
+    """Return whether a row has everything that a chunk has."""
+    if not isinstance(row, dict) or not isinstance(row.get("stage"), str) or not _is_number(row.get("seconds")):
+        return False
+    images, robust, passes = row.get("images"), row.get("robust"), row.get("passes", [0, 0])
+    return (isinstance(images, list) and all(type(image) is int and image >= 0 for image in images)
+            and isinstance(robust, str) and len(robust) == len(images) and set(robust) <= {"0", "1"}
+            and isinstance(row.get("warnings"), list) and all(isinstance(text, str) for text in row["warnings"])
+            and isinstance(passes, list) and len(passes) == 2 and all(map(_is_number, passes)))

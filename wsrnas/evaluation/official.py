@@ -20,7 +20,7 @@ from wsrnas.network import CellNetwork
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 
@@ -69,13 +69,22 @@ def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[
     return all_sum(correct.to(world.device, torch.float32), world).cpu() == 1
 
 
+def _stored(state: Path) -> dict[str, Any]:
+    """Return the state of an interrupted measurement; an empty one where there is none that can be read."""
+    try:
+        return checkpoint.restore(state, say)[0] or {}
+    except InputError as error:
+        say(f"note: {error}; the measurement begins again")
+        return {}
+
+
 def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], correct: Tensor, steps: int,
              state: Path | None, header: dict[str, Any], label: str, world: World) -> Tensor:
     for module in model.modules():
         if isinstance(module, CellNetwork):
             module.auxiliary = None  # only logits in training mode, too
     parameters = dict(header, epsilons=list(epsilons), steps=steps, batch=BATCH)
-    stored = checkpoint.read(state) if state and state.exists() else {}
+    stored = _stored(state) if state else {}
     done = 0
     if stored.get("header") == parameters:
         for name, buffer in model.named_buffers():

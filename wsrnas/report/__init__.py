@@ -4,6 +4,6 @@
 ``figures`` draws, ``html`` and ``sections`` put the page together.
 """
 
-from wsrnas.report.writing import refresh, write_report
+from wsrnas.report.writing import mend, refresh, write_report
 
-__all__ = ["refresh", "write_report"]
+__all__ = ["mend", "refresh", "write_report"]

@@ -1,6 +1,5 @@
 """The page of search strategies that were judged on a table of measured architectures."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from wsrnas.report.sections import Part, Section, drawn_sections, numbers_of, se
 from wsrnas.report.texts import command_text, text_of
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import read_json
 
 Results = Mapping[str, Any]
 
@@ -131,7 +131,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / run_files.STRATEGIES
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
         if {"table", "strategy", "regret", "tau", "others", "task"} <= set(results):
             return dict(results)
     except (OSError, ValueError, TypeError):

@@ -16,6 +16,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import say
 
 with deferred_imports():
     from wsrnas.report.page_files import write_files
@@ -80,6 +81,13 @@ def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, en
             log(f"the report could not be written: {type(error).__name__}: {error}")
     end = time.monotonic()
     _refreshed[key] = (end, end - now)
+
+
+def mend(run_path: Path, world: World) -> None:
+    """Write the page of a finished run again, if a kill came between the end of the run and its page."""
+    page_file, end = Path(run_path) / run_files.REPORT, Path(run_path) / run_files.FINISHED
+    if not page_file.is_file() or page_file.stat().st_mtime < end.stat().st_mtime:
+        refresh(run_path, world, say, ended=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ for each entry. Torch reads past both.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.reading import Unreadable, first_line, reason_of, require_file, shown_path
 
 with deferred_imports():
+    import numpy as np
     import torch
 
 MARK = b"wsrnas sha256 "
@@ -85,6 +87,12 @@ def save(path: Path, payload: dict[str, Any], keep_replaced: bool = True) -> Non
     os.replace(staged(path), path)
 
 
+def complete_save(path: Path) -> None:
+    """Do the last rename of a save that a kill has cut off: the checkpoint is there, under its other name."""
+    if not os.path.lexists(path) and staged(path).is_file():
+        os.replace(staged(path), path)
+
+
 def seal(archive: io.BytesIO) -> None:
     """Add the checksum of a zip archive without a comment as its comment."""
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
@@ -105,7 +113,8 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"no checkpoint at {shown_path(path)}" if not os.path.lexists(path) else str(error)) from None
     try:
         refuse_damage(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged as damage:
         raise InputError(f"{named} cannot be read ({damage}); it is damaged or not a checkpoint") from None
     except Exception as error:  # damaged bytes make torch raise half a dozen types, IndexError among them
@@ -113,6 +122,14 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise InputError(f"{shown_path(path)} is not a checkpoint of this project: expected a dictionary of states")
     return payload
+
+
+def _numpy_scalars() -> list[Any]:
+    """Return what torch needs to read NumPy's numbers, which others keep beside weights; none of it runs code."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "bool")]
+    return [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")] + [
+        np.dtype, *kinds, codecs.encode]
 
 
 class Damaged(Exception):
@@ -198,13 +215,16 @@ def restore(path: Path, log: Callable[[str], None]) -> tuple[dict[str, Any] | No
     Raises:
         InputError: there are checkpoints, but none can be read.
     """
-    found = [candidate for candidate in (path, staged(path), previous(path)) if candidate.exists()]
+    found = [candidate for candidate in (path, staged(path), previous(path)) if os.path.lexists(candidate)]
     problems = []
     for candidate in found:
         try:
             payload = read(candidate)
         except InputError as error:
             problems.append(str(error))
+            continue
+        if not payload:
+            problems.append(f"checkpoint {shown_path(candidate)} is empty")
             continue
         if candidate != path:
             log(f"{problems[0] if problems else f'{path.name} is missing'}; "

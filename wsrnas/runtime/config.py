@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import json
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import read_json
+from wsrnas.runtime.sanity import refuse_absurd, refuse_nonsense
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -239,7 +240,7 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     values, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=3)
+        close = difflib.get_close_matches(unknown[0].split("=")[0][:100], known, n=3)
         parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
     flags = vars(values)
     invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite", False))
@@ -248,10 +249,13 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     if path is not None:
         require(preset is None, "--preset and --config cannot be given together: a config.json is complete")
         base = load_config(cls, path)
+    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
+    refuse_absurd(overrides)
     if hasattr(base, "adapted"):
         base = base.adapted(flags)
-    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
-    return dataclasses.replace(base, **overrides), invocation
+    config = dataclasses.replace(base, **overrides)
+    refuse_nonsense(vars(config))
+    return config, invocation
 
 
 def to_dict(config: "DataclassInstance") -> dict[str, Any]:
@@ -295,7 +299,10 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
         given = values[name] if isinstance(values[name], list) else [values[name]]
         require(not table or all(value in table or value == "" == field.default for value in given),
                 f"{where}: {name} is {values[name]!r}; expected one of {', '.join(table)}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    refuse_absurd(values)
+    config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    refuse_nonsense(vars(config))
+    return config
 
 
 def load_config(cls: type[Config], path: str | Path) -> Config:
@@ -304,13 +311,7 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
     Raises:
         InputError: the file is missing or not JSON, or ``from_dict`` refuses its values.
     """
-    try:
-        values = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not a JSON configuration: {error}") from None
-    return from_dict(cls, values, str(path))
+    return from_dict(cls, read_json(path, "the configuration"), str(path))
 
 
 def describe(config: "DataclassInstance") -> str:

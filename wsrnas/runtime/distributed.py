@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import first_line
+
+MEETING_MINUTES: float = 5
 
 with deferred_imports():
     import torch
@@ -44,11 +49,10 @@ def initialize(device: str = "auto") -> World:
         InputError: there is no CUDA device for ``cuda``, there are more local processes than CUDA devices, or srun
             has started several tasks without torchrun.
     """
-    if "RANK" not in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
+    if not os.environ.get("RANK") and os.environ.get("SLURM_PROCID", "0") != "0":
         raise InputError(f"started by srun as task {os.environ['SLURM_PROCID']} without torchrun: all tasks would "
                          "write the same run; start one task per node and set NGPU, or use torchrun")
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    rank, size, local_rank = _numbers()
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
@@ -62,9 +66,51 @@ def initialize(device: str = "auto") -> World:
     if size > 1 and not dist.is_initialized():
         # Gloo exchanges tensors on the CPU without waiting for the GPU.
         # The timeout is long because the others wait while the main process downloads a data set.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=2),
-                                device_id=chosen if cuda else None)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=_meet(rank, size), rank=rank,
+                                world_size=size, timeout=timedelta(hours=2), device_id=chosen if cuda else None)
     return World(rank, size, chosen)
+
+
+def _numbers() -> tuple[int, int, int]:
+    """Return rank, number of processes and rank on this machine as torchrun gives them; without it 0, 1 and 0.
+
+    Raises:
+        InputError: a variable is no such number, or some of those that belong together are missing.
+    """
+    given = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    if not given["RANK"] and given["WORLD_SIZE"] in ("", "1"):
+        return 0, 1, 0
+    given["LOCAL_RANK"] = given["LOCAL_RANK"] or "0"
+    for name, value in given.items():
+        require(value.isascii() and value.isdecimal() and len(value) < 10,
+                f"the environment variable {name} is {value[:50]!r}; expected a number as torchrun sets it: start with "
+                "torchrun, or unset RANK and WORLD_SIZE")
+    rank, size, local_rank = map(int, given.values())
+    require(rank < size, f"the environment variable RANK is {rank}, but WORLD_SIZE is {size}; expected a smaller rank")
+    if size > 1:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            require(bool(os.environ.get(name)), f"the environment variable {name} is missing; start with torchrun, or "
+                    "unset RANK and WORLD_SIZE")
+    return rank, size, local_rank
+
+
+def _meet(rank: int, size: int) -> dist.Store:
+    """Return the store at which all processes have arrived.
+
+    Raises:
+        InputError: they do not arrive within some minutes.
+    """
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun starts all at once
+        print(f"process {rank} waits for the other {size - 1} at {place}", file=sys.stderr, flush=True)
+    try:
+        store, _, _ = next(iter(dist.rendezvous("env://", rank, size, timeout=timedelta(minutes=MEETING_MINUTES))))
+        store.set(f"wsrnas/here/{rank}", "yes")
+        store.wait([f"wsrnas/here/{other}" for other in range(size)], timedelta(minutes=MEETING_MINUTES))
+    except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
+        raise InputError(f"process {rank} of {size} has not met the others at {place} within {MEETING_MINUTES:g} "
+                         f"minutes ({first_line(error)[:150]}); start all of them, for example with torchrun") from None
+    return store
 
 
 def print_on_main(world: World, text: str) -> None:

@@ -36,28 +36,31 @@ class Preempted(Exception):
 LONGEST = 490  # letters of a sentence, with "error: " and the end of the line
 ALONE_SECONDS = 5  # how long other processes wait before they print their own error
 BAD_INPUT = 2
+READER_LEFT = 141  # as shells report SIGPIPE: the reader of the output, such as head, has stopped reading
+LOST = 71  # EX_OSERR: another process of the same run was killed; start the command again
+INTERRUPTED = 130  # as shells report SIGINT
 STOPPED = 75  # EX_TEMPFAIL, the exit code after Preempted: neither success nor failure; start the command again
 
 
-def fail(message: str) -> NoReturn:
-    """Print one sentence on stderr and leave with exit code 2."""
+def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
+    """Print one sentence on stderr and leave with an exit code."""
     message = one_line(message)
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") not in ("", "0"):
         # If the main process has the same error, torchrun ends this process while it waits. An error of this process
         # alone (such as a broken file) is printed here.
         time.sleep(ALONE_SECONDS)
         print(f"error: process {os.environ['RANK']}: {message}", file=sys.stderr, flush=True)
     say(f"error: {message}")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         # An orderly exit would wait for the others, which may be in a collective. torchrun ends them.
         sys.stdout.flush()
-        os._exit(BAD_INPUT)
-    sys.exit(BAD_INPUT)
+        os._exit(code)
+    sys.exit(code)
 
 
 def say(message: str) -> None:
     """Print a sentence on stderr, on the main process only."""
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") in ("", "0"):
         print(message, file=sys.stderr, flush=True)
 
 

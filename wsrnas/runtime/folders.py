@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import reason_of, shown_path
 
 
 def create(path: Path) -> None:
@@ -12,16 +14,16 @@ def create(path: Path) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    probe = path / ".writable"
+    probe = path / run_files.PROBE
     try:
         path.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(b"x")
         finally:
             probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write the run directory {path}: {(error.strerror or str(error)).lower()}; expected a "
-                         "place with free space where you may write (--runs, --save)") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL or half a character in the name
+        raise InputError(f"cannot write the run directory {shown_path(path)}: {reason_of(error)}; expected a place "
+                         "with free space where you may write (--runs, --save)") from None
 
 
 def overwrite_requested(overwrite: bool) -> bool:

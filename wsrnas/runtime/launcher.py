@@ -6,12 +6,12 @@
 import signal
 import sys
 
-from wsrnas.runtime.errors import BAD_INPUT, STOPPED
+from wsrnas.runtime.errors import BAD_INPUT, LOST, STOPPED
 from wsrnas.runtime.preemption import SIGNALS
 
 
 def torchrun(argv: list[str]) -> None:
-    """Run ``torch.distributed.run``, but exit with 75 after a request to stop and with 2 for bad input.
+    """Run ``torch.distributed.run`` with our programs' exit codes: 2, 71 after a kill, 75 after a request to stop.
 
     Without this, SIGUSR1 kills torchrun, and all failures end with a traceback and code 1. Other failures still do.
     """
@@ -32,6 +32,14 @@ def torchrun(argv: list[str]) -> None:
             sys.exit(STOPPED)
         if codes == {BAD_INPUT}:
             sys.exit(BAD_INPUT)
+        killed = {rank: -failure.exitcode for rank, failure in error.failures.items()
+                  if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM}
+        if killed and codes <= {LOST, *(-number for number in killed.values())}:
+            rank, number = next(iter(killed.items()))
+            hint = " (the system does so when memory is short)" if number == signal.SIGKILL else ""
+            print(f"error: process {rank} was ended by {signal.Signals(number).name}{hint}, and the others with it; "
+                  "the same command resumes from the last checkpoint", file=sys.stderr, flush=True)
+            sys.exit(LOST)
         raise
 
 

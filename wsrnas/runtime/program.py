@@ -2,53 +2,162 @@
 
 import errno
 import gc
+import io
+import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
-from wsrnas.runtime.errors import STOPPED, InputError, Preempted, fail, out_of_memory, say
+from wsrnas.runtime.errors import (
+    BAD_INPUT,
+    INTERRUPTED,
+    LOST,
+    READER_LEFT,
+    STOPPED,
+    InputError,
+    Preempted,
+    fail,
+    out_of_memory,
+    say,
+)
 from wsrnas.runtime.pages import use_large_pages
+from wsrnas.runtime.reading import shown_path
 from wsrnas.runtime.threads import sleep_when_idle
 
-_STORAGE_PROBLEMS = {
+_UNWRITTEN = {
     errno.ENOSPC: "no space left",
     errno.EDQUOT: "disk quota exceeded",
     errno.EROFS: "read-only file system",
+    errno.EFBIG: "the file is too large",
+}
+_UNREACHABLE = {  # the system does not say whether it was to be read or written
     errno.EACCES: "permission denied",
     errno.EPERM: "operation not permitted",
     errno.ENOTDIR: "a parent is not a directory",
+    errno.EISDIR: "it is a folder, expected a file",
+    errno.ENOENT: "it is gone, or its folder is",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its links form a loop",
+    errno.ENOTEMPTY: "it is a folder that is not empty",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the file server no longer has it",
+    errno.ENXIO: "it is a pipe or a device, expected a file",
+    errno.EMFILE: "too many files are open",
 }
+
+_PARTNER = re.compile(r"closed by peer|reset by peer|remote process exited|pair closure|Broken pipe|ncclRemoteError")
 
 
 def run_program(main: Callable[[], None]) -> None:
     """Run ``main``, and turn errors that users can fix into one sentence and an exit code.
 
-    The code is 2 for bad input and storage problems, 75 after a signal asked to stop, 130 after Ctrl-C.
+    The code is 2 for bad input and storage problems, 71 where another process of the run was killed, 75 after a signal
+    asked to stop, 130 after Ctrl-C, 141 where the reader of the output has left.
     """
     sleep_when_idle()
     use_large_pages()
+    print_anywhere()
+    interrupts = _Interrupts()
     try:
-        main()
+        with interrupts:
+            main()
     except Preempted as stop:
         say(f"{stop}; the same command resumes")
         sys.exit(STOPPED)
     except InputError as error:
         fail(str(error))
+    except BrokenPipeError:
+        leave_quietly()
     except OSError as error:
-        if error.errno not in _STORAGE_PROBLEMS:
+        if interrupts.heard:
+            interrupted()
+        if error.errno not in _UNWRITTEN | _UNREACHABLE:
             raise
-        fail(f"cannot write {error.filename or 'the run directory'}: {_STORAGE_PROBLEMS[error.errno]}; "
-             "what was saved before is intact, and the same command resumes from it")
+        fail(storage_problem(error))
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if interrupts.heard:
+            interrupted()
+        if not (sentence := problem_of_machine(error)):
             raise
-        fail("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size or "
-             "--eval_batch_size, or raise --accumulation; once there is a checkpoint, a flag that changes the "
-             "result needs another --save")
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        fail(*sentence)
+    except MemoryError:
+        fail("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches")
+    except (Exception, KeyboardInterrupt) as error:  # an import that is interrupted fails in its own way
+        if not interrupts.heard and not isinstance(error, KeyboardInterrupt):
+            raise
+        interrupted()
     finally:
         if "torch.distributed" in sys.modules:  # help and configuration errors need no torch
             from wsrnas.runtime.distributed import shutdown
             shutdown()
         gc.freeze()  # the system frees all memory at once; python would spend half a second on torch's objects
+
+
+def print_anywhere() -> None:
+    """Print letters that the terminal's encoding lacks as escapes, where python would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Interrupts:
+    """Note Ctrl-C, because what it meets may turn it into another error.
+
+    Attributes:
+        heard: whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.heard = False
+
+    def __enter__(self) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is signal.default_int_handler and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+
+    def __exit__(self, *error: object) -> None:
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.heard = True
+        raise KeyboardInterrupt
+
+
+def interrupted() -> NoReturn:
+    """Say that Ctrl-C ended the program, and leave."""
+    print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def problem_of_machine(error: RuntimeError) -> tuple[str, int] | None:
+    """Return the sentence and the exit code for an error that is no fault of the program; None for others."""
+    if out_of_memory(error):
+        return ("the GPU is out of memory (--dry_run estimates what a batch needs); lower --batch_size or "
+                "--eval_batch_size, or raise --accumulation; once there is a checkpoint, a flag that changes the "
+                "result needs another --save", BAD_INPUT)
+    if "can't allocate memory" in str(error):
+        return ("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches",
+                BAD_INPUT)
+    if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1") and _PARTNER.search(str(error)):
+        return ("another process of this run has ended, and this one cannot go on alone; the same command resumes from "
+                "the last checkpoint", LOST)
+    return None
+
+
+def storage_problem(error: OSError) -> str:
+    """Say which file could not be used, and why."""
+    where = shown_path(error.filename) if isinstance(error.filename, str) else "the run directory"
+    verb = "write" if error.errno in _UNWRITTEN else "read or write"
+    return (f"cannot {verb} {where}: {(_UNWRITTEN | _UNREACHABLE)[error.errno or 0]}; what was saved before is intact, "
+            "and the same command resumes from it")
+
+
+def leave_quietly() -> NoReturn:
+    """Leave with 141, as a shell reports a program whose reader (such as ``head``) has stopped reading."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or python complains when it flushes at the end
+    sys.exit(READER_LEFT)

@@ -20,7 +20,7 @@ class Unreadable(InputError):
     """Signal a file that cannot be read, or that holds something else than it should."""
 
 
-def require_file(path: str | Path, what: str = "the file") -> None:
+def require_file(path: str | Path, what: str = "") -> None:
     """Refuse a path that is not a regular file which may be read.
 
     Args:
@@ -30,7 +30,7 @@ def require_file(path: str | Path, what: str = "the file") -> None:
     Raises:
         Unreadable: The sentence says what it is instead.
     """
-    named = f"{what} {shown_path(path)}"
+    named = f"{what} {shown_path(path)}".strip()
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def require_file(path: str | Path, what: str = "the file") -> None:
         raise Unreadable(f"{named} is {kind}; expected a file")
 
 
-def read_text(path: str | Path, what: str = "the file") -> str:
+def read_text(path: str | Path, what: str = "") -> str:
     """Return the text of a UTF-8 file, without the byte-order mark that some editors put before it.
 
     Args:
@@ -53,7 +53,7 @@ def read_text(path: str | Path, what: str = "the file") -> str:
         Unreadable: It is no such file; the sentence names it and says why.
     """
     require_file(path, what)
-    named = f"{what} {shown_path(path)}"
+    named = f"{what} {shown_path(path)}".strip()
     try:
         if (size := os.stat(path).st_size) > LARGEST_TEXT:
             raise Unreadable(f"{named} has {size} bytes; expected at most {LARGEST_TEXT}")
@@ -76,7 +76,7 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def read_json(path: str | Path, what: str = "the file") -> Any:
+def read_json(path: str | Path, what: str = "") -> Any:
     """Return the value in a JSON file.
 
     Args:
@@ -91,7 +91,7 @@ def read_json(path: str | Path, what: str = "the file") -> Any:
     except Unreadable:
         raise
     except ValueError as error:
-        raise Unreadable(f"{what} {shown_path(path)} is not JSON ({first_line(error)})") from None
+        raise Unreadable(f"{what} {shown_path(path)}".strip() + f" is not JSON ({first_line(error)})") from None
 
 
 def reason_of(error: OSError | ValueError) -> str:

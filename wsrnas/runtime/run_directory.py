@@ -1,6 +1,7 @@
 """Keep everything of a run in one folder. Its name has no time stamp, so that a restarted job finds it."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from wsrnas.runtime import checkpoint, run_files
-from wsrnas.runtime.config import describe, to_dict
+from wsrnas.runtime.config import describe, require, to_dict
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
+from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
+from wsrnas.runtime.reading import parse_json, read_json, require_file
 from wsrnas.runtime.same_work import (
     refuse_differences,
     refuse_foreign_folder,
@@ -60,9 +63,11 @@ class RunDirectory:
         barrier(world)
         self._writer: SummaryWriter | None = None
         self._fell_back = False
+        self._place: tuple[int, int] | None = None
         if world.is_main and not self.finished:
             create(path)
             self._lock = hold(path)
+            self._place = _place(path)
             self.write_json(run_files.CONFIG, to_dict(config))
             self.write_json(run_files.INPUTS, self.inputs)
             self._append_environment()
@@ -78,22 +83,24 @@ class RunDirectory:
     def has_checkpoint(self) -> bool:
         """Whether there is anything to resume from."""
         path = self.path / run_files.CHECKPOINT
-        return path.exists() or checkpoint.previous(path).exists()
+        return any(map(os.path.lexists, (path, checkpoint.previous(path), checkpoint.staged(path))))
 
     # -- writing ------------------------------------------------------------------------------------------------
 
     def log(self, message: str) -> None:
         """Print a line above any progress bar, and append it to ``log.txt``."""
         if self.world.is_main:
+            self._require_place()
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
-            with open(self.path / run_files.LOG, "a") as file:
+            with open(self.path / run_files.LOG, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row to ``metrics.jsonl`` and its numbers to TensorBoard under the same names."""
         if not self.world.is_main:
             return
+        self._require_place()
         with open(self.path / run_files.METRICS, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is None:
@@ -106,6 +113,7 @@ class RunDirectory:
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run atomically."""
         if self.world.is_main:
+            self._require_place()
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.write_json(target, value)
@@ -114,9 +122,11 @@ class RunDirectory:
         """Store a checkpoint together with the configuration; the previous checkpoint is kept."""
         if self.world.is_main:
             # A damaged checkpoint must not replace the good one that the run fell back to.
-            keep = not (self._fell_back and name == run_files.CHECKPOINT)
+            keep = name != run_files.BEST and not (self._fell_back and name == run_files.CHECKPOINT)
+            self._require_place()
             checkpoint.save(self.path / name, {**payload, "config": to_dict(self.config)}, keep_replaced=keep)
-            self._fell_back = self._fell_back and keep
+            if name == run_files.CHECKPOINT:
+                self._fell_back = False
         barrier(self.world)
 
     def restore(self) -> dict[str, Any] | None:
@@ -127,10 +137,18 @@ class RunDirectory:
         Raises:
             InputError: there are checkpoints but none can be read, or it belongs to another configuration.
         """
-        payload, self._fell_back = checkpoint.restore(self.path / run_files.CHECKPOINT, self.log)
+        path = self.path / run_files.CHECKPOINT
+        if self.world.is_main and self._place:
+            for name in (run_files.CHECKPOINT, run_files.BEST, run_files.GOOD):
+                checkpoint.complete_save(self.path / name)
+        barrier(self.world)
+        payload, self._fell_back = checkpoint.restore(path, self.log)
         if payload:
             refuse_differences(self.config, payload.get("config", {}), f"the checkpoint in {self.path} belongs to",
                                "put the right one back, or pass --overwrite to start again")
+            require(type(payload.get("step")) is int and payload["step"] >= 0,
+                    f"the checkpoint in {self.path} does not say after which step it was made; put the right one back, "
+                    "or pass --overwrite to start again")
         if self.world.is_main:
             self.drop_metrics_from(payload["step"] if payload else 0)
         barrier(self.world)
@@ -144,28 +162,66 @@ class RunDirectory:
         if self.world.is_main:
             if self._writer is not None:
                 self._writer.close()
-            (self.path / run_files.FINISHED).write_text(message + "\n")
+            self._require_place()
+            checkpoint.write_atomic(self.path / run_files.FINISHED, (message + "\n").encode())
         barrier(self.world)
 
     def drop_metrics_from(self, step: int) -> None:
         """Delete the rows of ``metrics.jsonl`` from ``step`` on; the run writes them again."""
         path = self.path / run_files.METRICS
-        if path.exists():
-            complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in complete if json.loads(line)["step"] < step]
-            checkpoint.write_atomic(path, "".join(kept).encode())
+        if not path.exists():
+            return
+        require_file(path)
+        complete = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        steps = [_step_of(line) for line in complete]
+        if damaged := [str(number) for number, found in enumerate(steps, start=1) if found is None]:
+            self.log(f"{path.name} is damaged: line {', '.join(damaged[:9])} is no row of numbers and is left out")
+        kept = [line for line, found in zip(complete, steps, strict=True) if found is not None and found < step]
+        checkpoint.write_atomic(path, b"".join(kept))
 
     def _append_environment(self) -> None:
         path = self.path / run_files.ENVIRONMENT
+        starts = []
         try:
-            starts = json.loads(path.read_text()) if path.exists() else []
-        except ValueError:
+            starts = read_json(path) if os.path.lexists(path) else []
+            require(isinstance(starts, list), f"{path} is not a JSON list")
+        except InputError as error:
+            say(f"note: {error}; it is begun again")
             starts = []
         self.write_json(run_files.ENVIRONMENT, [*starts, environment(self.world)])
+
+    def _require_place(self) -> None:
+        """Refuse to go on where the run directory was deleted, or moved, and perhaps another one is in its place.
+
+        Raises:
+            InputError: it was.
+        """
+        if self._place and _place(self.path) != self._place:
+            self._place = None
+            raise InputError(f"the run directory {self.path} was deleted or moved while the program was running; put "
+                             "it back and start the same command again, or choose another --save")
 
     def describe(self) -> str:
         """Return the lines that a program prints first: its run directory and its configuration."""
         return f"run directory {self.path}\n{describe(self.config)}"
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from a later one of the same name; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a row of ``metrics.jsonl``; None where it is damaged."""
+    try:
+        row = parse_json(line.decode())
+    except ValueError:
+        return None
+    return row["step"] if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def _scalars(value: Any, suffix: str = "") -> Iterable[tuple[str, float]]:

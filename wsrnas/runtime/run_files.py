@@ -41,6 +41,8 @@ REPORT = "report.html"
 CLAIMS = "claims"  # folder: locks of the processes that share a work
 LOCK = ".lock"  # held by the process that writes the folder
 FINISHED = "FINISHED"  # present when the run is complete
+PROBE = ".writable"  # written and removed, to see whether the folder can be written
+BEFORE_ALL = (LOCK, PROBE, f"{CONFIG}.tmp", CLAIMS)  # what a kill may leave before there is a configuration
 
 
 def genotype_after(epoch: int) -> str:

@@ -1,14 +1,17 @@
 """Refuse a folder that holds other work than the program was asked for."""
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import identity_differences, require
+from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import Unreadable, read_json
 
 SAVE = "--save"  # the flag that names a folder, in most programs
+_REPAIR = "repair it, or pass --overwrite to move its folder aside"
 
 
 def _remedy(flag: str) -> str:
@@ -21,15 +24,19 @@ def stored_object(path: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file holds something else.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        stored = json.loads(path.read_text())
-    except ValueError:
-        stored = None
-    require(isinstance(stored, dict),
-            f"{path} is not a JSON object; repair it, or pass --overwrite to move its folder aside")
+        stored = read_json(path)
+    except Unreadable as error:
+        raise InputError(f"{error}; {_REPAIR}") from None
+    require(isinstance(stored, dict), f"{path} is not a JSON object; {_REPAIR}")
     return stored
+
+
+def is_beginning(folder: Path) -> bool:
+    """Return whether a folder holds no more than a program leaves that was killed before it had written anything."""
+    return all(file.name in run_files.BEFORE_ALL for file in folder.iterdir())
 
 
 def refuse_foreign_folder(folder: Path) -> None:
@@ -38,8 +45,8 @@ def refuse_foreign_folder(folder: Path) -> None:
     Raises:
         InputError: the sentence names the folder.
     """
-    foreign = folder.exists() and stored_object(folder / run_files.CONFIG) is None and (
-        not folder.is_dir() or any(file.name != run_files.LOCK for file in folder.iterdir()))
+    foreign = os.path.lexists(folder) and (
+        not folder.is_dir() or (stored_object(folder / run_files.CONFIG) is None and not is_beginning(folder)))
     require(not foreign, f"{folder} exists and is not a run directory; {_remedy(SAVE)}")
 
 

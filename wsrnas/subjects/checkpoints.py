@@ -22,6 +22,7 @@ from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.reading import first_line
 
+WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.")  # put before names by compiling, wrapping, classes
 LARGE = (256, 60, 25_000)  # width, cells and classes above which a network may be too large for the memory
 
 
@@ -74,8 +75,8 @@ def load_weights(path: str | Path, arch: Searched | str, num_classes: int = 10, 
     """Return the network of an architecture with the weights of a file, and its description, as ``load_model`` does.
 
     Args:
-        path: A file with a state_dict, or with a dictionary that has one as ``state_dict`` or ``model``. Prefixes that
-            DataParallel and torch.compile put before the keys are removed; so is an auxiliary head.
+        path: A file with a state_dict, or with a dictionary that has one under any name, as ``weights_in`` finds it; an
+            auxiliary head is left out.
         arch: The architecture as ``load_architecture`` takes it.
         num_classes: The number of logits.
         init_channels: The width; None: inferred from the weights (a hand-designed network has its published width).
@@ -87,10 +88,14 @@ def load_weights(path: str | Path, arch: Searched | str, num_classes: int = 10, 
         InputError: The file holds no weights, those of another architecture, or weights that do not fit.
     """
     payload = checkpoint.read(Path(path))
-    weights = weights_in(payload)
+    try:
+        weights = weights_in(payload)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if weights is None:
-        raise InputError(f"{path} holds no weights; expected a state_dict (names of parameters -> tensors), or one "
-                         "under \"state_dict\" or \"model\"")
+        there = ", ".join(f"{shown(key, 30)}: {type(value).__name__}" for key, value in list(payload.items())[:5])
+        raise InputError(f"{path} holds no weights but {{{there}}}; expected a state_dict (names of parameters -> "
+                         "tensors), alone or under one name such as \"state_dict\" or \"model\"")
     stored = payload.get("network")
     arch = load_architecture(arch)
     if isinstance(stored, dict) and {"genotype", "arch"} & set(stored) and described_architecture(stored) != arch:
@@ -135,10 +140,10 @@ def _fitting(build: Callable[[], nn.Module], weights: dict[str, Tensor], what: s
     """
     with torch.device("meta") if _is_large(*sizes) else nullcontext():
         model = build()
-    if problem := misfit(model.state_dict(), weights):
+    if problem := misfit(model.state_dict(), _with_counters(weights, model)):
         raise InputError(f"the weights do not fit {what}: {problem}")
     model = build() if _is_large(*sizes) else model
-    model.load_state_dict(weights)
+    model.load_state_dict(_with_counters(weights, model))
     return model
 
 
@@ -158,15 +163,31 @@ def _is_state(value: object) -> bool:
 
 
 def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """Return the state_dict in a file's dictionary: itself, or its entry ``state_dict`` or ``model``; None if none."""
-    for candidate in (payload.get("state_dict"), payload.get("model"), payload):
-        if _is_state(candidate) and candidate:
-            weights = dict(candidate)
-            for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled, parallel, or one in the other
-                if all(key.startswith(prefix) for key in weights):
-                    weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-            return weights
-    return None
+    """Return the state_dict in a file's dictionary: itself, or the one under any name; None if there is none.
+
+    Prefixes that wrappers put before the names are removed, and so is the counter of ``AveragedModel``.
+
+    Raises:
+        InputError: There are several.
+    """
+    found = {str(key): value for key, value in payload.items() if _is_state(value) and value}
+    if len(found) > 1:
+        raise InputError(f"the file holds several sets of weights ({', '.join(map(shown, found))}), and nothing says "
+                         "which is meant; expected one: save the one that is meant alone")
+    if not found and not (payload and _is_state(payload)):
+        return None
+    weights = dict(next(iter(found.values()), payload))
+    if any(key.startswith("module.") for key in weights):
+        weights.pop("n_averaged", None)
+    while prefix := next((prefix for prefix in WRAPPERS if all(key.startswith(prefix) for key in weights)), ""):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
+
+
+def _with_counters(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return weights with the counters of batches, which nothing reads, where an old torch has not stored them."""
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith(".num_batches_tracked")}
+    return weights if counters.keys() & weights.keys() else weights | counters
 
 
 def misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:

@@ -4,6 +4,7 @@ A network is a checkpoint of retraining, a function in a Python file, a TorchScr
 an architecture with a file of weights. The kind of a file is recognised by its contents, not by its name.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
 from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import shown_path
 from wsrnas.subjects.checkpoints import load_weights, network_of, weights_in
 from wsrnas.subjects.model_source import ModelSource, make_source
 from wsrnas.subjects.naming import short_name
@@ -19,6 +21,8 @@ from wsrnas.subjects.stored_program import kind_of_file, load_exported, load_scr
 from wsrnas.subjects.user_function import call_function
 
 FUNCTION = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[^:/]*))?")
+_EXPECTED = ("expected a file, or a run directory of a retraining, or FILE.py:FUNCTION, or the name of an architecture "
+             "with its weights as --state_dict")
 STATES = ("model", "trainer", "network")  # entries of a checkpoint that are large, or kept elsewhere
 
 
@@ -74,13 +78,14 @@ def find_checkpoint(given: str, weights: str = "best") -> Path:
         InputError: There is none.
     """
     path = Path(given)
+    if not os.path.exists(given):  # without an error for a name too long, a loop of links or a zero byte
+        raise InputError(f"no checkpoint at {shown_path(given)}; {_EXPECTED}")
     candidate = path / run_files.WEIGHTS[weights] if path.is_dir() else path
     searched = (path / run_files.GENOTYPE).is_file()  # a search keeps a checkpoint, too
     if not candidate.is_file() and (path / run_files.CHECKPOINT).is_file() and not searched:
         raise InputError(f"{path} has no best.pt, because no epoch was selected; --weights last takes checkpoint.pt")
     if not candidate.is_file():
-        raise InputError(f"no checkpoint at {candidate}; expected a file, or a run directory of a retraining, or "
-                         "FILE.py:FUNCTION, or the name of an architecture with its weights as --state_dict")
+        raise InputError(f"no checkpoint at {shown_path(candidate)}; {_EXPECTED}")
     return candidate
 
 

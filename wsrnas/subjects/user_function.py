@@ -35,7 +35,7 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
         InputError: There is no such file or function, it raised something, or it returned something else.
     """
     given = f"{file}:{name}"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"no Python file at {file}; expected FILE.py:FUNCTION")
     folder = file.absolute().parent
     try:

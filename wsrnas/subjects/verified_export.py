@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import parse_json
 from wsrnas.subjects.archives import packed, read_entries
 
 NAME = re.compile(r"[A-Za-z0-9_.:+-]{0,300}")
@@ -127,7 +128,7 @@ def _check_text(text: str, key: str) -> None:
     elif key == "expr_str":
         _check_expression(text)
     elif key in ("in_spec", "out_spec"):
-        _, tree = json.loads(text)
+        _, tree = parse_json(text)
         _check_tree(tree)
     elif key not in ("as_string", "as_strings"):  # these are quoted wherever they go
         _check_name(text)

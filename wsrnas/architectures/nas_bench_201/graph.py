@@ -171,7 +171,7 @@ class CellGraph:
             InputError: The file cannot be read or holds no graph; the sentence names the file.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise InputError(f"cannot read the genotype file {path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:

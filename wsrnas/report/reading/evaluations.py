@@ -1,6 +1,5 @@
 """Evaluations of networks, as the files in ``eval/`` of a run directory hold them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from wsrnas.evaluation.caveats import is_at_chance
 from wsrnas.evaluation.results import FORMAT
 from wsrnas.report.reading.rows import is_number
 from wsrnas.runtime import run_files
+from wsrnas.runtime.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read_evaluations(folder: Path, run_name: str) -> tuple[list[Evaluation], lis
     evaluations, problems = [], []
     for path in sorted((folder / run_files.EVALUATIONS).glob("*.json")):
         try:
-            modified, result = path.stat().st_mtime, json.loads(path.read_text())
+            modified, result = path.stat().st_mtime, read_json(path)
             problem = evaluation_problem(result)
         except (OSError, ValueError) as error:
             problem = f"cannot be read: {error}"

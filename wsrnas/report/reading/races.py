@@ -11,6 +11,7 @@ from wsrnas.evaluation.comparison import FORMAT
 from wsrnas.report.reading.networks import AVERAGE
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import Unreadable, read_json
 
 CLEAN = "clean"
 BEST, LAST = "best", "last"
@@ -169,12 +170,9 @@ def read_race(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / run_files.RACE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}); expected the folder of a "
-                         "race, as python -m retrain.compare writes it") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}); expected the document of a race") from None
+        document = read_json(path)
+    except Unreadable as error:
+        raise InputError(f"{error}; expected the folder of a race, as python -m retrain.compare writes it") from None
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise InputError(f"{path} has the format {found!r}; expected {FORMAT!r}")

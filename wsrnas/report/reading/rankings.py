@@ -1,12 +1,12 @@
 """Read the ``ranking.json`` of a ranking, and say in words what its correlations mean."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import read_json
 
 FORMAT = "wsrnas ranking 1"
 CLEAN, MEAN = "clean", "mean"  # columns of the truth that are not under attack alone
@@ -24,7 +24,7 @@ def read_ranking(folder: Path) -> Results:
     """
     path = folder / run_files.RANKING
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
         if results["format"] == FORMAT and {"scores", "values", "columns", "subsets"} <= set(results):
             return dict(results)
     except (OSError, ValueError, TypeError, KeyError):

@@ -17,6 +17,7 @@ from wsrnas.report.reading.evaluations import Evaluation, read_evaluations
 from wsrnas.report.reading.space import DARTS, RecordedSpace, recorded_space
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import parse_json, read_json
 
 
 @dataclass
@@ -119,7 +120,7 @@ def _read_json(run: Run, name: str, kind: type, default: Any) -> Any:
             run.problems.append(f"{name} is missing")
         return default
     try:
-        value = json.loads(path.read_text())
+        value = read_json(path)
     except (OSError, ValueError) as error:
         run.problems.append(f"{name} cannot be read: {error}")
         return default
@@ -136,10 +137,13 @@ def _read_rows(run: Run) -> list[dict[str, Any]]:
         if run.config and not run.finished:
             run.problems.append(f"{run_files.METRICS} is missing: no step is complete yet")
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():
+        run.problems.append(f"{run_files.METRICS} is no file")
+        return rows
     for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict) and isinstance(row.get("step"), int):
