@@ -18,6 +18,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import NoiseEstimator
+from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import seeded_weights
 from wsrnas.training.batch_norm import synchronize_batch_norm
@@ -54,7 +55,8 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
     held_out = data.train.labels[split[1]]
     kept = split[1][balanced_subset(held_out, config.max_validation, config.seed, "D_v", data.num_classes)]
     train, validation = (data.train.subset(indices).to(world.device) for indices in (split[0], kept))
-    # At least one image per class: in sets of folders the first images are all of one class.
+    require(not 0 < config.check_images < data.num_classes, f"check_images is {config.check_images}; expected 0 or at "
+            f"least one image of each of the {data.num_classes} classes")
     checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
                               "check_images", data.num_classes)
 

@@ -1,11 +1,11 @@
 """Entrants of a race: architectures by name, by file or drawn at random, each at the width of the budget."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -78,7 +78,7 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
 
 
 def _entrant(spec: str, layers: int) -> Entrant:
-    named = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
+    named = None if os.path.exists(spec) else re.fullmatch(r"([\w.-]+)=(.+)", spec)
     given, spec = named.groups() if named else ("", spec)
     arch = load_architecture(spec)
     depth = layers if isinstance(arch, Genotype) else sizes(spec, "cifar10")[1]

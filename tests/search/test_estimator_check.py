@@ -20,6 +20,7 @@ from wsrnas.data.splits import balanced_split
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.runtime.distributed import World, initialize, shutdown
+from wsrnas.runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("quick_data")
 
@@ -147,7 +148,9 @@ def test_validation_uses_the_networks_own_sources(trained):
 
 @pytest.mark.slow
 def test_every_class_is_checked():
-    searcher = make_searcher(max_validation=0, check_images=1)  # fewer images than classes
+    with pytest.raises(InputError, match="check_images is 9; expected 0 or at least one image of each of the 10"):
+        make_searcher(max_validation=0, check_images=9)
+    searcher = make_searcher(max_validation=0, check_images=10)
     checked, whole = searcher.check_loader.image_set, searcher.validation_loader.image_set
     assert torch.bincount(checked.labels, minlength=10).tolist() == [1] * 10
     pixels = {image.numpy().tobytes() for image in whole.images}

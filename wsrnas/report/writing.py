@@ -8,6 +8,7 @@ that ``--out`` names (by default runs/report); the folder of a race gets the pag
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import say
+from wsrnas.runtime.errors import InputError, say
+from wsrnas.runtime.reading import shown_path
 
 with deferred_imports():
     from wsrnas.report.page_files import write_files
@@ -46,6 +48,9 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     Raises:
         InputError: One of the paths is not a run directory, or the page cannot be written.
     """
+    for path in paths:
+        if not os.path.exists(path):  # without an error for a loop of links, or a name that is too long
+            raise InputError(f"{shown_path(path)} is not a run directory; expected a folder")
     if len(paths) == 1 and (Path(paths[0]) / run_files.RACE).exists():
         return write_race_report(Path(paths[0]), out, live)
     if len(paths) == 1 and (Path(paths[0]) / run_files.STRATEGIES).exists():
