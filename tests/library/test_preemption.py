@@ -243,9 +243,11 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """How two launches end: two processes of which one is asked, one process whose torchrun is asked twice."""
+    """How launches end: one of two processes is asked; torchrun of one process is asked twice; one of two is killed."""
     folder = tmp_path_factory.mktemp("launched")
-    two, one = launches = [Launched(folder / "two", 2), Launched(folder / "one", 1)]  # at once: starting takes the time
+    # At once: starting takes the time.
+    sizes = {"two": 2, "one": 1, "lost": 2}
+    two, one, lost = launches = [Launched(folder / name, count) for name, count in sizes.items()]
     try:
         two.pid(0)
         os.killpg(two.pid(1), signal.SIGTERM)  # as torchrun does it: the loader's process is meant, too
@@ -253,7 +255,9 @@ def ended(tmp_path_factory):
         os.kill(one.process.pid, signal.SIGUSR1)
         time.sleep(0.05)
         os.kill(one.process.pid, signal.SIGTERM)
-        return two.end(), one.end()
+        lost.pid(0)
+        os.kill(lost.pid(1), signal.SIGKILL)
+        return two.end(), one.end(), lost.end()
     finally:
         for launch in launches:
             launch.process.kill()
@@ -271,6 +275,14 @@ def test_torchrun_hands_the_signal_on_and_waits_although_there_is_a_second_one(e
     code, printed, saved = ended[1]
     assert code == 75 and "Traceback" not in printed
     assert f"stopped after step {saved[0]}; the same command resumes\n" in printed
+
+
+@pytest.mark.slow
+def test_torchrun_says_in_one_sentence_which_process_was_killed(ended):
+    code, printed, _ = ended[2]
+    assert code == errors.LOST == 71 and "Traceback" not in printed
+    assert "error: process 1 was ended by SIGKILL (the system does so when memory is short)" in printed
+    assert "the same command resumes from the last checkpoint" in printed
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cuda", "cpu:gloo,cuda:nccl"), ("cpu", "gloo")])

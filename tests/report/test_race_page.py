@@ -442,9 +442,9 @@ def test_nothing_in_a_document_becomes_markup(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    (None, "race.json cannot be read .no such file or directory.; expected the folder of a race"),
+    (None, "race.json does not exist; expected the folder of a race"),
     ("", "race.json is not JSON"), ('{"format": "wsrnas ra', "race.json is not JSON"), ("[" * 100000, "is not JSON"),
-    ("\udcff", "is not JSON"), ("[]", "has the format None; expected 'wsrnas race 1'"),
+    ("\udcff", "is not UTF-8 text"), ("[]", "has the format None; expected 'wsrnas race 1'"),
     ("{}", "has the format None; expected 'wsrnas race 1'"),
     ('{"format": "wsrnas race 2"}', "has the format 'wsrnas race 2'; expected 'wsrnas race 1'")])
 def test_what_is_no_race_is_refused(text, words, tmp_path, capsys):

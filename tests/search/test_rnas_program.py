@@ -493,7 +493,7 @@ def test_a_dry_run_writes_nothing(whole, tmp_path, capsys, monkeypatch):
     (["--constrained_step", "project", "--unconstrained_share", "0.3"], "no step of an epoch would train the weights"),
     (["--constrained_step", "project", "--vulnerability_bound", "inf"], "but there is no bound to project onto"),
     (["--relaxation", "sampled", "--path_samples", "4"], "batch_size is 10; expected a multiple of 4"),
-    (["--upper_weights", "inf", "1"], "the clean loss has the weight inf; expected a number of at least 0"),
+    (["--upper_weights", "inf", "1"], "upper_weights is inf; expected a number of at most 1e+09"),
 ])
 def test_bad_input_is_refused_in_one_sentence(argv, sentence, tmp_path, refused):
     assert sentence in refused(tmp_path, [*WHOLE, *argv])

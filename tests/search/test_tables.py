@@ -125,7 +125,7 @@ def test_a_bad_table_is_refused_in_one_sentence(case, tmp_path):
 
 
 def test_a_missing_file_is_refused():
-    with says("cannot read", "nowhere.json", "demo"):
+    with says("nowhere.json does not exist", "demo"):
         open_table("nowhere.json")
 
 

@@ -112,7 +112,7 @@ def read(path: Path) -> dict[str, Any]:
     except Unreadable as error:
         raise InputError(f"no checkpoint at {shown_path(path)}" if not os.path.lexists(path) else str(error)) from None
     try:
-        refuse_damage(path)
+        checked = refuse_damage(path)
         with torch.serialization.safe_globals(_numpy_scalars()):
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged as damage:
@@ -121,6 +121,8 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{named} cannot be read ({_reason(error)}); it is truncated or not a checkpoint") from error
     if not isinstance(payload, dict):
         raise InputError(f"{shown_path(path)} is not a checkpoint of this project: expected a dictionary of states")
+    if not checked:
+        say(f"note: {shown_path(path)} has no checksum, so damage to its numbers would not be noticed")
     return payload
 
 
@@ -136,8 +138,11 @@ class Damaged(Exception):
     """Say what is wrong with the bytes of a file."""
 
 
-def refuse_damage(path: Path) -> None:
-    """Compare a file with the checksum of the whole of it, or of each entry of an archive, as far as it has any.
+def refuse_damage(path: Path) -> bool:
+    """Compare a file with the checksum of the whole of it, or of each entry of an archive.
+
+    Returns:
+        Whether it has a checksum.
 
     Raises:
         Damaged: they differ, or an archive unpacks to far more than it holds.
@@ -155,9 +160,10 @@ def refuse_damage(path: Path) -> None:
         elif end[:2] == length or MARK in end:
             raise Damaged("its checksum is damaged")
         elif not zipfile.is_zipfile(file):
-            say(f"note: {shown_path(path)} has no checksum, so damage to its numbers would not be noticed")
+            return False
         else:
             _refuse_damaged_entries(file, size)
+    return True
 
 
 def _digest(file: io.BufferedReader, count: int) -> str:

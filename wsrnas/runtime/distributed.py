@@ -78,9 +78,9 @@ def _numbers() -> tuple[int, int, int]:
         InputError: a variable is no such number, or some of those that belong together are missing.
     """
     given = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    if not given["RANK"] and given["WORLD_SIZE"] in ("", "1"):
-        return 0, 1, 0
     given["LOCAL_RANK"] = given["LOCAL_RANK"] or "0"
+    if not given["RANK"] and given["WORLD_SIZE"] in ("", "1"):
+        given |= {"RANK": "0", "WORLD_SIZE": "1"}
     for name, value in given.items():
         require(value.isascii() and value.isdecimal() and len(value) < 10,
                 f"the environment variable {name} is {value[:50]!r}; expected a number as torchrun sets it: start with "

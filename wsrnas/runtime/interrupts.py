@@ -9,7 +9,8 @@ PACKAGES = ("wsrnas", "search", "retrain", "test_AN_estimator", "benchmarks", "s
 def hear_during_imports() -> None:
     """Replace the traceback of Ctrl-C by a sentence, where python runs a module of this project as its program."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name.partition(".")[0] in PACKAGES:
+    looked_for = sys.argv[:1] == ["-m"]  # python imports the package of the module that it will run
+    if looked_for or (spec is not None and spec.name.partition(".")[0] in PACKAGES):
         sys.excepthook = _say_interrupted
 
 

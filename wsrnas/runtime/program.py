@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -92,8 +93,9 @@ def run_program(main: Callable[[], None]) -> None:
         interrupted()
     finally:
         if "torch.distributed" in sys.modules:  # help and configuration errors need no torch
-            from wsrnas.runtime.distributed import shutdown
-            shutdown()
+            with suppress(*[Exception] * interrupts.heard):  # torch may be imported in half
+                from wsrnas.runtime.distributed import shutdown
+                shutdown()
         gc.freeze()  # the system frees all memory at once; python would spend half a second on torch's objects
 
 
