@@ -181,7 +181,7 @@ class RunDirectory:
 
     def _append_environment(self) -> None:
         path = self.path / run_files.ENVIRONMENT
-        starts = []
+        starts: list[Any] = []
         try:
             starts = read_json(path) if os.path.lexists(path) else []
             require(isinstance(starts, list), f"{path} is not a JSON list")
