@@ -1,17 +1,21 @@
 """What is compared for the architectures of a ranking: every score on one side, the table's accuracies on the other."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 
 from search.rankings.bench import Bench
 from search.rankings.measurements import MEASUREMENTS
 from search.rankings.rows import Row
 from search.rankings.scores import finite, logarithm
 from search.tables.table import Table
+from wsrnas.report.reading.rankings import VULNERABILITY
 
 SIZE = "size"
+COMBINED = "sum of ranks"
 MEAN = "mean"  # the mean of the table's columns
 
 
@@ -48,4 +52,21 @@ def all_scores(rows: Mapping[str, Sequence[Row]], bench: Bench, sizes: Mapping[s
     found = [Score(group, name, values) for group, measured in rows.items()
              for name, values in MEASUREMENTS[group].scores(measured, bench).items()]
     found += [Score(SIZE, name, logarithm(values)) for name, values in sizes.items()]
-    return [Score(score.group, score.name, finite(score.values)) for score in found]
+    whole = [Score(score.group, score.name, finite(score.values)) for score in found]
+    return whole + combined(whole)
+
+
+def combined(scores: Sequence[Score]) -> list[Score]:
+    """Return sums of the ranks of some scores, where the supernet was measured.
+
+    A *high* vulnerability is counted as good: RNAS expects the opposite, but that is what was found (docs/SEARCH.md).
+    """
+    of_supernet = {score.name: score.values for score in scores if score.group == "supernet"}
+    vulnerabilities = [values for name, values in of_supernet.items() if name.startswith(VULNERABILITY)]
+    if not vulnerabilities:
+        return []
+    size = next(score.values for score in scores if score.group == SIZE)
+    parts = {"loss, clean": of_supernet["loss, clean"], "high F": -vulnerabilities[-1], "parameters": size}
+    ranks = {name: scipy.stats.rankdata(values) for name, values in parts.items()}
+    return [Score(COMBINED, " + ".join(names), np.sum([ranks[name] for name in names], 0))
+            for count in (2, 3) for names in itertools.combinations(ranks, count)]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import scipy
 import torch
 import torch.nn.functional as F
 
@@ -123,6 +124,20 @@ def test_results_name_every_score_and_every_column(rank):
     tau, low, high = losses["tau"]["all"]["mean"]
     assert -1 <= low <= tau <= high <= 1 and list(losses["rho"]) == ["all", "best fifth", "fixed size"]
     assert values["scores"][names.index(("size", "parameters"))]["tau"]["fixed size"]["clean"] is None
+
+
+def test_sums_of_ranks_count_low_losses_high_vulnerabilities_and_parameters(rank):
+    values = results(rank("--measure", "supernet"))
+    found = {(entry["group"], entry["score"]): scores
+             for entry, scores in zip(values["scores"], values["values"]["scores"], strict=True)}
+    ranks = {name: scipy.stats.rankdata(scores) for name, scores in {
+        "loss, clean": found["supernet", "loss, clean"], "parameters": found["size", "parameters"],
+        "high F": [-value for value in found["supernet", f"vulnerability F, at {values['strengths'][-1]:g}"]]}.items()}
+    sums = {name: scores for (group, name), scores in found.items() if group == "sum of ranks"}
+    assert set(sums) == {"loss, clean + high F", "loss, clean + parameters", "high F + parameters",
+                         "loss, clean + high F + parameters"}
+    for name, scores in sums.items():
+        assert scores == list(sum(ranks[part] for part in name.split(" + ")))
 
 
 def test_trained_and_untrained_weights_differ(rank):
