@@ -68,6 +68,11 @@ class RobustObjective:
         return self.alpha * losses[..., 0] + self.beta * (losses[..., 1:1 + len(weights)] @ weights)
 
 
+def natural_loss(losses: Tensor) -> Tensor:
+    """Return the natural loss (...,) of losses (..., 1 + N or more)."""
+    return losses[..., 0]
+
+
 @dataclass(frozen=True)
 class ObjectiveEntry:
     """One objective that a search can minimise.
@@ -84,6 +89,8 @@ class ObjectiveEntry:
 OBJECTIVES: dict[str, ObjectiveEntry] = {
     "robust": ObjectiveEntry(RobustObjective.from_settings,
                              "alpha * natural loss + beta * sum of beta_i * loss at strength i; Eq. 10"),
+    "natural": ObjectiveEntry(lambda settings: natural_loss, "the natural loss alone, which ranked robustness best in "
+                              "an adversarially trained supernet"),
 }
 
 

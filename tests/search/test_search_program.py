@@ -18,7 +18,6 @@ import search.wsr_nas_parts
 import search.wsr_nas_searcher
 from search.spaces.darts_supernet import DartsSupernet
 from search.spaces.nas_bench_201_supernet import SupernetNB201
-from search.strategy.objective import OBJECTIVES, ObjectiveEntry
 from search.strategy.rank_correlation import rank_correlation
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
@@ -273,12 +272,10 @@ def test_every_search_step_reports_everything(whole):
 
 
 @pytest.mark.slow
-def test_a_search_minimises_the_objective_that_it_is_told(tmp_path, monkeypatch, capsys):
-    natural = ObjectiveEntry(lambda config: lambda losses: losses[..., 0], "the natural loss alone")
-    monkeypatch.setitem(OBJECTIVES, "natural", natural)
+def test_a_search_minimises_the_objective_that_it_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         program.main(["--help"])
-    assert "natural (the natural loss alone)" in " ".join(capsys.readouterr().out.split())
+    assert "natural (the natural loss alone" in " ".join(capsys.readouterr().out.split())
     once = ["--warmup_architectures", "1", "--iterations", "1"]
     rows = read(start(tmp_path, [*TINY, *QUICK, *once, "--objective", "natural"]))
     measured = [(row["loss_estimator"]["measured_objective"], row["losses"]["natural"])
