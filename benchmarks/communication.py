@@ -89,7 +89,7 @@ def traffic(searcher: Searcher) -> dict[str, Traffic]:
     config, steps = searcher.config, len(searcher.train_loader)
     refusals = steps // config.report_freq + 1
     buffers = _together(buffer for buffer in searcher.supernet.buffers() if buffer.is_floating_point())
-    columns = (2 + config.bounded) * (1 + len(config.strengths))
+    columns = (2 + config.measures_vulnerability) * (1 + len(config.strengths))
     found = {
         "gradients": gradient_traffic(searcher).times(steps),
         "requests to stop, metrics": Traffic(steps + refusals + 1, NUMBER * (steps + refusals + 2 * METRICS)),
@@ -100,7 +100,8 @@ def traffic(searcher: Searcher) -> dict[str, Traffic]:
     if searcher.learns_to_estimate:
         found["AN-Estimator"] = _of(searcher.estimator.state_dict().values())
     if searcher.checks:
-        found["check of the estimates"] = Traffic(1, NUMBER * 2 * (2 + config.bounded) * len(searcher.estimated))
+        found["check of the estimates"] = Traffic(
+            1, NUMBER * 2 * (2 + config.measures_vulnerability) * len(searcher.estimated))
     if config.sync_bn:
         found["BatchNorm of whole batches"] = normalisation_traffic(searcher)
     return found

@@ -60,7 +60,7 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False,
     if searcher.checks:
         passes["estimator_check"] = {"forward_backward": checked * (
             shared_passes(sources, steps) + shared_passes(targets, steps) + asked),
-                                     "forward": checked * 2 * (targets + config.bounded)}
+                                     "forward": checked * 2 * (targets + config.measures_vulnerability)}
     return passes
 
 

@@ -16,7 +16,7 @@ class Measured(Protocol):
     """Say whether the vulnerability is measured, and how; ``SupernetConfig`` does."""
 
     @property
-    def bounded(self) -> bool:
+    def measures_vulnerability(self) -> bool:
         """Whether it is measured."""
 
     @property
@@ -47,10 +47,10 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
     rows: list[list[Tensor]] = []
     reference: list[Tensor] = []
     with many_attack_steps(supernet):
-        if config.bounded and clean is not None:
+        if config.measures_vulnerability and clean is not None:
             supernet(clean.contiguous(memory_format=torch.channels_last), reference)
         for images in columns:
-            outputs: list[Tensor] | None = [] if config.bounded else None
+            outputs: list[Tensor] | None = [] if config.measures_vulnerability else None
             logits = supernet(images.contiguous(memory_format=torch.channels_last), outputs)
             rows.append([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
             if outputs is not None:

@@ -94,7 +94,7 @@ class ShortTraining:
             candidate.momentum = copy.deepcopy(self.searcher.trainer.optimizer.state_dict())
             self.searcher.recalibrate(step)
             candidate.measured.append(self.searcher.validate(step))
-            objectives[number] = self.searcher.objective(candidate.measured[-1]["losses"]).item()
+            objectives[number] = self.searcher.objective(self.searcher.row(candidate.measured[-1])).item()
         better = sorted(self.kept, key=objectives.__getitem__)[:(len(self.kept) + 1) // 2]
         self.kept = sorted(better)
         return objectives

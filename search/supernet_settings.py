@@ -97,6 +97,11 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         """Whether there is a bound."""
         return self.bound().finite
 
+    @property
+    def measures_vulnerability(self) -> bool:
+        """Whether measurements on D_v have the vulnerability."""
+        return self.bounded
+
     def loss_settings(self) -> LossSettings:
         """Return the attack of the supernet's training, which sees the BatchNorm statistics of the training itself."""
         return LossSettings(self.epsilon, self.num_steps, self.step_size or None, batch_statistics=True,

@@ -1,7 +1,7 @@
 """The Wsr-NAS search: all that it owns, and one method for each step of Algorithm 1."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -143,7 +143,7 @@ class Searcher(SupernetSearcher):
         PGD makes the noise of the N1 strengths in one batch; the AN-Estimator turns it into the noise of the N2 others.
         Under a bound, the vulnerability at every strength (N1 + N2,) is measured as well.
         """
-        sums = torch.zeros(2 + self.config.bounded, 1 + len(self.config.strengths), dtype=torch.float64,
+        sums = torch.zeros(2 + self.config.measures_vulnerability, 1 + len(self.config.strengths), dtype=torch.float64,
                            device=self.world.device)
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
@@ -173,7 +173,8 @@ class Searcher(SupernetSearcher):
             noises (B, T, C, H, W), and ``step``; empty where this process has no image.
         """
         config, loader, targets = self.config, self.check_loader, self.target_epsilons
-        sums = torch.zeros(2, 2 + config.bounded, len(targets), dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(2, 2 + config.measures_vulnerability, len(targets), dtype=torch.float64,
+                           device=self.world.device)
         shown: dict[str, np.ndarray] = {}
         for images, labels in progress(loader.batches(), f"{step.title}: check", self.world, len(loader)):
             estimated = self._estimate(images, labels, self._attack(images, labels, self.source_epsilons))
@@ -225,8 +226,7 @@ class Searcher(SupernetSearcher):
         Returns:
             For the metrics, ``paths`` and ``loss_estimator``, what is known of the first path and of all predictions.
         """
-        losses = torch.stack([torch.cat([found[name] for name in ("losses", "vulnerabilities") if name in found])
-                              for found in measured])
+        losses = torch.stack([self.row(found) for found in measured])
         losses, again = losses[:self.proposed], losses[self.proposed:]
         proposals = self.paths[:self.proposed]
         gates = torch.stack([path.encoding for path in proposals])
@@ -244,6 +244,10 @@ class Searcher(SupernetSearcher):
         self.loss_memory.append(step.index, gates=gates.to(losses.device), losses=losses)
         self.anchors.add(gates, losses)
         return {"loss_estimator": result, "paths": paths, "measured_shares": measured_shares(self.space, gates)}
+
+    def row(self, measured: Mapping[str, Tensor]) -> Tensor:
+        """Return what M_v keeps of a result of ``validate``, and what the objective reads: losses first."""
+        return OBJECTIVES[self.config.objective].row(measured)
 
     def train_loss_estimator(self, step: Step) -> float:
         """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""

@@ -63,6 +63,7 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
                                                    "split the strengths into N1 equal groups and attack the first of "
                                                    "each (paper)")
     objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True)
+    sensitivity: float = option(0.16, "weight in nats of log F in the objective sensitive", added=True)
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
     eval_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
@@ -104,6 +105,9 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
         OBJECTIVES[self.objective].build(self)
+        require(not OBJECTIVES[self.objective].reads_vulnerability or not (self.bounded or self.max_estimator_gap),
+                f"objective is {self.objective}, which rewards a high vulnerability; expected neither "
+                "vulnerability_bound nor max_estimator_gap, which corrects it")
         self._require_paths_fit()
         self._require_strategy_fits()
 
@@ -167,6 +171,11 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
     def source_run(self) -> str:
         """Run directory of the supernet that the search runs on without training; empty: it trains its own."""
         return self.supernet
+
+    @property
+    def measures_vulnerability(self) -> bool:
+        """Whether measurements on D_v have the vulnerability."""
+        return self.bounded or OBJECTIVES[self.objective].reads_vulnerability
 
     @property
     def trains_supernet(self) -> bool:

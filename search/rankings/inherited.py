@@ -18,12 +18,12 @@ class Distortion:
     Args:
         distance: distance of feature maps.
         standardize: whether maps are divided by the clean channel's deviation.
-        bounded: whether it is measured.
+        measures_vulnerability: whether it is measured.
     """
 
     distance: str
     standardize: bool
-    bounded: bool = True
+    measures_vulnerability: bool = True
 
 
 def inherited(bench: Bench, trained: bool = True) -> Measure:

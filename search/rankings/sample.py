@@ -62,7 +62,7 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
     searcher.supernet.path = current
     losses, accuracies = (np.stack([found[kind].cpu().double().numpy() for found in measured])
                           for kind in ("losses", "accuracies"))
-    objectives = searcher.objective(torch.from_numpy(losses).float()).double().numpy()
+    objectives = searcher.objective(torch.stack([searcher.row(found) for found in measured])).cpu().double().numpy()
     size = logarithm(sizes_of(table, places)["parameters"])
     scores = {**loss_scores(losses, accuracies, searcher.config.strengths, objectives), "parameters": size}
     truth = truth_of(table, places)

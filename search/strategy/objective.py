@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -74,16 +74,53 @@ def natural_loss(losses: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class SensitiveObjective:
+    """Reward features that an attack moves: L_natural - s log F, the mean over the strengths.
+
+    A graph whose operations carry little has a low vulnerability F, whatever its accuracy; docs/SEARCH.md has what was
+    measured.
+
+    Args:
+        sensitivity: s, in nats.
+        strengths: the number N of strengths.
+
+    Raises:
+        InputError: the sensitivity is not above 0.
+    """
+
+    sensitivity: float
+    strengths: int
+
+    def __post_init__(self) -> None:
+        require(self.sensitivity > 0, f"sensitivity is {self.sensitivity:g}; expected above 0")
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        """Return the objective (...,) of rows (..., 1 + 2 N): natural loss, N losses, N values of -log F."""
+        return losses[..., 0] + self.sensitivity * losses[..., 1 + self.strengths:].mean(-1)
+
+
+@dataclass(frozen=True)
 class ObjectiveEntry:
     """One objective that a search can minimise.
 
     Args:
         build: ``SearchConfig`` -> objective; raises InputError where the configuration does not fit.
         help: explanation in one line, for ``--help``.
+        reads_vulnerability: whether it reads -log F after the losses.
     """
 
     build: Callable[[Any], Objective]
     help: str
+    reads_vulnerability: bool = False
+
+    def row(self, measured: Mapping[str, Tensor]) -> Tensor:
+        """Return what M_v keeps of a measurement: the losses (1 + N,), then -log F, or F under a bound, if measured."""
+        if "vulnerabilities" not in measured:
+            return measured["losses"]
+        vulnerability = measured["vulnerabilities"]
+        if self.reads_vulnerability:
+            vulnerability = -vulnerability.clamp_min(torch.finfo(vulnerability.dtype).tiny).log()
+        return torch.cat([measured["losses"], vulnerability])
 
 
 OBJECTIVES: dict[str, ObjectiveEntry] = {
@@ -91,6 +128,9 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
                              "alpha * natural loss + beta * sum of beta_i * loss at strength i; Eq. 10"),
     "natural": ObjectiveEntry(lambda settings: natural_loss, "the natural loss alone, which ranked robustness best in "
                               "an adversarially trained supernet"),
+    "sensitive": ObjectiveEntry(lambda settings: SensitiveObjective(settings.sensitivity, len(settings.strengths)),
+                                "natural loss - sensitivity * log of the vulnerability F: a high F counts as good",
+                                reads_vulnerability=True),
 }
 
 

@@ -88,7 +88,7 @@ class PaperInSupernet(SupernetStrategy):
         self.config, self.objective, self.supernet, self.world = config, objective, supernet, world
         self.capacity = config.loss_memory
         self.space = space = SPACES[config.space]
-        columns = 1 + len(config.strengths) * (2 if config.bounded else 1)
+        columns = 1 + len(config.strengths) * (2 if config.measures_vulnerability else 1)
         self.estimator = ValidationLossEstimator(len(space.operations), columns, config.loss_hidden_size,
                                                  space.num_rows).to(world.device)
 
@@ -175,8 +175,9 @@ class WsrInSupernet(SupernetStrategy):
             allowed = within(self.space, config.budget, config.budget_tolerance, network)
             require_enough(self.space, allowed, self.capacity, generator(config.seed, "budget"))
         self.problem = Problem(self.space, objective, Sizes(self.space, *network), allowed)
-        self.strategy = WsrStrategy(self.problem, config, supernet.alphas().detach().cpu().flatten(0, 1),
-                                    1 + len(config.strengths), config.seed)
+        self.columns = 1 + len(config.strengths) * (2 if config.measures_vulnerability else 1)
+        self.strategy = WsrStrategy(self.problem, config, supernet.alphas().detach().cpu().flatten(0, 1), self.columns,
+                                    config.seed)
         self.next: Tensor | None = None  # proposed (n, R) and not yet measured
         self.predicted: list[float] = []  # their objectives in nats
         self.found: Tensor | None = None
@@ -242,7 +243,7 @@ class WsrInSupernet(SupernetStrategy):
 
     def measured(self, memory: Memory) -> Measured:
         """Return M_v as the strategy reads it, by strength."""
-        measured = Measured(self.space, 1 + len(self.config.strengths))
+        measured = Measured(self.space, self.columns)
         if len(memory):
             measured.add(memory["gates"].argmax(-1).cpu(), memory["losses"].cpu())
         return measured

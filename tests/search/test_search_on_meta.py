@@ -61,7 +61,7 @@ def test_losses_on_the_validation_set_are_added_up_on_the_device(space, bound, b
     network = supernet(space)
     with Operators():
         sums = measure(network, [images, images], labels, config)
-    assert sums.shape == (2 + config.bounded, 2) and sums.is_meta
+    assert sums.shape == (2 + config.measures_vulnerability, 2) and sums.is_meta
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

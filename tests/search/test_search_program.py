@@ -18,9 +18,11 @@ import search.wsr_nas_parts
 import search.wsr_nas_searcher
 from search.spaces.darts_supernet import DartsSupernet
 from search.spaces.nas_bench_201_supernet import SupernetNB201
+from search.strategy.memory import Memory
+from search.strategy.objective import OBJECTIVES, SensitiveObjective
 from search.strategy.rank_correlation import rank_correlation
 from search.wsr_nas_searcher import Searcher
-from search.wsr_nas_settings import PRESETS, schedule
+from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
 from wsrnas.genotype import Genotype, count_differences
@@ -281,6 +283,42 @@ def test_a_search_minimises_the_objective_that_it_is_told(tmp_path, capsys):
     measured = [(row["loss_estimator"]["measured_objective"], row["losses"]["natural"])
                 for row in rows if row["phase"] == "search"]
     assert measured and all(objective == pytest.approx(loss) for objective, loss in measured)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [[], ["--strategy", "wsr-paper"]], ids=["wsr", "wsr-paper"])
+def test_a_search_may_reward_features_that_an_attack_moves(tmp_path, strategy):
+    once = ["--warmup_architectures", "1", "--iterations", "1"]
+    run = start(tmp_path, [*TINY, *QUICK, *once, *strategy, "--objective", "sensitive", "--sensitivity", "0.5"])
+    row = read(run)[-1]
+    moved = [-math.log(value) for value in row["vulnerabilities"].values()]
+    assert len(moved) == 4 and row["loss_estimator"]["measured_objective"] == pytest.approx(
+        row["losses"]["natural"] + 0.5 * sum(moved) / 4, rel=1e-5)
+    stored = torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["loss_memory"]
+    kept = Memory(100)
+    kept.load_state_dict(stored, torch.device("cpu"))
+    assert kept["losses"][-1, 5:].tolist() == pytest.approx(moved, rel=1e-5)
+
+
+def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
+    rows = torch.tensor([[1.0, 8.0, 9.0, 3.0, 5.0], [2.0, 0.0, 0.0, -1.0, 1.0]])
+    assert SensitiveObjective(0.25, 2)(rows).tolist() == [2.0, 2.0]
+    measured = {"losses": torch.tensor([1.0, 2.0]), "vulnerabilities": torch.tensor([math.e**-3])}
+    torch.testing.assert_close(OBJECTIVES["sensitive"].row(measured), torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(OBJECTIVES["robust"].row(measured), torch.tensor([1.0, 2.0, math.e**-3]))
+    dead = {"losses": torch.tensor([1.0, 2.0]), "vulnerabilities": torch.tensor([0.0])}
+    assert OBJECTIVES["sensitive"].row(dead).isfinite().all()
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--objective", "sensitive", "--sensitivity", "0"], "sensitivity is 0; expected above 0"),
+    (["--objective", "sensitive", "--max_estimator_gap", "0.1"], "expected neither"),
+    (["--objective", "sensitive", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected neither"),
+])
+def test_a_sensitive_objective_that_does_not_fit_is_refused(flags, words):
+    with pytest.raises(InputError) as caught:
+        parse_config(SearchConfig, PRESETS, ["--preset", "tiny", *flags])
+    assert words in str(caught.value)
 
 
 def test_the_objective_is_equation_10_of_the_measured_losses(whole):
