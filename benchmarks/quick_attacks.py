@@ -114,7 +114,7 @@ def rows_at_a_time(width: int, repeats: int) -> str:
 
 def measured(pool: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> None:
     """Run a network without gradient, as on D_v; ``pool`` is what pools by three."""
-    wsrnas.quick.folding.three_by_three = pool
+    wsrnas.quick.folding.three_by_three = pool  # type: ignore[assignment]
     try:
         with torch.no_grad(), many_attack_steps(model):
             model(images)

@@ -189,7 +189,7 @@ def load(path: str | os.PathLike) -> Any:
     Raises:
         InputError: The file cannot be read or holds no architecture; the sentence names the file.
     """
-    text = read_text(path, "the genotype file")
+    text = read_text(Path(path), "the genotype file")
     try:
         return _kind_in(text).from_json(text)
     except InputError as error:

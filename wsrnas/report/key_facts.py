@@ -42,7 +42,7 @@ def estimator_error(run: Run) -> list[Tile]:
 
 def estimator_gap(run: Run) -> list[Tile]:
     """Return by how many points of accuracy the estimated noise is weaker than PGD."""
-    check = next((row["estimator_check"] for row in reversed(run.rows) if row.get("estimator_check")), {})
+    check: dict[str, Any] = next((row["estimator_check"] for row in reversed(run.rows) if row.get("estimator_check")), {})
     gap = newest(column([{"check": check}], "check", "mean_gap"))
     if gap is None:
         return []
