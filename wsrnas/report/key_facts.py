@@ -1,6 +1,7 @@
 """The key numbers of a run: one function for each fact, which returns no tile where the run has no such number."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from wsrnas.evaluation.caveats import saturated_strengths
 from wsrnas.report.figures.search import rank_correlation
@@ -42,7 +43,8 @@ def estimator_error(run: Run) -> list[Tile]:
 
 def estimator_gap(run: Run) -> list[Tile]:
     """Return by how many points of accuracy the estimated noise is weaker than PGD."""
-    check: dict[str, Any] = next((row["estimator_check"] for row in reversed(run.rows) if row.get("estimator_check")), {})
+    found = (row["estimator_check"] for row in reversed(run.rows) if row.get("estimator_check"))
+    check: dict[str, Any] = next(found, {})
     gap = newest(column([{"check": check}], "check", "mean_gap"))
     if gap is None:
         return []
