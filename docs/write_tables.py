@@ -51,8 +51,10 @@ def attacks() -> str:
 def protocols() -> str:
     """Return one row for each protocol."""
     def row(name: str) -> tuple[str, ...]:
-        passes = " + ".join(f"{number:,}" for number in passes_of(PROTOCOLS[name].attacks))
-        return (f"`{name}`", PROTOCOLS[name].help, passes if PROTOCOLS[name].attacks else "", fallen_in_words(name))
+        protocol = PROTOCOLS[name]
+        everything = [*([protocol.curve] if protocol.curve else []), *protocol.attacks]
+        passes = " + ".join(f"{number:,}" for number in passes_of(everything))
+        return f"`{name}`", protocol.help, passes if everything else "", fallen_in_words(name)
     return markdown_table(("`--protocol`", "attacks", "passes of an image, at most", "images that fell at a smaller "
                            "strength"), map(row, PROTOCOLS))
 

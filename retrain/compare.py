@@ -36,6 +36,7 @@ with deferred_imports():
     from wsrnas.complexity import readable
     from wsrnas.evaluation.measurement import check_classes
     from wsrnas.evaluation.power import Noise, power
+    from wsrnas.evaluation.protocols import passes_of
     from wsrnas.report import refresh, write_report
     from wsrnas.runtime.sharing import alone, open_shared_folder, share
     from wsrnas.subjects.images import images_of
@@ -152,9 +153,10 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
     memory = max(training_memory_gib(config, shapes_of(entrant, entrant.init_channels, data.num_classes,
                                                        data.image_shape, config.dataset), data.image_shape, World())
                  for entrant in entrants)
-    attacks = [attack.passes for attack in config.evaluation().chosen(config.dataset)[1]]
+    evaluation = config.evaluation()
+    attacks = passes_of([*([evaluation.curve] if evaluation.curve else []), *evaluation.chosen(config.dataset)[1]])
     checks = [config.check_images * passes for passes in CHECK_LEVELS[config.checks].passes]
-    attacked = [len(data.test) * len(kept_weights(config)) * sum(passes) for passes in zip(*attacks, strict=True)]
+    attacked = [len(data.test) * len(kept_weights(config)) * passes for passes in attacks]
     print("\n".join([
         describe(config), entrant_lines(entrants),
         f"data: {images} training images {data.image_shape}, {config.held_out} held out, {len(data.test)} test images",

@@ -28,6 +28,7 @@ with deferred_imports():
     from retrain.evaluate_network import evaluate
     from retrain.evaluate_subjects import fit_subjects, load_images, make_subjects, named_architectures, open_named
     from wsrnas.complexity import count_parameters, multiply_adds, readable
+    from wsrnas.evaluation.disagreements import disagreement_lines
     from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
     from wsrnas.evaluation.protocols import fallen_in_words, passes_of
     from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, passes_line, table
@@ -54,6 +55,8 @@ def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
     images = load_images(config, networks, world)
     networks = networks or open_named(config, architectures, images)
     protocol, attacks = config.chosen(images.dataset)
+    for note in config.notes * world.is_main:
+        print(note)
     for attack in attacks:
         check_classes(attack, images.num_classes, f"{images.dataset} has")
     subjects = fit_subjects(config, make_subjects(config, networks), images, world)
@@ -77,7 +80,8 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     """Print the table, the published way's numbers, paired differences, and where the page is."""
     print(table(results))
     for name, result in results.items():
-        print(f"{name}: {passes_line(result)}")
+        print("\n".join(f"{name}: {line}" for line in [passes_line(result), *disagreement_lines(
+            result["disagreements"])]))
         if result["official"]:
             print(f"{name}: the published evaluation and the honest one\n{official_table(result['official'])}")
         for row in result["attacks"]:
@@ -104,11 +108,12 @@ def dry_run(config: EvaluateConfig, networks: list[ModelSource], images: Evaluat
         lines.append(f"network: {network.source}, {readable(count_parameters(network.model))} parameters"
                      + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds per image"
                         if network.description else ""))
-    for attack in attacks:
+    everything = [*([config.curve] if config.curve else []), *attacks]
+    for attack in everything:
         both, forward = attack.passes
         lines.append(f"attack: {attack}: at most {readable(count * both)} images forward and backward, "
                      f"{readable(count * forward)} forward, for each network")
-    both, forward = passes_of(attacks)
+    both, forward = passes_of(everything)
     lines.append(f"passes: an image that withstands everything takes {both:,} forward and backward and {forward:,} "
                  f"forward; images that fell at a smaller strength are {fallen_in_words(protocol)}")
     both, forward = CHECK_LEVELS[config.checks].passes

@@ -53,4 +53,7 @@ def file_label(config: EvaluateConfig, protocol: str, attacks: tuple[Attack, ...
         strengths = "_".join(dict.fromkeys(f"{attack.epsilon:.4g}" for attack in attacks if attack.epsilon))
         keys = " ".join(attack.key for attack in attacks)
         protocol = f"{kinds[:60]}-{strengths[:60]}-{hashlib.blake2b(keys.encode(), digest_size=3).hexdigest()}"
+    if curve := config.curve:
+        anchors = "_".join(f"{attack.epsilon:.4g}" for attack in attacks)
+        protocol = "-".join([curve.key.replace("_", "-"), *([f"anchors-{anchors}"] if anchors else [])])
     return f"{protocol}-{images_label(config, dataset)}"

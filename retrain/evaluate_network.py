@@ -73,7 +73,8 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
             refresh(subject.folder, world)
 
     result = measure(evaluation, attacks, config.check_images, keep,
-                     spare_fallen=PROTOCOLS[protocol].spares_the_fallen, level=config.checks)
+                     spare_fallen=PROTOCOLS[protocol].spares_the_fallen, level=config.checks,
+                     curve=config.curve)
     published = compare_official(evaluation, result, attacks, chunks / run_files.OFFICIAL, header) \
         if PROTOCOLS[protocol].published_way else None
     result = {**about, **result, "official": published}

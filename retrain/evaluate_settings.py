@@ -1,14 +1,24 @@
 """The configuration of an evaluation, and the attacks that it chooses."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from retrain.networks_settings import NetworksConfig
 from wsrnas.data.datasets import DATASETS, source_of
-from wsrnas.evaluation.attack_spec import Attack, attack_help
+from wsrnas.evaluation.attack_spec import Attack, at_strength, attack_help, parse_attack
+from wsrnas.evaluation.curve import Curve
 from wsrnas.evaluation.honesty import CHECK_LEVELS, FULL, LEAST_IMAGES
-from wsrnas.evaluation.protocols import CUSTOM, PROTOCOLS, RNAS_STRENGTH, custom_attacks, protocol_attacks
+from wsrnas.evaluation.protocols import (
+    CURVE,
+    CUSTOM,
+    PROTOCOLS,
+    RNAS_STRENGTH,
+    curve_of,
+    custom_attacks,
+    protocol_attacks,
+)
 from wsrnas.runtime.config import option, require
 from wsrnas.training.strengths import require_increasing
 
@@ -36,8 +46,13 @@ class EvaluateConfig(NetworksConfig):
                            "and imagenet for that data set)", choices=PROTOCOLS)
     attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "
                                       f"{attack_help()}")
-    strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255")
-    l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, norms over all pixels")
+    strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol (empty: 8/255) or of the curve "
+                                          "(empty: 2/255 to 32/255)")
+    l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, or of the curve with "
+                                             "--norm l2 in place of 0.125 to 2; norms over all pixels")
+    norm: str = option("linf", "norm of the curve, linf or l2", added=True)
+    anchors: tuple[float, ...] = option((), "strengths at which the curve also runs AutoAttack, in the unit of its "
+                                        "norm; empty: none", added=True)
     step_size_ratio: float = option(0.0, "step of the custom protocol's PGD and MIM as a share of the strength; 0: "
                                     "2.5 / steps (MIM: 1 / steps)")
     random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball; restarts "
@@ -65,20 +80,51 @@ class EvaluateConfig(NetworksConfig):
                 "each")
         require(0 <= self.step_size_ratio < float("inf"), f"step_size_ratio is {self.step_size_ratio:g}; expected a "
                 "share of the strength, at least 0")
-        require_increasing("strengths", self.strengths)
-        for strength in self.l2_strengths:
-            require(0 < strength < float("inf"), f"l2_strengths contains {strength:g}; expected a norm above 0")
-        for weaker, stronger in itertools.pairwise(self.l2_strengths):
-            require(weaker < stronger, f"l2_strengths must increase, but {weaker:g} comes before {stronger:g}")
-        require(not self.is_custom or self.protocol in ("", CUSTOM), f"protocol {self.protocol} has attacks of its "
-                "own; --attacks, --strengths, --l2_strengths, --step_size_ratio and --random_start go with --protocol "
-                "custom")
+        if self.protocol == CURVE:
+            self._check_curve()
+        else:
+            require(self.norm == "linf" and not self.anchors, "--norm and --anchors go with --protocol curve")
+            require_increasing("strengths", self.strengths)
+            _require_norms("l2_strengths", self.l2_strengths)
+            require(not self.is_custom or self.protocol in ("", CUSTOM), f"protocol {self.protocol} has attacks of its "
+                    "own; --attacks, --strengths, --l2_strengths, --step_size_ratio and --random_start go with "
+                    "--protocol custom")
+
+    def _check_curve(self) -> None:
+        """Refuse what a curve cannot use; its strengths may come in any order."""
+        require(not (self.attacks or self.step_size_ratio or self.random_start), "protocol curve has an attack of its "
+                "own; --attacks, --step_size_ratio and --random_start go with --protocol custom")
+        require(self.norm in ("linf", "l2"), f"the curve's norm is {self.norm!r}; expected linf or l2")
+        l2 = self.norm == "l2"
+        other, given = ("strengths", self.strengths) if l2 else ("l2_strengths", self.l2_strengths)
+        require(given == ((), L2_STRENGTHS)[not l2], f"--{other} are of another norm than --norm {self.norm}")
+        for name in ("l2_strengths" if l2 else "strengths", "anchors"):
+            ordered = sorted(set(getattr(self, name)))
+            if l2:
+                _require_norms(name, ordered)
+            else:
+                require_increasing(name, ordered)
 
     @property
     def is_custom(self) -> bool:
         """Whether any part of an attack was chosen."""
         return bool(self.attacks or self.strengths or self.step_size_ratio or self.random_start
                     or self.l2_strengths != L2_STRENGTHS)
+
+    @property
+    def curve(self) -> Curve | None:
+        """The curve of the protocol, if it has one."""
+        if self.protocol != CURVE:
+            return None
+        strengths = self.strengths if self.norm == "linf" else self.l2_strengths
+        return curve_of(self.norm, () if strengths == L2_STRENGTHS else strengths)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was made of the given strengths, in sentences."""
+        given = {"strengths": self.strengths, "l2_strengths": self.l2_strengths, "anchors": self.anchors}
+        return [f"--{name} were not in increasing order, or not distinct: they are sorted" for name, values in
+                given.items() if list(values) != sorted(set(values))]
 
     def chosen(self, dataset: str) -> tuple[str, tuple[Attack, ...]]:
         """Return the name of the protocol that applies, and its attacks.
@@ -91,6 +137,9 @@ class EvaluateConfig(NetworksConfig):
         """
         default = CUSTOM if self.is_custom else source_of(dataset).protocol
         protocol = self.protocol or default
+        if protocol == CURVE:
+            name = "autoattack" if self.norm == "linf" else "autoattack-l2"
+            return protocol, tuple(at_strength(parse_attack(name), strength) for strength in sorted(set(self.anchors)))
         attacks = protocol_attacks(protocol) if protocol != CUSTOM else custom_attacks(
             self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,
             self.random_start)
@@ -98,3 +147,11 @@ class EvaluateConfig(NetworksConfig):
             require(bool(self.source) or len(self.model) > 1 or not attack.entry.needs_source,
                     f"the attack {attack.method} needs another network to make its images: pass --source")
         return protocol, attacks
+
+
+def _require_norms(name: str, norms: Sequence[float]) -> None:
+    """Refuse L2 norms that are not above 0 or do not increase."""
+    for norm in norms:
+        require(0 < norm < float("inf"), f"{name} contains {norm:g}; expected a norm above 0")
+    for weaker, stronger in itertools.pairwise(norms):
+        require(weaker < stronger, f"{name} must increase, but {weaker:g} comes before {stronger:g}")

@@ -39,6 +39,8 @@ PROGRAMS = {
     "studies.fewer_images": "measure how many images of D_v rank the paths of a supernet",
     "studies.cheaper_attacks": "measure how cheaper attacks on D_v rank the paths of a supernet",
     "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
+    "studies.ten_networks": "train ten small networks for studies of attacks",
+    "studies.whole_curve": "compare the curve with attacks at every strength, on ten networks",
 }
 
 

@@ -90,7 +90,7 @@ def test_a_protocol_is_its_papers_list_of_attacks():
     assert described("rnas") == [("FGSM", eight, 1), ("PGD-20", eight, 0.25), ("C&W-100 L2", None, None),
                                  ("C&W margin-100", eight, 0.025), ("AutoAttack", eight, None)]
     spectrum = described("spectrum")
-    assert spectrum[:16] == [("PGD-20", round(2 * n / 255, 6), 0.125) for n in range(1, 17)]
+    assert spectrum[:16] == [("C&W margin-20", round(2 * n / 255, 6), 0.125) for n in range(1, 17)]
     assert spectrum[16:] == [("AutoAttack", round(n / 255, 6), None) for n in (4, 8, 12, 16)]
     assert not any(a.random_start for p in ("paper", "imagenet", "rnas", "spectrum") for a in protocol_attacks(p))
 

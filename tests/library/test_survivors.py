@@ -81,7 +81,9 @@ def test_flags_are_those_of_all_images_where_a_fallen_image_stays_fallen(name):
         standing = clean
         for row, independent in zip(spared["attacks"][begin:begin + count], flags, strict=True):
             attacked = standing.sum() / IMAGES
-            assert row["passes"] == pytest.approx([3 * attacked, attacked]), "a fallen image was attacked"
+            more = 10 * (name == "curve")  # how many steps follow FMN's depends on what it finds
+            assert 3 * attacked - 1e-9 <= row["passes"][0] <= (3 + more) * attacked + 1e-9, "a fallen image"
+            assert attacked - 1e-9 <= row["passes"][1] <= (1 + more / 5) * attacked + 1e-9
             standing = standing & independent
             assert flags_of(row).tolist() == standing.tolist()
         assert standing.sum() < flags[0].sum() < clean.sum()
@@ -110,7 +112,8 @@ def test_another_attack_or_norm_does_not_spare_an_image():
 
 
 def test_the_protocols_of_the_papers_attack_every_image_at_every_strength():
-    assert {name for name, protocol in PROTOCOLS.items() if protocol.spares_the_fallen} == {"spectrum", "custom"}
+    assert {name for name, protocol in PROTOCOLS.items() if protocol.spares_the_fallen} == {
+        "curve", "spectrum", "custom"}
 
 
 @pytest.mark.parametrize("name", ["pgd-3x2", "mim-2", "noise-3", "square-30", "apgd-ce", "fgsm"])

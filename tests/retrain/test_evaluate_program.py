@@ -223,9 +223,9 @@ class Stopped(Exception):
 def test_the_command_line_reaches_the_measurement(network, monkeypatch, tmp_path):
     given = []
 
-    def stop(*arguments, spare_fallen, level):
+    def stop(*arguments, spare_fallen, level, curve):
         given.append(arguments)
-        assert spare_fallen and level == "quick"
+        assert spare_fallen and level == "quick" and curve is None
         assert not torch.backends.cudnn.allow_tf32
         raise Stopped
 
@@ -336,9 +336,9 @@ def test_the_published_way_stands_beside_the_honest_one(network, capsys, tmp_pat
 def test_the_published_way_is_compared_strength_by_strength(network, monkeypatch, tmp_path):
     measured = measurement.measure
 
-    def robust_at_small_strengths(*arguments, spare_fallen, level):
+    def robust_at_small_strengths(*arguments, spare_fallen, level, curve):
         assert not spare_fallen, "the published way attacks every image at every strength"
-        result = measured(*arguments, spare_fallen=spare_fallen, level=level)
+        result = measured(*arguments, spare_fallen=spare_fallen, level=level, curve=curve)
         for row, count in zip(result["attacks"], (9, 6, 3, 1), strict=True):
             row |= {"robust": "1" * count + "0" * (10 - count), "accuracy": count / 10}
         return result

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd, rows_at_once
 from wsrnas.evaluation.autoattack import LEAST_CLASSES, autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
+from wsrnas.evaluation.curve import FMN_STEPS, MARGIN_STEPS, ROUNDS, Curve, smallest_noise
 from wsrnas.evaluation.minimum_norm import fmn
 from wsrnas.runtime.deferred import deferred_imports
 
@@ -99,7 +100,9 @@ class AttackEntry:
             must not raise accuracy. The honesty checks rely on it.
         climbs: whether the attack takes plain gradient steps, so that more of them must not be weaker; the honesty
             checks rely on it.
-        averaged: whether its L-inf accuracies are averaged over the strengths.
+        averaged: whether its L-inf accuracies are averaged over the strengths, if it has more of them than others.
+        stands_for_autoattack: whether it is a cheaper attack in AutoAttack's place: where both ran, results list the
+            images on which they disagree.
         leaderboard: whether its accuracy is the one that RobustBench ranks by.
         needs_source: whether the images are made on another network (``--source``).
         unbounded: whether the attack has no strength.
@@ -126,6 +129,7 @@ class AttackEntry:
     searches: bool = True
     climbs: bool = False
     averaged: bool = False
+    stands_for_autoattack: bool = False
     leaderboard: bool = False
     needs_source: bool = False
     unbounded: bool = False
@@ -187,6 +191,13 @@ def run_fmn(task: AttackTask) -> Tensor:
     return torch.where(held.view(-1, 1, 1, 1), torch.cat([part.adversarial for part in found]), task.images)
 
 
+def run_curve(task: AttackTask) -> Tensor:
+    """Attack by FMN and a few steps on the margin, and keep the noise that the ball holds."""
+    found, spent = smallest_noise(task.model, task.images, task.labels, Curve(task.norm, (task.epsilon,), task.steps))
+    task.spent = spent[0], spent[1] + len(task.images)  # and the evaluation's prediction
+    return torch.where((found.distances <= task.epsilon).view(-1, 1, 1, 1), found.adversarial, task.images)
+
+
 def run_noise(task: AttackTask) -> Tensor:
     """Move every pixel up or down by the whole strength, at random."""
     signs = [torch.randint(2, image.shape, generator=generator) * 2 - 1
@@ -235,11 +246,18 @@ ATTACKS: dict[str, AttackEntry] = {
         "penalty c = 0.5, from the image"),
     "cw-linf": AttackEntry(
         "C&W margin", "PGD on the margin between the logits", run_pgd, 100, restarts=True, loss="margin",
-        step_factor=PGD_STEP),
+        step_factor=PGD_STEP, averaged=True),
     "fmn": AttackEntry(
         "FMN", "the fast minimum-norm attack (Pintor et al. 2021): an image falls whose smallest noise is in the ball",
         run_fmn, 100, BOTH_NORMS, loss="margin",
         in_words=lambda steps: f"{counted(steps, 'step')} on the margin, in a ball that adapts"),
+    "curve": AttackEntry(
+        "curve", f"FMN of STEPS steps, then at most {ROUNDS} times {MARGIN_STEPS} steps of PGD on the margin from the "
+        "nearest point found: of --protocol curve, at all strengths at once", run_curve, FMN_STEPS, BOTH_NORMS,
+        loss="margin", passes=lambda steps, restarts: (steps + ROUNDS * MARGIN_STEPS, ROUNDS + 1), averaged=True,
+        stands_for_autoattack=True,
+        in_words=lambda steps: f"smallest noise found by {counted(steps, 'step')} of FMN and a few of PGD on the "
+        "margin"),
     "noise": AttackEntry(
         "random noise", "the worst of STEPS random noises of full strength", run_noise, 10, passes=forward_passes,
         step_is_stage=True, white_box=False, searches=False, in_words=_noise_in_words),

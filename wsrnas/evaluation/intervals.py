@@ -1,9 +1,17 @@
 """Statistics of measured accuracies: bootstrap intervals over the test images and exact tests."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy  # its parts are loaded when they are used: scipy.stats takes a second
+
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from torch import Tensor
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -12,6 +20,12 @@ RESAMPLES = 10_000
 def accuracy_interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of a mean of scores in [0, 1], one per image."""
     return bootstrap_interval(scores, 0.0, 1.0)
+
+
+def accuracy_row(flags: Tensor) -> dict[str, Any]:
+    """Return accuracy, interval and one character (1 or 0) per image of (N,) flags, as results store them."""
+    return {"accuracy": flags.double().mean().item(), "interval": list(accuracy_interval(flags.numpy())),
+            "robust": "".join("1" if flag else "0" for flag in flags.tolist())}
 
 
 def difference_interval(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
@@ -52,6 +66,25 @@ def bootstrap_interval(scores: Sequence[float] | np.ndarray, lowest: float = -np
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn @ values / images, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def median_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any] | None:
+    """Return the median of values, which may be infinite, with its 95 % interval, or None for no values.
+
+    The interval goes from one value to another: as many are below the median as heads fall in fair throws (exact).
+
+    Returns:
+        ``value`` and ``interval``; infinite numbers as None.
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    count = len(ordered)
+    if not count:
+        return None
+    tail = (1 - CONFIDENCE) / 2
+    low = int(scipy.stats.binom.ppf(tail, count, 0.5))
+    ends = [ordered[(count - 1) // 2], ordered[max(low - 1, 0)], ordered[min(count - low, count - 1)]]
+    value, *interval = (float(end) if np.isfinite(end) else None for end in ends)
+    return {"value": value, "interval": interval}
 
 
 def sign_test(more: int, fewer: int) -> float:

@@ -13,6 +13,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.attack_table import AttackTask
 from wsrnas.evaluation.chunks import ChunkedMeasurement
+from wsrnas.evaluation.curve import Curve, smallest_noise
 from wsrnas.evaluation.journal import Journal
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
@@ -111,19 +112,39 @@ class Evaluation(ChunkedMeasurement):
             withstood = self.stage(key, stage, left, judge, str(attack))
         return withstood
 
-    def cost(self, attack: Attack) -> tuple[float, list[str]]:
+    def distances(self, curve: Curve, among: Tensor) -> Tensor:
+        """Return the smallest noise found for each image, (N,) float64.
+
+        Args:
+            curve: the curve that the noise is searched for.
+            among: (n,) indices of the images to attack.
+
+        Returns:
+            Norms of the noise, infinite where none was found; 0 for all other images.
+        """
+        self.seconds.pop(curve.key, None)
+        self.passes.pop(curve.key, None)
+
+        def judge(images: Tensor, labels: Tensor, _: Tensor) -> tuple[Tensor, list[str]]:
+            found, spent = smallest_noise(self.model, images, labels, curve)
+            self._spend(1, *spent)
+            return found.distances, []
+
+        return self.values(curve.key, "distances", among, judge, str(curve))
+
+    def cost(self, attack: Attack | Curve) -> tuple[float, list[str]]:
         """Return the seconds over all processes that an attack took when it was last run or stored, and its warnings.
 
         Args:
-            attack: the attack at its strength.
+            attack: the attack at its strength, or a curve.
         """
         return self.seconds.get(self._key(attack), 0.0), self.warnings.get(self._key(attack), [])
 
-    def passes_of(self, attack: Attack | None) -> tuple[float, float] | None:
+    def passes_of(self, attack: Attack | Curve | None) -> tuple[float, float] | None:
         """Return the passes that an attack took for each test image when it was last run or stored.
 
         Args:
-            attack: the attack at its strength; None: the prediction without noise.
+            attack: the attack at its strength, or a curve; None: the prediction without noise.
 
         Returns:
             Passes forward with backward and forward alone, means over all test images, those that were not attacked
@@ -140,8 +161,10 @@ class Evaluation(ChunkedMeasurement):
         """Return the attack with its source, where it needs one."""
         return replace(attack, source=self.source_name) if attack.entry.needs_source else attack
 
-    def _key(self, attack: Attack) -> str:
+    def _key(self, attack: Attack | Curve) -> str:
         """Return the name under which an attack is stored, with all that its result depends on."""
+        if isinstance(attack, Curve):
+            return attack.key
         batch = f"_batch{self.batch_size}" if attack.entry.random_per_batch else ""
         return self.complete(attack).key + batch
 

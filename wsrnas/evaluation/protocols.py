@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
+from wsrnas.evaluation.curve import Curve
 
 # Tables 1 and 2 of Wsr-NAS: "average robust accuracy" is the plain mean over these; Table 4 has ImageNet's.
 PAPER_STRENGTHS = (0.03, 0.10, 0.17, 0.25)
@@ -11,7 +12,8 @@ IMAGENET_STRENGTHS = (0.015, 0.03, 0.045, 0.06, 0.075, 0.09)
 RNAS_STRENGTH = 8 / 255
 SPECTRUM_STRENGTHS = tuple(n / 255 for n in range(2, 33, 2))
 SPECTRUM_AUTOATTACK_STRENGTHS = tuple(n / 255 for n in (4, 8, 12, 16))
-CUSTOM = "custom"
+CURVE_L2_STRENGTHS = tuple(n / 8 for n in range(1, 17))
+CUSTOM, CURVE = "custom", "curve"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Protocol:
         attacks: the attacks in the order of their table.
         published_way: whether to measure in the way of the published code, too.
         in_race: whether a race offers the protocol.
+        curve: the curve that is measured before the attacks; None: none.
         spares_the_fallen: whether images that fell at a smaller strength of an attack are not attacked again, where
             the attack allows it. The protocols of the papers attack every image at every strength.
     """
@@ -32,6 +35,7 @@ class Protocol:
     published_way: bool = False
     in_race: bool = True
     spares_the_fallen: bool = False
+    curve: Curve | None = None
 
 
 def _at(strengths: Iterable[float], name: str, step_ratio: float = 0.0) -> tuple[Attack, ...]:
@@ -50,9 +54,13 @@ PROTOCOLS: dict[str, Protocol] = {
         "Tables 1, 3 and 4",
         (*_at([RNAS_STRENGTH], "fgsm"), *_at([RNAS_STRENGTH], "pgd-20", 0.25), parse_attack("cw-l2-100"),
          *_at([RNAS_STRENGTH], "cw-linf-100"), *_at([RNAS_STRENGTH], "autoattack"))),
+    "curve": Protocol(
+        "each image's smallest noise, by FMN and a few steps of PGD on the margin: accuracy at every strength, the "
+        "exact area up to 32/255 (--norm l2: up to 2) and the median; with --anchors also AutoAttack",
+        (), spares_the_fallen=True, curve=Curve("linf", SPECTRUM_STRENGTHS)),
     "spectrum": Protocol(
-        "PGD-20 at 2/255 to 32/255 with the normalised area under the curve, and AutoAttack at 4, 8, 12, 16/255",
-        (*_at(SPECTRUM_STRENGTHS, "pgd-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack")),
+        "C&W margin-20 at 2/255 to 32/255 with the normalised area under the curve, and AutoAttack at 4, 8, 12, 16/255",
+        (*_at(SPECTRUM_STRENGTHS, "cw-linf-20"), *_at(SPECTRUM_AUTOATTACK_STRENGTHS, "autoattack")),
         spares_the_fallen=True),
     "official": Protocol(
         "PGD-20 at the strengths of paper, and the accuracy that the published code would report, usually too high",
@@ -66,7 +74,13 @@ def protocol_attacks(protocol: str) -> tuple[Attack, ...]:
     return PROTOCOLS[protocol].attacks
 
 
-def passes_of(attacks: Iterable[Attack]) -> tuple[int, int]:
+def curve_of(norm: str, strengths: Sequence[float] = ()) -> Curve:
+    """Return a curve of a norm over some strengths, in any order; none: the protocol's own, up to 32/255 or 2."""
+    own = CURVE_L2_STRENGTHS if norm == "l2" else SPECTRUM_STRENGTHS
+    return Curve(norm, tuple(sorted(set(strengths))) or own)
+
+
+def passes_of(attacks: Iterable[Attack | Curve]) -> tuple[int, int]:
     """Return the passes of an image that withstands all attacks: forward with backward, and forward alone."""
     both, forward = zip((0, 0), *(attack.passes for attack in attacks), strict=True)
     return sum(both), sum(forward)

@@ -9,8 +9,19 @@ import numpy as np
 
 from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.caveats import caveats
+from wsrnas.evaluation.curve import Curve
+from wsrnas.evaluation.curve_results import (
+    MeasuredCurve,
+    area_end,
+    curve_rows,
+    measure_curve,
+    median_cell,
+    stored_scores,
+    summary,
+)
+from wsrnas.evaluation.disagreements import disagreements
 from wsrnas.evaluation.honesty import FULL, NONE, Part, choose_images, choose_strength, honesty_checks
-from wsrnas.evaluation.intervals import accuracy_interval, difference_interval
+from wsrnas.evaluation.intervals import accuracy_interval, accuracy_row, difference_interval
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports
 
@@ -25,7 +36,7 @@ FORMAT = "wsrnas evaluation 1"
 
 def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int,
             keep: Callable[[dict[str, Any]], None] = lambda result: None, spare_fallen: bool = False,
-            level: str = FULL) -> dict[str, Any]:
+            level: str = FULL, curve: Curve | None = None) -> dict[str, Any]:
     """Run attacks on a network, then the honesty checks.
 
     Args:
@@ -36,14 +47,16 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         spare_fallen: whether an image that fell at a smaller strength counts as fallen without being attacked again,
             where the attack allows it (``spares_the_fallen``). The strengths of an attack must then increase.
         level: which honesty checks run, a key of ``CHECK_LEVELS``.
+        curve: the curve that is measured first; its strengths come before the attacks.
 
     Returns:
-        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``passes``, ``check_level``,
-        ``checks``, ``failed_checks`` and ``warnings``: plain values, every accuracy with its 95 % interval and one
-        character (1 or 0) per image. Passes are those of a test image on average, forward with backward and forward
-        alone; None where they are not known.
+        ``complete``, ``images``, ``clean``, ``attacks``, ``average_robust``, ``area``, ``curve``, ``disagreements``,
+        ``passes``, ``check_level``, ``checks``, ``failed_checks`` and ``warnings``: plain values, every accuracy with
+        its 95 % interval and one character (1 or 0) per image. Passes are those of a test image on average, forward
+        with backward and forward alone; None where they are not known.
     """
     clean = evaluation.clean()
+    found = measure_curve(evaluation, clean, curve) if curve else None
     measured: list[tuple[Attack, Tensor]] = []
     rows: list[dict[str, Any]] = []
     for attack in attacks:
@@ -52,16 +65,17 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         seconds, warnings = evaluation.cost(attack)
         passes = evaluation.passes_of(attack)
         measured.append((attack, flags))
-        rows.append({**attack.describe(), **_accuracy(flags), "seconds": round(seconds, 1), "warnings": warnings,
+        rows.append({**attack.describe(), **accuracy_row(flags), "seconds": round(seconds, 1), "warnings": warnings,
                      "passes": list(passes) if passes else None})
         evaluation.log(f"{evaluation.name}: {attack}: {_cell(rows[-1])} %, {seconds:.1f} s")
-        keep(_result(evaluation, clean, measured, rows, level))
+        keep(_result(evaluation, clean, measured, rows, level, found))
     checks = []
     if level != NONE:
-        strength = choose_strength(rows, clean.double().mean().item())
+        points, more = curve_rows(found, measured)
+        strength = choose_strength([*more, *rows], clean.double().mean().item())
         part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), strength, level)
-        checks = honesty_checks(part, measured)
-    return {**_result(evaluation, clean, measured, rows, level, checks), "complete": True}
+        checks = honesty_checks(part, [*points, *measured])
+    return {**_result(evaluation, clean, measured, rows, level, found, checks), "complete": True}
 
 
 def _standing(clean: Tensor, attack: Attack, measured: Sequence[tuple[Attack, Tensor]]) -> Tensor:
@@ -84,28 +98,29 @@ def _passes(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> list[floa
 
 
 def _result(evaluation: Evaluation, clean: Tensor, measured: Sequence[tuple[Attack, Tensor]],
-            rows: list[dict[str, Any]], level: str, checks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+            rows: list[dict[str, Any]], level: str, found: MeasuredCurve | None,
+            checks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    curve = summary(found, clean, measured) if found else None
+    differ = disagreements([*(found.points if found else ()), *measured])
+    points, more = curve_rows(found, measured)
+    measured, rows = [*points, *measured], [*more, *rows]
     return {
-        "complete": False, "images": len(clean), "clean": _accuracy(clean), "attacks": list(rows),
-        "average_robust": average_robust(measured), "area": normalised_area(clean, measured),
+        "complete": False, "images": len(clean), "clean": accuracy_row(clean), "attacks": list(rows),
+        "average_robust": average_robust(measured), "curve": curve, "disagreements": differ,
+        "area": curve["area"] if curve else normalised_area(clean, measured),
         "passes": _passes(evaluation, rows), "check_level": level, "checks": list(checks),
         "failed_checks": [check["check"] for check in checks if check["passed"] is False],
         "warnings": sorted({warning for row in rows for warning in row["warnings"]}),
     }
 
 
-def _accuracy(flags: Tensor) -> dict[str, Any]:
-    return {"accuracy": flags.double().mean().item(), "interval": list(accuracy_interval(flags.numpy())),
-            "robust": "".join("1" if flag else "0" for flag in flags.tolist())}
-
-
 def _spectrum(measured: Sequence[tuple[Attack, Tensor]]) -> list[tuple[Attack, Tensor]]:
-    """Return the longest series of one L-inf PGD over strengths; no other attack or norm is averaged."""
+    """Return the longest series of one averaged L-inf attack over strengths, of equally long ones PGD's."""
     series: dict[Attack, list[tuple[Attack, Tensor]]] = {}
     for attack, flags in measured:
         if attack.entry.averaged and attack.norm == "linf":
             series.setdefault(attack.family, []).append((attack, flags))
-    longest = max(series.values(), key=lambda pairs: len(pairs), default=[])
+    longest = max(series.values(), key=lambda pairs: (len(pairs), pairs[0][0].method == "pgd"), default=[])
     return sorted(longest, key=lambda pair: pair[0].epsilon or 0.0)
 
 
@@ -164,11 +179,15 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for attack in dict.fromkeys(attack for column in columns for attack in column):
         rows.append([attack, *(column.get(attack, "-") for column in columns)])
     if first["average_robust"]:
-        rows.append([f"average over {len(first['average_robust']['over'])} strengths of PGD",
+        over = first["average_robust"]["over"]
+        kind = "PGD" if over[0].startswith("PGD") else over[0].partition("  eps")[0]
+        rows.append([f"average over {len(over)} strengths of {kind}",
                      *(_cell(result["average_robust"]) for result in results.values())])
     if first["area"]:
-        rows.append([f"area up to {format_epsilon(first['area']['up_to'])}",
+        rows.append([f"area up to {area_end(first)}",
                      *(_cell({**result["area"], "accuracy": result["area"]["value"]}) for result in results.values())])
+    if first.get("curve"):
+        rows.append(["median smallest noise", *(median_cell(result.get("curve")) for result in results.values())])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
              for row in rows]
@@ -208,7 +227,8 @@ def scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:
     clean = torch.from_numpy(flags_of(result["clean"]))
     scores: dict[str, np.ndarray | None] = {"clean": clean.double().numpy()}
     scores |= {str(attack): flags.double().numpy() for attack, flags in measured}
-    scores |= {"average robust": _average_scores(measured), "area": _area_scores(clean, measured)}
+    scores |= {"average robust": _average_scores(measured),
+               "area": stored_scores(result["curve"]) if result.get("curve") else _area_scores(clean, measured)}
     return {name: values for name, values in scores.items() if values is not None}
 
 

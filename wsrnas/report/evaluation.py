@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsrnas.evaluation.attack_table import ATTACKS
+from wsrnas.evaluation.curve_results import area_end, median_cell
 from wsrnas.report.figures.accuracy import accuracy
 from wsrnas.report.html import paragraph, table
 from wsrnas.report.reading.attack_names import PARAMETERS, attack_label
 from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series_marks
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
-from wsrnas.runtime.config import format_epsilon
 
 
 def robustness(networks: Sequence[Network]) -> Sequence[Part]:
@@ -59,9 +59,13 @@ def _sum_notes(networks: Sequence[Network]) -> list[str]:
     notes = []
     for over, mark in series_marks(networks).items():
         notes += [f"Average robust{mark}: the mean over {', '.join(over)}."] * bool(over)
-        areas = [network.sums[over].get("area") for network in networks if over in network.sums]
-        ends = dict.fromkeys(area["up_to"] for area in areas if area and area.get("up_to"))
-        notes += [f"Area{mark}: the mean accuracy over ε from 0 to {format_epsilon(end)}." for end in ends]
+        found = [network.sums[over] for network in networks if over in network.sums]
+        ends = dict.fromkeys(area_end(result) for result in found if (result.get("area") or {}).get("up_to"))
+        notes += [f"Area{mark}: the mean accuracy over ε from 0 to {end}." for end in ends]
+        medians = [f"{median_cell(result['curve'])} ({result.get('name', '')})" for result in found
+                   if result.get("curve")]
+        notes += [f"Median{mark} of the smallest noise of the images that are right without noise: "
+                  f"{', '.join(medians)}."] * bool(medians)
     return [paragraph(note, "note") for note in notes]
 
 
