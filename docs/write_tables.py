@@ -23,7 +23,7 @@ from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import DATASETS
 from wsrnas.estimators import ESTIMATORS, build_estimator
 from wsrnas.evaluation.attack_table import ATTACKS
-from wsrnas.evaluation.protocols import PROTOCOLS, fallen_in_words, passes_of
+from wsrnas.evaluation.protocols import PROTOCOLS, fallen_in_words, in_order, passes_of
 from wsrnas.report.race import SECTIONS as RACE_SECTIONS
 from wsrnas.report.ranking import SECTIONS as RANKING_SECTIONS
 from wsrnas.report.run_sections import SECTIONS
@@ -52,7 +52,7 @@ def protocols() -> str:
     """Return one row for each protocol."""
     def row(name: str) -> tuple[str, ...]:
         protocol = PROTOCOLS[name]
-        everything = [*([protocol.curve] if protocol.curve else []), *protocol.attacks]
+        everything = in_order(protocol.curve, protocol.attacks)
         passes = " + ".join(f"{number:,}" for number in passes_of(everything))
         return f"`{name}`", protocol.help, passes if everything else "", fallen_in_words(name)
     return markdown_table(("`--protocol`", "attacks", "passes of an image, at most", "images that fell at a smaller "

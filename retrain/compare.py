@@ -36,7 +36,7 @@ with deferred_imports():
     from wsrnas.complexity import readable
     from wsrnas.evaluation.measurement import check_classes
     from wsrnas.evaluation.power import Noise, power
-    from wsrnas.evaluation.protocols import passes_of
+    from wsrnas.evaluation.protocols import in_order, passes_of
     from wsrnas.report import refresh, write_report
     from wsrnas.runtime.sharing import alone, open_shared_folder, share
     from wsrnas.subjects.images import images_of
@@ -154,7 +154,7 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
                                                        data.image_shape, config.dataset), data.image_shape, World())
                  for entrant in entrants)
     evaluation = config.evaluation()
-    attacks = passes_of([*([evaluation.curve] if evaluation.curve else []), *evaluation.chosen(config.dataset)[1]])
+    attacks = passes_of(in_order(evaluation.curve, evaluation.chosen(config.dataset)[1]))
     checks = [config.check_images * passes for passes in CHECK_LEVELS[config.checks].passes]
     attacked = [len(data.test) * len(kept_weights(config)) * passes for passes in attacks]
     print("\n".join([

@@ -1,7 +1,7 @@
 """How robust networks are: their accuracy under attacks of many strengths, and whether the numbers can be believed.
 
     python -m retrain.evaluate --model runs/retrain/NAME --data DATA
-    python -m retrain.evaluate --model RUN_A RUN_B --protocol spectrum --data DATA
+    python -m retrain.evaluate --model RUN_A RUN_B --protocol curve --data DATA
     python -m retrain.evaluate --model my_network.py:build --dataset cifar10 --attacks autoattack --data DATA
     torchrun --standalone --nproc_per_node=8 -m retrain.evaluate --model RUN --protocol rnas --data DATA
 
@@ -30,7 +30,7 @@ with deferred_imports():
     from wsrnas.complexity import count_parameters, multiply_adds, readable
     from wsrnas.evaluation.disagreements import disagreement_lines
     from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
-    from wsrnas.evaluation.protocols import fallen_in_words, passes_of
+    from wsrnas.evaluation.protocols import fallen_in_words, in_order, passes_of
     from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, passes_line, table
     from wsrnas.report import write_report
     from wsrnas.subjects.images import EvaluationImages
@@ -108,7 +108,7 @@ def dry_run(config: EvaluateConfig, networks: list[ModelSource], images: Evaluat
         lines.append(f"network: {network.source}, {readable(count_parameters(network.model))} parameters"
                      + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds per image"
                         if network.description else ""))
-    everything = [*([config.curve] if config.curve else []), *attacks]
+    everything = in_order(config.curve, attacks)
     for attack in everything:
         both, forward = attack.passes
         lines.append(f"attack: {attack}: at most {readable(count * both)} images forward and backward, "

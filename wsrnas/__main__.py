@@ -41,6 +41,7 @@ PROGRAMS = {
     "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
     "studies.ten_networks": "train ten small networks for studies of attacks",
     "studies.whole_curve": "compare the curve with attacks at every strength, on ten networks",
+    "studies.example_network": "attack pyautoattack's example network by its code and by ours",
 }
 
 

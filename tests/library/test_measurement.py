@@ -519,11 +519,11 @@ def directly(digits) -> Tensor:
     return model(adversarial).argmax(1) == data.labels
 
 
-def autoattacked(digits, **arguments) -> Tensor:
+def autoattacked(digits, name: str = "autoattack", **arguments) -> Tensor:
     data, model = digits
     measured = Evaluation(model, BatchLoader(data, CHUNK, 0, "test"), 10, seed=SEED, batch_size=CHUNK,
                           log=lambda line: None, **arguments)
-    return measured.robust(at_strength(parse_attack("autoattack"), STRENGTH), measured.clean().nonzero().flatten())
+    return measured.robust(at_strength(parse_attack(name), STRENGTH), measured.clean().nonzero().flatten())
 
 
 @pytest.mark.slow
@@ -542,6 +542,25 @@ def test_autoattack_in_chunks_is_autoattack_image_by_image_killed_and_resumed(di
               path.read_text().splitlines()[1:]]
     assert [stage for stage, _ in itertools.groupby(stages)] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert torch.equal(torch.get_rng_state(), state), "the global generator was reseeded"
+
+
+@pytest.mark.slow
+def test_the_two_gradient_attacks_of_autoattack_are_its_first_two_parts_image_by_image(digits, asked, tmp_path):
+    from pyautoattack import AutoAttack
+
+    data, model = digits
+    images = (data.images.float() / 255).contiguous()
+    adversary = AutoAttack(model, eps=STRENGTH, seed=SEED)
+    adversary.attacks_to_run = ["apgd-ce", "apgd-t"]
+    adversarial, _ = adversary.run_standard_evaluation(images, data.labels, batch_size=CHUNK)
+    expected = model(adversarial).argmax(1) == data.labels
+    with pytest.raises(Killed):
+        autoattacked(digits, "apgd-ce+t", journal=Mortal(tmp_path, {}, chunks=5))
+    withstood = autoattacked(digits, "apgd-ce+t", journal=Journal(tmp_path, {}))
+    assert torch.equal(withstood, expected) and 2 < withstood.sum() < COUNT - 2
+    stages = {json.loads(line)["stage"] for path in tmp_path.glob("apgd-ce+t*")
+              for line in path.read_text().splitlines()[1:]}
+    assert stages == {"apgd-ce", "apgd-t"}
 
 
 def test_autoattack_needs_four_classes_and_takes_fewer_than_ten():

@@ -45,6 +45,16 @@ def test_the_published_way_stands_beside_the_honest_one(tmp_path, words_only):
     assert "net 0.0300 (7.65/255) 55.0 50.0 +5.0 [−1.0, +11.0]" in page.text
 
 
+def test_the_curve_says_its_area_and_its_median(tmp_path, words_only):
+    found = {"norm": "l2", "strengths": [1.0, 2.0], "steps": 55, "distances": [0.0, 0.5, 1.25, None, 3.0],
+             "area": {"value": 0.6, "interval": [0.3, 0.9], "up_to": 2.0}, "lowered_by": [],
+             "median": {"value": 1.25, "interval": [0.5, None]}}
+    robust = {("curve-55 L2", "curve", "l2", strength): flags for strength, flags in ((1.0, "00111"), (2.0, "00011"))}
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(robust=robust, curve=found, area=found["area"])]))
+    assert "Area: the mean accuracy over ε from 0 to 2." in page.text
+    assert "without noise: 1.25 [0.5, none found] (net)." in page.text
+
+
 @pytest.fixture
 def two(tmp_path):
     stream = np.random.default_rng(1)

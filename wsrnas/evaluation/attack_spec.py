@@ -10,7 +10,7 @@ from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.errors import InputError
 
 FORM = "METHOD[-l2][-STEPS][xRESTARTS]"
-_SHORT_NAME = re.compile(r"(?P<method>[a-z][a-z0-9_-]*?)(?P<l2>-l2)?(-(?P<steps>\d+))?(x(?P<restarts>\d+))?")
+_SHORT_NAME = re.compile(r"(?P<method>[a-z][a-z0-9_+-]*?)(?P<l2>-l2)?(-(?P<steps>\d+))?(x(?P<restarts>\d+))?")
 _LABEL = re.compile(r"(?P<label>.+?)(?P<numbers>(-\d+)?(x\d+)?)(?P<l2> l2)?")
 
 

@@ -269,6 +269,11 @@ ATTACKS: dict[str, AttackEntry] = {
         passes=lambda steps, restarts: (APGD_PASSES, 0), stages=("apgd-ce",), random_per_batch=True,
         in_words=lambda steps: "as in AutoAttack's standard version: 100 steps of adaptive size, a random start, "
         "cross-entropy loss"),
+    "apgd-ce+t": AttackEntry(
+        "APGD-CE+T", "the two gradient attacks of AutoAttack, APGD-CE and targeted APGD: fast and nearly as strong",
+        run_autoattack, norms=BOTH_NORMS, passes=lambda steps, restarts: (APGD_PASSES + TARGETED_PASSES, 0),
+        stages=("apgd-ce", "apgd-t"), random_per_batch=True, least_classes=LEAST_CLASSES, stands_for_autoattack=True,
+        in_words=lambda steps: "APGD-CE and targeted APGD, as in AutoAttack's standard version"),
     "autoattack": AttackEntry(
         "AutoAttack", "the original AutoAttack, standard version, by pyautoattack", run_autoattack, norms=BOTH_NORMS,
         passes=lambda steps, restarts: (APGD_PASSES + 2 * TARGETED_PASSES, FAB_PASSES + SQUARE_QUERIES),

@@ -80,6 +80,11 @@ def curve_of(norm: str, strengths: Sequence[float] = ()) -> Curve:
     return Curve(norm, tuple(sorted(set(strengths))) or own)
 
 
+def in_order(curve: Curve | None, attacks: Iterable[Attack]) -> list[Attack | Curve]:
+    """Return all that is measured, in this order: the curve, if there is one, then the attacks."""
+    return [*([curve] if curve else []), *attacks]
+
+
 def passes_of(attacks: Iterable[Attack | Curve]) -> tuple[int, int]:
     """Return the passes of an image that withstands all attacks: forward with backward, and forward alone."""
     both, forward = zip((0, 0), *(attack.passes for attack in attacks), strict=True)
