@@ -262,3 +262,15 @@ def test_what_a_curve_cannot_use_is_refused(arguments, said):
 def test_a_curve_that_means_nothing_is_refused(arguments):
     with pytest.raises(InputError):
         Curve(*arguments)
+
+
+def test_a_chunk_of_numbers_that_are_none_is_measured_again(tmp_path, capsys):
+    journal = Journal(tmp_path, {})
+    journal.append("curve", "distances", [0, 1], [0.25, math.inf], 1.0)
+    path = tmp_path / "curve.0.jsonl"
+    whole = path.read_text()
+    assert journal.read("curve", "distances", 3).values.tolist() == [0.25, math.inf, -1]
+    for damaged in ("[0.25]", "[0.25, -1]", '[0.25, "1"]', "[true, false]", "0.25"):
+        path.write_text(whole.replace("[0.25, null]", damaged))
+        assert journal.read("curve", "distances", 3).values.tolist() == [-1] * 3, damaged
+    assert "damaged" in capsys.readouterr().err

@@ -65,8 +65,9 @@ class Journal:
         for path in sorted(self.folder.glob(f"{attack}.*.jsonl")):
             for row in self._rows(path):
                 if row["stage"] == stage:
-                    kind = "robust" if "robust" in row else "values"
-                    values[row["images"]] = torch.tensor([float(value) for value in row[kind]], dtype=torch.float64)
+                    numbers = row["robust"] if "robust" in row else row["values"]
+                    found = [math.inf if value is None else float(value) for value in numbers]
+                    values[row["images"]] = torch.tensor(found, dtype=torch.float64)
                     spent = torch.tensor(row.get("passes", (math.nan, math.nan)), dtype=torch.float64)
                     passes[row["images"]] = spent / max(len(row["images"]), 1)
                     seconds += row["seconds"]
@@ -81,7 +82,7 @@ class Journal:
             attack: name under which the attack is stored.
             stage: name of the stage.
             images: indices of the chunk's images.
-            values: for each image whether it withstood, or a number.
+            values: for each image whether it withstood, or a number of at least 0, which may be infinite.
             seconds: duration in this process.
             warnings: warnings of the attack.
             passes: passes of all images together, forward with backward and forward alone; None: not known.
@@ -91,7 +92,8 @@ class Journal:
             self._open(path)
             self._opened.add(attack)
         flags = all(isinstance(value, bool) for value in values)
-        found = {"robust": "".join(str(int(flag)) for flag in values)} if flags else {"values": list(values)}
+        found = {"robust": "".join(str(int(flag)) for flag in values)} if flags else {
+            "values": [value if math.isfinite(value) else None for value in values]}
         row = {"stage": stage, "images": list(images), **found,
                "seconds": round(seconds, 3), "warnings": list(warnings)}
         if passes is not None:
@@ -138,12 +140,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _has_values(row: dict[str, Any], images: int) -> bool:
+    """Return whether a row has one flag or one number for each image."""
+    robust, values = row.get("robust"), row.get("values")
+    if robust is None:
+        return isinstance(values, list) and len(values) == images and all(
+            value is None or (_is_number(value) and value >= 0) for value in values)
+    return isinstance(robust, str) and len(robust) == images and set(robust) <= {"0", "1"}
+
+
 def _is_whole(row: Any) -> bool:
     """Return whether a row has everything that a chunk has."""
     if not isinstance(row, dict) or not isinstance(row.get("stage"), str) or not _is_number(row.get("seconds")):
         return False
-    images, robust, passes = row.get("images"), row.get("robust"), row.get("passes", [0, 0])
+    images, passes = row.get("images"), row.get("passes", [0, 0])
     return (isinstance(images, list) and all(type(image) is int and image >= 0 for image in images)
-            and isinstance(robust, str) and len(robust) == len(images) and set(robust) <= {"0", "1"}
+            and _has_values(row, len(images))
             and isinstance(row.get("warnings"), list) and all(isinstance(text, str) for text in row["warnings"])
             and isinstance(passes, list) and len(passes) == 2 and all(map(_is_number, passes)))
