@@ -1,6 +1,6 @@
-"""Measurement of the supernet on D_v: loss, accuracy and, under a bound, vulnerability."""
+"""Measurement of the supernet on D_v: loss, accuracy and, if the search asks for it, vulnerability."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -9,7 +9,11 @@ from torch import Tensor
 
 from search.spaces.supernet import Supernet
 from wsrnas.attacks import many_attack_steps
+from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.vulnerability import network_vulnerability
+from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.progress import progress
 
 
 class Measured(Protocol):
@@ -60,3 +64,27 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
                     reference, outputs, config.distance, config.standardize)
                 rows[-1].append(len(labels) * vulnerability)
     return torch.stack([torch.stack([value.double() for value in row]) for row in rows], 1)
+
+
+def batches_until_stopped(loader: BatchLoader, title: str, purpose: str, world: World,
+                          stop: Callable[[], bool]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of a loader with a progress line, until a signal asks to stop.
+
+    Processes ask one another at every batch that all of them have.
+
+    Args:
+        loader: images of D_v.
+        title: name of the step.
+        purpose: what is done in it.
+        world: this process.
+        stop: function that returns whether to stop; all processes call it together.
+
+    Raises:
+        Preempted: a signal asked to stop.
+    """
+    full, tail = divmod(len(loader.image_set), loader.batch_size)
+    shared = full + (tail >= world.size) if loader.batch_size >= world.size else 0
+    for number, batch in enumerate(progress(loader.batches(), f"{title}: {purpose}", world, len(loader))):
+        if number < shared and stop():
+            raise Preempted(f"stopped in {title}; the steps before it are saved")
+        yield batch

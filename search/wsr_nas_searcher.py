@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from search.measured_paths import described_paths, measured_shares, parameters
-from search.measurement import measure
+from search.measurement import batches_until_stopped, measure
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.spaces.supernet import Path
@@ -31,8 +31,7 @@ from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
-from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.progress import progress
+from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 
@@ -83,7 +82,12 @@ class Searcher(SupernetSearcher):
         """Choose the path H of this step, or several, and make the first the current one (lines 2 and 20).
 
         The anchors follow, where this step measures them again.
+
+        Raises:
+            Preempted: a signal asked to stop.
         """
+        if self.stop():
+            raise Preempted(f"stopped before {step.title}; the steps before it are saved")
         self.paths = self.strategy.sample(self.loss_memory, step, proposed_paths(self.config, step))
         self.proposed = len(self.paths)
         if step.phase != "warm-up":
@@ -148,7 +152,7 @@ class Searcher(SupernetSearcher):
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
         with self.trainer.graphs.used(len(loader)):
-            for images, labels in progress(loader.batches(), f"{step.title}: validate", self.world, len(loader)):
+            for images, labels in batches_until_stopped(loader, step.title, "validate", self.world, self.stop):
                 sums += measure(self.supernet, self._spectrum(images, labels), labels, self.config)
                 count += len(images)
         losses, accuracies, *vulnerabilities = all_sum(sums, self.world) / all_sum(count, self.world)
@@ -176,7 +180,7 @@ class Searcher(SupernetSearcher):
         sums = torch.zeros(2, 2 + config.measures_vulnerability, len(targets), dtype=torch.float64,
                            device=self.world.device)
         shown: dict[str, np.ndarray] = {}
-        for images, labels in progress(loader.batches(), f"{step.title}: check", self.world, len(loader)):
+        for images, labels in batches_until_stopped(loader, step.title, "check", self.world, self.stop):
             estimated = self._estimate(images, labels, self._attack(images, labels, self.source_epsilons))
             attacked = self._attack(images, labels, targets)
             sums += torch.stack([measure(self.supernet, noisy.unbind(1), labels, config, images)

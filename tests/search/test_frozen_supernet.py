@@ -2,15 +2,18 @@
 
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
 
 import search.wsr_nas as program
+from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, learning_rate, schedule
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.runtime.config import parse_config
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
@@ -54,6 +57,33 @@ def trained(tmp_path_factory):
 def searched(trained, tmp_path_factory):
     """A search on it, with another seed."""
     return start(tmp_path_factory.mktemp("searched"), *SEARCH, "--supernet", str(trained)) / "run"
+
+
+@pytest.mark.parametrize("moment", ["before a step", "in a measurement"])
+def test_a_signal_stops_a_search_that_trains_nothing(trained, searched, tmp_path, monkeypatch, moment):
+    asked, original = [], Searcher.recalibrate
+
+    def recalibrate(self, step):
+        if step.index == 1 and moment == "in a measurement":
+            os.kill(os.getpid(), signal.SIGTERM)
+            asked.append(step.index)
+        original(self, step)
+
+    def update(self, step, original=Searcher.update_architecture):
+        found = original(self, step)
+        if step.index == 1 and moment == "before a step":
+            os.kill(os.getpid(), signal.SIGTERM)
+            asked.append(step.index)
+        return found
+
+    with monkeypatch.context() as context:
+        context.setattr(Searcher, "recalibrate", recalibrate)
+        context.setattr(Searcher, "update_architecture", update)
+        with pytest.raises(Preempted, match="the steps before it are saved"):
+            start(tmp_path, *SEARCH, "--supernet", str(trained))
+    assert asked == [1] and len(read(tmp_path / "search/run")) == (1 if moment == "in a measurement" else 2)
+    assert_equal(without_time(read(start(tmp_path, *SEARCH, "--supernet", str(trained)) / "run")),
+                 without_time(read(searched)))
 
 
 def test_only_the_supernet_is_trained(trained):
