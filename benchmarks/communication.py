@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search.measurement import shared_batches
 from search.strategy.supernet import WsrInSupernet
 from search.wsr_nas_searcher import Searcher
 from wsrnas.operations import BATCH_NORM
@@ -88,11 +89,14 @@ def traffic(searcher: Searcher) -> dict[str, Traffic]:
     """
     config, steps = searcher.config, len(searcher.train_loader)
     refusals = steps // config.report_freq + 1
+    asked = steps + 1 + shared_batches(searcher.validation_loader, searcher.world)  # whether to stop
+    if searcher.checks:
+        asked += shared_batches(searcher.check_loader, searcher.world)
     buffers = _together(buffer for buffer in searcher.supernet.buffers() if buffer.is_floating_point())
     columns = (2 + config.measures_vulnerability) * (1 + len(config.strengths))
     found = {
         "gradients": gradient_traffic(searcher).times(steps),
-        "requests to stop, metrics": Traffic(steps + refusals + 1, NUMBER * (steps + refusals + 2 * METRICS)),
+        "requests to stop, metrics": Traffic(asked + refusals + 1, NUMBER * (asked + refusals + 2 * METRICS)),
         "running statistics": buffers.times(2),  # of the recalibrated path, and at the end of the iteration
         "losses on D_v": Traffic(2, NUMBER * (columns + 1)),
         "strategy": strategy_traffic(searcher),

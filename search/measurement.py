@@ -82,9 +82,14 @@ def batches_until_stopped(loader: BatchLoader, title: str, purpose: str, world: 
     Raises:
         Preempted: a signal asked to stop.
     """
-    full, tail = divmod(len(loader.image_set), loader.batch_size)
-    shared = full + (tail >= world.size) if loader.batch_size >= world.size else 0
+    shared = shared_batches(loader, world)
     for number, batch in enumerate(progress(loader.batches(), f"{title}: {purpose}", world, len(loader))):
         if number < shared and stop():
             raise Preempted(f"stopped in {title}; the steps before it are saved")
         yield batch
+
+
+def shared_batches(loader: BatchLoader, world: World) -> int:
+    """Return how many batches every process has."""
+    full, tail = divmod(len(loader.image_set), loader.batch_size)
+    return full + (tail >= world.size) if loader.batch_size >= world.size else 0

@@ -196,7 +196,8 @@ def test_wrong_flags_are_refused():
 
 
 def test_one_of_several_processes_does_its_part_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "0")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(scale_out_work, "evaluation", lambda arguments, world: {"arguments": arguments})
     scale_out.main(["evaluation", str(tmp_path / "numbers.json"), "--model", "network"])
     assert json.loads((tmp_path / "numbers.json").read_text()) == {"arguments": ["--model", "network"]}
