@@ -1,10 +1,23 @@
-"""List the programs of the project: ``python -m wsrnas``; print the version: ``python -m wsrnas --version``."""
+"""The command ``wsrnas``: start a program by a short name; ``python -m wsrnas`` is the same and lists all of them.
 
-import argparse
+    wsrnas search --preset tiny --dataset digits
+    wsrnas evaluate --help
+
+In a checkout the programs are modules beside this package. An installed wheel has them in ``wsrnas/programs``, where
+they hide no module of other projects; this command puts that folder on the path of its own process.
+"""
+
+import difflib
+import importlib
+import os
+import runpy
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wsrnas import __version__
 from wsrnas.runtime.config import Parser
+from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
 PROGRAMS = {
@@ -45,21 +58,116 @@ PROGRAMS = {
 }
 
 
+COMMANDS = {
+    "search": "search.wsr_nas",
+    "rnas": "search.rnas",
+    "tabular": "search.tabular",
+    "ranking": "search.ranking",
+    "train": "retrain.train_cifar",
+    "train-imagenet": "retrain.train_imagenet",
+    "evaluate": "retrain.evaluate",
+    "compare": "retrain.compare",
+    "vulnerability": "retrain.vulnerability",
+    "export": "retrain.export",
+    "estimators": "test_AN_estimator.benchmark",
+    "models": "wsrnas.models",
+    "plot": "wsrnas.plotting",
+    "report": "wsrnas.report",
+    "launch": "wsrnas.runtime.launcher",
+}
+"""The programs with a short name; the others measure a checkout and are not part of a wheel."""
+
+USAGE = f"""wsrnas {__version__}: neural architecture search for robustness over many noise strengths
+
+usage: wsrnas COMMAND [FLAGS]      wsrnas COMMAND --help explains the flags of a command
+       wsrnas --version
+"""
+NOTE = """
+Messages name programs as modules: python -m retrain.evaluate is wsrnas evaluate."""
+
+
+def program_root() -> Path:
+    """Return the folder whose modules are the programs: ``programs`` of an installed wheel, or the checkout."""
+    here = Path(__file__).parent
+    installed = here / "programs"
+    return installed if installed.is_dir() else here.parent
+
+
 def listing() -> str:
-    """Return one line for each program: how it is started and what it does."""
-    width = max(map(len, PROGRAMS))
-    return "\n".join(f"  python -m {name:<{width}}  {text}" for name, text in PROGRAMS.items())
+    """Return one line for each program that is there: its command, its module, what it does."""
+    short = {module: command for command, module in COMMANDS.items()}
+    whole = (program_root() / "benchmarks").is_dir()
+    rows = [("COMMAND", "python -m", ""), *((short.get(name, ""), name, text) for name, text in PROGRAMS.items()
+                                            if whole or name in short)]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"  {command:<{widths[0]}}  {name:<{widths[1]}}  {text}".rstrip() for command, name, text in rows)
+
+
+def find_program(name: str) -> str:
+    """Return the module that a command or the name of a module stands for.
+
+    Raises:
+        InputError: there is none; the closest ones are named.
+    """
+    if name in COMMANDS or name in PROGRAMS:
+        return COMMANDS.get(name, name)
+    close = difflib.get_close_matches(name, [*COMMANDS, *PROGRAMS], n=3)
+    hint = f"; did you mean {', '.join(close)}?" if close else f"; expected one of {', '.join(COMMANDS)}"
+    raise InputError(f"wsrnas: unknown command {name!r}{hint}")
+
+
+def use_programs() -> None:
+    """Let this process and those that it starts import the programs."""
+    root = str(program_root())
+    if sys.path[0] != root:
+        sys.path.insert(0, root)
+    inherited = os.environ.get("PYTHONPATH", "")
+    if root not in inherited.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, inherited]) if inherited else root
+
+
+def run(command: str, *arguments: str) -> None:
+    """Run a program in this process, as ``wsrnas COMMAND ARGUMENTS`` does; for notebooks.
+
+    Args:
+        command: name of the command, such as ``export``.
+        *arguments: its flags.
+
+    Raises:
+        InputError: there is no such command, or the program refuses the arguments.
+        SystemExit: the program has printed its help.
+    """
+    module = find_program(command)
+    use_programs()
+    packages = {"retrain.vulnerability": "retrain.vulnerability.__main__", "wsrnas.report": "wsrnas.report.writing"}
+    importlib.import_module(packages.get(module, module)).main(list(arguments))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the list of programs, or the version."""
-    parser = Parser(
-        prog="python -m wsrnas", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Neural architecture search for wide spectrum adversarial robustness.")
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.parse_args(argv)
-    print(f"wsrnas {__version__}. Programs:\n{listing()}")
+    """Start the program that the command line names, or list the programs.
+
+    Raises:
+        InputError: there is no such program.
+    """
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name == "--version":
+        print(__version__)
+        return
+    if name in ("-h", "--help", "help"):
+        print(f"{USAGE}\n{listing()}\n{NOTE}")
+        return
+    module = find_program(name)
+    use_programs()
+    if name in COMMANDS:
+        Parser.command = f"wsrnas {name}"
+    sys.argv = [name, *arguments]  # runpy writes the program's file over the name
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def command() -> None:
+    """Run the command ``wsrnas``."""
+    run_program(main)
 
 
 if __name__ == "__main__":
-    run_program(main)
+    command()

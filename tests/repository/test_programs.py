@@ -1,6 +1,7 @@
 """``python -m wsrnas`` and the version of the package."""
 
 import ast
+import os
 import runpy
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import wsrnas
-from wsrnas.__main__ import PROGRAMS, main
+from wsrnas.__main__ import COMMANDS, PROGRAMS, main, run
+from wsrnas.runtime.config import Parser
+from wsrnas.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = "wsrnas.runtime.launcher"
@@ -30,13 +33,56 @@ def programs() -> set[str]:
 def test_the_list_names_every_program_and_nothing_else(capsys):
     assert programs() - {"wsrnas"} == set(PROGRAMS)
     main([])
-    lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[2] for line in lines] == list(PROGRAMS)
+    lines = capsys.readouterr().out.splitlines()
+    assert [name for line in lines for name in line.split()[:2] if name in PROGRAMS] == list(PROGRAMS)
     assert max(map(len, lines)) <= 120
+    assert dict(line.split()[:2] for line in lines if line.split()[:1] and line.split()[0] in COMMANDS) == COMMANDS
+
+
+def test_every_program_outside_the_measurements_has_a_command():
+    assert {name for name in PROGRAMS if name.split(".")[0] not in ("benchmarks", "studies")} == set(COMMANDS.values())
+
+
+@pytest.fixture
+def own_path(monkeypatch):
+    """What the command changes for the programs that it starts, put back."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
+    monkeypatch.setattr(sys, "argv", ["wsrnas"])
+    monkeypatch.setattr(Parser, "command", "")
+
+
+@pytest.mark.usefixtures("own_path")
+def test_a_command_starts_its_program_under_its_own_name(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["plot", "--help"])
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: wsrnas plot ")
+    assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}/of/the/user" and sys.path[0] == str(ROOT)
+    with pytest.raises(SystemExit) as end:
+        main(["retrain.export", "--modle", "x"])
+    assert end.value.code == 2 and "retrain.export: unknown argument '--modle'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_path")
+def test_a_program_runs_in_a_user_s_process(tmp_path, capsys):
+    run("plot", "WsrNet_Basic", str(tmp_path / "cell"))
+    assert (tmp_path / "cell.svg").is_file() and "normal" in capsys.readouterr().out
+    with pytest.raises(InputError, match="nothing to export"):
+        run("export")
+    for command, module in COMMANDS.items():
+        if command != "launch":
+            with pytest.raises(SystemExit):
+                run(command, "--help")
+            assert f"usage: {module} " in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_closest():
+    with pytest.raises(InputError, match="unknown command 'evalute'; did you mean evaluate"):
+        main(["evalute"])
 
 
 def test_the_list_needs_no_torch():
-    code = "import sys, wsrnas.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, wsrnas.__main__; dir(wsrnas); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -10,6 +10,7 @@ import torch
 
 import search.tabular
 import search.tabular_search
+from search.from_python import search_table
 from search.spaces import SPACES
 from search.strategies import STRATEGIES, StrategyEntry
 from search.strategy.baselines.base import Baseline
@@ -20,9 +21,10 @@ from search.tables.task import table_task
 from search.tabular import main
 from search.tabular_results import estimate
 from search.tabular_search import taus
+from search.tabular_settings import TabularConfig
 from tests.processes import copies
 from wsrnas.report import write_report
-from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.program import run_program
 
 SPACE = SPACES["nas-bench-201"]
@@ -415,3 +417,15 @@ def test_the_strategy_of_the_project_runs_with_its_options(judge):
 def test_the_strategy_of_the_paper_runs_with_its_options(judge):
     values = results(judge("--loss_passes", "5", "--warmup_architectures", "4", strategy=("wsr-paper",), seeds=1))
     assert values["regret"]["12"]["best"] and values["regret"]["12"]["verified"] is None
+
+
+def test_a_table_is_searched_from_python(file):
+    found = search_table(str(file), "local-search", queries=(5, 20), seed=3)
+    table = open_table(str(file))
+    task = table_task(table, TabularConfig().objective(table.columns), "", "", 0.02)
+    place = int(table.find(SPACE.encode(found["found"]).unsqueeze(0)))
+    assert float(task.truth[place]) - task.best == found["curve"][-1] == found["regret"]["20"]["best"]
+    assert len(found["measured"]) == len(found["curve"]) == 20 and found["found"] in found["measured"]
+    for settings, said in (({"strategy": "best"}, "unknown strategy 'best'"), ({"queries": (9999,)}, "asks for 9999")):
+        with pytest.raises(InputError, match=said):
+            search_table(str(file), **settings)

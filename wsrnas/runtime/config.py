@@ -145,6 +145,12 @@ class Invocation:
 class Parser(argparse.ArgumentParser):
     """Say what is wrong with a command line in one sentence, without the usage."""
 
+    command: ClassVar[str] = ""
+    """What the user has typed to start the program, where that is not its module: ``wsrnas train``."""
+
+    def __init__(self, prog: str | None = None, **settings: Any) -> None:
+        super().__init__(prog=self.command or prog, **settings)
+
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
         raise InputError(f"{self.prog}: {message} (see --help)")

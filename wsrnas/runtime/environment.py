@@ -33,8 +33,9 @@ def environment(world: World) -> dict[str, Any]:
 
 def _git_version() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    root = Path(__file__).parents[2]  # of a checkout; a repository above an installed package is another project's
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10,
-                              cwd=Path(__file__).parent).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, cwd=root,
+                              env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)}).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

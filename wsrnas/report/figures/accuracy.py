@@ -21,8 +21,29 @@ def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
         networks: The networks.
         norm: Norm of the attacks that are drawn, "linf" or "l2".
     """
-    measured = [(network, row) for network in networks for row in network.attacks.values()
-                if row.get("norm", "linf") == norm and row["epsilon"]]
+    figure = accuracy_figure(networks, norm)
+    if figure is None:
+        return None
+    measured = _measured(networks, norm)
+    attacks = attack_names(attack_family(row) for _, row in measured)
+    names = [network.title for network in networks]
+    rows = [[network.title, "clean", "", 0, network.newest["clean"]["accuracy"], *_interval(network.newest["clean"])]
+            for network in networks]
+    rows += [[network.title, attacks[attack_family(row)], row.get("norm", "linf"), row["epsilon"], row["accuracy"],
+              *_interval(row)] for network, row in measured]
+    return picture(figure, "accuracy" if norm == "linf" else "accuracy-l2",
+                   f"Accuracy of {listed(names)} over the {_kind(norm)} strength; attacks: "
+                   f"{listed(list(attacks.values()))}.",
+                   "Clean accuracy at ε = 0 and accuracy under attack. One colour for each network, one marker for "
+                   "each attack; the line joins the attack with most strengths. Bands and bars: 95 % intervals over "
+                   "the test images.",
+                   ("network", "attack", "norm", "epsilon", "accuracy", "low", "high"), rows)
+
+
+@styled
+def accuracy_figure(networks: Sequence[Network], norm: str = "linf") -> Any:
+    """Return the matplotlib figure of ``accuracy``; None where no attack of the norm was measured."""
+    measured = _measured(networks, norm)
     if not measured:
         return None
     attacks = attack_names(attack_family(row) for _, row in measured)
@@ -40,8 +61,8 @@ def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
         for attack in attacks:
             _curve(axes, network.newest["clean"], of[attack], unit, colour, markers[attack],
                    line if attack == main else "")
-    kind = "L∞" if norm == "linf" else "L2"
-    axes.set(ylabel="accuracy (%)", ylim=(0, 100), xlabel=f"{kind} strength ε" + " (n/255)" * (norm == "linf"))
+    axes.set(ylabel="accuracy (%)", ylim=(0, 100),
+             xlabel=f"{_kind(norm)} strength ε" + " (n/255)" * (norm == "linf"))
     axes.set_xlim(left=0)
     if norm == "linf":
         top = axes.secondary_xaxis("top", functions=(lambda x: x / 255, lambda x: x * 255))
@@ -49,16 +70,17 @@ def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
     kinds = [axes.plot([], [], color=INK, linestyle="", marker=markers[attack])[0] for attack in attacks]
     names = [network.title for network in networks]
     legend(axes, [*lines, *kinds], [*names, *attacks.values()], loc="upper left", bbox_to_anchor=(1.01, 1))
-    rows = [[network.title, "clean", "", 0, network.newest["clean"]["accuracy"], *_interval(network.newest["clean"])]
-            for network in networks]
-    rows += [[network.title, attacks[attack_family(row)], row.get("norm", "linf"), row["epsilon"], row["accuracy"],
-              *_interval(row)] for network, row in measured]
-    return picture(figure, "accuracy" if norm == "linf" else "accuracy-l2",
-                   f"Accuracy of {listed(names)} over the {kind} strength; attacks: {listed(list(attacks.values()))}.",
-                   "Clean accuracy at ε = 0 and accuracy under attack. One colour for each network, one marker for "
-                   "each attack; the line joins the attack with most strengths. Bands and bars: 95 % intervals over "
-                   "the test images.",
-                   ("network", "attack", "norm", "epsilon", "accuracy", "low", "high"), rows)
+    return figure
+
+
+def _measured(networks: Sequence[Network], norm: str) -> list[tuple[Network, dict[str, Any]]]:
+    """Return the rows of attacks of a norm at a strength, each with its network."""
+    return [(network, row) for network in networks for row in network.attacks.values()
+            if row.get("norm", "linf") == norm and row["epsilon"]]
+
+
+def _kind(norm: str) -> str:
+    return "L∞" if norm == "linf" else "L2"
 
 
 def _curve(axes: Any, clean: dict[str, Any], rows: list[dict[str, Any]], unit: float, colour: str, marker: str,

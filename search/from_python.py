@@ -1,0 +1,52 @@
+"""Search a table of measured architectures from Python; ``search.tabular`` compares strategies over many seeds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from search.strategies import STRATEGIES
+from search.tables.reading import DEMO, open_table
+from search.tables.table import Table
+from search.tables.task import table_task
+from search.tabular_search import search
+from search.tabular_settings import TabularConfig
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import World
+
+
+def search_table(table: str = DEMO, strategy: str = "wsr", queries: Sequence[int] = (25, 50, 100), seed: int = 0,
+                 columns: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
+    """Let a strategy search a table once, and say how far from the best is what it finds.
+
+    Args:
+        table: JSON file of measured architectures (docs/SEARCH.md), or "demo" for a synthetic table.
+        strategy: name in ``STRATEGIES``: wsr, random, evolution, local-search and so on.
+        queries: numbers of measured architectures after which the result is reported, in increasing order.
+        seed: seed of the search.
+        columns: accuracies that count, on clean images first; empty: the usual ones of the table.
+        **settings: other fields of ``TabularConfig``: noise, proxy, size_class, budget and so on.
+
+    Returns:
+        ``found``: the architecture with the best measured objective, a ``Genotype`` or ``CellGraph``;
+        ``regret``: by number of queries and kind of output, the distance from the best in points; ``curve``: the regret
+        of the best one after every query; ``measured``: the architectures in the order of their measurement.
+
+    Raises:
+        InputError: there is no such table or strategy, or a setting cannot be used.
+    """
+    require(strategy in STRATEGIES, f"unknown strategy {strategy!r}; expected one of {', '.join(STRATEGIES)}")
+    config = TabularConfig(table=table, strategy=(strategy,), queries=tuple(queries), columns=tuple(columns),
+                           **settings)
+    opened = open_table(config.table, config.columns)
+    task = table_task(opened, config.objective(opened.columns), config.size_class, config.budget,
+                      config.budget_tolerance)
+    require(config.queries[-1] <= len(task.distinct), f"queries asks for {config.queries[-1]} architectures; "
+            f"{opened.name} has {len(task.distinct)} different ones")
+    result = search(config, task, strategy, seed, World(), lambda: False)
+    # The strategy saw noisy losses, so the best one is that of its curve, which need not be the truly best.
+    found = min(result["measured"], key=lambda place: abs(float(task.truth[place] - task.best) - result["curve"][-1]))
+    return {"found": _architecture(opened, found), "regret": result["regret"], "curve": result["curve"],
+            "measured": [_architecture(opened, place) for place in result["measured"]]}
+
+
+def _architecture(table: Table, place: int) -> Any:
+    return table.space.decode(table.choices[place])

@@ -1,0 +1,211 @@
+"""The library as a user of Python sees it: its names, own images, training, evaluation, files."""
+
+import ast
+import json
+import runpy
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+import wsrnas
+from docs.write_notebook import EXAMPLE, cells
+from wsrnas import (
+    InputError,
+    build_model,
+    differences,
+    draw_curve,
+    evaluate,
+    open_model,
+    own_data,
+    result_table,
+    save_model,
+    train,
+)
+from wsrnas.data.loader import BatchLoader
+from wsrnas.evaluation import robust_accuracy
+
+ROOT = Path(__file__).parents[2]
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+def test_every_public_name_is_the_one_that_the_stub_imports():
+    tree = ast.parse((ROOT / "wsrnas/__init__.pyi").read_text())
+    stub = [(node.module, alias.name, alias.asname) for node in tree.body if isinstance(node, ast.ImportFrom)
+            for alias in node.names]
+    assert {ours for _, _, ours in stub} | {"__version__"} == set(wsrnas.__all__)
+    for module, theirs, ours in stub:
+        assert getattr(wsrnas, ours) is getattr(import_module(module), theirs)
+    with pytest.raises(AttributeError, match="nothing"):
+        wsrnas.nothing  # noqa: B018
+
+
+def test_the_document_of_the_library_names_every_public_name():
+    text = (ROOT / "docs/API.md").read_text()
+    assert [name for name in wsrnas.__all__ if f"`{name}`" not in text] == ["__version__"]
+
+
+# -- own images -----------------------------------------------------------------------------------------------------
+
+COLOURS = torch.randint(0, 256, (12, 3, 8, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+CLASSES = torch.arange(12) % 3
+
+
+class Pictures(Dataset):
+    """Pictures of Pillow, as torchvision's data sets give them without a transform."""
+
+    def __len__(self):
+        return len(COLOURS)
+
+    def __getitem__(self, index):
+        return Image.fromarray(COLOURS[index].permute(1, 2, 0).numpy()), int(CLASSES[index])
+
+
+@pytest.mark.parametrize("given", [
+    (COLOURS, CLASSES), (COLOURS.permute(0, 2, 3, 1).numpy(), CLASSES.numpy()), (COLOURS.float() / 255, CLASSES.int()),
+    (COLOURS.numpy() / 255, CLASSES.tolist()), TensorDataset(COLOURS.float() / 255, CLASSES), Pictures()],
+    ids=["bytes", "channels last", "floats", "doubles", "torch", "pillow"])
+def test_images_of_every_form_are_the_same_data_set(given):
+    data = own_data(given, given, name="mine")
+    assert torch.equal(data.train.images, COLOURS) and torch.equal(data.test.labels, CLASSES)
+    assert (data.name, data.num_classes, data.image_shape) == ("mine", 3, (3, 8, 10))
+
+
+def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
+    grey, labels = torch.zeros(30, 8, 8, dtype=torch.uint8), torch.arange(30) % 3
+    data = own_data((grey, labels))
+    assert data.image_shape == (1, 8, 8)
+    assert data.test.labels.bincount().tolist() == [2, 2, 2] and data.train.labels.bincount().tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize(("train_part", "test_part", "said"), [
+    ((COLOURS.float(), CLASSES), None, r"values from 0 to 25\d; expected uint8 pixels, or floats in \[0, 1\]"),
+    ((COLOURS / 255 - 0.5, CLASSES), None, "values from -0.5"),
+    ((COLOURS.int(), CLASSES), None, "training images are int32"),
+    ((COLOURS, CLASSES[:5]), None, "expected 12 integers"),
+    ((COLOURS, CLASSES - 1), None, "a training label is -1"),
+    ((COLOURS, CLASSES.float()), None, "labels are float32"),
+    ((COLOURS[:, :2], CLASSES), None, "with 1 or 3 channels"),
+    ((COLOURS[..., :4], CLASSES), None, "8x4 pixels; expected at least 8x8"),
+    ((COLOURS, CLASSES), (COLOURS[..., :9], CLASSES), "expected one shape"),
+    ([COLOURS], None, "gives no pairs"),
+    (TensorDataset(COLOURS), None, "a TensorDataset that gives no pairs"),
+])
+def test_unusable_images_are_named(train_part, test_part, said):
+    with pytest.raises(InputError, match=said):
+        own_data(train_part, test_part)
+
+
+# -- training and evaluation ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def bright_and_dark():
+    """Images whose class is their brightness, and a foreign network that has learned it."""
+    labels = torch.arange(80) % 2
+    noise = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    data = own_data((0.3 * noise + 0.6 * labels.view(-1, 1, 1, 1), labels))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    said = []
+    rows = train(model, data, epochs=3, epsilon=0.1, steps=2, batch_size=16, learning_rate=0.2, log=said.append)
+    return data, model, rows, said
+
+
+def test_a_foreign_network_learns(bright_and_dark):
+    _, model, rows, said = bright_and_dark
+    assert rows[-1]["adversarial_accuracy"] == 1 > rows[0]["adversarial_accuracy"]
+    assert len(rows) == len(said) == 3 and said[-1].startswith("epoch 3/3: loss ")
+    assert not model.training
+
+
+def test_an_evaluation_in_python_has_the_accuracies_of_the_short_way_with_intervals(bright_and_dark):
+    data, model, *_ = bright_and_dark
+    strengths = (0.1, 0.3, 0.35, 0.45)
+    result = evaluate(model, data, strengths=strengths[::-1], check_images=10)
+    expected = robust_accuracy(model, BatchLoader(data.test, 5, 0, "test"), strengths)
+    assert [row["accuracy"] for row in result["attacks"]] == [row["accuracy"] for row in expected["strengths"]]
+    assert 1 == result["clean"]["accuracy"] > result["attacks"][-1]["accuracy"] == 0
+    assert all(row["interval"][0] <= row["accuracy"] <= row["interval"][1] for row in result["attacks"])
+    assert result["failed_checks"] == [] and result["check_level"] == "quick" and result["complete"]
+
+
+def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_and_dark, tmp_path):
+    data, model, *_ = bright_and_dark
+    images = (data.test.images, data.test.labels)
+    torch.manual_seed(5)
+    results = [evaluate(network, images, (0.1,), checks="none", name=name)
+               for name, network in (("trained", model), ("random", nn.Sequential(nn.Flatten(), nn.Linear(64, 2))))]
+    rows = differences({result["name"]: result for result in results})
+    assert rows[0]["attack"] == "clean" and rows[0]["difference"] == pytest.approx(
+        results[1]["clean"]["accuracy"] - results[0]["clean"]["accuracy"])
+    assert "trained" in result_table(*results) and "no honesty check ran" in result_table(*results)
+    with pytest.raises(InputError, match="different names"):
+        result_table(results[0], results[0])
+    figure = draw_curve(*results, path=tmp_path / "new" / "curve.png")
+    assert len(figure.axes[0].lines) >= 2
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"curve.png", "curve.svg"}
+    with pytest.raises(InputError, match="no attack of the norm l2"):
+        draw_curve(*results, norm="l2")
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"loss": "adv"}, "unknown loss 'adv'"), ({"epochs": 0}, "epochs is 0"), ({"epsilon": 8}, "epsilon is 8"),
+    ({"steps": 0}, "steps is 0"), ({"schedule": "none"}, "unknown schedule 'none'")])
+def test_a_training_refuses_unusable_settings(bright_and_dark, settings, said):
+    with pytest.raises(InputError, match=said):
+        train(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), bright_and_dark[0], **settings)
+
+
+def test_frozen_weights_are_not_trained(bright_and_dark):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
+    with pytest.raises(InputError, match="frozen"):
+        train(model, bright_and_dark[0])
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"checks": "some"}, "checks is 'some'"), ({"strengths": (-0.1,)}, "strengths above 0"),
+    ({"attacks": ("pgd-l2",)}, "no strength for pgd-l2"), ({"attacks": ("autoattack",)}, "the network has 2")])
+def test_an_evaluation_refuses_unusable_settings(bright_and_dark, settings, said):
+    data, model, *_ = bright_and_dark
+    with pytest.raises(InputError, match=said):
+        evaluate(model, data, **settings)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+def test_a_saved_network_is_opened_with_the_same_logits(tmp_path):
+    data = own_data((COLOURS, CLASSES), (COLOURS, CLASSES))
+    model = build_model("WsrNet_Basic", 3, init_channels=2, layers=3).eval()
+    file = save_model(model, tmp_path / "new" / "own.pt", "WsrNet_Basic", data, 2, 3, epochs=5, loss="pgd")
+    opened = open_model(str(file))
+    images = COLOURS.float() / 255
+    assert torch.equal(opened.model(images), model(images))
+    assert opened.record["config"] == {"epochs": 5, "loss": "pgd"}
+    with pytest.raises(InputError, match="is not WsrNet_Basic with 2 channels, 4 layers and 3 classes"):
+        save_model(model, file, "WsrNet_Basic", data, 2, 4)
+
+
+# -- the example ----------------------------------------------------------------------------------------------------
+
+def test_the_notebook_has_the_cells_of_its_script_and_their_output():
+    stored = json.loads(EXAMPLE.with_suffix(".ipynb").read_text())["cells"]
+    assert [(cell["cell_type"], "".join(cell["source"])) for cell in stored] == cells(EXAMPLE.read_text()), (
+        "python -m docs.write_notebook writes it")
+    printed = "".join(line for cell in stored for output in cell.get("outputs", ()) for line in output.get("text", ()))
+    assert "epoch 3/3" in printed and "same logits: True" in printed
+    assert [output["output_type"] for cell in stored for output in cell.get("outputs", ())
+            if "image/png" in output.get("data", {})] == ["execute_result"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
+def test_the_example_runs(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix="", **more: str(tmp_path))
+    runpy.run_path(str(EXAMPLE))
+    assert "same logits: True" in capsys.readouterr().out
+    assert (tmp_path / "curve.svg").is_file() and (tmp_path / "package" / "my_digits.py").is_file()

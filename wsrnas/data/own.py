@@ -1,0 +1,128 @@
+"""Make a data set of your own arrays or torch Datasets, for the functions that take those of ``load_dataset``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
+from wsrnas.data.splits import balanced_split
+from wsrnas.runtime.config import require
+from wsrnas.runtime.deferred import deferred_imports
+from wsrnas.runtime.errors import InputError
+
+with deferred_imports():
+    import torch
+
+TEST_SHARE = 0.2  # of the training images, where no test images are given
+FEWEST_SIDE = 8  # pixels
+ACCEPTED = "expected uint8 pixels, or floats in [0, 1] (normalisation is the network's first layer)"
+
+
+def own_data(train: Any, test: Any = None, name: str = "own", class_names: Sequence[str] = (),
+             augmentation: Augmentation | None = None, seed: int = 0) -> DataSet:
+    """Make a data set of your own images, which ``train`` and ``evaluate`` take.
+
+    Pixels are kept as bytes: floats in [0, 1] are rounded to the nearest of the 256 values, which images from files
+    have already.
+
+    Args:
+        train: training images: a pair (images, labels) of arrays or tensors, or a torch ``Dataset`` of such pairs.
+            Images are (N, C, H, W), (N, H, W, C) or (N, H, W), with 1 or 3 channels; labels are (N,) integers from 0.
+            A ``Dataset`` may also give pictures of Pillow. Give it without random augmentation: each image is read
+            once.
+        test: test images in one of these forms; None: a fifth of every class of ``train``, which then is not trained
+            on.
+        name: name of the data set in results.
+        class_names: names of the classes; empty: their numbers.
+        augmentation: augmentation of training images; None: mirroring, and crops after padding by 1/8 of the height.
+        seed: seed of the choice of test images.
+
+    Raises:
+        InputError: images or labels cannot be used; the sentence says which and why.
+    """
+    part = as_image_set(train, "training")
+    most = int(part.labels.max())
+    if test is not None:
+        rest = as_image_set(test, "test")
+        require(rest.images.shape[1:] == part.images.shape[1:], f"test images are {_shape(rest)}, training images "
+                f"{_shape(part)}; expected one shape")
+        most = max(most, int(rest.labels.max()))
+    names = tuple(class_names) or tuple(map(str, range(most + 1)))
+    require(most < len(names), f"a label is {most}; expected less than {len(names)}, the number of class names")
+    if test is None:
+        chosen, left = balanced_split(part.labels, TEST_SHARE, seed, len(names))
+        part, rest = part.subset(left), part.subset(chosen)
+    height = part.images.shape[-2]
+    return DataSet(name, part, rest, names, augmentation or Augmentation(max(1, height // 8), horizontal_flip=True))
+
+
+def as_image_set(given: Any, part: str = "given") -> ImageSet:
+    """Return images and labels in memory as bytes.
+
+    Args:
+        given: images and labels as ``own_data`` takes them, or an ``ImageSet``, which is returned unchanged.
+        part: name of the images in messages.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    if isinstance(given, ImageSet):
+        return given
+    images, labels = given if isinstance(given, tuple | list) and len(given) == 2 else _read(given, part)
+    pixels, classes = _channels_last(_bytes(_array(images), part), part), _array(labels)
+    require(len(pixels) > 0, f"there are no {part} images; expected at least 1")
+    whole = np.issubdtype(classes.dtype, np.integer) and classes.ndim == 1 and len(classes) == len(pixels)
+    require(whole, f"{part} labels are {classes.dtype} {classes.shape}; expected {len(pixels)} integers, one for each "
+            "image")
+    require(int(classes.min()) >= 0, f"a {part} label is {classes.min()}; expected classes from 0")
+    return image_set(pixels, classes)
+
+
+def _read(dataset: Iterable[Any], part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and labels of a torch ``Dataset``, or of anything else that gives such pairs."""
+    try:
+        items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))  # type: ignore[index]
+        pairs = [(_array(image), int(label)) for image, label in items]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the {part} images are a {type(dataset).__name__} that gives no pairs of an image and a class "
+                         f"({error}); expected (images, labels) or a torch Dataset") from None
+    require(bool(pairs), f"there are no {part} images; expected at least 1")
+    shapes = {image.shape for image, _ in pairs}
+    require(len(shapes) == 1, f"the {part} images have the shapes {', '.join(map(str, sorted(shapes)[:3]))}; expected "
+            "one shape (resize them)")
+    return np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs])
+
+
+def _array(value: Any) -> np.ndarray:
+    """Return an array, a tensor of any device, or a picture of Pillow as an array."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def _bytes(images: np.ndarray, part: str) -> np.ndarray:
+    """Return images as uint8."""
+    if images.dtype == np.uint8:
+        return images
+    require(np.issubdtype(images.dtype, np.floating), f"{part} images are {images.dtype}; {ACCEPTED}")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    require(0 <= low and high <= 1, f"{part} images have values from {low:.3g} to {high:.3g}; {ACCEPTED}")
+    return np.rint(images * 255).astype(np.uint8)
+
+
+def _channels_last(images: np.ndarray, part: str) -> np.ndarray:
+    """Return images as (N, H, W, C)."""
+    if images.ndim == 3:
+        images = images[..., None]
+    usable = images.ndim == 4 and {images.shape[1], images.shape[3]} & {1, 3}
+    require(bool(usable), f"{part} images have the shape {images.shape}; expected (N, C, H, W), (N, H, W, C) or "
+            "(N, H, W), with 1 or 3 channels")
+    last = images if images.shape[3] in (1, 3) else images.transpose(0, 2, 3, 1)
+    require(min(last.shape[1:3]) >= FEWEST_SIDE, f"{part} images have {last.shape[1]}x{last.shape[2]} pixels; expected "
+            f"at least {FEWEST_SIDE}x{FEWEST_SIDE}")
+    return last
+
+
+def _shape(part: ImageSet) -> str:
+    return f"{tuple(part.images.shape[1:])} (channels, height, width)"

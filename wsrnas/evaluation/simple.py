@@ -1,0 +1,89 @@
+"""Measure the accuracy of a network of any origin under attacks, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsrnas.attacks import attack_mode
+from wsrnas.complexity import count_parameters
+from wsrnas.data.image_set import DataSet
+from wsrnas.data.loader import BatchLoader
+from wsrnas.data.own import as_image_set
+from wsrnas.data.splits import balanced_subset
+from wsrnas.evaluation.caveats import chance
+from wsrnas.evaluation.honesty import CHECK_LEVELS, QUICK
+from wsrnas.evaluation.measurement import Evaluation, check_classes
+from wsrnas.evaluation.protocols import CUSTOM, PAPER_STRENGTHS, custom_attacks
+from wsrnas.evaluation.results import FORMAT, measure, table
+from wsrnas.runtime.config import require
+from wsrnas.runtime.distributed import World
+
+
+def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] = PAPER_STRENGTHS,
+             attacks: Sequence[str] = ("pgd-20",), *, l2_strengths: Sequence[float] = (), images: int = 0,
+             checks: str = QUICK, check_images: int = 100, batch_size: int = 500, seed: int = 0, name: str = "network",
+             log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure the accuracy of a network without noise and under attacks, with 95 % intervals and honesty checks.
+
+    Network and attacks are in evaluation mode, on the device of the network. Nothing is stored;
+    ``python -m retrain.evaluate`` resumes, uses several GPUs and writes a page.
+
+    Args:
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
+        data: data set, whose test images are used; or images and labels as ``own_data`` takes them.
+        strengths: L-inf radii in pixels of [0, 1].
+        attacks: short names of attacks, such as ``pgd-20``, ``fgsm``, ``apgd-ce``, ``autoattack``, ``pgd-l2-50x10``.
+        l2_strengths: L2 radii (norm over all pixels) of the attacks with ``-l2``.
+        images: number of test images, a class-balanced choice; 0: all.
+        checks: honesty checks: ``none``, ``quick`` or ``full``.
+        check_images: number of images for the checks.
+        batch_size: images at a time.
+        seed: seed of the choice of images, of random starts and checks.
+        name: name of the network in tables and figures.
+        log: function that takes a line for each attack.
+
+    Returns:
+        What the result file of ``retrain.evaluate`` holds, as plain values: ``clean`` and a row for each of
+        ``attacks`` with ``accuracy``, ``interval`` and one character (1 or 0) per image in ``robust``;
+        ``average_robust`` and ``area``, ``checks``, ``failed_checks``. ``result_table`` prints it, ``draw_curve``
+        draws it.
+
+    Raises:
+        InputError: an attack is unknown or needs more classes, a number is out of range.
+    """
+    radii = (*strengths, *l2_strengths)
+    require(bool(attacks) and all(radius > 0 for radius in radii), "expected at least one attack, at strengths above 0")
+    require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
+    asked = custom_attacks(attacks, sorted(strengths), sorted(l2_strengths))
+    require(bool(asked), f"there is no strength for {', '.join(attacks)}; expected strengths or l2_strengths")
+    device = next(model.parameters()).device
+    part = (data.test if isinstance(data, DataSet) else as_image_set(data)).to(device)
+    with torch.no_grad(), attack_mode(model):
+        classes = model(next(BatchLoader(part, 1, seed, "shape").batches())[0]).shape[1]
+    if images:
+        part = part.subset(balanced_subset(part.labels, images, seed, "images", classes))
+    for attack in asked:
+        check_classes(attack, classes, "the network has")
+    evaluation = Evaluation(model, BatchLoader(part, batch_size, seed, "test"), classes, World(device=device), seed,
+                            batch_size, name=name, log=log)
+    about = {"format": FORMAT, "name": name, "protocol": CUSTOM, "seed": seed,
+             "dataset": data.name if isinstance(data, DataSet) else "own", "image_set": part.fingerprint(),
+             "chance": chance(part.labels.tolist(), classes),
+             "model": {"source": "Python", "parameters": count_parameters(model)}, "batch_size": batch_size}
+    return about | measure(evaluation, asked, check_images, spare_fallen=True, level=checks)
+
+
+def result_table(*results: Mapping[str, Any]) -> str:
+    """Return results of ``evaluate`` as a text table with a column for each network, after what the numbers hide.
+
+    Raises:
+        InputError: two networks have the same name.
+    """
+    names = [result["name"] for result in results]
+    require(len(set(names)) == len(names) > 0, f"the networks are called {', '.join(names)}; expected one or more, "
+            "with different names")
+    return table({result["name"]: dict(result) for result in results})

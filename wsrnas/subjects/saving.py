@@ -1,0 +1,50 @@
+"""Save a network that was trained in Python as a file that the programs open like a retraining's."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wsrnas.architectures.searched import Searched
+from wsrnas.data.image_set import DataSet
+from wsrnas.models import build_described, description, load_architecture, sizes
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import require
+from wsrnas.subjects.checkpoints import misfit, without_auxiliary_head
+
+
+def save_model(model: nn.Module, path: str | Path, arch: Searched | str | Path, data: DataSet,
+               init_channels: int | None = None, layers: int | None = None, epochs: int = 0,
+               **settings: Any) -> Path:
+    """Write a network of ``build_model`` with its description.
+
+    ``open_model`` reads the file; so do ``retrain.evaluate --model FILE`` and ``retrain.export --model FILE``.
+
+    Args:
+        model: the network.
+        path: file to write, usually ``NAME.pt``; a file that is there is kept as ``NAME.previous.pt``.
+        arch: what ``build_model`` was given.
+        data: data set that it was trained on, which gives the shape of images and the number of classes.
+        init_channels: what ``build_model`` was given.
+        layers: what ``build_model`` was given.
+        epochs: number of epochs that it was trained, for the model card.
+        **settings: further settings of its training, for the model card.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the network is not the one that these arguments describe.
+        OSError: the folder is read-only or full.
+    """
+    width, depth = sizes(arch, data.name, init_channels, layers)
+    described = description(load_architecture(arch), data.num_classes, width, depth, data.name, data.image_shape)
+    weights = without_auxiliary_head({name: value.detach().cpu() for name, value in model.state_dict().items()})
+    problem = misfit(build_described(described).state_dict(), weights)
+    require(not problem, f"the network is not {arch} with {width} channels, {depth or 'its own'} layers and "
+            f"{data.num_classes} classes: {problem}")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"config": {"epochs": epochs, **settings}} if epochs else {}
+    checkpoint.save(path, {"step": epochs, "network": described, "model": weights, **about})
+    return path
