@@ -32,18 +32,21 @@ class EvaluateConfig(NetworksConfig):
     Strengths are radii in pixels of [0, 1]; "8/255" is understood.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "model", "data", "dataset", "protocol", "attacks", "strengths", "max_test", "checks", "batch_size", "out")
     overwrite_help: ClassVar[str] = "measure everything again instead of resuming"
 
     model: tuple[str, ...] = option((), "networks: run directories or checkpoints of a retraining, FILE.py:FUNCTION "
                                     "without arguments, TorchScript or torch.export files, or names of architectures "
                                     "(with --state_dict)")
-    state_dict: tuple[str, ...] = option((), "weights of the named architectures, one file for each --model")
+    state_dict: tuple[str, ...] = option((), "weights of the named architectures, one file for each --model",
+                                         group="networks")
     init_channels: int = option(0, "width of a named architecture; 0: infer it from the weight file if possible "
                                 "(resnet18 and the like: the published width)")
     layers: int = option(0, "cells of a named architecture; 0: the DARTS convention, 20 (ImageNet: 14), or for a graph "
                         "of NAS-Bench-201 15")
     protocol: str = option("", "list of attacks (empty: custom where --attacks or --strengths are given, else paper, "
-                           "and imagenet for that data set)", choices=PROTOCOLS)
+                           "and imagenet for that data set)", choices=PROTOCOLS, group="attacks")
     attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "
                                       f"{attack_help()}")
     strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol (empty: 8/255) or of the curve "
@@ -60,13 +63,14 @@ class EvaluateConfig(NetworksConfig):
     source: str = option("", "network that makes the images of the attack transfer and of one honesty check, in "
                          "the form of --model; empty: another network of --model, otherwise the last weights if the "
                          "best are evaluated, and vice versa")
-    dataset: str = option("", "data set (empty: the one that all networks were trained on)", choices=DATASETS)
+    dataset: str = option("", "data set (empty: the one that all networks were trained on)", choices=DATASETS,
+                          group="data")
     batch_size: int = option(500, "images at a time, in each process; changes memory and time, and AutoAttack's random "
-                             "numbers", aliases=("eval_batch_size",))
+                             "numbers", aliases=("eval_batch_size",), group="run and machine")
     check_images: int = option(200, "correctly classified images that the honesty checks run on, at least "
-                               f"{LEAST_IMAGES}")
+                               f"{LEAST_IMAGES}", group="honesty checks")
     checks: str = option(FULL, "honesty checks, after the attacks", choices=CHECK_LEVELS, added=True)
-    workers: int = option(4, "processes that decode ImageNet's images, for each process")
+    workers: int = option(4, "processes that decode ImageNet's images, for each process", group="run and machine")
     out: str = option("", "folder of results and page, with a subfolder for each of several networks; empty: a "
                       "network's run directory, or RUNS/evaluate/NAME for other networks and for the page of several")
 

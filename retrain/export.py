@@ -53,18 +53,20 @@ TARGETED_CLASSES = 10  # AutoAttack's targeted attacks aim at nine other classes
 class ExportConfig:
     """Write a retrained network as a package that needs PyTorch alone and is ready for RobustBench."""
 
+    first_flags: ClassVar[tuple[str, ...]] = ("model", "out", "name", "onnx")
     overwrite_help: ClassVar[str] = "move an earlier package in --out aside, to a folder beside it"
 
-    model: str = option("", "run directory of a retraining, or a checkpoint file")
+    model: str = option("", "run directory of a retraining, or a checkpoint file", group="network")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
-    out: str = option("", "folder of the package; empty: runs/export/ and the package's name")
+    out: str = option("", "folder of the package; empty: runs/export/ and the package's name", group="package")
     name: str = option("", "name of the package: first author, year, first word of the title, variant; empty: "
                            f"{PAPER_PREFIX} and the cell's name for a cell of that paper, else the run directory's "
                            "name")
     onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime: pip install -e "
-                               "'.[export]')")
+                               "'.[export]')", group="ONNX")
     opset: int = option(18, "ONNX operator set, 18 to 23")
-    title: str = option("", "title of the paper; empty: the Wsr-NAS paper for its own cells, else unknown")
+    title: str = option("", "title of the paper; empty: the Wsr-NAS paper for its own cells, else unknown",
+                        group="paper")
     authors: str = option("", "authors of the paper; empty: as for --title")
     venue: str = option("", "venue of the paper; empty: as for --title")
     link: str = option("", "address of the paper; empty: as for --title")

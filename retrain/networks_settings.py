@@ -12,13 +12,13 @@ class NetworksConfig:
     """Hold the fields that choose trained networks and the test images for them."""
 
     model: tuple[str, ...] = option((), "networks: run directories or checkpoints of a retraining, or FILE.py:FUNCTION "
-                                    "without arguments")
+                                    "without arguments", group="networks")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     names: tuple[str, ...] = option((), "names of the networks in tables and figures; empty: their run directories")
-    data: str = option("data", "folder of the data set", identity=False)
+    data: str = option("data", "folder of the data set", identity=False, group="data")
     download: bool = option(False, download_help, identity=False)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
-    seed: int = option(0, "seed of the choice of images and of random starts")
+    seed: int = option(0, "seed of the choice of images and of random starts", group="run and machine")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
     runs: str = option("runs", "folder of all run directories", identity=False)
 

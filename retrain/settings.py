@@ -33,7 +33,7 @@ class ArchitectureConfig(RunConfig):
 
     arch: str = option("WsrNet_Basic", "name of an architecture (python -m wsrnas.models --list), genotype.json, run "
                        "directory of a search, or graph of NAS-Bench-201 such as '|nor_conv_3x3~0|+...'",
-                       identity=False)  # a run compares the genotype itself
+                       identity=False, group="network")  # a run compares the genotype itself
     init_channels: int = option(45, "channels C of the first cells; for a network with a design of its own the "
                                 "channels of its first stage (densenet121: growth rate; mobilenet_v2, squeezenet: "
                                 "stem), by default the published ones")
@@ -45,11 +45,13 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
 
     preset_flags: ClassVar[tuple[str, ...]] = ("--recipe", "--preset")
 
-    layers: int = option(20, "number of cells; leave it out, or 0, for a network with a design of its own")
-    split_seed: int = option(-1, "seed of the choice of training (--max_train) and held-out images; -1: --seed")
+    layers: int = option(20, "number of cells; leave it out, or 0, for a network with a design of its own",
+                         group="network")
+    split_seed: int = option(-1, "seed of the choice of training (--max_train) and held-out images; -1: --seed",
+                             group="data")
     held_out: int = option(1000, "images of the training set that are held out for selection; 0: none, and no best.pt")
 
-    adv_loss: str = option("pgd", "training loss", choices=lambda: losses_of("retrain"))
+    adv_loss: str = option("pgd", "training loss", choices=lambda: losses_of("retrain"), group="adversarial training")
     trades_beta: float = option(1.0, "weight of the robust term of the loss trades (1 is TRADES-1, 6 is TRADES-6), and "
                                 "lambda of the loss mart", aliases=("beta",))
     strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi, in increasing order")
@@ -65,7 +67,7 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
     auxiliary_weight: float = option(0.0, "weight of the auxiliary head's loss, for networks made of cells "
                                      "(DARTS: 0.4); 0: no head")
 
-    batch_size: int = option(400, "images per step, over all processes")
+    batch_size: int = option(400, "images per step, over all processes", group="optimiser")
     accumulation: int = option(1, "parts into which each process divides its share of a batch, to need less memory")
     epochs: int = option(176, "number of epochs; 176 is the epoch of the published run's last evaluation")
     schedule: str = option("multi-step", "learning rate of every step", choices=SCHEDULES)
@@ -75,24 +77,26 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
     warmup_epochs: float = option(0.0, "epochs of linear warm-up (schedules constant, multi-step and cosine)")
     peak_share: float = option(0.5, "fraction of the training at which the learning rate is largest (schedules "
                                 "cyclic and one-cycle)")
-    drop_path: float = option(0.0, "drop-path rate at the end of the training; it rises linearly from 0")
+    drop_path: float = option(0.0, "drop-path rate at the end of the training; it rises linearly from 0",
+                              group="regularisation")
     ema_decay: float = option(0.0, "decay of a moving average of the weights; best.pt and checkpoint.pt then hold "
                                "this average; 0: none")
     awp_gamma: float = option(0.0, "relative size of the adversarial weight perturbation (AWP); 0: none")
     awp_warmup: int = option(0, "epochs before AWP begins")
 
-    amp: Literal["off", "bf16"] = option("off", "bf16: forward passes under autocast; evaluation stays float32")
+    amp: Literal["off", "bf16"] = option("off", "bf16: forward passes under autocast; evaluation stays float32",
+                                         group="speed")
     compile: bool = option(False, "compile the network (torch.compile; needs a C++ compiler)")
     sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share")
 
     select_steps: int = option(10, "PGD steps in the held-out test that chooses best.pt, at the training strength "
-                               "(with the loss standard, clean accuracy chooses)")
+                               "(with the loss standard, clean accuracy chooses)", group="selection and checkpoints")
     select_every: int = option(1, "epochs between two selections")
     eval_batch_size: int = option(500, "images at a time in the selection", identity=False)
     save_every: int = option(0, "steps between two checkpoints; 0: only after an epoch and at a stop",
                              identity=False)
     probe_steps: int = option(10, "PGD steps of the probe for catastrophic overfitting, on one training batch after "
-                              "every epoch (loss fast)")
+                              "every epoch (loss fast)", group="catastrophic overfitting (loss fast)")
     probe_drop: float = option(0.5, "drop of the probe accuracy that counts as catastrophic overfitting, as a "
                                "share of the best one")
     on_overfitting: Literal["roll-back", "stop", "ignore"] = option(
@@ -208,7 +212,8 @@ class TrainingConfig(TrainingRecipe, ArchitectureConfig):
 class SmallImagesRecipe(TrainingRecipe, SmallImagesConfig):
     """The training of any network on small images."""
 
-    cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none")
+    cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none",
+                         group="regularisation")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -224,6 +229,9 @@ class RetrainConfig(TrainingConfig, SmallImagesRecipe):
     --init_channels is given.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "arch", "dataset", "data", "save", "init_channels", "layers", "adv_loss", "epsilon", "epochs", "batch_size")
+
     preset: str = "wsrnet-basic"
 
 
@@ -235,9 +243,11 @@ class ImageNetConfig(TrainingConfig):
     """
 
     dataset: ClassVar[str] = "imagenet"
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "arch", "data", "save", "init_channels", "layers", "adv_loss", "epsilon", "epochs", "batch_size", "image_size")
 
     preset: str = "wsrnet-basic"
-    image_size: int = option(224, "side of the square image that the network sees, in pixels")
+    image_size: int = option(224, "side of the square image that the network sees, in pixels", group="data")
     color_jitter: bool = option(True, "vary brightness, contrast, saturation (by 0.4) and hue (by 0.2), as published")
     workers: int = option(4, "processes that decode images, for each training process", identity=False)
 

@@ -15,7 +15,8 @@ MEASURES = {
 class MeasureConfig:
     """The fields about the weights of a measured architecture."""
 
-    measure: str = option(SUPERNET, "with which weights an architecture is measured", choices=MEASURES, added=True)
+    measure: str = option(SUPERNET, "with which weights an architecture is measured", choices=MEASURES, added=True,
+                          group="measurement")
     short_epochs: int = option(3, "epochs of a short training, whose learning rate is half a cosine from "
                                "--learning_rate", added=True)
     halvings: int = option(0, "how many times the worse half of the architectures of a search iteration ends its short "

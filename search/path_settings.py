@@ -12,7 +12,7 @@ class PathConfig:
     """The fields about the training of the supernet."""
 
     paths: str = option("", "what a training path is; empty: edges in the strategy wsr-paper, cell in wsr",
-                        choices=PATHS, added=True)
+                        choices=PATHS, added=True, group="supernet's training paths")
     path_every: Literal["epoch", "step"] = option(
         "epoch", "epoch: an epoch trains one path, in an iteration the one that is measured (paper); step: every "
         "training step has a path of its own, fair over operations", added=True)

@@ -15,7 +15,7 @@ class RankingSampleConfig:
     ranking_table: str = option("", lambda: "JSON file of architectures that somebody has trained one by one ("
                                 + "; ".join(form.help for form in FORMATS.values()) + "); a sample of them is measured "
                                 "as the search measures, to see how well the supernet ranks, and changes nothing; "
-                                "empty: none", identity=False, added=True)
+                                "empty: none", identity=False, added=True, group="ranking on the way")
     ranking_sample: int = option(40, "architectures of the table that are ranked, a seeded random choice",
                                  identity=False, added=True)
     ranking_every: int = option(10, "iterations from one ranking to the next; the last iteration has one, too",

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from search.supernet_settings import SupernetConfig
 from wsrnas.runtime.config import option, require
@@ -16,22 +16,26 @@ class RnasConfig(SupernetConfig):
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "dataset", "data", "save", "space", "init_channels", "layers", "epsilon", "vulnerability_bound", "epochs",
+        "batch_size")
+
     preset: str = "paper"
     relaxation: Literal["mixed", "sampled"] = option(
         "mixed", "operations that an edge runs: mixed, all of them weighted by softmax(A) (DARTS; the paper); sampled, "
-        "one drawn by the Gumbel-softmax in every step, with the gradient through its gate")
+        "one drawn by the Gumbel-softmax in every step, with the gradient through its gate", group="search")
     tau: float = option(1.0, "temperature of the Gumbel-softmax (sampled)")
 
     adv_loss: str = option("pgd", "adversarial training of the supernet", choices=lambda: losses_of("rnas"))
     epsilon: float = option(8 / 255, "strength of every attack of the search")
     step_size: float = option(2 / 255, "step of every PGD attack; 0: 2.5 * epsilon / num_steps (fast: always 1.25 * "
                               "epsilon)")
-    random_start: bool = option(True, "start every attack uniformly in the ball")
+    random_start: bool = option(True, "start every attack uniformly in the ball", group="adversarial training")
     batch_size: int = option(128, "images per step, of D_t and of D_v, all processes together")
     learning_rate: float = option(0.01, "initial learning rate of the supernet; it follows a cosine over all epochs")
     learning_rate_min: float = option(0.0, "learning rate at the end of the cosine")
 
-    epochs: int = option(60, "E, epochs of the whole search")
+    epochs: int = option(60, "E, epochs of the whole search", group="search")
     warmup_epochs: int = option(15, "epochs of phase I, which trains only the weights")
     unconstrained_share: float = option(0.5, "u / T: share of an epoch's steps that search without the bound (step 1); "
                                         "the rest project onto it (step 2)")
@@ -44,7 +48,8 @@ class RnasConfig(SupernetConfig):
     architecture_weight_decay: float = option(1e-3, "weight decay of Adam on A")
 
     vulnerability_bound: str = option("rel:0.6", "H, upper bound of the vulnerability: a number, rel:0.6 (0.6 "
-                                      "times the value at the end of the warm-up), or inf for none", identity=False)
+                                      "times the value at the end of the warm-up), or inf for none", identity=False,
+                                      group="vulnerability")
     bound_batches: int = option(20, "batches of D_v on which a relative H is resolved and the last projection is made")
     watched_batches: int = option(2, "how many of these batches the vulnerability is measured on after every "
                                  "epoch; the program also checks on them that H can be reached")

@@ -25,24 +25,25 @@ def layers_help() -> str:
 class SupernetConfig(SmallImagesConfig, SgdConfig):
     """Configure a search that trains a supernet."""
 
-    space: str = option("darts", "search space", choices=SPACES, added=True)
+    space: str = option("darts", "search space", choices=SPACES, added=True, group="supernet")
     init_channels: int = option(16, "channels C of the supernet's first cells")
     layers: int = option(8, layers_help)
     tau: float = option(0.1, "temperature of the Gumbel-softmax (published code)")
     alpha_std: float = option(1e-3, "standard deviation of the initial architecture parameters (published code)")
 
-    adv_loss: str = option("pgd", "adversarial training of the supernet", choices=lambda: losses_of("search"))
+    adv_loss: str = option("pgd", "adversarial training of the supernet", choices=lambda: losses_of("search"),
+                           group="adversarial training")
     trades_beta: float = option(1.0, "weight of TRADES' robust term; 1 is the paper's TRADES-1")
     epsilon: float = option(0.03, "strength of the training attack")
     num_steps: int = option(7, "steps of every PGD attack of the search (PGD-7)")
     step_size: float = option(0.0, "step of the training attack; 0: 2.5 * epsilon / num_steps (fast: 1.25 * epsilon)")
     batch_size: int = option(64, "images per training step, all processes together")
-    learning_rate_min: float = option(1e-3, "learning rate at the end of the cosine")
+    learning_rate_min: float = option(1e-3, "learning rate at the end of the cosine", group="optimiser")
     weight_decay: float = option(3e-4, "weight decay of the supernet's SGD")
     recalibration_batches: int = option(10, "D_t batches used to recompute BatchNorm statistics before measuring "
-                                       "on D_v")
+                                       "on D_v", group="measurement")
 
-    vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability")
+    vulnerability_bound: str = option("inf", "H, upper bound of the vulnerability", group="vulnerability")
     distance: str = option("spatial", "distance between clean and adversarial feature maps in the vulnerability",
                            choices=DISTANCES)
     standardize: bool = option(True, "divide feature maps by the clean channel's deviation before they are compared, "

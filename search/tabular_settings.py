@@ -24,33 +24,36 @@ class TabularConfig(StrategyConfig):
     resumes; started several times at once, it shares its seeds.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = ("table", "strategy", "queries", "seeds", "size_class", "budget", "out")
     overwrite_help: ClassVar[str] = "move the existing folder aside and start again"
 
     table: str = option(DEMO, lambda: "JSON file of measured architectures (" + "; ".join(
-        form.help for form in FORMATS.values()) + f"), or {DEMO} for a synthetic one", identity=False)
+        form.help for form in FORMATS.values()) + f"), or {DEMO} for a synthetic one", identity=False, group="table")
     strategy: tuple[str, ...] = option(("wsr",), lambda: f"strategies; {' and '.join(REFERENCES)} are "
                                        "always added", identity=False,
-                                       choices=STRATEGIES)
+                                       choices=STRATEGIES, group="searches")
     queries: tuple[int, ...] = option((50, 100, 200), "numbers of measured architectures after which results are "
                                       "reported")
     seeds: int = option(10, "searches, with seeds --first_seed, --first_seed + 1, ...", identity=False)
     first_seed: int = option(0, "first seed", identity=False)
     columns: tuple[str, ...] = option((), "accuracies that count, on clean images first; empty: clean, pgd_3 and pgd_8 "
-                                      "(DARTS cells: clean and pgd)")
+                                      "(DARTS cells: clean and pgd)", group="objective")
     alpha: float = option(0.0, "weight of the first column in the objective; 0: 1 / number of columns")
     beta: float = option(0.0, "weight of the other columns; alpha + beta = 1; 0: 1 - alpha")
     strength_weights: tuple[float, ...] = option((), "weight of each of the other columns, their sum is 1; empty: "
                                                  "equal")
     noise: float = option(0.0, "standard deviation in points of the noise of a query; its columns share it, and a "
-                          "second query has another one")
+                          "second query has another one", group="what a query shows")
     proxy: float = option(0.0, "rank correlation (of normal scores) between what a query shows and the truth; "
                           "isomorphic graphs show the same, and a second query helps nothing; 0: the truth")
     size_class: str = option("", "two bounds such as 18:20: only architectures whose live operations weigh so much "
-                             "(graphs of NAS-Bench-201: 9 for a 3x3 convolution, 1 for a 1x1); empty: all")
-    out: str = option("", "folder of the results; empty: runs/tabular/NAME, named after table and task", identity=False)
+                             "(graphs of NAS-Bench-201: 9 for a 3x3 convolution, 1 for a 1x1); empty: all",
+                             group="budget")
+    out: str = option("", "folder of the results; empty: runs/tabular/NAME, named after table and task", identity=False,
+                      group="output")
 
     warmup_architectures: int = option(0, "N, random architectures that wsr-paper measures before A moves; 0: half of "
-                                       "the largest --queries")
+                                       "the largest --queries", group="the paper's strategy (VLE)")
     loss_memory: int = option(100, "size of M_v in wsr-paper (published code)")
     tau: float = option(0.1, "temperature of the Gumbel-softmax in wsr-paper (published code)")
     alpha_std: float = option(1e-3, "standard deviation of the initial A in wsr-paper (published code)")

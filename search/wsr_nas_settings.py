@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from search.measure_settings import SHORT, SUPERNET, MeasureConfig
 from search.path_settings import PathConfig
@@ -36,11 +36,15 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
     Strengths and step sizes are L-inf radii in pixels of [0, 1]; "8/255" is understood.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "dataset", "data", "save", "strategy", "space", "init_channels", "layers", "strengths", "epsilon",
+        "iterations")
+
     preset: str = "paper"
-    max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all")
+    max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all", group="data")
 
     validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
-                                   "AN-Estimator's tasks; 0: num_steps", added=True)
+                                   "AN-Estimator's tasks; 0: num_steps", added=True, group="measurement")
 
     vulnerability_bound: str = option("inf", "H, upper bound of the predicted vulnerability: a number, the same at "
                                       "every strength, rel:0.6 (0.6 times the median over the warm-up "
@@ -48,13 +52,13 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
     learning_rate: float = option(0.1, "learning rate of the supernet: constant in the warm-up, half a cosine in "
                                   "the search")
 
-    strategy: str = option("wsr-paper", "how the search moves", choices=SUPERNET_STRATEGIES, added=True)
+    strategy: str = option("wsr-paper", "how the search moves", choices=SUPERNET_STRATEGIES, added=True, group="search")
     output: str = option("argmax", "which architecture is the genotype", choices=OUTPUTS, added=True)
     warmup_architectures: int = option(100, "N, epochs of the warm-up, and in the strategy wsr-paper the size of the "
                                        "population (Algorithm 1, line 2)")
     iterations: int = option(100, "T, search iterations (line 19)")
 
-    num_pgd_strengths: int = option(3, "N1, strengths attacked by PGD")
+    num_pgd_strengths: int = option(3, "N1, strengths attacked by PGD", group="strengths")
     num_estimated_strengths: int = option(3, "N2, strengths whose noise the AN-Estimator makes")
     strengths: tuple[float, ...] = option(SIX_STRENGTHS, "the N1 + N2 strengths of the objective, increasing")
     strength_weights: tuple[float, ...] = option(SIX_WEIGHTS, "beta_i of Eq. 10, one weight for each strength; their "
@@ -62,14 +66,14 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
     attacked_strengths: tuple[float, ...] = option((), "strengths that PGD attacks, N1 of those in --strengths; empty: "
                                                    "split the strengths into N1 equal groups and attack the first of "
                                                    "each (paper)")
-    objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True)
+    objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True, group="objective")
     sensitivity: float = option(0.16, "weight in nats of log F in the objective sensitive", added=True)
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
     eval_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
-                                  identity=False, aliases=("validation_batch_size",))
+                                  identity=False, aliases=("validation_batch_size",), group="measurement")
 
-    estimator: str = option("A-ANE", "AN-Estimator", choices=ESTIMATORS)
+    estimator: str = option("A-ANE", "AN-Estimator", choices=ESTIMATORS, group="AN-Estimator")
     estimator_memory: int = option(600, "size of M_a in tasks")
     estimator_images: int = option(10, "B, images of D_t attacked for M_a in every iteration (line 9)")
     estimator_passes: int = option(1, "K_a, passes over M_a in every iteration (line 10)")
@@ -83,8 +87,9 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
                                       "on; 0: only report")
 
     loss_memory: int = option(100, "size of M_v in architectures in the strategy wsr-paper (published code); wsr "
-                              "keeps all")
-    sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share", added=True)
+                              "keeps all", group="the paper's strategy (VLE)")
+    sync_bn: bool = option(False, "BatchNorm statistics of the whole batch instead of each process' share", added=True,
+                           group="optimiser")
 
     def __post_init__(self) -> None:
         super().__post_init__()

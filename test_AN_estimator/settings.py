@@ -1,6 +1,7 @@
 """Configuration of the AN-Estimator benchmark: its networks, strengths and budgets, and the named presets."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.estimators import ESTIMATORS
@@ -40,20 +41,24 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
     NGPU > 1) share the work.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "estimators", "networks", "dataset", "data", "save", "max_test", "spectrum")
+
     preset: str = "paper"
     estimators: tuple[str, ...] = option(tuple(ESTIMATORS), "AN-Estimators to train and measure", identity=False,
-                                         choices=ESTIMATORS)
-    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all")
+                                         choices=ESTIMATORS, group="study")
+    max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", group="data")
 
     networks: tuple[str, ...] = option(PAPER_NETWORKS, "GENOTYPE:CHANNELS:EPOCHS is trained here adversarially "
                                        "(with :natural at the end: without attacks); a run directory or a file (as "
-                                       "retrain.evaluate's --model) is a network trained before")
+                                       "retrain.evaluate's --model) is a network trained before", group="networks")
     layers: int = option(20, "cells of the networks trained here")
     epsilon: float = option(0.031, "strength of their training attack")
     train_steps: int = option(7, "steps of their training attack")
     network_batch_size: int = option(64, "images of their training steps")
 
-    num_steps: int = option(7, "steps of the PGD attack that the estimators replace (PGD-7)")
+    num_steps: int = option(7, "steps of the PGD attack that the estimators replace (PGD-7)",
+                            group="attacks and settings")
     sources: tuple[float, ...] = option((0.03, 0.06, 0.09), "attacked strengths (N1 of them), increasing")
     single_source: float = option(0.06, "the attacked strength of the setting with N1 = 1")
     leave_one_out_max_epsilon: float = option(0.15, "largest of the random strengths in the paper's setting")
@@ -62,10 +67,10 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
         "attacked are estimated")
     spectrum_max_epsilon: float = option(0.25, "largest of the random strengths in their training tasks")
 
-    max_estimator_train: int = option(0, "training images in the estimators' one epoch; 0: all")
+    max_estimator_train: int = option(0, "training images in the estimators' one epoch; 0: all", group="AN-Estimator")
     batch_size: int = option(32, "training images attacked together, each gives one task per strength (published code)")
     rotation: int = option(10, "batches until the next network makes the training noise (paper)")
-    eval_batch_size: int = option(100, "test images attacked at a time, and stored in a file")
+    eval_batch_size: int = option(100, "test images attacked at a time, and stored in a file", group="run and machine")
     estimator_batch_size: int = option(32, "tasks per optimiser step of an AN-Estimator (published code)")
 
     def __post_init__(self) -> None:

@@ -95,12 +95,18 @@ def program_root() -> Path:
 
 def listing() -> str:
     """Return one line for each program that is there: its command, its module, what it does."""
-    short = {module: command for command, module in COMMANDS.items()}
+    commands = [("COMMAND", "python -m", ""), *((name, module, PROGRAMS[module]) for name, module in COMMANDS.items())]
+    others = [(name, text) for name, text in PROGRAMS.items() if name not in COMMANDS.values()]
     whole = (program_root() / "benchmarks").is_dir()
-    rows = [("COMMAND", "python -m", ""), *((short.get(name, ""), name, text) for name, text in PROGRAMS.items()
-                                            if whole or name in short)]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"  {command:<{widths[0]}}  {name:<{widths[1]}}  {text}".rstrip() for command, name, text in rows)
+    measurements = ["", "Modules of the checkout that measure it:", *_columns(others)]
+    return "\n".join([*_columns(commands), *measurements * whole])
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows of text as aligned lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows]
 
 
 def find_program(name: str) -> str:
@@ -158,8 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     module = find_program(name)
     use_programs()
-    if name in COMMANDS:
-        Parser.command = f"wsrnas {name}"
+    Parser.command = f"wsrnas {name}" if name in COMMANDS else ""
     sys.argv = [name, *arguments]  # runpy writes the program's file over the name
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

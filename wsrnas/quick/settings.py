@@ -21,7 +21,7 @@ class GraphsConfig(RunConfig):
 
     cuda_graphs: Literal["auto", "off"] = option(
         "auto", "auto: on a GPU, record the attacks and gradients that are repeated as CUDA graphs (the log says where "
-        "that is not possible); off: record nothing", identity=False, added=True)
+        "that is not possible); off: record nothing", identity=False, added=True, group="speed")
 
     def graphs(self, device: torch.device, log: Callable[[str], object]) -> Graphs:
         """Return what records steps on a device.

@@ -1,15 +1,19 @@
 """Turn a frozen dataclass into a command line: fields become flags, instances presets, values JSON."""
 
-import argparse
 import dataclasses
 import difflib
 import sys
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.flags import Parser as Parser
+from wsrnas.runtime.flags import inner_type, make_parser, show
+from wsrnas.runtime.flags import parse_number as parse_number
+from wsrnas.runtime.options import choices_of, field_aliases
+from wsrnas.runtime.options import help_of as help_of
+from wsrnas.runtime.options import option as option
 from wsrnas.runtime.reading import read_json
 from wsrnas.runtime.sanity import refuse_absurd, refuse_nonsense
 
@@ -17,48 +21,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config", bound="DataclassInstance")
-
-
-Choices = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-
-
-def option(default: Any, help: str | Callable[[], str], *, identity: bool = True, aliases: tuple[str, ...] = (),
-           choices: Choices | None = None, added: bool = False) -> Any:
-    """Return a dataclass field with its help text.
-
-    Args:
-        default: value without a flag.
-        help: text of ``--help``, or a function that returns it.
-        identity: False for a field that does not change the result (where a run reads, what it prints). Such a field
-            may differ when a run is resumed.
-        aliases: other names of the field, such as earlier ones: valid as flags and in a stored ``config.json``.
-        choices: table of what a text may be, or a function that returns it. It is read when the command line is. An
-            entry's attribute ``help``, if any, follows its name in ``--help``. A field that is empty by default may
-            stay empty.
-        added: True for a field that earlier versions lack: a stored ``config.json`` without it has the default.
-    """
-    return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases,
-                                                        "choices": choices, "added": added})
-
-
-def choices_of(field: dataclasses.Field) -> Mapping[str, Any]:
-    """Return the table of what a field may be; an empty one if the field is free."""
-    choices = field.metadata.get("choices") or {}
-    return choices() if callable(choices) else choices
-
-
-def help_of(field: dataclasses.Field) -> str:
-    """Return the help text of a field, with one line for each of its choices."""
-    lines = [f"{name} ({text})" if (text := getattr(entry, "help", "")) else name
-             for name, entry in choices_of(field).items()]
-    written = field.metadata["help"]
-    text = written() if callable(written) else written
-    return f"{text}: {', '.join(lines)}" if lines else text
-
-
-def field_aliases(cls: "DataclassInstance | type[DataclassInstance]") -> dict[str, str]:
-    """Return the field that each alias of a configuration stands for."""
-    return {alias: field.name for field in dataclasses.fields(cls) for alias in field.metadata.get("aliases", ())}
 
 
 def up_to_date(cls: "DataclassInstance | type[DataclassInstance]", values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,22 +73,13 @@ class RunConfig(Ranges):
 
     preset: str = ""
     save: str = option("", "name of the run directory (empty: derived from the configuration)",
-                       identity=False)
+                       identity=False, group="run and machine")
     runs: str = option("runs", "folder of all run directories", identity=False)
     seed: int = option(0, "seed of all random numbers; the same seed on the same machine gives the same result")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
     report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
-    data: str = option("data", "folder of the data set", identity=False)
+    data: str = option("data", "folder of the data set", identity=False, group="data")
     max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
-
-
-def parse_number(text: str) -> float:
-    """Return ``"0.031"`` or ``"8/255"`` as a float."""
-    numerator, slash, denominator = text.partition("/")
-    try:
-        return float(numerator) / float(denominator) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.031 or 8/255") from None
 
 
 def format_epsilon(epsilon: float) -> str:
@@ -140,84 +93,6 @@ class Invocation:
 
     dry_run: bool
     overwrite: bool
-
-
-class Parser(argparse.ArgumentParser):
-    """Say what is wrong with a command line in one sentence, without the usage."""
-
-    command: ClassVar[str] = ""
-    """What the user has typed to start the program, where that is not its module: ``wsrnas train``."""
-
-    def __init__(self, prog: str | None = None, **settings: Any) -> None:
-        super().__init__(prog=self.command or prog, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise InputError."""
-        raise InputError(f"{self.prog}: {message} (see --help)")
-
-
-def _inner_type(annotation: Any) -> Any:
-    """Return the annotation without ``| None``."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
-
-
-_ENTRIES = {float: (parse_number, "X"), int: (int, "N"), str: (str, "TEXT")}  # of lists: how each is read, and its name
-
-
-def _flag_arguments(annotation: Any) -> dict[str, Any]:
-    annotation = _inner_type(annotation)
-    if annotation is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if get_origin(annotation) is Literal:
-        return {"choices": get_args(annotation), "metavar": "{" + ",".join(map(str, get_args(annotation))) + "}"}
-    if get_origin(annotation) is tuple:
-        kind, metavar = _ENTRIES[get_args(annotation)[0]]
-        return {"nargs": "+", "type": kind, "metavar": metavar}
-    return {"type": parse_number if annotation is float else annotation, "metavar": annotation.__name__.upper()}
-
-
-def _spellings(name: str) -> list[str]:
-    """Return the flags of a field: ``--batch_size`` and ``--batch-size``."""
-    return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value)
-    return str(value)
-
-
-def _parser(cls: type[Config], presets: Mapping[str, Config], prog: str) -> argparse.ArgumentParser:
-    parser = Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    if presets:
-        parser.add_argument(*getattr(cls, "preset_flags", ("--preset",)), dest="preset", choices=list(presets),
-                            metavar="{" + ",".join(presets) + "}",
-                            help=f"named configuration; any flag overrides it (default: {next(iter(presets))})")
-    parser.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true",
-                        help="print the resolved configuration and the cost of the run, then stop")
-    if overwrite_help := getattr(cls, "overwrite_help", ""):
-        parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
-    hints = get_type_hints(cls)
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    defaults |= dataclasses.asdict(next(iter(presets.values()))) if presets else {}
-    for field in dataclasses.fields(cls):
-        if field.name == "preset":
-            continue
-        flags = _spellings(field.name)
-        text = f"{help_of(field)} (default: {_show(defaults[field.name])})".replace("%", "%%")
-        arguments = _flag_arguments(hints[field.name])
-        if names := list(choices_of(field)):
-            empty = [""] if field.default == "" else []
-            arguments |= {"choices": [*names, *empty], "metavar": "{" + ",".join(names) + "}"}
-        parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text, **arguments)
-        for alias in field.metadata.get("aliases", ()):
-            parser.add_argument(*_spellings(alias), dest=field.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS,
-                                **arguments)
-    return parser
 
 
 def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
@@ -242,7 +117,7 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     """
     presets = presets or {}
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(cls, presets, prog or Path(sys.argv[0]).stem)
+    parser = make_parser(cls, presets, prog or Path(sys.argv[0]).stem, argv)
     values, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
@@ -271,7 +146,7 @@ def to_dict(config: "DataclassInstance") -> dict[str, Any]:
 
 def _fits(value: Any, annotation: Any) -> bool:
     """Return whether a JSON value has the type of the field."""
-    kind = _inner_type(annotation)
+    kind = inner_type(annotation)
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
@@ -323,7 +198,7 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
 def describe(config: "DataclassInstance") -> str:
     """Return one aligned line for each field: its name and its value."""
     width = max(len(field.name) for field in dataclasses.fields(config))
-    return "\n".join(f"  {field.name:<{width}}  {_show(getattr(config, field.name))}"
+    return "\n".join(f"  {field.name:<{width}}  {show(getattr(config, field.name))}"
                      for field in dataclasses.fields(config))
 
 

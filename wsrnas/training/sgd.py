@@ -17,7 +17,7 @@ with deferred_imports():
 class SgdConfig(RunConfig):
     """The fields of a program that trains networks by SGD."""
 
-    learning_rate: float = option(0.1, "learning rate of SGD at the peak of its schedule")
+    learning_rate: float = option(0.1, "learning rate of SGD at the peak of its schedule", group="optimiser")
     momentum: float = option(0.9, "momentum of SGD")
     weight_decay: float = option(5e-4, "weight decay of SGD")
     grad_clip: float = option(5.0, "largest gradient norm of the network's weights; 0: no clipping")
