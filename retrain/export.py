@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
 from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
-from wsrnas.data.datasets import source_of
+from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
@@ -59,6 +59,10 @@ class ExportConfig:
     model: str = option("", "run directory of a retraining, or a checkpoint file", group="network")
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     out: str = option("", "folder of the package; empty: runs/export/ and the package's name", group="package")
+    dataset_name: str = option("", "leaderboard's name of the data set that the network was trained on, where that was "
+                               "read as folder or npz: cifar10 or another of RobustBench's; empty: as the training "
+                               "says", choices=lambda: {name: source_of(name) for name in LEADERBOARDS
+                                                        if not source_of(name).large})
     name: str = option("", "name of the package: first author, year, first word of the title, variant; empty: "
                            f"{PAPER_PREFIX} and the cell's name for a cell of that paper, else the run directory's "
                            "name")
@@ -120,6 +124,8 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
             "cells, because no other can be exported")
     size, dataset = description["image_shape"][1], description["dataset"]
     evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, dataset)
+    if config.dataset_name:
+        description = description | {"dataset": (dataset := renamed(description, config.dataset_name))}
     if not is_finished(path.parent):
         remarks.append(f"the training in {path.parent} is not finished")
     cell = cell_name(searched.read(description["genotype"]), source.record)
@@ -129,6 +135,21 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
         preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
         training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
         evaluations=evaluations, measured=numbers(evaluations, dataset)), remarks
+
+
+def renamed(description: Mapping[str, Any], name: str) -> str:
+    """Return the leaderboard's name of a data set of a user's own.
+
+    Raises:
+        InputError: The network was trained on another data set with a name, or on images of another kind.
+    """
+    trained, asked = description["dataset"], source_of(name)
+    own = trained in (name, "folder", "npz") or trained not in DATASETS
+    require(own, f"dataset_name is {name}, but the network was trained on {trained}")
+    classes, shape = description["num_classes"], tuple(description["image_shape"])
+    require((classes, shape) == (asked.classes, asked.image_shape), f"dataset_name is {name}, but the network has "
+            f"{classes} classes of images {shape}; expected {asked.classes} of {asked.image_shape}")
+    return name
 
 
 def cell_name(genotype: Searched, record: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import runpy
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from wsrnas import (
     differences,
     draw_curve,
     evaluate,
+    load_dataset,
     open_model,
     own_data,
     result_table,
@@ -101,6 +103,35 @@ def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
 def test_unusable_images_are_named(train_part, test_part, said):
     with pytest.raises(InputError, match=said):
         own_data(train_part, test_part)
+
+
+@pytest.mark.parametrize("labels", [CLASSES, CLASSES[:, None]], ids=["flat", "as Keras has them"])
+def test_arrays_in_a_file_are_a_data_set_of_the_programs(labels, tmp_path):
+    file, images = tmp_path / "own.npz", COLOURS.permute(0, 2, 3, 1).numpy()
+    np.savez(file, x_train=images, y_train=labels.numpy(), x_test=images[:6], y_test=labels[:6].numpy())
+    data = load_dataset("npz", file)
+    assert torch.equal(data.train.images, COLOURS) and torch.equal(data.test.labels, CLASSES[:6])
+    np.savez(file, x_train=images.repeat(5, 0), y_train=labels.numpy().repeat(5, 0))
+    splits = [load_dataset("npz", tmp_path, seed=seed) for seed in (0, 1)]
+    assert [len(part) for part in (splits[0].train, splits[0].test)] == [48, 12]
+    assert torch.equal(splits[0].test.images, splits[1].test.images)  # no seed mixes training and test images
+
+
+def test_a_file_without_usable_arrays_is_named(tmp_path):
+    file = tmp_path / "own.npz"
+    with pytest.raises(InputError, match=r"own.npz does not exist"):
+        load_dataset("npz", file)
+    with pytest.raises(InputError, match=r"holds 0 \.npz files"):
+        load_dataset("npz", tmp_path)
+    for arrays, said in (({"x_train": CLASSES}, "holds x_train; expected x_train, y_train, x_test, y_test"),
+                         ({"x_train": np.array([{}]), "y_train": CLASSES}, "cannot read the arrays of .*own.npz"),
+                         ({"x_train": COLOURS, "y_train": CLASSES - 1}, "own.npz: a training label is -1")):
+        np.savez(file, **arrays)
+        with pytest.raises(InputError, match=said):
+            load_dataset("npz", file)
+    file.write_bytes(file.read_bytes()[:99])
+    with pytest.raises(InputError, match="cannot read the arrays"):
+        load_dataset("npz", file)
 
 
 # -- training and evaluation ----------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from wsrnas.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("setuptools", minversion="77")
-pytestmark = pytest.mark.slow
 NOT_COPIED = (".git", ".venv", ".venv-oldest", ".hypothesis", ".pytest_cache", ".ruff_cache", ".mypy_cache", "runs",
               "data", "build")
 TINY = ["--preset", "tiny", "--device", "cpu", "--runs", "runs", "--save", "tiny"]
@@ -68,12 +67,14 @@ def installed(archive, tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_the_source_archive_has_every_file_of_a_checkout(archive):
     unpacked, own = archive
     packed = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
     assert own - packed == set()
 
 
+@pytest.mark.slow
 def test_the_wheel_hides_no_module_of_others(installed):
     tops = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} - {"__pycache__"}
     assert tops == {"wsrnas", "genotypes.py", "bin"}
@@ -81,6 +82,7 @@ def test_the_wheel_hides_no_module_of_others(installed):
     assert {path.name for path in (installed / "wsrnas").iterdir()} >= {"py.typed", "__init__.pyi", "assets"}
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_wheel_run_outside_a_checkout(installed, tmp_path):
     elsewhere = {**os.environ, "PYTHONPATH": str(installed)}
     listed = run(sys.executable, "-P", installed / "bin" / "wsrnas", "--help", cwd=tmp_path, env=elsewhere)
@@ -92,3 +94,16 @@ def test_the_programs_of_the_wheel_run_outside_a_checkout(installed, tmp_path):
     for program in ("search", "retrain"):
         start, = json.loads((tmp_path / "runs" / program / "tiny" / "env.json").read_text())
         assert start["command"][0].startswith(str(installed / "wsrnas" / "programs" / program))
+
+
+def test_the_container_has_two_stages_and_runs_the_command_without_root():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    words = [line.split() for line in lines if line and not line.startswith(("#", " "))]
+    stages = [number for number, line in enumerate(words) if line[0] == "FROM"]
+    assert len(stages) == 2
+    last = words[stages[1]:]
+    assert [line[1] for line in last if line[0] == "USER"] == ["wsrnas"]
+    assert [line[1:] for line in last if line[0] == "ENTRYPOINT"] == [['["wsrnas"]']]
+    assert [line[1] for line in last if line[0] == "COPY"] == ["--from=build"]
+    copied = {word for line in words[:stages[1]] if line[0] == "COPY" for word in line[1:-1]}
+    assert all((ROOT / name).exists() for name in copied)

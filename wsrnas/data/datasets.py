@@ -14,6 +14,7 @@ import numpy as np
 from wsrnas.data.image_cache import decode_once
 from wsrnas.data.image_folder import list_folder
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
+from wsrnas.data.own import read_arrays
 from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.errors import InputError
@@ -184,6 +185,12 @@ def folder(request: Request) -> Parts:
     return Parts(image_set(train_images, train.labels), image_set(test_images, test.labels), train.class_names)
 
 
+def npz(request: Request) -> Parts:
+    """Return the images of an ``.npz`` file; without test images in it, a fifth of each class."""
+    data = read_arrays(request.root, request.name)
+    return Parts(data.train, data.test, data.class_names)
+
+
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
 UNKNOWN = Source(None, "")
@@ -197,6 +204,7 @@ DATASETS = {
     "svhn": Source(svhn, "digits of house numbers", Augmentation(crop_padding=4), downloads=True,
                    test_images=26_032),
     "folder": Source(folder, "pictures in train/CLASS/ and test/CLASS/ of --data"),
+    "npz": Source(npz, "arrays x_train, y_train and, if there are any, x_test, y_test in the file --data"),
     "imagenet": Source(None, "photographs of 1,000 classes in train/CLASS/ and val/CLASS/ of --data", large=True,
                        classes=1000, image_shape=(3, 224, 224), test_images=50_000, leaderboard="4/255",
                        protocol="imagenet"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,14 @@ from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import first_line, require_file
 
 with deferred_imports():
     import torch
 
 TEST_SHARE = 0.2  # of the training images, where no test images are given
 FEWEST_SIDE = 8  # pixels
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 ACCEPTED = "expected uint8 pixels, or floats in [0, 1] (normalisation is the network's first layer)"
 
 
@@ -57,6 +62,44 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
         part, rest = part.subset(left), part.subset(chosen)
     height = part.images.shape[-2]
     return DataSet(name, part, rest, names, augmentation or Augmentation(max(1, height // 8), horizontal_flip=True))
+
+
+def read_arrays(path: Path, name: str) -> DataSet:
+    """Return the data set of an ``.npz`` file with ``x_train``, ``y_train`` and, if there are any, the test images.
+
+    Without test images a fifth of each class is set apart, the same in every program and for every seed: a network is
+    never evaluated on images that it was trained on.
+
+    Args:
+        path: the file; of a folder, the only file that ends so.
+        name: name of the data set.
+
+    Raises:
+        InputError: there is no such file, or its arrays cannot be used.
+    """
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    require(len(files) == 1, f"{path} holds {len(files)} .npz files; expected one, or its path as --data")
+    require_file(files[0], "the arrays")
+    try:
+        with np.load(files[0], allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in ARRAYS if key in stored}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"cannot read the arrays of {files[0]}: {first_line(error)}; expected an .npz file with "
+                         f"{', '.join(ARRAYS)}") from None
+    parts = [tuple(arrays[key] for key in ARRAYS[start:start + 2] if key in arrays) for start in (0, 2)]
+    complete = len(parts[0]) == 2 and len(parts[1]) in (0, 2)
+    require(complete, f"{files[0]} holds {', '.join(arrays) or 'none of the arrays'}; expected {', '.join(ARRAYS)}, or "
+            "the first two alone")
+    train, test = ((part[0], _flat(part[1])) if part else None for part in parts)
+    try:
+        return own_data(train, test, name)
+    except InputError as error:
+        raise InputError(f"{files[0]}: {error}") from None
+
+
+def _flat(labels: np.ndarray) -> np.ndarray:
+    """Return labels (N, 1), as Keras stores them, as (N,)."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def as_image_set(given: Any, part: str = "given") -> ImageSet:

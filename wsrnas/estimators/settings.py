@@ -16,7 +16,8 @@ with deferred_imports():
 class EstimatorTrainingConfig(RunConfig):
     """The fields of a program that trains AN-Estimators."""
 
-    estimator_batch_size: int = option(64, "tasks per optimiser step of an AN-Estimator", group="AN-Estimator")
+    estimator_batch_size: int = option(64, "tasks per optimiser step of an AN-Estimator", group="AN-Estimator",
+                                      unit="TASKS")
     estimator_learning_rate: float = option(5e-4, "learning rate of an AN-Estimator's AdamW: 4 % linear warm-up, then "
                                             "half a cosine (published code)")
     estimator_weight_decay: float = option(1e-4, "weight decay of an AN-Estimator's AdamW (published code)")
