@@ -17,6 +17,7 @@ from wsrnas.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = "wsrnas.runtime.launcher"
+AGAIN = pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
 
 
 def programs() -> set[str]:
@@ -52,6 +53,7 @@ def own_path(monkeypatch):
     monkeypatch.setattr(Parser, "command", "")
 
 
+@AGAIN
 @pytest.mark.usefixtures("own_path")
 def test_a_command_starts_its_program_under_its_own_name(capsys):
     with pytest.raises(SystemExit) as end:
@@ -93,9 +95,6 @@ def test_the_version_is_written_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" not in project["project"] and "version" in project["project"]["dynamic"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "wsrnas.__version__"}
-
-
-AGAIN = pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
 
 
 @AGAIN

@@ -143,7 +143,7 @@ def groups_of(cls: type[Any]) -> dict[str, str]:
 def asked_preset(argv: Sequence[str], flags: Sequence[str], presets: Mapping[str, Any]) -> str:
     """Return the preset that a command line names, or the first one."""
     named = [word.partition("=")[2] if "=" in word else following
-             for word, following in zip(argv, [*argv[1:], ""], strict=True) if word.partition("=")[0] in flags]
+             for word, following in zip(argv, [*argv, ""][1:], strict=True) if word.partition("=")[0] in flags]
     return next((name for name in reversed(named) if name in presets), next(iter(presets)))
 
 
