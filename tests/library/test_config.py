@@ -90,9 +90,9 @@ FLAGS = {
     ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
     CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
         checks cutout dataset download max_test protocol seeds test_strengths tolerance""",
-    EvaluateConfig: """attacks batch_size check_images checks data dataset device download init_channels l2_strengths
-        layers max_test model names out protocol random_start runs seed source state_dict step_size_ratio strengths
-        weights workers""",
+    EvaluateConfig: """anchors attacks batch_size check_images checks data dataset device download init_channels
+        l2_strengths layers max_test model names norm out protocol random_start runs seed source state_dict
+        step_size_ratio strengths weights workers""",
     BenchmarkConfig: """batch_size data dataset device download epsilon estimator_batch_size estimator_learning_rate
         estimator_weight_decay estimators eval_batch_size grad_clip layers learning_rate leave_one_out_max_epsilon
         max_estimator_train max_test max_train momentum network_batch_size networks num_steps report_freq rotation runs
