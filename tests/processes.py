@@ -67,5 +67,5 @@ def wait_for(condition, seconds=PATIENCE):
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.02)
+        time.sleep(0.002)
     raise AssertionError("nothing happened")

@@ -1,0 +1,20 @@
+"""A small part of the soak: programs are stopped at random moments, and the same command ends with the same results."""
+
+import pytest
+
+from tests import soak
+
+
+@pytest.mark.slow
+def test_programs_survive_signals_at_random_moments():
+    tally = soak.soak(60, 3, ("search.tabular", "retrain.train_cifar"), lives=2)
+    assert tally.lives.total() == 2 and tally.signals.total() >= 4
+
+
+def test_a_difference_is_noticed(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "result.json").write_text('{"value": 1, "seconds": 3}')
+    before = soak.results(tmp_path)
+    assert before == {"runs/result.json": {"value": 1}}
+    (tmp_path / "runs" / "checkpoint.pt.new").write_text("left behind")
+    assert soak.results(tmp_path) != before
