@@ -7,8 +7,8 @@ from tests import soak
 
 @pytest.mark.slow
 def test_programs_survive_signals_at_random_moments():
-    tally = soak.soak(60, 3, ("search.tabular", "retrain.train_cifar"), lives=2)
-    assert tally.lives.total() == 2 and tally.signals.total() >= 4
+    tally = soak.soak(600, 3, ("retrain.train_cifar",), lives=1)
+    assert tally.lives.total() == 1 and tally.signals.total() >= 2
 
 
 def test_a_difference_is_noticed(tmp_path):
