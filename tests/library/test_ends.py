@@ -134,6 +134,7 @@ def test_letters_that_a_terminal_lacks_are_escaped(monkeypatch):
 def test_a_process_whose_partner_died_says_so(text, monkeypatch, capsys):
     left = []
     monkeypatch.setenv("WORLD_SIZE", "2")
+    # private: the end of a process that others wait for
     monkeypatch.setattr(os, "_exit", lambda code: left.append(code) or sys.exit(code))
     code, said = ended(raising(RuntimeError(text)), capsys)
     assert code == 71 and left == [71] and "another process of this run has ended" in said
