@@ -1,4 +1,4 @@
-"""Train ten small networks on real images for studies of attacks: plain, residual and searched-like, in several ways.
+"""Train ten small networks on real images for studies of attacks: plain, residual and smooth, in several ways.
 
     python -m studies.ten_networks --data CIFAR --out networks
 
