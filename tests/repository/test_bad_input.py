@@ -218,7 +218,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("retrain", "--milestones 5 3", "milestones are (5.0, 3.0); expected increasing epochs"),
     ("retrain", "--recipe strongest", "argument --recipe/--preset: invalid choice: 'strongest' (choose from"),
     ("imagenet", "--recipe rnas", "argument --recipe/--preset: invalid choice: 'rnas' (choose from"),
-    ("retrain", "--adv_loss hinge", "argument --adv_loss/--adv-loss: invalid choice: 'hinge' (choose from"),
+    ("retrain", "--adv_loss hinge", "argument --adv_loss: invalid choice: 'hinge' (choose from"),
     ("retrain", "--trades_beta 0", "trades_beta is 0; expected a number above 0"),
     ("retrain", "--beta much", "'much' is not a number"),
     ("retrain", "--schedule linear", "argument --schedule: invalid choice: 'linear'"),

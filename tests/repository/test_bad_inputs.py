@@ -147,7 +147,7 @@ def cases() -> Iterator[Case]:
         yield "wsrnas.plotting", [name, "out"], ""
     yield "wsrnas.plotting", ["RACL", LONG], "its name is too long"
     yield "wsrnas.plotting", ["RACL", "/proc/nowhere/out"], "/proc/nowhere"
-    yield "wsrnas.__main__", ["--nonsense"], "unrecognized arguments: --nonsense"
+    yield "wsrnas.__main__", ["--nonsense"], "unknown command '--nonsense'"
 
 
 FILES = {"nowhere": "the configuration nowhere does not exist", "folder": "is a folder; expected a file",
