@@ -2,19 +2,48 @@
 
 import errno
 import fcntl
+import os
 from pathlib import Path
-from typing import TextIO
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 
+CLOSED = -1
 
-def hold(path: Path) -> TextIO:
+
+class Held:
+    """Hold an open lock file until it is closed, garbage-collected, or the process ends.
+
+    Args:
+        path: the lock file; it is made if there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = CLOSED
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self.descriptor != CLOSED:
+            os.close(self.descriptor)
+            self.descriptor = CLOSED
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def hold(path: Path) -> Held:
     """Lock a folder for this process. Where the file system cannot lock, do nothing.
 
     Returns:
-        An open file; the lock lasts until it is closed or garbage-collected.
+        The lock; it lasts until it is closed or garbage-collected.
 
     Raises:
         InputError: another process holds the folder.
@@ -25,7 +54,7 @@ def hold(path: Path) -> TextIO:
     return file
 
 
-def claim(path: Path, must_lock: bool = False) -> TextIO | None:
+def claim(path: Path, must_lock: bool = False) -> Held | None:
     """Lock a folder for this process like ``hold``, but return None if another process holds it.
 
     Args:
@@ -35,9 +64,9 @@ def claim(path: Path, must_lock: bool = False) -> TextIO | None:
     Raises:
         InputError: the file system cannot lock.
     """
-    file = open(path / run_files.LOCK, "w")  # noqa: SIM115 - open until the process ends
+    file = Held(path / run_files.LOCK)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.close()
