@@ -145,7 +145,8 @@ class Trainer:
         if refinements.drop_path and self.schedule is not None:
             network.drop_path.rate = refinements.drop_path * self.steps / self.schedule.total_steps
             network.drop_path.noise = noise
-        if hasattr(dropout := getattr(network, "dropout", None), "noise"):  # a user's network may have another one
+        dropout: Any = getattr(network, "dropout", None)
+        if hasattr(dropout, "noise"):  # a user's network may have another one
             dropout.noise = noise
         self.optimizer.zero_grad(set_to_none=True)
         sums: Metrics = {}
