@@ -80,7 +80,8 @@ def notebook(parts: list[tuple[str, str]], printed: list[str]) -> dict[str, Any]
     entries: list[dict[str, Any]] = []
     number = 0
     for place, (kind, text) in enumerate(parts):
-        entry = {"cell_type": kind, "id": f"cell-{place}", "metadata": {}, "source": text.splitlines(keepends=True)}
+        entry: dict[str, Any] = {"cell_type": kind, "id": f"cell-{place}", "metadata": {},
+                                 "source": text.splitlines(keepends=True)}
         if kind == "code":
             number += 1
             entry |= {"execution_count": number, "outputs": outputs(printed[number - 1], number)}

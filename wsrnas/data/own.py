@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,10 @@ def as_image_set(given: Any, part: str = "given") -> ImageSet:
     return image_set(pixels, classes)
 
 
-def _read(dataset: Iterable[Any], part: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and labels of a torch ``Dataset``, or of anything else that gives such pairs."""
     try:
-        items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))  # type: ignore[index]
+        items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))
         pairs = [(_array(image), int(label)) for image, label in items]
     except (TypeError, ValueError) as error:
         raise InputError(f"the {part} images are a {type(dataset).__name__} that gives no pairs of an image and a class "
