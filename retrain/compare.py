@@ -14,7 +14,7 @@ from pathlib import Path
 from retrain.race.settings import CompareConfig, parse_race
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
-from wsrnas.evaluation.honesty import CHECK_LEVELS
+from wsrnas.evaluation.check_levels import CHECK_LEVELS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import describe, require

@@ -16,7 +16,7 @@ from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.evaluation.attack_spec import Attack, attack_of
-from wsrnas.evaluation.honesty import CHECK_LEVELS
+from wsrnas.evaluation.check_levels import CHECK_LEVELS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, describe, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports

@@ -8,8 +8,9 @@ from typing import ClassVar
 from retrain.networks_settings import NetworksConfig
 from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.evaluation.attack_spec import Attack, at_strength, attack_help, parse_attack
+from wsrnas.evaluation.check_levels import CHECK_LEVELS, FULL
 from wsrnas.evaluation.curve import Curve
-from wsrnas.evaluation.honesty import CHECK_LEVELS, FULL, LEAST_IMAGES
+from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import (
     CURVE,
     CUSTOM,

@@ -48,6 +48,7 @@ PROGRAMS = {
     "studies.noise_paths": "measure how well the noise of one strength predicts the others",
     "studies.loss_estimator_laws": "measure what the loss estimator learns from few architectures",
     "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
+    "studies.known_networks": "check networks that are known to be broken, and sound ones",
     "studies.predictor_ranks": "measure which predictor ranks architectures that it has not seen",
     "studies.fewer_images": "measure how many images of D_v rank the paths of a supernet",
     "studies.cheaper_attacks": "measure how cheaper attacks on D_v rank the paths of a supernet",

@@ -16,7 +16,7 @@ from retrain.race.settings import CompareConfig
 from retrain.settings import RetrainConfig
 from retrain.small_images import train
 from wsrnas.data.image_set import DataSet
-from wsrnas.evaluation.honesty import was_checked
+from wsrnas.evaluation.check_levels import was_checked
 from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files

@@ -8,7 +8,8 @@ from retrain.evaluate_settings import EvaluateConfig
 from retrain.recipes import RECIPES
 from retrain.settings import RetrainConfig, SmallImagesRecipe
 from wsrnas.evaluation.attack_spec import parse_attack
-from wsrnas.evaluation.honesty import CHECK_LEVELS, FULL, LEAST_IMAGES
+from wsrnas.evaluation.check_levels import CHECK_LEVELS, FULL
+from wsrnas.evaluation.honesty import LEAST_IMAGES
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import Invocation, option, parse_config, require

@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from studies import known_networks
+from studies.known_networks import BROKEN, SOUND, found_out, small_digits
 from tests.quick import short_checks, slow_after
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
+from wsrnas.evaluation.check_levels import CHECK_LEVELS
 from wsrnas.evaluation.honesty import (
-    CHECK_LEVELS,
     LEAST_IMAGES,
     LEAST_STRENGTH,
     Part,
@@ -29,6 +31,7 @@ from wsrnas.evaluation.official import BATCH, official_accuracy, official_rows
 from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.evaluation.results import measure
 from wsrnas.runtime.distributed import World
+from wsrnas.subjects.images import images_of
 
 pytestmark = pytest.mark.usefixtures("quick_data")
 
@@ -110,7 +113,7 @@ def evaluated(kind: type[nn.Sequential], weights: dict[str, Tensor], data: DataS
 @pytest.mark.slow
 def test_an_honest_network_trips_no_check(data, weights):
     result = evaluated(nn.Sequential, weights, data)
-    assert result["failed_checks"] == [] and len(result["checks"]) == 8
+    assert result["failed_checks"] == [] and len(result["checks"]) == 9
     passed = {check["check"]: check["passed"] for check in result["checks"]}
     assert passed.pop("white box is not weaker than transfer") is None, "there was no other network"
     assert all(passed.values()) and result["complete"]
@@ -195,6 +198,15 @@ class Told(Evaluation):
         return withstood
 
 
+@pytest.fixture
+def all_found(monkeypatch):
+    """Every planted example is found: that check has tests of its own."""
+    def found(model, images, *rest):
+        return (torch.ones(len(images), dtype=torch.bool),) * 2
+    monkeypatch.setattr("wsrnas.evaluation.honesty.planted_examples", found)
+
+
+@pytest.mark.usefixtures("all_found")
 @pytest.mark.parametrize("attack, strength, passes, fails, check", [
     # Ten images that chance sends one way have a probability of 1/1024; nine, of 1/512.
     ("PGD-100", 0.1, 49, 50, "more steps are not weaker"),
@@ -212,6 +224,7 @@ def test_each_check_fails_where_chance_ends_and_no_other_with_it(attack, strengt
         assert told.asked == set(HONEST)
 
 
+@pytest.mark.usefixtures("all_found")
 def test_quick_checks_run_no_long_attack_and_still_compare_the_evaluations_own(data):
     own = [(at_strength(parse_attack(name), 0.1), torch.arange(100) < count)
            for name, count in (("pgd-50", 20), ("square-100", 10))]
@@ -274,6 +287,7 @@ def test_a_part_knows_its_own_images(data):
     assert part.withstood("pgd-7", 0.3).tolist() == [True, True, True, False]
 
 
+@pytest.mark.usefixtures("all_found")
 @pytest.mark.parametrize("strength, twice", [(0.3, 0.6), (0.9, 1.0)])
 def test_twice_the_strength_is_no_more_than_the_range(strength, twice, data):
     told = Told(data, {**{(name, strength): count for (name, _), count in HONEST.items()}, ("PGD-20", strength): 40,
@@ -299,6 +313,7 @@ def test_a_gradient_that_breaks_nothing_anywhere_is_no_better_than_noise(data):
     assert random_noise(Part(told, torch.arange(100), 0.1), []).passed is False
 
 
+@pytest.mark.usefixtures("all_found")
 @pytest.mark.parametrize("rows, failed", [
     ([("fgsm", 20), ("pgd-20", 31)], "more steps are not weaker"), ([("fgsm", 31), ("pgd-20", 20)], None),
     ([("pgd-7", 20), ("pgd-20", 31)], "more steps are not weaker"),
@@ -319,6 +334,7 @@ def test_the_evaluations_own_attacks_are_compared_over_all_images(rows, failed, 
     assert all(row["passed"] for row in honesty_checks(Part(told, torch.arange(100), 0.1), elsewhere))
 
 
+@pytest.mark.usefixtures("all_found")
 def test_black_box_attacks_are_judged_against_all_white_box_ones_together(data):
     """Half of the images fall to one, half to the other, all to Square: nothing escapes both."""
     first, second = torch.arange(100) < 50, torch.arange(100) >= 50
@@ -403,7 +419,7 @@ def test_few_images_are_no_ground_for_a_verdict(data, weights):
     small = ImageSet(data.test.images[:LEAST_IMAGES - 1], data.test.labels[:LEAST_IMAGES - 1])
     result = measure(Evaluation(model.eval(), BatchLoader(small, 9, 0, "test"), 10, log=lambda line: None), [], 100)
     verdicts = [check["passed"] for check in result["checks"]]
-    assert verdicts == [True] + [None] * 7 and "only" in result["checks"][1]["says"]
+    assert verdicts == [True] + [None] * 8 and "only" in result["checks"][1]["says"]
 
 
 def test_the_images_and_the_strength_of_the_checks():
@@ -417,6 +433,19 @@ def test_the_images_and_the_strength_of_the_checks():
     assert choose_strength([{**row, "accuracy": 0.9} for row in rows], 0.9) == 0.2, "where nothing helps, the largest"
     assert choose_strength([{**row, "epsilon": row["epsilon"] / 10} for row in rows], 0.9) == LEAST_STRENGTH
     assert choose_strength([{**row, "norm": "l2"} for row in rows], 0.9) == LEAST_STRENGTH
+
+
+@pytest.mark.slow
+def test_every_network_that_is_known_to_be_broken_is_found_out_and_no_sound_one_is_accused(monkeypatch):
+    """The table of docs/EVALUATE.md at a small size."""
+    monkeypatch.setattr(known_networks, "STEPS", 40)
+    data = small_digits(60)
+    base = known_networks.trained(known_networks.perceptron(), data)
+    images = images_of(data, 60, 0, torch.device("cpu"))
+    assert len(BROKEN) >= 10 and len(SOUND) >= 10
+    for known in (*BROKEN, *SOUND):
+        found = found_out(known, base, data, images, "quick", 60)
+        assert (found == []) is known.sound, (known.what, found)
 
 
 # ---- the published way -----------------------------------------------------------------------------------------------

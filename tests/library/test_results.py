@@ -9,7 +9,8 @@ from torch import Tensor
 
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.caveats import caveats, chance, is_at_chance, leader
-from wsrnas.evaluation.honesty import choose_images, was_checked
+from wsrnas.evaluation.check_levels import was_checked
+from wsrnas.evaluation.honesty import choose_images
 from wsrnas.evaluation.results import (
     average_robust,
     check_lines,

@@ -127,7 +127,7 @@ def test_a_retrained_network_is_evaluated_printed_stored_and_drawn(run, capsys):
     result = result_of(run, "pgd-2-0.01569_0.1-*-digits-20images-best.json")
     assert (result["images"], result["dataset"], result["protocol"]) == (20, "digits", "custom")
     assert result["model"]["source"] == str(run / "best.pt") and result["model"]["genotype"]["format"]
-    assert result["complete"] and len(result["checks"]) == 8 and result["environment"]["torch"] == torch.__version__
+    assert result["complete"] and len(result["checks"]) == 9 and result["environment"]["torch"] == torch.__version__
     assert [(row["epsilon"], row["steps"], row["step_size"]) for row in result["attacks"]] == [
         (4 / 255, 2, pytest.approx(1.25 * 4 / 255)), (0.1, 2, pytest.approx(0.125))]
     for row in [result["clean"], *result["attacks"]]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from wsrnas.evaluation.honesty import NONE, QUICK
+from wsrnas.evaluation.check_levels import NONE, QUICK
 
 NEARLY_NONE = 0.05  # share of right images below which two noises cannot be told apart: both break nearly every image
 

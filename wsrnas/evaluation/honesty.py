@@ -12,13 +12,15 @@ To add a check, write a function ``(part, rows) -> Verdict`` and add one entry t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from wsrnas.attacks import attack_mode, full_precision, input_gradient
+from wsrnas.evaluation.active_test import planted_examples
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry
+from wsrnas.evaluation.check_levels import FULL, QUICK
 from wsrnas.evaluation.intervals import share_test, sign_test
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports
@@ -40,30 +42,10 @@ ESCAPE_SHARE = 0.05  # share of images that AutoAttack breaks and PGD on the cro
 FALLEN_IMAGES = 10  # fewer images that fall to an attack cannot be told from random noise
 LEAST_IMAGES = 30  # fewer correctly classified images make a comparison meaningless
 LOGIT_TOLERANCE = 1e-3  # relative to the largest logit: the rounding of a GPU's batched kernels stays far below
+PLANTED_STEPS = 20  # most steps of the attack that looks for planted examples
 CHECK_QUERIES = 500  # of Square in its check; an evaluation's own Square takes more
 
 Rows: TypeAlias = "Sequence[tuple[Attack, Tensor]]"
-
-
-@dataclass(frozen=True)
-class CheckLevel:
-    """How many of the checks run.
-
-    Args:
-        help: explanation for the command line.
-        passes: most passes of an image forward and backward, and most passes forward alone, rounded up.
-    """
-
-    help: str
-    passes: tuple[int, int]
-
-
-NONE, QUICK, FULL = "none", "quick", "full"
-CHECK_LEVELS = {
-    NONE: CheckLevel("no check; the results say so in their first line", (0, 0)),
-    QUICK: CheckLevel("no attack of more than 20 steps, no Square and no transfer", (70, 15)),
-    FULL: CheckLevel("all of them; for every number that is published", (250, 530)),
-}
 
 
 @dataclass(frozen=True)
@@ -156,13 +138,6 @@ def choose_strength(rows: Sequence[dict[str, Any]], clean_accuracy: float) -> fl
         return LEAST_STRENGTH
     nearest = min(pgd, key=lambda row: (abs(row["accuracy"] - clean_accuracy / 2), -row["epsilon"]))
     return max(nearest["epsilon"], LEAST_STRENGTH)
-
-
-def was_checked(result: Mapping[str, Any], level: str) -> bool:
-    """Return whether a stored result had the honesty checks of a level, or more of them."""
-    levels = list(CHECK_LEVELS)
-    had = result.get("check_level", FULL)  # results that do not say are older, and had all
-    return had in levels and levels.index(had) >= levels.index(level)
 
 
 def honesty_checks(part: Part, rows: Rows) -> list[dict[str, Any]]:
@@ -335,6 +310,28 @@ def transfer(part: Part, rows: Rows) -> Verdict:
     return _worst([*verdicts, *_against_white_box(rows, lambda entry: entry.needs_source)])
 
 
+def planted(part: Part, rows: Rows) -> Verdict:
+    """Check that the evaluation's gradient attack finds adversarial examples that are planted for it."""
+    own = [attack for attack, _ in rows if attack.entry.climbs and attack.norm == "linf"]
+    kind = max(own, key=lambda attack: attack.steps, default=parse_attack("pgd-20"))
+    attack = at_strength(parse_attack(f"{kind.method}-{min(kind.steps, PLANTED_STEPS)}" if kind.entry.steps else
+                                      kind.method), part.strength)
+    evaluation = part.evaluation
+    chosen: list[Tensor] = []
+    found: list[Tensor] = []
+    for number, (images, labels) in enumerate(evaluation.loader.images_at(
+            parts := part.images.split(evaluation.part))):
+        results = planted_examples(evaluation.model, images, labels, parts[number], attack, evaluation.seed)
+        for flags, result in zip((chosen, found), results, strict=True):
+            flags.append(result.cpu())
+    count, missed = int(torch.cat(chosen).sum()), int((torch.cat(chosen) & ~torch.cat(found)).sum())
+    if count < LEAST_IMAGES:
+        return Verdict(None, f"an example could be planted for {count} of {len(part.images)} images only")
+    probability = share_test(missed, count, ESCAPE_SHARE)
+    return Verdict(probability >= SIGNIFICANCE, f"{attack} misses {missed} of {count} planted adversarial examples", {
+        "images": count, "missed": missed, "probability": probability})
+
+
 # The names are stored in results.
 CHECKS: dict[str, Check] = {
     "logits are deterministic": Check(deterministic_logits, least_images=0, follows_gradient=False),
@@ -343,6 +340,7 @@ CHECKS: dict[str, Check] = {
     "larger strengths are not easier": Check(larger_strengths),
     "accuracy vanishes at a large strength": Check(vanishing_accuracy),
     "gradients are stronger than random noise": Check(random_noise),
+    "planted examples are found": Check(planted),
     "white box is not weaker than Square": Check(square),
     "white box is not weaker than transfer": Check(transfer),
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.caveats import caveats
+from wsrnas.evaluation.check_levels import FULL, NONE
 from wsrnas.evaluation.curve import Curve
 from wsrnas.evaluation.curve_results import (
     MeasuredCurve,
@@ -20,7 +21,7 @@ from wsrnas.evaluation.curve_results import (
     summary,
 )
 from wsrnas.evaluation.disagreements import disagreements
-from wsrnas.evaluation.honesty import FULL, NONE, Part, choose_images, choose_strength, honesty_checks
+from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, honesty_checks
 from wsrnas.evaluation.intervals import accuracy_interval, accuracy_row, difference_interval
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports

@@ -15,7 +15,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.data.own import as_image_set
 from wsrnas.data.splits import balanced_subset
 from wsrnas.evaluation.caveats import chance
-from wsrnas.evaluation.honesty import CHECK_LEVELS, QUICK
+from wsrnas.evaluation.check_levels import CHECK_LEVELS, QUICK
 from wsrnas.evaluation.measurement import Evaluation, check_classes
 from wsrnas.evaluation.protocols import CUSTOM, PAPER_STRENGTHS, custom_attacks
 from wsrnas.evaluation.results import FORMAT, measure, table

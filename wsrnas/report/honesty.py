@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsrnas.evaluation import caveats
-from wsrnas.evaluation.honesty import NONE
+from wsrnas.evaluation.check_levels import NONE
 from wsrnas.report.html import Cell, alarm, paragraph, table
 from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import Network

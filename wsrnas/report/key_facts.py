@@ -49,7 +49,7 @@ def estimator_gap(run: Run) -> list[Tile]:
     if gap is None:
         return []
     blind, every = saturated_strengths(check), len(check.get("gap", {}))
-    few = f"nearly no image is right at {len(blind)} of {every} strengths, under the estimate or under PGD"
+    few = f"nearly no image is right at {len(blind)} of {every} strengths, both under the estimate and under PGD"
     if blind and len(blind) == every:
         return [Tile("estimator gap", "not measurable", few)]
     return [Tile("estimator gap", f"{100 * gap:+.1f} points", "mean weakness against PGD, last check"
