@@ -68,6 +68,7 @@ TWO = ("retrain.train_cifar", "search.wsr_nas")  # also run on two processes, on
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 MOST_SIGNALS = 20  # of one life; then it is left in peace
 SECONDS = 300  # after which a process hangs
+NOTICE = 15  # seconds in which a process notices that its partner is gone
 EARLY = 0.02
 # What differs between two runs left in peace: clocks, pages with their drawings, logs, locks, the last but one state.
 UNLIKE = {"log.txt", "env.json", "report.html", "report.md", "race.md", ".lock", "opening", "failed", "costs.json"}
@@ -171,12 +172,15 @@ def one_life(program: str, place: Path, stream: random.Random, length: float, ta
                 os.kill(victim.pid, told)
                 tally.signals[told.name] += 1
                 tally.moments[moment] += 1
+        if told is not None and processes > 1:
+            _end_the_others(started, victim)
         for process in started:
             process.join(SECONDS)
         codes = [process.exitcode for process in started]
         said = "".join((place / f"said{rank}.txt").read_text() for rank in range(processes))
         assert None not in codes, f"{program} hangs: {said[-2000:]}"
         stops = set() if told is None else {-told, STOPPED, 128 + told, LOST}
+        stops |= {-signal.SIGTERM} if stops and processes > 1 else set()
         assert set(codes) <= {0} | stops, f"{program} ended with {codes} after {told and told.name}: {said[-2000:]}"
         if processes == 1 or told is None:
             assert "Traceback" not in said, said[-3000:]
@@ -184,6 +188,18 @@ def one_life(program: str, place: Path, stream: random.Random, length: float, ta
             tally.lives[program + " on two processes" * (processes > 1)] += 1
             return
     raise AssertionError(f"{program} does not come to an end: {said[-2000:]}")
+
+
+def _end_the_others(started: Sequence[Any], victim: Any) -> None:
+    """End the partners of a killed process as torchrun does, if they have not noticed themselves."""
+    victim.join(SECONDS)
+    for process in started:
+        process.join(NOTICE)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGTERM)
+            process.join(NOTICE)
+            if process.is_alive():
+                process.kill()
 
 
 def results(place: Path) -> dict[str, Any]:
@@ -273,7 +289,7 @@ def soak(seconds: float, seed: int, programs: Sequence[str] = tuple(PROGRAMS), l
                 assert_equal(results(place), expected, program)
             shutil.rmtree(place)
             number += 1
-            if sys.stdout.isatty() or number % 10 == 0:
+            if sys.stdout.isatty() or number % 5 == 0:
                 print(f"{number} lives: {tally}", flush=True)
     return tally
 
