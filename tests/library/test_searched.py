@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin.json").write_bytes(b"\xff")
     with says("latin.json", "UTF-8"):
         searched.load(tmp_path / "latin.json")
-    with says("cannot read", "none.json"):
+    with says("none.json", "does not exist"):
         searched.load(tmp_path / "none.json")
 
 
