@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from retrain.evaluate_files import file_label
 from retrain.evaluate_settings import EvaluateConfig
+from tests.killed import Killed, Mortal
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import curve as attack
@@ -140,24 +141,11 @@ def test_passes_are_those_that_the_network_saw(norm):
     assert 60 * right < result["passes"][0] <= most[0] * right and result["passes"][1] <= 1 + most[1] * right
 
 
-class Killed(Exception):
-    pass
-
-
-class Mortal(Journal):
-    def append(self, *arguments) -> None:
-        if not self.left:
-            raise Killed
-        self.left -= 1
-        super().append(*arguments)
-
-
 def test_a_killed_curve_goes_on_where_it_was(tmp_path):
     curve = Curve("linf", (1e-5,), 1)  # little is found
     whole = measured(linear(), curve)
     assert None in whole["curve"]["distances"], "an infinite number must be stored, too"
-    mortal = Mortal(tmp_path, {})
-    mortal.left = 4
+    mortal = Mortal(tmp_path, {}, chunks=4)
     with pytest.raises(Killed):
         measured(linear(), curve, journal=mortal)
     resumed = linear()

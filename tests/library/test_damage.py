@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from tests.library.test_run import Settings, reopened, rows, steps
+from tests.library.test_run import Settings, reopened, rows, three_steps
 from wsrnas.evaluation.journal import Journal
 from wsrnas.report import mend
 from wsrnas.runtime import checkpoint, run_files
@@ -24,10 +24,7 @@ def path(tmp_path):
 @pytest.fixture
 def started(path, world):
     """A run of three steps."""
-    run = RunDirectory(path, Settings(), world)
-    assert run.restore() is None
-    steps(run, 0, 3)
-    return run
+    return three_steps(path, world)
 
 
 # -- kills ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.killed import Killed, Mortal
 from tests.processes import run_twice
 from tests.quick import slow_after
 from wsrnas.attacks import fgsm, mim, pgd
@@ -298,24 +299,6 @@ def test_out_of_memory_halves_the_batch_says_so_and_changes_nothing():
 
 
 # ---- the journal -----------------------------------------------------------------------------------------------------
-
-
-class Killed(Exception):
-    pass
-
-
-class Mortal(Journal):
-    """It dies before the chunk of that number."""
-
-    def __init__(self, *arguments, chunks: int) -> None:
-        super().__init__(*arguments)
-        self.left = chunks
-
-    def append(self, *arguments) -> None:
-        if not self.left:
-            raise Killed
-        self.left -= 1
-        super().append(*arguments)
 
 
 def chunks_in(folder: Path) -> int:

@@ -34,6 +34,14 @@ def steps(run, first, last):
         run.save({"step": step + 1, "weights": torch.full((3,), float(step + 1))})
 
 
+def three_steps(path, world):
+    """Begin a run in a folder, and make three steps."""
+    run = RunDirectory(path, Settings(), world)
+    assert run.restore() is None
+    steps(run, 0, 3)
+    return run
+
+
 def rows(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
@@ -46,10 +54,7 @@ def path(tmp_path):
 @pytest.fixture
 def started(path, world):
     """A run of three steps."""
-    run = RunDirectory(path, Settings(), world)
-    assert run.restore() is None
-    steps(run, 0, 3)
-    return run
+    return three_steps(path, world)
 
 
 def reopened(path, world, config=None, **arguments):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.killed import Killed, Mortal
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack
@@ -124,18 +125,6 @@ def test_passes_are_those_that_the_network_saw(name):
     assert f"{result['passes'][0]:.1f} forward with backward" in passes_line(result)
 
 
-class Killed(Exception):
-    pass
-
-
-class Mortal(Journal):
-    def append(self, *arguments) -> None:
-        if not self.left:
-            raise Killed
-        self.left -= 1
-        super().append(*arguments)
-
-
 def test_a_killed_evaluation_of_survivors_goes_on_where_it_was(tmp_path):
     def plain(result: dict) -> list:
         return [(row["robust"], row["passes"]) for row in result["attacks"]] + [result["passes"]]
@@ -143,8 +132,7 @@ def test_a_killed_evaluation_of_survivors_goes_on_where_it_was(tmp_path):
     attacks = everywhere("pgd")
     whole = plain(measured(attacks, evaluation(journal=Journal(tmp_path / "whole", {}))))
     for kill in (3, 5, 8, 11):
-        mortal = Mortal(tmp_path / str(kill), {})
-        mortal.left = kill
+        mortal = Mortal(tmp_path / str(kill), {}, chunks=kill)
         with pytest.raises(Killed):
             measured(attacks, evaluation(journal=mortal))
         assert plain(measured(attacks, evaluation(journal=Journal(tmp_path / str(kill), {})))) == whole

@@ -11,10 +11,10 @@ import torch
 import search.wsr_nas as program
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, learning_rate, schedule
+from tests.killed import Killed, killed_before_saving
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -26,19 +26,9 @@ SUPERNET = ["--save", "supernet", "--train_only", "--warmup_architectures", "3",
 SEARCH = ["--save", "run", "--iterations", "2", "--seed", "7"]
 
 
-class Killed(BaseException):
-    """As sudden as a kill: nothing in the program may catch it."""
-
-
 def start(folder, *argv, kill=None):
     """Run the program; ``kill``: the step after whose row it dies, before its checkpoint."""
-    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
-        if payload["step"] == kill:
-            raise Killed
-        original(self, payload, name)
-
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(RunDirectory, "save", save)
+    with killed_before_saving(kill):
         program.main([*SMALL, *argv, "--runs", str(folder)])
     return folder / "search"
 

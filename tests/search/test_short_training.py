@@ -13,13 +13,13 @@ from search.short_training import ShortTraining
 from search.strategy.step import Step
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, rungs, schedule
+from tests.killed import Killed, killed_before_saving
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.splits import load_split
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -33,10 +33,6 @@ STEP = Step(9, "search", 9, True, True)
 SUPERNET = ["--save", "supernet", "--train_only", "--warmup_architectures", "2", "--path_every", "step"]
 
 
-class Killed(BaseException):
-    """As sudden as a kill: nothing in the program may catch it."""
-
-
 def config_of(*argv):
     return parse_config(type(PRESETS["tiny"]), PRESETS, [*SMALL, *argv])[0]
 
@@ -48,13 +44,7 @@ def searcher_of(config):
 
 def start(folder, *argv, kill=None):
     """Run the program; ``kill``: the step after whose row it dies, before its checkpoint."""
-    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
-        if payload["step"] == kill:
-            raise Killed
-        original(self, payload, name)
-
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(RunDirectory, "save", save)
+    with killed_before_saving(kill):
         program.main([*SMALL, *argv, "--runs", str(folder)])
     return folder / "search" / "run"
 

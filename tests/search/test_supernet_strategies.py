@@ -11,6 +11,7 @@ from search.spaces import SPACES
 from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
+from tests.killed import Killed, killed_before_saving
 from tests.quick import slow_after
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
@@ -18,7 +19,6 @@ from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -164,19 +164,9 @@ def test_a_search_goes_on_from_its_state_after_any_step(space, predictor, tmp_pa
     assert_equal(state, whole.state_dict())
 
 
-class Killed(BaseException):
-    """As sudden as a kill: nothing in the program may catch it."""
-
-
 def start(folder, argv, kill=None):
     """Run the program; ``kill``: the step after whose row it dies, before its checkpoint."""
-    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
-        if payload["step"] == kill:
-            raise Killed
-        original(self, payload, name)
-
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(RunDirectory, "save", save)
+    with killed_before_saving(kill):
         program.main([*argv, "--runs", str(folder)])
     return folder / "search" / "run"
 

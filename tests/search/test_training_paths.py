@@ -9,11 +9,11 @@ from search.spaces.fairness import balanced_draws
 from search.training_paths import PATHS, paths_of_epoch
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
+from tests.killed import Killed, killed_before_saving
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
@@ -161,19 +161,9 @@ def test_the_warm_up_of_wsr_trains_all_edges_where_it_is_told_to():
 # ---- the program ---------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """As sudden as a kill: nothing in the program may catch it."""
-
-
 def start(folder, *argv, kill=None):
     """Run the program; ``kill``: the step after whose row it dies, before its checkpoint."""
-    def save(self, payload, name="checkpoint.pt", original=RunDirectory.save):
-        if payload["step"] == kill:
-            raise Killed
-        original(self, payload, name)
-
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(RunDirectory, "save", save)
+    with killed_before_saving(kill):
         program.main([*SMALL, *argv, "--runs", str(folder)])
     return folder / "search" / "run"
 
