@@ -11,7 +11,6 @@ images of the architecture before, in place of the images. An architecture is st
 command resumes.
 """
 
-import argparse
 import io
 import json
 from dataclasses import dataclass
@@ -23,15 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.rankings.bench import Bench, build_bench, strengths_of
+from search.rankings.bench import Bench, strengths_of
 from search.rankings.statistics import agreement
-from search.rankings.trained import open_trained
 from search.spaces.supernet import Supernet
-from search.strategy.objective import OBJECTIVES
+from studies.supernet_paths import Objective, open_bench, print_rows, read_arguments
 from wsrnas.attacks import many_attack_steps, multi_strength_pgd, rows_at_once
 from wsrnas.runtime.checkpoint import write_atomic
-from wsrnas.runtime.config import Parser
-from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
@@ -133,7 +129,7 @@ def write(file: Path, value: Any) -> None:
     write_atomic(file, buffer.getvalue())
 
 
-def compared(losses: np.ndarray, chosen: list[Attack], objective: Any, strengths: int) -> list[dict[str, Any]]:
+def compared(losses: np.ndarray, chosen: list[Attack], objective: Objective, strengths: int) -> list[dict[str, Any]]:
     """Compare the rankings by each attack with that by the first one.
 
     Args:
@@ -165,31 +161,14 @@ def compared(losses: np.ndarray, chosen: list[Attack], objective: Any, strengths
 
 def main() -> None:
     """Measure, compare and print."""
-    parser = Parser(prog="studies.cheaper_attacks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run directory of search.wsr_nas")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the measurements and the results")
-    parser.add_argument("--architectures", type=int, default=60, help="random architectures (default: 60)")
-    parser.add_argument("--images", type=int, default=1000, help="images of D_v (default: 1000)")
-    parser.add_argument("--num_steps", type=int, default=0, help="steps of the reference; 0: the search's (default: 0)")
-    parser.add_argument("--data", default="", help="folder of the data set; empty: that of the run")
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    trained = open_trained(arguments.run, arguments.data)
-    config = trained.config
-    bench = build_bench(trained, arguments.images, tuple(config.strengths), arguments.num_steps or config.num_steps,
-                        config.recalibration_batches, 100, SEED, initialize("auto"))
+    arguments = read_arguments("studies.cheaper_attacks", __doc__, images=1000)
+    bench, objective = open_bench(arguments)
     chosen = attacks(bench.num_steps)
     losses = measure(bench, chosen, arguments.architectures, arguments.out)
-
-    def objective(rows: np.ndarray) -> np.ndarray:
-        return OBJECTIVES[config.objective].build(config)(torch.from_numpy(rows).float()).numpy()
-
     rows = compared(losses, chosen, objective, len(bench.strengths))
     (arguments.out / "cheaper_attacks.json").write_text(json.dumps(rows, indent=1))
     print(f"{arguments.architectures} architectures, {losses.shape[2]} images")
-    for row in rows:
-        print(", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-                        for name, value in row.items()))
+    print_rows(rows)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ and of the best fifth), and a ranking after some batches of recalibration with o
 is stored when it is done, so the same command resumes.
 """
 
-import argparse
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,14 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.rankings.bench import Bench, build_bench, strengths_of
+from search.rankings.bench import Bench, strengths_of
 from search.rankings.statistics import agreement
-from search.rankings.trained import open_trained
 from search.spaces.supernet import Supernet
-from search.strategy.objective import OBJECTIVES
+from studies.supernet_paths import Objective, open_bench, print_rows, read_arguments
 from wsrnas.attacks import many_attack_steps, multi_strength_pgd, rows_at_once
-from wsrnas.runtime.config import Parser
-from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
@@ -82,7 +77,7 @@ def measure(bench: Bench, architectures: int, folder: Path) -> tuple[np.ndarray,
     return np.stack([part["losses"] for part in read]), np.stack([part["means"] for part in read])
 
 
-def by_images(losses: np.ndarray, objective: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> list[dict]:
+def by_images(losses: np.ndarray, objective: Objective, seed: int = 0) -> list[dict]:
     """Compare rankings by some images with rankings by others.
 
     Args:
@@ -105,33 +100,16 @@ def by_images(losses: np.ndarray, objective: Callable[[np.ndarray], np.ndarray],
 
 def main() -> None:
     """Measure, compare and print."""
-    parser = Parser(prog="studies.fewer_images", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run directory of search.wsr_nas")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the measurements and of fewer_images.json")
-    parser.add_argument("--architectures", type=int, default=60, help="random architectures (default: 60)")
-    parser.add_argument("--images", type=int, default=10_000, help="images of D_v (default: 10000)")
-    parser.add_argument("--num_steps", type=int, default=0, help="steps of PGD; 0: those of the search (default: 0)")
-    parser.add_argument("--data", default="", help="folder of the data set; empty: that of the run")
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    trained = open_trained(arguments.run, arguments.data)
-    config = trained.config
-    bench = build_bench(trained, arguments.images, tuple(config.strengths), arguments.num_steps or config.num_steps,
-                        max(BATCHES), 100, 0, initialize("auto"))
+    arguments = read_arguments("studies.fewer_images", __doc__, images=10_000)
+    bench, objective = open_bench(arguments, max(BATCHES))
     losses, means = measure(bench, arguments.architectures, arguments.out)
-
-    def objective(rows: np.ndarray) -> np.ndarray:
-        return OBJECTIVES[config.objective].build(config)(torch.from_numpy(rows).float()).numpy()
-
     images = by_images(losses, objective)
     batches = [{"batches": number, **dict(zip(("tau", "tau of the best fifth"), agreement(
         objective(means[:, place]), objective(means[:, -1])), strict=True))}
         for place, number in enumerate(BATCHES[:-1])]
     (arguments.out / "fewer_images.json").write_text(json.dumps({"by images": images, "by batches": batches}, indent=1))
     print(f"{arguments.architectures} architectures, reference: {losses.shape[1] // 2} other images")
-    for row in (*images, *batches):
-        print(", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-                        for name, value in row.items()))
+    print_rows([*images, *batches])
 
 
 if __name__ == "__main__":

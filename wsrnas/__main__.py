@@ -51,6 +51,7 @@ PROGRAMS = {
     "studies.known_networks": "check networks that are known to be broken, and sound ones",
     "studies.predictor_ranks": "measure which predictor ranks architectures that it has not seen",
     "studies.fewer_images": "measure how many images of D_v rank the paths of a supernet",
+    "studies.found_graphs": "look up what searches have found in a table, beside random ones",
     "studies.cheaper_attacks": "measure how cheaper attacks on D_v rank the paths of a supernet",
     "studies.attack_agreement": "make the reference results of other attack libraries for our tests",
     "studies.ten_networks": "train ten small networks for studies of attacks",

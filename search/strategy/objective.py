@@ -126,8 +126,7 @@ class ObjectiveEntry:
 OBJECTIVES: dict[str, ObjectiveEntry] = {
     "robust": ObjectiveEntry(RobustObjective.from_settings,
                              "alpha * natural loss + beta * sum of beta_i * loss at strength i; Eq. 10"),
-    "natural": ObjectiveEntry(lambda settings: natural_loss, "the natural loss alone, which ranked robustness best in "
-                              "an adversarially trained supernet"),
+    "natural": ObjectiveEntry(lambda settings: natural_loss, "the natural loss alone"),
     "sensitive": ObjectiveEntry(lambda settings: SensitiveObjective(settings.sensitivity, len(settings.strengths)),
                                 "natural loss - sensitivity * log of the vulnerability F: a high F counts as good",
                                 reads_vulnerability=True),

@@ -1,0 +1,127 @@
+"""Look up what searches have found in a table of trained architectures, beside random ones (docs/SEARCH.md).
+
+    python -m studies.found_graphs --table TABLE.json --runs runs/search/A-seed0 runs/search/A-seed1
+    python -m studies.found_graphs --table TABLE.json --ranking runs/ranking/NAME --sensitivity 0.16
+
+For each search it prints which share of the table's architectures is better than the one that was found, by the mean of
+the table's columns: of all, and of those with as many parameters (within 2 %). Under chance such shares are uniform, so
+the probability that n random architectures are all at least as good as the worst one found is its share to the power n.
+``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample, the best one by scores of the
+supernet and the largest one are looked up, in the median over 2,000 draws.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from search.rankings.compared import MEAN, truth_of
+from search.rankings.rows import read_rows
+from search.tables.reading import open_table
+from search.tables.table import Table
+from search.tables.task import EQUAL_SIZE
+from wsrnas.architectures import searched
+from wsrnas.runtime import run_files
+from wsrnas.runtime.config import Parser, require
+from wsrnas.runtime.markdown import markdown_table
+from wsrnas.runtime.program import run_program
+
+RANDOM, DRAWS = 100, 2000  # architectures of a random search, and how often it is drawn
+SMALLEST = 1e-9  # vulnerability below which the logarithm is cut
+
+
+class Lookup:
+    """A table with the mean accuracy and the parameters of all its architectures.
+
+    Args:
+        table: the table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        truth = truth_of(table, range(len(table.choices)))
+        self.truth = truth.get(MEAN, next(iter(truth.values())))
+        self.parameters = table.space.cost(table.choices, *table.network)[:, 0].double().numpy()
+
+    def better(self, place: int) -> tuple[float, float]:
+        """Return the share of architectures that are better than the one at a place: of all, and of equal size."""
+        above = self.truth > self.truth[place]
+        same = np.abs(self.parameters / self.parameters[place] - 1) <= EQUAL_SIZE
+        return float(above.mean()), float(above[same].mean())
+
+    def place_of(self, run: Path) -> int:
+        """Return the place of the architecture that a search has found.
+
+        Raises:
+            InputError: there is none, or the table has no such architecture.
+        """
+        found = searched.load(run / run_files.GENOTYPE)
+        place = int(self.table.find(self.table.space.encode(found).unsqueeze(0)))
+        require(place >= 0, f"{run} has found an architecture that {self.table.name} does not hold; expected another "
+                "--table")
+        return place
+
+
+def chance(shares: list[float]) -> float:
+    """Return the probability that as many random architectures are all at least as good as the worst one found."""
+    return max(shares) ** len(shares)
+
+
+def random_searches(lookup: Lookup, scores: dict[str, np.ndarray],
+                    places: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return the median shares for the best of random architectures by each score (n,); small is good.
+
+    Args:
+        lookup: the table.
+        scores: by name.
+        places: places (n,) of the scored architectures in the table.
+    """
+    found = {place: lookup.better(place) for place in places.tolist()}
+    medians = {}
+    for name, values in scores.items():
+        random = np.random.default_rng(0)
+        best = [drawn[values[drawn].argmin()] for drawn in (
+            random.choice(len(places), min(RANDOM, len(places)), replace=False) for _ in range(DRAWS))]
+        of_all, of_size = np.median([found[int(places[place])] for place in best], 0)
+        medians[name] = float(of_all), float(of_size)
+    return medians
+
+
+def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return scores of the architectures of a ranking, small ones good, and their places in the table."""
+    rows = {place: row for file in sorted((folder / run_files.ROWS).glob("supernet-*.jsonl"))
+            for place, row in read_rows(file).items()}
+    require(bool(rows), f"{folder} holds no rows of a supernet; expected a folder of search.ranking")
+    places = np.array(sorted(rows))
+    natural = np.array([rows[place]["losses"][0] for place in places])
+    vulnerability = np.array([rows[place]["vulnerabilities"][-1] for place in places]).clip(SMALLEST)
+    return {"natural loss": natural, "sensitive": natural - sensitivity * np.log(vulnerability),
+            "largest": -lookup.parameters[places]}, places
+
+
+def main() -> None:
+    """Look up and print."""
+    parser = Parser(prog="studies.found_graphs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--table", required=True, help="JSON file of measured architectures")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run directories of searches")
+    parser.add_argument("--ranking", type=Path, help="folder of search.ranking, for the random searches")
+    parser.add_argument("--sensitivity", type=float, default=0.16, help="of the objective sensitive (default: 0.16)")
+    arguments = parser.parse_args()
+    lookup = Lookup(open_table(arguments.table))
+    shares = {run.name: lookup.better(lookup.place_of(run)) for run in arguments.runs}
+    rows = [(name, f"{of_all:.4f}", f"{of_size:.3f}") for name, (of_all, of_size) in shares.items()]
+    if shares:
+        rows.append(("chance of all", *(f"{chance([share[kind] for share in shares.values()]):.2g}"
+                                        for kind in (0, 1))))
+    if arguments.ranking:
+        found = random_searches(lookup, *ranking_scores(arguments.ranking, lookup, arguments.sensitivity))
+        rows += [(f"best of {RANDOM} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")
+                 for name, (of_all, of_size) in found.items()]
+    of_all, of_size = lookup.better(int(torch.from_numpy(lookup.parameters).argmax()))
+    rows.append(("largest of the table", f"{of_all:.4f}", f"{of_size:.3f}"))
+    print(markdown_table(("found", "better, of all", "better, of equal size"), rows))
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,67 @@
+"""The study that looks up what searches have found: shares, chance, and random searches, each by hand."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from search.tables.reading import open_table
+from studies import found_graphs
+from studies.found_graphs import Lookup, chance, random_searches, ranking_scores
+from wsrnas.runtime.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def lookup():
+    return Lookup(open_table("demo"))
+
+
+def test_shares_are_those_of_better_graphs_of_all_and_of_equal_size(lookup):
+    best = int(lookup.truth.argmax())
+    assert lookup.better(best) == (0, 0)
+    place = 77
+    same = [number for number in range(len(lookup.truth))
+            if abs(lookup.parameters[number] / lookup.parameters[place] - 1) <= 0.02]
+    above = [number for number in range(len(lookup.truth)) if lookup.truth[number] > lookup.truth[place]]
+    assert lookup.better(place) == (len(above) / len(lookup.truth), len(set(above) & set(same)) / len(same))
+
+
+def test_chance_is_exact():
+    draws = np.random.default_rng(0).random((100_000, 3))
+    assert chance([0.2, 0.5, 0.1]) == pytest.approx(0.125)
+    assert (draws.max(1) <= 0.5).mean() == pytest.approx(0.125, abs=0.005)
+
+
+def test_random_searches_take_the_smallest_score(lookup):
+    places = np.array([5, 9, 200, 3000])
+    found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places)
+    by_truth = places[lookup.truth[places].argsort()]
+    assert found == {"truth": lookup.better(by_truth[-1]), "worst": lookup.better(by_truth[0])}
+
+
+def test_scores_are_those_of_the_rows(lookup, tmp_path):
+    (tmp_path / "rows").mkdir()
+    rows = [{"place": place, "losses": [1.0 + place, 2.0], "vulnerabilities": [9.0, np.e]} for place in (4, 2)]
+    (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores, places = ranking_scores(tmp_path, lookup, 0.5)
+    assert places.tolist() == [2, 4] and scores["natural loss"].tolist() == [3, 5]
+    assert scores["sensitive"].tolist() == pytest.approx([2.5, 4.5])
+    assert scores["largest"].tolist() == [-lookup.parameters[2], -lookup.parameters[4]]
+    with pytest.raises(InputError, match="holds no rows of a supernet"):
+        ranking_scores(tmp_path / "rows", lookup, 0.5)
+
+
+def test_the_program_prints_a_row_for_each_search_and_the_chance_of_all(lookup, tmp_path, monkeypatch, capsys):
+    runs = []
+    for number in (10, 2000):
+        run = tmp_path / f"run{number}"
+        run.mkdir()
+        lookup.table.space.decode(lookup.table.choices[number]).save(run / "genotype.json")
+        runs.append(str(run))
+    monkeypatch.setattr(sys, "argv", ["study", "--table", "demo", "--runs", *runs])
+    found_graphs.main()
+    said = capsys.readouterr().out
+    shares = [lookup.better(lookup.place_of(tmp_path / name)) for name in ("run10", "run2000")]
+    assert f"| run10 | {shares[0][0]:.4f} | {shares[0][1]:.3f} |" in said
+    assert f"| chance of all | {max(share[0] for share in shares)**2:.2g} |" in said and "largest of the table" in said
