@@ -110,7 +110,8 @@ def main() -> None:
     arguments = parser.parse_args()
     lookup = Lookup(open_table(arguments.table))
     shares = {run.name: lookup.better(lookup.place_of(run)) for run in arguments.runs}
-    rows = [(name, f"{of_all:.4f}", f"{of_size:.3f}") for name, (of_all, of_size) in shares.items()]
+    rows: list[tuple[str, ...]] = [(name, f"{of_all:.4f}", f"{of_size:.3f}")
+                                   for name, (of_all, of_size) in shares.items()]
     if shares:
         rows.append(("chance of all", *(f"{chance([share[kind] for share in shares.values()]):.2g}"
                                         for kind in (0, 1))))
