@@ -62,7 +62,7 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
 
     trained = train
     if config.measure == SHORT and config.short_images:
-        trained = train.subset(balanced_subset(train.labels.cpu(), config.short_images, config.seed, "short training",
+        trained = train.subset(balanced_subset(train.labels.cpu(), config.short_images, config.seed, "short_images",
                                                data.num_classes))
 
     def augmented(images: ImageSet, purpose: str) -> BatchLoader:

@@ -130,10 +130,10 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
         require(self.halvings == 0 or self.measure == SHORT, f"halvings is {self.halvings} but measure is "
                 f"{self.measure}; expected --measure {SHORT}, or --halvings 0")
         parts = 2**min(self.halvings, 63)
-        require(self.short_epochs % parts == 0 and self.paths_per_iteration >= parts,
-                f"halvings is {self.halvings} with short_epochs {self.short_epochs} and paths_per_iteration "
-                f"{self.paths_per_iteration}; expected epochs that can be halved so often, and at least as many paths "
-                "as one of which remains")
+        require(self.short_epochs % parts == 0, f"halvings is {self.halvings} but short_epochs is {self.short_epochs}; "
+                f"expected a multiple of {parts}")
+        require(self.paths_per_iteration >= parts, f"halvings is {self.halvings} but paths_per_iteration is "
+                f"{self.paths_per_iteration}; expected at least {parts}, so that one is left")
         require(not (self.anchors and self.supernet), f"anchors is {self.anchors} but supernet is {self.supernet}, "
                 "which makes no progress; expected --anchors 0")
         require(self.anchors == 0 or self.path_every == "step", f"anchors is {self.anchors} but path_every is "

@@ -61,7 +61,7 @@ def open_table(path: str, columns: tuple[str, ...] = ()) -> Table:
     try:
         document = read_json(path, "the table")
     except Unreadable as error:
-        raise InputError(f"{error}; expected a JSON file, or {DEMO}") from None
+        raise InputError(f"{error} (a table is a JSON file, or {DEMO})") from None
     require(isinstance(document, dict), f"the table {path} is a JSON {type(document).__name__}; expected an object")
     for form in FORMATS.values():
         if form.recognise(document):

@@ -227,10 +227,12 @@ def test_a_dry_run_tells_what_is_trained(capsys, tmp_path):
     (["--short_images", "-1"], "short_images is -1; expected at least 0"),
     (["--paths_per_iteration", "2"], "expected --path_every step, --supernet or --measure short"),
     (["--halvings", "1"], "halvings is 1 but measure is supernet"),
-    (["--measure", "short", "--halvings", "1", "--paths_per_iteration", "2"], "short_epochs 3"),
+    (["--measure", "short", "--halvings", "1", "--paths_per_iteration", "2"],
+     "short_epochs is 3; expected a multiple of 2"),
     (["--measure", "short", "--halvings", "2", "--short_epochs", "4", "--paths_per_iteration", "3"],
-     "paths_per_iteration 3; expected"),
+     "paths_per_iteration is 3; expected at least 4"),
     (["--measure", "short", "--halvings", "999999999"], "halvings is 999999999"),
+    (["--measure", "short", "--halvings", "1", "--short_epochs", "2"], "paths_per_iteration is 1; expected at least 2"),
     (["--measure", "short", "--halvings", "-1"], "halvings is -1; expected at least 0"),
 ])
 def test_ways_to_measure_that_do_not_fit_are_refused(flags, words):
