@@ -1,4 +1,4 @@
-"""Measure what makes attacks quick: folded BatchNorm, one ReLU a state, few images, max pooling.
+"""Measure what makes attacks quick: folded BatchNorm, one ReLU a state, few images at a time, a path's modules alone.
 
     python -m benchmarks.quick_attacks
     python -m benchmarks.quick_attacks --networks resnet18 wrn_28_10 --width 32 --batch 32
@@ -18,13 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import wsrnas.attacks
-import wsrnas.quick.folding
 from search.supernet import Supernet
-from wsrnas.attacks import attack_mode, many_attack_steps, pgd
+from wsrnas.attacks import attack_mode, pgd
 from wsrnas.models import build_model
 from wsrnas.quick.folding import folded
 from wsrnas.quick.modules import modules_in_use
-from wsrnas.quick.pooling import three_by_three
 from wsrnas.quick.states import SharedReLU
 from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.markdown import markdown_table
@@ -38,7 +36,6 @@ STEPS = 2  # of PGD in one measurement
 STRENGTH = 8 / 255
 VALIDATED = 300  # images of D_v at a time: 100 at three strengths
 ROWS = (300, 150, 100, 50, 32, 16)
-MEASURED, PATHS = 100, 6  # images of a pass without gradient, paths that are measured
 
 
 def shortest(repeats: int, calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
@@ -112,39 +109,6 @@ def rows_at_a_time(width: int, repeats: int) -> str:
         (str(rows), f"{taken:.2f}", f"{taken / seconds[ROWS[0]]:.2f}") for rows, taken in seconds.items()))
 
 
-def measured(pool: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> None:
-    """Run a network without gradient, as on D_v; ``pool`` is what pools by three."""
-    wsrnas.quick.folding.three_by_three = pool  # type: ignore[assignment]
-    try:
-        with torch.no_grad(), many_attack_steps(model):
-            model(images)
-    finally:
-        wsrnas.quick.folding.three_by_three = three_by_three
-
-
-def pooling(width: int, repeats: int) -> str:
-    """Return a table: max pooling without gradient, a layer and whole passes of the supernet's paths of a few seeds."""
-    images, _ = batch(MEASURED)
-    maps = torch.randn(MEASURED, width, 32, 32, generator=generator(0, "maps")).contiguous(
-        memory_format=torch.channels_last)
-    pools = {"torch": plain_pool, "quick": three_by_three}
-    layer = shortest(10 * repeats, {name: partial(pool, maps) for name, pool in pools.items()})
-    rows = [("a layer of the first cells", layer)]
-    model = network(SUPERNET, width)
-    for number in range(PATHS):
-        model.sample(generator(0, "path", number))  # type: ignore[operator]
-        rows.append((f"a pass of path {number + 1}", shortest(repeats, {
-            name: partial(measured, pool, model, images) for name, pool in pools.items()})))
-    return markdown_table(("without gradient", "torch (ms)", "rows, then columns (ms)", "ratio"), (
-        (name, f"{1000 * found['torch']:.2f}", f"{1000 * found['quick']:.2f}",
-         f"{found['quick'] / found['torch']:.2f}") for name, found in rows))
-
-
-def plain_pool(x: Tensor) -> Tensor:
-    """Return torch's max pooling by three of stride 1."""
-    return torch.max_pool2d(x, 3, 1, 1)
-
-
 def walks(repeats: int) -> str:
     """Return a table: entering and leaving ``attack_mode``, on the whole supernet and on its path alone."""
     model = network(SUPERNET, 2).train()
@@ -156,7 +120,7 @@ def walks(repeats: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables."""
+    """Print the three tables."""
     parser = Parser(prog="benchmarks.quick_attacks", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["WsrNet_Basic", SUPERNET], metavar="NAME",
@@ -171,7 +135,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(folding(arguments.networks, arguments.width, arguments.batch, arguments.repeats))
     print(rows_at_a_time(arguments.width, arguments.repeats))
     print(walks(arguments.repeats))
-    print(pooling(arguments.width, arguments.repeats))
 
 
 if __name__ == "__main__":

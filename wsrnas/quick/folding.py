@@ -1,7 +1,5 @@
 """Fold BatchNorm into the convolutions before it while an attack runs: with fixed weights, the two are one.
 
-Max pooling runs as ``wsrnas.quick.pooling`` has it, too.
-
 Weights and buffers are only read. A folded module gets a ``forward`` of its own, which is removed at the end.
 docs/PERFORMANCE.md has what this saves.
 """
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from wsrnas.quick.modules import modules_in_use
-from wsrnas.quick.pooling import is_three_by_three, three_by_three
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -131,8 +128,6 @@ def _forwards(modules: Iterable[nn.Module], affines: Affines) -> dict[nn.Module,
             forwards |= _of_named(module, names, affines)
         elif type(module).forward is nn.Sequential.forward:
             forwards |= _of_sequence(module, affines)
-        elif is_three_by_three(module):
-            forwards[module] = three_by_three
     return forwards
 
 
