@@ -1,11 +1,12 @@
 """A retrained network as a package that others can load, check and put on a leaderboard without this project.
 
     python -m retrain.export --model runs/retrain/NAME
-    python -m retrain.export --model runs/retrain/NAME --out FOLDER --name Cheng2023Neural_WsrNet_Plus --onnx
+    python -m retrain.export --model runs/retrain/NAME --out FOLDER --name Doe2026Robust_MyCell --onnx
 
 The folder holds one Python file that needs PyTorch alone, the weights, RobustBench's description, a model card with a
-drawing of the cells, the text of RobustBench's "New Model" issue and, on request, an ONNX file. Before anything is put
-there, a fresh Python process without this project loads the file and must compute the same logits.
+drawing of the cells, the text of RobustBench's "New Model" issue and, on request, an ONNX file. It can be uploaded to a
+model hub as it is. Before anything is put there, a fresh Python process without this project loads the file and must
+compute the same logits.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, has_safetensors
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
-from wsrnas.architectures import searched
-from wsrnas.architectures.searched import Searched
+from wsrnas.architectures.searched import Searched, name_of
 from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
@@ -35,16 +36,18 @@ with deferred_imports():
     import genotypes
     from retrain.publishing.evaluations import stored_evaluations
     from retrain.publishing.onnx_file import require_packages
-    from retrain.publishing.package import Package, file_names
     from retrain.publishing.training_record import is_finished, training_record
     from retrain.publishing.writing import write_package
     from wsrnas.complexity import count_parameters, multiply_adds, readable
+    from wsrnas.models import described_architecture
     from wsrnas.subjects.opening import find_checkpoint, open_model
 
 PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Robustness",
                     "Zhi Cheng, Yanxi Li, Minjing Dong, Xiu Su, Shan You, Chang Xu", "AAAI 2023",
                     "https://github.com/zhicheng2T0/Wsr-NAS")
-PAPER_PREFIX = "Cheng2023Neural"
+PAPER_AUTHOR, PAPER_PREFIX = "Cheng2023", "Cheng2023Neural"
+EXAMPLE = "Doe2026Robust_MyCell"
+TAKEN = ("torch", "hubconf", "cells", "config")  # by files of the package, and by what it imports
 LEADERBOARD_NAME = r"[A-Z][A-Za-z]+\d{4}[A-Z][A-Za-z]*(_\w+)?"  # first author, year, first word of the title, variant
 TARGETED_CLASSES = 10  # AutoAttack's targeted attacks aim at nine other classes
 
@@ -63,9 +66,10 @@ class ExportConfig:
                                "read as folder or npz: cifar10 or another of RobustBench's; empty: as the training "
                                "says", choices=lambda: {name: source_of(name) for name in LEADERBOARDS
                                                         if not source_of(name).large})
-    name: str = option("", "name of the package: first author, year, first word of the title, variant; empty: "
-                           f"{PAPER_PREFIX} and the cell's name for a cell of that paper, else the run directory's "
-                           "name")
+    name: str = option("", f"name of the package, such as {EXAMPLE}: first author, year, first word of the title, "
+                           "variant; empty: network_ and the run directory's name")
+    paper_name: bool = option(False, f"allow a --name such as {PAPER_PREFIX}, which says that the network is of the "
+                                     "authors of the Wsr-NAS paper")
     onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime: pip install -e "
                                "'.[export]')", group="ONNX")
     opset: int = option(18, "ONNX operator set, 18 to 23")
@@ -80,11 +84,14 @@ class ExportConfig:
         for field in ("name", "title", "authors", "venue", "link"):
             value = getattr(self, field)
             require(value.isprintable(), f"{field} is {value!r}; expected one line of printable characters")
-        taken = self.name in {*sys.stdlib_module_names, "torch", "hubconf", "cells"} or keyword.iskeyword(self.name)
+        taken = self.name in {*sys.stdlib_module_names, *TAKEN} or keyword.iskeyword(self.name)
         require(not taken, f"name is {self.name!r}, which is taken by Python or by a file of the package; "
-                           f"expected one such as {PAPER_PREFIX}_WsrNet_Plus")
+                           f"expected one such as {EXAMPLE}")
         require(not self.name or (self.name.isascii() and self.name.isidentifier()),
-                f"name is {self.name!r}; expected letters, digits and underscores, such as {PAPER_PREFIX}_WsrNet_Plus")
+                f"name is {self.name!r}; expected letters, digits and underscores, such as {EXAMPLE}")
+        theirs = self.name.lower().startswith(PAPER_AUTHOR.lower())
+        require(self.paper_name or not theirs, f"name is {self.name!r}, which says that these weights are of the "
+                f"Wsr-NAS paper's authors; expected one of your own, such as {EXAMPLE}, or --paper_name if they are")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,6 +110,7 @@ def main(argv: list[str] | None = None) -> None:
             write_package(folder, package, config.opset if config.onnx else 0)
             publish(folder, out)
         print(f"package: {out}")
+        print(f"nothing is uploaded; to put it on the Hugging Face hub: hf upload USER/{package.name} {out}")
     for line in [*remarks, *advice(config, package)]:
         print(line)
 
@@ -113,24 +121,22 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     """Return the package of a network, with the records of its run directory, and remarks on files that were left out.
 
     Raises:
-        InputError: There is no checkpoint of a retraining, or its network has no cells.
+        InputError: There is no checkpoint of a retraining.
     """
     path = find_checkpoint(config.model, config.weights)
     source = open_model(str(path))
     description = source.description
     if description is None:
         raise InputError(f"{path} is not a checkpoint of retraining; expected one, or its run directory")
-    require("genotype" in description, f"{path} holds the network {description.get('arch')}; expected a network of "
-            "cells, because no other can be exported")
     size, dataset = description["image_shape"][1], description["dataset"]
     evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, dataset)
     if config.dataset_name:
         description = description | {"dataset": (dataset := renamed(description, config.dataset_name))}
     if not is_finished(path.parent):
         remarks.append(f"the training in {path.parent} is not finished")
-    cell = cell_name(searched.read(description["genotype"]), source.record)
+    cell = cell_name(described_architecture(description), source.record)
     return Package(
-        name=config.name or package_name(cell, path), model=source.model, description=description,
+        name=config.name or package_name(path), model=source.model, description=description,
         cell=cell or "a searched cell",
         preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
         training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
@@ -152,12 +158,12 @@ def renamed(description: Mapping[str, Any], name: str) -> str:
     return name
 
 
-def cell_name(genotype: Searched, record: Mapping[str, Any]) -> str:
+def cell_name(genotype: Searched | str, record: Mapping[str, Any]) -> str:
     """Return the name under which a cell was published: of several, the one that its training used; empty if none.
 
-    A graph of NAS-Bench-201 is called by its operations.
+    A graph of NAS-Bench-201 is called by its operations, a network with a design of its own by its name.
     """
-    if name := searched.name_of(genotype):
+    if name := genotype if isinstance(genotype, str) else name_of(genotype):
         return name
     published = [name for name in [*genotypes.names(), "WsrNet_Robust"] if genotypes.load(name) == genotype]
     config = record.get("config")
@@ -166,10 +172,8 @@ def cell_name(genotype: Searched, record: Mapping[str, Any]) -> str:
     return next((name for name in published if name.lower() == plain), published[0] if published else "")
 
 
-def package_name(cell: str, path: Path) -> str:
+def package_name(path: Path) -> str:
     """Return the name of a package for which the user gave none."""
-    if cell.startswith("WsrNet"):
-        return f"{PAPER_PREFIX}_{cell}"
     run = re.sub(r"\W", "_", path.absolute().parent.name, flags=re.ASCII)
     return f"network_{run}"
 
@@ -199,7 +203,7 @@ def check_folder(out: Path, overwrite: bool) -> None:
 def is_package(folder: Path) -> bool:
     """Return whether a folder holds an earlier package."""
     parts = (".py", ".json")
-    return (folder / "MODEL_CARD.md").is_file() and any(
+    return any((folder / card).is_file() for card in (CARD, "MODEL_CARD.md")) and any(
         all(path.with_suffix(suffix).is_file() for suffix in parts) for path in folder.glob("*.pt"))
 
 
@@ -239,8 +243,9 @@ def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
 def advice(config: ExportConfig, package: Package) -> list[str]:
     """Say what is missing before the package can be published, and how to get it."""
     dataset, classes = package.description["dataset"], package.description["num_classes"]
-    lines = [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
-    if lines:
+    lines = [] if has_safetensors() else [f"{SAFETENSORS} is left out: it needs safetensors (pip install -e '.[hub]')"]
+    if package.measured.missing:
+        lines += [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
         weights = f" --weights {config.weights}" if config.weights != "best" else ""
         lines.append(f"measure with: python -m retrain.evaluate --model {config.model}{weights} --data DATA "
                      f"--attacks autoattack --strengths {threat_strength(dataset)}; then export again with --overwrite")
@@ -254,7 +259,7 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
         flags = " ".join(f"--{field}" for field in unknown)
         lines.append(f"{package.name}.json: the paper is not known by its {', '.join(unknown)}: pass {flags}")
     if not re.fullmatch(LEADERBOARD_NAME, package.name):
-        lines.append(f"RobustBench wants names such as {PAPER_PREFIX}_WsrNet_Plus, not {package.name}: pass --name")
+        lines.append(f"RobustBench wants names such as {EXAMPLE}, not {package.name}: pass --name")
     if dataset not in LEADERBOARDS:
         lines.append(f"RobustBench has no leaderboard for {dataset}, only for {', '.join(LEADERBOARDS)}")
     if classes < TARGETED_CLASSES:

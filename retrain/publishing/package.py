@@ -1,14 +1,21 @@
 """What a package is made of: the network, and what is known about it."""
 
+from __future__ import annotations
+
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication
 from retrain.publishing.training_record import Training
-from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
+from wsrnas.models import described_architecture
+from wsrnas.runtime.deferred import deferred_imports
+
+with deferred_imports():
+    from torch import nn
+
+CARD, SAFETENSORS = "README.md", "model.safetensors"  # the names that a model hub looks for
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Package:
         name: The name of the Python file, the weights and the description, without suffix.
         model: Images in [0, 1] -> logits; on the CPU, in evaluation mode.
         description: The architecture as ``models.description`` writes it.
-        cell: Name of the cell.
+        cell: Name of the cell, or of a network with a design of its own.
         preprocessing: How pictures of other sizes are resized; None for data sets of one size.
         training: Record of the training in the run directory.
         publication: The paper that the network belongs to.
@@ -38,9 +45,9 @@ class Package:
     measured: Numbers
 
     @property
-    def genotype(self) -> Searched:
-        """The searched architecture."""
-        return searched.read(self.description["genotype"])
+    def searched(self) -> Searched | str:
+        """The searched architecture, or the name of a network with a design of its own."""
+        return described_architecture(self.description)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -50,12 +57,19 @@ class Package:
 
     @property
     def architecture(self) -> str:
-        """One line for leaderboards: ``WsrNet_Basic (C = 45, 20 cells)``."""
-        return f"{self.cell} (C = {self.description['init_channels']}, {self.description['layers']} cells)"
+        """One line for leaderboards: ``WsrNet_Basic (C = 45, 20 cells)``, ``resnet18 (width 64)``."""
+        width, layers = self.description["init_channels"], self.description["layers"]
+        return f"{self.cell} (width {width})" if layers is None else f"{self.cell} (C = {width}, {layers} cells)"
 
 
 def file_names(package: Package, onnx: bool) -> list[str]:
     """Return the names of the files in a package."""
     own = [f"{package.name}{suffix}" for suffix in (".py", ".pt", ".json", *[".onnx"] * onnx)]
     issue = ["NEW_MODEL_ISSUE.md"] * (package.description["dataset"] in LEADERBOARDS)
-    return [*own, "MODEL_CARD.md", *issue, "LICENSE", "hubconf.py", "cells.svg", "cells.png"]
+    drawing = [] if isinstance(package.searched, str) else ["cells.svg", "cells.png"]
+    return [*own, *[SAFETENSORS] * has_safetensors(), CARD, "config.json", *issue, "LICENSE", "hubconf.py", *drawing]
+
+
+def has_safetensors() -> bool:
+    """Return whether the optional package is installed that writes the weights in its format."""
+    return importlib.util.find_spec("safetensors") is not None

@@ -1,11 +1,13 @@
 """The Python file of a package: it builds and loads the network with PyTorch alone."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from retrain.publishing.package import Package
 from retrain.publishing.standalone import LINE, standalone_source
-from wsrnas.architectures.searched import space_of
+from wsrnas.architectures.searched import Searched, space_of
 from wsrnas.data.datasets import source_of
 
 LICENCE = Path(__file__).parents[2] / "LICENSE"
@@ -20,10 +22,12 @@ def build() -> nn.Module:
     return {network}
 
 
-def load(path: str | Path = WEIGHTS) -> nn.Module:
-    """The trained network on the CPU, in evaluation mode."""
+def load(weights: str | Path | dict = WEIGHTS) -> nn.Module:
+    """The trained network on the CPU, in evaluation mode; ``weights``: a path, or a dictionary of tensors."""
+    if not isinstance(weights, dict):
+        weights = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     network = build()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    network.load_state_dict(weights)
     return network.eval()
 '''
 
@@ -40,13 +44,16 @@ def build() -> nn.Module:
     return network
 
 
-def load(path: str | Path = WEIGHTS) -> nn.Module:
+def load(weights: str | Path | dict = WEIGHTS) -> nn.Module:
     """The trained network: images (B, {channels}, {height}, {width}) in [0,1] -> logits (B, {classes}).
 
-    It normalises the images itself, is on the CPU, and in evaluation mode.
+    It normalises the images itself, is on the CPU, and in evaluation mode. ``weights`` is a path, or a dictionary of
+    tensors.
     """
+    if not isinstance(weights, dict):
+        weights = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     network = build()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    network.load_state_dict(weights)
     network.normalize = Normalize(MEAN, STD)
     return network.eval()
 '''
@@ -72,13 +79,21 @@ def python_source(package: Package, eps: str, digest: str) -> str:
     stored = package.description
     large = source_of(stored["dataset"]).large
     channels, height, width = package.image_shape
-    space = space_of(package.genotype)
-    assert space is not None  # ``read_package`` refuses others
-    call = space.call({**stored, "channels": channels}, large)
+    call = constructor(package.searched, {**stored, "channels": channels}, large)
     ending = ((BUILD_LARGE if large else BUILD_SMALL) + MAIN).format(
         name=package.name, digest=digest, classes=stored["num_classes"], channels=channels, height=height, width=width,
         network=call)
-    return standalone_source(header(package, eps), package.genotype, call.partition("(")[0], ending)
+    return standalone_source(header(package, eps), package.searched, call.partition("(")[0], ending)
+
+
+def constructor(architecture: Searched | str, sizes: Mapping[str, Any], large: bool) -> str:
+    """Return the expression that builds a network of these sizes."""
+    if isinstance(architecture, str):
+        return (f"{architecture}({sizes['num_classes']}, {sizes['init_channels']}, channels={sizes['channels']}, "
+                f"imagenet={large})")
+    space = space_of(architecture)
+    assert space is not None
+    return space.call(sizes, large)
 
 
 def header(package: Package, eps: str) -> str:
@@ -100,7 +115,7 @@ A network trained on {stored["dataset"]}. It needs this file and the weights bes
 Run as a program, it prints the number of parameters and whether the weights are the published ones.
 
 Architecture: {package.architecture}{f", trained with the loss {loss}" if loss else ""}.
-Threat model: L-infinity noise of at most {eps} in pixels of [0,1]. Its robustness: see MODEL_CARD.md.
+Threat model: L-infinity noise of at most {eps} in pixels of [0,1]. Its robustness: see README.md.
 {method}
 
 Needs Python 3.10 and PyTorch 2.4, or newer, and nothing else. Written by wsrnas.

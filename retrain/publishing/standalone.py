@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from wsrnas.architectures.searched import Searched, space_of
+from wsrnas.architectures.catalogue import ENTRIES
+from wsrnas.architectures.searched import LAYERS, Searched, space_of
 from wsrnas.genotype import KINDS, Genotype
 
 # Methods that are not called to build a network. A class that loses some keeps the first sentence of its docstring.
@@ -21,8 +22,14 @@ OMITTED = {"Genotype": ("__post_init__", "diagrams", "to_json", "from_json", "sa
            "CellGraph": ("__post_init__", "__str__", "from_string", "from_choices", "choices", "nodes", "name",
                          "diagrams", "unique_string", "to_json", "from_json", "save", "load", "_text")}
 
+# The modules of networks with a design of their own, before that of their functions.
+BENEATH = ("wsrnas.genotype", *LAYERS, "wsrnas.architectures.blocks")
+
 # Short replacements of definitions that an evaluation does not need.
-REPLACED = {"DropPath": '''\
+REPLACED = {"Dropout": '''\
+class Dropout(nn.Dropout):
+    """Torch's dropout; in the training, the zeros were drawn from a generator of their own."""''',
+            "DropPath": '''\
 class DropPath(nn.Identity):
     """Drops nothing; during training, the outputs of operations were dropped here if the recipe said so."""''',
             "SharedReLU": '''\
@@ -198,32 +205,40 @@ def _wrapped(text: str) -> str:
     return "\n".join(broken)
 
 
-def standalone_source(header: str, genotype: Searched, network: str, ending: str) -> str:
+def standalone_source(header: str, architecture: Searched | str, network: str, ending: str) -> str:
     """Return the whole file: header, imports, the definitions of cells and network, genotype, ending.
 
     Args:
         header: The text of the file's docstring.
-        genotype: The searched architecture.
-        network: The name of the network's class in a module of the architecture's space.
+        architecture: The searched architecture, or the name of a network with a design of its own.
+        network: The name of the network's class or function in a module of the architecture.
         ending: Source that follows the genotype; it may use the file's names, ``hashlib`` and ``Path``.
     """
     found: dict[str, Definition] = {}
     imports = {"hashlib": "import hashlib", "Path": "from pathlib import Path"}
     sections = []
-    space = space_of(genotype)
-    assert space is not None
-    for name in space.modules:
+    for name in _modules(architecture):
         own, outside = definitions(importlib.import_module(name))
         found, imports = found | own, imports | outside
         sections.append((name.rpartition(".")[2], own))
-    names = needed({network, type(genotype).__name__, *_names(ast.parse(ending))}, found)
+    kinds = set() if isinstance(architecture, str) else {type(architecture).__name__}
+    names = needed({network, *kinds, *_names(ast.parse(ending))}, found)
     escaped = header.replace("\\", "\\\\").replace('"""', "'''")
     blocks = [f'"""{escaped}\n"""', import_block(names, imports)]
     for title, own in sections:
         kept = [definition.text for name, definition in own.items() if name in names and found[name] is definition]
         blocks += [_rule(title), *kept]
-    blocks += [_rule("this network"), literal(genotype), ending.strip()]
-    return _spaced(blocks)
+    drawn = [] if isinstance(architecture, str) else [literal(architecture)]
+    return _spaced([*blocks, _rule("this network"), *drawn, ending.strip()])
+
+
+def _modules(architecture: Searched | str) -> Sequence[str]:
+    """Return the modules that define a network; later ones use earlier ones."""
+    if isinstance(architecture, str):
+        return *BENEATH, ENTRIES[architecture].module
+    space = space_of(architecture)
+    assert space is not None
+    return space.modules
 
 
 def _rule(title: str) -> str:

@@ -7,14 +7,15 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from retrain.publishing.fresh_process import check_in_fresh_process
+from retrain.publishing.hub import hub_config, write_safetensors
 from retrain.publishing.model_card import Card
 from retrain.publishing.onnx_file import write_onnx
-from retrain.publishing.package import Package
+from retrain.publishing.package import CARD, Package, has_safetensors
 from retrain.publishing.python_file import LICENCE, python_source
 from retrain.publishing.robustbench import LEADERBOARDS, model_info, new_model_issue
-from wsrnas.complexity import count_parameters, multiply_adds
 from wsrnas.report.figures.cells import draw_genotype
 from wsrnas.runtime.config import require
 
@@ -44,26 +45,27 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
         InputError: An exported file does not give the network's logits.
     """
     name, weights = package.name, folder / f"{package.name}.pt"
-    write_weights(weights, package)
+    tensors = write_weights(weights, package)
+    if has_safetensors():
+        write_safetensors(folder, tensors, package)
     info = model_info(package.publication, package.measured, package.description["dataset"], package.architecture)
     (folder / f"{name}.py").write_text(python_source(package, info["eps"], sha256(weights)), "utf-8")
     check_in_fresh_process(folder / f"{name}.py", package.model, package.image_shape)
     (folder / f"{name}.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "config.json").write_text(json.dumps(hub_config(package), indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "hubconf.py").write_text(HUBCONF.format(name=name), "utf-8")
     if package.description["dataset"] in LEADERBOARDS:
         (folder / "NEW_MODEL_ISSUE.md").write_text(new_model_issue(name, info, package.preprocessing), "utf-8")
     shutil.copyfile(LICENCE, folder / "LICENSE")
-    draw_genotype(package.genotype, folder / "cells", package.cell)
+    if not isinstance(package.searched, str):
+        draw_genotype(package.searched, folder / "cells", package.cell)
     onnx = write_onnx_file(folder / f"{name}.onnx", package, opset) if opset else ""
     hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    card = Card(name, package.cell, package.genotype, package.description, count_parameters(package.model),
-                multiply_adds(package.model, package.image_shape), package.preprocessing, package.training,
-                package.publication, package.evaluations, info, package.measured.missing, hashes, onnx)
-    (folder / "MODEL_CARD.md").write_text(card.text(), "utf-8")
+    (folder / CARD).write_text(Card(package, info, hashes, onnx).text(), "utf-8")
 
 
-def write_weights(path: Path, package: Package) -> None:
-    """Write the weights as RobustBench reads them; for ImageNet, without the normalisation, which it adds itself.
+def write_weights(path: Path, package: Package) -> dict[str, Tensor]:
+    """Write and return the weights as RobustBench reads them; for ImageNet, without the normalisation, which it adds.
 
     Raises:
         InputError: RobustBench would change the name of a weight.
@@ -77,9 +79,10 @@ def write_weights(path: Path, package: Package) -> None:
     config = {key: value for key, value in package.description.items() if key != "genotype"}
     config |= {"preprocessing": package.preprocessing, "training": package.training.config}
     buffer = io.BytesIO()  # through memory: torch.save to a full disk raises a RuntimeError that hides the reason
-    torch.save({"state_dict": weights, "genotype": json.loads(package.description["genotype"]), "config": config},
-               buffer)
+    cells = {} if isinstance(package.searched, str) else {"genotype": json.loads(package.searched.to_json())}
+    torch.save({"state_dict": weights, **cells, "config": config}, buffer)
     path.write_bytes(buffer.getvalue())
+    return weights
 
 
 def write_onnx_file(path: Path, package: Package, opset: int) -> str:

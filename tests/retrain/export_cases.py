@@ -14,17 +14,20 @@ NONE = Genotype(  # a node of nothing, an input that nothing reads
     normal=[("none", 1), ("none", 1), ("none", 1), ("sep_conv_3x3", 1)], normal_concat=(2, 3),
     reduce=[("skip_connect", 1), ("none", 0), ("max_pool_3x3", 2), ("none", 1)], reduce_concat=(3,))
 
+WIDTHS = {"wrn_28_10": 10, "wrn_34_10": 10}  # of the others: 4
 
-def network(genotype: Genotype, dataset: str, shape: tuple, classes: int) -> tuple[nn.Module, dict]:
+
+def network(genotype: Genotype | str, dataset: str, shape: tuple, classes: int) -> tuple[nn.Module, dict]:
     """Random weights and BatchNorm statistics, all of which the logits depend on; and the network's description."""
     draw = torch.Generator().manual_seed(len(str(genotype)))
-    model = build_model(genotype, classes, 4, 4, dataset, shape[0]).eval()
+    width, layers = (WIDTHS.get(genotype, 4), None) if isinstance(genotype, str) else (4, 4)
+    model = build_model(genotype, classes, width, layers, dataset, shape[0]).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for value, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.bias.data, -0.5),
-                               (module.weight.data, 0.5)):
+            learnt = [(module.bias.data, -0.5), (module.weight.data, 0.5)] if module.affine else []
+            for value, low in ((module.running_mean, -0.5), (module.running_var, 0.5), *learnt):
                 value.copy_(torch.rand(value.shape, generator=draw) + low)
-    return model, description(genotype, classes, 4, 4, dataset, shape)
+    return model, description(genotype, classes, width, layers, dataset, shape)
 
 
 def images(shape: tuple) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import runpy
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import retrain.publishing.writing
 from retrain import export
 from retrain.publishing import robustbench
 from retrain.publishing.onnx_file import PACKAGES, difference
+from retrain.publishing.package import SAFETENSORS, has_safetensors
 from retrain.publishing.writing import sha256
 from retrain.recipes import BASIC, IMAGENET
 from tests.retrain.export_cases import EVERY, NONE, UNCHECKED, attack, evaluation, images, network
@@ -26,7 +28,7 @@ from wsrnas.subjects.opening import open_model
 
 # -- the program -----------------------------------------------------------------------------------------------------
 
-def make_run(folder: Path, dataset: str = "cifar10", genotype: Genotype = NONE, **changes) -> Path:
+def make_run(folder: Path, dataset: str = "cifar10", genotype: Genotype | str = NONE, **changes) -> Path:
     """A run directory as retraining leaves it, with a best and another last checkpoint."""
     shape, classes = ((3, 32, 32), 11) if dataset == "imagenet" else ((3, 8, 8), 10)
     recipe = IMAGENET if dataset == "imagenet" else replace(BASIC, dataset=dataset)
@@ -64,21 +66,21 @@ def hasty(monkeypatch):
 @pytest.mark.slow
 def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     run, out = make_run(tmp_path / "run", genotype=genotypes.load("WsrNet_Plus")), tmp_path / "out"
-    name = "Cheng2023Neural_WsrNet_Plus"
+    name = "network_run"
     store(run, evaluation(attack("autoattack", 8 / 255, 0.5)))
     export.main(["--model", str(run), "--out", str(out)])
     assert {path.name for path in out.iterdir()} == {
-        f"{name}.py", f"{name}.pt", f"{name}.json", "MODEL_CARD.md", "NEW_MODEL_ISSUE.md", "LICENSE", "hubconf.py",
-        "cells.svg", "cells.png"}
+        f"{name}.py", f"{name}.pt", f"{name}.json", "README.md", "NEW_MODEL_ISSUE.md", "LICENSE", "hubconf.py",
+        "cells.svg", "cells.png", "config.json", *[SAFETENSORS] * has_safetensors()}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     info = json.loads((out / f"{name}.json").read_text())
     assert info["name"] == "Neural Architecture Search for Wide Spectrum Adversarial Robustness"
     assert info["authors"].startswith("Zhi Cheng, ") and info["venue"] == "AAAI 2023" and info["link"]
     assert info["architecture"] == "WsrNet_Plus (C = 4, 4 cells)" and info["autoattack_acc"] == "50.00"
-    card = (out / "MODEL_CARD.md").read_text()
+    card = (out / "README.md").read_text()
     for path in out.iterdir():
         line = f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
-        assert (line in card) is (path.name != "MODEL_CARD.md")
+        assert (line in card) is (path.name != "README.md")
     assert f'SHA256 = "{sha256(out / f"{name}.pt")}"' in (out / f"{name}.py").read_text()
     for text in ("![Both cells](cells.svg)", "epoch 5 of 9", "`best.pt`", "50.0% (clean: 80.0%)", "4.50 hours", "H200",
                  "L-infinity digital perturbations only", "MIT", "--data DATA", "| `weight_decay` | 0.0005 |",
@@ -91,7 +93,8 @@ def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     assert not [path for path in out.glob("*.*") if b"secret" in path.read_bytes()]
     assert "Permission is hereby granted" in (out / "LICENSE").read_text()
     said = capsys.readouterr().out
-    assert said == f"package: {out}\n" and "not finished" not in card
+    assert said.startswith(f"package: {out}\nnothing is uploaded; ") and f": hf upload USER/{name} {out}" in said
+    assert "not finished" not in card and "not measured" not in said
 
     network = torch.hub.load(str(out), name, source="local")
     expected = open_model(str(run / "best.pt")).model
@@ -121,7 +124,7 @@ def test_the_last_weights_have_their_own_numbers(tmp_path, hasty, capsys):
     assert f"the training in {run} is not finished" in said
     assert f"--model {run} --weights last" in said and "--attacks autoattack --strengths 8/255" in said
     assert "--title --authors --venue --link" in said and "pass --name" in said
-    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
     assert ("epoch 9 of 9 (`checkpoint.pt`), the last one trained; no epoch was selected. The training was not "
             "finished.") in card
     assert "AUTOATTACK" not in card
@@ -150,7 +153,7 @@ def test_a_package_for_imagenet_names_its_preprocessing_and_failed_checks(tmp_pa
     assert "normalize_model(Me2026My_Net.build(), Me2026My_Net.MEAN, Me2026My_Net.STD)" in issue
     assert "'preprocessing': 'Res37Crop32'" in issue and "- **eps**: 4/255" in issue  # 32 pixels here
     assert "- **Paper Title**: My title" in issue and "- **Paper authors**: TO BE FILLED IN" in issue
-    said, card = capsys.readouterr().out, (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    said, card = capsys.readouterr().out, (tmp_path / "out" / "README.md").read_text()
     assert "--strengths 4/255" in said and "a check of the evaluation failed" in said
     assert "**These numbers are unreliable" in card and "**Failed check: gradients are not zero.**" in card
     assert json.loads((tmp_path / "out" / "Me2026My_Net.json").read_text())["unreliable"] is True
@@ -209,7 +212,7 @@ def test_onnx_runtime_agrees(tmp_path, hasty, capsys):
         logits = torch.from_numpy(session.run(["logits"], {"images": pixels.numpy()})[0])
         with torch.no_grad():
             assert (logits - model(pixels)).abs().max() <= 1e-5
-    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
     assert "`Net.onnx` (opset 18)" in card and f"| Net.onnx | `{sha256(path)}` |" in card
     assert "opset 18" in capsys.readouterr().out
 
@@ -223,7 +226,10 @@ def contents(folder: Path) -> dict:
 @pytest.mark.parametrize("flags, says", [
     (["--name", "a-b"], "name is 'a-b'"), (["--name", "9a"], "name is '9a'"), (["--name", "torch"], "name is 'torch'"),
     (["--name", "json"], "name is 'json'"), (["--name", "class"], "name is 'class'"), (["--name", "été"], "name is"),
-    (["--name", "cells"], "name is 'cells'"), (["--opset", "7"], "opset is 7"), (["--title", "a\nb"], "title is"),
+    (["--name", "cells"], "name is 'cells'"), (["--name", "config"], "name is 'config'"),
+    (["--name", "Cheng2023Neural_WsrNet_Plus"], "of the Wsr-NAS paper's authors; expected one of your own"),
+    (["--name", "cheng2023_x"], "--paper_name if they are"), (["--opset", "7"], "opset is 7"),
+    (["--title", "a\nb"], "title is"),
     (["--weights", "worst"], "invalid choice"), (["--outt", "x"], "did you mean --out"),
     (["--model", ""], "pass --model"), (["--model", "nowhere"], "no checkpoint at nowhere")])
 def test_bad_input_is_one_sentence(flags, says, tmp_path, capsys):
@@ -296,6 +302,79 @@ def test_missing_onnx_packages_are_named(missing, tmp_path, monkeypatch, capsys)
     assert end.value.code == 2 and said.out == "" and said.err.count("\n") == 1
     assert f"--onnx needs {' and '.join(missing)}, not found" in said.err
     assert "pip install -e '.[export]'" in said.err and not (tmp_path / "out").exists()
+
+
+def test_the_name_of_the_paper_is_given_to_who_asks_for_it():
+    name = "Cheng2023Neural_WsrNet_Plus"
+    assert export.ExportConfig(name=name, paper_name=True).name == name
+
+
+def test_a_network_with_a_design_of_its_own_is_packed_too(tmp_path, hasty, capsys):
+    run = make_run(tmp_path / "run", genotype="resnet18")
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net"])
+    out = tmp_path / "out"
+    assert json.loads((out / "Net.json").read_text())["architecture"] == "resnet18 (width 4)"
+    assert "resnet18 (width 4): He et al., CVPR 2016." in (out / "README.md").read_text()
+    assert json.loads((out / "config.json").read_text())["arch"] == "resnet18"
+    assert not (out / "cells.svg").exists() and "genotype" not in torch.load(out / "Net.pt", weights_only=True)
+
+
+# -- what a model hub reads ------------------------------------------------------------------------------------------
+
+def head(card: str) -> dict:
+    """The head of a card: each line is a key and a value in JSON, but for bare words."""
+    opening, text, _ = card.split("---\n", 2)
+    assert opening == ""
+    pairs = (line.split(": ", 1) for line in text.splitlines())
+    return {key: json.loads(value if value.startswith(("[", "{", '"')) else f'"{value}"') for key, value in pairs}
+
+
+def test_a_hub_reads_the_numbers_that_were_measured(tmp_path, hasty):
+    run = make_run(tmp_path / "run")
+    export.main(["--model", str(run), "--out", str(tmp_path / "bare"), "--name", "Net"])
+    assert "model-index" not in head((tmp_path / "bare" / "README.md").read_text())
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.5), attack("pgd", 8 / 255, 0.45)))
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net"])
+    read = head((tmp_path / "out" / "README.md").read_text())
+    assert (read["license"], read["library_name"], read["datasets"]) == ("mit", "pytorch", ["uoft-cs/cifar10"])
+    measured, = read["model-index"][0]["results"]
+    assert [(one["name"].split(",")[0], one["value"]) for one in measured["metrics"]] == [
+        ("accuracy without noise", 81.49), ("accuracy under AutoAttack", 50.0),
+        ("lowest accuracy measured under L-inf noise of 8/255", 45.0)]
+    store(run, evaluation(attack("pgd", 8 / 255, 0.3), failed=["gradients are not zero"]))
+    export.main(["--model", str(run), "--out", str(tmp_path / "doubtful"), "--name", "Net"])
+    assert "model-index" not in head((tmp_path / "doubtful" / "README.md").read_text())
+
+
+def test_the_card_s_head_is_what_the_hub_s_own_library_reads(tmp_path, hasty):
+    cards = pytest.importorskip("huggingface_hub").ModelCard
+    run = make_run(tmp_path / "run")
+    store(run, evaluation(attack("autoattack", 8 / 255, 0.5), images=500))
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net"])
+    data = cards.load(tmp_path / "out" / "README.md").data
+    assert (data.license, data.eval_results[1].metric_value, data.model_name) == ("mit", 50.0, "Net")
+    assert data.eval_results[0].dataset_type == "uoft-cs/cifar10"
+
+
+def test_safetensors_hold_the_same_weights(tmp_path, hasty):
+    reader = pytest.importorskip("safetensors.torch")
+    run = make_run(tmp_path / "run")
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Net"])
+    stored = reader.load_file(tmp_path / "out" / SAFETENSORS)
+    expected = torch.load(tmp_path / "out" / "Net.pt", weights_only=True)["state_dict"]
+    assert list(sorted(stored)) == sorted(expected) and all(torch.equal(stored[key], expected[key]) for key in expected)
+    made, pixels = runpy.run_path(str(tmp_path / "out" / "Net.py")), images((3, 8, 8))
+    with torch.no_grad():
+        assert torch.equal(made["load"](stored)(pixels), made["load"]()(pixels))
+
+
+def test_without_safetensors_the_package_says_what_it_lacks(tmp_path, hasty, capsys, monkeypatch):
+    for place in (export, retrain.publishing.writing):
+        monkeypatch.setattr(place, "has_safetensors", lambda: False)
+    export.main(["--model", str(make_run(tmp_path / "run")), "--out", str(tmp_path / "out"), "--name", "Net"])
+    assert not (tmp_path / "out" / SAFETENSORS).exists()
+    assert SAFETENSORS not in (tmp_path / "out" / "README.md").read_text()
+    assert "model.safetensors is left out: it needs safetensors (pip install -e '.[hub]')" in capsys.readouterr().out
 
 
 def test_the_extra_holds_what_onnx_needs():

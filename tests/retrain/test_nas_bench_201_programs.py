@@ -134,8 +134,8 @@ def test_a_graph_is_trained_measured_and_exported(trained, tmp_path, monkeypatch
     assert "nor_conv_1x1" in page and "The cell as a graph" in page
     export.main(["--model", str(trained), "--out", str(tmp_path / "package"), "--name", "network_of_a_graph"])
     files = {path.name for path in (tmp_path / "package").iterdir()}
-    assert {"network_of_a_graph.py", "network_of_a_graph.pt", "MODEL_CARD.md", "cells.svg"} <= files
-    card = (tmp_path / "package" / "MODEL_CARD.md").read_text()
+    assert {"network_of_a_graph.py", "network_of_a_graph.pt", "README.md", "cells.svg"} <= files
+    card = (tmp_path / "package" / "README.md").read_text()
     assert "![The cell](cells.svg)" in card and "node 2 = none(input) + nor_conv_1x1(node 1)" in card
     assert f"{NAME} (C = 4, 3 cells)" in (tmp_path / "package" / "network_of_a_graph.py").read_text()
 

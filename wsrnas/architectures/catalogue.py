@@ -6,21 +6,19 @@ or ``robnet`` and one entry in ``NETWORKS``.
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
 
 from wsrnas.architectures.entry import Entry, Reported, Unavailable, in_rnas, in_wsr, in_wsr_imagenet
 from wsrnas.architectures.published_cells import PUBLISHED_CELLS
-from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.spelling import closest as closest_of
 from wsrnas.runtime.spelling import plain
 
-with deferred_imports():
-    from wsrnas.architectures import designs, robnet
+DESIGNS, ROBNETS = "wsrnas.architectures.designs", "wsrnas.architectures.robnet"  # imported when one is built
 
 
 def _design(name: str, width: int, source: str, reported: tuple[Reported, ...] = (), note: str = "",
             family: str = "hand-designed", imagenet_width: int | None = None, compiles: bool = True,
-            module: Any = designs) -> Entry:
+            module: str = DESIGNS) -> Entry:
     """Return the entry of a network with a depth of its own.
 
     Args:
@@ -32,16 +30,17 @@ def _design(name: str, width: int, source: str, reported: tuple[Reported, ...] =
         family: As in ``Entry``.
         imagenet_width: Published width of the network for ImageNet; None: the same as for small images.
         compiles: As in ``Entry``.
-        module: Module of the function.
+        module: As in ``Entry``.
     """
     return Entry(name, family, source, reported, (width, None), (imagenet_width or width, None), note,
-                 build=lambda *sizes: getattr(module, name)(*sizes), compiles=compiles)
+                 build=lambda *sizes: getattr(import_module(module), name)(*sizes), compiles=compiles,
+                 module=module)
 
 
 def _robnet(name: str, width: int, source: str = "gmh14/RobNets architecture_code.py@0fbcb036",
             reported: tuple[Reported, ...] = (), note: str = "") -> Entry:
     """Return the entry of a RobNet; 48 channels on ImageNet are published for RobNet-large."""
-    return _design(name, width, source, reported, note, "robust NAS", 48, module=robnet)
+    return _design(name, width, source, reported, note, "robust NAS", 48, module=ROBNETS)
 
 
 NETWORKS = (

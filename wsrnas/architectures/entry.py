@@ -76,6 +76,7 @@ class Entry:
         cell: The arguments of its ``Genotype``; None for a network with a design of its own.
         build: Constructor (num_classes, width, channels, imagenet) of a network with a design of its own.
         compiles: Whether ``torch.compile`` can compile its training.
+        module: The module of the function of its name, which builds a network with a design of its own.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Entry:
     cell: Mapping[str, Any] | None = None
     build: Callable[[int, int, int, bool], nn.Module] | None = None
     compiles: bool = True
+    module: str = ""
 
     @cached_property
     def genotype(self) -> Genotype | None:

@@ -65,6 +65,7 @@ class Source:
         test_images: number of test images; 0: unknown.
         leaderboard: L-inf strength of its leaderboard, as RobustBench spells it; empty: there is none.
         protocol: list of attacks that evaluates it by default.
+        hub: its name on the Hugging Face hub; empty: unknown.
     """
 
     load: Callable[[Request], Parts] | None
@@ -78,6 +79,7 @@ class Source:
     test_images: int = 0
     leaderboard: str = ""
     protocol: str = "paper"
+    hub: str = ""
 
 
 def source_of(name: str) -> Source:
@@ -198,14 +200,14 @@ DATASETS = {
     "digits": Source(digits, "handwritten, they come with the code", Augmentation(crop_padding=2),
                      needs_folder=False),
     "cifar10": Source(cifar, "photographs of 10 classes", downloads=True, classes=10, test_images=10_000,
-                      leaderboard="8/255"),
+                      leaderboard="8/255", hub="uoft-cs/cifar10"),
     "cifar100": Source(cifar, "photographs of 100 classes", downloads=True, classes=100, test_images=10_000,
-                       leaderboard="8/255"),
+                       leaderboard="8/255", hub="uoft-cs/cifar100"),
     "svhn": Source(svhn, "digits of house numbers", Augmentation(crop_padding=4), downloads=True,
-                   test_images=26_032),
+                   test_images=26_032, hub="ufldl-stanford/svhn"),
     "folder": Source(folder, "pictures in train/CLASS/ and test/CLASS/ of --data"),
     "npz": Source(npz, "arrays x_train, y_train and, if there are any, x_test, y_test in the file --data"),
     "imagenet": Source(None, "photographs of 1,000 classes in train/CLASS/ and val/CLASS/ of --data", large=True,
                        classes=1000, image_shape=(3, 224, 224), test_images=50_000, leaderboard="4/255",
-                       protocol="imagenet"),
+                       protocol="imagenet", hub="ILSVRC/imagenet-1k"),
 }
