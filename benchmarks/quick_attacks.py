@@ -1,4 +1,4 @@
-"""Measure what makes attacks quick: folded BatchNorm, one ReLU a state, few images at a time, a path's modules alone.
+"""Measure what makes attacks quick: folding, one ReLU a state, Winograd's convolution, few images, a path's modules.
 
     python -m benchmarks.quick_attacks
     python -m benchmarks.quick_attacks --networks resnet18 wrn_28_10 --width 32 --batch 32
@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 import wsrnas.attacks
+import wsrnas.quick.folding
 from search.supernet import Supernet
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.models import build_model
 from wsrnas.quick.folding import folded
 from wsrnas.quick.modules import modules_in_use
 from wsrnas.quick.states import SharedReLU
+from wsrnas.quick.winograd import suits
 from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
@@ -31,7 +33,8 @@ from wsrnas.runtime.seeding import generator, seeded_weights
 
 SUPERNET = "supernet"
 shared_forward = SharedReLU.forward
-VARIANTS = ((False, False), (False, True), (True, False), (True, True))  # folded, one ReLU for each state
+VARIANTS = ((False, False, False), (False, True, False), (True, False, False), (True, True, False), (True, True, True))
+"""Folded; one ReLU for each state; Winograd's convolution where a network is folded."""
 STEPS = 2  # of PGD in one measurement
 STRENGTH = 8 / 255
 VALIDATED = 300  # images of D_v at a time: 100 at three strengths
@@ -69,14 +72,16 @@ def batch(count: int) -> tuple[Tensor, Tensor]:
     return images.contiguous(memory_format=torch.channels_last), torch.arange(count) % 10
 
 
-def attack(fold: bool, share: bool, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Attack images by PGD, with or without folding, with one ReLU for each state or each operation."""
+def attack(fold: bool, share: bool, fewer_products: bool, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Attack images by PGD, with or without what a variant has."""
     wsrnas.attacks.folded = folded if fold else nullcontext  # type: ignore[assignment]
+    wsrnas.quick.folding.suits = suits if fewer_products else lambda module: False
     SharedReLU.forward = shared_forward if share else nn.ReLU.forward  # type: ignore[method-assign]
     try:
         return pgd(model, images, labels, STRENGTH, STEPS)
     finally:
         wsrnas.attacks.folded, SharedReLU.forward = folded, shared_forward  # type: ignore[method-assign]
+        wsrnas.quick.folding.suits = suits
 
 
 def enter(context: Callable[..., AbstractContextManager], *arguments: Any, **named: Any) -> None:
@@ -94,11 +99,11 @@ def folding(names: Iterable[str], width: int, count: int, repeats: int) -> str:
         plain, *quick = shortest(repeats, calls).values()
         with attack_mode(model):
             alone, = shortest(repeats, {"fold": partial(enter, folded, model)}).values()
-        equal = (calls[True, True]() == calls[False, False]()).double().mean()
+        equal = (calls[VARIANTS[-1]]() == calls[VARIANTS[0]]()).double().mean()
         rows.append((name, f"{plain / STEPS:.3f}", *(f"{seconds / plain:.2f}" for seconds in quick),
                      f"{1000 * alone:.1f} ms", f"{equal:.1%}"))
-    return markdown_table(("network", "seconds of a step", "one ReLU a state", "folded", "both", "to fold",
-                           "equal pixels"), rows)
+    return markdown_table(("network", "seconds of a step", "one ReLU a state", "folded", "both", "and Winograd",
+                           "to fold", "equal pixels"), rows)
 
 
 def rows_at_a_time(width: int, repeats: int) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from wsrnas.quick.modules import modules_in_use
+from wsrnas.quick.winograd import suits, winograd
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -44,7 +45,7 @@ def folded(model: nn.Module) -> Iterator[nn.Module]:
     Outputs and gradients of the input are the same up to rounding. Weights, buffers, modes and the path of a supernet
     must not change inside. A convolution and a BatchNorm are folded where it is certain that one follows the other: as
     neighbours in an ``nn.Sequential``, and in classes that say so (``before_norm``). Every other BatchNorm becomes one
-    multiplication and addition.
+    multiplication and addition. Convolutions with many channels are computed in fewer products (``winograd``).
 
     Whatever is not understood stays as it is: BatchNorm with the batch's statistics, or of a class other than
     ``nn.BatchNorm2d``; modules with hooks, a parametrisation or a ``forward`` of their own; parameters that need a
@@ -107,10 +108,10 @@ def _is_fixed_norm(module: Any) -> bool:
     return mean is not None and var is not None and _fixed(mean, var, *_weight_and_bias(module))
 
 
-def _is_fixed_convolution(module: Any, norm: Any) -> bool:
+def _is_fixed_convolution(module: Any, like: Tensor | None = None) -> bool:
+    """Return whether a module is a convolution with fixed weights, like another tensor if one is given."""
     return (type(module) is nn.Conv2d and module.padding_mode == "zeros" and _plain(module)
-            and module._parameters.get("weight") is not None
-            and _fixed(*_weight_and_bias(module), norm._buffers["running_mean"]))
+            and module._parameters.get("weight") is not None and _fixed(*_weight_and_bias(module), like))
 
 
 def _weight_and_bias(module: nn.Module) -> tuple[Any, Any]:
@@ -122,7 +123,10 @@ def _weight_and_bias(module: nn.Module) -> tuple[Any, Any]:
 
 def _forwards(modules: Iterable[nn.Module], affines: Affines) -> dict[nn.Module, Forward]:
     """Return the modules that are to run differently, and how."""
+    modules = list(modules)
     forwards = {norm: _unless_cast(norm, affine, _multiply_add(affine)) for norm, affine in affines.items()}
+    forwards |= {module: _unless_cast(module, module.weight, winograd(module, module.weight, module.bias))
+                 for module in modules if _is_fixed_convolution(module) and suits(module)}
     for module in filter(_plain, modules):
         if names := vars(type(module)).get("before_norm"):
             forwards |= _of_named(module, names, affines)
@@ -188,7 +192,7 @@ def _of_named(module: nn.Module, names: Sequence[str], affines: Affines) -> dict
     """Fold ``norm`` into the convolutions of a class whose outputs, channel after channel, are its input."""
     norm: Any = module._modules["norm"]
     convolutions: list[Any] = [module._modules[name] for name in names]
-    if norm not in affines or not all(_is_fixed_convolution(part, norm) for part in convolutions):
+    if norm not in affines or not all(_is_fixed_convolution(part, affines[norm].scale) for part in convolutions):
         return {}
     sizes = [part.out_channels for part in convolutions]
     parts = map(Affine, *(values.split(sizes, 1) for values in affines[norm][:2]))
@@ -201,7 +205,7 @@ def _of_sequence(module: nn.Module, affines: Affines) -> dict[nn.Module, Forward
     """Fold neighbours in a sequence. It alone runs the result: who calls its children one by one finds them as ever."""
     children: list[Any] = list(module._modules.values())
     folds = {place: affines[norm] for place, (child, norm) in enumerate(pairwise(children))
-             if norm in affines and _is_fixed_convolution(child, norm)}
+             if norm in affines and _is_fixed_convolution(child, affines[norm].scale)}
     if not folds:
         return {}
     steps: list[Forward] = []
@@ -221,11 +225,13 @@ def _of_sequence(module: nn.Module, affines: Affines) -> dict[nn.Module, Forward
     return {module: _unless_cast(module, next(iter(folds.values())), forward)}
 
 
-def _unless_cast(module: nn.Module, affine: Affine, forward: Forward) -> Forward:
-    """Return ``forward``, but a module's own where a part of the network has another precision."""
+def _unless_cast(module: nn.Module, numbers: Affine | Tensor, forward: Forward) -> Forward:
+    """Return ``forward``, which uses these numbers, but a module's own where a part of the network casts them."""
     own: Any = type(module).forward
-    factor = affine.factor if isinstance(module, nn.BatchNorm2d) else None  # else a BatchNorm inside multiplies
-    dtype, kind = affine.scale.dtype, affine.scale.device.type
+    like, factor = (numbers, None) if isinstance(numbers, Tensor) else (numbers.scale, numbers.factor)
+    if not isinstance(module, nn.BatchNorm2d):
+        factor = None  # a BatchNorm inside multiplies
+    dtype, kind = like.dtype, like.device.type
     casts = torch.amp.is_autocast_available(kind)
 
     def guarded(x: Tensor) -> Tensor:
@@ -252,4 +258,6 @@ def _convolution(module: Any, affine: Affine) -> Forward:
     scale, shift = affine.scale.flatten(), affine.shift.flatten()
     weight = module.weight * scale.view(-1, 1, 1, 1)
     bias = shift if module.bias is None else torch.addcmul(shift, module.bias, scale)
+    if suits(module):
+        return winograd(module, weight, bias)
     return lambda x: F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
