@@ -52,7 +52,7 @@ def iteration_passes(searcher: Searcher, paths: int = 1, ranked: bool = False,
         passes["ranking"] = {kind: config.ranking_sample * sum(
             passes[part][kind] // shares[part] * (config.short_epochs if part == "train" else 1) for part in parts)
             for kind in passes["validate"]}
-    if config.supernet and config.measure != SHORT:
+    if not config.trains_supernet and config.measure != SHORT:
         del passes["train"]
     if searcher.learns_to_estimate:
         attacked = min(config.estimator_images, train_images) * shared_passes(sources + 1, steps)

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from search.few_shot import FewShot
 from search.measure_settings import SUPERNET
+from search.spaces import SPACES
 from search.supernet_settings import SupernetConfig
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.splits import load_split
@@ -93,6 +95,22 @@ class FrozenSupernet:
         """Return the state of the supernet without its A, which each search begins anew."""
         return {name: value for name, value in self.state["searcher"]["supernet"].items()
                 if not name.startswith("alphas_")}
+
+    @property
+    def few_shot(self) -> FewShot | None:
+        """The few-shot supernets of the run, if it has trained some.
+
+        Raises:
+            InputError: it has not trained all of them yet.
+        """
+        row = self.config.get("few_shot_edge", -1)
+        if row < 0:
+            return None
+        require((self.folder / run_files.FINISHED).exists(), f"{self.flag} is {self.folder}, which has not trained all "
+                "of its few-shot supernets yet; the same command goes on with them")
+        found = FewShot(SPACES[self.config["space"]], row)
+        found.load_state_dict(self.state["searcher"]["few_shot"])
+        return found
 
     def fingerprint(self) -> str:
         """Return a hash of the checkpoint."""

@@ -23,5 +23,8 @@ class PathConfig:
                           added=True)
     train_only: bool = option(False, "train the supernet in the warm-up alone, its learning rate half a cosine, and "
                               "stop there; other runs search on it by --supernet", added=True)
+    few_shot_edge: int = option(-1, "row of A (from 0), an edge: with --train_only and --supernet, train one supernet "
+                                "for every operation there, each from the weights of that run for "
+                                "--warmup_architectures epochs; -1: one for all", added=True)
     supernet: str = option("", "run directory of a search whose supernet is taken as it is: with its images and its "
                            "split, without any training; empty: train one", added=True)

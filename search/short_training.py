@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from search.cost import PhaseClock
+from search.few_shot import load_weights, own_weights
 from search.spaces.supernet import Path
 from search.strategy.step import Step
 from search.supernet_settings import cosine_rate
@@ -55,7 +56,7 @@ class ShortTraining:
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
-        self.first = self._weights()
+        self.first = own_weights(searcher.supernet)
         self.candidates: list[Candidate] = []  # of the current step, in the order of its paths
         self.kept: list[int] = []  # those of them that were trained to the end
 
@@ -90,7 +91,7 @@ class ShortTraining:
         for number in self.kept:
             candidate = self.candidates[number]
             self.advance(candidate, rung, step)
-            candidate.weights = self._weights()
+            candidate.weights = own_weights(self.searcher.supernet)
             candidate.momentum = copy.deepcopy(self.searcher.trainer.optimizer.state_dict())
             self.searcher.recalibrate(step)
             candidate.measured.append(self.searcher.validate(step))
@@ -126,7 +127,7 @@ class ShortTraining:
             The means over the last epoch: see ``wsrnas.training.epoch.train_epoch``.
         """
         searcher, config, trainer = self.searcher, self.searcher.config, self.searcher.trainer
-        searcher.supernet.load_state_dict({**searcher.supernet.state_dict(), **(candidate.weights or self.first)})
+        load_weights(searcher.supernet, candidate.weights or self.first)
         trainer.optimizer.state.clear()  # the momentum of the path before
         if candidate.momentum is not None:
             trainer.optimizer.load_state_dict(candidate.momentum)
@@ -139,8 +140,3 @@ class ShortTraining:
         candidate.epochs = until
         searcher.supernet.path = candidate.path
         return trained
-
-    def _weights(self) -> dict[str, Tensor]:
-        """Return a copy of the supernet's state without A."""
-        return {name: value.clone() for name, value in self.searcher.supernet.state_dict().items()
-                if not name.startswith("alphas_")}

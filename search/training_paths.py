@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
+from search.spaces import SPACES
 from search.spaces.space import Space
 from wsrnas.runtime.deferred import deferred_imports
 
@@ -33,20 +35,40 @@ class PathKind:
     Args:
         draw: (space, number of paths, generator) -> choices (n, R), fair over operations.
         help: explanation in one line, for ``--help``.
+        free: whether any operations may stand together; otherwise a path is an architecture of the space.
     """
 
     draw: Callable[[Space, int, torch.Generator], Tensor]
     help: str
+    free: bool
 
 
 PATHS: dict[str, PathKind] = {
-    "edges": PathKind(random_edges, "one operation on every edge, none among them, as in the paper"),
+    "edges": PathKind(random_edges, "one operation on every edge, none among them, as in the paper",
+                      free=True),
     "cell": PathKind(lambda space, count, generator: space.fair_sample(count, generator),
-                     "an architecture of the space, none on the edges that it leaves"),
+                     "an architecture of the space, none on the edges that it leaves", free=False),
 }
 
 
-def paths_of_epoch(space: Space, kind: str, seed: int, epoch: int, steps: int) -> list[Path]:
+DRAWN = 1000  # training paths that show which operations an edge can have
+
+
+@cache
+def possible_operations(space: str, kind: str, row: int) -> tuple[int, ...]:
+    """Return the operations that training paths of a kind can have in a row of A.
+
+    Args:
+        space: name of the search space.
+        kind: key of ``PATHS``.
+        row: the row, which stands for an edge.
+    """
+    drawn = PATHS[kind].draw(SPACES[space], DRAWN, generator(0, "possible operations"))
+    return tuple(sorted(set(drawn[:, row].tolist())))
+
+
+def paths_of_epoch(space: Space, kind: str, seed: int, epoch: int, steps: int,
+                   fixed: tuple[int, int] | None = None) -> list[Path]:
     """Return one path for each training step of an epoch, fair over operations within the epoch.
 
     Args:
@@ -55,11 +77,23 @@ def paths_of_epoch(space: Space, kind: str, seed: int, epoch: int, steps: int) -
         seed: seed of the search.
         epoch: number of the epoch.
         steps: training steps of an epoch.
+        fixed: a row of A and the operation that all paths have there; it must be one of ``possible_operations``.
     """
-    choices = PATHS[kind].draw(space, steps, generator(seed, "training paths", epoch))
+    draw = generator(seed, "training paths", epoch)
+    choices = PATHS[kind].draw(space, steps, draw)
+    while fixed is not None and len(choices := _with(space, kind, choices, *fixed)[:steps]) < steps:
+        choices = torch.cat([choices, PATHS[kind].draw(space, steps, draw)])
     kinds, edges, _ = space.shape
     gates = space.gates(choices).view(steps, *space.shape)
     resolved = choices.view(steps, kinds, edges).tolist()
     plain = (((None,),) * edges,) * kinds  # no factors: nothing is copied to the device in a step
     return [Path(path, tuple(tuple((operation,) for operation in cell) for cell in cells), plain)
             for path, cells in zip(gates, resolved, strict=True)]
+
+
+def _with(space: Space, kind: str, choices: Tensor, row: int, operation: int) -> Tensor:
+    """Return choices (n, R) with an operation in a row, without those that are then no path of their kind."""
+    choices = choices.index_fill(1, torch.tensor([row]), operation)
+    if PATHS[kind].free:
+        return choices
+    return choices[(space.discrete(space.gates(choices).view(-1, *space.shape)) == choices).all(1)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from search.measure_settings import MEASURES, SHORT
 from search.search_run import open_search, resume, save_genotype
+from search.spaces import SPACES
 from search.spaces.space import Space
 from search.strategy.step import Step
 from search.strategy.strengths import column_name
@@ -243,7 +244,7 @@ def describe_steps(searcher: Searcher) -> str:
     if config.measure == SHORT:
         return (f"{len(steps)} ({', '.join(phases)}); a short training has {config.short_epochs} epochs of "
                 f"{len(searcher.train_loader)} batches of {config.batch_size}")
-    if config.supernet:
+    if not config.trains_supernet:
         return f"{len(steps)} measurements ({', '.join(phases)}) without training"
     return (f"{len(steps)} epochs ({', '.join(phases)}) of {len(searcher.train_loader)} batches "
             f"({config.batch_size} = {size} x {config.batch_size // size})")
@@ -263,8 +264,13 @@ def describe_paths(config: SearchConfig) -> str:
     if config.measure == SHORT:
         return "the measured ones, each by itself, from the " + (f"weights of {config.supernet}" if config.supernet
                                                                    else "same first weights")
-    if config.supernet:
+    if not config.trains_supernet:
         return f"none, the supernet is that of {config.supernet}"
+    if config.few_shot:
+        space = SPACES[config.space]
+        return (f"one for every training step; {len(config.members)} supernets from the weights of {config.supernet}, "
+                f"one for each of {', '.join(space.operations[member] for member in config.members)} in row "
+                f"{config.few_shot_edge} of A")
     every = "epoch" if config.path_every == "epoch" else "training step, fair over operations"
     return f"one for every {every}; {config.path_kind}: {PATHS[config.path_kind].help}"
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from search.few_shot import FewShot
 from search.frozen_supernet import FrozenSupernet
 from search.measure_settings import SHORT
+from search.spaces import SPACES
 from search.spaces.supernet import Supernet
 from search.strategy.objective import Objective
 from search.strategy.supernet import SupernetStrategy
@@ -75,6 +77,17 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
 
     return Loaders(train, augmented(trained, "training"), augmented(train, "recalibration"),
                    plain(validation, "validation"), plain(validation.subset(checked), "check"))
+
+
+def few_shot_of(config: SearchConfig) -> FewShot | None:
+    """Return the few-shot supernets that a search runs on, or those that it is to train; None where there are none."""
+    space = SPACES[config.space]
+    if config.few_shot:
+        return FewShot(space, config.few_shot_edge)
+    found = FrozenSupernet(config.source_run).few_shot if config.source_run else None
+    require(found is None or config.measure != SHORT, f"supernet is {config.source_run}, which has trained few-shot "
+            f"supernets; expected a run with one supernet for --measure {SHORT}")
+    return found
 
 
 def build_networks(config: SearchConfig, data: DataSet, objective: Objective,

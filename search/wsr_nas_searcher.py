@@ -12,6 +12,7 @@ from torch import Tensor
 
 from search.measured_paths import described_paths, measured_shares, parameters
 from search.measurement import batches_until_stopped, measure
+from search.path_training import train_epoch_of_paths
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.spaces.supernet import Path
@@ -22,11 +23,9 @@ from search.strategy.objective import OBJECTIVES
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
-from search.supernet_training import set_learning_rate, train_paths
-from search.training_paths import paths_of_epoch
 from search.vulnerability.projection import summarize
-from search.wsr_nas_parts import build_loaders, build_networks
-from search.wsr_nas_settings import SearchConfig, learning_rate, planned_estimator_steps, proposed_paths, schedule
+from search.wsr_nas_parts import build_loaders, build_networks, few_shot_of
+from search.wsr_nas_settings import SearchConfig, planned_estimator_steps, proposed_paths, schedule
 from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
@@ -60,6 +59,7 @@ class Searcher(SupernetSearcher):
         self.train_set, self.train_loader, self.check_loader = loaders.train_set, loaders.training, loaders.check
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
+        self.few_shot = few_shot_of(config)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(
@@ -94,22 +94,21 @@ class Searcher(SupernetSearcher):
             self.paths += [self.supernet.resolve(gates.view(self.space.shape)) for gates in self.anchors.gates]
         self.supernet.path = self.paths[0]
 
+    def use(self, path: Path) -> None:
+        """Make a path the current one, with the weights of the few-shot supernet that was trained for it, if any."""
+        self.supernet.path = path
+        if self.few_shot:
+            self.few_shot.use(self.supernet, path.gates)
+
     def each_path(self) -> Iterator[bool]:
         """Make one path of this step after the other the current one; yield whether it is the first."""
         for path in self.paths:
-            self.supernet.path = path
+            self.use(path)
             yield path is self.paths[0]
 
     def train_supernet(self, step: Step) -> dict[str, float]:
         """Train the sampled path, or one path in every step, adversarially on D_t for one epoch (lines 4, 8 and 21)."""
-        config, sampled, steps = self.config, self.supernet.current_path, len(self.train_loader)
-        set_learning_rate(self.trainer.optimizer, learning_rate(config, step))
-        self.trainer.steps = step.index * steps
-        paths = [sampled] * steps if config.path_every == "epoch" else paths_of_epoch(
-            self.space, config.path_kind, config.seed, step.index, steps)
-        trained = train_paths(self, self.train_loader, paths, step.index, step.title)
-        self.supernet.path = sampled
-        return trained
+        return train_epoch_of_paths(self, step)
 
     def recalibrate(self, step: Step) -> None:
         """Give the path its own BatchNorm statistics before it is measured in evaluation mode."""
@@ -323,6 +322,7 @@ class Searcher(SupernetSearcher):
     def parts(self) -> dict[str, Any]:
         """Return the networks and optimisers by their keys in the checkpoint."""
         parts = super().parts() | {"estimator": self.estimator} | self.strategy.parts()
+        parts |= {"few_shot": self.few_shot} if self.few_shot and self.config.few_shot else {}
         return parts | ({"estimator_optimizer": self.estimator_optimizer} if self.estimator_optimizer else {})
 
     def own_state(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from search.strategy.step import Step
 from search.strategy.strengths import check_attacked, check_strengths
 from search.supernet_settings import SupernetConfig, cosine_rate
 from search.supernet_strategies import SUPERNET_STRATEGIES
+from search.training_paths import possible_operations
 from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.estimators import ESTIMATORS
 from wsrnas.estimators.settings import EstimatorTrainingConfig
@@ -118,8 +119,9 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
 
     def _require_paths_fit(self) -> None:
         """Refuse ways to train and to measure paths that do not go together."""
-        require(not (self.train_only and self.supernet), f"train_only is set, but so is supernet, {self.supernet}, "
-                "which is not trained; expected one of the two")
+        require(self.few_shot or not (self.train_only and self.supernet), f"train_only is set, but so is supernet, "
+                f"{self.supernet}, which is not trained; expected one of the two, or --few_shot_edge")
+        self._require_few_shot_fits()
         require(self.paths_per_iteration == 1 or self.path_every == "step" or not self.trains_supernet,
                 f"paths_per_iteration is {self.paths_per_iteration} but path_every is {self.path_every}: the first one "
                 "alone would be trained before they are compared; expected --path_every step, --supernet or "
@@ -141,6 +143,15 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
                 "--path_every step")
         require(self.anchors <= self.population_size, f"anchors is {self.anchors} but only {self.population_size} "
                 "architectures are measured before the first iteration; expected at most as many")
+
+    def _require_few_shot_fits(self) -> None:
+        """Refuse an edge that is none, and few-shot supernets without what they begin with."""
+        rows = SPACES[self.space].num_rows
+        require(-1 <= self.few_shot_edge < rows, f"few_shot_edge is {self.few_shot_edge}; expected a row of A from 0 "
+                f"to {rows - 1}, or -1")
+        require(not self.few_shot or (self.train_only and bool(self.supernet) and self.path_every == "step"),
+                f"few_shot_edge is {self.few_shot_edge}; expected it with --train_only, --path_every step and the "
+                "--supernet to begin with")
 
     def _require_strategy_fits(self) -> None:
         """Refuse what the strategy cannot do."""
@@ -169,7 +180,7 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
         name = f"{self.space_prefix}{self.preset}-{self.adv_loss}-{self.dataset}-seed{self.seed}"
         name += f"-{SHORT}" * (self.measure == SHORT)
         if self.supernet:
-            return f"{name}-on-{Path(self.supernet).name}"
+            return f"{name}{f'-edge-{self.few_shot_edge}' * self.few_shot}-on-{Path(self.supernet).name}"
         return f"{name}-supernet" if self.train_only else name
 
     @property
@@ -184,8 +195,22 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
 
     @property
     def trains_supernet(self) -> bool:
-        """Whether the search trains a supernet that its paths share."""
-        return self.measure == SUPERNET and not self.supernet
+        """Whether the search trains a supernet that its paths share, or several."""
+        return self.measure == SUPERNET and (self.few_shot or not self.supernet)
+
+    @property
+    def few_shot(self) -> bool:
+        """Whether one supernet is trained for every operation on an edge."""
+        return self.few_shot_edge >= 0
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The operations for which a few-shot supernet is trained, one after the other."""
+        return possible_operations(self.space, self.path_kind, self.few_shot_edge)
+
+    def member(self, step: Step) -> int:
+        """Return the operation whose few-shot supernet a step trains."""
+        return self.members[step.number // self.warmup_architectures]
 
     @property
     def measurements(self) -> int:
@@ -263,7 +288,8 @@ def schedule(config: SearchConfig) -> list[Step]:
     where the search trains no supernet, and nothing else where the supernet is only trained.
     """
     population, iterations = -(-config.population_size // config.paths_per_iteration), config.iterations
-    phases = [("warm-up", config.warmup_architectures if config.trains_supernet else 0)]
+    trained = config.warmup_architectures * (len(config.members) if config.few_shot else 1)
+    phases = [("warm-up", trained if config.trains_supernet else 0)]
     phases += [] if config.train_only else [("population", population), ("search", iterations)]
     steps: list[Step] = []
     for phase, count in phases:
@@ -298,10 +324,10 @@ def rungs(config: SearchConfig, step: Step) -> list[int]:
 def learning_rate(config: SearchConfig, step: Step) -> float:
     """Return the supernet's learning rate: constant in the warm-up, half a cosine over the search iterations.
 
-    Where there is nothing but the warm-up, that is half a cosine.
+    Where there is nothing but the warm-up, that is half a cosine, for each of several supernets.
     """
     if config.train_only:
-        return cosine_rate(config, step.number, config.warmup_architectures)
+        return cosine_rate(config, step.number % config.warmup_architectures, config.warmup_architectures)
     if step.phase != "search":
         return config.learning_rate
     return cosine_rate(config, step.number, config.iterations)

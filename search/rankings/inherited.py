@@ -40,7 +40,9 @@ def inherited(bench: Bench, trained: bool = True) -> Measure:
 
     @torch.no_grad()
     def measured(choices: Tensor) -> Values:
-        supernet.use(bench.space.gates(choices).view(bench.space.shape))
+        path = supernet.use(bench.space.gates(choices).view(bench.space.shape))
+        if trained and bench.trained.few_shot:
+            bench.trained.few_shot.use(supernet, path.gates)
         recalibrate_batch_norm(supernet, bench.recalibration, bench.world)
         sums = torch.zeros(3, 1 + len(strengths), dtype=torch.float64, device=bench.world.device)
         for images, labels in bench.batches:

@@ -59,7 +59,8 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
     table, places = sample
     current = searcher.supernet.path
     measured = [measure(searcher, table.choices[place], step, short) for place in places]
-    searcher.supernet.path = current
+    if current:
+        searcher.use(current)
     losses, accuracies = (np.stack([found[kind].cpu().double().numpy() for found in measured])
                           for kind in ("losses", "accuracies"))
     objectives = searcher.objective(torch.stack([searcher.row(found) for found in measured])).cpu().double().numpy()
@@ -79,6 +80,7 @@ def measure(searcher: Searcher, choices: Tensor, step: Step, short: ShortTrainin
     path = searcher.supernet.use(searcher.space.gates(choices.to(searcher.world.device)).view(searcher.space.shape))
     if short:
         short.train(path, step)
+    searcher.use(path)
     searcher.recalibrate(step)
     return searcher.validate(step)
 

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from search.few_shot import FewShot
 from search.frozen_supernet import FrozenSupernet
 from search.spaces.supernet import Supernet
 from search.supernet_training import build_supernet
@@ -33,6 +35,7 @@ class TrainedSupernet:
         split: indices of D_t and D_v in the training set.
         steps: completed steps.
         weights: state of the supernet after them, without A.
+        few_shot: the few-shot supernets, if the run has trained some.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class TrainedSupernet:
     split: tuple[Tensor, Tensor]
     steps: int
     weights: Mapping[str, Tensor]
+    few_shot: FewShot | None = None
 
     def build(self, trained: bool, device: torch.device) -> Supernet:
         """Return the supernet, with its trained weights or with those that it began with."""
@@ -54,7 +58,8 @@ class TrainedSupernet:
     def fingerprint(self) -> str:
         """Return a checksum of the weights."""
         digest = hashlib.blake2b(digest_size=8)
-        for name, values in self.weights.items():
+        members = self.few_shot.members.values() if self.few_shot else ()
+        for name, values in chain(self.weights.items(), *(weights.items() for weights in members)):
             digest.update(name.encode())
             digest.update(values.contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -77,4 +82,5 @@ def open_trained(path: Path, folder: str) -> TrainedSupernet:
     seed = FrozenSupernet(config.source_run).seed if config.source_run else config.seed
     data = load_dataset(config.dataset, folder or config.data, max_train=config.max_train, seed=seed)
     run.require_same_images(data)
-    return TrainedSupernet(path, config, seed, data, run.split(len(data.train)), run.steps, run.weights())
+    return TrainedSupernet(path, config, seed, data, run.split(len(data.train)), run.steps, run.weights(),
+                           run.few_shot)

@@ -74,8 +74,8 @@ class Run:
                                        ("warmup_architectures", "iterations", "epochs"))
         if isinstance(warm_up, int) and isinstance(iterations, int):
             population = self.config.get("population") if self.config.get("strategy") == "wsr" else warm_up
-            if not isinstance(population, int):
-                return None
+            if not isinstance(population, int) or self.config.get("few_shot_edge", -1) >= 0:
+                return None  # few-shot supernets: as many rounds as the edge has operations
             measured = -(-population // self.config.get("paths_per_iteration", 1)) + iterations
             return warm_up * (not self.config.get("supernet")) + measured * (not self.config.get("train_only"))
         return epochs if isinstance(epochs, int) else None
