@@ -30,8 +30,8 @@ def batch(*shape: int, dtype=torch.float64) -> torch.Tensor:
 def convolved(monkeypatch):
     """The shapes of the batches that Winograd's convolution took."""
     shapes = []
-    plain = winograd_module._convolve
-    monkeypatch.setattr(winograd_module, "_convolve", lambda x, *rest: shapes.append(tuple(x.shape)) or plain(x, *rest))
+    plain = winograd_module.convolve
+    monkeypatch.setattr(winograd_module, "convolve", lambda x, *rest: shapes.append(tuple(x.shape)) or plain(x, *rest))
     return shapes
 
 
@@ -50,7 +50,7 @@ def test_one_dimension_is_the_definition():
 def test_is_the_plain_convolution(count, inputs, outputs, height, width):
     x, weight = batch(count, inputs, height, width), torch.randn(outputs, inputs, 3, 3).double()
     parts, values = transforms(), Kernels(weight).values.transpose(1, 2)
-    found = winograd_module._convolve(x, values, parts.tile, parts.output)
+    found = winograd_module.convolve(x, values, parts.tile, parts.output)
     assert torch.allclose(found, F.conv2d(x, weight, padding=1), rtol=0, atol=1e-11)
 
 

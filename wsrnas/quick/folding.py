@@ -124,9 +124,11 @@ def _weight_and_bias(module: nn.Module) -> tuple[Any, Any]:
 def _forwards(modules: Iterable[nn.Module], affines: Affines) -> dict[nn.Module, Forward]:
     """Return the modules that are to run differently, and how."""
     modules = list(modules)
+    wide = [module for module in modules
+            if isinstance(module, nn.Conv2d) and _is_fixed_convolution(module) and suits(module)]
     forwards = {norm: _unless_cast(norm, affine, _multiply_add(affine)) for norm, affine in affines.items()}
     forwards |= {module: _unless_cast(module, module.weight, winograd(module, module.weight, module.bias))
-                 for module in modules if _is_fixed_convolution(module) and suits(module)}
+                 for module in wide}
     for module in filter(_plain, modules):
         if names := vars(type(module)).get("before_norm"):
             forwards |= _of_named(module, names, affines)

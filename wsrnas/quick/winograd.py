@@ -113,7 +113,7 @@ def _pays(x: Tensor) -> bool:
             and tiles * INPUTS ** 2 <= height * width * KERNEL ** 2 / 2)
 
 
-def _convolve(x: Tensor, kernels: Tensor, tile: Tensor, output: Tensor) -> Tensor:
+def convolve(x: Tensor, kernels: Tensor, tile: Tensor, output: Tensor) -> Tensor:
     """Return the convolution of x (B, C, H, W) by the numbers of its kernels (36, C, C_out), a few images at a time."""
     count, channels, height, width = x.shape
     down, across = -(-height // OUTPUTS), -(-width // OUTPUTS)
@@ -171,8 +171,8 @@ class _Convolution(torch.autograd.Function):
         ctx.kernels, ctx.turned = kernels, turned
         matrices = _transforms(x.dtype)
         if turned:
-            return _convolve(x, kernels.values, matrices.turned_tile, matrices.turned_output)
-        return _convolve(x, kernels.values.transpose(1, 2), matrices.tile, matrices.output)
+            return convolve(x, kernels.values, matrices.turned_tile, matrices.turned_output)
+        return convolve(x, kernels.values.transpose(1, 2), matrices.tile, matrices.output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
