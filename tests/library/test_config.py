@@ -75,8 +75,8 @@ FLAGS = {
         trades_beta distance eval_batch_size vulnerability_bound warmup_architectures weight_decay strategy output
         predictor loss_quantile population proposal_steps proposal_learning_rate architecture_decay architecture_pull
         proposal_samples proposal_draws proposal_parents proposal_patience
-        acquisition proposal_batch budget budget_tolerance sync_bn anchors
-        few_shot_edge halvings measure path_every paths paths_per_iteration ranking_every ranking_sample ranking_table short_epochs
+        acquisition proposal_batch budget budget_tolerance sync_bn anchors few_shot_edge
+        halvings measure path_every paths paths_per_iteration ranking_every ranking_sample ranking_table short_epochs
         short_images sensitivity supernet train_only validation_steps""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
