@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from retrain.batch import batch_text
+from retrain.beginning import begin, check_extension
 from retrain.settings import AnyTraining
 from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.models import build_model, description
 from wsrnas.report import mend
+from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World, broadcast_model
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import derive_seed
@@ -47,7 +49,9 @@ def make_trainer(config: AnyTraining, network: nn.Module, steps_per_epoch: int, 
 
 def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: dict[str, Any], arch: Searched | str,
              network: nn.Module) -> RunDirectory | None:
-    """Open the run directory and log the configuration; return None, with a message, if the run is finished.
+    """Open the run directory, with the weights that the network begins with, and log the configuration.
+
+    Returns None, with a message, if the run is finished.
 
     Args:
         config: recipe of the training.
@@ -55,21 +59,28 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
         overwrite: whether to move an existing run aside.
         fingerprint: fingerprint of the data set; a resumed run must have the same one, and the same architecture.
         arch: searched architecture or name, as for ``models.build_model``.
-        network: the network, to count its parameters.
+        network: the network with random weights.
     """
-    run = RunDirectory(Path(config.runs) / "retrain" / config.name, config, world, overwrite,
-                       run_inputs(fingerprint, arch))
+    folder = Path(config.runs) / "retrain" / config.name
+    require(not (overwrite and config.extend), "--overwrite and --extend cannot be given together: one starts the run "
+            "again, the other lengthens it")
+    remark = check_extension(folder, config) if config.extend else ""
+    beginning = begin(network, config)
+    run = RunDirectory(folder, config, world, overwrite, run_inputs(fingerprint, arch, beginning.fingerprint),
+                       "epochs" if config.extend else "")
     if run.finished:
         mend(run.path, world)
         if world.is_main:
-            print(f"{run.path} is finished (--overwrite starts again)")
+            print(f"{run.path} is finished (--overwrite starts again, --extend with more --epochs lengthens it)")
         return None
     run.log(run.describe())
     run.log(f"{readable(count_parameters(network))} parameters; batch {batch_text(config, world)}")
+    for line in [*[remark] * bool(remark), *(() if run.has_checkpoint else beginning.says)]:
+        run.log(line)
     return run
 
 
-def run_inputs(fingerprint: dict[str, Any], arch: Searched | str) -> dict[str, Any]:
-    """Return what a run depends on in addition to its configuration: the images and the architecture itself."""
-    return {"data set": fingerprint} | (
+def run_inputs(fingerprint: dict[str, Any], arch: Searched | str, weights: str | None = None) -> dict[str, Any]:
+    """Return what a run depends on in addition to its configuration: images, architecture, the first weights' hash."""
+    return {"data set": fingerprint, "initial weights": weights} | (
         {"network": arch} if isinstance(arch, str) else {"genotype": arch.to_json()})

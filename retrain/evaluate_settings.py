@@ -51,12 +51,12 @@ class EvaluateConfig(NetworksConfig):
     attacks: tuple[str, ...] = option((), lambda: "attacks of the custom protocol (empty: pgd-20), each "
                                       f"{attack_help()}")
     strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol (empty: 8/255) or of the curve "
-                                          "(empty: 2/255 to 32/255)")
+                                          "(empty: 2/255 to 32/255)", increasing=True)
     l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, or of the curve with "
-                                             "--norm l2 in place of 0.125 to 2; norms over all pixels")
+                                             "--norm l2 in place of 0.125 to 2; norms over all pixels", increasing=True)
     norm: str = option("linf", "norm of the curve, linf or l2", added=True)
     anchors: tuple[float, ...] = option((), "strengths at which the curve also runs AutoAttack, in the unit of its "
-                                        "norm; empty: none", added=True)
+                                        "norm; empty: none", added=True, increasing=True)
     step_size_ratio: float = option(0.0, "step of the custom protocol's PGD and MIM as a share of the strength; 0: "
                                     "2.5 / steps (MIM: 1 / steps)")
     random_start: bool = option(False, "start the custom protocol's PGD and MIM uniformly in the ball; restarts "
@@ -128,8 +128,8 @@ class EvaluateConfig(NetworksConfig):
     def notes(self) -> list[str]:
         """What was made of the given strengths, in sentences."""
         given = {"strengths": self.strengths, "l2_strengths": self.l2_strengths, "anchors": self.anchors}
-        return [f"--{name} were not in increasing order, or not distinct: they are sorted" for name, values in
-                given.items() if list(values) != sorted(set(values))]
+        return [f"--{name} are not distinct: each counts once" for name, values in given.items()
+                if len(set(values)) < len(values)]
 
     def chosen(self, dataset: str) -> tuple[str, tuple[Attack, ...]]:
         """Return the name of the protocol that applies, and its attacks.

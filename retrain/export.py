@@ -26,7 +26,8 @@ from typing import Any, ClassVar, Literal
 from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, has_safetensors
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
 from wsrnas.architectures.searched import Searched, name_of
-from wsrnas.data.datasets import DATASETS, source_of
+from wsrnas.data.datasets import source_of
+from wsrnas.data.names import leaderboard_names, require_like, require_other_name
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
@@ -64,8 +65,7 @@ class ExportConfig:
     out: str = option("", "folder of the package; empty: runs/export/ and the package's name", group="package")
     dataset_name: str = option("", "leaderboard's name of the data set that the network was trained on, where that was "
                                "read as folder or npz: cifar10 or another of RobustBench's; empty: as the training "
-                               "says", choices=lambda: {name: source_of(name) for name in LEADERBOARDS
-                                                        if not source_of(name).large})
+                               "says", choices=leaderboard_names)
     name: str = option("", f"name of the package, such as {EXAMPLE}: first author, year, first word of the title, "
                            "variant; empty: network_ and the run directory's name")
     paper_name: bool = option(False, f"allow a --name such as {PAPER_PREFIX}, which says that the network is of the "
@@ -130,8 +130,11 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
         raise InputError(f"{path} is not a checkpoint of retraining; expected one, or its run directory")
     size, dataset = description["image_shape"][1], description["dataset"]
     evaluations, remarks = stored_evaluations(path.parent, source.fingerprint, dataset)
-    if config.dataset_name:
-        description = description | {"dataset": (dataset := renamed(description, config.dataset_name))}
+    if name := config.dataset_name or description.get("dataset_name", ""):
+        require_other_name(dataset, name)
+        require_like(name, description["num_classes"], description["image_shape"])
+        description = description | {"dataset": name}
+        dataset = name
     if not is_finished(path.parent):
         remarks.append(f"the training in {path.parent} is not finished")
     cell = cell_name(described_architecture(description), source.record)
@@ -141,21 +144,6 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
         preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
         training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
         evaluations=evaluations, measured=numbers(evaluations, dataset)), remarks
-
-
-def renamed(description: Mapping[str, Any], name: str) -> str:
-    """Return the leaderboard's name of a data set of a user's own.
-
-    Raises:
-        InputError: The network was trained on another data set with a name, or on images of another kind.
-    """
-    trained, asked = description["dataset"], source_of(name)
-    own = trained in (name, "folder", "npz") or trained not in DATASETS
-    require(own, f"dataset_name is {name}, but the network was trained on {trained}")
-    classes, shape = description["num_classes"], tuple(description["image_shape"])
-    require((classes, shape) == (asked.classes, asked.image_shape), f"dataset_name is {name}, but the network has "
-            f"{classes} classes of images {shape}; expected {asked.classes} of {asked.image_shape}")
-    return name
 
 
 def cell_name(genotype: Searched | str, record: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from wsrnas.architectures import hand_designed
 from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.architectures.searched import short_name
+from wsrnas.data.names import leaderboard_names, require_other_name
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.quick.settings import GraphsConfig
 from wsrnas.runtime import run_files
@@ -54,7 +55,7 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
     adv_loss: str = option("pgd", "training loss", choices=lambda: losses_of("retrain"), group="adversarial training")
     trades_beta: float = option(1.0, "weight of the robust term of the loss trades (1 is TRADES-1, 6 is TRADES-6), and "
                                 "lambda of the loss mart", aliases=("beta",))
-    strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi, in increasing order")
+    strengths: tuple[float, ...] = option(SIX_STRENGTHS, "strengths of the loss multi", increasing=True)
     epsilon: float = option(0.031, "strength of the training attack (published; 8/255 is 0.03137) and of the "
                             "held-out test")
     num_steps: int = option(7, "steps of the training attack (PGD-7); the loss fast takes one")
@@ -189,6 +190,13 @@ def spoken_name(arch: str) -> str:
 class TrainingConfig(TrainingRecipe, ArchitectureConfig):
     """One network and its training."""
 
+    init_weights: str = option("", "file of weights, or run directory (its best.pt), that the training begins with: of "
+                               "the same architecture and size, the head may be for other classes; empty: random "
+                               "weights", identity=False, added=True, group="network", unit="PATH")
+    extend: bool = option(False, "lengthen a run to --epochs, exactly as if it had had so many; for schedules that do "
+                          "not depend on their number (constant, multi-step)", identity=False, added=True,
+                          group="run and machine")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         named = hand_designed.find(self.arch)
@@ -212,12 +220,17 @@ class TrainingConfig(TrainingRecipe, ArchitectureConfig):
 class SmallImagesRecipe(TrainingRecipe, SmallImagesConfig):
     """The training of any network on small images."""
 
+    dataset_name: str = option("", "what the images of a folder or an npz file are: their data set's name on "
+                               "RobustBench, for page and export; empty: they have none", choices=leaderboard_names,
+                               added=True, group="data")
     cutout: int = option(0, "side of a square of the training images that is set to zero, in pixels; 0: none",
                          group="regularisation")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(0, "cutout")
+        if self.dataset_name:
+            require_other_name(self.dataset, self.dataset_name)
 
 
 @dataclass(frozen=True)

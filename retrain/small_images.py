@@ -24,11 +24,12 @@ def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = 
     arch = load_architecture(config.arch)
     train_loader, held_out_loader = make_loaders(config, data, world)
     network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
+    named = {"dataset_name": config.dataset_name} if config.dataset_name else {}
     run = open_run(config, world, overwrite, data.fingerprint(), arch, network)
     if run is None:
         return
     training = Retraining(config, run, network, train_loader, held_out_loader,
-                          describe_network(config, arch, data.num_classes, data.image_shape))
+                          describe_network(config, arch, data.num_classes, data.image_shape) | named)
     train_all_epochs(training)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from retrain.recipes import RECIPES, parse_recipe
 from retrain.settings import RetrainConfig
 from wsrnas.data.datasets import load_dataset_once
+from wsrnas.data.names import require_like
 from wsrnas.models import load_architecture
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import initialize
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     check_batch(config, world)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              seed=config.data_seed)
+    if config.dataset_name:
+        require_like(config.dataset_name, data.num_classes, data.image_shape)
     if not invocation.dry_run:
         train(config, data, world, invocation.overwrite)
         return

@@ -61,7 +61,8 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
 
     num_pgd_strengths: int = option(3, "N1, strengths attacked by PGD", group="strengths")
     num_estimated_strengths: int = option(3, "N2, strengths whose noise the AN-Estimator makes")
-    strengths: tuple[float, ...] = option(SIX_STRENGTHS, "the N1 + N2 strengths of the objective, increasing")
+    strengths: tuple[float, ...] = option(SIX_STRENGTHS, "the N1 + N2 strengths of the objective",
+                                          increasing=True, beside="strength_weights")
     strength_weights: tuple[float, ...] = option(SIX_WEIGHTS, "beta_i of Eq. 10, one weight for each strength; their "
                                                  "sum is 1")
     attacked_strengths: tuple[float, ...] = option((), "strengths that PGD attacks, N1 of those in --strengths; empty: "

@@ -59,12 +59,13 @@ class BenchmarkConfig(SmallImagesConfig, SgdConfig, EstimatorTrainingConfig):
 
     num_steps: int = option(7, "steps of the PGD attack that the estimators replace (PGD-7)",
                             group="attacks and settings")
-    sources: tuple[float, ...] = option((0.03, 0.06, 0.09), "attacked strengths (N1 of them), increasing")
+    sources: tuple[float, ...] = option((0.03, 0.06, 0.09), "attacked strengths (N1 of them)",
+                                        increasing=True)
     single_source: float = option(0.06, "the attacked strength of the setting with N1 = 1")
     leave_one_out_max_epsilon: float = option(0.15, "largest of the random strengths in the paper's setting")
     spectrum: tuple[float, ...] = option(
         WIDE_STRENGTHS, "strengths measured in the settings that a search needs, increasing; those that are not "
-        "attacked are estimated")
+        "attacked are estimated", increasing=True)
     spectrum_max_epsilon: float = option(0.25, "largest of the random strengths in their training tasks")
 
     max_estimator_train: int = option(0, "training images in the estimators' one epoch; 0: all", group="AN-Estimator")

@@ -74,7 +74,9 @@ class Card:
         """Return which images the network was trained on."""
         held_out = self.package.training.config.get("held_out")
         described = self.package.description
-        lines = [f"Trained on {described['dataset']} ({described['num_classes']} classes); no additional data."]
+        first = self.package.training.config.get("init_weights")
+        other = f"it began with the weights `{first}`, whose data are not known here" if first else "no additional data"
+        lines = [f"Trained on {described['dataset']} ({described['num_classes']} classes); {other}."]
         if self.package.training.config.get("max_train"):
             lines.append(f"Only {self.package.training.config['max_train']:,} of the training images were used.")
         if held_out:

@@ -196,7 +196,7 @@ Title: [New Model] {name}
 - **eps**: {info["eps"]}
 - **Clean accuracy**: {shown(info["clean_acc"], " %")}
 - **Robust accuracy**: {robust}
-- **Additional data**: {"true" if info["additional_data"] else "false"}
+- **Additional data**: {shown(info["additional_data"] if info["additional_data"] is None else "false")}
 - **Evaluation method**: {method}{f" ({info['footnote']})" if info["footnote"] else ""}
 - **Checkpoint and code**: TO BE FILLED IN (the address of {name}.pt, {name}.py and {name}.json)
 

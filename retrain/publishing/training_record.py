@@ -43,8 +43,8 @@ def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) ->
     starts = [start for start in _json(folder / run_files.ENVIRONMENT, [])
               if isinstance(start, dict) and start.get("command")]
     public = {field: value for field, value in config.items() if field not in PRIVATE}
-    if "arch" in public:
-        public["arch"] = "/".join(PurePath(public["arch"]).parts[-2:])
+    for field in {"arch", "init_weights"} & set(public):
+        public[field] = "/".join(PurePath(public[field]).parts[-2:])
     finished = "" if is_finished(folder) else " The training was not finished."
     return Training(public, selection(public, payload, file_name) + finished,
                     command(starts[-1]) if starts else "", machine(starts, metrics(folder)))

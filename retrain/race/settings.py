@@ -49,7 +49,7 @@ class CompareConfig(SmallImagesRecipe):
     attacks: tuple[str, ...] = option((), "attacks of the custom protocol, as for retrain.evaluate; empty: pgd-20",
                                       identity=False)
     test_strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol; empty: 8/255",
-                                               identity=False)
+                                               identity=False, increasing=True)
     max_test: int = option(0, "test images used, a class-balanced seeded choice; 0: all", identity=False)
     eval_batch_size: int = option(500, "images at a time in the selection and in the evaluations; changes memory and "
                                   "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",),

@@ -35,7 +35,7 @@ class RankingConfig(Ranges):
                                       choices=MEASUREMENTS, group="measurement")
     images: int = option(1000, "images of D_v, a class-balanced seeded choice, the same for all architectures; 0: all")
     strengths: tuple[float, ...] = option((), "strengths of PGD, increasing; empty: those of the run. Without one of "
-                                          "the run's, its objective is not compared")
+                                          "the run's, its objective is not compared", increasing=True)
     num_steps: int = option(0, "steps of PGD; 0: those with which the run measures on D_v")
     recalibration_batches: int = option(0, "D_t batches used to recompute BatchNorm statistics; 0: those of the run")
     eval_batch_size: int = option(100, "images at a time")

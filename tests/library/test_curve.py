@@ -218,15 +218,15 @@ def config(*arguments: str) -> EvaluateConfig:
     return parse_config(EvaluateConfig, None, ["--model", "x", "--protocol", "curve", *arguments])[0]
 
 
-def test_strengths_in_any_order_are_sorted_and_it_is_said():
+def test_strengths_in_any_order_are_sorted_and_it_is_said(capsys):
     sorted_one, given = config("--strengths", "0.1", "0.2"), config("--strengths", "0.2", "0.1", "0.2")
     assert given.curve == sorted_one.curve == Curve("linf", (0.1, 0.2))
-    assert not sorted_one.notes and given.notes == [
-        "--strengths were not in increasing order, or not distinct: they are sorted"]
+    assert not sorted_one.notes and given.notes == ["--strengths are not distinct: each counts once"]
+    assert capsys.readouterr().err == "note: --strengths is sorted: 0.1 0.2 0.2\n"
     assert config().curve.strengths == SPECTRUM_STRENGTHS
     assert config("--norm", "l2").curve == Curve("l2", CURVE_L2_STRENGTHS)
     anchored = config("--norm", "l2", "--l2_strengths", "2", "1", "--anchors", "1", "0.5")
-    assert anchored.curve == Curve("l2", (1.0, 2.0)) and len(anchored.notes) == 2
+    assert anchored.curve == Curve("l2", (1.0, 2.0)) and capsys.readouterr().err.count("is sorted") == 2
     assert [str(one) for one in anchored.chosen("digits")[1]] == ["AutoAttack L2  eps 0.5", "AutoAttack L2  eps 1"]
     files = [file_label(one, *one.chosen("digits"), "digits")
              for one in (sorted_one, config(), config("--norm", "l2"), anchored, config("--anchors", "0.1"))]

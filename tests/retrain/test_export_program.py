@@ -186,13 +186,19 @@ def test_a_data_set_of_a_user_s_own_gets_the_name_of_the_leaderboard(tmp_path):
     assert (plain.description["dataset"], plain.measured.autoattack) == ("folder", 0.5)
     assert (named.description["dataset"], named.measured.autoattack) == ("cifar10", 0.5)
     assert len(plain.evaluations) == len(named.evaluations) == 1
+    torch.save({"step": 9, "network": info | {"dataset_name": "cifar10"}, "model": model.state_dict()},
+               tmp_path / "best.pt")  # as its training said
+    said, _ = export.read_package(export.ExportConfig(model=str(tmp_path)))
+    assert said.description["dataset"] == "cifar10" and len(said.evaluations) == 1
 
 
 @pytest.mark.parametrize(("trained", "classes", "said"), [
-    ("cifar100", 10, "the network was trained on cifar100"), ("folder", 9, "9 classes of images .*; expected 10 of")])
-def test_a_leaderboard_s_name_that_is_not_that_of_the_data_set_is_refused(trained, classes, said):
+    ("cifar100", 10, "the images are cifar100"), ("folder", 9, "9 classes of images .*; expected 10 of")])
+def test_a_leaderboard_s_name_that_is_not_that_of_the_data_set_is_refused(trained, classes, said, tmp_path):
+    model, info = network(NONE, trained, (3, 32, 32), classes)
+    torch.save({"step": 9, "network": info, "model": model.state_dict()}, tmp_path / "best.pt")
     with pytest.raises(InputError, match=said):
-        export.renamed({"dataset": trained, "num_classes": classes, "image_shape": [3, 32, 32]}, "cifar10")
+        export.read_package(export.ExportConfig(model=str(tmp_path), dataset_name="cifar10"))
 
 
 def test_onnx_runtime_agrees(tmp_path, hasty, capsys):

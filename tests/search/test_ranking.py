@@ -280,7 +280,7 @@ def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, m
     (["--sample", "5"], ["sample is 5", "at least 10"]),
     (["--sample", "15"], ["sample is 15", "14 different"]),
     (["--images", "5"], ["images is 5", "at least 10"]),
-    (["--strengths", "0.1", "0.05"], ["strengths must increase"]),
+    (["--strengths", "0.1", "0.1"], ["strengths must increase"]),
     (["--columns", "autoattack"], ["no column 'autoattack'"]),
     (["--measure", "luck"], ["luck", "supernet"]),
 ])

@@ -98,6 +98,8 @@ def origin(run: Run) -> Sequence[Part]:
     data = run.inputs.get("data set")
     if isinstance(data, dict):
         pairs += [(f"data {name}", text_of(value)) for name, value in data.items()]
+    if known_as := (run.config or {}).get("dataset_name"):
+        pairs.append(("data known as", text_of(known_as)))
     parts: list[Part] = [definitions(pairs)] if pairs else []
     if run.config:
         parts.append(details(f"configuration ({len(run.config)} fields)",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.flags import Parser as Parser
 from wsrnas.runtime.flags import inner_type, make_parser, show
 from wsrnas.runtime.flags import parse_number as parse_number
@@ -132,11 +132,21 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
         base = load_config(cls, path)
     overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
     refuse_absurd(overrides)
+    _sort(cls, overrides)
     if hasattr(base, "adapted"):
         base = base.adapted(flags)
     config = dataclasses.replace(base, **overrides)
     refuse_nonsense(vars(config))
     return config, invocation
+
+
+def _sort(cls: "type[DataclassInstance]", flags: dict[str, Any]) -> None:
+    """Put numbers that must increase in order, and say which were not."""
+    for field in dataclasses.fields(cls):
+        given = flags.get(field.name, ())
+        if field.metadata.get("increasing") and field.metadata["beside"] not in flags and list(given) != sorted(given):
+            flags[field.name] = tuple(sorted(given))
+            say(f"note: --{field.name} is sorted: {show(flags[field.name])}")
 
 
 def to_dict(config: "DataclassInstance") -> dict[str, Any]:

@@ -11,7 +11,8 @@ Choices = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 def option(default: Any, help: str | Callable[[], str], *, identity: bool = True, aliases: tuple[str, ...] = (),
-           choices: Choices | None = None, added: bool = False, group: str = "", unit: str = "") -> Any:
+           choices: Choices | None = None, added: bool = False, group: str = "", unit: str = "",
+           increasing: bool = False, beside: str = "") -> Any:
     """Return a dataclass field with its help text.
 
     Args:
@@ -25,11 +26,13 @@ def option(default: Any, help: str | Callable[[], str], *, identity: bool = True
             stay empty.
         added: True for a field that earlier versions lack: a stored ``config.json`` without it has the default.
         group: title above this field and those after it in its class, in ``--help``; empty: that of the field before.
+        increasing: True for numbers that must increase: the command line sorts them, and says so.
+        beside: field with one number for each of them; where the command line gives it, too, nothing is sorted.
         unit: what stands for the value in ``--help``; empty: as ``flags.unit_of`` finds it by the field's name.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "identity": identity, "aliases": aliases,
-                                                        "choices": choices, "added": added, "group": group,
-                                                        "unit": unit})
+    return dataclasses.field(default=default, metadata={
+        "help": help, "identity": identity, "aliases": aliases, "choices": choices, "added": added, "group": group,
+        "unit": unit, "increasing": increasing, "beside": beside})
 
 
 def choices_of(field: dataclasses.Field) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from wsrnas.runtime.same_work import (
     refuse_foreign_folder,
     refuse_other_configuration,
     refuse_other_inputs,
+    stored_object,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class RunDirectory:
         world: the processes.
         overwrite: whether to move an existing directory aside.
         inputs: further values that the run depends on, such as the fingerprint of the data and the genotype.
+        growing: field of the configuration that may differ from the stored one: a finished run goes on then.
 
     Attributes:
         finished: whether the run is complete; nothing is written then.
@@ -51,14 +53,15 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, config: Any, world: World, overwrite: bool = False,
-                 inputs: dict[str, Any] | None = None):
+                 inputs: dict[str, Any] | None = None, growing: str = ""):
         self.path, self.config, self.world, self.inputs = path, config, world, inputs or {}
+        self._growing = growing
         if overwrite_requested(overwrite) and world.is_main and path.exists():
             if path.is_dir():
                 hold(path).close()  # a process at work there would go on writing under the same name
             move_aside(path)
         barrier(world)
-        self.finished = (path / run_files.FINISHED).exists()
+        self.finished = (path / run_files.FINISHED).exists() and not self._grows()
         self._refuse_other_work()
         barrier(world)
         self._writer: SummaryWriter | None = None
@@ -68,15 +71,21 @@ class RunDirectory:
             create(path)
             self._lock = hold(path)
             self._place = _place(path)
+            (path / run_files.FINISHED).unlink(missing_ok=True)  # before the configuration says that it is longer
             self.write_json(run_files.CONFIG, to_dict(config))
             self.write_json(run_files.INPUTS, self.inputs)
             self._append_environment()
         barrier(world)
 
+    def _grows(self) -> bool:
+        """Return whether the stored configuration differs from the one asked for in the field that may grow."""
+        stored = stored_object(self.path / run_files.CONFIG) if self._growing else None
+        return stored is not None and stored.get(self._growing) != getattr(self.config, self._growing)
+
     def _refuse_other_work(self) -> None:
         refuse_foreign_folder(self.path)
         if self.has_checkpoint:  # without one, there is nothing that a change could spoil
-            refuse_other_configuration(self.path, self.config)
+            refuse_other_configuration(self.path, self.config, apart=self._growing)
             refuse_other_inputs(self.path, self.inputs)
 
     @property
@@ -145,7 +154,7 @@ class RunDirectory:
         payload, self._fell_back = checkpoint.restore(path, self.log)
         if payload:
             refuse_differences(self.config, payload.get("config", {}), f"the checkpoint in {self.path} belongs to",
-                               "put the right one back, or pass --overwrite to start again")
+                               "put the right one back, or pass --overwrite to start again", self._growing)
             require(type(payload.get("step")) is int and payload["step"] >= 0,
                     f"the checkpoint in {self.path} does not say after which step it was made; put the right one back, "
                     "or pass --overwrite to start again")

@@ -50,23 +50,24 @@ def refuse_foreign_folder(folder: Path) -> None:
     require(not foreign, f"{folder} exists and is not a run directory; {_remedy(SAVE)}")
 
 
-def refuse_other_configuration(folder: Path, config: Any, flag: str = SAVE) -> None:
+def refuse_other_configuration(folder: Path, config: Any, flag: str = SAVE, apart: str = "") -> None:
     """Refuse a folder whose stored configuration gives another result than ``config``.
 
     Args:
         folder: the run directory; one without a stored configuration is accepted.
         config: the dataclass that the program was asked for.
         flag: the program's flag for the folder.
+        apart: field that may differ; empty: none.
 
     Raises:
         InputError: the sentence names the fields that differ.
     """
     stored = stored_object(folder / run_files.CONFIG)
     if stored is not None:
-        refuse_differences(config, stored, f"{folder} holds a run of", _remedy(flag))
+        refuse_differences(config, stored, f"{folder} holds a run of", _remedy(flag), apart)
 
 
-def refuse_differences(config: Any, stored: Mapping[str, Any], place: str, remedy: str) -> None:
+def refuse_differences(config: Any, stored: Mapping[str, Any], place: str, remedy: str, apart: str = "") -> None:
     """Refuse a stored configuration that gives another result than ``config``.
 
     Args:
@@ -74,11 +75,12 @@ def refuse_differences(config: Any, stored: Mapping[str, Any], place: str, remed
         stored: the fields of the stored configuration.
         place: words before "another configuration": where it is stored.
         remedy: what the user can do.
+        apart: field that may differ; empty: none.
 
     Raises:
         InputError: the sentence names the fields that differ.
     """
-    differences = identity_differences(config, stored)
+    differences = [text for text in identity_differences(config, stored) if text.partition(":")[0] != apart]
     require(not differences, f"{place} another configuration ({'; '.join(differences)}); {remedy}")
 
 

@@ -140,10 +140,10 @@ def _fitting(build: Callable[[], nn.Module], weights: dict[str, Tensor], what: s
     """
     with torch.device("meta") if _is_large(*sizes) else nullcontext():
         model = build()
-    if problem := misfit(model.state_dict(), _with_counters(weights, model)):
+    if problem := misfit(model.state_dict(), with_counters(weights, model)):
         raise InputError(f"the weights do not fit {what}: {problem}")
     model = build() if _is_large(*sizes) else model
-    model.load_state_dict(_with_counters(weights, model))
+    model.load_state_dict(with_counters(weights, model))
     return model
 
 
@@ -184,7 +184,7 @@ def weights_in(payload: Mapping[str, Any]) -> dict[str, Tensor] | None:
     return weights
 
 
-def _with_counters(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def with_counters(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Return weights with the counters of batches, which nothing reads, where an old torch has not stored them."""
     counters = {key: value for key, value in model.state_dict().items() if key.endswith(".num_batches_tracked")}
     return weights if counters.keys() & weights.keys() else weights | counters

@@ -1,13 +1,13 @@
 """A network and its origin."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wsrnas.runtime.errors import InputError
@@ -72,16 +72,17 @@ def make_source(model: nn.Module, source: str, name: str, description: dict[str,
         for parameter in model.parameters():  # one by one: a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
         described = description or {}
-        fingerprint = _fingerprint(model, code or described.get("genotype", described.get("arch", "")).encode())
+        code = code or described.get("genotype", described.get("arch", "")).encode()
+        fingerprint = weights_hash([*model.named_parameters(), *model.named_buffers()], code)
     except (RuntimeError, NotImplementedError, ValueError) as error:  # such as those on the meta device
         raise InputError(f"the weights of {source} cannot be read ({first_line(error)})") from None
     return ModelSource(model, source, name, fingerprint, description, **about)
 
 
-def _fingerprint(model: nn.Module, code: bytes) -> str:
-    """Return a hash over parameters and buffers, with their names, and over ``code``."""
+def weights_hash(weights: Iterable[tuple[str, Tensor]], code: bytes = b"") -> str:
+    """Return a hash over weights with their names, and over ``code``."""
     digest = hashlib.blake2b(code, digest_size=8)
-    for name, value in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
+    for name, value in sorted(weights, key=lambda item: item[0]):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -131,18 +131,20 @@ class Shape:
         help: line for ``--help`` and the documents.
         begins_low: whether the shape has a rise of its own (it reads ``peak_share``) and takes no warm-up.
         has_milestones: whether the shape reads ``milestones``.
+        is_whole: whether the rate of a step depends on the number of steps of the whole training.
     """
 
     rate: Callable[[Schedule, int], float]
     help: str
     begins_low: bool = False
     has_milestones: bool = False
+    is_whole: bool = False
 
 
 SCHEDULES: dict[str, Shape] = {
     "constant": Shape(_constant, "the peak in every step"),
     "multi-step": Shape(_multi_step, "a tenth from every milestone on", has_milestones=True),
-    "cosine": Shape(_cosine, "half a cosine down to the minimum"),
-    "cyclic": Shape(_cyclic, "linear up and down, as in Fast-AT", begins_low=True),
-    "one-cycle": Shape(_one_cycle, "half a cosine up and down", begins_low=True),
+    "cosine": Shape(_cosine, "half a cosine down to the minimum", is_whole=True),
+    "cyclic": Shape(_cyclic, "linear up and down, as in Fast-AT", begins_low=True, is_whole=True),
+    "one-cycle": Shape(_one_cycle, "half a cosine up and down", begins_low=True, is_whole=True),
 }
