@@ -17,7 +17,7 @@ from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.models import build_model, description
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import require
+from wsrnas.runtime.config import option, require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.run_directory import RunDirectory
@@ -123,6 +123,7 @@ class NetworkConfig:
     grad_clip: float
     max_train: int
     seed: int
+    track: str = option("", "as for the study", identity=False, added=True)
 
 
 def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, folder: Path, world: World,
@@ -136,7 +137,7 @@ def train_network(config: BenchmarkConfig, spec: NetworkSpec, data: DataSet, fol
     assert spec.genotype is not None
     run = RunDirectory(folder, NetworkConfig(
         spec.given, config.layers, config.epsilon, config.train_steps, config.network_batch_size, config.learning_rate,
-        config.momentum, config.weight_decay, config.grad_clip, config.max_train, config.seed), world)
+        config.momentum, config.weight_decay, config.grad_clip, config.max_train, config.seed, config.track), world)
     trainer, loader = make_trainer(config, spec, data, world)
     about = description(spec.genotype, data.num_classes, spec.init_channels, config.layers, data.name, data.image_shape)
     state = run.restore()

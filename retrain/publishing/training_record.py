@@ -11,7 +11,8 @@ from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.reading import parse_json, read_json
 
 # Fields of a training's configuration that say where it ran and what it printed, not what it did.
-PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers", "eval_batch_size", "save_every")
+PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers", "eval_batch_size", "save_every",
+           "track", "extend")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ TRAINING = """accumulation adv_loss amp arch auxiliary_weight awp_gamma awp_warm
     compile cuda_graphs data device drop_path ema_decay epochs epsilon eval_batch_size grad_clip held_out init_channels
     label_smoothing layers learning_rate learning_rate_min max_train milestones momentum num_steps on_overfitting
     peak_share probe_drop probe_steps random_start report_freq runs save save_every schedule seed select_every
-    select_steps split_seed step_size strengths sync_bn trades_beta warmup_epochs weight_decay"""
+    select_steps split_seed step_size strengths sync_bn track trades_beta warmup_epochs weight_decay"""
 FLAGS = {
     SearchConfig: """adv_loss alpha alpha_std architecture_learning_rate architecture_samples attacked_strengths
         batch_size beta check_images cuda_graphs data dataset device download epsilon estimator estimator_batch_size
@@ -77,26 +77,26 @@ FLAGS = {
         proposal_samples proposal_draws proposal_parents proposal_patience
         acquisition proposal_batch budget budget_tolerance sync_bn anchors few_shot_edge
         halvings measure path_every paths paths_per_iteration ranking_every ranking_sample ranking_table short_epochs
-        short_images sensitivity supernet train_only validation_steps""",
+        short_images sensitivity supernet track train_only validation_steps""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start
         recalibration_batches relaxation report_freq runs save seed solver solver_iterations space standardize
         statistics step_size tau trades_beta unconstrained_share upper_weights vulnerability_bound warmup_epochs
-        watched_batches weight_decay""",
+        track watched_batches weight_decay""",
     VulnerabilityConfig: """batch_size data dataset device distance download epsilon layers max_test model names
         num_steps random_start runs save seed standardize step_size weights""",
-    RetrainConfig: f"{TRAINING} cutout dataset download",
-    ImageNetConfig: f"{TRAINING} color_jitter image_size workers",
+    RetrainConfig: f"{TRAINING} cutout dataset dataset_name download extend init_weights",
+    ImageNetConfig: f"{TRAINING} color_jitter extend image_size init_weights workers",
     CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
-        checks cutout dataset download max_test protocol seeds test_strengths tolerance""",
+        checks cutout dataset dataset_name download max_test protocol seeds test_strengths tolerance""",
     EvaluateConfig: """anchors attacks batch_size check_images checks data dataset device download init_channels
         l2_strengths layers max_test model names norm out protocol random_start runs seed source state_dict
         step_size_ratio strengths weights workers""",
     BenchmarkConfig: """batch_size data dataset device download epsilon estimator_batch_size estimator_learning_rate
         estimator_weight_decay estimators eval_batch_size grad_clip layers learning_rate leave_one_out_max_epsilon
         max_estimator_train max_test max_train momentum network_batch_size networks num_steps report_freq rotation runs
-        save seed single_source sources spectrum spectrum_max_epsilon train_steps weight_decay""",
+        save seed single_source sources spectrum spectrum_max_epsilon track train_steps weight_decay""",
 }
 PUBLISHED = {"init_channels", "layers", "save", "epsilon", "num_steps", "batch_size", "learning_rate", "weight_decay",
              "seed", "report_freq"}
@@ -263,18 +263,20 @@ def test_a_published_flag_keeps_its_meaning_under_its_old_name(cls, old, field):
     assert getattr(parse_config(cls, presets, [*argv, f"--{old}", "3"], "program")[0], field) == 3
 
 
+HERE = {"save", "runs", "device", "report_freq", "data", "track"}  # where a run lives, what it prints
+SELECTS = {"eval_batch_size", "save_every", "on_overfitting", "cuda_graphs"}
+
+
 @pytest.mark.parametrize(("cls", "free"), [
-    (SearchConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "cuda_graphs",
-                    "ranking_every", "ranking_sample", "ranking_table"}),
-    (RnasConfig, {"save", "runs", "device", "report_freq", "data", "download", "vulnerability_bound"}),
+    (SearchConfig, HERE | {"download", "eval_batch_size", "cuda_graphs", "ranking_every", "ranking_sample",
+                           "ranking_table"}),
+    (RnasConfig, HERE | {"download", "vulnerability_bound"}),
     # Of a network, its genotype or name is what counts, not how it was called: runs keep it beside the configuration.
-    (RetrainConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
-                     "on_overfitting", "arch", "cuda_graphs"}),
-    (ImageNetConfig, {"save", "runs", "device", "report_freq", "data", "eval_batch_size", "save_every",
-                      "on_overfitting", "workers", "arch", "cuda_graphs"}),
-    (CompareConfig, {"save", "runs", "device", "report_freq", "data", "download", "eval_batch_size", "save_every",
-                     "on_overfitting", "archs", "seeds", "tolerance", "protocol", "attacks", "test_strengths",
-                     "max_test", "check_images", "checks", "cuda_graphs"}),
+    # Of its first weights, their hash.
+    (RetrainConfig, HERE | SELECTS | {"download", "arch", "init_weights", "extend"}),
+    (ImageNetConfig, HERE | SELECTS | {"workers", "arch", "init_weights", "extend"}),
+    (CompareConfig, HERE | SELECTS | {"download", "archs", "seeds", "tolerance", "protocol", "attacks", "max_test",
+                                      "test_strengths", "check_images", "checks"}),
 ])
 def test_where_a_run_lives_is_not_its_identity(cls, free):
     fields = dataclasses.fields(cls)

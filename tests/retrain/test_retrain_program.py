@@ -110,7 +110,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(whole, tmp_path):
 def test_a_finished_retraining_says_so_and_stops(whole, capsys):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
     start(whole.parent.parent, TINY)
-    assert "is finished (--overwrite starts again)" in capsys.readouterr().out
+    assert "is finished (--overwrite starts again, --extend" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 

@@ -16,6 +16,7 @@ from wsrnas.runtime.options import help_of as help_of
 from wsrnas.runtime.options import option as option
 from wsrnas.runtime.reading import read_json
 from wsrnas.runtime.sanity import refuse_absurd, refuse_nonsense
+from wsrnas.runtime.tracking import TRACKERS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -78,6 +79,8 @@ class RunConfig(Ranges):
     seed: int = option(0, "seed of all random numbers; the same seed on the same machine gives the same result")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
     report_freq: int = option(50, "training batches between two updates of the progress line", identity=False)
+    track: str = option("", "experiment tracker that gets the numbers of metrics.jsonl, too; empty: none",
+                        choices=TRACKERS, identity=False, added=True)
     data: str = option("data", "folder of the data set", identity=False, group="data")
     max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
 

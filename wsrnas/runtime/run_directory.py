@@ -25,6 +25,7 @@ from wsrnas.runtime.same_work import (
     refuse_other_inputs,
     stored_object,
 )
+from wsrnas.runtime.tracking import Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -67,7 +68,10 @@ class RunDirectory:
         self._writer: SummaryWriter | None = None
         self._fell_back = False
         self._place: tuple[int, int] | None = None
+        self._tracker: Tracker | None = None
         if world.is_main and not self.finished:
+            if tool := getattr(config, "track", ""):
+                self._tracker = Tracker(tool, path, to_dict(config))
             create(path)
             self._lock = hold(path)
             self._place = _place(path)
@@ -115,9 +119,11 @@ class RunDirectory:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
             self._writer = SummaryWriter(str(self.path / run_files.TENSORBOARD), purge_step=step)
-        for name, value in values.items():
-            for suffix, number in _scalars(value):
-                self._writer.add_scalar(name + suffix, number, step)
+        numbers = {name + suffix: number for name, value in values.items() for suffix, number in _scalars(value)}
+        for name, number in numbers.items():
+            self._writer.add_scalar(name, number, step)
+        if self._tracker is not None:
+            self._tracker.record(step, numbers)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run atomically."""
@@ -171,6 +177,8 @@ class RunDirectory:
         if self.world.is_main:
             if self._writer is not None:
                 self._writer.close()
+            if self._tracker is not None:
+                self._tracker.finish()
             self._require_place()
             checkpoint.write_atomic(self.path / run_files.FINISHED, (message + "\n").encode())
         barrier(self.world)

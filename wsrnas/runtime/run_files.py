@@ -9,6 +9,7 @@ ENVIRONMENT = "env.json"  # command, versions and hardware of every start
 LOG = "log.txt"
 METRICS = "metrics.jsonl"  # one row of numbers for each step
 TENSORBOARD = "tb"  # folder
+TRACKING = "tracking.json"  # the run in an experiment tracker
 CHECKPOINT = "checkpoint.pt"  # the newest state; a run resumes from it
 BEST = "best.pt"  # the state that held-out images select
 GOOD = "good.pt"  # the newest state before catastrophic overfitting
