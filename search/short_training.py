@@ -95,7 +95,8 @@ class ShortTraining:
             candidate.momentum = copy.deepcopy(self.searcher.trainer.optimizer.state_dict())
             self.searcher.recalibrate(step)
             candidate.measured.append(self.searcher.validate(step))
-            objectives[number] = self.searcher.objective(self.searcher.row(candidate.measured[-1])).item()
+            row = self.searcher.row(candidate.measured[-1], candidate.path)
+            objectives[number] = self.searcher.objective(row).item()
         better = sorted(self.kept, key=objectives.__getitem__)[:(len(self.kept) + 1) // 2]
         self.kept = sorted(better)
         return objectives

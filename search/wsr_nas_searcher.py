@@ -1,5 +1,6 @@
 """The Wsr-NAS search: all that it owns, and one method for each step of Algorithm 1."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -19,7 +20,7 @@ from search.spaces.supernet import Path
 from search.strategy.anchors import Anchors
 from search.strategy.estimator_check import estimator_gap, noise_samples
 from search.strategy.memory import Memory
-from search.strategy.objective import OBJECTIVES
+from search.strategy.objective import OBJECTIVES, build_objective
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
@@ -54,7 +55,7 @@ class Searcher(SupernetSearcher):
         self.config, self.world, self.space = config, world, SPACES[config.space]
         self.network = config.init_channels, config.layers, data.num_classes, data.image_shape
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
-        self.objective = OBJECTIVES[config.objective].build(config)
+        self.objective = build_objective(config)
         loaders = build_loaders(config, data, split, world)
         self.train_set, self.train_loader, self.check_loader = loaders.train_set, loaders.training, loaders.check
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
@@ -229,12 +230,11 @@ class Searcher(SupernetSearcher):
         Returns:
             For the metrics, ``paths`` and ``loss_estimator``, what is known of the first path and of all predictions.
         """
-        losses = torch.stack([self.row(found) for found in measured])
+        losses = torch.stack([self.row(found, path) for found, path in zip(measured, self.paths, strict=True)])
         losses, again = losses[:self.proposed], losses[self.proposed:]
-        proposals = self.paths[:self.proposed]
-        gates = torch.stack([path.encoding for path in proposals])
+        gates = torch.stack([path.encoding for path in self.paths[:self.proposed]])
         objectives = [self.objective(row).item() for row in losses]
-        predicted = self.strategy.expected(proposals) if step.phase == "search" else []
+        predicted = self.strategy.expected(self.paths[:self.proposed]) if step.phase == "search" else []
         paths = described_paths(self.space, gates, self.network, objectives, predicted)
         result = {name: value for name, value in paths[0].items() if name != "architecture"}
         if predicted:
@@ -248,9 +248,13 @@ class Searcher(SupernetSearcher):
         self.anchors.add(gates, losses)
         return {"loss_estimator": result, "paths": paths, "measured_shares": measured_shares(self.space, gates)}
 
-    def row(self, measured: Mapping[str, Tensor]) -> Tensor:
-        """Return what M_v keeps of a result of ``validate``, and what the objective reads: losses first."""
-        return OBJECTIVES[self.config.objective].row(measured)
+    def row(self, measured: Mapping[str, Tensor], path: Path) -> Tensor:
+        """Return what M_v keeps of a result of ``validate`` of a path, and what the objective reads: losses first."""
+        row = OBJECTIVES[self.config.objective].row(measured)
+        if self.config.size_weight:
+            size, = parameters(self.space, self.space.discrete(path.gates.unsqueeze(0)), self.network)
+            row = torch.cat([row, row.new_tensor([-math.log(size)])])
+        return row
 
     def train_loss_estimator(self, step: Step) -> float:
         """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from search.measure_settings import SHORT, SUPERNET, MeasureConfig
+from search.objective_settings import ObjectiveConfig
 from search.path_settings import PathConfig
 from search.ranking_sample_settings import LEAST, RankingSampleConfig
 from search.spaces import SPACES
-from search.strategy.objective import OBJECTIVES
+from search.strategy.objective import OBJECTIVES, build_objective
 from search.strategy.settings import Proposals, StrategyConfig
 from search.strategy.step import Step
 from search.strategy.strengths import check_attacked, check_strengths
@@ -30,7 +31,7 @@ ELEVEN_WEIGHTS = tuple(w / 50.5 for w in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8.5, 10
 
 
 @dataclass(frozen=True)
-class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfig, SupernetConfig,
+class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfig, SupernetConfig,
                    EstimatorTrainingConfig, GraphsConfig):
     """Search for robust cells over a wide spectrum of noise strengths (Wsr-NAS, AAAI 2023, Algorithm 1).
 
@@ -68,10 +69,6 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
     attacked_strengths: tuple[float, ...] = option((), "strengths that PGD attacks, N1 of those in --strengths; empty: "
                                                    "split the strengths into N1 equal groups and attack the first of "
                                                    "each (paper)")
-    objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True, group="objective")
-    sensitivity: float = option(0.16, "weight in nats of log F in the objective sensitive", added=True)
-    alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
-    beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
     eval_batch_size: int = option(100, "images of D_v at a time, each attacked at N1 strengths together",
                                   identity=False, aliases=("validation_batch_size",), group="measurement")
 
@@ -111,10 +108,12 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
         require(self.check_images > 0 or self.max_estimator_gap == 0,
                 f"max_estimator_gap is {self.max_estimator_gap:g} but check_images is 0; expected images to measure "
                 "the gap on, or --max_estimator_gap 0")
-        OBJECTIVES[self.objective].build(self)
+        build_objective(self)
         require(not OBJECTIVES[self.objective].reads_vulnerability or not (self.bounded or self.max_estimator_gap),
                 f"objective is {self.objective}, which rewards a high vulnerability; expected neither "
                 "vulnerability_bound nor max_estimator_gap, which corrects it")
+        require(not (self.size_weight and self.bounded), f"size_weight is {self.size_weight:g} but there is a "
+                "vulnerability_bound; expected one of the two")
         self._require_paths_fit()
         self._require_strategy_fits()
 
@@ -193,6 +192,11 @@ class SearchConfig(PathConfig, MeasureConfig, RankingSampleConfig, StrategyConfi
     def measures_vulnerability(self) -> bool:
         """Whether measurements on D_v have the vulnerability."""
         return self.bounded or OBJECTIVES[self.objective].reads_vulnerability
+
+    @property
+    def columns(self) -> int:
+        """Number of what M_v keeps of a measurement: losses, vulnerabilities and the size, as far as they are read."""
+        return 1 + len(self.strengths) * (1 + self.measures_vulnerability) + bool(self.size_weight)
 
     @property
     def trains_supernet(self) -> bool:

@@ -11,6 +11,7 @@ from search.rankings.compared import MEAN, sizes_of, truth_of
 from search.rankings.scores import logarithm, loss_scores
 from search.rankings.statistics import estimate
 from search.short_training import ShortTraining
+from search.spaces.supernet import Path
 from search.strategy.step import Step
 from search.tables.reading import open_table
 from search.tables.table import Table
@@ -58,12 +59,14 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
     """
     table, places = sample
     current = searcher.supernet.path
-    measured = [measure(searcher, table.choices[place], step, short) for place in places]
+    paths = [path_of(searcher, table.choices[place]) for place in places]
+    measured = [measure(searcher, path, step, short) for path in paths]
     if current:
         searcher.use(current)
     losses, accuracies = (np.stack([found[kind].cpu().double().numpy() for found in measured])
                           for kind in ("losses", "accuracies"))
-    objectives = searcher.objective(torch.stack([searcher.row(found) for found in measured])).cpu().double().numpy()
+    rows = torch.stack([searcher.row(found, path) for found, path in zip(measured, paths, strict=True)])
+    objectives = searcher.objective(rows).cpu().double().numpy()
     size = logarithm(sizes_of(table, places)["parameters"])
     scores = {**loss_scores(losses, accuracies, searcher.config.strengths, objectives), "parameters": size}
     truth = truth_of(table, places)
@@ -75,9 +78,14 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
                                                          found.items()} for row, name in enumerate(scores)}}
 
 
-def measure(searcher: Searcher, choices: Tensor, step: Step, short: ShortTraining | None) -> dict[str, Tensor]:
+def path_of(searcher: Searcher, choices: Tensor) -> Path:
+    """Return the path of one architecture."""
+    gates = searcher.space.gates(choices.to(searcher.world.device))
+    return searcher.supernet.resolve(gates.view(searcher.space.shape))
+
+
+def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | None) -> dict[str, Tensor]:
     """Measure one architecture on D_v as the search measures a path."""
-    path = searcher.supernet.use(searcher.space.gates(choices.to(searcher.world.device)).view(searcher.space.shape))
     if short:
         short.train(path, step)
     searcher.use(path)

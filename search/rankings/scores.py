@@ -44,7 +44,8 @@ def loss_scores(losses: np.ndarray, accuracies: np.ndarray, strengths: Sequence[
 def objective_of(bench: Bench, losses: np.ndarray) -> np.ndarray | None:
     """Return the objective (n,) of the search; None where it was not measured, or needs more than losses."""
     config, strengths = bench.trained.config, list(bench.strengths)
-    if not set(config.strengths) <= set(strengths) or OBJECTIVES[config.objective].reads_vulnerability:
+    more = OBJECTIVES[config.objective].reads_vulnerability or config.size_weight
+    if not set(config.strengths) <= set(strengths) or more:
         return None
     columns = [0, *(1 + strengths.index(strength) for strength in config.strengths)]
     return OBJECTIVES[config.objective].build(config)(torch.from_numpy(losses[:, columns])).numpy()

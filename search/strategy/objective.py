@@ -100,6 +100,32 @@ class SensitiveObjective:
 
 
 @dataclass(frozen=True)
+class SizedObjective:
+    """Count the size P, the number of parameters, as good: another objective - w log P.
+
+    A supernet's losses err, and a search goes where they err most. Size predicts robustness without an error, so it
+    bounds how far that leads; docs/SEARCH.md has what was measured.
+
+    Args:
+        objective: the other one.
+        weight: w, in nats.
+
+    Raises:
+        InputError: the weight is not above 0.
+    """
+
+    objective: Objective
+    weight: float
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, f"size_weight is {self.weight:g}; expected 0 or more")
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        """Return the objective (...,) of rows (..., L + 1): what the other one reads, then -log P."""
+        return self.objective(losses[..., :-1]) + self.weight * losses[..., -1]
+
+
+@dataclass(frozen=True)
 class ObjectiveEntry:
     """One objective that a search can minimise.
 
@@ -131,6 +157,19 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
                                 "natural loss - sensitivity * log of the vulnerability F: a high F counts as good",
                                 reads_vulnerability=True),
 }
+
+
+def build_objective(settings: Any) -> Objective:
+    """Return what a configuration minimises.
+
+    Args:
+        settings: ``objective`` and ``size_weight``, and what the entry of ``OBJECTIVES`` reads.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    objective = OBJECTIVES[settings.objective].build(settings)
+    return SizedObjective(objective, settings.size_weight) if settings.size_weight else objective
 
 
 def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer,

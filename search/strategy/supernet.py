@@ -88,8 +88,7 @@ class PaperInSupernet(SupernetStrategy):
         self.config, self.objective, self.supernet, self.world = config, objective, supernet, world
         self.capacity = config.loss_memory
         self.space = space = SPACES[config.space]
-        columns = 1 + len(config.strengths) * (2 if config.measures_vulnerability else 1)
-        self.estimator = ValidationLossEstimator(len(space.operations), columns, config.loss_hidden_size,
+        self.estimator = ValidationLossEstimator(len(space.operations), config.columns, config.loss_hidden_size,
                                                  space.num_rows).to(world.device)
 
     @cached_property
@@ -175,7 +174,7 @@ class WsrInSupernet(SupernetStrategy):
             allowed = within(self.space, config.budget, config.budget_tolerance, network)
             require_enough(self.space, allowed, self.capacity, generator(config.seed, "budget"))
         self.problem = Problem(self.space, objective, Sizes(self.space, *network), allowed)
-        self.columns = 1 + len(config.strengths) * (2 if config.measures_vulnerability else 1)
+        self.columns = config.columns
         self.strategy = WsrStrategy(self.problem, config, supernet.alphas().detach().cpu().flatten(0, 1), self.columns,
                                     config.seed)
         self.next: Tensor | None = None  # proposed (n, R) and not yet measured

@@ -19,7 +19,7 @@ import search.wsr_nas_searcher
 from search.spaces.darts_supernet import DartsSupernet
 from search.spaces.nas_bench_201_supernet import SupernetNB201
 from search.strategy.memory import Memory
-from search.strategy.objective import OBJECTIVES, SensitiveObjective
+from search.strategy.objective import OBJECTIVES, RobustObjective, SensitiveObjective, SizedObjective
 from search.strategy.rank_correlation import rank_correlation
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
@@ -300,6 +300,27 @@ def test_a_search_may_reward_features_that_an_attack_moves(tmp_path, strategy):
     assert kept["losses"][-1, 5:].tolist() == pytest.approx(moved, rel=1e-5)
 
 
+@pytest.mark.parametrize("strategy", [[], pytest.param(["--strategy", "wsr-paper"], marks=pytest.mark.slow)],
+                         ids=["wsr", "wsr-paper"])
+def test_the_size_may_count(tmp_path, strategy):
+    flags = ["--warmup_architectures", "1", "--iterations", "1", "--objective", "natural", "--size_weight", "0.25"]
+    run = start(tmp_path, [*TINY, *QUICK, *strategy, *flags])
+    found = read(run)[-1]
+    sizes = [math.log(row["parameters"]) for row in found["paths"]]
+    assert found["loss_estimator"]["measured_objective"] == pytest.approx(found["losses"]["natural"] - sizes[0] / 4,
+                                                                          rel=1e-5)
+    kept = Memory(100)
+    kept.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["loss_memory"],
+                         torch.device("cpu"))
+    assert kept["losses"].shape[1] == 6 and kept["losses"][-1, 5].item() == pytest.approx(-sizes[0], rel=1e-6)
+
+
+def test_a_sized_objective_leaves_the_size_to_itself():
+    rows = torch.tensor([[1.0, 8.0, 9.0, -3.0], [2.0, 0.0, 0.0, -1.0]])
+    robust = RobustObjective(0.5, 0.5, (0.5, 0.5))
+    torch.testing.assert_close(SizedObjective(robust, 0.5)(rows), robust(rows[:, :3]) + rows[:, 3] / 2)
+
+
 def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
     rows = torch.tensor([[1.0, 8.0, 9.0, 3.0, 5.0], [2.0, 0.0, 0.0, -1.0, 1.0]])
     assert SensitiveObjective(0.25, 2)(rows).tolist() == [2.0, 2.0]
@@ -312,10 +333,12 @@ def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["--objective", "sensitive", "--sensitivity", "0"], "sensitivity is 0; expected above 0"),
+    (["--size_weight", "-0.1"], "size_weight is -0.1; expected 0 or more"),
+    (["--size_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
     (["--objective", "sensitive", "--max_estimator_gap", "0.1"], "expected neither"),
     (["--objective", "sensitive", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected neither"),
 ])
-def test_a_sensitive_objective_that_does_not_fit_is_refused(flags, words):
+def test_an_objective_that_does_not_fit_is_refused(flags, words):
     with pytest.raises(InputError) as caught:
         parse_config(SearchConfig, PRESETS, ["--preset", "tiny", *flags])
     assert words in str(caught.value)

@@ -1,0 +1,19 @@
+"""The fields of the Wsr-NAS search that say what it minimises, apart from the strengths."""
+
+from dataclasses import dataclass
+
+from search.strategy.objective import OBJECTIVES
+from wsrnas.runtime.config import option
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The fields about the objective."""
+
+    objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True, group="objective")
+    sensitivity: float = option(0.16, "weight in nats of log F in the objective sensitive", added=True)
+    size_weight: float = option(0.0, "weight in nats of log parameters, which counts as good in every objective: "
+                                "how far the search trusts size, because measurements err; 0: they alone count",
+                                added=True)
+    alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
+    beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
