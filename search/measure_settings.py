@@ -23,3 +23,5 @@ class MeasureConfig:
                            "training early, the first time after short_epochs / 2 ** halvings epochs", added=True)
     short_images: int = option(0, "images of D_t in a short training, a class-balanced seeded choice; 0: all",
                                added=True)
+    validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
+                                   "AN-Estimator's tasks; 0: num_steps", added=True)

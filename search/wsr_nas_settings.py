@@ -45,9 +45,6 @@ class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConf
     preset: str = "paper"
     max_validation: int = option(0, "images of D_v used, a class-balanced seeded choice; 0: all", group="data")
 
-    validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
-                                   "AN-Estimator's tasks; 0: num_steps", added=True, group="measurement")
-
     vulnerability_bound: str = option("inf", "H, upper bound of the predicted vulnerability: a number, the same at "
                                       "every strength, rel:0.6 (0.6 times the median over the warm-up "
                                       "population, at each strength), or inf for none")

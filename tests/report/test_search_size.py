@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from wsrnas.report.html import escape
-from wsrnas.report.search_size import size, size_share
+from wsrnas.report.search_size import equal_size_gain, size, size_share
 
 PARAMETERS = [1000, 3000, 1500, 8000, 2500, 4000, 1200]
 
@@ -41,3 +41,26 @@ def test_it_is_said_in_words():
     assert "of 7 paths" in words and "6,000 parameters" in words and escape("nats better than the mean path") in words
     assert "nats worse" in str(size(SimpleNamespace(rows=rows(found=1000)))[0])
     assert "What was found" not in str(size(SimpleNamespace(rows=rows()[:-1]))[0])
+
+
+def of_equal_size(objectives, own=1.0, found="a", other_size=1000):
+    """A search whose architecture ``a`` has 1,000 parameters, beside others."""
+    paths = [{"architecture": name, "parameters": count, "measured_objective": value} for name, count, value in (
+        ("a", 1000, own), *((f"b{place}", other_size, value) for place, value in enumerate(objectives)),
+        ("c", 1100, 9.0))]
+    return [{"step": 0, "loss_estimator": paths[0], "paths": paths},
+            {"step": 1, "architecture": {"genotype": found, "parameters": 1000}}]
+
+
+def test_the_gain_is_over_the_mean_of_equal_size():
+    gain = equal_size_gain(of_equal_size([1.0, 2.0, 3.0, 2.5, 1.5]))
+    assert gain["paths"] == 5 and gain["gain"] == pytest.approx(1.0)
+    assert 0.3 < gain["low"] < 1 < gain["high"] < 1.7
+    assert "+1.000 nats" in str(size(SimpleNamespace(rows=of_equal_size([1.0, 2.0, 3.0, 2.5, 1.5])))[0])
+
+
+@pytest.mark.parametrize("known", [
+    of_equal_size([1.0, 2.0, 3.0, 2.5]), of_equal_size([1.0] * 9, other_size=1030), of_equal_size([1.0] * 9, found="d"),
+    [], [{"step": 3, "architecture": None}]], ids=["few", "others", "not measured", "nothing", "damaged"])
+def test_no_gain_is_claimed_without_others_of_equal_size(known):
+    assert equal_size_gain(known) is None

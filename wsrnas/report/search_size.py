@@ -1,4 +1,4 @@
-"""The section of a search's page that says how much of what was found is size."""
+"""The section of a search's page that says how much of what was found is size, and how much is not."""
 
 import math
 from collections.abc import Sequence
@@ -6,27 +6,69 @@ from typing import Any
 
 import numpy as np
 
+from wsrnas.evaluation.intervals import bootstrap_interval
 from wsrnas.report.html import paragraph
-from wsrnas.report.reading.rows import column, path_rows
+from wsrnas.report.reading.rows import column, is_number, path_rows
 from wsrnas.report.reading.runs import Run
 from wsrnas.report.sections import Part
 
 FEWEST = 5  # measured paths
+EQUAL_SIZE = 0.02  # parameters that differ by this share of them at most
 
 
 def size(run: Run) -> Sequence[Part]:
-    """Say how well size alone orders the measured objectives, and what it gives the architecture that was found."""
-    found = size_share(run.rows)
+    """Say how well size alone orders the measured objectives, and what was found beyond it."""
+    text = " ".join([*_of_size(size_share(run.rows)), *_beyond_size(equal_size_gain(run.rows))])
+    return [paragraph(text)] if text else []
+
+
+def _of_size(found: dict[str, float] | None) -> list[str]:
     if found is None:
         return []
-    text = (f"Size alone orders the measured objectives of {found['paths']} paths with Kendall's τ "
-            f"{found['tau']:+.2f} (+1: the more parameters, the better).")
+    sentences = [f"Size alone orders the measured objectives of {found['paths']} paths with Kendall's τ "
+                 f"{found['tau']:+.2f} (+1: the more parameters, the better)."]
     if "gives" in found:
-        text += (f" What was found has {found['parameters']:,.0f} parameters in a network of the supernet's size, the "
-                 f"mean path {found['mean']:,.0f}. By a straight line over log parameters and steps through all "
-                 f"measured paths, its size makes it {abs(found['gives']):.3f} nats "
-                 f"{'better' if found['gives'] >= 0 else 'worse'} than the mean path.")
-    return [paragraph(text)]
+        sentences.append(
+            f"What was found has {found['parameters']:,.0f} parameters in a network of the supernet's size, the mean "
+            f"path {found['mean']:,.0f}. By a straight line over log parameters and steps through all measured paths, "
+            f"its size makes it {abs(found['gives']):.3f} nats {'better' if found['gives'] >= 0 else 'worse'} than the "
+            "mean path.")
+    return sentences
+
+
+def _beyond_size(found: dict[str, float] | None) -> list[str]:
+    if found is None:
+        return []
+    return [f"The measured objective of what was found is {found['gain']:+.3f} nats [{found['low']:+.3f}, "
+            f"{found['high']:+.3f}] better than the mean of the {found['paths']} other measured paths of its size "
+            f"(within {EQUAL_SIZE:.0%}; interval over the choice of these). It was chosen by such numbers, so a part "
+            "of it is luck."]
+
+
+def equal_size_gain(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Return what the architecture that was found gains over measured ones of equal size; None where few are known.
+
+    Args:
+        rows: rows of ``metrics.jsonl``.
+
+    Returns:
+        ``paths``, the number of the others; ``gain``, the mean of their measured objectives minus its own, in nats,
+        with the ends ``low`` and ``high`` of a 95 % bootstrap interval over the others.
+    """
+    statistics = (rows[-1].get("architecture") or {}) if rows else {}
+    genotype, parameters = statistics.get("genotype"), statistics.get("parameters")
+    facts = [row["loss_estimator"] for row in path_rows(rows) if isinstance(row.get("loss_estimator"), dict)]
+    known = [fact for fact in facts if is_number(fact.get("parameters")) and is_number(fact.get("measured_objective"))]
+    own = [fact["measured_objective"] for fact in known if genotype and fact.get("architecture") == genotype]
+    if not own or not is_number(parameters):
+        return None
+    others = [fact["measured_objective"] for fact in known if fact.get("architecture") != genotype
+              and abs(fact["parameters"] - parameters) <= EQUAL_SIZE * parameters]
+    if len(others) < FEWEST:
+        return None
+    gains = np.array(others) - own[-1]
+    low, high = bootstrap_interval(gains)
+    return {"paths": len(others), "gain": float(gains.mean()), "low": low, "high": high}
 
 
 def size_share(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
