@@ -60,7 +60,7 @@ def equal_size_gain(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
     facts = [row["loss_estimator"] for row in path_rows(rows) if isinstance(row.get("loss_estimator"), dict)]
     known = [fact for fact in facts if is_number(fact.get("parameters")) and is_number(fact.get("measured_objective"))]
     own = [fact["measured_objective"] for fact in known if genotype and fact.get("architecture") == genotype]
-    if not own or not is_number(parameters):
+    if not own or not isinstance(parameters, int | float):
         return None
     others = [fact["measured_objective"] for fact in known if fact.get("architecture") != genotype
               and abs(fact["parameters"] - parameters) <= EQUAL_SIZE * parameters]
