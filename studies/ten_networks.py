@@ -1,9 +1,11 @@
 """Train ten small networks on real images for studies of attacks: plain, residual and smooth, in several ways.
 
     python -m studies.ten_networks --data CIFAR --out networks
+    python -m studies.ten_networks --data CIFAR --out networks --seed 1
 
 CIFAR is a folder with ``train/<class>/*`` and ``test/<class>/*``. A few minutes on one core. A network is stored when
-it is done; ``networks`` returns those of a folder.
+it is done. Another seed than 0 gives fresh ones, for settings that were chosen with those of seed 0: other weights,
+other training images, two more architectures, and test images that seed 0 does not show.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
+from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.program import run_program
 
@@ -59,6 +62,52 @@ def smooth(width: int) -> nn.Module:
                          nn.Linear(32 * width, 10))
 
 
+class Mixing(nn.Module):
+    """Attention over patches, then a perceptron for each patch; both with a shortcut.
+
+    Args:
+        width: number of features W of a patch.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return patches (B, P, W) of the same shape."""
+        normal = self.before(patches)
+        patches = patches + self.attention(normal, normal, normal, need_weights=False)[0]
+        return patches + self.perceptron(self.between(patches))
+
+
+class Patches(nn.Module):
+    """A transformer of 4x4 pixels to a patch.
+
+    Args:
+        width: number of features of a patch.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed, self.places = nn.Conv2d(3, width, 4, 4), nn.Parameter(torch.zeros(64, width))
+        self.body, self.last = nn.Sequential(Mixing(width), Mixing(width)), nn.Linear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, 10)."""
+        patches = self.embed(images).flatten(2).transpose(1, 2) + self.places
+        return self.last(self.body(patches).mean(1))
+
+
+def pooled(width: int) -> nn.Module:
+    """Return a network with GroupNorm, max pooling and leaky units."""
+    def layer(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, 1, 1), nn.GroupNorm(4, outputs), nn.LeakyReLU(0.1), nn.MaxPool2d(2)]
+    return nn.Sequential(*layer(3, width), *layer(width, 2 * width), *layer(2 * width, 2 * width), nn.Flatten(),
+                         nn.Linear(32 * width, 10))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one network is built and trained.
@@ -91,6 +140,16 @@ NETWORKS = {
     "digits, PGD 16/255": Recipe(lambda: plain(8), epsilon=16 / 255, digits=True),
 }
 
+OTHERS = {
+    "pooled, PGD 8/255": Recipe(lambda: pooled(8), epsilon=8 / 255),
+    "patches, PGD 4/255": Recipe(lambda: Patches(32), epsilon=4 / 255),
+}
+
+
+def networks_of(seed: int) -> dict[str, Recipe]:
+    """Return the networks of a seed: the ten, and for any but seed 0 two of other architectures."""
+    return {**NETWORKS, **OTHERS} if seed else NETWORKS
+
 
 def train(recipe: Recipe, data: ImageSet, seed: int = 0) -> nn.Module:
     """Train one network by Adam with a one-cycle schedule."""
@@ -120,21 +179,35 @@ def train(recipe: Recipe, data: ImageSet, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def images_of(recipe: Recipe, data: str, test: int) -> tuple[ImageSet, ImageSet]:
-    """Return the training images, and a class-balanced choice of test images."""
-    name = "digits" if recipe.digits else "folder"
-    loaded = load_dataset(name, data, max_train=0 if recipe.digits else TRAIN_IMAGES, max_test=test)
-    return loaded.train, loaded.test
+def images_of(recipe: Recipe, data: str, test: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Return the training images, and a class-balanced choice of test images.
+
+    Args:
+        recipe: the network's.
+        data: folder of CIFAR-10.
+        test: number of test images; 0: all.
+        seed: seed of both choices; another than 0 leaves out the test images of seed 0.
+    """
+    name, limit = ("digits", 0) if recipe.digits else ("folder", TRAIN_IMAGES)
+    shown = load_dataset(name, data, max_train=limit, max_test=test)
+    if not seed:
+        return shown.train, shown.test
+    loaded = load_dataset(name, data, max_train=limit, seed=seed)
+    known = {image.numpy().tobytes() for image in shown.test.images.contiguous()}
+    fresh = torch.tensor([image.numpy().tobytes() not in known for image in loaded.test.images.contiguous()])
+    rest = loaded.test.subset(fresh.nonzero().flatten())
+    return loaded.train, rest.subset(balanced_subset(rest.labels, test, seed, "test images", 10))
 
 
-def network(name: str, data: str, folder: Path) -> nn.Module:
+def network(name: str, data: str, folder: Path, seed: int = 0) -> nn.Module:
     """Return one network, trained now if it is not in the folder."""
-    path = folder / f"{list(NETWORKS).index(name)}.pt"
+    every = networks_of(seed)
+    path = folder / (f"{list(every).index(name)}" + f"-seed{seed}" * bool(seed) + ".pt")
     if path.exists():
-        model = NETWORKS[name].build().eval()
+        model = every[name].build().eval()
         model.load_state_dict(torch.load(path, weights_only=True))
         return model
-    model = train(NETWORKS[name], images_of(NETWORKS[name], data, 100)[0])
+    model = train(every[name], images_of(every[name], data, 100, seed)[0], seed)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
     return model
@@ -145,10 +218,11 @@ def main() -> None:
     parser = Parser(prog="studies.ten_networks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of CIFAR-10 with train/<class>/* and test/<class>/*")
     parser.add_argument("--out", type=Path, required=True, help="folder of the networks")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training and images (default: 0)")
     arguments = parser.parse_args()
-    for name in NETWORKS:
-        model = network(name, arguments.data, arguments.out)
-        test = images_of(NETWORKS[name], arguments.data, 1000 if not NETWORKS[name].digits else 0)[1]
+    for name, recipe in networks_of(arguments.seed).items():
+        model = network(name, arguments.data, arguments.out, arguments.seed)
+        test = load_dataset("digits" if recipe.digits else "folder", arguments.data, max_train=10, max_test=1000).test
         with torch.no_grad():
             right = model(test.images.float() / 255).argmax(1) == test.labels
         print(f"{name}: {right.double().mean():.1%} of {len(test)} test images", flush=True)

@@ -2,27 +2,31 @@
 
     python -m studies.ten_networks --data CIFAR --out networks
     python -m studies.whole_curve --data CIFAR --networks networks --out whole_curve
+    python -m studies.whole_curve --data CIFAR --networks networks --out whole_curve --seed 1
 
 For each of ten small networks and both norms, on the same test images: accuracy at 16 strengths, the area under
 accuracy over strength (for attacks at 16 strengths, an image's noise is the smallest strength at which it fell) and
 passes of the curve, of longer curves, of PGD-20 on the cross-entropy at every strength (as the protocol spectrum was)
 and at survivors, and of PGD-20 on the margin at survivors. ``--fixed`` compares APGD-CE+T and the standard AutoAttack
-at one strength instead. A network is stored when it is done, so the same command resumes.
+at one strength instead. Each part of an attack is stored when it is done, so the same command resumes; --minutes stops
+in between. ``--seed 1`` takes the fresh networks and test images of that seed.
 """
 
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studies.ten_networks import NETWORKS, images_of, network
+from studies.ten_networks import images_of, network, networks_of
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.curve import Curve
+from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import curve_of
 from wsrnas.evaluation.results import measure
@@ -109,16 +113,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the measurements")
     parser.add_argument("--images", type=int, default=150, help="test images (default: 150)")
     parser.add_argument("--fixed", action="store_true", help="compare APGD-CE+T and AutoAttack at one strength")
+    parser.add_argument("--seed", type=int, default=0, help="seed of networks and images (default: 0)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after the part of this minute")
     arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
-    for place, name in enumerate(NETWORKS):
-        test = images_of(NETWORKS[name], arguments.data, arguments.images)[1]
+    for place, (name, recipe) in enumerate(networks_of(arguments.seed).items()):
+        test = images_of(recipe, arguments.data, arguments.images, arguments.seed)[1]
         for norm in FIXED:
-            file = arguments.out / f"{'fixed' if arguments.fixed else 'curve'}-{place}-{norm}-{arguments.images}.json"
+            kind = ("fixed" if arguments.fixed else "curve") + f"-{place}-{norm}-{arguments.images}"
+            file = arguments.out / (kind + f"-seed{arguments.seed}" * bool(arguments.seed) + ".json")
             if not file.exists():
-                model = network(name, arguments.data, arguments.networks)
-                judge = Evaluation(model, BatchLoader(test, 100, 0, "test"), 10, log=lambda line: None)
+                model = network(name, arguments.data, arguments.networks, arguments.seed)
+                journal = Journal(arguments.out / "chunks" / file.stem, {"network": name})
+                judge = Evaluation(model, BatchLoader(test, 100, 0, "test"), 10, journal=journal,
+                                   log=lambda line: None, stop=lambda: time.monotonic() > end)
                 write_json(file, (compare_fixed if arguments.fixed else compare_curves)(judge, norm))
             found[f"{name}, {norm}"] = json.loads(file.read_text())
             print(lines(found)[-1], flush=True)

@@ -19,11 +19,13 @@ from wsrnas.models import build_model, description
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import option, require
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import seeded_weights
 from wsrnas.runtime.sharing import Task
-from wsrnas.subjects.checking import check_model
+from wsrnas.subjects.fitting import fitted
+from wsrnas.subjects.images import images_of
+from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.opening import open_model
 from wsrnas.training.epoch import Epoch, train_epoch
 from wsrnas.training.losses import LOSSES
@@ -31,6 +33,7 @@ from wsrnas.training.schedules import Schedule
 from wsrnas.training.trainer import Refinements, Trainer
 
 TRAINED_HERE = re.compile(r"(?P<arch>.+):(?P<channels>[1-9]\d*):(?P<epochs>[1-9]\d*)(?P<natural>:natural)?")
+PASSED = 64  # images at a time when a network is checked
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,12 @@ def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
 
 
 def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.device) -> nn.Module:
-    """Load a trained network in evaluation mode.
+    """Load a trained network in evaluation mode; arguments and errors are those of ``load_source``."""
+    return load_source(spec, folder, data, device).model
+
+
+def load_source(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.device) -> ModelSource:
+    """Load a trained network, adapted at the door of all evaluations.
 
     Args:
         spec: description of the network.
@@ -86,17 +94,13 @@ def load_network(spec: NetworkSpec, folder: Path, data: DataSet, device: torch.d
         device: device of the network.
 
     Raises:
-        InputError: it cannot be read, or does not classify these images.
+        InputError: it cannot be read, does not classify these images, or has no gradient for them.
     """
-    given = str(folder / spec.name) if spec.genotype else spec.given
-    model = open_model(given, "last").model.to(device).to(memory_format=torch.channels_last)
-    some = data.test.subset(torch.arange(min(64, len(data.test))))
-    try:
-        check_model(model, (some.images.float() / 255).to(device), some.labels.to(device), data.num_classes,
-                    range_is_known=spec.genotype is not None)
-    except InputError as error:
-        raise InputError(f"{given}: {error}") from None
-    return model
+    given = open_model(str(folder / spec.name) if spec.genotype else spec.given, "last")
+    source = fitted(given, images_of(data, PASSED, 0, device), device)
+    require(source.has_gradient, f"{source.source} has no gradient for its images (its forward pass runs without "
+            "gradients, or detaches); expected one, because estimators learn what PGD finds")
+    return source
 
 
 def training_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, folder: Path,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from test_AN_estimator.networks import NetworkSpec, load_network
+from test_AN_estimator.networks import NetworkSpec, load_source
 from test_AN_estimator.noises import chunks, rotations, training_batches
 from test_AN_estimator.settings import BenchmarkConfig
 from wsrnas.complexity import count_parameters, multiply_adds, readable
@@ -19,13 +19,16 @@ def check(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, worl
     """Refuse settings that would otherwise stop the study only after its networks are trained.
 
     Raises:
-        InputError: batches larger than the data, images too small, or a network that does not classify them.
+        InputError: batches larger than the data, images too small, or a network that does not classify them, or has no
+            gradient for them.
     """
     training_batches(config, data)
     build_estimator(config.estimators[0], data.image_shape)
     for spec in specs:
         if spec.genotype is None:
-            load_network(spec, Path(), data, world.device)
+            source = load_source(spec, Path(), data, world.device)
+            if world.is_main:
+                print("".join(f"{source.source}: {note}\n" for note in source.notes), end="", flush=True)
         else:
             sizes(spec.genotype, data.name, layers=config.layers)
             require(config.network_batch_size <= len(data.train), f"network_batch_size is {config.network_batch_size}; "

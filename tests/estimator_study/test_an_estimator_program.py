@@ -17,6 +17,7 @@ from test_AN_estimator import benchmark as program
 from test_AN_estimator import networks
 from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, train_network, training_tasks
 from test_AN_estimator.settings import PRESETS
+from test_AN_estimator.study import check
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet, ImageSet
@@ -205,6 +206,43 @@ def test_a_network_of_other_classes_is_refused_by_its_name(data, tmp_path):
     with pytest.raises(InputError, match=r"user\.py:small: the network has logits for 7 classes") as caught:
         load_network(spec, tmp_path, data, torch.device("cpu"))
     assert "\n" not in str(caught.value)
+
+
+ODD = """
+import torch
+from torch import nn
+
+class Odd(nn.Module):
+    def __init__(self, behind):
+        super().__init__()
+        self.layers, self.last, self.behind = nn.Conv2d(3, 4, 3, stride=3), nn.Linear(16, 10), behind
+
+    def forward(self, images):
+        features = self.layers(images)
+        return self.behind(self.last(features.view(len(features), -1)))
+
+def half():
+    return Odd(lambda logits: logits.half()).eval()
+
+def detached():
+    return Odd(lambda logits: logits.detach()).eval()
+
+def squeezed():
+    return Odd(lambda logits: logits.squeeze()).eval()
+"""
+
+
+def test_networks_pass_the_door_of_every_evaluation(data, tmp_path, capsys):
+    (tmp_path / "odd.py").write_text(ODD)
+    specs = specs_of(*(f"{tmp_path}/odd.py:{name}" for name in ("half", "detached", "squeezed")))
+    images = (data.test.images.float() / 255).to(memory_format=torch.channels_last)
+    assert load_network(specs[0], tmp_path, data, torch.device("cpu"))(images).dtype == torch.float32
+    check(CONFIG, specs[:1], data, World())
+    said = capsys.readouterr().out
+    assert "(NCHW), and gets them so" in said and "its logits are float16, and become float32" in said
+    for spec, words in zip(specs[1:], ("odd.py:detached has no gradient for its images", r"\.squeeze\(\)"), strict=True):
+        with pytest.raises(InputError, match=words):
+            check(CONFIG, [spec], data, World())
 
 
 # -- the whole program ----------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from tests.report.run_pages import EPOCHS, PASSED, attack_row, evaluation, made,
 from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.report import writing as report
 from wsrnas.report.differences import paired_differences
+from wsrnas.report.figures.accuracy import accuracy_figure
 from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import networks_of
+from wsrnas.report.reading.whole_curves import whole_curve
 from wsrnas.runtime.program import run_program
 
 pytestmark = pytest.mark.usefixtures("quick_pages")
@@ -45,14 +47,51 @@ def test_the_published_way_stands_beside_the_honest_one(tmp_path, words_only):
     assert "net 0.0300 (7.65/255) 55.0 50.0 +5.0 [−1.0, +11.0]" in page.text
 
 
+CURVE = {"norm": "l2", "strengths": [1.0, 2.0], "steps": 55, "distances": [0.0, 0.5, 1.25, None, 3.0],
+         "area": {"value": 0.55, "interval": [0.3, 0.9], "up_to": 2.0}, "lowered_by": ["AutoAttack L2  eps 1"],
+         "median": {"value": 1.25, "interval": [0.5, None]}}
+
+
 def test_the_curve_says_its_area_and_its_median(tmp_path, words_only):
-    found = {"norm": "l2", "strengths": [1.0, 2.0], "steps": 55, "distances": [0.0, 0.5, 1.25, None, 3.0],
-             "area": {"value": 0.6, "interval": [0.3, 0.9], "up_to": 2.0}, "lowered_by": [],
-             "median": {"value": 1.25, "interval": [0.5, None]}}
     robust = {("curve-55 L2", "curve", "l2", strength): flags for strength, flags in ((1.0, "00111"), (2.0, "00011"))}
-    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(robust=robust, curve=found, area=found["area"])]))
+    page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(robust=robust, curve=CURVE, area=CURVE["area"])]))
     assert "Area: the mean accuracy over ε from 0 to 2." in page.text
-    assert "without noise: 1.25 [0.5, none found] (net)." in page.text
+    assert "net L2 2 55.0 [30.0, 90.0] 1.25 [0.5, none found] curve-55 L2 AutoAttack L2 eps 1" in page.text
+
+
+def test_a_whole_curve_is_drawn_as_its_exact_steps():
+    rows = [attack_row(attack="curve-55 L2", method="curve", norm="l2", epsilon=strength, steps=55, step_size=None,
+                       loss="margin") for strength in CURVE["strengths"]]
+    auto = attack_row(attack="AutoAttack L2", method="autoattack", norm="l2", epsilon=1.0, steps=0, step_size=None)
+    result = evaluation(attacks=[*rows, auto], curve=CURVE)
+    axes = accuracy_figure(networks_of([Evaluation("net", "l", result)]), "l2").axes[0]
+    steps, *others = [line for line in axes.lines if len(line.get_xdata())]
+    assert steps.get_drawstyle() == "steps-post"
+    assert steps.get_xydata() == pytest.approx(np.array([[0, 80], [0.5, 60], [1.25, 40], [2, 40]]))
+    assert [line.get_xydata().tolist() for line in others if line.get_marker() == "s"] == [[[1, 40]]]  # AutoAttack's
+    assert not any(line.get_marker() == "o" for line in others)  # the strengths are points of the steps
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["net", "area 55.0 %, median 1.25", "curve-55 L2", "AutoAttack L2"]
+
+
+def test_the_area_under_the_steps_is_the_area_of_the_curve():
+    distances = np.random.default_rng(0).exponential(1.0, 300).round(2)  # some are equal
+    distances[:60], distances[-9:] = 0, np.inf
+    document = {**CURVE, "distances": [None if np.isinf(d) else d for d in distances]}
+    curve = whole_curve(document, 300)
+    assert curve.accuracies[:-1] @ np.diff(curve.places) == pytest.approx(np.minimum(distances, 2).sum() / 300)
+    assert all(share == (distances > place).mean() for place, share in zip(curve.places, curve.accuracies, strict=True))
+    few, shares, *_ = curve.drawn(40)
+    assert len(few) <= 42 and (few[0], few[-1], shares[-1]) == (0, 2, curve.accuracies[-1])
+    assert {*zip(few, shares, strict=True)} <= {*zip(curve.places, curve.accuracies, strict=True)}
+
+
+@pytest.mark.parametrize("change", [
+    {"distances": None}, {"distances": [1.0]}, {"distances": ["x"] * 5}, {"distances": [-1.0] * 5}, {"norm": "l1"},
+    {"strengths": []}, {"strengths": [0.0]}, {"area": None}, {"area": {"value": "x"}}, {"median": 3}, {"steps": None}])
+def test_a_damaged_curve_is_not_drawn(change):
+    assert whole_curve(CURVE, 5).short and whole_curve({**CURVE, "median": None}, 5).short
+    assert whole_curve({**CURVE, **change}, 5) is None and whole_curve(None, 5) is None
 
 
 @pytest.fixture

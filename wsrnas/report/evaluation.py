@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsrnas.evaluation.attack_table import ATTACKS
-from wsrnas.evaluation.curve_results import area_end, median_cell
+from wsrnas.evaluation.curve_results import area_end
 from wsrnas.report.figures.accuracy import accuracy
 from wsrnas.report.html import paragraph, table
 from wsrnas.report.reading.attack_names import PARAMETERS, attack_label
 from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series_marks
+from wsrnas.report.reading.whole_curves import curve_rows
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
 
@@ -19,7 +20,17 @@ def robustness(networks: Sequence[Network]) -> Sequence[Part]:
     if not networks:
         return []
     pictures = [accuracy(networks, norm) for norm in ("linf", "l2")]
-    return [*(shown for shown in pictures if shown), attack_table(networks), *_sum_notes(networks), _origins(networks)]
+    return [*(shown for shown in pictures if shown), *_whole_curves(networks), attack_table(networks),
+            *_sum_notes(networks), _origins(networks)]
+
+
+def _whole_curves(networks: Sequence[Network]) -> list[str]:
+    """Return a table of the areas and the medians of whole curves, if there are any."""
+    rows = curve_rows(networks)
+    caption = ("The whole curve: the mean accuracy in % over all strengths up to the largest (area), and the smallest "
+               "noise of half of the images that are right without noise (median), with 95 % intervals")
+    header = ["network", "norm", "largest ε", "area", "median smallest noise", "attack", "lowered by"]
+    return [table(header, rows, (2, 3), caption)] if rows else []
 
 
 def attack_table(networks: Sequence[Network]) -> str:
@@ -62,10 +73,6 @@ def _sum_notes(networks: Sequence[Network]) -> list[str]:
         found = [network.sums[over] for network in networks if over in network.sums]
         ends = dict.fromkeys(area_end(result) for result in found if (result.get("area") or {}).get("up_to"))
         notes += [f"Area{mark}: the mean accuracy over ε from 0 to {end}." for end in ends]
-        medians = [f"{median_cell(result['curve'])} ({result.get('name', '')})" for result in found
-                   if result.get("curve")]
-        notes += [f"Median{mark} of the smallest noise of the images that are right without noise: "
-                  f"{', '.join(medians)}."] * bool(medians)
     return [paragraph(note, "note") for note in notes]
 
 

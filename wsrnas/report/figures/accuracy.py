@@ -1,7 +1,7 @@
 """The figure of accuracy over the strength of the attacks."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,14 @@ from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import INK, LINES, MARKERS, PALETTE, SURFACE
 from wsrnas.report.reading.attack_names import attack_family, attack_names
 from wsrnas.report.reading.networks import Network
+from wsrnas.report.reading.whole_curves import WholeCurve, curves_of
+
+MOST_STEPS = 2000  # of a drawn curve; narrower ones are less than a third of a point wide
 
 
 @styled
 def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
-    """Draw accuracy over strength: one colour for each network, one marker for each attack.
+    """Draw accuracy over strength: one colour for each network, one marker for each attack, whole curves as steps.
 
     Args:
         networks: The networks.
@@ -31,12 +34,16 @@ def accuracy(networks: Sequence[Network], norm: str = "linf") -> Picture | None:
             for network in networks]
     rows += [[network.title, attacks[attack_family(row)], row.get("norm", "linf"), row["epsilon"], row["accuracy"],
               *_interval(row)] for network, row in measured]
+    rows += [[network.title, f"{curve.name}, step", norm, *step] for network in networks
+             for curve in curves_of(network, norm)
+             for step in zip(curve.places, curve.accuracies, curve.low, curve.high, strict=True)]
     return picture(figure, "accuracy" if norm == "linf" else "accuracy-l2",
                    f"Accuracy of {listed(names)} over the {_kind(norm)} strength; attacks: "
                    f"{listed(list(attacks.values()))}.",
                    "Clean accuracy at ε = 0 and accuracy under attack. One colour for each network, one marker for "
-                   "each attack; the line joins the attack with most strengths. Bands and bars: 95 % intervals over "
-                   "the test images.",
+                   "each attack; the line joins the attack with most strengths. A line of steps is a whole curve: it "
+                   "goes down at the smallest noise of each image. Bands and bars: 95 % intervals over the test "
+                   "images.",
                    ("network", "attack", "norm", "epsilon", "accuracy", "low", "high"), rows)
 
 
@@ -51,25 +58,35 @@ def accuracy_figure(networks: Sequence[Network], norm: str = "linf") -> Any:
     unit = 255 if norm == "linf" else 1
     figure = blank(9, 4.6)
     axes = figure.subplots()
-    lines = []
+    lines: list[Any] = []
+    points: set[Hashable] = set()
+    whole = [curves_of(network, norm) for network in networks]
     styles = itertools.cycle(itertools.product(LINES, PALETTE))
-    for network, (line, colour) in zip(networks, styles, strict=False):
-        own = [row for other, row in measured if other is network]
+    for network, curves, (line, colour) in zip(networks, whole, styles, strict=False):
+        own = [row for other, row in measured if other is network
+               and not any(curve.holds(row) for curve in curves)]
         lines.append(axes.plot([], [], color=colour, linestyle=line)[0])
+        for curve in curves:
+            _steps(axes, curve, unit, colour, line)
         of = {attack: [row for row in own if attack_family(row) == attack] for attack in attacks}
         main = max(attacks, key=lambda attack: (len(of[attack]), -sum(row["accuracy"] for row in of[attack])))
         for attack in attacks:
             _curve(axes, network.newest["clean"], of[attack], unit, colour, markers[attack],
-                   line if attack == main else "")
+                   line if attack == main and not curves else "")
+        points |= {attack for attack in attacks if of[attack]}
     axes.set(ylabel="accuracy (%)", ylim=(0, 100),
              xlabel=f"{_kind(norm)} strength ε" + " (n/255)" * (norm == "linf"))
     axes.set_xlim(left=0)
     if norm == "linf":
         top = axes.secondary_xaxis("top", functions=(lambda x: x / 255, lambda x: x * 255))
         top.set_xlabel("ε in pixels of [0, 1]")
-    kinds = [axes.plot([], [], color=INK, linestyle="", marker=markers[attack])[0] for attack in attacks]
-    names = [network.title for network in networks]
-    legend(axes, [*lines, *kinds], [*names, *attacks.values()], loc="upper left", bbox_to_anchor=(1.01, 1))
+    kinds = [axes.plot([], [], color=INK, linestyle="", marker=markers[attack])[0] if attack in points else
+             axes.plot([], [], color=INK, drawstyle="steps-post")[0] for attack in attacks]
+    invisible, = axes.plot([], [], linestyle="")
+    titles = [[(line, network.title), *((invisible, curve.short) for curve in curves)]
+              for line, network, curves in zip(lines, networks, whole, strict=True)]
+    keys, names = zip(*itertools.chain(*titles), strict=True)
+    legend(axes, [*keys, *kinds], [*names, *attacks.values()], loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
 
@@ -101,6 +118,14 @@ def _curve(axes: Any, clean: dict[str, Any], rows: list[dict[str, Any]], unit: f
         error = np.maximum([np.subtract(y, low), np.subtract(high, y)], 0)
         axes.errorbar(x, y, yerr=error, color=colour, linestyle="", marker=marker, markersize=5, elinewidth=1,
                       markerfacecolor=SURFACE, clip_on=False)
+
+
+def _steps(axes: Any, curve: WholeCurve, unit: float, colour: str, line: str) -> None:
+    """Draw a whole curve and its band."""
+    places, *levels = curve.drawn(MOST_STEPS)
+    middle, low, high = (100 * values for values in levels)
+    axes.plot(unit * places, middle, color=colour, linestyle=line, drawstyle="steps-post", clip_on=False)
+    axes.fill_between(unit * places, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
 
 
 def _interval(row: dict[str, Any]) -> list[float | None]:

@@ -1,0 +1,103 @@
+"""Whole curves of evaluations: accuracy at every strength, which is a step down at each image's smallest noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wsrnas.evaluation.curve_results import median_cell
+from wsrnas.evaluation.intervals import share_intervals
+from wsrnas.report.reading.networks import Network
+from wsrnas.report.reading.rows import DAMAGE, is_number
+from wsrnas.report.texts import percent
+
+
+@dataclass(frozen=True)
+class WholeCurve:
+    """Accuracy as a function of strength: constant from each place to the next.
+
+    Args:
+        document: entry ``curve`` of the evaluation.
+        places: (S,) increasing strengths from 0 to the largest, in pixels of [0, 1].
+        accuracies: (S,) shares of the images that withstand the strength.
+        low: (S,) lower ends of the 95 % intervals over the images, at each strength for itself.
+        high: (S,) upper ends.
+    """
+
+    document: dict[str, Any]
+    places: np.ndarray
+    accuracies: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Name of the attack."""
+        return f"curve-{self.document['steps']}" + (" L2" if self.document["norm"] == "l2" else "")
+
+    @property
+    def short(self) -> str:
+        """Area and median in a few words."""
+        median, linf = (self.document["median"] or {}).get("value"), self.document["norm"] == "linf"
+        said = "beyond reach" if median is None else f"{255 * median:.3g}/255" if linf else f"{median:.3g}"
+        return f"area {percent(self.document['area']['value'])} %, median {said}"
+
+    @property
+    def cells(self) -> list[str]:
+        """Norm, largest strength, area, median, and what else lowers the curve, as cells of a table."""
+        found, linf = self.document, self.document["norm"] == "linf"
+        top = found["area"]["up_to"]
+        return ["L∞" if linf else "L2", f"{255 * top:.4g}/255" if linf else f"{top:.4g}",
+                percent(found["area"]["value"], found["area"].get("interval")), median_cell(found), self.name,
+                ", ".join(map(str, found.get("lowered_by") or [])) or "–"]
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Return whether a stored row of an attack is this curve at one of its strengths."""
+        return (row.get("method") == "curve" and row.get("norm") == self.document["norm"]
+                and row.get("steps") == self.document["steps"] and row.get("epsilon") in self.document["strengths"])
+
+    def drawn(self, most: int) -> tuple[np.ndarray, ...]:
+        """Return places, accuracies and both ends, without steps that are too narrow to be seen.
+
+        Args:
+            most: largest number of steps; of several in one part of the axis, the last is kept.
+        """
+        part = (self.places / self.places[-1] * most).astype(int)
+        kept = np.append(part[1:] != part[:-1], True)
+        kept[0] = True  # the accuracy without noise
+        return tuple(values[kept] for values in (self.places, self.accuracies, self.low, self.high))
+
+
+def whole_curve(document: Any, images: Any) -> WholeCurve | None:
+    """Return the curve of an evaluation's entry ``curve``; None where there is none, or a damaged one.
+
+    Args:
+        document: the entry.
+        images: number of images of the evaluation.
+    """
+    try:
+        found = [np.inf if value is None else float(value) for value in document["distances"]]
+        top = float(document["strengths"][-1])
+        distances = np.sort(np.array(found))
+        if len(distances) != images or not is_number(document["area"]["value"]) or not top > 0 or (
+                document["norm"] not in ("linf", "l2") or not (distances >= 0).all()):
+            return None
+        places = np.unique(np.concatenate([[0.0, top], distances[distances < top]]))
+        standing = len(distances) - np.searchsorted(distances, places, side="right")  # d > ε
+        curve = WholeCurve(document, places, standing / images, *share_intervals(standing, images))
+        return curve if curve.short and curve.cells else None
+    except DAMAGE:
+        return None
+
+
+def curves_of(network: Network, norm: str) -> list[WholeCurve]:
+    """Return the newest whole curve of a network in a norm, in a list; an empty one without."""
+    every = [whole_curve(e.result.get("curve"), e.result.get("images")) for e in network.evaluations]
+    return [curve for curve in every if curve and curve.document["norm"] == norm][-1:]
+
+
+def curve_rows(networks: Sequence[Network]) -> list[list[str]]:
+    """Return one row of cells for each whole curve of networks."""
+    return [[network.title, *curve.cells] for network in networks for norm in ("linf", "l2")
+            for curve in curves_of(network, norm)]
