@@ -14,7 +14,6 @@ from pathlib import Path
 from retrain.race.settings import CompareConfig, parse_race
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
-from wsrnas.evaluation.check_levels import CHECK_LEVELS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.config import describe, require
@@ -34,6 +33,7 @@ with deferred_imports():
     from retrain.race.tables import standing
     from retrain.small_images import make_loaders
     from wsrnas.complexity import readable
+    from wsrnas.evaluation.active_test import check_passes
     from wsrnas.evaluation.measurement import check_classes
     from wsrnas.evaluation.power import Noise, power
     from wsrnas.evaluation.protocols import in_order, passes_of
@@ -154,8 +154,9 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
                                                        data.image_shape, config.dataset), data.image_shape, World())
                  for entrant in entrants)
     evaluation = config.evaluation()
-    attacks = passes_of(in_order(evaluation.curve, evaluation.chosen(config.dataset)[1]))
-    checks = [config.check_images * passes for passes in CHECK_LEVELS[config.checks].passes]
+    everything = in_order(evaluation.curve, evaluation.chosen(config.dataset)[1])
+    attacks = passes_of(everything)
+    checks = [config.check_images * passes for passes in check_passes(config.checks, everything)]
     attacked = [len(data.test) * len(kept_weights(config)) * passes for passes in attacks]
     print("\n".join([
         describe(config), entrant_lines(entrants),

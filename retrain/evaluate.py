@@ -16,7 +16,6 @@ from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.evaluation.attack_spec import Attack, attack_of
-from wsrnas.evaluation.check_levels import CHECK_LEVELS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, describe, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
@@ -28,6 +27,7 @@ with deferred_imports():
     from retrain.evaluate_network import evaluate
     from retrain.evaluate_subjects import fit_subjects, load_images, make_subjects, named_architectures, open_named
     from wsrnas.complexity import count_parameters, multiply_adds, readable
+    from wsrnas.evaluation.active_test import check_passes
     from wsrnas.evaluation.disagreements import disagreement_lines
     from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
     from wsrnas.evaluation.protocols import fallen_in_words, in_order, passes_of
@@ -116,7 +116,7 @@ def dry_run(config: EvaluateConfig, networks: list[ModelSource], images: Evaluat
     both, forward = passes_of(everything)
     lines.append(f"passes: an image that withstands everything takes {both:,} forward and backward and {forward:,} "
                  f"forward; images that fell at a smaller strength are {fallen_in_words(protocol)}")
-    both, forward = CHECK_LEVELS[config.checks].passes
+    both, forward = check_passes(config.checks, everything)
     lines.append(f"honesty checks ({config.checks}): on at most {config.check_images} images, at most {both} passes "
                  f"forward and backward and {forward} forward for each")
     return "\n".join(lines)

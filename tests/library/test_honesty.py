@@ -23,6 +23,7 @@ from wsrnas.evaluation.honesty import (
     choose_strength,
     deterministic_logits,
     honesty_checks,
+    larger_strengths,
     random_noise,
     zero_gradients,
 )
@@ -179,6 +180,26 @@ def test_attacks_that_become_weaker_are_noticed(data, weights):
     assert row["passed"] is False and "0.2000" in row["says"] and row["numbers"]["fell_only_to_weaker"] == 50
 
 
+def test_a_network_that_removes_strong_noise_makes_larger_strengths_easier():
+    """Whether the larger strengths are the check's own, or those of an evaluation that spares no image."""
+    data = small_digits(100)
+    model = next(known for known in BROKEN if "strong" in known.what).build(nn.Identity(), data)
+    evaluation = Evaluation(model, BatchLoader(data.test, 100, 0, "test"), 10, log=lambda line: None)
+    images = evaluation.clean().nonzero().flatten()
+    own = larger_strengths(Part(evaluation, images, 0.1), [])
+    assert own.passed is False and own.numbers["fell_only_to_weaker"] > own.numbers["images"] / 10
+    sound = Evaluation(model.network, evaluation.loader, 10, log=lambda line: None)
+    assert larger_strengths(Part(sound, images, 0.1), []).passed is True
+
+
+@pytest.mark.parametrize("name, spared, passed", [
+    ("pgd-7", False, False), ("pgd-7", True, True), ("square-9", True, False)])
+def test_where_fallen_images_are_spared_an_attacks_own_strengths_say_nothing(name, spared, passed, data):
+    """Square's random numbers belong to a batch, so it spares none."""
+    rows = [(at_strength(parse_attack(name), e), torch.arange(100) < count) for e, count in ((0.1, 20), (0.2, 60))]
+    assert larger_strengths(Part(Told(data, HONEST), torch.arange(100), 0.1, spared=spared), rows).passed is passed
+
+
 HONEST = {("PGD-20", 0.1): 40, ("PGD-100", 0.1): 40, ("PGD-20", 0.2): 20, ("PGD-50", 0.5): 1,
           ("random noise-10", 0.1): 50, ("Square-500", 0.1): 40, ("transfer PGD-20", 0.1): 60}
 
@@ -252,14 +273,15 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("level", slow_after(1, ["quick", "full"]))
 def test_the_checks_cost_what_a_dry_run_says_at_most(level, data):
-    """No image falls to any attack, so that every check takes all of its passes."""
+    """No image falls to any attack, so that every check takes all of its passes, but that nothing can be planted."""
     images = ImageSet(data.test.images[:40], torch.zeros(40, dtype=torch.long))
     model = Constant().eval()
     evaluation = Evaluation(model, BatchLoader(images, 40, 0, "test"), 10, source=model, log=lambda line: None)
     checks = honesty_checks(Part(evaluation, torch.arange(40), 0.1, level), [])
     assert [check["passed"] for check in checks].count(False) == (2 if level == "quick" else 3)
-    for counted, most in zip((model.seen[True], model.seen[False]), CHECK_LEVELS[level].passes, strict=True):
-        assert 0.8 * most < counted / 40 <= most
+    for seen, unplanted, most in zip((model.seen[True], model.seen[False]), (20, 1), CHECK_LEVELS[level].passes,
+                                     strict=True):
+        assert 0.8 * most < seen / 40 + unplanted <= most
 
 
 class SecondTime(nn.Sequential):

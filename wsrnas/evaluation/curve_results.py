@@ -41,9 +41,8 @@ class MeasuredCurve:
     @property
     def points(self) -> list[tuple[Attack, Tensor]]:
         """The curve at its strengths, as attacks with the (N,) flags of images that withstand them: d > ε."""
-        curve = self.curve
-        return [(Attack("curve", strength, curve.norm, curve.steps, loss="margin"), self.distances > strength)
-                for strength in curve.strengths]
+        return [(attack, self.distances > strength)
+                for attack, strength in zip(attacks_of(self.curve), self.curve.strengths, strict=True)]
 
     def lowered(self, attacks: Sequence[tuple[Attack, Tensor]]) -> MeasuredCurve:
         """Return the curve that knows what other attacks found: what fools the network at ε is no further away.
@@ -56,6 +55,11 @@ class MeasuredCurve:
             if attack.norm == self.curve.norm and attack.epsilon is not None:
                 distances = torch.where(flags, distances, distances.clamp_max(attack.epsilon))
         return MeasuredCurve(self.curve, distances, self.seconds, self.passes)
+
+
+def attacks_of(curve: Curve) -> list[Attack]:
+    """Return a curve at its strengths as attacks."""
+    return [Attack("curve", strength, curve.norm, curve.steps, loss="margin") for strength in curve.strengths]
 
 
 def measure_curve(evaluation: Evaluation, clean: Tensor, curve: Curve) -> MeasuredCurve:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from wsrnas.attacks import attack_mode, full_precision, input_gradient
-from wsrnas.evaluation.active_test import planted_examples
+from wsrnas.evaluation.active_test import own_attacks, planted_examples
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry
 from wsrnas.evaluation.check_levels import FULL, QUICK
@@ -42,7 +42,6 @@ ESCAPE_SHARE = 0.05  # share of images that AutoAttack breaks and PGD on the cro
 FALLEN_IMAGES = 10  # fewer images that fall to an attack cannot be told from random noise
 LEAST_IMAGES = 30  # fewer correctly classified images make a comparison meaningless
 LOGIT_TOLERANCE = 1e-3  # relative to the largest logit: the rounding of a GPU's batched kernels stays far below
-PLANTED_STEPS = 20  # most steps of the attack that looks for planted examples
 CHECK_QUERIES = 500  # of Square in its check; an evaluation's own Square takes more
 
 Rows: TypeAlias = "Sequence[tuple[Attack, Tensor]]"
@@ -57,6 +56,8 @@ class Part:
         images: (n,) indices of correctly classified test images.
         strength: L-inf radius in pixels of [0, 1] at which attacks are compared.
         level: key of ``CHECK_LEVELS``, except ``none``.
+        spared: whether images that fell at a smaller strength of an attack were not attacked again, where the attack
+            allows it; they count as fallen, whatever the network does.
         known: which images withstand the attacks so far, because several checks ask for the same one.
     """
 
@@ -64,6 +65,7 @@ class Part:
     images: Tensor
     strength: float
     level: str = FULL
+    spared: bool = False
     known: dict[Attack, Tensor] = field(default_factory=dict)
 
     def withstood(self, name: str, strength: float | None = None) -> Tensor:
@@ -253,13 +255,17 @@ def more_steps(part: Part, rows: Rows) -> Verdict:
 
 
 def larger_strengths(part: Part, rows: Rows) -> Verdict:
-    """Check that a larger ball is not easier to withstand: twice the strength, and all strengths of an attack."""
+    """Check that a larger ball is not easier to withstand: twice the strength, and all strengths of an attack.
+
+    Where images that fell are not attacked again, an attack's own strengths say nothing.
+    """
     twice = min(2 * part.strength, 1.0)
     verdicts = [_compare(part.withstood("pgd-20", twice), part.withstood("pgd-20"),
                          (f"PGD-20 at {format_epsilon(twice)}", f"PGD-20 at {format_epsilon(part.strength)}"))]
     families: dict[Attack, list[tuple[float, Attack, Tensor]]] = {}
     for attack, flags in rows:
-        if attack.entry.searches and attack.epsilon is not None:
+        spared = part.spared and attack.entry.spares_the_fallen
+        if attack.entry.searches and attack.epsilon is not None and not spared:
             families.setdefault(attack.family, []).append((attack.epsilon, attack, flags))
     for family in families.values():
         ordered = sorted(family, key=lambda measured: measured[0])
@@ -311,25 +317,23 @@ def transfer(part: Part, rows: Rows) -> Verdict:
 
 
 def planted(part: Part, rows: Rows) -> Verdict:
-    """Check that the evaluation's gradient attack finds adversarial examples that are planted for it."""
-    own = [attack for attack, _ in rows if attack.entry.climbs and attack.norm == "linf"]
-    kind = max(own, key=lambda attack: attack.steps, default=parse_attack("pgd-20"))
-    attack = at_strength(parse_attack(f"{kind.method}-{min(kind.steps, PLANTED_STEPS)}" if kind.entry.steps else
-                                      kind.method), part.strength)
+    """Check that the evaluation's own attacks find adversarial examples that are planted for them."""
+    attacks = own_attacks([attack for attack, _ in rows], part.strength, part.level)
     evaluation = part.evaluation
     chosen: list[Tensor] = []
     found: list[Tensor] = []
     for number, (images, labels) in enumerate(evaluation.loader.images_at(
             parts := part.images.split(evaluation.part))):
-        results = planted_examples(evaluation.model, images, labels, parts[number], attack, evaluation.seed)
+        results = planted_examples(evaluation, images, labels, parts[number], attacks)
         for flags, result in zip((chosen, found), results, strict=True):
             flags.append(result.cpu())
     count, missed = int(torch.cat(chosen).sum()), int((torch.cat(chosen) & ~torch.cat(found)).sum())
     if count < LEAST_IMAGES:
         return Verdict(None, f"an example could be planted for {count} of {len(part.images)} images only")
     probability = share_test(missed, count, ESCAPE_SHARE)
-    return Verdict(probability >= SIGNIFICANCE, f"{attack} misses {missed} of {count} planted adversarial examples", {
-        "images": count, "missed": missed, "probability": probability})
+    names = " and ".join([*(attack.label for attack in attacks[:-1]), str(attacks[-1])])
+    return Verdict(probability >= SIGNIFICANCE, f"{names} miss{'es' * (len(attacks) == 1)} {missed} of {count} planted "
+                   "adversarial examples", {"images": count, "missed": missed, "probability": probability})
 
 
 # The names are stored in results.

@@ -103,7 +103,7 @@ class Evaluation(ChunkedMeasurement):
 
             def judge(images: Tensor, labels: Tensor, indices: Tensor, stage: str = stage, start: int = number
                       ) -> tuple[Tensor, list[str]]:
-                task = self._task(attack, stage, start, images, labels, indices)
+                task = self.task(attack, stage, start, images, labels, indices)
                 flags = self._correct(attack.entry.run(task), labels)
                 both, forward = task.spent or attack.passes_of_a_stage
                 self._spend(1 if task.spent else len(images), both, forward)
@@ -153,6 +153,34 @@ class Evaluation(ChunkedMeasurement):
         both, forward = self.passes[self._key(attack) if attack else "clean"].mean(0).tolist()
         return None if math.isnan(both) else (both, forward)
 
+    def task(self, attack: Attack, stage: str, start: int, images: Tensor, labels: Tensor, indices: Tensor,
+             network: nn.Module | None = None, num_classes: int = 0) -> AttackTask:
+        """Return what the attack's function needs for one batch.
+
+        Args:
+            attack: the attack at its strength.
+            stage: name of the stage.
+            start: number of the stage.
+            images: (B, C, H, W) in [0, 1].
+            labels: (B,) classes.
+            indices: (B,) numbers of the images, which random numbers depend on.
+            network: network to attack; None: the evaluation's, or its source.
+            num_classes: number of classes of ``network``.
+        """
+        one = replace(attack, restarts=1)  # ten starts are the first two and eight more
+        epsilon = math.inf if attack.epsilon is None else attack.epsilon
+
+        def generators(purpose: str) -> list[torch.Generator]:
+            return [generator(self.seed, "evaluation", purpose, one.key, start, index) for index in indices.tolist()]
+
+        begin = None
+        if attack.random_start:  # drawn image by image on the CPU, so that no batch, device or process changes it
+            begin = torch.cat([random_start(image[None], epsilon, attack.norm, draws)
+                               for image, draws in zip(images.cpu(), generators("start"), strict=True)]).to(images)
+        own = self.source if attack.entry.needs_source and self.source is not None else self.model
+        return AttackTask(network or own, images, labels, epsilon, attack.norm, attack.steps, attack.step_size,
+                          attack.loss, stage, num_classes or self.num_classes, self.seed, begin, generators)
+
     def _spend(self, images: int, both: int, forward: int) -> None:
         """Add the passes of some images, forward with backward and forward alone, to those of the chunk at hand."""
         self.spent += images * torch.tensor([both, forward])
@@ -174,23 +202,6 @@ class Evaluation(ChunkedMeasurement):
         with attack_mode(self.model):
             logits = self.model(images)
         return (logits.argmax(1) == labels) & logits.isfinite().all(1)
-
-    def _task(self, attack: Attack, stage: str, start: int, images: Tensor, labels: Tensor, indices: Tensor
-              ) -> AttackTask:
-        """Return what the attack's function needs for one batch."""
-        one = replace(attack, restarts=1)  # ten starts are the first two and eight more
-        epsilon = math.inf if attack.epsilon is None else attack.epsilon
-
-        def generators(purpose: str) -> list[torch.Generator]:
-            return [generator(self.seed, "evaluation", purpose, one.key, start, index) for index in indices.tolist()]
-
-        begin = None
-        if attack.random_start:  # drawn image by image on the CPU, so that no batch, device or process changes it
-            begin = torch.cat([random_start(image[None], epsilon, attack.norm, draws)
-                               for image, draws in zip(images.cpu(), generators("start"), strict=True)]).to(images)
-        network = self.source if attack.entry.needs_source and self.source is not None else self.model
-        return AttackTask(network, images, labels, epsilon, attack.norm, attack.steps, attack.step_size, attack.loss,
-                          stage, self.num_classes, self.seed, begin, generators)
 
 
 def check_classes(attack: Attack, num_classes: int, subject: str) -> None:

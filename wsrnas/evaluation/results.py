@@ -74,7 +74,7 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
     if level != NONE:
         points, more = curve_rows(found, measured)
         strength = choose_strength([*more, *rows], clean.double().mean().item())
-        part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), strength, level)
+        part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), strength, level, spare_fallen)
         checks = honesty_checks(part, [*points, *measured])
     return {**_result(evaluation, clean, measured, rows, level, found, checks), "complete": True}
 

@@ -80,7 +80,8 @@ def whole_curve(document: Any, images: Any) -> WholeCurve | None:
         found = [np.inf if value is None else float(value) for value in document["distances"]]
         top = float(document["strengths"][-1])
         distances = np.sort(np.array(found))
-        if len(distances) != images or not is_number(document["area"]["value"]) or not top > 0 or (
+        counts = is_number(document["area"]["value"]) and isinstance(document["steps"], int)
+        if len(distances) != images or not counts or not top > 0 or (
                 document["norm"] not in ("linf", "l2") or not (distances >= 0).all()):
             return None
         places = np.unique(np.concatenate([[0.0, top], distances[distances < top]]))
