@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsrnas.evaluation.attack_table import ATTACKS
-from wsrnas.evaluation.curve_results import area_end
+from wsrnas.evaluation.curve_results import area_end, median_cell
 from wsrnas.report.figures.accuracy import accuracy
 from wsrnas.report.html import paragraph, table
 from wsrnas.report.reading.attack_names import PARAMETERS, attack_label
 from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series_marks
-from wsrnas.report.reading.whole_curves import curve_rows
+from wsrnas.report.reading.whole_curves import WholeCurve, curves_of
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
 
@@ -26,11 +26,21 @@ def robustness(networks: Sequence[Network]) -> Sequence[Part]:
 
 def _whole_curves(networks: Sequence[Network]) -> list[str]:
     """Return a table of the areas and the medians of whole curves, if there are any."""
-    rows = curve_rows(networks)
+    rows = [[network.title, *_curve_cells(curve)] for network in networks for norm in ("linf", "l2")
+            for curve in curves_of(network, norm)]
     caption = ("The whole curve: the mean accuracy in % over all strengths up to the largest (area), and the smallest "
                "noise of half of the images that are right without noise (median), with 95 % intervals")
     header = ["network", "norm", "largest ε", "area", "median smallest noise", "attack", "lowered by"]
     return [table(header, rows, (2, 3), caption)] if rows else []
+
+
+def _curve_cells(curve: WholeCurve) -> list[str]:
+    """Return norm, largest strength, area, median, attack, and what else lowers the curve."""
+    found, linf = curve.document, curve.document["norm"] == "linf"
+    top = found["strengths"][-1]
+    return ["L∞" if linf else "L2", f"{255 * top:.4g}/255" if linf else f"{top:.4g}",
+            percent(found["area"]["value"], found["area"].get("interval")), median_cell(found), curve.name,
+            ", ".join(map(str, found.get("lowered_by") or [])) or "–"]
 
 
 def attack_table(networks: Sequence[Network]) -> str:

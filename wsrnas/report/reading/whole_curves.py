@@ -1,16 +1,13 @@
 """Whole curves of evaluations: accuracy at every strength, which is a step down at each image's smallest noise."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from wsrnas.evaluation.curve_results import median_cell
 from wsrnas.evaluation.intervals import share_intervals
 from wsrnas.report.reading.networks import Network
 from wsrnas.report.reading.rows import DAMAGE, is_number
-from wsrnas.report.texts import percent
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,7 @@ class WholeCurve:
         """Area and median in a few words."""
         median, linf = (self.document["median"] or {}).get("value"), self.document["norm"] == "linf"
         said = "beyond reach" if median is None else f"{255 * median:.3g}/255" if linf else f"{median:.3g}"
-        return f"area {percent(self.document['area']['value'])} %, median {said}"
-
-    @property
-    def cells(self) -> list[str]:
-        """Norm, largest strength, area, median, and what else lowers the curve, as cells of a table."""
-        found, linf = self.document, self.document["norm"] == "linf"
-        top = found["area"]["up_to"]
-        return ["L∞" if linf else "L2", f"{255 * top:.4g}/255" if linf else f"{top:.4g}",
-                percent(found["area"]["value"], found["area"].get("interval")), median_cell(found), self.name,
-                ", ".join(map(str, found.get("lowered_by") or [])) or "–"]
+        return f"area {100 * self.document['area']['value']:.1f} %, median {said}"
 
     def holds(self, row: dict[str, Any]) -> bool:
         """Return whether a stored row of an attack is this curve at one of its strengths."""
@@ -87,7 +75,7 @@ def whole_curve(document: Any, images: Any) -> WholeCurve | None:
         places = np.unique(np.concatenate([[0.0, top], distances[distances < top]]))
         standing = len(distances) - np.searchsorted(distances, places, side="right")  # d > ε
         curve = WholeCurve(document, places, standing / images, *share_intervals(standing, images))
-        return curve if curve.short and curve.cells else None
+        return curve if curve.short else None
     except DAMAGE:
         return None
 
@@ -96,9 +84,3 @@ def curves_of(network: Network, norm: str) -> list[WholeCurve]:
     """Return the newest whole curve of a network in a norm, in a list; an empty one without."""
     every = [whole_curve(e.result.get("curve"), e.result.get("images")) for e in network.evaluations]
     return [curve for curve in every if curve and curve.document["norm"] == norm][-1:]
-
-
-def curve_rows(networks: Sequence[Network]) -> list[list[str]]:
-    """Return one row of cells for each whole curve of networks."""
-    return [[network.title, *curve.cells] for network in networks for norm in ("linf", "l2")
-            for curve in curves_of(network, norm)]
