@@ -9,8 +9,8 @@ from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.architectures.searched import Searched
 from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
-from wsrnas.evaluation.attack_spec import Attack
-from wsrnas.evaluation.protocols import PROTOCOLS
+from wsrnas.evaluation.measurement import refuse_gradient_attacks
+from wsrnas.evaluation.protocols import PROTOCOLS, in_order
 from wsrnas.models import load_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
@@ -118,20 +118,9 @@ def fit_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: Ev
     found = []
     for subject in subjects:
         network, source = ready[id(subject.network)], ready[id(subject.source)] if subject.source else None
-        refuse_gradient_attacks(network, config.chosen(images.dataset)[1])
+        if not network.has_gradient:
+            refuse_gradient_attacks(in_order(config.curve, config.chosen(images.dataset)[1]), network.source)
         require(not config.source or source is None or source.has_gradient,
                 f"the source {config.source} of transfer attacks has no gradient, and cannot make images")
         found.append(replace(subject, network=network, source=source if source and source.has_gradient else None))
     return found
-
-
-def refuse_gradient_attacks(network: ModelSource, attacks: Sequence[Attack]) -> None:
-    """Refuse attacks that follow the gradient of a network that has none.
-
-    Raises:
-        InputError: Naming the network and the first such attack.
-    """
-    blind = [str(attack) for attack in attacks if attack.entry.white_box and not network.has_gradient]
-    require(not blind, f"{network.source} has no gradient for its images (its forward pass runs without gradients, or "
-            f"detaches), and {blind[0] if blind else ''} follows one; expected a network without torch.no_grad, "
-            "torch.inference_mode and .detach(), or attacks that need no gradient: --attacks square noise")

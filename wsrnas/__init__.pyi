@@ -16,8 +16,6 @@ from wsrnas.data.own import own_data as own_data
 from wsrnas.estimators import build_estimator as build_estimator
 from wsrnas.evaluation import robust_accuracy as robust_accuracy
 from wsrnas.evaluation.results import differences as differences
-from wsrnas.evaluation.simple import evaluate as evaluate
-from wsrnas.evaluation.simple import result_table as result_table
 from wsrnas.genotype import Genotype as Genotype
 from wsrnas.models import build_model as build_model
 from wsrnas.models import names as model_names
@@ -27,6 +25,8 @@ from wsrnas.report import write_report as write_report
 from wsrnas.report.curve import draw_curve as draw_curve
 from wsrnas.report.figures.cells import draw_genotype as draw_cell
 from wsrnas.runtime.errors import InputError as InputError
+from wsrnas.subjects.from_python import evaluate as evaluate
+from wsrnas.subjects.from_python import result_table as result_table
 from wsrnas.subjects.opening import open_model as open_model
 from wsrnas.subjects.saving import save_model as save_model
 from wsrnas.training.simple import train as train

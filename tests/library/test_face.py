@@ -209,6 +209,35 @@ def test_an_evaluation_refuses_unusable_settings(bright_and_dark, settings, said
         evaluate(model, data, **settings)
 
 
+class Odd(nn.Module):
+    """A linear network with something behind it."""
+
+    def __init__(self, behind) -> None:
+        super().__init__()
+        self.linear, self.behind = nn.Linear(64, 2), behind
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.behind(self.linear(images.flatten(1)))
+
+
+@pytest.mark.parametrize(("behind", "said"), [
+    (lambda z: z.squeeze(), r"\.squeeze\(\)"), (lambda z: z.detach(), "network has no gradient"),
+    (lambda z: (z, z), "returns a tuple"), (lambda z: z / 0, "NaN or infinite"), (lambda z: z[:, 0], "shape")])
+def test_an_evaluation_in_python_passes_the_door_of_all_evaluations(bright_and_dark, behind, said):
+    with pytest.raises(InputError, match=said):
+        evaluate(Odd(behind), bright_and_dark[0])
+
+
+def test_a_network_in_python_is_adapted_and_left_as_it_was(bright_and_dark):
+    data, said = bright_and_dark[0], []
+    model = Odd(lambda z: z.half())
+    result = evaluate(model, data, (0.1,), ("pgd-2",), checks="none", log=said.append)
+    assert said[0] == f"network: {result['notes'][0]}" and "become float32" in said[0]
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    blind = evaluate(Odd(lambda z: z.detach()), data, (0.1,), ("noise-2",), checks="none")
+    assert "no gradient" in blind["notes"][0]
+
+
 # -- files ----------------------------------------------------------------------------------------------------------
 
 def test_a_saved_network_is_opened_with_the_same_logits(tmp_path):

@@ -9,7 +9,7 @@ from wsrnas.attacks import pgd
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.errors import InputError
-from wsrnas.subjects.fitting import NCHW, NO_GRADIENT, fitted
+from wsrnas.subjects.fitting import NCHW, NO_GRADIENT, PROBABILITIES, fitted
 from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.model_source import ModelSource, make_source
 
@@ -116,3 +116,9 @@ def test_what_is_wrong_in_either_memory_format_is_refused_in_the_networks_words(
     assert "cannot take images of shape (5, 3, 8, 8) (RuntimeError: mat1 and mat2" in refused(
         Network(lambda x: x.view(len(x), -1)[:, 1:]))
     assert "training mode" in refused(Network().train())
+
+
+def test_probabilities_in_the_place_of_logits_are_noted():
+    assert at_the_door(Network(behind=lambda x: x.softmax(1))).notes == (PROBABILITIES,)
+    assert at_the_door(Network(behind=lambda x: x.log_softmax(1))).notes == ()
+    assert at_the_door(Network(behind=lambda x: x.sigmoid())).notes == ()

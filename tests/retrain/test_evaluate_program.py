@@ -502,6 +502,11 @@ def test_a_network_that_cannot_be_evaluated_is_named(function, words, dry_run, n
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_network_without_gradient_has_no_curve(network, tmp_path):
+    with pytest.raises(InputError, match=r"has no gradient .* and curve-55 follows one"):
+        evaluate(network.replace(":build", ":detached"), "--dataset", "digits", "--protocol", "curve", runs=tmp_path)
+
+
 def test_a_network_without_gradient_is_measured_by_attacks_that_need_none(network, capsys, tmp_path):
     detached = network.replace(":build", ":detached")
     evaluate(detached, "--dataset", "digits", "--attacks", "square-2", "noise", "transfer-1", "--source", network,

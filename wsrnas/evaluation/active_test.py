@@ -153,8 +153,9 @@ def plant(model: nn.Module, images: Tensor, labels: Tensor, indices: Tensor, str
     scale = torch.where(planted, margin / thresholds.where(planted, 1.0), 0.0)
     weights = directions[rows, best] * scale[:, None]
     offsets = margin.where(planted, 1.0) + (weights * centers[:, 0]).sum(1)
-    found = [values.nan_to_num().to(own.dtype) for values in (weights, offsets, margin.where(planted, 1.0))]
-    return Readouts(*found, planted)
+    weights, offsets, margin = (values.nan_to_num().to(own.dtype)
+                                for values in (weights, offsets, margin.where(planted, 1.0)))
+    return Readouts(weights, offsets, margin, planted)
 
 
 def noisy_images(images: Tensor, indices: Tensor, strength: float, seed: int):

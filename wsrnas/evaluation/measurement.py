@@ -1,7 +1,7 @@
 """Which images a network classifies correctly under which attack; network and attack are in evaluation mode."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -219,3 +219,21 @@ def check_classes(attack: Attack, num_classes: int, subject: str) -> None:
     if num_classes < least:
         raise InputError(f"{attack.entry.label} needs at least {least} classes, and {subject} {num_classes}; "
                          "attack with apgd-ce and square instead")
+
+
+def refuse_gradient_attacks(attacks: Sequence[Attack | Curve], subject: str) -> None:
+    """Refuse attacks that follow the gradient of a network that has none.
+
+    Args:
+        attacks: the attacks, or a curve.
+        subject: name of the network.
+
+    Raises:
+        InputError: Naming the network and the first such attack.
+    """
+    for attack in attacks:
+        if isinstance(attack, Curve) or attack.entry.white_box:
+            raise InputError(f"{subject} has no gradient for its images (its forward pass runs without gradients, or "
+                             f"detaches), and {attack} follows one; expected a network without torch.no_grad, "
+                             "torch.inference_mode and .detach(), or attacks that need no gradient: --attacks square "
+                             "noise")

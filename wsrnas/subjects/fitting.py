@@ -1,6 +1,7 @@
 """The door of an evaluation: a network is asked once for all that follows, and adapted where that is possible."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.user_function import first_line
 
 NCHW = "it needs images in PyTorch's usual memory format (NCHW), and gets them so"
+PROBABILITIES = ("its outputs are probabilities, not logits: where they saturate, so do the losses of attacks, and the "
+                 "accuracy may be too high; expected the logits, from before the softmax")
+SAMPLE = 16  # images that are looked at for probabilities
 NO_GRADIENT = "no gradient leads from its logits back to its images"
 
 
@@ -38,15 +42,27 @@ class Adapted(nn.Module):
         return full_precision(self.network(images.contiguous() if self.contiguous else images))
 
 
+class Fit(NamedTuple):
+    """A network as an evaluation can use it.
+
+    Args:
+        model: the network, or an adapted one.
+        notes: what was found out about it, and done.
+        has_gradient: whether a gradient leads from its logits to its images.
+    """
+
+    model: nn.Module
+    notes: tuple[str, ...]
+    has_gradient: bool
+
+
 def fitted(network: ModelSource, images: EvaluationImages, device: torch.device) -> ModelSource:
     """Return a network on the device, adapted to what is asked of it, or refuse it.
 
-    It is asked for logits of a batch and of one image alone, and for a gradient. It gets images in channels_last
-    format, which is faster, or in NCHW format if it fails on them. Logits in half precision become float32, here and
-    nowhere else. The ``notes`` of the result say what was done.
+    The ``notes`` of the result say what was done.
 
     Args:
-        network: The network; it is moved.
+        network: The network; it is moved, and gets images in channels_last format, which is faster, if it takes them.
         images: The images of the evaluation.
         device: The device.
 
@@ -58,32 +74,61 @@ def fitted(network: ModelSource, images: EvaluationImages, device: torch.device)
         raise InputError(f"{network.source} was trained on {trained['num_classes']} classes of images "
                          f"{tuple(trained['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
                          f"images {images.shape}")
-    drawn, labels = images.spread()
     network.model.to(device).to(memory_format=torch.channels_last)
-    model, notes = network.model, []
     try:
-        try:
-            _check(network, model, drawn, labels, images)
-        except checking.FailedPass:
-            network.model.to(memory_format=torch.contiguous_format)
-            model = Adapted(network.model, contiguous=True)
-            _check(network, model, drawn, labels, images)
-            notes.append(NCHW)
-        image = drawn[:1].contiguous() if notes else drawn[:1]
-        dtype = check_alone(network.model, image, images.num_classes)
+        fit = adapted(network.model, *images.spread(), images.num_classes, network.takes_unit_range,
+                      images.loader.batch_size)
     except InputError as error:
         raise InputError(f"{network.source}: {error}") from None
+    return replace(network, model=fit.model, notes=fit.notes, has_gradient=fit.has_gradient)
+
+
+def adapted(network: nn.Module, drawn: Tensor, labels: Tensor, num_classes: int, range_is_known: bool = False,
+            batch_size: int | None = None) -> Fit:
+    """Ask a network for all that follows, and adapt it.
+
+    It is asked for logits of a batch and of one image alone, and for a gradient. It gets images as they are drawn, or
+    in NCHW format if it fails on them. Logits in half precision become float32, here and nowhere else.
+
+    Args:
+        network: The network, in evaluation mode, on the images' device.
+        drawn: (B, C, H, W) real images in [0, 1].
+        labels: (B,) classes.
+        num_classes: As for ``check_model``.
+        range_is_known: As for ``check_model``.
+        batch_size: As for ``check_model``.
+
+    Raises:
+        InputError: Saying what the network does instead of returning logits of the images' classes.
+    """
+    model: nn.Module = network
+    notes: list[str] = []
+
+    def check(model: nn.Module) -> None:
+        checking.check_model(model, drawn, labels, num_classes, range_is_known=range_is_known, batch_size=batch_size)
+
+    try:
+        check(model)
+    except checking.FailedPass:
+        network.to(memory_format=torch.contiguous_format)
+        model = Adapted(network, contiguous=True)
+        check(model)
+        notes.append(NCHW)
+    dtype = check_alone(network, drawn[:1].contiguous() if notes else drawn[:1], num_classes)
     if dtype in (torch.float16, torch.bfloat16):
-        model = Adapted(network.model, contiguous=bool(notes))
+        model = Adapted(network, contiguous=bool(notes))
         notes.append(f"its logits are {str(dtype).removeprefix('torch.')}, and become float32")
+    notes += [PROBABILITIES] if gives_probabilities(model, drawn[:SAMPLE]) else []
     with_gradient = has_gradient(model, drawn[:2], labels[:2])
     notes += [] if with_gradient else [NO_GRADIENT]
-    return replace(network, model=model, notes=tuple(notes), has_gradient=with_gradient)
+    return Fit(model, tuple(notes), with_gradient)
 
 
-def _check(network: ModelSource, model: nn.Module, drawn: Tensor, labels: Tensor, images: EvaluationImages) -> None:
-    checking.check_model(model, drawn, labels, images.num_classes, range_is_known=network.takes_unit_range,
-                         batch_size=images.loader.batch_size)
+def gives_probabilities(model: nn.Module, images: Tensor) -> bool:
+    """Return whether the outputs for images (B, C, H, W) look like probabilities: none negative, of the sum 1."""
+    with torch.no_grad(), attack_mode(model):
+        outputs = model(images)
+    return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
 
 
 def check_alone(model: nn.Module, image: Tensor, num_classes: int) -> torch.dtype:

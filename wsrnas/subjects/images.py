@@ -34,10 +34,15 @@ class EvaluationImages:
     fingerprint: str
 
     def spread(self) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) and labels (B,) from all over the set, because files are ordered by class."""
-        count = len(self.loader.image_set)
-        rows = torch.linspace(0, count - 1, min(count, CHECKED)).long().unique()
-        return next(iter(self.loader.images_at([rows])))
+        """Return images and labels as the function of this name does."""
+        return spread(self.loader)
+
+
+def spread(loader: BatchLoader) -> tuple[Tensor, Tensor]:
+    """Return images (B, C, H, W) and labels (B,) from all over the set, because files are ordered by class."""
+    count = len(loader.image_set)
+    rows = torch.linspace(0, count - 1, min(count, CHECKED)).long().unique()
+    return next(iter(loader.images_at([rows])))
 
 
 def images_of(data: DataSet, batch_size: int, seed: int, device: torch.device) -> EvaluationImages:

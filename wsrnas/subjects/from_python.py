@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,17 +11,19 @@ from torch import nn
 
 from wsrnas.attacks import attack_mode
 from wsrnas.complexity import count_parameters
-from wsrnas.data.image_set import DataSet
+from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.own import as_image_set
 from wsrnas.data.splits import balanced_subset
 from wsrnas.evaluation.caveats import chance
 from wsrnas.evaluation.check_levels import CHECK_LEVELS, QUICK
-from wsrnas.evaluation.measurement import Evaluation, check_classes
+from wsrnas.evaluation.measurement import Evaluation, check_classes, refuse_gradient_attacks
 from wsrnas.evaluation.protocols import CUSTOM, PAPER_STRENGTHS, custom_attacks
 from wsrnas.evaluation.results import FORMAT, measure, table
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
+from wsrnas.subjects.fitting import adapted
+from wsrnas.subjects.images import spread
 
 
 def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] = PAPER_STRENGTHS,
@@ -53,28 +56,60 @@ def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] = PAPER_STR
         draws it.
 
     Raises:
-        InputError: an attack is unknown or needs more classes, a number is out of range.
+        InputError: an attack is unknown, needs more classes or a gradient that the network does not have, a number is
+            out of range, or the network does not return logits of images in [0, 1]: it passes the same door as those of
+            ``retrain.evaluate``, but for its mode.
     """
     radii = (*strengths, *l2_strengths)
     require(bool(attacks) and all(radius > 0 for radius in radii), "expected at least one attack, at strengths above 0")
     require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
     asked = custom_attacks(attacks, sorted(strengths), sorted(l2_strengths))
     require(bool(asked), f"there is no strength for {', '.join(attacks)}; expected strengths or l2_strengths")
-    device = next(model.parameters()).device
+    device = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(())).device
     part = (data.test if isinstance(data, DataSet) else as_image_set(data)).to(device)
-    with torch.no_grad(), attack_mode(model):
-        classes = model(next(BatchLoader(part, 1, seed, "shape").batches())[0]).shape[1]
+    classes = number_of_classes(model, part)
     if images:
         part = part.subset(balanced_subset(part.labels, images, seed, "images", classes))
     for attack in asked:
         check_classes(attack, classes, "the network has")
-    evaluation = Evaluation(model, BatchLoader(part, batch_size, seed, "test"), classes, World(device=device), seed,
-                            batch_size, name=name, log=log)
+    loader = BatchLoader(part, batch_size, seed, "test")
+    with attack_mode(model):
+        fit = adapted(model, *spread(loader), classes, batch_size=batch_size)
+    if not fit.has_gradient:
+        refuse_gradient_attacks(asked, name)
+    say_each(fit.notes, name, log)
+    evaluation = Evaluation(fit.model, loader, classes, World(device=device), seed, batch_size, name=name, log=log,
+                            has_gradient=fit.has_gradient)
     about = {"format": FORMAT, "name": name, "protocol": CUSTOM, "seed": seed,
              "dataset": data.name if isinstance(data, DataSet) else "own", "image_set": part.fingerprint(),
              "chance": chance(part.labels.tolist(), classes),
-             "model": {"source": "Python", "parameters": count_parameters(model)}, "batch_size": batch_size}
+             "model": {"source": "Python", "parameters": count_parameters(model)}, "notes": list(fit.notes),
+             "batch_size": batch_size}
     return about | measure(evaluation, asked, check_images, spare_fallen=True, level=checks)
+
+
+def say_each(notes: Sequence[str], name: str, log: Callable[[str], None]) -> None:
+    """Log what the door found out about a network."""
+    for note in notes:
+        log(f"{name}: {note}")
+
+
+def number_of_classes(model: nn.Module, part: ImageSet) -> int:
+    """Return the number of logits; where the network does not return any, the classes of the images.
+
+    The door then says what is wrong with it.
+    """
+    images = next(BatchLoader(part, 1, 0, "shape").batches())[0]
+    try:
+        with torch.no_grad(), attack_mode(model):
+            logits = model(images)
+        if logits.ndim == 2:
+            return int(logits.shape[1])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # the user's code, or no tensor
+        pass
+    return int(part.labels.max()) + 1
 
 
 def result_table(*results: Mapping[str, Any]) -> str:
