@@ -1,14 +1,18 @@
 """Stop every program by signals at random moments, start the same command again, and compare with a run left in peace.
 
-    python -m tests.soak --minutes 60 --seed 1
+    python -m tests.soak --minutes 8 --seed 1 --out soak.json
+    python -m tests.soak --sum soak.json other.json
 
 A life is a run from an empty folder to its end. Its processes are copies of this one, so that a start takes
-milliseconds. The signals are KILL, TERM, INT and USR1. Half of them come within 20 milliseconds of the moment when a
-program opens its folder, a quarter within 3 milliseconds of a write, a quarter at any time. At the end every result is
-the same bit for bit, or this program stops and names what differs.
+milliseconds. A life has one process, or two under torchrun's environment, or two that share the work; of two, one is
+killed. The first signals come within 20 milliseconds of the moment when the run directory is made. Of the others, half
+come so early after a later start, a quarter within 3 milliseconds of a write, a quarter at any time. At the end every
+result is the same bit for bit, or this program stops and names what differs. ``--out`` keeps every life that has ended
+in peace: the same command goes on with the next one, and several files are added up.
 """
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
@@ -20,9 +24,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from importlib import import_module
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,104 +34,103 @@ import torch
 from tests.processes import copies, wait_for
 from tests.quick import pages_without_sections, short_checks, small_digits
 from tests.run_files import assert_equal
-from wsrnas.runtime.errors import LOST, STOPPED
+from tests.soak_programs import PROGRAMS, RANKED, SHARED, in_peace, main_of, prepare
+from wsrnas.runtime.checkpoint import write_json
+from wsrnas.runtime.errors import INTERRUPTED, LOST, STOPPED
 from wsrnas.runtime.program import run_program
 
-TRAINING = ["--preset", "tiny", "--device", "cpu", "--max_train", "60", "--held_out", "20", "--num_steps", "1",
-            "--batch_size", "20", "--init_channels", "2", "--layers", "3", "--select_steps", "1"]
-PROGRAMS = {  # arguments; every program writes below runs/
-    "search.wsr_nas": ["--preset", "tiny", "--space", "nas-bench-201", "--device", "cpu", "--init_channels", "2",
-                       "--layers", "3", "--max_train", "60", "--max_validation", "20", "--num_steps", "1",
-                       "--batch_size", "14", "--warmup_architectures", "1", "--population", "1", "--iterations", "2",
-                       "--loss_passes", "1", "--estimator_images", "1", "--recalibration_batches", "1", "--save",
-                       "run"],
-    "search.rnas": ["--preset", "tiny", "--device", "cpu", "--init_channels", "1", "--layers", "1", "--max_train",
-                    "60", "--batch_size", "10", "--num_steps", "1", "--bound_batches", "1", "--watched_batches", "1",
-                    "--recalibration_batches", "1", "--solver_iterations", "2", "--epochs", "3", "--warmup_epochs", "1",
-                    "--vulnerability_bound", "rel:0.5", "--save", "run"],
-    "search.tabular": ["--table", "demo", "--strategy", "random", "--queries", "4", "--seeds", "4", "--out",
-                       "runs/tabular"],
-    "retrain.train_cifar": [*TRAINING, "--epochs", "3", "--select_every", "1", "--save_every", "1", "--save", "run"],
-    "retrain.evaluate": ["--model", "runs/retrain/run", "--device", "cpu", "--dataset", "digits", "--max_test", "40",
-                         "--attacks", "pgd-2", "--strengths", "0.1", "--batch_size", "10", "--check_images", "30"],
-    "retrain.compare": ["--recipe", "tiny", "--archs", "RACL", "--budget", "params=1.2k", "--tolerance", "0.9",
-                        "--layers", "1", "--epochs", "2", "--max_train", "120", "--held_out", "20", "--batch_size",
-                        "50", "--num_steps", "1", "--select_steps", "1", "--select_every", "1", "--milestones", "1",
-                        "--seeds", "2", "--protocol", "custom", "--attacks", "pgd-1", "--test_strengths", "0.1",
-                        "--max_test", "40", "--test_batch_size", "20", "--check_images", "30", "--device", "cpu",
-                        "--save", "race"],
-    "test_AN_estimator.benchmark": [
-        "--preset", "tiny", "--device", "cpu", "--layers", "1", "--max_train", "40", "--max_test", "10",
-        "--train_steps", "1", "--network_batch_size", "20", "--num_steps", "1", "--max_estimator_train", "16",
-        "--batch_size", "4", "--rotation", "2", "--eval_batch_size", "6", "--sources", "0.1", "0.2", "--single_source",
-        "0.1", "--spectrum", "0.05", "0.1", "0.25", "--networks", "cna_r:1:1", "--estimators", "A-ANE", "--save",
-        "study"],
-}
-TWO = ("retrain.train_cifar", "search.wsr_nas")  # also run on two processes, one of which is killed
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: STOPPED, signal.SIGUSR1: STOPPED, signal.SIGINT: INTERRUPTED}
 MOST_SIGNALS = 20  # of one life; then it is left in peace
 SECONDS = 300  # after which a process hangs
-NOTICE = 15  # seconds in which a process notices that its partner is gone
+NOTICE = 3  # seconds in which a process notices that its partner is gone; then torchrun ends it, and kills it later
+GRACE = 30
 EARLY = 0.02
 # What differs between two runs left in peace: clocks, pages with their drawings, logs, locks, the last but one state.
-UNLIKE = {"log.txt", "env.json", "report.html", "report.md", "race.md", ".lock", "opening", "failed", "costs.json"}
+UNLIKE = {"log.txt", "env.json", "report.html", "report.md", "race.md", "ranking.md", ".lock", "opening", "failed",
+          "costs.json", "MODEL_CARD.md"}
 CLOCKS = {"seconds", "milliseconds", "pgd_milliseconds", "share_of_pgd", "peak_memory_gib", "images_per_second",
-          "seconds_per_query", "latency", "memory", "time", "command", "started", "updated", "device", "threads", "git"}
+          "seconds_per_query", "latency", "memory", "time", "command", "started", "updated", "device", "threads", "git",
+          "environment", "run"}
 
 
 @dataclass
-class Tally:
-    """What a soak has survived.
+class Life:
+    """A run from an empty folder to its end.
 
     Args:
-        signals: Signals by their names, and by when they came.
-        lives: Runs to the end by program.
+        program: Name of the program.
+        way: ``alone``, ``two ranks`` or ``two at once``.
+        seed: Seed of the soak.
+        number: Place among the lives of this seed.
+        signals: Name and moment of each signal, and whether nothing had been saved before this start.
+        seconds: Duration.
     """
 
-    signals: Counter[str] = field(default_factory=Counter)
-    moments: Counter[str] = field(default_factory=Counter)
-    lives: Counter[str] = field(default_factory=Counter)
+    program: str
+    way: str
+    seed: int
+    number: int
+    signals: list[tuple[str, str, bool]] = field(default_factory=list)
+    seconds: float = 0.0
 
-    def __str__(self) -> str:
-        return (f"{self.signals.total()} signals survived ({_counts(self.signals)}; {_counts(self.moments)}) in "
-                f"{self.lives.total()} lives ({_counts(self.lives)})")
+
+def summary(lives: Sequence[Life]) -> str:
+    """Return how many signals of which kind, at which moment and in which programs were survived."""
+    signals = [each for life in lives for each in life.signals]
+    early = [each for each in signals if each[1] == "early"]
+    by_program: Counter[str] = Counter()
+    for life in lives:
+        by_program[life.program] += len(life.signals)
+    return "\n".join([
+        f"{len(signals)} signals survived in {len(lives)} lives of {sum(life.seconds for life in lives) / 60:.0f} "
+        "minutes together",
+        f"signals: {_counts(Counter(name for name, _, _ in signals))}",
+        f"moments: {_counts(Counter(moment for _, moment, _ in signals))}; {sum(new for _, _, new in early)} of the "
+        "early ones in a new run directory",
+        f"ways: {_counts(Counter(life.way for life in lives))}",
+        f"programs: {_counts(by_program)}",
+        f"seeds: {', '.join(map(str, sorted({life.seed for life in lives})))}"])
 
 
 def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counter.most_common())
 
 
-def _be(program: str, argv: Sequence[str], place: Path, variables: dict[str, str], log: Path) -> None:
+# -- processes --------------------------------------------------------------------------------------------------------
+
+def _be(program: str, place: Path, variables: dict[str, str], log: Path) -> None:
     """Run a program, as a process that has just been started does."""
     os.chdir(place)
     os.environ |= variables
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}.items():
+        signal.signal(number, handler)
     torch.set_num_threads(1)
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
         def listening() -> None:
-            log.with_suffix(".ready").touch()  # before this, python itself would answer Ctrl-C
-            import_module(program).main(list(argv))
+            log.with_suffix(".ready").touch()  # before this, python itself would answer a signal
+            main_of(program)
 
         run_program(listening)
 
 
-def start(program: str, place: Path, processes: int = 1) -> list[Any]:
+def start(program: str, place: Path, way: str) -> list[Any]:
     """Start the processes of a program in a place."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     started = []
-    for rank in range(processes):
-        variables = {} if processes == 1 else {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost",
-            "LOCAL_WORLD_SIZE": str(processes), "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "soak"}
-        started.append(copies().Process(target=_be, args=(program, PROGRAMS[program], place, variables,
-                                                          place / f"said{rank}.txt")))
+    for rank in range(1 if way == "alone" else 2):
+        variables = {} if way != "two ranks" else {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "soak"}
         (place / f"said{rank}.ready").unlink(missing_ok=True)
+        started.append(copies().Process(target=_be, args=(program, place, variables, place / f"said{rank}.txt")))
         started[-1].start()
-    wait_for(lambda: all((place / f"said{rank}.ready").exists() for rank in range(processes)))
+    wait_for(lambda: all((place / f"said{rank}.ready").exists() for rank in range(len(started))))
     return started
 
 
@@ -155,52 +157,70 @@ def _wait(process: Any, place: Path, moment: str, stream: random.Random, length:
     time.sleep(stream.uniform(0, EARLY if moment == "early" else 0.003))
 
 
-def one_life(program: str, place: Path, stream: random.Random, length: float, tally: Tally, processes: int = 1) -> None:
+def one_life(life: Life, place: Path, stream: random.Random, length: float) -> None:
     """Run a program to its end, and signal to it on the way.
+
+    Args:
+        life: Program and way; its signals and seconds are filled in.
+        place: Its folder.
+        stream: Source of what is random.
+        length: Seconds of a run in peace.
 
     Raises:
         AssertionError: It ended in another way than a stop, hung, or printed a traceback.
     """
+    begun, before, first = time.monotonic(), _newest(place), stream.randint(1, 4)
     for number in range(MOST_SIGNALS + 2):
-        started = start(program, place, processes)
+        new = _newest(place) == before
+        started = start(life.program, place, life.way)
+        atexit.register(_kill, started)
         victim, told = stream.choice(started), None
         if number < MOST_SIGNALS:
-            moment = stream.choice(("early", "early", "at a write", "at any time"))
+            moment = "early" if number < first else stream.choice(("early", "early", "at a write", "at any time"))
             _wait(victim, place, moment, stream, length)
             if victim.is_alive():
-                told = signal.SIGKILL if processes > 1 else stream.choice(SIGNALS)
+                told = stream.choice(SIGNALS) if life.way == "alone" else signal.SIGKILL
                 os.kill(victim.pid, told)
-                tally.signals[told.name] += 1
-                tally.moments[moment] += 1
-        if told is not None and processes > 1:
+                life.signals.append((told.name, moment, new))
+        if told is not None and life.way == "two ranks":
             _end_the_others(started, victim)
         for process in started:
             process.join(SECONDS)
         codes = [process.exitcode for process in started]
-        said = "".join((place / f"said{rank}.txt").read_text() for rank in range(processes))
-        assert None not in codes, f"{program} hangs: {said[-2000:]}"
-        stops = set() if told is None else {-told, STOPPED, 128 + told, LOST}
-        stops |= {-signal.SIGTERM} if stops and processes > 1 else set()
-        assert set(codes) <= {0} | stops, f"{program} ended with {codes} after {told and told.name}: {said[-2000:]}"
-        if processes == 1 or told is None:
+        _kill(started)
+        said = "".join((place / f"said{rank}.txt").read_text() for rank in range(len(started)))
+        assert None not in codes, f"{life.program} hangs: {said[-2000:]}"
+        stops = set() if told is None else {ENDS[told]}
+        stops |= {LOST, STOPPED, -signal.SIGTERM, -signal.SIGKILL} if stops and life.way == "two ranks" else set()
+        assert set(codes) <= {0} | stops, f"{life.program} ended with {codes} after {told!r}: {said[-2000:]}"
+        if life.way != "two ranks" or told is None:
             assert "Traceback" not in said, said[-3000:]
-        if set(codes) == {0}:
-            tally.lives[program + " on two processes" * (processes > 1)] += 1
+        if set(codes) == {0} and (told is None or life.way == "alone"):
+            life.seconds = time.monotonic() - begun
             return
-    raise AssertionError(f"{program} does not come to an end: {said[-2000:]}")
+    raise AssertionError(f"{life.program} does not come to an end: {said[-2000:]}")
+
+
+def _kill(started: Sequence[Any]) -> None:
+    """End what would otherwise outlive this process."""
+    for process in started:
+        if process.is_alive():
+            process.kill()
 
 
 def _end_the_others(started: Sequence[Any], victim: Any) -> None:
     """End the partners of a killed process as torchrun does, if they have not noticed themselves."""
-    victim.join(SECONDS)
+    victim.join(GRACE)  # it is killed
     for process in started:
         process.join(NOTICE)
         if process.is_alive():
             os.kill(process.pid, signal.SIGTERM)
-            process.join(NOTICE)
+            process.join(GRACE)
             if process.is_alive():
                 process.kill()
 
+
+# -- results ----------------------------------------------------------------------------------------------------------
 
 def results(place: Path) -> dict[str, Any]:
     """Return what a run has found, by file: without clocks, logs and pages."""
@@ -216,7 +236,9 @@ def results(place: Path) -> dict[str, Any]:
             found[name] = without_clocks(json.loads(path.read_text()))
         elif path.suffix == ".jsonl" and path.name == "metrics.jsonl":
             found[name] = [without_clocks(json.loads(line)) for line in path.read_text().splitlines()]
-        elif path.name.endswith((".tmp", ".new")) or path.name in ("FINISHED", ".writable"):
+        elif path.suffix == ".jsonl" and path.parent.name == "rows":
+            found[name] = sorted(path.read_text().splitlines())
+        elif path.suffix == ".py" or path.name.endswith((".tmp", ".new")) or path.name in ("FINISHED", ".writable"):
             found[name] = path.read_text()
     return found
 
@@ -228,80 +250,123 @@ def without_clocks(value: Any) -> Any:
     return [without_clocks(inner) for inner in value] if isinstance(value, list) else value
 
 
-@contextlib.contextmanager
-def reference(programs: Sequence[str]) -> Iterator[tuple[Path, dict[str, tuple[dict[str, Any], float]]]]:
-    """Yield a folder with a run of each program left in peace, and the results and the seconds of each."""
-    folder = Path(tempfile.mkdtemp(prefix="soak"))
-    try:
-        known = {}
-        for program in programs:
-            place = folder / program
-            prepare(program, place, folder)
-            _in_peace(program, place)
-            found = results(place)
-            again = folder / f"{program}-again"
-            prepare(program, again, folder)
-            begun = time.monotonic()
-            _in_peace(program, again)  # its modules are imported now, as those of the copies are
-            assert_equal(results(again), found, f"two runs of {program} in peace")
-            known[program] = found, time.monotonic() - begun
-        yield folder, known
-    finally:
-        shutil.rmtree(folder)
+class References:
+    """Runs of programs left in peace, made when a life asks for one, and kept.
+
+    Args:
+        folder: Where they are made and kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.alone: dict[str, dict[str, Any]] = {}
+
+    def get(self, program: str, way: str) -> tuple[dict[str, Any], float]:
+        """Return the results and the seconds of a run in peace; two of them must not differ."""
+        kept = self.folder / f"{program}, {way}.pt"
+        if program not in self.alone:  # after it, the copies of this process have imported all that they need
+            self.alone[program], _ = self._run(program, "alone")
+            if kept.exists() and way == "alone":
+                assert_equal(self.alone[program], torch.load(kept, weights_only=True)[0], f"an earlier {program}")
+        if not kept.exists():
+            # Two ranks differ from one process in rounding, but not from one another.
+            expected = self._run(program, way)[0] if way == "two ranks" else self.alone[program]
+            found, seconds = self._run(program, way)
+            assert_equal(found, expected, f"two runs of {program} in peace, {way}")
+            torch.save((found, seconds), kept.with_suffix(".new"))
+            kept.with_suffix(".new").replace(kept)
+        found, seconds = torch.load(kept, weights_only=True)
+        return found, seconds
+
+    def _run(self, program: str, way: str) -> tuple[dict[str, Any], float]:
+        place = Path(tempfile.mkdtemp(prefix=program, dir=self.folder)) / "place"
+        prepare(program, place, self.folder)
+        begun = time.monotonic()
+        if way == "alone":
+            in_peace(program, place)
+        else:
+            started = start(program, place, way)
+            for process in started:
+                process.join(SECONDS)
+            said = "".join(file.read_text() for file in sorted(place.glob("said*.txt")))
+            assert {process.exitcode for process in started} == {0}, said[-3000:]
+        seconds, found = time.monotonic() - begun, results(place)
+        shutil.rmtree(place.parent)
+        return found, seconds
 
 
-def _in_peace(program: str, place: Path) -> None:
-    """Run a program in this process, so that its copies have imported all that it needs."""
-    main = import_module(program).main
-    with contextlib.chdir(place), open(place / "said0.txt", "w") as file, contextlib.redirect_stdout(file):
-        main(list(PROGRAMS[program]))
+# -- the soak ---------------------------------------------------------------------------------------------------------
+
+def plan(programs: Sequence[str], number: int) -> tuple[str, str]:
+    """Return the program of a life and its way: every program alone, then in the other ways that it has."""
+    program, turn = programs[number % len(programs)], number // len(programs)
+    ways = ["alone", *["two ranks"] * (program in RANKED), *["two at once"] * (program in SHARED)]
+    return program, ways[turn % len(ways)]
 
 
-def prepare(program: str, place: Path, folder: Path) -> None:
-    """Make the place of a life; an evaluation needs a trained network."""
-    place.mkdir(parents=True)
-    if program == "retrain.evaluate":
-        trained = folder / "trained"
-        if not trained.exists():
-            trained.mkdir()
-            _in_peace("retrain.train_cifar", trained)
-        shutil.copytree(trained / "runs", place / "runs")
+def soak(seconds: float, seed: int, programs: Sequence[str] = tuple(PROGRAMS), lives: int = 10**9,
+         out: Path | None = None, kept: Path | None = None) -> list[Life]:
+    """Let the programs live for some seconds, and return the lives, with those that ``out`` holds.
 
-
-def soak(seconds: float, seed: int, programs: Sequence[str] = tuple(PROGRAMS), lives: int = 10**9) -> Tally:
-    """Let the programs live for some seconds, and return what they have survived.
+    Args:
+        seconds: Seconds after which no further life begins.
+        seed: Seed of all that is random.
+        programs: Names of the programs.
+        lives: Number of the last life of this seed.
+        out: File of the lives.
+        kept: Folder of what is needed again by the next soak of the same code; None: nothing is kept.
 
     Raises:
         AssertionError: A program ended in another way than a stop, or its results differ.
     """
-    stream, tally, end = random.Random(seed), Tally(), time.monotonic() + seconds
-    with small_digits(), short_checks(), pages_without_sections(), reference(programs) as (folder, known):
-        number = 0
-        while time.monotonic() < end and number < lives:
-            program, place = programs[number % len(programs)], folder / f"life{number}"
-            expected, length = known[program]
-            two = program in TWO and number % 3 == 2
-            prepare(program, place, folder)
-            one_life(program, place, stream, length, tally, 2 if two else 1)
-            if two:  # two processes differ in rounding from one, but not from one another
-                assert results(place).keys() == expected.keys()
-            else:
-                assert_equal(results(place), expected, program)
-            shutil.rmtree(place)
-            number += 1
-            if sys.stdout.isatty() or number % 5 == 0:
-                print(f"{number} lives: {tally}", flush=True)
-    return tally
+    ended, end = read(out) if out and out.exists() else [], time.monotonic() + seconds
+    folder = Path(tempfile.mkdtemp(prefix="soak"))
+    try:
+        with small_digits(), short_checks(), pages_without_sections():
+            (kept or folder).mkdir(parents=True, exist_ok=True)
+            references = References((kept or folder).absolute())
+            number = 1 + max((life.number for life in ended if life.seed == seed), default=-1)
+            while time.monotonic() < end and number < lives:
+                life = Life(*plan(programs, number), seed, number)
+                expected, length = references.get(life.program, life.way)
+                place = folder / f"life{number}"
+                prepare(life.program, place, references.folder)
+                one_life(life, place, random.Random(f"{seed}/{number}"), length)
+                assert_equal(results(place), expected, f"life {number} of seed {seed}: {life.program}, {life.way}")
+                shutil.rmtree(place)
+                ended.append(life)
+                number += 1
+                if out:
+                    write_json(out, [asdict(each) for each in ended])
+                print(f"{life.program}, {life.way}: {len(life.signals)} signals, {life.seconds:.0f} s", file=sys.stderr,
+                      flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ended
+
+
+def read(path: Path) -> list[Life]:
+    """Return the lives of a file."""
+    return [Life(**{**each, "signals": [tuple(told) for told in each["signals"]]})
+            for each in json.loads(path.read_text())]
 
 
 def main() -> None:
-    """Soak for the minutes of the command line."""
+    """Soak for the minutes of the command line, or add up what files hold."""
     parser = argparse.ArgumentParser(prog="tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--kept", type=Path, help="folder that the next soak of the same code need not make again")
+    parser.add_argument("--sum", nargs="+", type=Path, default=[], metavar="FILE", help="add up files; nothing is run")
     arguments = parser.parse_args()
-    print(soak(60 * arguments.minutes, arguments.seed, arguments.programs))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    if arguments.sum:
+        print(summary([life for path in arguments.sum for life in read(path)]))
+    else:
+        print(summary(soak(60 * arguments.minutes, arguments.seed, arguments.programs, out=arguments.out,
+                           kept=arguments.kept)))
 
 
 if __name__ == "__main__":

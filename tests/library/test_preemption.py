@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -196,7 +198,8 @@ def child_failed(*codes):
     (child_failed(-15, 75), 75), (SignalException("", signal.SIGTERM), 75), (SignalException("", signal.SIGUSR1), 75),
     (child_failed(1, -15), None), (child_failed(2), 2), (child_failed(-15, 2), 2), (child_failed(2, 1), None),
     (SignalException("", signal.SIGINT), None), (child_failed(-9), 71), (child_failed(-9, 71, -15), 71),
-    (child_failed(-11, -15), 71), (child_failed(-9, 1), None),
+    (child_failed(-11, -15), 71), (child_failed(-9, 1), None), (child_failed(75, -9), 71), (child_failed(75, 2), 2),
+    (child_failed(75, 71), 75), (child_failed(75, 1), 75),
 ])
 def test_torchrun_is_quiet_about_a_stop_and_bad_input_and_nothing_else(error, code, monkeypatch):
     def run(argv):
@@ -230,7 +233,7 @@ class Launched:
         self.process.start()
 
     def pid(self, rank):
-        wait_for(self.paths[rank].exists)
+        wait_for(lambda: self.paths[rank].exists() and self.paths[rank].read_text().split()[1] != "0")
         return int(self.paths[rank].read_text().split()[0])
 
     def end(self):
@@ -300,6 +303,67 @@ def test_processes_on_gpus_have_a_way_over_the_cpu(device, backend, monkeypatch)
     assert initialize(device) == World(1, 2, torch.device("cuda", 1) if device == "cuda" else torch.device("cpu"))
     assert started == [backend]
     assert dist.distributed_c10d.BackendConfig(backend).get_device_backend_map()["cpu"] == "gloo"
+
+
+def ending(work, number):
+    """Exit code of a forked program that gets a signal while it works, and what it printed as an error."""
+    with tempfile.TemporaryFile("w+") as said:
+        child = os.fork()
+        if not child:
+            os.dup2(said.fileno(), 2)
+            sys.stderr = said
+            code = 1
+            try:
+                for name in preemption.SIGNALS:
+                    signal.signal(name, signal.SIG_DFL)
+                run_program(lambda: work(lambda: os.kill(os.getpid(), number)))
+            except SystemExit as end:
+                code = end.code
+            finally:
+                said.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        return code, said.read()
+
+
+def in_first_step(tell):
+    with stop_requests(World()):
+        weakref.ref(set(), lambda _: tell())  # torch's compiler is full of callbacks, which lose exceptions
+        time.sleep(PATIENCE)  # it compiles
+
+
+def after_first_step(tell):
+    with stop_requests(World()) as stop:
+        assert not stop()
+        tell()
+        if stop():
+            raise Preempted("stopped after step 1")
+
+
+def outside_of_loops(tell):
+    try:
+        tell()
+    except Exception:  # not even what catches everything, such as the writing of a page, loses it
+        time.sleep(PATIENCE)
+
+
+def turned_into_another_error(tell):
+    with stop_requests(World()) as stop:
+        stop()
+        tell()
+        raise RuntimeError("a compiler was killed")
+
+
+@BOTH
+@pytest.mark.parametrize(("work", "words"), [
+    (in_first_step, "stopped by NAME before a step was complete; the same command resumes"),
+    (after_first_step, "stopped after step 1; the same command resumes"),
+    (outside_of_loops, "stopped by NAME; the same command resumes from the last checkpoint"),
+    (turned_into_another_error,
+     "stopped by NAME (RuntimeError on the way); the same command resumes from the last checkpoint")])
+def test_a_program_is_stopped_wherever_it_is(work, words, number):
+    assert ending(work, number) == (75, words.replace("NAME", number.name) + "\n")
 
 
 def test_items_come_until_a_stop_is_asked_for():

@@ -3,12 +3,25 @@
 import pytest
 
 from tests import soak
+from wsrnas.__main__ import COMMANDS
 
 
 @pytest.mark.slow
-def test_programs_survive_signals_at_random_moments():
-    tally = soak.soak(600, 3, ("retrain.train_cifar",), lives=1)
-    assert tally.lives.total() == 1 and tally.signals.total() >= 2
+def test_programs_survive_signals_at_random_moments(tmp_path):
+    out = tmp_path / "soak.json"
+    life, = soak.soak(600, 3, ("retrain.train_cifar",), lives=1, out=out)
+    assert len(life.signals) >= 2 and life.signals[0][1:] == ("early", True)
+    assert soak.read(out) == [life]
+    assert soak.soak(600, 3, ("retrain.train_cifar",), lives=1, out=out) == [life]  # the next one would be the second
+    assert f"{2 * len(life.signals)} signals survived in 2 lives" in soak.summary([life, life])
+
+
+def test_every_program_and_every_way_has_its_turn():
+    programs = list(soak.PROGRAMS)
+    first = [soak.plan(programs, number) for number in range(3 * len(programs))]
+    assert {(name, "alone") for name in programs} == set(first[:len(programs)])
+    assert {(name, "two ranks") for name in soak.RANKED} | {(name, "two at once") for name in soak.SHARED} <= set(first)
+    assert set(programs) == {name for name in COMMANDS.values() if name.startswith(("search", "retrain", "test_AN"))}
 
 
 def test_a_difference_is_noticed(tmp_path):

@@ -26,15 +26,15 @@ def torchrun(argv: list[str]) -> None:
             raise
         sys.exit(STOPPED)
     except ChildFailedError as error:
-        # torchrun sends SIGTERM to the processes that leave last.
+        # torchrun sends SIGTERM to the processes that leave last, and they may end as after a request to stop.
         codes = {failure.exitcode for failure in error.failures.values()} - {-signal.SIGTERM}
-        if STOPPED in codes:  # one such process is enough: all have saved
-            sys.exit(STOPPED)
-        if codes == {BAD_INPUT}:
+        if BAD_INPUT in codes and codes <= {BAD_INPUT, STOPPED}:
             sys.exit(BAD_INPUT)
         killed = {rank: -failure.exitcode for rank, failure in error.failures.items()
                   if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM}
-        if killed and codes <= {LOST, *(-number for number in killed.values())}:
+        if STOPPED in codes and not killed:  # one such process is enough: all have saved
+            sys.exit(STOPPED)
+        if killed and codes <= {LOST, STOPPED, *(-number for number in killed.values())}:
             rank, number = next(iter(killed.items()))
             hint = " (the system does so when memory is short)" if number == signal.SIGKILL else ""
             print(f"error: process {rank} was ended by {signal.Signals(number).name}{hint}, and the others with it; "

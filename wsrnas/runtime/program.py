@@ -7,10 +7,8 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
 from typing import NoReturn
 
 from wsrnas.runtime.errors import (
@@ -26,6 +24,7 @@ from wsrnas.runtime.errors import (
     say,
 )
 from wsrnas.runtime.pages import use_large_pages
+from wsrnas.runtime.preemption import Interrupts
 from wsrnas.runtime.reading import shown_path
 from wsrnas.runtime.threads import sleep_when_idle
 
@@ -62,7 +61,7 @@ def run_program(main: Callable[[], None]) -> None:
     sleep_when_idle()
     use_large_pages()
     print_anywhere()
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
     try:
         with interrupts:
             main()
@@ -75,14 +74,15 @@ def run_program(main: Callable[[], None]) -> None:
         leave_quietly()
     except OSError as error:
         if interrupts.heard:
-            interrupted()
+            interrupted(interrupts.heard, error)
         if error.errno not in _UNWRITTEN | _UNREACHABLE:
             raise
         fail(storage_problem(error))
     except RuntimeError as error:
-        if interrupts.heard:
-            interrupted()
-        if not (sentence := problem_of_machine(error)):
+        sentence = problem_of_machine(error)
+        if interrupts.heard and not (sentence and sentence[1] == LOST):  # torchrun ends the partners by a signal
+            interrupted(interrupts.heard, error)
+        if not sentence:
             raise
         fail(*sentence)
     except MemoryError:
@@ -90,10 +90,10 @@ def run_program(main: Callable[[], None]) -> None:
     except (Exception, KeyboardInterrupt) as error:  # an import that is interrupted fails in its own way
         if not interrupts.heard and not isinstance(error, KeyboardInterrupt):
             raise
-        interrupted()
+        interrupted(interrupts.heard or signal.SIGINT, error)
     finally:
         if "torch.distributed" in sys.modules:  # help and configuration errors need no torch
-            with suppress(*[Exception] * interrupts.heard):  # torch may be imported in half
+            with suppress(*[Exception] * bool(interrupts.heard)):  # torch may be imported in half
                 from wsrnas.runtime.distributed import shutdown
                 shutdown()
         gc.freeze()  # the system frees all memory at once; python would spend half a second on torch's objects
@@ -106,34 +106,19 @@ def print_anywhere() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class _Interrupts:
-    """Note Ctrl-C, because what it meets may turn it into another error.
+def interrupted(number: int = signal.SIGINT, error: BaseException | None = None) -> NoReturn:
+    """Say that a signal ended the program, and leave.
 
-    Attributes:
-        heard: whether there was one.
+    Args:
+        number: the signal.
+        error: what it was turned into on its way.
     """
-
-    def __init__(self) -> None:
-        self.heard = False
-
-    def __enter__(self) -> None:
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is signal.default_int_handler and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._note)
-
-    def __exit__(self, *error: object) -> None:
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.heard = True
-        raise KeyboardInterrupt
-
-
-def interrupted() -> NoReturn:
-    """Say that Ctrl-C ended the program, and leave."""
-    print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    if number == signal.SIGINT:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    met = "" if error is None or isinstance(error, KeyboardInterrupt) else f" ({type(error).__name__} on the way)"
+    say(f"stopped by {signal.Signals(number).name}{met}; the same command resumes from the last checkpoint")
+    sys.exit(STOPPED)
 
 
 def problem_of_machine(error: RuntimeError) -> tuple[str, int] | None:
