@@ -20,7 +20,9 @@ from wsrnas.runtime.config import describe, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.folders import overwrite_requested
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import refuse_to_begin
 
 with deferred_imports():
     from retrain.batch import check_batch
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     check_batch(config, World())
     race = Path(config.runs) / "compare" / config.name
     entrants = load_entrants(config.archs, config.layers, config.seed)
-    there = [] if invocation.overwrite else entered(race)[0]
+    there = [] if overwrite_requested(invocation.overwrite) else entered(race)[0]
     require(bool(entrants or there), "the race has no entrants; pass --archs NAME,NAME,random:2")
     world = initialize(config.device)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
@@ -56,12 +58,14 @@ def main(argv: list[str] | None = None) -> None:
     entrants = widen(entrants, parse_budget(config.budget), config.tolerance, data.num_classes, data.image_shape,
                      config.dataset)
     check(config, entrants, data)
+    inputs = {"data set": data.fingerprint()}
     if invocation.dry_run:
+        refuse_to_begin(race, config, inputs, invocation.overwrite)
         if world.is_main:
             dry_run(config, entrants or there, data)
         return
     if world.is_main:
-        open_shared_folder(race, config, {"data set": data.fingerprint()}, invocation.overwrite)
+        open_shared_folder(race, config, inputs, invocation.overwrite)
         check_jobs(race_jobs(config, race, joined(race, entrants), config.seeds), data)
         before = len(entered(race)[0])
         enter(race, entrants, config.seeds)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from retrain.batch import batch_text
-from retrain.beginning import begin, check_extension
+from retrain.beginning import Beginning, begin, check_extension
 from retrain.settings import AnyTraining
 from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, readable
@@ -61,11 +61,7 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
         arch: searched architecture or name, as for ``models.build_model``.
         network: the network with random weights.
     """
-    folder = Path(config.runs) / "retrain" / config.name
-    require(not (overwrite and config.extend), "--overwrite and --extend cannot be given together: one starts the run "
-            "again, the other lengthens it")
-    remark = check_extension(folder, config) if config.extend else ""
-    beginning = begin(network, config)
+    folder, remark, beginning = prepare_run(config, overwrite, network)
     run = RunDirectory(folder, config, world, overwrite, run_inputs(fingerprint, arch, beginning.fingerprint),
                        "epochs" if config.extend else "")
     if run.finished:
@@ -78,6 +74,22 @@ def open_run(config: AnyTraining, world: World, overwrite: bool, fingerprint: di
     for line in [*[remark] * bool(remark), *(() if run.has_checkpoint else beginning.says)]:
         run.log(line)
     return run
+
+
+def refuse_run(config: AnyTraining, overwrite: bool, fingerprint: dict[str, Any], arch: Searched | str,
+               network: nn.Module) -> None:
+    """Refuse what ``open_run`` would refuse, and write nothing; the same arguments."""
+    folder, _, beginning = prepare_run(config, overwrite, network)
+    RunDirectory.refuse(folder, config, overwrite, run_inputs(fingerprint, arch, beginning.fingerprint),
+                        "epochs" if config.extend else "")
+
+
+def prepare_run(config: AnyTraining, overwrite: bool, network: nn.Module) -> tuple[Path, str, Beginning]:
+    """Return the run directory, a remark on a run that is lengthened, and with what the network begins."""
+    folder = Path(config.runs) / "retrain" / config.name
+    require(not (overwrite and config.extend), "--overwrite and --extend cannot be given together: one starts the run "
+            "again, the other lengthens it")
+    return folder, check_extension(folder, config) if config.extend else "", begin(network, config)
 
 
 def run_inputs(fingerprint: dict[str, Any], arch: Searched | str, weights: str | None = None) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     about = describe_run(config, subject, images, protocol, world)
 
     def keep(result: dict[str, Any]) -> None:
+        if world.is_main:
+            journal.stay()
         if world.is_main and not is_complete(path, network):  # until the new numbers are whole, the old ones stay
             store(path, {**about, **result, "official": None})
             refresh(subject.folder, world)
@@ -79,6 +81,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
         if PROTOCOLS[protocol].published_way else None
     result = {**about, **result, "official": published}
     if world.is_main:
+        journal.stay()
         store(path, result)
     if held:
         held.close()
@@ -110,7 +113,7 @@ def begin(journal: Journal, overwrite: bool) -> Any:
     Raises:
         InputError: Another evaluation of the same network and images is running.
     """
-    journal.folder.mkdir(parents=True, exist_ok=True)
+    journal.stay()
     held = hold(journal.folder)
     if overwrite_requested(overwrite):
         journal.forget()

@@ -11,6 +11,8 @@ compute the same logits.
 
 from __future__ import annotations
 
+import filecmp
+import glob
 import keyword
 import os
 import re
@@ -31,6 +33,8 @@ from wsrnas.data.names import leaderboard_names, require_like, require_other_nam
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.folders import move_aside, overwrite_requested
+from wsrnas.runtime.locks import claim
 from wsrnas.runtime.program import run_program
 
 with deferred_imports():
@@ -102,13 +106,13 @@ def main(argv: list[str] | None = None) -> None:
         require_packages()
     package, remarks = read_package(config)
     out = Path(config.out or Path("runs", "export", package.name)).absolute()
-    check_folder(out, invocation.overwrite)
+    check_folder(out, invocation.overwrite or not invocation.dry_run)
     if invocation.dry_run:
         print(dry_run(config, package, out))
     else:
         with staged_beside(out) as folder:
             write_package(folder, package, config.opset if config.onnx else 0)
-            publish(folder, out)
+            publish(folder, out, overwrite_requested(invocation.overwrite))
         print(f"package: {out}")
         print(f"nothing is uploaded; to put it on the Hugging Face hub: hf upload USER/{package.name} {out}")
     for line in [*remarks, *advice(config, package)]:
@@ -197,23 +201,46 @@ def is_package(folder: Path) -> bool:
 
 @contextmanager
 def staged_beside(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``out``, on the same file system; it is deleted afterwards."""
+    """Yield a temporary folder beside ``out``, on the same file system; it is deleted afterwards.
+
+    Those that killed processes have left are deleted, too.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*/"):
+        if (held := claim(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            held.close()
+    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    held = claim(place)
+    folder = place / out.name  # with the permissions of any new folder
+    folder.mkdir()
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+        if held:
+            held.close()
 
 
-def publish(folder: Path, out: Path) -> None:
-    """Move the files of ``folder`` to ``out``; an earlier package there is renamed to ``out.old1`` or so."""
+def publish(folder: Path, out: Path, overwrite: bool) -> None:
+    """Rename ``folder`` to ``out``, where an earlier package is renamed to ``out.old1`` or so; the same one stays.
+
+    Raises:
+        InputError: There is another package, which was not to be moved.
+    """
     if out.exists() and any(out.iterdir()):
-        number = next(n for n in range(1, 10**6) if not out.with_name(f"{out.name}.old{n}").exists())
-        out.rename(out.with_name(f"{out.name}.old{number}"))
-    out.mkdir(exist_ok=True)
-    for path in sorted(folder.iterdir()):
-        os.replace(path, out / path.name)
+        if same_files(folder, out):
+            return
+        check_folder(out, overwrite)
+        move_aside(out)
+    os.rename(folder, out)  # at once: a kill leaves all files or none
+
+
+def same_files(first: Path, second: Path) -> bool:
+    """Return whether two folders hold the same files."""
+    names = sorted(path.name for path in first.iterdir())
+    return names == sorted(path.name for path in second.iterdir() if path.name != "__pycache__") and not any(
+        filecmp.cmpfiles(first, second, names, shallow=False)[1:])
 
 
 # ---- what is said -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from wsrnas.runtime.program import run_program
 
 with deferred_imports():
     from retrain.batch import check_batch
-    from retrain.construction import make_network
+    from retrain.construction import make_network, refuse_run
     from retrain.cost import dry_run
     from retrain.small_images import make_loaders, train
 
@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
         train(config, data, world, invocation.overwrite)
         return
     loader, _ = make_loaders(config, data, world)
-    network = make_network(config, load_architecture(config.arch), data.num_classes, data.image_shape[0], world)
+    arch = load_architecture(config.arch)
+    network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
+    refuse_run(config, invocation.overwrite, data.fingerprint(), arch, network)
     dry_run(config, network, data.image_shape, len(loader.image_set), len(loader), data.num_classes, world)
 
 

@@ -23,7 +23,7 @@ with deferred_imports():
     import torch
 
     from retrain.batch import check_batch
-    from retrain.construction import describe_network, make_network, open_run
+    from retrain.construction import describe_network, make_network, open_run, refuse_run
     from retrain.cost import dry_run
     from retrain.retraining import Retraining, train_all_epochs
     from wsrnas.data.imagenet import ImageFileLoader, ImageFiles, list_imagenet
@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     train_loader, held_out_loader = make_loaders(config, files, world)
     network = make_network(config, arch, num_classes, 3, world)
     if invocation.dry_run:
+        refuse_run(config, invocation.overwrite, files.fingerprint(), arch, network)
         dry_run(config, network, image_shape, len(train_loader.files), len(train_loader), num_classes, world)
         return
     run = open_run(config, world, invocation.overwrite, files.fingerprint(), arch, network)

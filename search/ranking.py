@@ -28,7 +28,7 @@ from wsrnas.runtime.config import describe, parse_config, require, to_dict
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.program import run_program
-from wsrnas.runtime.same_work import stored_object
+from wsrnas.runtime.same_work import refuse_to_begin, stored_object
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 with deferred_imports():
@@ -59,10 +59,11 @@ def main(argv: list[str] | None = None) -> None:
     places = order[:config.sample or None]
     folder = config.folder(bench.trained.steps)
     print(introduction(config, table, bench, places, folder), flush=True)
-    if invocation.dry_run:
-        return
     inputs = {"supernet": bench.trained.fingerprint(), "data set": bench.trained.data.fingerprint(),
               "architectures": table.restricted(()).fingerprint()}  # other columns change no measurement
+    if invocation.dry_run:
+        refuse_to_begin(folder, config, inputs, invocation.overwrite)
+        return
     open_shared_folder(folder, config, inputs, invocation.overwrite)
     if finished(config, folder):
         print((folder / run_files.FINISHED).read_text() + "finished before (--overwrite starts again)", flush=True)

@@ -25,6 +25,7 @@ from wsrnas.attacks import attack_mode
 from wsrnas.data.image_set import DataSet
 from wsrnas.runtime.distributed import World, all_sum, broadcast
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.finite import require_finite
 from wsrnas.runtime.preemption import until_asked
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import BatchNoise, generator, seeded_weights
@@ -33,6 +34,7 @@ from wsrnas.training.epoch import Epoch
 from wsrnas.training.losses import LOSSES
 
 Item = TypeVar("Item")
+SLOWER = "start under another --save with a lower --learning_rate or --architecture_learning_rate"
 
 
 class RnasSearcher(SupernetSearcher):
@@ -95,21 +97,23 @@ class RnasSearcher(SupernetSearcher):
             self._train(epoch, step, batch, trained)
             losses.append(self._descend(epoch, step, batch, held_out))
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
+        self._refuse_divergence(epoch, 0, losses)
         return self._mean_losses(losses)
 
     def search_constrained(self, epoch: int, trained: Epoch) -> dict[str, float]:
         """Run step 2 of phase II: project A onto F <= H, batch by batch (Eq. 9)."""
-        mode, projections = self.config.constrained_step, []
+        mode, projections, losses = self.config.constrained_step, [], []
         start = self.alphas()
         for step, batch, held_out in self._batches(epoch, self.unconstrained_steps, self.steps, "step 2"):
             if mode == "descend+project":
                 self._train(epoch, step, batch, trained)
-                self._descend(epoch, step, batch, held_out)
+                losses.append(self._descend(epoch, step, batch, held_out))
             if self.resolved_bound < math.inf:
                 projections.append(self._project(epoch, step, held_out, trained))
             if mode == "project+train":
                 self._train(epoch, step, batch, trained)
         trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
+        self._refuse_divergence(epoch, self.unconstrained_steps, losses)
         return summarize(projections) | {"travelled": (self.alphas() - start).norm().item()}
 
     def resolve_bound(self) -> dict[str, Any]:
@@ -203,7 +207,7 @@ class RnasSearcher(SupernetSearcher):
     def _train(self, epoch: int, step: int, batch: Batch, trained: Epoch) -> None:
         """Take one step of the weights at the current A."""
         self.follow(self.alphas(), "training", epoch, step)
-        trained.add(self.trainer.step(*batch))
+        trained.add(self.trainer.step(*batch), self.trainer.gradient_norm)
         if trained.batches % self.config.report_freq == 0:
             trained.refuse_divergence(f"epoch {epoch + 1}", self.world)
 
@@ -274,6 +278,12 @@ class RnasSearcher(SupernetSearcher):
     def _mean(self, values: Sequence[Tensor]) -> Tensor:
         """Return the mean over a list and over the processes."""
         return self.constraint.mean_over_processes(torch.stack([value.detach() for value in values]).mean(0))
+
+    def _refuse_divergence(self, epoch: int, first: int, losses: Sequence[Tensor]) -> None:
+        """Refuse upper losses of the steps from ``first`` on, or architecture parameters, that are not finite."""
+        for step, found in enumerate(losses, start=first + 1):
+            require_finite(found, f"epoch {epoch + 1}, step {step}: the upper loss on D_v", SLOWER)
+        require_finite(self.alphas(), f"epoch {epoch + 1}: an architecture parameter", SLOWER)
 
     def _mean_losses(self, losses: Sequence[Tensor]) -> dict[str, float]:
         """Return the mean losses of step 1 on D_v in nats."""

@@ -55,13 +55,14 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
                              seed=frozen.seed if frozen else config.seed)
     if frozen:
         frozen.require_same_images(data)
-    if invocation.dry_run:
-        dry_run(config, data, world)
-        return None
     folder = Path(config.runs) / "search" / config.name
     if not overwrite_requested(invocation.overwrite):
         require_same_bound(folder, config.vulnerability_bound)
     inputs = {"data set": data.fingerprint()} | ({"supernet": frozen.fingerprint()} if frozen else {})
+    if invocation.dry_run:
+        RunDirectory.refuse(folder, config, invocation.overwrite, inputs)
+        dry_run(config, data, world)
+        return None
     run = RunDirectory(folder, config, world, invocation.overwrite, inputs)
     if run.finished:
         mend(run.path, world)

@@ -25,6 +25,7 @@ from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import say
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import refuse_to_begin
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 with deferred_imports():
@@ -46,11 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     limits = " within these limits" * bool(config.size_class or config.budget)
     require(config.queries[-1] <= distinct, f"queries asks for {config.queries[-1]} architectures; {table.name} has "
             f"{distinct} different ones{limits}")
+    folder, inputs = config.folder, {"table": table.fingerprint()}
+    if invocation.dry_run:
+        refuse_to_begin(folder, config, inputs, invocation.overwrite, flag="--out")
     print(introduction(config, task), flush=True)
     if invocation.dry_run:
         return
-    folder = config.folder
-    open_shared_folder(folder, config, {"table": table.fingerprint()}, invocation.overwrite, flag="--out")
+    open_shared_folder(folder, config, inputs, invocation.overwrite, flag="--out")
     (folder / run_files.SEARCHES).mkdir(exist_ok=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are small; processes are what uses more cores

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any
 
 from search.measure_settings import MEASURES, SHORT
+from search.not_finite import finite
 from search.search_run import open_search, resume, save_genotype
 from search.spaces import SPACES
 from search.spaces.space import Space
@@ -136,7 +137,8 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     check = row.get("estimator_check", {})
     if "fallback" in check:
         name = column_name(check["fallback"])
-        gaps = [check[kind][name] for kind in ("loss_gap", "vulnerability_gap") if kind in check]
+        gaps = [finite(check[kind][name], step, f"the {kind.replace('_', ' ')} of the AN-Estimator")
+                for kind in ("loss_gap", "vulnerability_gap") if kind in check]
         searcher.attack_too(check["fallback"], gaps, step)
     run.save({"step": step.index + 1, "searcher": searcher.state_dict()})
     run.log(f"[{step.index + 1}/{total}] {summary(step, row, searcher.space)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from search.measured_paths import described_paths, measured_shares, parameters
 from search.measurement import batches_until_stopped, measure
+from search.not_finite import finite, require_finite_measurement
 from search.path_training import train_epoch_of_paths
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
@@ -31,7 +32,7 @@ from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators.training import leave_one_out, train_estimator
 from wsrnas.runtime.distributed import World, all_sum, broadcast_model
-from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.seeding import generator
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 
@@ -137,6 +138,7 @@ class Searcher(SupernetSearcher):
             step=self.estimator_step, total_steps=self.estimator_total,
             batch_size=config.estimator_batch_size)
         broadcast_model(self.estimator, self.world)
+        finite(error, step, "the error of the AN-Estimator")
         return {"relative_error": error, "tasks": len(self.estimator_memory),
                 "networks": self.estimator_memory.iterations()}
 
@@ -156,12 +158,10 @@ class Searcher(SupernetSearcher):
                 sums += measure(self.supernet, self._spectrum(images, labels), labels, self.config)
                 count += len(images)
         losses, accuracies, *vulnerabilities = all_sum(sums, self.world) / all_sum(count, self.world)
-        if not losses.isfinite().all():
-            raise InputError(f"{step.title}: a loss on D_v is not finite ({losses.tolist()}); start "
-                             "under another --save with a lower --learning_rate")
         measured = {"losses": losses.float(), "accuracies": accuracies}
         if vulnerabilities:
             measured["vulnerabilities"] = vulnerabilities[0][1:].float()
+        require_finite_measurement(measured, self.config.strengths, self.estimated, step)
         return measured
 
     @torch.no_grad()
@@ -258,11 +258,11 @@ class Searcher(SupernetSearcher):
 
     def train_loss_estimator(self, step: Step) -> float:
         """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""
-        return self.strategy.learn(self.loss_memory, step)
+        return finite(self.strategy.learn(self.loss_memory, step), step, "the error of the loss estimator")
 
     def update_architecture(self, step: Step) -> float:
         """Move A down the objective that the predictor expects (line 24); return that objective."""
-        return self.strategy.move(self.loss_memory, step)
+        return finite(self.strategy.move(self.loss_memory, step), step, "the predicted objective")
 
     def project_architecture(self, step: Step) -> dict[str, Any]:
         """Project A onto the bounds of the predicted vulnerability (not part of Algorithm 1)."""

@@ -23,6 +23,7 @@ from wsrnas.runtime.distributed import World, barrier, initialize
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.runtime.same_work import refuse_to_begin
 
 with deferred_imports():
     from test_AN_estimator import results
@@ -30,7 +31,7 @@ with deferred_imports():
     from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, training_tasks
     from test_AN_estimator.noises import noise_tasks, read, tested_file
     from test_AN_estimator.report import write_report
-    from test_AN_estimator.study import check, dry_run, open_study
+    from test_AN_estimator.study import check, dry_run, open_study, study_folder, study_inputs
     from test_AN_estimator.training import trained_estimator
     from wsrnas.complexity import count_parameters
     from wsrnas.evaluation.caveats import chance
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     specs = network_specs(config)
     check(config, specs, data, world)
     if invocation.dry_run:
+        refuse_to_begin(study_folder(config), config, study_inputs(specs, data), invocation.overwrite)
         dry_run(config, specs, data, world)
         return
     study = open_study(config, specs, data, world, invocation.overwrite)

@@ -1,6 +1,7 @@
 """The folder of a study: its identity, and the cost of filling it."""
 
 from pathlib import Path
+from typing import Any
 
 from test_AN_estimator.networks import NetworkSpec, load_source
 from test_AN_estimator.noises import chunks, rotations, training_batches
@@ -44,12 +45,16 @@ def open_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet,
     """
     study = study_folder(config)
     if world.is_main:
-        inputs = {"data set": data.fingerprint(), "test images": data.test.fingerprint(),
-                  "networks": [spec.genotype.to_json() if spec.genotype else open_model(spec.given, "last").fingerprint
-                               for spec in specs]}
-        open_shared_folder(study, config, inputs, overwrite)
+        open_shared_folder(study, config, study_inputs(specs, data), overwrite)
         print(f"study {study}\n{describe(config)}", flush=True)
     return study
+
+
+def study_inputs(specs: list[NetworkSpec], data: DataSet) -> dict[str, Any]:
+    """Return what the study depends on in addition to its configuration: images and networks."""
+    return {"data set": data.fingerprint(), "test images": data.test.fingerprint(),
+            "networks": [spec.genotype.to_json() if spec.genotype else open_model(spec.given, "last").fingerprint
+                         for spec in specs]}
 
 
 def study_folder(config: BenchmarkConfig) -> Path:

@@ -13,6 +13,7 @@ from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.estimators.training import hide_each, train_estimator
 from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.finite import require_finite
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.seeding import generator, seeded_weights
@@ -54,6 +55,8 @@ def trained_estimator(config: BenchmarkConfig, setting: Setting, name: str, data
                 estimator, optimizer, tasks, 1, generator(config.seed, "tasks", setting.name, rotation, number),
                 learning_rate=config.estimator_learning_rate, step=step, total_steps=total_steps,
                 batch_size=config.estimator_batch_size)
+            require_finite(error, f"{name}, {setting.name}: the error of the estimator in rotation {rotation + 1}",
+                           "start under another --save with a lower --estimator_learning_rate")
             errors.append(error)
         run.record(rotation, {"relative_error": sum(errors) / len(errors)})
         run.save({"step": rotation + 1, "optimizer_step": step, "estimator": estimator.state_dict(),

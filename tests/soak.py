@@ -6,17 +6,21 @@
 A life is a run from an empty folder to its end. Its processes are copies of this one, so that a start takes
 milliseconds. A life has one process, or two under torchrun's environment, or two that share the work; of two, one is
 killed. The first signals come within 20 milliseconds of the moment when the run directory is made. Of the others, half
-come so early after a later start, a quarter within 3 milliseconds of a write, a quarter at any time. At the end every
-result is the same bit for bit, or this program stops and names what differs. ``--out`` keeps every life that has ended
-in peace: the same command goes on with the next one, and several files are added up.
+come so early after a later start, a quarter within 3 milliseconds of a write, a quarter at any time. A process alone
+also meets a disk that becomes full or read-only at a random write, and a run directory that is moved away under it; it
+must end with one sentence, and its folder is put back. At the end
+every result is the same bit for bit, or this program stops and names what differs. ``--out`` keeps every life that has
+ended in peace: the same command goes on with the next one, and several files are added up.
 """
 
 import argparse
 import atexit
 import contextlib
+import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -31,10 +35,11 @@ from typing import Any
 
 import torch
 
+from tests.faults import FULL, READ_ONLY, Disk
 from tests.processes import copies, wait_for
 from tests.quick import pages_without_sections, short_checks, small_digits
 from tests.run_files import assert_equal
-from tests.soak_programs import PROGRAMS, RANKED, SHARED, in_peace, main_of, prepare
+from tests.soak_programs import FOLDERS, PROGRAMS, RANKED, SHARED, in_peace, main_of, prepare
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.errors import INTERRUPTED, LOST, STOPPED
 from wsrnas.runtime.program import run_program
@@ -48,7 +53,7 @@ GRACE = 30
 EARLY = 0.02
 # What differs between two runs left in peace: clocks, pages with their drawings, logs, locks, the last but one state.
 UNLIKE = {"log.txt", "env.json", "report.html", "report.md", "race.md", "ranking.md", ".lock", "opening", "failed",
-          "costs.json", "MODEL_CARD.md"}
+          "costs.json"}
 CLOCKS = {"seconds", "milliseconds", "pgd_milliseconds", "share_of_pgd", "peak_memory_gib", "images_per_second",
           "seconds_per_query", "latency", "memory", "time", "command", "started", "updated", "device", "threads", "git",
           "environment", "run"}
@@ -64,6 +69,7 @@ class Life:
         seed: Seed of the soak.
         number: Place among the lives of this seed.
         signals: Name and moment of each signal, and whether nothing had been saved before this start.
+        faults: Names of what was wrong with the disk when a process ended with a sentence.
         seconds: Duration.
     """
 
@@ -72,6 +78,7 @@ class Life:
     seed: int
     number: int
     signals: list[tuple[str, str, bool]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -88,6 +95,7 @@ def summary(lives: Sequence[Life]) -> str:
         f"signals: {_counts(Counter(name for name, _, _ in signals))}",
         f"moments: {_counts(Counter(moment for _, moment, _ in signals))}; {sum(new for _, _, new in early)} of the "
         "early ones in a new run directory",
+        f"faults of the disk: {_counts(Counter(fault for life in lives for fault in life.faults))}",
         f"ways: {_counts(Counter(life.way for life in lives))}",
         f"programs: {_counts(by_program)}",
         f"seeds: {', '.join(map(str, sorted({life.seed for life in lives})))}"])
@@ -99,7 +107,7 @@ def _counts(counter: Counter[str]) -> str:
 
 # -- processes --------------------------------------------------------------------------------------------------------
 
-def _be(program: str, place: Path, variables: dict[str, str], log: Path) -> None:
+def _be(program: str, place: Path, variables: dict[str, str], log: Path, disk: Disk | None) -> None:
     """Run a program, as a process that has just been started does."""
     os.chdir(place)
     os.environ |= variables
@@ -111,13 +119,15 @@ def _be(program: str, place: Path, variables: dict[str, str], log: Path) -> None
         os.dup2(file.fileno(), 2)
 
         def listening() -> None:
+            if disk:
+                disk.fail()
             log.with_suffix(".ready").touch()  # before this, python itself would answer a signal
             main_of(program)
 
         run_program(listening)
 
 
-def start(program: str, place: Path, way: str) -> list[Any]:
+def start(program: str, place: Path, way: str, disk: Disk | None = None) -> list[Any]:
     """Start the processes of a program in a place."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -128,7 +138,8 @@ def start(program: str, place: Path, way: str) -> list[Any]:
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
             "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "soak"}
         (place / f"said{rank}.ready").unlink(missing_ok=True)
-        started.append(copies().Process(target=_be, args=(program, place, variables, place / f"said{rank}.txt")))
+        started.append(copies().Process(target=_be, args=(program, place, variables, place / f"said{rank}.txt",
+                                                          disk)))
         started[-1].start()
     wait_for(lambda: all((place / f"said{rank}.ready").exists() for rank in range(len(started))))
     return started
@@ -172,6 +183,9 @@ def one_life(life: Life, place: Path, stream: random.Random, length: float) -> N
     begun, before, first = time.monotonic(), _newest(place), stream.randint(1, 4)
     for number in range(MOST_SIGNALS + 2):
         new = _newest(place) == before
+        if life.way == "alone" and number >= first and stream.random() < 0.25:
+            one_fault(life, place, stream, length)
+            continue
         started = start(life.program, place, life.way)
         atexit.register(_kill, started)
         victim, told = stream.choice(started), None
@@ -199,6 +213,36 @@ def one_life(life: Life, place: Path, stream: random.Random, length: float) -> N
             life.seconds = time.monotonic() - begun
             return
     raise AssertionError(f"{life.program} does not come to an end: {said[-2000:]}")
+
+
+def one_fault(life: Life, place: Path, stream: random.Random, length: float) -> None:
+    """Start a program that meets a full or read-only disk, or whose folder is moved away; it ends with a sentence.
+
+    Raises:
+        AssertionError: It ends in another way, hangs, or writes where its folder was.
+    """
+    said, folder = place / "said0.txt", place / "runs" / FOLDERS[life.program]
+    before, away = said.stat().st_size if said.exists() else 0, place / "away"
+    code = stream.choice((*FULL, *READ_ONLY, 0, 0))
+    process, = start(life.program, place, "alone", Disk(place, int(2 ** stream.uniform(0, 8)), code) if code else None)
+    if not code:
+        _wait(process, place, "at a write", stream, length)
+        if folder.exists():
+            folder.rename(away)
+    process.join(SECONDS)
+    _kill([process])
+    with open(said) as file:
+        file.seek(before)
+        text = file.read()
+    if away.exists():
+        assert not folder.exists(), f"{life.program} writes where its folder was: {text[-2000:]}"
+        away.rename(folder)
+    assert process.exitcode in (0, 2) and "Traceback" not in text, f"{process.exitcode}: {text[-3000:]}"
+    if process.exitcode:
+        sentence = [line for line in text.splitlines() if line.startswith("error: ")]
+        words = "cannot" if code else "was deleted or moved|is gone|no checkpoint|does not exist|is not a "
+        assert len(sentence) == 1 and len(sentence[0]) <= 500 and re.search(words, sentence[0]), text[-3000:]
+        life.faults.append(errno.errorcode[code] if code else "moved")
 
 
 def _kill(started: Sequence[Any]) -> None:
@@ -238,8 +282,8 @@ def results(place: Path) -> dict[str, Any]:
             found[name] = [without_clocks(json.loads(line)) for line in path.read_text().splitlines()]
         elif path.suffix == ".jsonl" and path.parent.name == "rows":
             found[name] = sorted(path.read_text().splitlines())
-        elif path.suffix == ".py" or path.name.endswith((".tmp", ".new")) or path.name in ("FINISHED", ".writable"):
-            found[name] = path.read_text()
+        elif parts[1] == "export" or path.suffix in (".tmp", ".new") or path.name in ("FINISHED", ".writable"):
+            found[name] = path.read_bytes()
     return found
 
 

@@ -54,6 +54,11 @@ PROGRAMS = {  # arguments; every program writes below runs/
 MODULES = {"retrain.vulnerability": "retrain.vulnerability.__main__"}
 NEEDS = {"retrain.evaluate": "retrain.train_cifar", "retrain.vulnerability": "retrain.train_cifar",
          "retrain.export": "retrain.train_cifar", "search.ranking": "search.wsr_nas"}
+FOLDERS = {"search.wsr_nas": "search/run", "search.rnas": "search/run", "search.tabular": "tabular",  # below runs/
+           "search.ranking": "ranking/ranked", "retrain.train_cifar": "retrain/run", "retrain.train_imagenet":
+           "retrain/run", "retrain.evaluate": "retrain/run", "retrain.compare": "compare/race", "retrain.vulnerability":
+           "vulnerability/moved", "retrain.export": "export/Soaked", "test_AN_estimator.benchmark":
+           "test_AN_estimator/study"}
 RANKED = ("retrain.train_cifar", "search.wsr_nas", "search.rnas", "retrain.evaluate")  # torchrun starts two processes
 SHARED = ("search.tabular", "search.ranking", "retrain.compare",  # whoever starts them twice shares the work
           "test_AN_estimator.benchmark")

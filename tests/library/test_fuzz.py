@@ -2,6 +2,8 @@
 
 import io
 import json
+import resource
+import time
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ CELL = json.loads(genotypes.load("WsrNet_Basic").to_json())
 GRAPH = {"space": "nas-bench-201", "graph": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|none~2|"}
 CONFIG = to_dict(PRESETS["tiny"])
 TABLE = {"cells": [{"genotype": CELL, "clean": 90.0, "pgd": 50.0}], "columns": ["clean", "pgd"]}
+SECONDS, KIBIBYTES = 5, 2**21  # of one file
 few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -51,12 +54,16 @@ def documents(document):
 
 
 def answers(read, *arguments):
-    """Read, and look at the sentence if there is one."""
+    """Read, and look at the sentence if there is one, at the time and at the memory."""
+    begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         return read(*arguments)
     except InputError as error:
         assert str(error) and "\n" not in str(error)[:50]
         return error
+    finally:
+        assert time.process_time() - begun < SECONDS
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KIBIBYTES
 
 
 @pytest.mark.parametrize(("read", "document"), [
@@ -92,10 +99,13 @@ def test_a_checkpoint_is_read_or_refused(tmp_path, data):
         answers(read, tmp_path / "c.pt")
 
 
+CHUNK = {"stage": "a", "images": [0], "robust": "1", "seconds": 1.0, "warnings": []}
+
+
 @few
 @given(st.lists(st.one_of(values.map(lambda value: json.dumps(value).encode()), st.binary(max_size=60),
-                          changed({"stage": "a", "images": [0], "robust": "1", "seconds": 1.0, "warnings": [],
-                                   "passes": [1, 2]})), max_size=4))
+                          st.integers(0, 10**12).map(lambda image: json.dumps(CHUNK | {"images": [image]}).encode()),
+                          changed(CHUNK | {"passes": [1, 2]})), max_size=4))
 def test_a_journal_is_read_as_far_as_it_is_whole(tmp_path, lines):
     (tmp_path / "pgd.0.jsonl").write_bytes(b"\n".join([json.dumps({"of": "a"}).encode(), *lines, b""]))
     known = Journal(tmp_path, {"of": "a"}).read("pgd", "a", 3)

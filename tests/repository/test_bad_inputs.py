@@ -24,6 +24,7 @@ from search.rnas_settings import RnasConfig
 from search.tabular_settings import TabularConfig
 from search.wsr_nas_settings import PRESETS, SearchConfig
 from test_AN_estimator.settings import BenchmarkConfig
+from tests.soak_programs import FOLDERS, NEEDS, PROGRAMS, main_of
 from wsrnas.runtime.config import from_dict, to_dict
 from wsrnas.runtime.errors import InputError, fail
 from wsrnas.runtime.program import run_program
@@ -224,6 +225,38 @@ def test_a_bad_input_ends_in_one_short_sentence(case, files, monkeypatch, capsys
 
 def test_the_table_is_long():
     assert len(list(cases())) >= 150
+
+
+# -- dry runs ---------------------------------------------------------------------------------------------------------
+
+BEGIN_ALONE = [program for program in PROGRAMS if program not in NEEDS and program != "retrain.train_imagenet"]
+
+
+@pytest.mark.parametrize("program", BEGIN_ALONE)
+def test_a_dry_run_refuses_what_a_run_does_and_changes_nothing(program, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / FOLDERS[program]
+    folder.parent.mkdir(parents=True)
+
+    def refused(*flags):
+        before = sorted(tmp_path.rglob("*"))
+        said = []
+        for more in (["--dry_run"], []):
+            with pytest.raises(InputError) as caught:
+                main_of(program, [*PROGRAMS[program], *flags, *more])
+            assert sorted(tmp_path.rglob("*")) == before
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+        return said[0]
+
+    folder.write_text("a file")
+    assert "exists and is not a run directory" in refused()
+    folder.unlink()
+    folder.mkdir()
+    (folder / "letters").touch()
+    assert "exists and is not a run directory" in refused()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert "exists and is not a run directory" in refused("--overwrite")
 
 
 # -- every field ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import say
+from wsrnas.runtime.place import Place
 from wsrnas.runtime.reading import parse_json
 
 UNKNOWN = -1
@@ -50,6 +51,7 @@ class Journal:
 
     def __init__(self, folder: Path, header: dict[str, Any], rank: int = 0) -> None:
         self.folder, self.header, self.rank = folder, header, rank
+        self.place: Place | None = None
         self._opened: set[str] = set()
 
     def read(self, attack: str, stage: str, images: int) -> Stored:
@@ -64,7 +66,7 @@ class Journal:
         passes, seconds, warnings = torch.zeros(images, 2, dtype=torch.float64), 0.0, []
         for path in sorted(self.folder.glob(f"{attack}.*.jsonl")):
             for row in self._rows(path):
-                if row["stage"] == stage:
+                if row["stage"] == stage and max(row["images"], default=-1) < images:
                     numbers = row["robust"] if "robust" in row else row["values"]
                     found = [math.inf if value is None else float(value) for value in numbers]
                     values[row["images"]] = torch.tensor(found, dtype=torch.float64)
@@ -87,6 +89,7 @@ class Journal:
             warnings: warnings of the attack.
             passes: passes of all images together, forward with backward and forward alone; None: not known.
         """
+        self.stay()
         path = self.folder / f"{attack}.{self.rank}.jsonl"
         if attack not in self._opened:
             self._open(path)
@@ -100,6 +103,17 @@ class Journal:
             row["passes"] = list(passes)
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def stay(self) -> None:
+        """Make the folder; at a later call, refuse to go on where it was deleted or moved.
+
+        Raises:
+            InputError: It was.
+        """
+        if self.place is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.place = Place(self.folder)
+        self.place.require()
 
     def forget(self) -> None:
         """Delete everything that was measured."""
@@ -122,7 +136,6 @@ class Journal:
 
     def _open(self, path: Path) -> None:
         """Keep the readable lines of the file, after the header."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._rows(path) if path.exists() else []
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in [self.header, *rows]).encode())
 

@@ -22,8 +22,34 @@ def create(path: Path) -> None:
         finally:
             probe.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: NUL or half a character in the name
-        raise InputError(f"cannot write the run directory {shown_path(path)}: {reason_of(error)}; expected a place "
-                         "with free space where you may write (--runs, --save)") from None
+        raise _unwritable(path, reason_of(error)) from None
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a run directory that could not be made or written, as far as can be known without writing.
+
+    Raises:
+        InputError: the folder, or the nearest one above it, cannot be written.
+    """
+    for place in (path.absolute(), *path.absolute().parents):
+        try:
+            place.stat()
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise _unwritable(path, reason_of(error)) from None
+        if not place.is_dir():
+            if place == path.absolute():
+                return  # a file in its place is other work, or is moved aside
+            raise _unwritable(path, "not a directory")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise _unwritable(path, "permission denied, or read-only file system")
+        return
+
+
+def _unwritable(path: Path, reason: str) -> InputError:
+    return InputError(f"cannot write the run directory {shown_path(path)}: {reason}; expected a place with free space "
+                      "where you may write (--runs, --save)")
 
 
 def overwrite_requested(overwrite: bool) -> bool:

@@ -15,16 +15,12 @@ from wsrnas.runtime.config import describe, require, to_dict
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.errors import InputError, say
+from wsrnas.runtime.finite import require_finite
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
+from wsrnas.runtime.place import Place
 from wsrnas.runtime.reading import parse_json, read_json, require_file
-from wsrnas.runtime.same_work import (
-    refuse_differences,
-    refuse_foreign_folder,
-    refuse_other_configuration,
-    refuse_other_inputs,
-    stored_object,
-)
+from wsrnas.runtime.same_work import refuse_differences, refuse_other_work, refuse_to_begin, stored_object
 from wsrnas.runtime.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -63,18 +59,18 @@ class RunDirectory:
             move_aside(path)
         barrier(world)
         self.finished = (path / run_files.FINISHED).exists() and not self._grows()
-        self._refuse_other_work()
+        refuse_other_work(path, config, self.inputs, apart=growing, begun=self.has_checkpoint)
         barrier(world)
         self._writer: SummaryWriter | None = None
         self._fell_back = False
-        self._place: tuple[int, int] | None = None
+        self._place: Place | None = None
         self._tracker: Tracker | None = None
         if world.is_main and not self.finished:
             if tool := getattr(config, "track", ""):
                 self._tracker = Tracker(tool, path, to_dict(config))
             create(path)
             self._lock = hold(path)
-            self._place = _place(path)
+            self._place = Place(path)
             (path / run_files.FINISHED).unlink(missing_ok=True)  # before the configuration says that it is longer
             self.write_json(run_files.CONFIG, to_dict(config))
             self.write_json(run_files.INPUTS, self.inputs)
@@ -86,17 +82,19 @@ class RunDirectory:
         stored = stored_object(self.path / run_files.CONFIG) if self._growing else None
         return stored is not None and stored.get(self._growing) != getattr(self.config, self._growing)
 
-    def _refuse_other_work(self) -> None:
-        refuse_foreign_folder(self.path)
-        if self.has_checkpoint:  # without one, there is nothing that a change could spoil
-            refuse_other_configuration(self.path, self.config, apart=self._growing)
-            refuse_other_inputs(self.path, self.inputs)
+    @classmethod
+    def refuse(cls, path: Path, config: Any, overwrite: bool, inputs: Mapping[str, Any], growing: str = "") -> None:
+        """Refuse what opening the directory would refuse, and write nothing; the same arguments as for opening.
+
+        Raises:
+            InputError: the folder holds something else or a run of another configuration, or cannot be written.
+        """
+        refuse_to_begin(path, config, inputs, overwrite, apart=growing, begun=_has_checkpoint(path))
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything to resume from."""
-        path = self.path / run_files.CHECKPOINT
-        return any(map(os.path.lexists, (path, checkpoint.previous(path), checkpoint.staged(path))))
+        return _has_checkpoint(self.path)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -134,8 +132,15 @@ class RunDirectory:
             checkpoint.write_json(target, value)
 
     def save(self, payload: dict[str, Any], name: str = run_files.CHECKPOINT) -> None:
-        """Store a checkpoint together with the configuration; the previous checkpoint is kept."""
+        """Store a checkpoint together with the configuration; the previous checkpoint is kept.
+
+        Raises:
+            InputError: a number in it is not finite; nothing is stored.
+        """
         if self.world.is_main:
+            require_finite(payload, f"after step {payload.get('step')}, a number of the state",
+                           "it is not saved, and the checkpoint before is kept; start under another --save with lower "
+                           "learning rates")
             # A damaged checkpoint must not replace the good one that the run fell back to.
             keep = name != run_files.BEST and not (self._fell_back and name == run_files.CHECKPOINT)
             self._require_place()
@@ -208,28 +213,20 @@ class RunDirectory:
         self.write_json(run_files.ENVIRONMENT, [*starts, environment(self.world)])
 
     def _require_place(self) -> None:
-        """Refuse to go on where the run directory was deleted, or moved, and perhaps another one is in its place.
-
-        Raises:
-            InputError: it was.
-        """
-        if self._place and _place(self.path) != self._place:
-            self._place = None
-            raise InputError(f"the run directory {self.path} was deleted or moved while the program was running; put "
-                             "it back and start the same command again, or choose another --save")
+        if self._place:
+            place, self._place = self._place, None  # what is said about it must not ask again
+            place.require()
+            self._place = place
 
     def describe(self) -> str:
         """Return the lines that a program prints first: its run directory and its configuration."""
         return f"run directory {self.path}\n{describe(self.config)}"
 
 
-def _place(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from a later one of the same name; None where there is none."""
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def _has_checkpoint(folder: Path) -> bool:
+    """Return whether there is anything to resume from; without it, there is nothing that a change could spoil."""
+    path = folder / run_files.CHECKPOINT
+    return any(map(os.path.lexists, (path, checkpoint.previous(path), checkpoint.staged(path))))
 
 
 def _step_of(line: bytes) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import identity_differences, require
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.folders import overwrite_requested, refuse_unwritable
 from wsrnas.runtime.reading import Unreadable, read_json
 
 SAVE = "--save"  # the flag that names a folder, in most programs
@@ -39,15 +40,19 @@ def is_beginning(folder: Path) -> bool:
     return all(file.name in run_files.BEFORE_ALL for file in folder.iterdir())
 
 
-def refuse_foreign_folder(folder: Path) -> None:
+def refuse_foreign_folder(folder: Path, flag: str = SAVE) -> None:
     """Refuse a file, or a folder that has content but no stored configuration.
+
+    Args:
+        folder: the folder, which may be missing.
+        flag: the program's flag for it.
 
     Raises:
         InputError: the sentence names the folder.
     """
     foreign = os.path.lexists(folder) and (
         not folder.is_dir() or (stored_object(folder / run_files.CONFIG) is None and not is_beginning(folder)))
-    require(not foreign, f"{folder} exists and is not a run directory; {_remedy(SAVE)}")
+    require(not foreign, f"{folder} exists and is not a run directory; {_remedy(flag)}")
 
 
 def refuse_other_configuration(folder: Path, config: Any, flag: str = SAVE, apart: str = "") -> None:
@@ -98,3 +103,45 @@ def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any], flag: str = SAV
     stored = stored_object(folder / run_files.INPUTS)
     changed = [] if stored is None else [name for name, value in inputs.items() if stored.get(name) != value]
     require(not changed, f"{folder} was made from other inputs ({', '.join(changed)}); {_remedy(flag)}")
+
+
+def refuse_other_work(folder: Path, config: Any, inputs: Mapping[str, Any], flag: str = SAVE, apart: str = "",
+                      begun: bool = True) -> None:
+    """Refuse a folder that holds something else than this work, or a beginning of it.
+
+    Args:
+        folder: the run directory, which may be missing.
+        config: the dataclass that the program was asked for.
+        inputs: further values that the work depends on.
+        flag: the program's flag for the folder.
+        apart: field that may differ; empty: none.
+        begun: whether there is anything that a change could spoil.
+
+    Raises:
+        InputError: the sentence names what differs.
+    """
+    refuse_foreign_folder(folder, flag)
+    if begun:
+        refuse_other_configuration(folder, config, flag, apart)
+        refuse_other_inputs(folder, inputs, flag)
+
+
+def refuse_to_begin(folder: Path, config: Any, inputs: Mapping[str, Any], overwrite: bool, flag: str = SAVE,
+                    apart: str = "", begun: bool = True) -> None:
+    """Refuse what a run would refuse when it opens its folder, and write nothing: for ``--dry_run``.
+
+    Args:
+        folder: the run directory, which may be missing.
+        config: the dataclass that the program was asked for.
+        inputs: further values that the work depends on.
+        overwrite: whether an existing folder would be moved aside.
+        flag: the program's flag for the folder.
+        apart: field that may differ; empty: none.
+        begun: whether there is anything that a change could spoil.
+
+    Raises:
+        InputError: it holds other work, or cannot be written.
+    """
+    refuse_unwritable(folder)
+    if not overwrite_requested(overwrite):
+        refuse_other_work(folder, config, inputs, flag, apart, begun)

@@ -17,8 +17,9 @@ from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted, out_of_memory
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import claim
+from wsrnas.runtime.place import Place
 from wsrnas.runtime.preemption import stop_requests
-from wsrnas.runtime.same_work import SAVE, refuse_other_configuration, refuse_other_inputs, stored_object
+from wsrnas.runtime.same_work import SAVE, refuse_foreign_folder, refuse_other_work, stored_object
 
 WAIT_SECONDS = 2.0
 MOMENT_SECONDS = 0.1
@@ -58,10 +59,10 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
     if overwrite_requested(overwrite) and folder.exists():
         _refuse_company(folder, flag)
         move_aside(folder)
+    refuse_foreign_folder(folder, flag)
     create(folder)
     with alone(folder / run_files.CLAIMS, "opening"):
-        refuse_other_configuration(folder, config, flag)
-        refuse_other_inputs(folder, inputs, flag)
+        refuse_other_work(folder, config, inputs, flag)
         # Written only where something changes: other processes may be reading.
         if stored_object(folder / run_files.CONFIG) != to_dict(config):
             write_json(folder / run_files.CONFIG, to_dict(config))
@@ -98,6 +99,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
         Preempted: a signal asked to stop. Results of finished tasks stay.
     """
     begin, waits = _now(claims), False
+    place = Place(claims, claims.parent)
     failed: dict[str, str] = {}
     with stop_requests(world) as stop:
         pending = [task for task in tasks if not task.done()]
@@ -105,6 +107,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
             left = []
             for task in pending:
                 started = time.monotonic()
+                place.require()  # or the claim of the task would make the folder anew
                 outcome = _work(task, claims, stop, begin)
                 if outcome is None:
                     left.append(task)
@@ -127,6 +130,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
                 if stop():
                     raise Preempted(f"{label}: stopped while waiting")
             pending = left
+    place.require()
     if failed:
         raise InputError(f"{len(failed)} of {len(tasks)} {label} failed; the same command tries them again: "
                          + "; ".join(f"{name}: {message}" for name, message in failed.items()))

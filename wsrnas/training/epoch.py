@@ -1,5 +1,6 @@
 """An epoch of training, which can stop after any step and resume there."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Epoch:
         batches: number of complete batches.
         seconds: time spent on them.
         sums: sum over this process' samples and their number, by metric.
-        diverged: number of the first batch whose loss was not finite, and that loss (on the device).
+        diverged: number of the first batch whose loss or gradient was not finite, and that loss (on the device).
     """
 
     batches: int = 0
@@ -48,14 +49,15 @@ class Epoch:
     sums: Metrics = field(default_factory=dict)
     diverged: tuple[Tensor, Tensor] | None = None
 
-    def add(self, metrics: Metrics) -> None:
-        """Add the metrics of one more batch."""
+    def add(self, metrics: Metrics, gradient_norm: Tensor | None = None) -> None:
+        """Add the metrics of one more batch, and look whether the norm of its gradient is finite."""
         total, count = metrics["loss"]
         loss = total / count
         if self.diverged is None:
             self.diverged = loss.new_full((), NEVER, dtype=torch.int64), loss
         first, value = self.diverged
-        begins = ~loss.isfinite() & (first == NEVER)
+        whole = loss.isfinite() if gradient_norm is None else loss.isfinite() & gradient_norm.isfinite()
+        begins = ~whole & (first == NEVER)
         self.diverged = torch.where(begins, self.batches, first), torch.where(begins, loss, value)
         add_metrics(self.sums, metrics)
         self.batches += 1
@@ -94,15 +96,18 @@ class Epoch:
         """Stop all processes if the loss of one of them was not finite. This waits for the device.
 
         Raises:
-            Diverged: the loss is not finite; the message names the step.
+            Diverged: the loss or its gradient is not finite; the message names the step.
         """
         if self.diverged is None:
             return
         first, value = self.diverged
         step = int(all_min(first.clone(), world))
         if step != NEVER:
-            found = value.item() if int(first) == step else "not finite on another process"
-            raise Diverged(f"{label}: the training loss is {found} at step {step + 1}")
+            found = value.item() if int(first) == step else math.nan
+            what = (f"the gradient is not finite (the training loss is {found:.4g})" if math.isfinite(found) else
+                    f"the training loss is {found}" if int(first) == step else
+                    "the training loss or its gradient is not finite on another process")
+            raise Diverged(f"{label}: {what} at step {step + 1}")
 
 
 def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch | None = None, label: str = "train",
@@ -128,7 +133,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
 
     Raises:
         InputError: there are no batches.
-        Diverged: the loss became infinite or NaN; the message names the step.
+        Diverged: the loss or its gradient became infinite or NaN; the message names the step.
     """
     world, total = trainer.world, len(loader)
     epoch = epoch or Epoch()
@@ -138,7 +143,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
     for images, labels in bar:
         if before_step is not None:
             before_step(epoch)
-        epoch.add(trainer.step(images, labels))
+        epoch.add(trainer.step(images, labels), trainer.gradient_norm)
         seen += len(images) * world.size
         now = time.perf_counter()
         epoch.seconds, last = epoch.seconds + now - last, now

@@ -102,6 +102,7 @@ class Trainer:
         self.world, self.seed, self.schedule = world, seed, schedule
         self.refinements, self.single_path = refinements or Refinements(), single_path
         self.steps, self.graphs = 0, Graphs()
+        self.gradient_norm: Tensor | None = None  # of the latest step, before it was clipped
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.average = copy.deepcopy(network).requires_grad_(False) if self.refinements.ema_decay else None
         if self.refinements.drop_path and schedule is None:
@@ -158,7 +159,7 @@ class Trainer:
         if self.single_path:
             average_gradients(self.parameters, self.world)
         if refinements.grad_clip:
-            nn.utils.clip_grad_norm_(self.parameters, refinements.grad_clip)
+            self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters, refinements.grad_clip).detach()
         self.optimizer.step()
         if self.average is not None:
             decay = min(refinements.ema_decay, (1 + self.steps) / (10 + self.steps))
