@@ -167,11 +167,11 @@ class Evaluation(ChunkedMeasurement):
             network: network to attack; None: the evaluation's, or its source.
             num_classes: number of classes of ``network``.
         """
-        one = replace(attack, restarts=1)  # ten starts are the first two and eight more
+        name = replace(attack, restarts=1).key  # ten starts are the first two and eight more
         epsilon = math.inf if attack.epsilon is None else attack.epsilon
 
         def generators(purpose: str) -> list[torch.Generator]:
-            return [generator(self.seed, "evaluation", purpose, one.key, start, index) for index in indices.tolist()]
+            return [generator(self.seed, "evaluation", purpose, name, start, index) for index in indices.tolist()]
 
         begin = None
         if attack.random_start:  # drawn image by image on the CPU, so that no batch, device or process changes it
