@@ -348,6 +348,10 @@ def outside_of_loops(tell):
         time.sleep(PATIENCE)
 
 
+def in_a_program_that_another_one_has_started(tell):
+    run_program(lambda: outside_of_loops(tell))
+
+
 def turned_into_another_error(tell):
     with stop_requests(World()) as stop:
         stop()
@@ -360,6 +364,8 @@ def turned_into_another_error(tell):
     (in_first_step, "stopped by NAME before a step was complete; the same command resumes"),
     (after_first_step, "stopped after step 1; the same command resumes"),
     (outside_of_loops, "stopped by NAME; the same command resumes from the last checkpoint"),
+    (in_a_program_that_another_one_has_started,
+     "stopped by NAME; the same command resumes from the last checkpoint"),
     (turned_into_another_error,
      "stopped by NAME (RuntimeError on the way); the same command resumes from the last checkpoint")])
 def test_a_program_is_stopped_wherever_it_is(work, words, number):

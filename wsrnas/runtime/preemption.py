@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _asked = 0  # the signal
+_ended = 0  # the signal that ends the program at once
 _program = False  # whether this is a program, which may end: no notebook, for example
 _idle = False  # whether the loop under way has not made a step yet, the first of which may compile for minutes
 
@@ -83,12 +84,9 @@ class Interrupts:
     They are noted, because what they meet may turn them into another error.
     """
 
-    def __init__(self) -> None:
-        self._heard = 0
-
     def __enter__(self) -> None:
-        global _asked, _program
-        _asked, self._outside, _program = 0, _program, True
+        global _asked, _ended, _program
+        _asked, _ended, self._outside, _program = 0, 0, _program, True
         self._before: dict[int, Any] = {}
         if threading.current_thread() is not threading.main_thread():
             return
@@ -107,10 +105,11 @@ class Interrupts:
     @property
     def heard(self) -> int:
         """The last signal; 0 where there was none."""
-        return self._heard or _asked
+        return _ended or _asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._heard = number
+        global _ended
+        _ended = number  # known to all: one program may start another one, as the command wsrnas does
         raise KeyboardInterrupt
 
 
