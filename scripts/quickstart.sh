@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The whole job in minutes on two CPU cores: search a cell, retrain it and the unsearched cell, compare them.
+# The whole job in minutes on two CPU cores: let a strategy search a table, where what it finds is known; then search a
+# cell, retrain it and the unsearched cell, compare them.
 #
 #   bash scripts/quickstart.sh                                       handwritten digits, nothing to download
 #   DATASET=folder DATA=/path/to/images bash scripts/quickstart.sh   train/ and test/ (or val/) of class folders
 #   DATASET=cifar10 bash scripts/quickstart.sh                       downloads CIFAR-10 into DATA (default: data)
 #
+# TABLE names a table of measured architectures for the first step (docs/SEARCH.md; default: a synthetic one).
 # After a stop, the same command resumes. RUNS names the folder of the results (default: runs).
 set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
@@ -12,22 +14,27 @@ source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
 common=(--preset tiny --dataset "$DATASET" --data "$DATA" --runs "$RUNS")
-evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 160 --batch_size 40 --check_images 50)
+strengths=(0.03 0.1 0.17 0.25)
+limits=(--max_test 160 --batch_size 40)
 search=()
 retrain=()
 if [ "$DATASET" != digits ]; then
     # Smaller noise fools networks on photographs than on digits. A few thousand images are enough here.
     search=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --held_out 300 --epsilon 0.03)
-    evaluation=(--dataset "$DATASET" --data "$DATA" --max_test 300 --batch_size 50 --check_images 50)
-    common+=(--download) evaluation+=(--download)  # has no effect on a folder of images
+    limits=(--max_test 300 --batch_size 50)
+    common+=(--download) limits+=(--download)  # has no effect on a folder of images
 fi
 name="quickstart-$DATASET"
+mkdir -p "$RUNS/tabular"
 searched="$RUNS/search/$name"
 
-echo "1/3 search"
+echo "1/4 does a search find? a table with known accuracies, among graphs of one size"
+"$PYTHON" -m search.tabular --table "${TABLE:-demo}" --size_class 18:20 --strategy wsr --queries 25 50 --seeds 4 \
+    --out "$RUNS/tabular/$name" > "$RUNS/tabular/$name.txt"
+echo "2/4 search a cell on $DATASET"
 ( launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name" )
-echo "2/3 retrain the searched cell and, beside it, the initial, unsearched one"
+echo "3/4 retrain the searched cell and, beside it, the initial, unsearched one"
 # One thread each: a second thread does not make networks of this size faster.
 threads="${OMP_NUM_THREADS:-1}"
 log="$RUNS/search/$name/retrain-initial.txt"
@@ -39,7 +46,8 @@ trap 'kill "$initial" 2>/dev/null || true' EXIT
     --arch "$searched/genotype.json" --save "$name-searched" )
 wait "$initial" || { tail -n 3 "$log" >&2; exit 1; }
 trap - EXIT
-echo "3/3 accuracy over noise strengths"
-( launch retrain.evaluate "${evaluation[@]}" --model "$RUNS/retrain/$name-searched" \
+echo "4/4 accuracy over noise strengths"
+( launch retrain.evaluate --dataset "$DATASET" --data "$DATA" --runs "$RUNS" "${limits[@]}" --attacks pgd-20 \
+    --strengths "${strengths[@]}" --checks quick --check_images 50 --model "$RUNS/retrain/$name-searched" \
     "$RUNS/retrain/$name-initial" --names searched initial )
-"$PYTHON" -m wsrnas.plotting "$searched/genotype.json" "$searched/figures/genotype"
+"$PYTHON" -m wsrnas.report.last_screen "$RUNS" "$name"

@@ -16,6 +16,8 @@ from wsrnas.evaluation.caveats import NEARLY_NONE
 from wsrnas.report.figures.axes import blank, styled
 from wsrnas.report.figures.style import COLOURS, INK, LINES, STYLE, SURFACE
 from wsrnas.report.figures.svg import svg_text
+from wsrnas.report.markdown_page import write_text_page
+from wsrnas.report.tiles import Tile
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import format_epsilon
@@ -28,7 +30,7 @@ TICKS = (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def write_report(config: BenchmarkConfig, study: Path) -> str:
-    """Write ``report.md``, ``summary.json`` and ``figures/gap-SETTING.svg`` and ``.png`` from the results so far.
+    """Write report.md, report.html, summary.json and figures/gap-SETTING.svg and .png from the results so far.
 
     Args:
         config: configuration of the study.
@@ -50,8 +52,20 @@ def write_report(config: BenchmarkConfig, study: Path) -> str:
             write_atomic(figures / f"gap-{setting.name}.svg", svg_text(figure, f"gap-{setting.name}").encode())
             write_atomic(figures / f"gap-{setting.name}.png", png(figure))
     write_json(study / run_files.STUDY_SUMMARY, summary)
-    write_atomic(study / run_files.STUDY_REPORT, report(config, summary, machines(study, results)).encode())
+    text = report(config, summary, machines(study, results))
+    write_atomic(study / run_files.STUDY_REPORT, text.encode())
+    write_text_page(study, study.name, "study of AN-Estimators", text, tiles(summary))
     return overview(summary)
+
+
+def tiles(summary: dict[str, Any]) -> list[Tile]:
+    """Return the key numbers of a study: in each setting the estimator whose noise is nearest to the attack's."""
+    found = [Tile("networks", str(len(summary["networks"])), f"{summary['images']:,} test images")]
+    for setting, one in summary["settings"].items():
+        name, row = min(one["estimators"].items(), key=lambda item: item[1]["mean_absolute_gap"])
+        found.append(Tile(f"{setting}: smallest gaps", name, f"mean of absolute gaps {row['mean_absolute_gap']:.2f} "
+                          f"points, {share_of_time(row['share_of_pgd'])} of the attack's time"))
+    return found
 
 
 # -- text -------------------------------------------------------------------------------------------------------------

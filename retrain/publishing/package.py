@@ -10,6 +10,7 @@ from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication
 from retrain.publishing.training_record import Training
 from wsrnas.architectures.searched import Searched
 from wsrnas.models import described_architecture
+from wsrnas.runtime import run_files
 from wsrnas.runtime.deferred import deferred_imports
 
 with deferred_imports():
@@ -67,7 +68,8 @@ def file_names(package: Package, onnx: bool) -> list[str]:
     own = [f"{package.name}{suffix}" for suffix in (".py", ".pt", ".json", *[".onnx"] * onnx)]
     issue = ["NEW_MODEL_ISSUE.md"] * (package.description["dataset"] in LEADERBOARDS)
     drawing = [] if isinstance(package.searched, str) else ["cells.svg", "cells.png"]
-    return [*own, *[SAFETENSORS] * has_safetensors(), CARD, "config.json", *issue, "LICENSE", "hubconf.py", *drawing]
+    return [*own, *[SAFETENSORS] * has_safetensors(), CARD, "config.json", *issue, "LICENSE", "hubconf.py", *drawing,
+            run_files.REPORT]
 
 
 def has_safetensors() -> bool:

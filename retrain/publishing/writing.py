@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ from retrain.publishing.onnx_file import write_onnx
 from retrain.publishing.package import CARD, Package, has_safetensors
 from retrain.publishing.python_file import LICENCE, python_source
 from retrain.publishing.robustbench import LEADERBOARDS, model_info, new_model_issue
+from wsrnas.complexity import count_parameters, readable
 from wsrnas.report.figures.cells import draw_genotype
+from wsrnas.report.markdown_page import write_text_page
+from wsrnas.report.tiles import Tile
 from wsrnas.runtime.config import require
 
 HUBCONF = '''\
@@ -34,7 +38,7 @@ def {name}(pretrained: bool = True):
 
 
 def write_package(folder: Path, package: Package, opset: int = 0) -> None:
-    """Write all files; the model card, which holds the others' hashes, comes last.
+    """Write all files; model card and page, which hold the others' hashes, come last.
 
     Args:
         folder: An empty folder.
@@ -63,7 +67,18 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
         draw_genotype(package.searched, folder / "cells", package.cell)
     onnx = write_onnx_file(folder / f"{name}.onnx", package, opset) if opset else ""
     hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    (folder / CARD).write_text(Card(package, info, hashes, onnx).text(), "utf-8")
+    card = Card(package, info, hashes, onnx).text()
+    (folder / CARD).write_text(card, "utf-8")
+    write_text_page(folder, name, "exported network", card, tiles(package, info))
+
+
+def tiles(package: Package, info: dict[str, Any]) -> list[Tile]:
+    """Return the key numbers of a package for its page."""
+    found = [Tile("parameters", readable(count_parameters(package.model)), package.architecture)]
+    measured = (("clean accuracy", info["clean_acc"], "test images without noise"),
+                ("AutoAttack", info["autoattack_acc"], f"accuracy at {info['eps']}"),
+                ("lowest accuracy", info["reported"], f"under any attack measured at {info['eps']}"))
+    return found + [Tile(what, f"{value} %" if value else "not measured", remark) for what, value, remark in measured]
 
 
 def write_weights(path: Path, package: Package) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def test_a_race_has_all_sections_and_files(whole):
     best = first["best"]["average robust"]
     for words in ("three race of 3 architectures · finished, 6 of 6 jobs · last update", "4.5 M parameters ± 2 %",
                   f"leader {first['name']} average robust {told(best)} %, best weights, 2 seeds",
-                  "seeds 2 one training each: 0 1", "images 400 test images of folder",
+                  "seeds 0 1 one training for each", "images 400 test images of folder",
                   "Ranked by average robust, best weights.", "python -m retrain.compare --epochs 10",
                   "family of beta, paper of beta", "recipe tiny", "protocol paper", "configuration (2 fields)",
                   "data somewhere"):

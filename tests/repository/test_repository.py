@@ -222,10 +222,13 @@ def test_the_published_hyper_parameters_of_imagenet(script, cell, channels, para
 def test_the_quickstart_is_the_whole_job(dataset, launch, tmp_path):
     commands = launch("quickstart.sh", DATASET=dataset, DATA="pictures")
     modules = [command[1] for command in commands]
-    assert modules[0] == "search.wsr_nas" and modules[-2:] == ["retrain.evaluate", "wsrnas.plotting"]
-    assert modules[1:3] == ["retrain.train_cifar"] * 2
-    configs = [parsed(command)[0] for command in commands[:-1]]
+    assert modules[:2] == ["search.tabular", "search.wsr_nas"]
+    assert modules[2:] == ["retrain.train_cifar"] * 2 + ["retrain.evaluate", "wsrnas.report.last_screen"]
     runs = tmp_path / "runs"
+    table = parsed(commands[0])[0]
+    assert (table.table, table.size_class) == ("demo", "18:20")
+    assert table.out == str(runs / "tabular" / f"quickstart-{dataset}")
+    configs = [parsed(command)[0] for command in commands[1:-1]]
     assert configs[0].preset == "tiny" and configs[0].name == f"quickstart-{dataset}"
     assert {config.dataset for config in configs} == {dataset}
     found = runs / "search" / f"quickstart-{dataset}"
@@ -234,7 +237,7 @@ def test_the_quickstart_is_the_whole_job(dataset, launch, tmp_path):
     assert configs[3].names == ("searched", "initial")
     assert configs[3].model == tuple(retrained[str(found / name)] for name in ("genotype.json",
                                                                                "genotypes/initial.json"))
-    assert commands[-1][2] == str(found / "genotype.json")
+    assert {config.runs for config in configs} == {str(runs)} and commands[-1][2:] == [str(runs), found.name]
 
 
 def test_setup_says_what_is_wrong_with_an_interpreter():

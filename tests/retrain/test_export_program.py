@@ -71,7 +71,7 @@ def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     export.main(["--model", str(run), "--out", str(out)])
     assert {path.name for path in out.iterdir()} == {
         f"{name}.py", f"{name}.pt", f"{name}.json", "README.md", "NEW_MODEL_ISSUE.md", "LICENSE", "hubconf.py",
-        "cells.svg", "cells.png", "config.json", *[SAFETENSORS] * has_safetensors()}
+        "cells.svg", "cells.png", "config.json", "report.html", *[SAFETENSORS] * has_safetensors()}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     info = json.loads((out / f"{name}.json").read_text())
     assert info["name"] == "Neural Architecture Search for Wide Spectrum Adversarial Robustness"
@@ -80,12 +80,15 @@ def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     card = (out / "README.md").read_text()
     for path in out.iterdir():
         line = f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
-        assert (line in card) is (path.name != "README.md")
+        assert (line in card) is (path.name not in ("README.md", "report.html"))
     assert f'SHA256 = "{sha256(out / f"{name}.pt")}"' in (out / f"{name}.py").read_text()
     for text in ("![Both cells](cells.svg)", "epoch 5 of 9", "`best.pt`", "50.0% (clean: 80.0%)", "4.50 hours", "H200",
                  "L-infinity digital perturbations only", "MIT", "--data DATA", "| `weight_decay` | 0.0005 |",
                  "1,000 images of the training set were held out", "| AUTOATTACK | L-infinity 0.0314 (8/255) |"):
         assert text in card, text
+    page = (out / "report.html").read_text()
+    for text in ("81.49 %", "50.00 %", "<h2>How robust it is</h2>", "The whole configuration", "network = load()"):
+        assert text in page, text
     issue = (out / "NEW_MODEL_ISSUE.md").read_text()
     for text in (f"[New Model] {name}", "- **Clean accuracy**: 81.49 %", "- **Robust accuracy**: 50.00 %",
                  "- **Threat Model**: Linf", "- **eps**: 8/255", f"'model': {name}.build"):

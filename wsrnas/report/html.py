@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.report.figures.picture import Numbers, Picture
-from wsrnas.report.figures.svg import inline_svg
+from wsrnas.report.figures.svg import inline_svg, natural_width
+
+MOST_BESIDE = 860  # pixels of a figure that leaves room for its caption on the page of a wide screen
 
 
 def escape(value: Any) -> str:
@@ -102,7 +104,9 @@ def figure_block(shown: Picture, prefix: str) -> str:
         prefix: Start of its ids and of its file's name.
     """
     name = f"{prefix}{shown.name}"
-    return (f'<figure id="figure-{name}"><div class="scroll" tabindex="0">'
+    width = natural_width(shown.svg)
+    beside = f' class="beside" style="--natural: {width}px"' if 0 < width <= MOST_BESIDE else ""
+    return (f'<figure id="figure-{name}"{beside}><div class="scroll" tabindex="0">'
             f"{inline_svg(shown.svg, name, escape(shown.label))}</div>"
             f"<figcaption>{escape(shown.caption)} {_link(shown, name)}</figcaption></figure>")
 

@@ -27,7 +27,7 @@ def write_files(folder: Path, text: str, numbers: Mapping[str, Numbers]) -> Path
     files |= {f"{run_files.FIGURES}/{name}.svg": found.svg for name, found in numbers.items()
               if isinstance(found, Picture)}
     try:
-        (folder / run_files.FIGURES).mkdir(parents=True, exist_ok=True)
+        (folder / run_files.FIGURES if files else folder).mkdir(parents=True, exist_ok=True)
         for name, content in (files | {run_files.REPORT: text}).items():  # the page last: its figures are there
             write_atomic(folder / name, content.encode(errors="replace"))
     except OSError as error:

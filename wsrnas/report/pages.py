@@ -64,7 +64,8 @@ def state(run: Run, live: bool = False) -> str:
     if run.finished:
         return f"finished, {len(run.rows)} {run.unit}s" if run.rows else "finished"
     if not run.rows and run.evaluations and not run.config:
-        return "evaluated"
+        whole = all(evaluation.result.get("complete") is True for evaluation in run.evaluations)
+        return "evaluated" if whole else "evaluation not finished"
     return f"{'running' if live else 'not finished'}, {done} {run.unit}s"
 
 

@@ -41,7 +41,8 @@ def budget(race: Race) -> list[Tile]:
 def seeds(race: Race) -> list[Tile]:
     """Return the seeds of the trainings."""
     found = listed(race.document.get("seeds"))
-    return [Tile("seeds", str(len(found)), f"one training each: {text_of(found)}")] if found else []
+    each = "one training for each" if len(found) > 1 else "one training of every entrant"
+    return [Tile("seeds", text_of(found), each)] if found else []
 
 
 def images(race: Race) -> list[Tile]:

@@ -86,8 +86,8 @@ def size(results: Results) -> Sequence[Part]:
 def size_share(results: Results) -> Sequence[Part]:
     """Show by how much each output is better than the mean, and than the mean of its size."""
     count = list(results["regret"])[-1]
-    rows = [[result["strategy"], text, shown(gain["all"]), shown(gain["size"])]
-            for result in every(results) for kind, text in OUTPUTS.items()
+    rows = [[result["strategy"], output.short, shown(gain["all"]), shown(gain["size"])]
+            for result in every(results) for kind, output in OUTPUTS.items()
             if (gain := result.get("gain", {}).get(count, {}).get(kind)) and gain["all"]]
     return [table(["strategy", "output", "better than the mean by", "of this, its size gives"], rows, (2, 3),
                   f"Points of the true objective after {count} queries, mean ± standard error. The mean is that of all "

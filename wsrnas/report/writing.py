@@ -7,6 +7,7 @@ that ``--out`` names (by default runs/report); the folder of a race gets the pag
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wsrnas.runtime import run_files
+from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
@@ -31,6 +33,7 @@ with deferred_imports():
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # largest share of a run's time for refreshing its page
 _started = time.monotonic()
+_live: set[Path] = set()  # pages that say that their run is running
 _refreshed: dict[Path, tuple[float, float]] = {}  # when the last refresh of a run ended, and the seconds it took
 
 
@@ -75,17 +78,30 @@ def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, en
     """
     if not world.is_main:
         return
+    if ended:
+        _live.discard(Path(run_path) / run_files.REPORT)
     now, key = time.monotonic(), Path(run_path).resolve()
     before, took = _refreshed.get(key, (_started, 0.0))
     if not ended and now - before < max(REFRESH_SECONDS, took / REFRESH_SHARE):
         return
     try:
-        write_report([Path(run_path)], live=not ended)
+        page_file = write_report([Path(run_path)], live=not ended)
+        if not ended:
+            _live.add(page_file)
     except Exception as error:  # a run of days must not end for its page
         with contextlib.suppress(OSError):  # the disk that cannot hold the page may hold no log either
             log(f"the report could not be written: {type(error).__name__}: {error}")
     end = time.monotonic()
     _refreshed[key] = (end, end - now)
+
+
+@atexit.register
+def _no_longer_running() -> None:
+    """Say on the pages of runs that have not ended that nothing is running: a signal or an error stops the program."""
+    for file in _live:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            head, mark, rest = file.read_text(encoding="utf-8").partition("</header>")
+            write_atomic(file, f"{head.replace('· running, ', '· stopped, ', 1)}{mark}{rest}".encode())
 
 
 def mend(run_path: Path, world: World) -> None:

@@ -40,10 +40,15 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
         body = body.replace(colour, variable)
     body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", body)
     opening, rest = body.split(">", 1)
-    found = re.search(r'viewBox="0 0 ([\d.]+) ', opening)
-    width = float(found[1]) if found else 0.0
+    width = natural_width(opening)
     opening = re.sub(r' (width|height|version)="[^"]*"', "", opening)
-    return f'{opening} role="img" aria-label="{label}" style="--natural: {width * 4 / 3:.0f}px">{rest}'
+    return f'{opening} role="img" aria-label="{label}" style="--natural: {width}px">{rest}'
+
+
+def natural_width(svg: str) -> int:
+    """Return the width of an SVG in pixels; 0 where it does not say."""
+    found = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+    return round(float(found[1]) * 4 / 3) if found else 0
 
 
 def plain(text: str) -> str:

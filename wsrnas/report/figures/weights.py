@@ -51,11 +51,19 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, space: RecordedSpace, uni
         axes.add_collection(LineCollection(curves, colors=[operation_colour(name) for name in names],
                                            linestyles=[_dashes(name) for name in names],
                                            linewidths=[2.6 if o == strongest else 1.1 for o in range(len(curves))]))
+        if source == min(of for of, to in edges if to == node):  # the leftmost panel of its row
+            for height, share in ((0, low), (1, high)):
+                axes.text(left - 0.02, bottom + height, f"{share:.3f}", fontsize=7, ha="right", va="center",
+                          color=MUTED)
+        if node == last_node:
+            for place, row in ((0, kept[0]), (1, kept[-1])):
+                axes.text(left + place, bottom - 0.04, str(row["step"] + 1), fontsize=7, va="top", color=MUTED,
+                          ha="right" if place else "left")
         axes.text(left + 0.02, bottom + 1.02, f"{space.state(source)} → {node}", fontsize=8.5, va="bottom")
     handles = [axes.plot([], [], color=operation_colour(name), linestyle=_dashes(name))[0] for name in names]
     axes.legend(handles, names, loc="upper right", ncols=2)
-    axes.set(xlim=(-0.05, 1.14 * max(source for source, _ in edges) + 1.05),
-             ylim=(-1.3 * (last_node - first) - 0.08, 1.28))
+    axes.set(xlim=(-0.14, 1.14 * max(source for source, _ in edges) + 1.05),
+             ylim=(-1.3 * (last_node - first) - 0.22, 1.28))
     axes.axis("off")
     header = ["step", *(f"{space.state(source)}->{node} {name}" for source, node in edges for name in names)]
     table = [[row["step"], *shares[i].round(4).ravel().tolist()] for i, row in enumerate(kept)]

@@ -1,0 +1,57 @@
+"""The page of a text in Markdown, as studies and exported networks have it."""
+
+from wsrnas.report.markdown_page import sections_of, write_text_page
+from wsrnas.report.tiles import Tile
+
+TEXT = """---
+license: mit
+---
+# A study
+
+Read `this` & **that**: [there](https://example.org/a).
+
+**Note: <b>few</b> images.**
+
+## Numbers
+
+| name | value |
+| --- | ---: |
+| a \\| b | `1.0` |
+
+![A figure](figures/one.svg)
+
+![Another](figures/none.svg)
+
+- one
+- two
+
+<details><summary>All &amp; more</summary>
+
+```bash
+run   <this>
+
+then
+```
+
+</details>
+"""
+
+
+def test_a_text_becomes_sections(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "one.svg").write_text('<svg viewBox="0 0 30 30" width="30pt"><path d="M0"/></svg>')
+    (first, summary), (second, parts) = sections_of(TEXT, tmp_path)
+    assert (first, second) == ("Summary", "Numbers")
+    assert summary == ['<p>Read <code>this</code> &amp; <strong>that</strong>: <a href="https://example.org/a">there</a>.'
+                       "</p>", '<p class="warning">Note: &lt;b&gt;few&lt;/b&gt; images.</p>']
+    text = "".join(parts)
+    assert '<th scope="row">a | b</th><td class="n">1.0</td>' in text and "<ul><li>one</li><li>two</li></ul>" in text
+    assert "<figcaption>A figure</figcaption>" in text and "The figure none.svg is missing." in text
+    assert "<details><summary>All &amp; more</summary><pre>run   &lt;this&gt;\n\nthen</pre></details>" in text
+
+
+def test_the_page_holds_its_name_and_key_numbers_and_loads_nothing(tmp_path):
+    page = write_text_page(tmp_path / "study", "mine", "study", TEXT, [Tile("networks", "3", "of two kinds")])
+    text = page.read_text()
+    assert page == tmp_path / "study" / "report.html" and list(page.parent.iterdir()) == [page]
+    assert "<h1>mine</h1>" in text and ">3</span>" in text and "license" not in text and "src=" not in text
