@@ -356,8 +356,9 @@ addEventListener("load", async () => {{
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(tmp_path):
+def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(drawn_pages, tmp_path):
     made(write_search(tmp_path / "search"), write_run(tmp_path / "retraining", EPOCHS, [
         evaluation("a-network-with-a-very-long-name-" * 4,
                    checks=[{"check": "c" * 90, "passed": False, "says": "s" * 200}])],

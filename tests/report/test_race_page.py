@@ -222,7 +222,7 @@ def test_one_seed_has_no_deviation(tmp_path, drawn, words_only):
     document = race(seeds=(5,))
     page = race_page(tmp_path, document)
     assert "±" not in " ".join(text for row in page.table("parameters", "clean") for text in row.values())
-    assert "best weights, 1 seed" in page.text and "one training each: 5" in page.text
+    assert "best weights, 1 seed" in page.text and "one training of every entrant" in page.text
     assert all(row["deviation"] == "" for row in numbers(tmp_path, "accuracy-over-strength"))
     for line, band in bands(drawn["accuracy-over-strength"].axes[0]):
         assert band == {(x, y) for x, y in line}
