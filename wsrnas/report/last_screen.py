@@ -37,7 +37,7 @@ def last_screen(runs: Path, name: str) -> list[str]:
     search = runs / "search" / name
     networks = {which: _evaluation(runs / "retrain" / f"{name}-{which}") for which in NETWORKS}
     lines = ["", *_strategies(read_json(runs / "tabular" / name / run_files.STRATEGIES, "the results of the table")),
-             "", *_networks(networks), "",
+             *_networks(networks), "",
              f"pages   {search / run_files.REPORT}  (the search)",
              f"        {runs / 'evaluate' / '-'.join(NETWORKS) / run_files.REPORT}  (the networks)",
              "next    DATASET=folder DATA=/path/to/your/images bash scripts/quickstart.sh",
