@@ -101,8 +101,9 @@ def check_extension(folder: Path, config: AnyTraining) -> str:
     """
     stored = stored_object(folder / run_files.CONFIG) or {}
     before, asked = stored.get("epochs"), config.epochs
-    require(type(before) is int, f"--extend lengthens a run, but {folder} holds none; leave --extend out, or name the "
-            "run by --save")
+    if type(before) is not int:
+        raise InputError(f"--extend lengthens a run, but {folder} holds none; leave --extend out, or name the run by "
+                         "--save")
     require(asked >= before, f"--extend: epochs is {asked}, but the run in {folder} has {before}; expected more")
     if asked == before:
         return ""
