@@ -1,13 +1,17 @@
 """Refuse what a step of Wsr-NAS has measured or learned where it is NaN or infinite, before a memory keeps it."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from search.strategy.step import Step
 from search.strategy.strengths import column_name
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.finite import require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OTHERWISE = "start under another --save with a lower"
 RATES = {"AN-Estimator": "estimator_learning_rate", "loss estimator": "loss_learning_rate",

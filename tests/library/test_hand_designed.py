@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import genotypes
 import retrain.evaluate
-import retrain.export
 import retrain.train_cifar
 from retrain.recipes import RECIPES, RetrainConfig, parse_recipe
 from tests.networks import empty_layers, seeded
@@ -641,13 +640,6 @@ def test_it_is_evaluated_like_any_run(run, capsys):
     assert named["attacks"][0]["robust"] == result["attacks"][0]["robust"]
     page = (run / "report.html").read_text()
     assert "Accuracy under attack" in page and "The cell" not in page and "cannot be" not in page
-
-
-@pytest.mark.slow
-def test_an_export_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match="holds the network resnet18; expected a network of cells"):
-        retrain.export.main(["--model", str(run), "--out", str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
 
 
 def test_dropout_of_a_training_step_is_drawn_from_the_steps_own_generator():

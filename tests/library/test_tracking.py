@@ -73,7 +73,7 @@ def test_every_row_is_mirrored_once_and_a_resumed_run_goes_on_in_the_same_one(tr
     assert not service.starts  # before there are numbers
     for step in (0, 1):
         first.record(step, {"train": {"loss": 1.0 - step, "ok": True}, "note": "text"})
-    first._lock.close()
+    first._lock.close()  # private: as when the process ends
     again = open_run(tmp_path / "run", tool)
     for step in (1, 2):  # row 1 is made again, after the last checkpoint
         again.record(step, {"train": {"loss": 1.0 - step}})
