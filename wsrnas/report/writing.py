@@ -85,9 +85,9 @@ def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, en
     if not ended and now - before < max(REFRESH_SECONDS, took / REFRESH_SHARE):
         return
     try:
-        page_file = write_report([Path(run_path)], live=not ended)
+        write_report([Path(run_path)], live=not ended)
         if not ended:
-            _live.add(page_file)
+            _live.add(Path(run_path) / run_files.REPORT)
     except Exception as error:  # a run of days must not end for its page
         with contextlib.suppress(OSError):  # the disk that cannot hold the page may hold no log either
             log(f"the report could not be written: {type(error).__name__}: {error}")
