@@ -336,17 +336,17 @@ def test_a_failing_report_is_one_line_in_the_log(clock, tmp_path, monkeypatch):
 
 
 def test_a_page_does_not_say_running_once_the_program_has_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_live", set())
+    monkeypatch.setattr(report, "_live", set())  # private: what other tests have left there
     monkeypatch.setattr(report, "REFRESH_SECONDS", 0)
     monkeypatch.setattr(report, "REFRESH_SHARE", 1e9)
     monkeypatch.setattr(report, "write_report", lambda *given, **named: None)
     page = tmp_path / "report.html"
     page.write_text("<p>a · running, 2 of 4 epochs · b</p></header>· running, elsewhere", "utf-8")
     report.refresh(tmp_path, World())
-    report._no_longer_running()
+    report._no_longer_running()  # private: runs when the interpreter ends
     assert page.read_text("utf-8") == "<p>a · stopped, 2 of 4 epochs · b</p></header>· running, elsewhere"
     report.refresh(tmp_path, World(), ended=True)
-    assert not report._live
+    assert not report._live  # private: a finished page is left alone
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------
