@@ -349,6 +349,19 @@ def test_a_page_does_not_say_running_once_the_program_has_stopped(tmp_path, monk
     assert not report._live  # private: a finished page is left alone
 
 
+def test_a_page_does_not_bring_back_a_folder_that_was_moved(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", EPOCHS)
+
+    def moved(*given):
+        run.rename(tmp_path / "away")
+        return "page", {}
+
+    monkeypatch.setattr(report, "page", moved)
+    with pytest.raises(InputError, match="is gone; its page is not written"):
+        report.write_report([run])
+    assert not run.exists()
+
+
 # -- in a browser ----------------------------------------------------------------------------------------------------
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
