@@ -35,6 +35,7 @@ SUPERNET = "supernet"
 shared_forward = SharedReLU.forward
 VARIANTS = ((False, False, False), (False, True, False), (True, False, False), (True, True, False), (True, True, True))
 """Folded; one ReLU for each state; Winograd's convolution where a network is folded."""
+WIDTH = 16  # of the supernet in the tables about it
 STEPS = 2  # of PGD in one measurement
 STRENGTH = 8 / 255
 VALIDATED = 300  # images of D_v at a time: 100 at three strengths
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--width, --batch and --repeats: expected at least 1")
     torch.set_num_threads(1)
     print(folding(arguments.networks, arguments.width, arguments.batch, arguments.repeats))
-    print(rows_at_a_time(arguments.width, arguments.repeats))
+    print(rows_at_a_time(WIDTH, arguments.repeats))
     print(walks(arguments.repeats))
 
 

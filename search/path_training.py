@@ -10,7 +10,6 @@ from search.supernet_training import Training, set_learning_rate, train_paths
 from search.training_paths import paths_of_epoch
 from search.wsr_nas_settings import SearchConfig, learning_rate
 from wsrnas.data.loader import BatchLoader
-from wsrnas.runtime.config import require
 
 
 class PathTraining(Training, Protocol):
@@ -52,15 +51,9 @@ def begin_member(training: PathTraining, step: Step) -> int:
 
     Returns:
         The number of the epoch in its training.
-
-    Raises:
-        InputError: the weights to begin with are those of few-shot supernets.
     """
     epoch = step.number % training.config.warmup_architectures
     if epoch == 0:
-        first = FrozenSupernet(training.config.supernet)
-        require(first.few_shot is None, f"{first.flag} is {first.folder}, which has trained few-shot supernets; "
-                "expected a run with one supernet")
-        load_weights(training.supernet, first.weights())
+        load_weights(training.supernet, FrozenSupernet(training.config.supernet).weights())
         training.trainer.optimizer.state.clear()  # the momentum of the supernet before
     return epoch

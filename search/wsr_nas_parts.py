@@ -81,13 +81,11 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
 
 def few_shot_of(config: SearchConfig) -> FewShot | None:
     """Return the few-shot supernets that a search runs on, or those that it is to train; None where there are none."""
-    space = SPACES[config.space]
-    if config.few_shot:
-        return FewShot(space, config.few_shot_edge)
     found = FrozenSupernet(config.source_run).few_shot if config.source_run else None
-    require(found is None or config.measure != SHORT, f"supernet is {config.source_run}, which has trained few-shot "
-            f"supernets; expected a run with one supernet for --measure {SHORT}")
-    return found
+    asked = "--few_shot_edge" if config.few_shot else f"--measure {SHORT}" if config.measure == SHORT else ""
+    require(not (found and asked), f"supernet is {config.source_run}, which has trained few-shot supernets; expected a "
+            f"run with one supernet for {asked}")
+    return FewShot(SPACES[config.space], config.few_shot_edge) if config.few_shot else found
 
 
 def build_networks(config: SearchConfig, data: DataSet, objective: Objective,

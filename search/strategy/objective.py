@@ -103,8 +103,8 @@ class SensitiveObjective:
 class SizedObjective:
     """Count the size P, the number of parameters, as good: another objective - w log P.
 
-    A supernet's losses err, and a search goes where they err most. Size predicts robustness without an error, so it
-    bounds how far that leads; docs/SEARCH.md has what was measured.
+    A supernet's losses err, and a search goes where they err most. The size is known exactly, and larger networks are
+    mostly the more robust ones, so it bounds how far that leads; docs/SEARCH.md has what was measured.
 
     Args:
         objective: the other one.

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import search.wsr_nas as program
 from search.few_shot import FewShot
 from search.rankings.bench import build_bench
 from search.rankings.inherited import inherited
@@ -15,29 +14,23 @@ from search.spaces import SPACES
 from search.training_paths import PATHS, paths_of_epoch, possible_operations
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, learning_rate, schedule
-from tests.killed import Killed, killed_before_saving
+from tests.killed import Killed
 from tests.run_files import assert_equal, read, without_time
+from tests.search import small_search
+from tests.search.small_search import state_of
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 EDGE, SPACE = 3, SPACES["nas-bench-201"]
-SMALL = ["--preset", "tiny", "--device", "cpu", "--space", SPACE.name, "--layers", "3", "--init_channels", "2",
-         "--num_steps", "1", "--max_train", "60", "--max_validation", "20", "--batch_size", "15", "--path_every",
-         "step", "--recalibration_batches", "1", "--estimator_images", "2", "--loss_passes", "2", "--adv_loss", "fast"]
+STEPS = ["--path_every", "step", "--adv_loss", "fast"]
 FAMILY = ["--save", "family", "--train_only", "--few_shot_edge", str(EDGE), "--warmup_architectures", "2"]
 SEARCH = ["--save", "run", "--iterations", "4", "--seed", "7"]
 
 
 def start(folder, *argv, kill=None):
-    with killed_before_saving(kill):
-        program.main([*SMALL, *argv, "--runs", str(folder)])
-    return folder / "search"
-
-
-def state_of(run):
-    return torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]
+    return small_search.start(folder, *STEPS, *argv, kill=kill)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +135,8 @@ def test_unknown_operation():
     (["--few_shot_edge", "0", "--train_only", "--path_every", "epoch", "--supernet", "FIRST"], "--path_every step"),
     (["--train_only", "--supernet", "FIRST"], "expected one of the two, or --few_shot_edge"),
     (["--measure", "short", "--supernet", "FAMILY"], "expected a run with one supernet for --measure short"),
-    (["--few_shot_edge", "0", "--train_only", "--supernet", "FAMILY"], "expected a run with one supernet"),
+    (["--few_shot_edge", "0", "--train_only", "--supernet", "FAMILY", "--dry_run"],
+     "expected a run with one supernet for --few_shot_edge"),
 ])
 def test_what_does_not_fit(argv, message, first, family, tmp_path):
     argv = [{"FIRST": str(first), "FAMILY": str(family)}.get(word, word) for word in argv]

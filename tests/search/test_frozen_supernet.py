@@ -8,33 +8,19 @@ import signal
 import pytest
 import torch
 
-import search.wsr_nas as program
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, learning_rate, schedule
-from tests.killed import Killed, killed_before_saving
+from tests.killed import Killed
 from tests.run_files import assert_equal, read, without_time
+from tests.search.small_search import SMALL, start, state_of
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.errors import InputError, Preempted
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
-SMALL = ["--preset", "tiny", "--device", "cpu", "--space", "nas-bench-201", "--layers", "3", "--init_channels", "2",
-         "--num_steps", "1", "--max_train", "60", "--max_validation", "20", "--batch_size", "15",
-         "--recalibration_batches", "1", "--estimator_images", "2", "--loss_passes", "2"]
 SUPERNET = ["--save", "supernet", "--train_only", "--warmup_architectures", "3", "--path_every", "step",
             "--adv_loss", "fast"]
 SEARCH = ["--save", "run", "--iterations", "2", "--seed", "7"]
-
-
-def start(folder, *argv, kill=None):
-    """Run the program; ``kill``: the step after whose row it dies, before its checkpoint."""
-    with killed_before_saving(kill):
-        program.main([*SMALL, *argv, "--runs", str(folder)])
-    return folder / "search"
-
-
-def state_of(run):
-    return torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]
 
 
 @pytest.fixture(scope="module")
