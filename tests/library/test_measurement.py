@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from tests.killed import Killed, Mortal
 from tests.processes import run_twice
 from tests.quick import slow_after
-from wsrnas.attacks import fgsm, mim, pgd
+from wsrnas.attacks import attack_mode, fgsm, mim, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
+from wsrnas.evaluation import attack_table
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.autoattack import autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
@@ -528,22 +529,38 @@ def test_autoattack_in_chunks_is_autoattack_image_by_image_killed_and_resumed(di
 
 
 @pytest.mark.slow
-def test_the_two_gradient_attacks_of_autoattack_are_its_first_two_parts_image_by_image(digits, asked, tmp_path):
+def test_apgd_ce_t_is_pgd_and_the_first_two_parts_of_autoattack_image_by_image(digits, asked, tmp_path):
     from pyautoattack import AutoAttack
 
     data, model = digits
     images = (data.images.float() / 255).contiguous()
+    with attack_mode(model):
+        first = pgd(model, images, data.labels, STRENGTH, 10, 2.5 * STRENGTH / 10, loss="margin")
+    expected = model(first).argmax(1) == data.labels
+    left = expected.nonzero().flatten()
     adversary = AutoAttack(model, eps=STRENGTH, seed=SEED)
     adversary.attacks_to_run = ["apgd-ce", "apgd-t"]
-    adversarial, _ = adversary.run_standard_evaluation(images, data.labels, batch_size=CHUNK)
-    expected = model(adversarial).argmax(1) == data.labels
+    adversarial, _ = adversary.run_standard_evaluation(images[left], data.labels[left], batch_size=CHUNK)
+    expected[left] = model(adversarial).argmax(1) == data.labels[left]
     with pytest.raises(Killed):
         autoattacked(digits, "apgd-ce+t", journal=Mortal(tmp_path, {}, chunks=5))
     withstood = autoattacked(digits, "apgd-ce+t", journal=Journal(tmp_path, {}))
-    assert torch.equal(withstood, expected) and 2 < withstood.sum() < COUNT - 2
+    assert torch.equal(withstood, expected) and 2 < withstood.sum() < len(left) < COUNT - 2
     stages = {json.loads(line)["stage"] for path in tmp_path.glob("apgd-ce+t*")
               for line in path.read_text().splitlines()[1:]}
-    assert stages == {"apgd-ce", "apgd-t"}
+    assert stages == {"pgd-margin", "apgd-ce", "apgd-t"}
+
+
+def test_what_falls_to_ten_steps_is_not_attacked_by_apgd(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(attack_table, "run_autoattack", lambda task: asked.append(task.stage) or task.images)
+    torch.manual_seed(0)
+    five = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval()
+    measured = Evaluation(five, BatchLoader(image_set(), 7, 0, "test"), 5, batch_size=4, log=lambda line: None)
+    attack = at_strength(parse_attack("apgd-ce+t"), 0.9)
+    among = measured.clean().nonzero().flatten()
+    assert not measured.robust(attack, among).any() and not asked
+    assert measured.passes_of(attack) == (10 * len(among) / measured.images, len(among) / measured.images)
 
 
 def test_autoattack_needs_four_classes_and_takes_fewer_than_ten():

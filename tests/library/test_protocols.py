@@ -119,7 +119,7 @@ def test_keys_differ_where_a_parameter_does_and_rows_give_the_attack_back():
 @pytest.mark.parametrize("text, passes", [
     ("fgsm", (1, 1)), ("pgd-20", (20, 1)), ("mim-7", (7, 1)), ("cw-l2-100", (100, 1)), ("cw-linf-30", (30, 1)),
     ("transfer-20", (20, 1)), ("noise-10", (0, 10)), ("square-500", (0, 500)), ("apgd-ce", (100, 0)),
-    ("apgd-ce+t", (1000, 0)), ("fmn-30", (30, 1)), ("curve-30", (40, 3)),
+    ("apgd-ce+t", (1010, 1)), ("fmn-30", (30, 1)), ("curve-30", (40, 3)),
 ])
 def test_what_an_attack_costs_an_image(text, passes):
     assert parse_attack(text).passes == passes
@@ -135,7 +135,7 @@ def test_an_attack_has_one_stage_for_each_start_or_part():
     assert parse_attack("pgd-20x3").stages == ("start 1", "start 2", "start 3")
     assert len(parse_attack("noise-10").stages) == 10
     assert parse_attack("autoattack").stages == ("apgd-ce", "apgd-t", "fab-t", "square")
-    assert parse_attack("apgd-ce+t").stages == ("apgd-ce", "apgd-t")
+    assert parse_attack("apgd-ce+t").stages == ("pgd-margin", "apgd-ce", "apgd-t")
     assert Attack("square", 0.1, steps=100).stages == ("square",)
 
 
