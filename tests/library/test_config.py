@@ -135,6 +135,11 @@ def test_values_of_every_kind():
     assert parse("--count=5").count == 5
 
 
+def test_a_negative_number_in_any_form_is_a_value_and_no_flag():
+    assert parse("--strengths", "-4/255", "-1e-1", "-.5").strengths == (-4 / 255, -0.1, -0.5)
+    assert parse("--epsilon", "-8/255").epsilon == -8 / 255
+
+
 def test_dashes_are_understood_and_abbreviations_are_not():
     assert parse("--adv-loss", "trades", cls=SearchConfig, presets=SEARCH_PRESETS).adv_loss == "trades"
     with pytest.raises(InputError, match="unknown argument '--eps'"):

@@ -53,6 +53,12 @@ def test_a_network_that_needs_nothing_is_left_alone():
     assert found.model is model and found.notes == () and found.has_gradient
 
 
+def test_a_network_is_never_asked_for_more_images_than_a_batch():
+    asked: list[int] = []
+    at_the_door(Network(behind=lambda logits: asked.append(len(logits)) or logits))  # batches of 5, 12 images
+    assert set(asked) <= {1, 2, 5}
+
+
 class Striding(torch.autograd.Function):
     """The identity, whose backward pass views the gradient of a channels_last tensor."""
 

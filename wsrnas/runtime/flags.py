@@ -56,6 +56,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str | None = None, **settings: Any) -> None:
         super().__init__(prog=self.command or prog, **settings)
+        # Python before 3.14 takes -1/255 and -1e-3 for flags; as values they are refused with the right words.
+        self._negative_number_matcher = re.compile(r"-(\.?\d|inf|nan)")
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""

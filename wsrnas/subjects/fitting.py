@@ -118,7 +118,8 @@ def adapted(network: nn.Module, drawn: Tensor, labels: Tensor, num_classes: int,
     if dtype in (torch.float16, torch.bfloat16):
         model = Adapted(network, contiguous=bool(notes))
         notes.append(f"its logits are {str(dtype).removeprefix('torch.')}, and become float32")
-    notes += [PROBABILITIES] if gives_probabilities(model, drawn[:SAMPLE]) else []
+    sample = drawn[:min(SAMPLE, batch_size or SAMPLE)]
+    notes += [PROBABILITIES] if gives_probabilities(model, sample) else []
     with_gradient = has_gradient(model, drawn[:2], labels[:2])
     notes += [] if with_gradient else [NO_GRADIENT]
     return Fit(model, tuple(notes), with_gradient)
