@@ -20,8 +20,6 @@ from wsrnas.runtime.seeding import BatchNoise
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # every kind of BatchNorm: 1, 2 or 3 dimensions, synchronised or not
 
-WHOLE_BLOCK = 16  # channels that oneDNN computes at once with the widest registers
-
 
 class ReLUConvBN(nn.Module):
     """ReLU, 1x1 convolution, BatchNorm: (B, C_in, H, W) -> (B, C_out, H, W)."""
@@ -39,26 +37,6 @@ class ReLUConvBN(nn.Module):
         return self.norm(self.conv(self.relu(x)))
 
 
-class StridedPointwise(nn.Conv2d):
-    """1x1 convolution with a stride; on a CPU computed as a plain convolution of the pixels that it reads.
-
-    On CPUs, oneDNN's weight gradient of this layer writes past its memory if there are few input channels (issue 6035
-    of oneDNN; seen with torch 2.14, AVX2, channels_last, stride 2, 2 to 7 channels). The process crashes later.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of x."""
-        if x.device.type == "cpu":
-            return F.conv2d(every_nth(x, self.stride[0]), self.weight, self.bias)
-        return super().forward(x)
-
-
-def pointwise(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """Return a 1x1 convolution whose gradients are right on every CPU."""
-    kind = StridedPointwise if stride > 1 and in_channels < WHOLE_BLOCK else nn.Conv2d
-    return kind(in_channels, out_channels, 1, stride, bias=bias)
-
-
 class FactorizedReduce(nn.Module):
     """Halve height and width without losing pixels: (B, C_in, H, W) -> (B, C_out, ceil(H/2), ceil(W/2)).
 
@@ -72,8 +50,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()
         self.relu = SharedReLU()
-        self.conv_even = pointwise(in_channels, out_channels // 2, stride=2)
-        self.conv_odd = pointwise(in_channels, out_channels - out_channels // 2, stride=2)
+        self.conv_even = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
+        self.conv_odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import wsrnas.models
 import wsrnas.network
 import wsrnas.operations
 from wsrnas.models import build_model
@@ -79,40 +78,6 @@ def test_a_strided_convolution_that_skips_every_other_pixel_is_torchs(kernel, di
     for found, wanted in zip(torch.autograd.grad((out * slopes).sum(), (x, own.weight)),
                              torch.autograd.grad((expected * slopes).sum(), (x, plain.weight)), strict=True):
         torch.testing.assert_close(found, wanted)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 4, 7, 8, 15, 16])
-@FORMATS
-def test_a_strided_pointwise_convolution_is_torchs(channels, layout):
-    own = wsrnas.operations.pointwise(channels, 5, 2, bias=True).double()
-    plain = torch.nn.Conv2d(channels, 5, 1, 2).double()
-    plain.load_state_dict(own.state_dict())
-    x = values(2, channels, 7, 6, seed=channels, layout=layout)
-    out, expected = own(x), plain(x)
-    torch.testing.assert_close(out, expected)
-    for found, wanted in zip(torch.autograd.grad(out.square().sum(), (x, own.weight, own.bias)),
-                             torch.autograd.grad(expected.square().sum(), (x, plain.weight, plain.bias)), strict=True):
-        torch.testing.assert_close(found, wanted)
-
-
-@pytest.mark.parametrize("channels", [2, 3, 4, 7, 8, 12])
-def test_the_weight_gradient_of_few_channels_is_right_in_float32(channels):
-    """Of torch's own layer it is wrong on CPUs with AVX2, or ends the process."""
-    convolution = wsrnas.operations.pointwise(channels, 8, 2)
-    for seed in range(3):
-        x = values(16, channels, 16, 16, seed=seed, layout=torch.channels_last).detach()
-        out = convolution(x.float())
-        slopes = values(*out.shape, seed=seed + 9).detach()
-        found, = torch.autograd.grad((out * slopes).sum(), convolution.weight)
-        wanted = torch.einsum("nohw,nihw->oi", slopes, x[:, :, ::2, ::2])[..., None, None]
-        torch.testing.assert_close(found.double(), wanted, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", wsrnas.models.names())
-def test_no_network_has_torchs_strided_pointwise_convolution_of_few_channels(name):
-    layers = build_model(name, init_channels=4).modules()
-    assert not [layer for layer in layers if type(layer) is torch.nn.Conv2d and max(layer.stride) > 1
-                and layer.kernel_size == (1, 1) and layer.groups == 1 and layer.in_channels < 16]
 
 
 def test_second_derivatives_are_right():

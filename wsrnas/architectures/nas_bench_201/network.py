@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsrnas.architectures.nas_bench_201.graph import EDGES, OPERATIONS, STAGES, CellGraph
 from wsrnas.network import IMAGENET_MEAN, ImageNetStem, Normalize
-from wsrnas.operations import DropPath, FactorizedReduce, Zero, pointwise
+from wsrnas.operations import DropPath, FactorizedReduce, Zero
 from wsrnas.quick.states import SharedReLU, shared_states
 from wsrnas.runtime.errors import InputError
 
@@ -21,9 +21,9 @@ from wsrnas.runtime.errors import InputError
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
                  affine: bool = True) -> nn.Module:
     """Return ReLU, convolution and BatchNorm."""
-    convolution = pointwise(in_channels, out_channels, stride) if kernel_size == 1 else nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-    return nn.Sequential(SharedReLU(), convolution, nn.BatchNorm2d(out_channels, affine=affine))
+    return nn.Sequential(SharedReLU(),
+                         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
+                         nn.BatchNorm2d(out_channels, affine=affine))
 
 
 def nb201_operation(name: str, in_channels: int, out_channels: int, stride: int = 1, affine: bool = True) -> nn.Module:
