@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wsrnas.quick.gradients import concatenate, dilated_depthwise, every_nth
 from wsrnas.quick.states import SharedReLU
+from wsrnas.quick.strided import convolution
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import BatchNoise
 
@@ -50,8 +51,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()
         self.relu = SharedReLU()
-        self.conv_even = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
-        self.conv_odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride=2, bias=False)
+        self.conv_even = convolution(in_channels, out_channels // 2, 1, stride=2)
+        self.conv_odd = convolution(in_channels, out_channels - out_channels // 2, 1, stride=2)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,10 +92,10 @@ def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int, affi
                relu: type[nn.ReLU] = SharedReLU) -> list[nn.Module]:
     """Return ReLU, depthwise convolution, 1x1 convolution and BatchNorm."""
     padding = dilation * (kernel_size - 1) // 2
-    convolution = DilatedDepthwise if dilation > 1 else nn.Conv2d
+    depthwise = DilatedDepthwise if dilation > 1 else nn.Conv2d
     return [
         relu(),
-        convolution(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
+        depthwise(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     ]

@@ -23,7 +23,17 @@ def write_safetensors(folder: Path, weights: Mapping[str, Tensor], package: Pack
 
     about = {"format": "pt", "name": package.name, "dataset": str(package.description["dataset"])}
     content = save({key: value.contiguous() for key, value in weights.items()}, about)
-    (folder / SAFETENSORS).write_bytes(content)
+    (folder / SAFETENSORS).write_bytes(sorted_header(content))
+
+
+def sorted_header(content: bytes) -> bytes:
+    """Return a safetensors file whose remarks are sorted; that package writes them in another order every time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the numbers are aligned
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def hub_config(package: Package) -> dict[str, Any]:

@@ -46,7 +46,12 @@ def concatenate(tensors: Sequence[Tensor]) -> Tensor:
             "dilated_depthwise": '''\
 def dilated_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
     """Return the depthwise convolution of stride 1 of x (B, C, H, W)."""
-    return F.conv2d(x, weight, None, 1, padding, dilation, len(weight))'''}
+    return F.conv2d(x, weight, None, 1, padding, dilation, len(weight))''',
+            "convolution": '''\
+def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                groups: int = 1, bias: bool = False) -> nn.Conv2d:
+    """Return a convolution with square kernels and equal strides."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)'''}
 
 RENAMED = {"InputError": "ValueError"}
 LINE = 120  # characters

@@ -22,6 +22,7 @@ from wsrnas.models import build_model
 from wsrnas.network import NetworkImageNet
 from wsrnas.operations import BATCH_NORM, OPERATIONS, FactorizedReduce, ReLUConvBN
 from wsrnas.quick.folding import folded
+from wsrnas.quick.strided import FewChannels
 from wsrnas.training.batch_norm import GlooBatchNorm
 
 CLASSES = 5
@@ -124,7 +125,7 @@ def test_every_design_computes_the_same_and_no_batch_norm_is_left(name, unfolded
     attacked = pgd(model, images, labels, 0.5, 2, norm="l2")
     torch.testing.assert_close(attacked, unfolded(pgd, model, images, labels, 0.5, 2, norm="l2"), rtol=1e-7, atol=1e-9)
     assert norms_run(model, images) == 0
-    convolutions = sum(type(module) is nn.Conv2d for module in model.modules())
+    convolutions = sum(type(module) in (nn.Conv2d, FewChannels) for module in model.modules())
     alone = operations(model, images).get("addcmul", 0)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert alone < norms / 2 or name.startswith(("wrn", "dense", "AmoebaNet"))

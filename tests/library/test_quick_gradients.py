@@ -8,6 +8,7 @@ import wsrnas.network
 import wsrnas.operations
 from wsrnas.models import build_model
 from wsrnas.quick.gradients import concatenate, dilated_depthwise
+from wsrnas.quick.strided import convolution
 
 FORMATS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 
@@ -129,3 +130,20 @@ def test_an_exported_program_has_torchs_operations():
     program = torch.export.export(Both(), (torch.rand(1, 2, 5, 5),))
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert names == {"aten.conv2d.default", "aten.cat.default"}
+
+
+@FORMATS
+@pytest.mark.parametrize(("channels", "stride", "size"), [(1, 2, 8), (3, 2, 16), (7, 3, 9), (8, 2, 8)])
+def test_a_strided_convolution_of_few_channels_has_torchs_gradients(channels, stride, size, layout):
+    x = values(10, channels, size, size, layout=layout).float()
+    layer = convolution(channels, 9, 1, stride).to(memory_format=layout)
+    out = layer(x)
+    assert channels == 1 or out.is_contiguous(memory_format=layout)
+    slopes = torch.randn_like(out)
+    with torch.backends.mkldnn.flags(enabled=False):
+        expected = F.conv2d(x, layer.weight, None, stride)
+        torch.testing.assert_close(out, expected)
+        wanted = torch.autograd.grad((expected * slopes).sum(), (x, layer.weight))
+    for _ in range(30):  # oneDNN writes past its memory, which is not always noticed at once
+        for found, other in zip(torch.autograd.grad((layer(x) * slopes).sum(), (x, layer.weight)), wanted, strict=True):
+            torch.testing.assert_close(found, other)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -488,3 +489,18 @@ def test_programming_errors_keep_their_traceback_and_ctrl_c_its_code(capsys):
         run_program(lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert caught.value.code == 130
     assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_a_tensorboard_thread_that_cannot_write_leaves_the_sentence_to_its_program(path, world, capsys, monkeypatch):
+    def main():
+        run = RunDirectory(path, Settings(), world)
+        for step in range(2000):
+            run.record(step, {"loss": 1.0})
+            run._writer.flush()  # private: TensorBoard waits for two minutes
+            if not step:
+                (path / "tb").rename(path / "away")
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not pytest's
+    with pytest.raises(SystemExit) as caught:
+        run_program(main)
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith("error: cannot read or write") and said.count("\n") == 1

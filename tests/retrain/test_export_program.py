@@ -15,6 +15,7 @@ import genotypes
 import retrain.publishing.writing
 from retrain import export
 from retrain.publishing import robustbench
+from retrain.publishing.hub import sorted_header
 from retrain.publishing.onnx_file import PACKAGES, difference
 from retrain.publishing.package import SAFETENSORS, has_safetensors
 from retrain.publishing.writing import sha256
@@ -375,6 +376,15 @@ def test_safetensors_hold_the_same_weights(tmp_path, hasty):
     made, pixels = runpy.run_path(str(tmp_path / "out" / "Net.py")), images((3, 8, 8))
     with torch.no_grad():
         assert torch.equal(made["load"](stored)(pixels), made["load"]()(pixels))
+
+
+def test_safetensors_are_the_same_bytes_every_time():
+    save = pytest.importorskip("safetensors.torch").save
+    about = {name: "x" for name in ["format", "name", "dataset", "title"]}
+    written = [sorted_header(save({"é": torch.ones(3), "b": torch.zeros(2, 2)}, about)) for _ in range(20)]
+    assert len(set(written)) == 1
+    read = pytest.importorskip("safetensors.torch").load(written[0])
+    assert torch.equal(read["é"], torch.ones(3)) and torch.equal(read["b"], torch.zeros(2, 2))
 
 
 def test_without_safetensors_the_package_says_what_it_lacks(tmp_path, hasty, capsys, monkeypatch):

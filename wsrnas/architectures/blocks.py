@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from wsrnas.quick.strided import convolution
 from wsrnas.runtime.seeding import BatchNoise
 
 
@@ -56,8 +57,8 @@ class Dropout(nn.Module):
 def conv_norm(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1,
               bias: bool = False) -> nn.Sequential:
     """Return a convolution that keeps the size at stride 1, followed by BatchNorm."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups,
-                                   bias=bias), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(convolution(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups, bias),
+                         nn.BatchNorm2d(out_channels))
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1,
@@ -104,7 +105,7 @@ class PreActivationBlock(nn.Module):
                                   nn.BatchNorm2d(out_channels), nn.ReLU(),
                                   nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False))
         same = stride == 1 and in_channels == out_channels
-        self.projection = None if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.projection = None if same else convolution(in_channels, out_channels, 1, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the sum of both paths: (B, C, H, W) -> (B, C', H', W')."""

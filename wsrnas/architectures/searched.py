@@ -133,7 +133,8 @@ def _call_nas_bench_201(sizes: Mapping[str, int], large: bool) -> str:
             f"channels={sizes['channels']}{', imagenet=True' * large})")
 
 
-LAYERS = ("wsrnas.quick.states", "wsrnas.quick.gradients", "wsrnas.operations", "wsrnas.network")
+LAYERS = ("wsrnas.quick.states", "wsrnas.quick.gradients", "wsrnas.quick.strided", "wsrnas.operations",
+          "wsrnas.network")
 
 SPACES: dict[str, Space] = {
     "darts": Space(Genotype, _darts, CIFAR_SIZE, IMAGENET_SIZE, _sizes_darts,

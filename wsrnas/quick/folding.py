@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from wsrnas.quick.modules import modules_in_use
+from wsrnas.quick.strided import FewChannels
 from wsrnas.quick.winograd import suits, winograd
 
 Forward = Callable[[Tensor], Tensor]
@@ -110,7 +111,7 @@ def _is_fixed_norm(module: Any) -> bool:
 
 def _is_fixed_convolution(module: Any, like: Tensor | None = None) -> bool:
     """Return whether a module is a convolution with fixed weights, like another tensor if one is given."""
-    return (type(module) is nn.Conv2d and module.padding_mode == "zeros" and _plain(module)
+    return (type(module) in (nn.Conv2d, FewChannels) and module.padding_mode == "zeros" and _plain(module)
             and module._parameters.get("weight") is not None and _fixed(*_weight_and_bias(module), like))
 
 

@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from wsrnas.runtime.errors import (
@@ -63,7 +64,7 @@ def run_program(main: Callable[[], None]) -> None:
     print_anywhere()
     interrupts = Interrupts()
     try:
-        with interrupts:
+        with interrupts, no_words_of_tensorboard():
             main()
     except Preempted as stop:
         say(f"{stop}; the same command resumes")
@@ -104,6 +105,23 @@ def print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def no_words_of_tensorboard() -> Iterator[None]:
+    """Print no traceback where TensorBoard's thread cannot write: its writer raises the error again."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        module = type(failed.thread).__module__
+        if not (issubclass(failed.exc_type, OSError) and module.startswith("tensorboard.")):
+            before(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def interrupted(number: int = signal.SIGINT, error: BaseException | None = None) -> NoReturn:
