@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import wsrnas.models
 import wsrnas.network
 import wsrnas.operations
 from wsrnas.models import build_model
@@ -147,3 +148,10 @@ def test_a_strided_convolution_of_few_channels_has_torchs_gradients(channels, st
     for _ in range(30):  # oneDNN writes past its memory, which is not always noticed at once
         for found, other in zip(torch.autograd.grad((layer(x) * slopes).sum(), (x, layer.weight)), wanted, strict=True):
             torch.testing.assert_close(found, other)
+
+
+@pytest.mark.parametrize("name", wsrnas.models.names())
+def test_no_network_has_torchs_strided_convolution_of_few_channels(name):
+    layers = build_model(name, init_channels=4).modules()
+    assert not [layer for layer in layers if type(layer) is torch.nn.Conv2d and max(layer.stride) > 1
+                and layer.kernel_size == (1, 1) and layer.groups == 1 and layer.in_channels < 8]

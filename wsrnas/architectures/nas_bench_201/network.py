@@ -15,6 +15,7 @@ from wsrnas.architectures.nas_bench_201.graph import EDGES, OPERATIONS, STAGES, 
 from wsrnas.network import IMAGENET_MEAN, ImageNetStem, Normalize
 from wsrnas.operations import DropPath, FactorizedReduce, Zero
 from wsrnas.quick.states import SharedReLU, shared_states
+from wsrnas.quick.strided import convolution
 from wsrnas.runtime.errors import InputError
 
 
@@ -22,7 +23,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: 
                  affine: bool = True) -> nn.Module:
     """Return ReLU, convolution and BatchNorm."""
     return nn.Sequential(SharedReLU(),
-                         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
+                         convolution(in_channels, out_channels, kernel_size, stride, kernel_size // 2),
                          nn.BatchNorm2d(out_channels, affine=affine))
 
 
