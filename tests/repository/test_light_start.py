@@ -89,3 +89,21 @@ def test_large_tensors_lie_on_large_pages_unless_a_user_says_otherwise(answers):
     environment = {"THP_MEM_ALLOC_ENABLE": "0"}
     use_large_pages(environment)
     assert environment == {"THP_MEM_ALLOC_ENABLE": "0"}
+
+
+DRY_RUNS = """
+import contextlib, io, runpy, sys
+for words in ("search.wsr_nas --preset wide", "search.rnas --preset tiny", "retrain.train_cifar"):
+    sys.argv = [*words.split(), "--dataset", "digits", "--dry_run"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    assert "memory" in said.getvalue()
+print(*[name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+
+
+def test_counting_the_cost_of_a_run_imports_no_compiler():
+    """Torch's compiler and its algebra take another second."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", DRY_RUNS], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

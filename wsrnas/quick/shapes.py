@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 SEEN = ("torch.nn.modules.", "wsrnas.", "search.")
 # Functions that only look at a tensor, or at a part of it.
 VIEWS = {"__get__", "__getitem__", "__len__", "chunk", "dim", "element_size", "flatten", "is_contiguous", "numel",
-         "pad"}
+         "pad", "stride"}
 
 
 class Unknown(Exception):
@@ -76,7 +77,11 @@ def _same(x: Tensor, *rest: Any, **more: Any) -> Sequence[int]:
 
 
 def _broadcast(x: Any, y: Any) -> Sequence[int]:
-    return torch.broadcast_shapes(*(value.shape for value in (x, y) if isinstance(value, Tensor)))
+    shapes = [tuple(value.shape) for value in (x, y) if isinstance(value, Tensor)]
+    try:
+        return np.broadcast_shapes(*shapes)  # torch's own imports sympy, which takes half a second
+    except ValueError:
+        raise Unknown from None
 
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
