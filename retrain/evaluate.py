@@ -103,7 +103,7 @@ def dry_run(config: EvaluateConfig, networks: list[ModelSource], images: Evaluat
             attacks: tuple[Attack, ...]) -> str:
     """Say what the evaluation would cost."""
     count = len(images.loader.image_set)
-    lines = [f"images: {count} of {images.dataset}, {images.num_classes} classes, {images.shape}"]
+    lines = [f"images: {images}"]
     for network in networks:
         lines.append(f"network: {network.source}, {readable(count_parameters(network.model))} parameters"
                      + (f", {readable(multiply_adds(network.model, images.shape))} multiply-adds per image"

@@ -69,7 +69,7 @@ def load_images(config: EvaluateConfig, networks: Sequence[ModelSource], world: 
     loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
                              device=world.device)
     fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
-    return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint)
+    return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint, files.class_names)
 
 
 def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[Subject]:

@@ -9,6 +9,7 @@ To list all architectures with their source, the papers' parameter counts and ou
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.reading import shown_path
 
 with deferred_imports():
     import torch
@@ -59,6 +61,10 @@ def load_architecture(spec: Searched | str | Path) -> Searched | str:
         return ENTRIES[name].genotype or name
     if (graph := spelled(spec)) is not None:
         return graph
+    if re.search(r"\.py(:[^/:]*)?$", spec):
+        raise InputError(f"{shown_path(spec)} builds a network of your own; expected the name or the file of an "
+                         "architecture (retrain.evaluate --model takes FILE.py:FUNCTION, which loads its own weights; "
+                         "in Python, wsrnas.train trains any network)")
     if os.path.lexists(spec) or cells.is_path(spec):
         return cells.load(spec)
     if reason := why_unavailable(spec):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 import wsrnas
 from docs.write_notebook import EXAMPLE, cells
@@ -32,6 +32,7 @@ from wsrnas import (
 from wsrnas.data.datasets import DATASETS
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
+from wsrnas.evaluation.attack_table import ATTACKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,6 +135,21 @@ def test_a_file_without_usable_arrays_is_named(tmp_path):
         load_dataset("npz", file)
 
 
+def test_a_data_set_with_named_classes_keeps_the_names():
+    named = Pictures()
+    named.classes = ["bird", "cat", "dog"]
+    assert own_data(named, named).class_names == ("bird", "cat", "dog")
+    assert own_data(Subset(named, range(12)), named).class_names == ("bird", "cat", "dog")
+    assert own_data(named, named, class_names=list("abc")).class_names == ("a", "b", "c")
+    named.classes = ["too", "few"]
+    assert own_data(named, named).class_names == ("0", "1", "2")
+
+
+def test_a_data_set_is_shown_without_its_pixels():
+    shown = str(own_data((COLOURS, CLASSES), (COLOURS, CLASSES)))
+    assert "ImageSet(12 images (3, 8, 10), 3 classes)" in shown and len(shown) < 300
+
+
 # -- training and evaluation ----------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -202,11 +218,74 @@ def test_frozen_weights_are_not_trained(bright_and_dark):
 
 @pytest.mark.parametrize(("settings", "said"), [
     ({"checks": "some"}, "checks is 'some'"), ({"strengths": (-0.1,)}, "strengths above 0"),
-    ({"attacks": ("pgd-l2",)}, "no strength for pgd-l2"), ({"attacks": ("autoattack",)}, "the network has 2")])
+    ({"attacks": ("pgd-l2",)}, "no strength for pgd-l2"), ({"attacks": ("autoattack",)}, "the network has 2"),
+    ({"protocol": "curves"}, "protocol is 'curves'"), ({"protocol": "official"}, "protocol is 'official'"),
+    ({"protocol": "curve", "attacks": ["pgd"]}, "protocol or attacks"),
+    ({"protocol": "curve", "strengths": (0.1,), "l2_strengths": (0.5,)}, "one norm"),
+    ({"protocol": "paper", "strengths": (0.1,)}, "has its own strengths")])
 def test_an_evaluation_refuses_unusable_settings(bright_and_dark, settings, said):
     data, model, *_ = bright_and_dark
     with pytest.raises(InputError, match=said):
         evaluate(model, data, **settings)
+
+
+def test_a_protocol_has_a_name_in_python_too(bright_and_dark):
+    data, model, *_ = bright_and_dark
+    result = evaluate(model, data, (0.4, 0.2), protocol="curve", checks="none")
+    assert [row["epsilon"] for row in result["attacks"]] == [0.2, 0.4] == result["curve"]["strengths"]
+    assert "median smallest noise" in result_table(result) and draw_curve(result).axes
+    assert evaluate(model, data, protocol="curve", l2_strengths=(2,), checks="none")["curve"]["norm"] == "l2"
+    assert len(evaluate(model, data, protocol="paper", checks="none")["attacks"]) == 8
+
+
+def darker(model, images, labels, epsilon):
+    """Darken every pixel after a look at the gradient."""
+    images = images.clone().requires_grad_()
+    nn.functional.cross_entropy(model(images), labels).backward()
+    return (images - epsilon).detach().clamp(0, 1)
+
+
+@pytest.fixture
+def without_own_attacks():
+    before = dict(ATTACKS)
+    yield
+    ATTACKS.clear()
+    ATTACKS.update(before)
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+def test_a_function_is_an_attack(bright_and_dark):
+    data, model, *_ = bright_and_dark
+    result = evaluate(model, data, (0.1, 0.45), [darker, "pgd-2"], check_images=10)
+    own = result["attacks"][1]
+    assert "darker  eps 0.4500" in result_table(result)
+    right = model((data.test.images / 255 - 0.45).clamp(0, 1)).argmax(1) == data.test.labels
+    assert own["accuracy"] == right.double().mean() < 1 and own["passes"] == [1, 1]
+    with pytest.raises(InputError, match="<lambda>"):
+        evaluate(model, data, attacks=[lambda *given: given[1]])
+    darker.__name__ = "pgd"
+    with pytest.raises(InputError, match="no other attack"):
+        evaluate(model, data, attacks=[darker])
+    darker.__name__ = "darker_x2"
+    with pytest.raises(InputError, match="end in x and digits"):
+        evaluate(model, data, attacks=[darker])
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+@pytest.mark.parametrize(("returned", "said"), [
+    (lambda images, epsilon: images[:1], r"returned torch.float32 \(1, 1, 8, 8\); expected torch.float32 \(16, "),
+    (lambda images, epsilon: images.double(), "returned torch.float64"),
+    (lambda images, epsilon: images * float("nan"), "pixels from nan to nan"),
+    (lambda images, epsilon: images + 0.5, r"expected \[0, 1\]"),
+    (lambda images, epsilon: (images + 1.01 * epsilon).clamp(0, 1), "outside its ball: its noise is 0.0"),
+    (lambda images, epsilon: None, "returned a NoneType")],
+    ids=["fewer", "doubles", "nan", "too bright", "too far", "nothing"])
+def test_what_is_no_image_in_the_ball_is_no_result(bright_and_dark, returned, said):
+    def mine(model, images, labels, epsilon):
+        return returned(images, epsilon)
+
+    with pytest.raises(InputError, match=said):
+        evaluate(bright_and_dark[1], bright_and_dark[0], (0.05,), [mine], checks="none")
 
 
 class Odd(nn.Module):

@@ -240,6 +240,12 @@ def test_what_goes_wrong_in_a_users_file_is_one_sentence(tmp_path, monkeypatch, 
     assert [path for path in sys.path if path != added] == paths and sys.modules["genotypes"] is ours
 
 
+def test_a_file_beside_the_users_code_is_found_for_them(tmp_path):
+    (tmp_path / "weights.pt").touch()
+    file = user_folder(tmp_path, net="def build(): open('weights.pt')")
+    assert f"looked for in {Path.cwd()}, and is in {tmp_path}: expected Path(__file__)" in refused(f"{file}:build")
+
+
 def test_a_missing_file_and_a_file_without_a_function(tmp_path):
     assert f"no Python file at {tmp_path}/none.py" in refused(f"{tmp_path}/none.py:build")
     assert "it has Sizes, build, Net" in refused(str(user_folder(tmp_path)))

@@ -113,12 +113,23 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         raise InputError(f"unknown data set '{name}', expected one of: {', '.join(in_memory())}")
     if source.needs_folder and (root is None or not str(root)):
         raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
-    parts = source.load(Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed))
+    parts = _parts_of(source, Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed))
     height = parts.train.images.shape[-2]
     augmentation = source.augmentation or Augmentation(max(1, height // 8), horizontal_flip=True)
     data = DataSet(name, *parts, augmentation)
     return replace(data, train=_limited(data.train, max_train, seed, "max_train", data.num_classes),
                    test=_limited(data.test, max_test, seed, "max_test", data.num_classes))
+
+
+def _parts_of(source: Source, request: Request) -> Parts:
+    """Call the function of a data set, which need not look after files that are missing."""
+    assert source.load is not None
+    try:
+        return source.load(request)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        where = f" of --data {request.root}" if source.needs_folder else ""
+        raise InputError(f"cannot read {error.filename} for the data set {request.name} "
+                         f"({(error.strerror or str(error)).lower()}); expected the files{where}") from error
 
 
 def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, max_train: int = 0,

@@ -46,10 +46,12 @@ def list_folder(root: Path) -> tuple[Listing, Listing]:
     """
     folders = _folders_in(root)
     if "train" not in folders:
-        raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>")
+        there = f"; it has {_some(folders)}" if folders else ""
+        raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>{there}")
     held = next((name for name in ("test", "val") if name in folders), None)
     if held is None:
-        raise InputError(f"{root} has neither a folder test nor val, expected {root}/test/<class>/<images>")
+        raise InputError(f"{root} has neither a folder test nor val, expected {root}/test/<class>/<images> (move a part "
+                         "of each class there: accuracy is not measured on images of the training)")
     names = {part: _classes_in(root / part) for part in ("train", held)}
     for part, classes in names.items():
         if not classes:

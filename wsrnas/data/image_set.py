@@ -35,6 +35,9 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"ImageSet({len(self)} images {tuple(self.images.shape[1:])}, {self.labels.unique().numel()} classes)"
+
     def subset(self, indices: Tensor) -> "ImageSet":
         """Copy the images of these indices, in their order."""
         indices = indices.to(self.labels.device)

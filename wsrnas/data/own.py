@@ -41,7 +41,7 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
         test: test images in one of these forms; None: a fifth of every class of ``train``, which then is not trained
             on.
         name: name of the data set in results.
-        class_names: names of the classes; empty: their numbers.
+        class_names: names of the classes; empty: those of the ``Dataset`` (``classes``), else their numbers.
         augmentation: augmentation of training images; None: mirroring, and crops after padding by 1/8 of the height.
         seed: seed of the choice of test images.
 
@@ -55,13 +55,28 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
         require(rest.images.shape[1:] == part.images.shape[1:], f"test images are {_shape(rest)}, training images "
                 f"{_shape(part)}; expected one shape")
         most = max(most, int(rest.labels.max()))
-    names = tuple(class_names) or tuple(map(str, range(most + 1)))
+    names = tuple(class_names) or _names_of(train, most) or tuple(map(str, range(most + 1)))
     require(most < len(names), f"a label is {most}; expected less than {len(names)}, the number of class names")
     if test is None:
         chosen, left = balanced_split(part.labels, TEST_SHARE, seed, len(names))
         part, rest = part.subset(left), part.subset(chosen)
     height = part.images.shape[-2]
     return DataSet(name, part, rest, names, augmentation or Augmentation(max(1, height // 8), horizontal_flip=True))
+
+
+def _names_of(dataset: Any, most: int) -> tuple[str, ...]:
+    """Return the names of classes that a data set of torchvision or of a user's knows; empty where it knows none.
+
+    Args:
+        dataset: training images as ``own_data`` takes them; a ``Subset`` knows what the whole does.
+        most: largest label.
+    """
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", ())
+    if not isinstance(names, list | tuple) or len(names) <= most:
+        return ()
+    return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
 def read_arrays(path: Path, name: str) -> DataSet:

@@ -12,6 +12,7 @@ from wsrnas.attacks import attack_mode, random_start
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.attack_table import AttackTask
+from wsrnas.evaluation.ball_check import require_in_ball
 from wsrnas.evaluation.chunks import ChunkedMeasurement
 from wsrnas.evaluation.curve import Curve, smallest_noise
 from wsrnas.evaluation.journal import Journal
@@ -87,8 +88,8 @@ class Evaluation(ChunkedMeasurement):
             (N,) bool, False for all other images.
 
         Raises:
-            InputError: A transfer attack has no source, there are too few classes for the attack, or there is not
-                enough memory for one image.
+            InputError: A transfer attack has no source, there are too few classes for the attack, the attack returned
+                something else than images in its ball, or there is not enough memory for one image.
         """
         if attack.entry.needs_source and self.source is None:
             raise InputError(f"a {attack.method} attack needs another network to make its images: pass --source")
@@ -104,7 +105,8 @@ class Evaluation(ChunkedMeasurement):
             def judge(images: Tensor, labels: Tensor, indices: Tensor, stage: str = stage, start: int = number
                       ) -> tuple[Tensor, list[str]]:
                 task = self.task(attack, stage, start, images, labels, indices)
-                flags = self._correct(attack.entry.run(task), labels)
+                found = require_in_ball(attack.entry.run(task), task, str(attack))
+                flags = self._correct(found, labels)
                 both, forward = task.spent or attack.passes_of_a_stage
                 self._spend(1 if task.spent else len(images), both, forward)
                 return flags, task.warnings

@@ -193,7 +193,7 @@ def _add_fields(parser: Parser, cls: "type[DataclassInstance]", defaults: Mappin
     for name in order:
         field, section = fields[name], sections[titles[name]]
         arguments = {"dest": name, "default": argparse.SUPPRESS, **_arguments(field, hints[name])}
-        text = f"{help_of(field)} (default: {show(defaults[name])})".replace("%", "%%")
+        text = f"{help_of(field)} (default: {show(defaults[name]) or 'empty'})".replace("%", "%%")
         section.add_argument(f"--{name}", help=text, **arguments)
         others = [name.replace("_", "-"), *(spelling for alias in field.metadata.get("aliases", ())
                                             for spelling in (alias, alias.replace("_", "-")))]

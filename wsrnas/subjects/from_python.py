@@ -15,21 +15,32 @@ from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.own import as_image_set
 from wsrnas.data.splits import balanced_subset
+from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.caveats import chance
 from wsrnas.evaluation.check_levels import CHECK_LEVELS, QUICK
+from wsrnas.evaluation.curve import Curve
 from wsrnas.evaluation.measurement import Evaluation, check_classes, refuse_gradient_attacks
-from wsrnas.evaluation.protocols import CUSTOM, PAPER_STRENGTHS, custom_attacks
+from wsrnas.evaluation.own_attack import OwnAttack, named_attack
+from wsrnas.evaluation.protocols import (
+    CUSTOM,
+    PAPER_STRENGTHS,
+    PROTOCOLS,
+    curve_of,
+    custom_attacks,
+    in_order,
+    protocol_attacks,
+)
 from wsrnas.evaluation.results import FORMAT, measure, table
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
-from wsrnas.subjects.fitting import adapted
+from wsrnas.subjects.fitting import Fit, adapted
 from wsrnas.subjects.images import spread
 
 
-def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] = PAPER_STRENGTHS,
-             attacks: Sequence[str] = ("pgd-20",), *, l2_strengths: Sequence[float] = (), images: int = 0,
-             checks: str = QUICK, check_images: int = 100, batch_size: int = 500, seed: int = 0, name: str = "network",
-             log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] | None = None,
+             attacks: Sequence[str | OwnAttack] = (), *, protocol: str = CUSTOM, l2_strengths: Sequence[float] = (),
+             images: int = 0, checks: str = QUICK, check_images: int = 100, batch_size: int = 500, seed: int = 0,
+             name: str = "network", log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure the accuracy of a network without noise and under attacks, with 95 % intervals and honesty checks.
 
     Network and attacks are in evaluation mode, on the device of the network. Nothing is stored;
@@ -38,9 +49,12 @@ def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] = PAPER_STR
     Args:
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
         data: data set, whose test images are used; or images and labels as ``own_data`` takes them.
-        strengths: L-inf radii in pixels of [0, 1].
-        attacks: short names of attacks, such as ``pgd-20``, ``fgsm``, ``apgd-ce``, ``autoattack``, ``pgd-l2-50x10``.
-        l2_strengths: L2 radii (norm over all pixels) of the attacks with ``-l2``.
+        strengths: L-inf radii in pixels of [0, 1]; None: 0.03, 0.10, 0.17 and 0.25, and for a curve 2/255 to 32/255.
+        attacks: short names of attacks, such as ``fgsm``, ``autoattack``, ``pgd-l2-50x10``, or functions from network,
+            images, labels and L-inf radius to adversarial images; none: ``pgd-20``.
+        protocol: list of attacks in place of ``attacks``, such as ``curve``: the smallest noise of each image, and so
+            the accuracy at every strength.
+        l2_strengths: L2 radii (norm over all pixels) of the attacks with ``-l2``, or of a curve in that norm.
         images: number of test images, a class-balanced choice; 0: all.
         checks: honesty checks: ``none``, ``quick`` or ``full``.
         check_images: number of images for the checks.
@@ -52,40 +66,74 @@ def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] = PAPER_STR
     Returns:
         What the result file of ``retrain.evaluate`` holds, as plain values: ``clean`` and a row for each of
         ``attacks`` with ``accuracy``, ``interval`` and one character (1 or 0) per image in ``robust``;
-        ``average_robust`` and ``area``, ``checks``, ``failed_checks``. ``result_table`` prints it, ``draw_curve``
-        draws it.
+        ``average_robust`` and ``area``, ``curve``, ``checks``, ``failed_checks``. ``result_table`` prints it,
+        ``draw_curve`` draws it.
 
     Raises:
         InputError: an attack is unknown, needs more classes or a gradient that the network does not have, a number is
             out of range, or the network does not return logits of images in [0, 1]: it passes the same door as those of
             ``retrain.evaluate``, but for its mode.
     """
-    radii = (*strengths, *l2_strengths)
-    require(bool(attacks) and all(radius > 0 for radius in radii), "expected at least one attack, at strengths above 0")
     require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
-    asked = custom_attacks(attacks, sorted(strengths), sorted(l2_strengths))
-    require(bool(asked), f"there is no strength for {', '.join(attacks)}; expected strengths or l2_strengths")
+    curve, asked = chosen_attacks(protocol, attacks, strengths, l2_strengths)
     device = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(())).device
     part = (data.test if isinstance(data, DataSet) else as_image_set(data)).to(device)
     classes = number_of_classes(model, part)
     if images:
         part = part.subset(balanced_subset(part.labels, images, seed, "images", classes))
-    for attack in asked:
-        check_classes(attack, classes, "the network has")
     loader = BatchLoader(part, batch_size, seed, "test")
-    with attack_mode(model):
-        fit = adapted(model, *spread(loader), classes, batch_size=batch_size)
-    if not fit.has_gradient:
-        refuse_gradient_attacks(asked, name)
-    say_each(fit.notes, name, log)
+    fit = fit_to(model, loader, classes, in_order(curve, asked), name, log)
     evaluation = Evaluation(fit.model, loader, classes, World(device=device), seed, batch_size, name=name, log=log,
                             has_gradient=fit.has_gradient)
-    about = {"format": FORMAT, "name": name, "protocol": CUSTOM, "seed": seed,
+    about = {"format": FORMAT, "name": name, "protocol": protocol, "seed": seed,
              "dataset": data.name if isinstance(data, DataSet) else "own", "image_set": part.fingerprint(),
              "chance": chance(part.labels.tolist(), classes),
              "model": {"source": "Python", "parameters": count_parameters(model)}, "notes": list(fit.notes),
              "batch_size": batch_size}
-    return about | measure(evaluation, asked, check_images, spare_fallen=True, level=checks)
+    return about | measure(evaluation, asked, check_images, spare_fallen=PROTOCOLS[protocol].spares_the_fallen,
+                           level=checks, curve=curve)
+
+
+def chosen_attacks(protocol: str, attacks: Sequence[str | OwnAttack], strengths: Sequence[float] | None,
+                   l2_strengths: Sequence[float]) -> tuple[Curve | None, tuple[Attack, ...]]:
+    """Return the curve, if there is one, and the attacks that the arguments of ``evaluate`` ask for.
+
+    Raises:
+        InputError: they contradict one another, or a strength is not above 0.
+    """
+    offered = [name for name, entry in PROTOCOLS.items() if not entry.published_way]
+    require(protocol in offered, f"protocol is {protocol!r}; expected one of {', '.join(offered)}")
+    require(all(radius > 0 for radius in (*(strengths or ()), *l2_strengths)), "expected strengths above 0")
+    if protocol == CUSTOM:
+        names = [named_attack(attack) for attack in attacks or ("pgd-20",)]
+        radii = PAPER_STRENGTHS if strengths is None else sorted(strengths)
+        asked = custom_attacks(names, radii, sorted(l2_strengths))
+        require(bool(asked), f"there is no strength for {', '.join(names)}; expected strengths or l2_strengths")
+        return None, asked
+    require(not attacks, f"the protocol {protocol} has its own attacks; expected protocol or attacks")
+    if PROTOCOLS[protocol].curve is None:
+        require(strengths is None and not l2_strengths, f"the protocol {protocol} has its own strengths; expected none")
+        return None, protocol_attacks(protocol)
+    require(not strengths or not l2_strengths, "a curve has one norm; expected strengths or l2_strengths")
+    return curve_of("l2", l2_strengths) if l2_strengths else curve_of("linf", strengths or ()), ()
+
+
+def fit_to(model: nn.Module, loader: BatchLoader, classes: int, attacks: Sequence[Attack | Curve], name: str,
+           log: Callable[[str], None]) -> Fit:
+    """Return a network as the attacks need it, after the door that every network passes.
+
+    Raises:
+        InputError: it is refused, or an attack does not fit it.
+    """
+    for attack in attacks:
+        if isinstance(attack, Attack):
+            check_classes(attack, classes, "the network has")
+    with attack_mode(model):
+        fit = adapted(model, *spread(loader), classes, batch_size=loader.batch_size)
+    if not fit.has_gradient:
+        refuse_gradient_attacks(attacks, name)
+    say_each(fit.notes, name, log)
+    return fit
 
 
 def say_each(notes: Sequence[str], name: str, log: Callable[[str], None]) -> None:

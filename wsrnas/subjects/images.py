@@ -13,6 +13,7 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.model_source import ModelSource
 
 CHECKED = 256  # images that a network is checked on
+SHOWN = 20  # classes whose names are shown, at most
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class EvaluationImages:
         num_classes: The number of classes.
         shape: (C, H, W).
         fingerprint: A hash that differs where the images or their order differ.
+        class_names: The names of the classes in the order of the logits; empty: they are not known.
     """
 
     dataset: str
@@ -32,6 +34,11 @@ class EvaluationImages:
     num_classes: int
     shape: tuple[int, int, int]
     fingerprint: str
+    class_names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        names = f" ({', '.join(self.class_names)})" if 0 < len(self.class_names) <= SHOWN else ""
+        return f"{len(self.loader.image_set)} of {self.dataset}, {self.num_classes} classes{names}, {self.shape}"
 
     def spread(self) -> tuple[Tensor, Tensor]:
         """Return images and labels as the function of this name does."""
@@ -48,7 +55,8 @@ def spread(loader: BatchLoader) -> tuple[Tensor, Tensor]:
 def images_of(data: DataSet, batch_size: int, seed: int, device: torch.device) -> EvaluationImages:
     """Return the test images of a data set in memory, on the device."""
     loader = BatchLoader(data.test.to(device), batch_size, seed, "test")
-    return EvaluationImages(data.name, loader, data.num_classes, data.image_shape, data.test.fingerprint())
+    return EvaluationImages(data.name, loader, data.num_classes, data.image_shape, data.test.fingerprint(),
+                            data.class_names)
 
 
 def evaluated_dataset(networks: Sequence[ModelSource], asked: str = "") -> str:

@@ -46,7 +46,8 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the user's code: whatever it raises is the answer
-        raise InputError(f"{given} raised {first_line(error)}{_place(error, folder)}") from None
+        raise InputError(f"{given} raised {first_line(error)}{_place(error, folder)}{_looked_for(error, folder)}"
+                         ) from None
     if not isinstance(model, nn.Module):
         raise InputError(f"{given} returned a {type(model).__name__}; expected a torch.nn.Module")
     return model, code
@@ -149,6 +150,15 @@ def _place(error: BaseException, folder: Path) -> str:
     own = [f" (line {line} of {Path(file).name})" for file, line in frames
            if Path(file).is_relative_to(folder) and "site-packages" not in file]
     return own[-1] if own else ""
+
+
+def _looked_for(error: BaseException, folder: Path) -> str:
+    """Return where a relative path was looked for, if the file is beside the user's code; else nothing."""
+    name = error.filename if isinstance(error, FileNotFoundError) else None
+    if not isinstance(name, str) or os.path.isabs(name) or not (folder / name).exists():
+        return ""
+    return (f"; it was looked for in {Path.cwd()}, and is in {folder}: expected "
+            f"Path(__file__).with_name({Path(name).name!r}), or the program started in that folder")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,56 @@
+"""An attack that a user writes as a function in Python: it becomes an entry of the table of attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wsrnas.attacks import attack_mode
+from wsrnas.evaluation.attack_spec import parse_attack
+from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry, AttackTask
+from wsrnas.evaluation.counting import Counted
+from wsrnas.runtime.errors import InputError
+
+OwnAttack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+HELP = "a function of the user"
+
+
+def named_attack(attack: str | OwnAttack) -> str:
+    """Return the short name of an attack; a function gets an entry under its own name first.
+
+    A second function of the same name takes the place of the first, as in a notebook.
+
+    Args:
+        attack: short name, or function from network, images, labels and L-inf radius to adversarial images.
+
+    Raises:
+        InputError: the function has no name, or that of another attack.
+    """
+    if isinstance(attack, str):
+        return attack
+    name = str(getattr(attack, "__name__", "")).lower()
+    there = ATTACKS.get(name)
+    if not name.isidentifier() or (there and there.help != HELP):
+        raise InputError(f"an attack of your own is called {name or type(attack).__name__!r}; expected a function with "
+                         "a name that no other attack has")
+    ATTACKS[name] = AttackEntry(attack.__name__, HELP, _run(attack), searches=False, averaged=True)
+    try:
+        parse_attack(name)
+    except InputError:  # such as curve_x2, which would mean two starts of curve_
+        del ATTACKS[name]
+        raise InputError(f"an attack of your own is called {name!r}; expected a name that does not begin with _ or end "
+                         "in x and digits") from None
+    return name
+
+
+def _run(attack: OwnAttack) -> Callable[[AttackTask], Tensor]:
+    def run(task: AttackTask) -> Tensor:
+        model = Counted(task.model)
+        with attack_mode(model), torch.enable_grad():
+            adversarial = attack(model, task.images, task.labels, task.epsilon)
+        task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
+        return adversarial
+
+    return run
