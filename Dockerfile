@@ -20,7 +20,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -
     && useradd --create-home --uid 10001 wsrnas && mkdir /results && chown wsrnas /results
 COPY --from=build /opt/wsrnas /opt/wsrnas
 ENV PATH=/opt/wsrnas/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/dev/shm/matplotlib
-USER wsrnas
+USER 10001
 WORKDIR /results
 ENTRYPOINT ["wsrnas"]
 CMD ["--help"]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole job in minutes on two CPU cores: let a strategy search a table, where what it finds is known; then search a
-# cell, retrain it and the unsearched cell, compare them.
+# The whole job in minutes on two CPU cores: search a cell and retrain it; beside that, let a strategy search a table,
+# where what it finds is known, and retrain the unsearched cell; then compare both cells.
 #
 #   bash scripts/quickstart.sh                                       handwritten digits, nothing to download
 #   DATASET=folder DATA=/path/to/images bash scripts/quickstart.sh   train/ and test/ (or val/) of class folders
@@ -14,40 +14,54 @@ source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
 common=(--preset tiny --dataset "$DATASET" --data "$DATA" --runs "$RUNS")
-strengths=(0.03 0.1 0.17 0.25)
 limits=(--max_test 160 --batch_size 40)
-search=()
+search=(--warmup_architectures 2 --iterations 3)  # a third less than the preset
 retrain=()
 if [ "$DATASET" != digits ]; then
     # Smaller noise fools networks on photographs than on digits. A few thousand images are enough here.
-    search=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
+    search+=(--max_train 2000 --max_validation 300 --epsilon 0.03 --strengths 0.03 0.06 0.09 0.12)
     retrain=(--max_train 3000 --held_out 300 --epsilon 0.03)
     limits=(--max_test 300 --batch_size 50)
     common+=(--download) limits+=(--download)  # has no effect on a folder of images
 fi
 name="quickstart-$DATASET"
+cells="$RUNS/search/$name"
+networks="$RUNS/retrain/$name"
+notes="$RUNS/tabular/$name.txt"
 mkdir -p "$RUNS/tabular"
-searched="$RUNS/search/$name"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # threads of networks as small as these wait for each other
 
-echo "1/4 does a search find? a table with known accuracies, among graphs of one size"
-"$PYTHON" -m search.tabular --table "${TABLE:-demo}" --size_class 18:20 --strategy wsr --queries 25 50 --seeds 4 \
-    --out "$RUNS/tabular/$name" > "$RUNS/tabular/$name.txt"
-echo "2/4 search a cell on $DATASET"
+retrain() { # CELL NAME
+    launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$1" --save "$name-$2"
+}
+
+evaluate() { # NETWORK ... (what was measured before is read)
+    launch retrain.evaluate --dataset "$DATASET" --data "$DATA" --runs "$RUNS" "${limits[@]}" --attacks pgd-20 \
+        --strengths 0.03 0.1 0.17 0.25 --checks quick --check_images 50 --model "$@"
+}
+
+beside() { # on the other core
+    NGPU=1 NNODES=1
+    "$PYTHON" -m search.tabular --table "${TABLE:-demo}" --size_class 18:20 --strategy wsr --queries 25 50 --seeds 4 \
+        --out "$RUNS/tabular/$name"
+    until [ -e "$cells/genotypes/initial.json" ]; do sleep 1; done  # the search writes it at its start
+    ( retrain "$cells/genotypes/initial.json" initial )
+    ( evaluate "$networks-initial" )
+}
+
+echo "1/3 search a cell on $DATASET"
+echo "    beside it, a search in a table with known accuracies, then the initial cell is retrained: $notes"
+set -m  # a process group of its own, which can be stopped as a whole
+beside > "$notes" 2>&1 < /dev/null &
+other=$!
+set +m
+trap 'kill -- "-$other" 2> /dev/null || true' EXIT
 ( launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name" )
-echo "3/4 retrain the searched cell and, beside it, the initial, unsearched one"
-# One thread each: a second thread does not make networks of this size faster.
-threads="${OMP_NUM_THREADS:-1}"
-log="$RUNS/search/$name/retrain-initial.txt"
-OMP_NUM_THREADS="$threads" "$PYTHON" -m retrain.train_cifar "${common[@]}" "${retrain[@]}" \
-    --arch "$searched/genotypes/initial.json" --save "$name-initial" > "$log" 2>&1 &
-initial=$!
-trap 'kill "$initial" 2>/dev/null || true' EXIT
-( OMP_NUM_THREADS="$threads" launch retrain.train_cifar "${common[@]}" "${retrain[@]}" \
-    --arch "$searched/genotype.json" --save "$name-searched" )
-wait "$initial" || { tail -n 3 "$log" >&2; exit 1; }
+echo "2/3 retrain the searched cell"
+( retrain "$cells/genotype.json" searched )
+echo "3/3 accuracy over noise strengths"
+( evaluate "$networks-searched" )
+wait "$other" || { tail -n 3 "$notes" >&2; exit 1; }
 trap - EXIT
-echo "4/4 accuracy over noise strengths"
-( launch retrain.evaluate --dataset "$DATASET" --data "$DATA" --runs "$RUNS" "${limits[@]}" --attacks pgd-20 \
-    --strengths "${strengths[@]}" --checks quick --check_images 50 --model "$RUNS/retrain/$name-searched" \
-    "$RUNS/retrain/$name-initial" --names searched initial )
+( evaluate "$networks-searched" "$networks-initial" --names searched initial )
 "$PYTHON" -m wsrnas.report.last_screen "$RUNS" "$name"

@@ -123,8 +123,8 @@ network = load()
 LIMITS = """\
 For research on adversarial robustness: as a baseline, as the target of attacks, as a feature extractor.
 
-The network is robust to L-infinity digital perturbations only, of about the strengths above, and only as far as the
-attacks above can tell. Nothing is known about other norms, patches and physical attacks, corruptions such as blur or
+What was measured above holds for L-infinity digital perturbations only, of about these strengths, and only as far as
+these attacks can tell. Nothing is known about other norms, patches and physical attacks, corruptions such as blur or
 fog, or data unlike the training set. Do not rely on it where a mistake can harm someone."""
 
 LICENCE = "Code and weights: MIT, see LICENSE. The data set has its own terms."

@@ -24,7 +24,7 @@ from wsrnas.architectures.robnet import FREE, LARGE, SMALL, cell_of
 from wsrnas.genotype import KINDS, Genotype
 from wsrnas.operations import OPERATIONS
 from wsrnas.report.figures.cells import cell_figure, cell_picture, draw_genotype, genotype_text
-from wsrnas.report.figures.style import MUTED, STYLE
+from wsrnas.report.figures.style import MUTED, STYLE, TEXT_COLOURS
 from wsrnas.report.figures.svg import svg_text
 
 NUMBERS = {"cₖ₋₂": 0, "cₖ₋₁": 1, "output": -1}
@@ -165,6 +165,9 @@ def gaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.sqrt((x**2 + y**2).min(axis=1))
 
 
+LABELS = {line.lower(): label for line, label in TEXT_COLOURS.items()}  # labels are darker than their lines
+
+
 def edges_in(drawn: Drawing) -> Counter:
     """(operation, source, node) of every arrow, the operation being the nearest label's."""
     names = [label for label in drawn.labels if label[0] in OPERATIONS]
@@ -176,7 +179,7 @@ def edges_in(drawn: Drawing) -> Counter:
     assert len({*nearest}) == len(names), "a label is the nearest of two arrows"
     for one, row, number in zip(drawn.arrows, distances, nearest, strict=True):
         operation, _, colour = names[number]
-        assert row[number] < TOUCHING and colour == one.colour
+        assert row[number] < TOUCHING and colour == LABELS.get(one.colour, one.colour)
         assert one.dashed == (operation == "none") and (operation != "none" or colour == MUTED)
         edges[operation, touched(one.line[0], drawn.boxes), touched(one.tip, drawn.boxes)] += 1
     return edges

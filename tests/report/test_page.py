@@ -83,7 +83,7 @@ def test_a_retraining_with_evaluations_shows_every_number_of_both(tmp_path):
                   "no attack 80.0 [70.0, 90.0]", "C&W-20 L2 L2 unbounded – 0.0 [0.0, 10.0] 20 – 1 – ce",
                   "average robust 50.0 [10.0, 90.0]", "area under the curve 45.6 [40.0, 50.0]",
                   "Average robust: the mean over PGD-20 eps 0.0300 (7.65/255), PGD-20 eps 0.1000 (25.5/255).",
-                  "80.0 % 5 test images", "50.0 % 2 attacks, 5 test images"):
+                  "80.0 % 5 test images", "50.0 % PGD-20 at 2 strengths, 5 test images"):
         assert words in page.text, words
     assert "secret-host" not in page.source and "Not everything could be read" not in page.text
 

@@ -12,6 +12,7 @@ from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.report import writing as report
 from wsrnas.report.differences import paired_differences
 from wsrnas.report.figures.accuracy import accuracy_figure
+from wsrnas.report.html import prose
 from wsrnas.report.reading.evaluations import Evaluation
 from wsrnas.report.reading.networks import networks_of
 from wsrnas.report.reading.whole_curves import whole_curve
@@ -219,7 +220,7 @@ def test_checks_that_did_not_run_are_said_at_the_top(tmp_path, words_only):
 
 def test_checks_that_were_turned_off_are_an_alarm_that_says_so(tmp_path, words_only):
     page = made(write_run(tmp_path / "run", EPOCHS, [evaluation(checks=[], check_level="none")]))
-    assert "run/eval/0.json): --checks none was asked for" in page.source.split("<main>")[0]
+    assert prose("run/eval/0.json): --checks none was asked for") in page.source.split("<main>")[0]
 
 
 def test_a_whole_evaluation_is_no_alarm(tmp_path, words_only):

@@ -209,7 +209,7 @@ def test_averages_over_other_attacks_are_rows_of_their_own(tmp_path, words_only)
     for words in ("average robust [1] 50.0", "average robust [2] 40.0", "area under the curve [2] 45.6",
                   "Average robust [2]: the mean over PGD-20 eps 0.2000 (51/255), PGD-20 eps 0.3000 (76.5/255), PGD-20"):
         assert words in page.text, words
-    assert "50.0 % 2 attacks, 5 test images" in page.text and "40.0 % 3 attacks, 5 test images" in page.text
+    assert "50.0 % PGD-20 at 2 strengths, 5 test" in page.text and "40.0 % PGD-20 at 3 strengths, 5" in page.text
 
 
 NAMESAKES = [([{}, {"image_set": "b", "images": 7}], ["net, 5 images", "net, 7 images"]),

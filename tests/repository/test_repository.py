@@ -87,8 +87,10 @@ def test_every_promised_script_is_there():
 def launch(tmp_path):
     """Run a script with an interpreter that only notes its command lines; returns them as lists of words."""
     stub, commands = tmp_path / "python", tmp_path / "commands"
-    (tmp_path / "runs" / "search" / "quickstart-digits").mkdir(parents=True)
-    (tmp_path / "runs" / "search" / "quickstart-folder").mkdir()
+    for name in ("digits", "folder"):
+        cells = tmp_path / "runs" / "search" / f"quickstart-{name}" / "genotypes"
+        cells.mkdir(parents=True)
+        (cells / "initial.json").touch()
     stub.write_text(f"""#!/usr/bin/env bash
 case "$1" in
     -m) printf "%s\\n" "$@" > {commands}/$(date +%s%N).$$ ;;  # one file each: two may run at the same time
@@ -221,23 +223,28 @@ def test_the_published_hyper_parameters_of_imagenet(script, cell, channels, para
 @pytest.mark.parametrize("dataset", ["digits", "folder"])
 def test_the_quickstart_is_the_whole_job(dataset, launch, tmp_path):
     commands = launch("quickstart.sh", DATASET=dataset, DATA="pictures")
-    modules = [command[1] for command in commands]
-    assert modules[:2] == ["search.tabular", "search.wsr_nas"]
-    assert modules[2:] == ["retrain.train_cifar"] * 2 + ["retrain.evaluate", "wsrnas.report.last_screen"]
+    by_module = {module: [command for command in commands if command[1] == module] for module in
+                 ("search.tabular", "search.wsr_nas", "retrain.train_cifar", "retrain.evaluate")}
+    assert [len(found) for found in by_module.values()] == [1, 1, 2, 3] and len(commands) == 8
     runs = tmp_path / "runs"
-    table = parsed(commands[0])[0]
+    table = parsed(by_module["search.tabular"][0])[0]
     assert (table.table, table.size_class) == ("demo", "18:20")
     assert table.out == str(runs / "tabular" / f"quickstart-{dataset}")
-    configs = [parsed(command)[0] for command in commands[1:-1]]
-    assert configs[0].preset == "tiny" and configs[0].name == f"quickstart-{dataset}"
-    assert {config.dataset for config in configs} == {dataset}
+    searched, = (parsed(command)[0] for command in by_module["search.wsr_nas"])
+    assert searched.preset == "tiny" and searched.name == f"quickstart-{dataset}"
     found = runs / "search" / f"quickstart-{dataset}"
-    retrained = {config.arch: str(runs / "retrain" / config.name) for config in configs[1:3]}
-    assert set(retrained) == {str(found / "genotype.json"), str(found / "genotypes" / "initial.json")}
-    assert configs[3].names == ("searched", "initial")
-    assert configs[3].model == tuple(retrained[str(found / name)] for name in ("genotype.json",
-                                                                               "genotypes/initial.json"))
-    assert {config.runs for config in configs} == {str(runs)} and commands[-1][2:] == [str(runs), found.name]
+    retrained = [parsed(command)[0] for command in by_module["retrain.train_cifar"]]
+    folders = {config.arch: str(runs / "retrain" / config.name) for config in retrained}
+    assert set(folders) == {str(found / "genotype.json"), str(found / "genotypes" / "initial.json")}
+    evaluated = [parsed(command)[0] for command in by_module["retrain.evaluate"]]
+    both = tuple(folders[str(found / name)] for name in ("genotype.json", "genotypes/initial.json"))
+    assert {config.model for config in evaluated} == {both, both[:1], both[1:]}
+    assert (evaluated[-1].model, evaluated[-1].names) == (both, ("searched", "initial"))
+    assert len({(config.attacks, config.strengths, config.max_test, config.checks, config.check_images,
+                 config.batch_size) for config in evaluated}) == 1  # so that the last one measures nothing again
+    configs = [searched, *retrained, *evaluated]
+    assert {config.dataset for config in configs} == {dataset} and {config.runs for config in configs} == {str(runs)}
+    assert commands[-1][1:] == ["wsrnas.report.last_screen", str(runs), found.name]
 
 
 def test_setup_says_what_is_wrong_with_an_interpreter():

@@ -12,7 +12,9 @@ from wsrnas.report.reading.attack_names import PARAMETERS, attack_label
 from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series_marks
 from wsrnas.report.reading.whole_curves import WholeCurve, curves_of
 from wsrnas.report.sections import Part
-from wsrnas.report.texts import percent
+from wsrnas.report.texts import over_in_words, percent
+
+FEW = 6  # attacks that a sentence lists one by one
 
 
 def robustness(networks: Sequence[Network]) -> Sequence[Part]:
@@ -79,11 +81,20 @@ def _sum_notes(networks: Sequence[Network]) -> list[str]:
     """Return sentences that say what the averages and the areas are taken over."""
     notes = []
     for over, mark in series_marks(networks).items():
-        notes += [f"Average robust{mark}: the mean over {', '.join(over)}."] * bool(over)
+        notes += [f"Average robust{mark}: the mean over {_listed(over)}."] * bool(over)
         found = [network.sums[over] for network in networks if over in network.sums]
         ends = dict.fromkeys(area_end(result) for result in found if (result.get("area") or {}).get("up_to"))
         notes += [f"Area{mark}: the mean accuracy over ε from 0 to {end}." for end in ends]
     return [paragraph(note, "note") for note in notes]
+
+
+def _listed(over: Sequence[str]) -> str:
+    """Return attacks one by one; many of one kind as their first and last strength."""
+    words = over_in_words(over)
+    if len(over) < FEW or words.endswith("attacks"):
+        return ", ".join(over)
+    first, last = (name.partition("  eps ")[2] for name in (over[0], over[-1]))
+    return f"{words} from {first} to {last}"
 
 
 def _parameters(row: dict[str, Any]) -> tuple[list[str], list[str]]:

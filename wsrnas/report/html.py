@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,18 @@ def escape(value: Any) -> str:
     return html.escape(str(value))
 
 
+def prose(text: str) -> str:
+    """Return text whose flags (``--batch_size``) are not broken between their hyphens at the end of a line."""
+    return re.sub(r"(?<![\w-])--\w[\w-]*", r'<span class="flag">\g<0></span>', escape(text))
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """Return text as a paragraph of the style sheet's class ``kind``."""
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    return f'<p class="{kind}">{prose(text)}</p>' if kind else f"<p>{prose(text)}</p>"
 
 
 def _items(sentences: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    return f"<ul>{''.join(f'<li>{prose(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
 def alarm(text: str, sentences: Iterable[str]) -> str:
@@ -87,7 +93,7 @@ def _cell(entry: str | Cell, index: int, right: set[int]) -> str:
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Return a list of names and values, one a line."""
-    return "<dl>" + "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+    return "<dl>" + "".join(f"<div><dt>{escape(name)}</dt><dd>{prose(value)}</dd></div>"
                             for name, value in pairs) + "</dl>"
 
 

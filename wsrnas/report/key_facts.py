@@ -10,7 +10,7 @@ from wsrnas.report.reading.bound import last_bound
 from wsrnas.report.reading.networks import networks_of
 from wsrnas.report.reading.rows import column
 from wsrnas.report.reading.runs import Run
-from wsrnas.report.texts import duration, percent
+from wsrnas.report.texts import duration, over_in_words, percent
 from wsrnas.report.tiles import Fact, Tile
 from wsrnas.training.losses import selection_words
 
@@ -88,7 +88,7 @@ def test_accuracies(run: Run) -> list[Tile]:
             f", {network.mark}" if network.mark else "")
         tiles.append(Tile("clean", f"{percent(network.newest['clean']['accuracy'])} %", which))
         tiles += [Tile("average robust", f"{percent(result['average_robust']['accuracy'])} %",
-                       f"{len(over)} attacks, {which}")
+                       f"{over_in_words(over)}, {which}")
                   for over, result in network.sums.items() if result.get("average_robust")]
     return tiles
 

@@ -27,7 +27,8 @@ def shown(value: Sequence[float | None] | None) -> str:
     """Return mean and standard error as text."""
     if value is None or value[0] is None:
         return "–"
-    return f"{value[0]:.2f}" if value[1] is None else f"{value[0]:.2f} ± {value[1]:.2f}"
+    mean = f"{value[0]:.2f}".replace("-", "−")
+    return mean if value[1] is None else f"{mean} ± {value[1]:.2f}"
 
 
 def regret(results: Results) -> Sequence[Part]:

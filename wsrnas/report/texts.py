@@ -1,5 +1,6 @@
 """Times, values and command lines as a page shows them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ def duration(seconds: float) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Return a JSON value as one line."""
+    """Return a JSON value as one line, numbers with six digits (``config.json`` has all)."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {text_of(inner)}" for key, inner in value.items())
-    return " ".join(map(text_of, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(text_of, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def over_in_words(over: Sequence[str]) -> str:
+    """Return attacks as a page lists them; an attack at several strengths as one: ``PGD-20 at 4 strengths``."""
+    kinds = {name.partition("  eps ")[0] for name in over}
+    return f"{kinds.pop()} at {len(over)} strengths" if len(kinds) == 1 < len(over) else f"{len(over)} attacks"
 
 
 def command_text(command: Any) -> str:

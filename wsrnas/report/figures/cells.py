@@ -9,7 +9,7 @@ from wsrnas.architectures.searched import Searched
 from wsrnas.genotype import Diagram
 from wsrnas.report.figures.axes import styled
 from wsrnas.report.figures.picture import Picture, picture
-from wsrnas.report.figures.style import INK, MUTED, STYLE, SURFACE, TINT, operation_colour
+from wsrnas.report.figures.style import INK, MUTED, STYLE, SURFACE, TEXT_COLOURS, TINT, operation_colour
 from wsrnas.report.figures.svg import plain, save_figure
 
 INPUT_NAMES = ("cₖ₋₂", "cₖ₋₁")
@@ -136,7 +136,8 @@ def _draw_edges(axes: Any, diagram: Diagram, boxes: Sequence[_Box]) -> None:
             colour = operation_colour(operation)
             axes.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=10, color=colour, linewidth=1.2,
                                            linestyle=(0, (3, 2)) if operation == "none" else "-"))
-            axes.text(boxes[node].left - AFTER, y, operation, color=colour, ha="right", **ON_A_LINE)
+            axes.text(boxes[node].left - AFTER, y, operation, color=TEXT_COLOURS.get(colour, colour), ha="right",
+                      **ON_A_LINE)
 
 
 def _draw_concat(axes: Any, concat: Sequence[int], boxes: Sequence[_Box]) -> None:

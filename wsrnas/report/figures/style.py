@@ -11,6 +11,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 INK, MUTED, GRID, SURFACE, TINT = "#1f2329", "#6e7682", "#d0d7df", "#fffffe", "#eef3f9"
 PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)",
                 TINT: "var(--tint)"}
+# Those of the data are brighter on a dark page. Small text is darker on a light one, to be as legible as other text.
+OCHRE = "#B97F00"
+TEXT_COLOURS = {COLOURS[0]: "#00659f", COLOURS[2]: "#00755a", COLOURS[3]: "#a34a7c", OCHRE: "#855c00"}
+_HUES = {COLOURS[0]: "blue", COLOURS[1]: "red", COLOURS[2]: "green", COLOURS[3]: "pink", COLOURS[4]: "orange",
+         COLOURS[5]: "sky", OCHRE: "ochre"}
+PAGE_COLOURS |= {colour.lower(): f"var(--{hue})" for colour, hue in _HUES.items()}
+PAGE_COLOURS |= {text: f"var(--{_HUES[colour]}-text)" for colour, text in TEXT_COLOURS.items()}
 # Settings of matplotlib.
 STYLE: Any = {
     "svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED,
@@ -20,7 +27,7 @@ STYLE: Any = {
     "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.6, "legend.frameon": False,
     "legend.fontsize": 8.5, "figure.facecolor": "none", "savefig.facecolor": "none"}
 FAMILIES = {"sep_conv": COLOURS[0], "dil_conv": COLOURS[2], "conv": COLOURS[3], "nor_conv_3x3": COLOURS[0],
-            "nor_conv_1x1": COLOURS[2], "max_pool": "#B97F00", "avg_pool": "#B97F00", "skip_connect": MUTED,
+            "nor_conv_1x1": COLOURS[2], "max_pool": OCHRE, "avg_pool": OCHRE, "skip_connect": MUTED,
             "none": MUTED}
 
 
