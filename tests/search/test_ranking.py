@@ -24,7 +24,7 @@ from wsrnas.data.splits import balanced_subset
 from wsrnas.evaluation.vulnerability import network_vulnerability
 from wsrnas.report.html import escape
 from wsrnas.report.ranking import SECTIONS
-from wsrnas.report.reading.rankings import answers, shown
+from wsrnas.report.reading.rankings import answers, meaning, questions, shown
 from wsrnas.report.sections import Folded
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
@@ -193,7 +193,9 @@ def test_the_page_and_the_table_show_what_the_file_holds(rank, capsys):
     assert f"| supernet: loss, clean | {shown(entry['tau']['all']['mean'])} |" in said
     for sentence in answers(values):
         assert sentence in said and sentence in (folder / "ranking.md").read_text()
-        assert any(escape(sentence) in part for part in parts["Does a low vulnerability predict robustness?"])
+    table = parts["Does a low vulnerability predict robustness?"][1]
+    for strength, column, two in questions(values):
+        assert all(word in table for word in (strength, column, *map(shown, two), *map(escape, map(meaning, two))))
 
 
 def test_the_answer_about_the_vulnerability_follows_the_interval():

@@ -71,12 +71,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], numbers: 
     right, sums = set(numbers), set(strong)
     lines = [paragraph(caption, "caption")] if caption else []  # outside of the box: a phone shows all of it
     lines.append('<div class="scroll" tabindex="0"><table>')
-    heads = "".join(f'<th scope="col"{_right(right, i)}>{escape(text)}</th>' for i, text in enumerate(header))
+    heads = "".join(f'<th scope="col"{_right(right, i)}>{_head(text)}</th>' for i, text in enumerate(header))
     lines.append(f"<thead><tr>{heads}</tr></thead><tbody>")
     for number, row in enumerate(rows):
         cells = "".join(_cell(entry, i, right) for i, entry in enumerate(row))
         lines.append(f'<tr class="sum">{cells}</tr>' if number in sums else f"<tr>{cells}</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
+
+
+def _head(text: str) -> str:
+    """Return a heading that is broken between words only, not at a hyphen (``PGD-20``)."""
+    return re.sub(r"\S+-\S+", r'<span class="flag">\g<0></span>', escape(text))
 
 
 def _right(columns: set[int], index: int) -> str:

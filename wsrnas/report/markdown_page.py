@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wsrnas.report.figures.svg import inline_svg
-from wsrnas.report.html import Cell, document, escape, paragraph, table
+from wsrnas.report.html import Cell, document, escape, paragraph, prose, table
 from wsrnas.report.page_files import write_files
 from wsrnas.report.sections import Drawn, section_html
 from wsrnas.report.tiles import Tile, tiles_html
@@ -79,7 +79,7 @@ def _blocks(lines: Sequence[str]) -> Iterator[list[str]]:
 def _block_html(block: Sequence[str], folder: Path) -> str:
     first = block[0]
     if first.startswith("```"):
-        return f"<pre>{escape(chr(10).join(block[1:-1]))}</pre>"
+        return f"<pre>{prose(chr(10).join(block[1:-1]))}</pre>"
     if folded := FOLDED.fullmatch(first):
         return f"<details><summary>{escape(html.unescape(folded[1]))}</summary>"
     if first == "</details>":
@@ -119,12 +119,13 @@ def _paragraph(block: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return the text of a cell without marks."""
-    return re.sub(r"\*\*|`", "", text.replace("\\|", "|")).strip()
+    """Return the text of a cell without marks, and with the minus signs of print."""
+    plain = re.sub(r"\*\*|`", "", text.replace("\\|", "|")).strip()
+    return re.sub(r"(?<![\w.)\]-])-(?=\d)", "\N{MINUS SIGN}", plain)
 
 
 def _inline(text: str) -> str:
     """Return text as HTML, with its code, its strong words and its links."""
-    shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", prose(text))
     shown = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", shown)
     return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', shown)

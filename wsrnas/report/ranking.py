@@ -5,9 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsrnas.report.figures.ranking import correlations, scores_and_truth
-from wsrnas.report.html import alarm, definitions, details, document, escape, paragraph, table
+from wsrnas.report.html import Cell, alarm, definitions, details, document, escape, paragraph, table
 from wsrnas.report.page_files import write_files
-from wsrnas.report.reading.rankings import FIXED, Results, answers, main_column, name_of, read_ranking, shown
+from wsrnas.report.reading.rankings import (
+    FIXED,
+    WHERE,
+    Results,
+    main_column,
+    meaning,
+    name_of,
+    questions,
+    read_ranking,
+    shown,
+)
 from wsrnas.report.sections import Folded, Part, Section, drawn_sections, numbers_of, section_html
 from wsrnas.report.texts import text_of
 from wsrnas.runtime import run_files
@@ -21,7 +31,7 @@ def correlation_table(results: Results, measure: str, subset: str) -> str:
             for entry in results["scores"]]
     return table(["score", *results["columns"]], rows, range(1, 1 + len(results["columns"])),
                  f"{results['measures'][measure]}, {subset} ({results['counts'][subset]} architectures): "
-                 f"{results['subsets'][subset]}.")
+                 f"{results['subsets'][subset]}.".replace(": all architectures.", "."))
 
 
 def rank_correlations(results: Results) -> Sequence[Part]:
@@ -38,16 +48,20 @@ def beyond_size(results: Results) -> Sequence[Part]:
     """Say which scores know more than the size of an architecture does."""
     column = main_column(results)
     known = {name_of(entry): entry["tau"][FIXED][column] for entry in results["scores"]}
-    better = [f"{name} {shown(value)}" for name, value in known.items() if value is not None and value[1] > 0]
-    text = (f"At fixed size, these scores rank the accuracy \"{column}\" better than chance: {'; '.join(better)}."
-            if better else f"At fixed size, no score ranks the accuracy \"{column}\" better than chance.")
-    return [paragraph(text)]
+    better = [[name, shown(value)] for name, value in known.items() if value is not None and value[1] > 0]
+    if not better:
+        return [paragraph(f'At fixed size, no score ranks the accuracy "{column}" better than chance.')]
+    return [paragraph(f'At fixed size, these scores rank the accuracy "{column}" better than chance.'),
+            table(["score", "Kendall's τ"], better, [1])]
 
 
 def vulnerability(results: Results) -> Sequence[Part]:
     """Answer whether a low vulnerability predicts accuracy under attack."""
-    return [paragraph("RNAS searches under a bound on F, because a low F is to mean accuracy under attack."),
-            *map(paragraph, found)] if (found := answers(results)) else []
+    rows = [[strength, column, *(cell for value in values for cell in (shown(value), Cell(meaning(value), "text")))]
+            for strength, column, values in questions(results)]
+    header = ["F", "accuracy", *(title for where in WHERE.values() for title in (f"τ, {where.lower()}", "a low F?"))]
+    return [paragraph("RNAS searches under a bound on F, because a low F is to mean accuracy under attack. Does it?"),
+            table(header, rows)] if rows else []
 
 
 def scatter(results: Results) -> Sequence[Part]:

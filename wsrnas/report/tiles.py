@@ -34,8 +34,13 @@ def tiles_of(facts: Iterable[Fact], subject: Any) -> list[Tile]:
     return tiles
 
 
+def _unbroken(text: str) -> str:
+    """Return text whose numbers stay on one line with their unit and their deviation."""
+    return escape(text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
+
+
 def tiles_html(tiles: Iterable[Tile]) -> str:
     """Return key numbers as an HTML list."""
     return '<ul class="tiles">' + "".join(
-        f'<li><span class="what">{escape(what)}</span><span class="value">{escape(value)}</span>'
-        f'<span class="remark">{escape(remark)}</span></li>' for what, value, remark in tiles) + "</ul>"
+        f'<li><span class="what">{escape(what)}</span><span class="value">{_unbroken(value)}</span>'
+        f'<span class="remark">{_unbroken(remark)}</span></li>' for what, value, remark in tiles) + "</ul>"

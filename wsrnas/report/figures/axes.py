@@ -40,8 +40,11 @@ def marker_of(count: int) -> str | None:
 
 
 def whole_ticks(*panels: Any) -> None:
-    """Keep the ticks of x axes at whole numbers."""
+    """Keep the ticks of x axes at whole numbers, also where there is one point alone."""
     for axes in panels:
+        low, high = axes.get_xlim()
+        if high - low < 1:
+            axes.set_xlim(round((low + high) / 2) - 1, round((low + high) / 2) + 1)
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 

@@ -103,6 +103,7 @@ def accuracy_over_cost(race: Race) -> Picture | None:
     for key, axes in zip(costs, panels[-1], strict=True):
         axes.set_xlabel(COSTS[key])
         axes.ticklabel_format(axis="x", useOffset=False)
+        axes.xaxis.get_major_locator().set_params(nbins=5)  # labels of entrants of nearly one size are long
         axes.margins(x=0.12)
     markers, names = zip(*shown.values(), strict=True)
     legend(panels[0, -1], markers, names, loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -58,18 +58,23 @@ def meaning(value: Sequence[float] | None) -> str:
     return "no, a high F goes with a high accuracy" if value[2] < 0 else "not that it could be told apart from chance"
 
 
+def questions(results: Results) -> list[tuple[str, str, list[Sequence[float] | None]]]:
+    """Return a strength, a column under attack and F's correlations with it, at all and at fixed size."""
+    attacked = [column for column in results["columns"] if column not in (CLEAN, MEAN)]
+    return [(entry["score"].removeprefix(VULNERABILITY).strip(" ,"), column,
+             [entry["tau"][subset][column] for subset in WHERE])
+            for entry in results["scores"]
+            if entry["group"] == "supernet" and entry["score"].startswith(VULNERABILITY) for column in attacked]
+
+
 def answers(results: Results) -> list[str]:
     """Return one sentence for each strength: does a low vulnerability F predict accuracy under attack?
 
     This is the central claim of RNAS. The columns under attack are asked, at all and at fixed size.
     """
     sentences = []
-    attacked = [column for column in results["columns"] if column not in (CLEAN, MEAN)]
-    for entry in results["scores"]:
-        if entry["group"] == "supernet" and entry["score"].startswith(VULNERABILITY):
-            for column in attacked:
-                parts = [f"{where}: {meaning(value)} (τ {shown(value)})" for subset, where in WHERE.items()
-                         for value in [entry["tau"][subset][column]]]
-                strength = entry["score"].removeprefix(VULNERABILITY).strip(" ,")
-                sentences.append(f"Does a low F {strength} predict the accuracy {column}? {'; '.join(parts)}.")
+    for strength, column, values in questions(results):
+        parts = [f"{where}: {meaning(value)} (τ {shown(value)})" for where, value in zip(WHERE.values(), values,
+                                                                                        strict=True)]
+        sentences.append(f"Does a low F {strength} predict the accuracy {column}? {'; '.join(parts)}.")
     return sentences
