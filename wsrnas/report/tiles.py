@@ -1,5 +1,6 @@
 """Key numbers at the head of a page: one function for each fact, so that one failure costs one tile."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,8 +36,9 @@ def tiles_of(facts: Iterable[Fact], subject: Any) -> list[Tile]:
 
 
 def _unbroken(text: str) -> str:
-    """Return text whose numbers stay on one line with their unit and their deviation."""
-    return escape(text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
+    """Return text whose numbers stay on one line with their unit and their deviation, with the minus sign of print."""
+    unbroken = text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return escape(f"\N{MINUS SIGN}{unbroken[1:]}" if re.match(r"-\d", unbroken) else unbroken)
 
 
 def tiles_html(tiles: Iterable[Tile]) -> str:
