@@ -33,7 +33,8 @@ def command_text(command: Any) -> str:
     if not isinstance(command, list) or not command:
         return text_of(command)
     first, *arguments = map(str, command)
-    start = f"python -m {'.'.join(Path(first).with_suffix('').parts[-2:])}" if first.endswith(".py") else first
+    parts = [part for part in Path(first).with_suffix("").parts if part != "__main__"]
+    start = f"python -m {'.'.join(parts[-2:])}" if first.endswith(".py") else first
     return " ".join([start, *(f"'{word}'" if " " in word else word for word in arguments)])
 
 
