@@ -303,7 +303,7 @@ def test_help_shows_every_field_and_its_default(cls, presets, capsys, monkeypatc
     for field in dataclasses.fields(cls):
         if field.name == "preset":
             continue
-        assert entries[f"--{field.name}"].endswith(f"{help_of(field)} (default: {shown[field.name]})")
+        assert entries[f"--{field.name}"].endswith(f"{help_of(field)} (default: {shown[field.name] or 'empty'})")
     assert cls.__doc__.strip().splitlines()[0] in text
     for name in presets or ():
         assert name in text
