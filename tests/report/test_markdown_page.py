@@ -1,6 +1,7 @@
 """The page of a text in Markdown, as studies and exported networks have it."""
 
 from wsrnas.report.markdown_page import sections_of, write_text_page
+from wsrnas.report.texts import command_text, over_in_words
 from wsrnas.report.tiles import Tile
 
 TEXT = """---
@@ -55,3 +56,21 @@ def test_the_page_holds_its_name_and_key_numbers_and_loads_nothing(tmp_path):
     text = page.read_text()
     assert page == tmp_path / "study" / "report.html" and list(page.parent.iterdir()) == [page]
     assert "<h1>mine</h1>" in text and ">3</span>" in text and "license" not in text and "src=" not in text
+
+
+def test_flags_and_names_with_hyphens_are_not_broken_and_minus_signs_are_those_of_print(tmp_path):
+    text = ("Run `a --batch_size 3` or --seed.\n\n```\npython -m a --seed 1\n```\n\n"
+            "| of PGD-20 |\n|---|\n| -3 [-4.5, 2] |\n")
+    shown = "".join(part for _, parts in sections_of(text, tmp_path) for part in parts)
+    assert shown.count('<span class="flag">--') == 3 and '<span class="flag">PGD-20</span>' in shown
+    assert "−3 [−4.5, 2]" in shown
+
+
+def test_a_command_names_its_module():
+    assert command_text(["/x/retrain/compare.py", "a b"]) == "python -m retrain.compare 'a b'"
+    assert command_text(["/x/retrain/vulnerability/__main__.py"]) == "python -m retrain.vulnerability"
+
+
+def test_an_attack_at_several_strengths_is_named_once():
+    assert over_in_words(["PGD-20  eps 0.1", "PGD-20  eps 0.2"]) == "PGD-20 at 2 strengths"
+    assert over_in_words(["PGD-20  eps 0.1", "FGSM  eps 0.1"]) == "2 attacks"
