@@ -30,6 +30,7 @@ from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, t
 from wsrnas.architectures.searched import Searched, name_of
 from wsrnas.data.datasets import source_of
 from wsrnas.data.names import leaderboard_names, require_like, require_other_name
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
@@ -237,10 +238,11 @@ def publish(folder: Path, out: Path, overwrite: bool) -> None:
 
 
 def same_files(first: Path, second: Path) -> bool:
-    """Return whether two folders hold the same files."""
+    """Return whether two folders hold the same files; report.html is README.md with the minute of its writing."""
     names = sorted(path.name for path in first.iterdir())
+    compared = [name for name in names if name != run_files.REPORT]
     return names == sorted(path.name for path in second.iterdir() if path.name != "__pycache__") and not any(
-        filecmp.cmpfiles(first, second, names, shallow=False)[1:])
+        filecmp.cmpfiles(first, second, compared, shallow=False)[1:])
 
 
 # ---- what is said -------------------------------------------------------------------------------------------------

@@ -289,6 +289,16 @@ def test_an_earlier_package_is_moved_aside_when_told(tmp_path, hasty):
     assert json.loads((out / "Net.json").read_text())["name"] == "T" and not (out / "notes.txt").exists()
 
 
+def test_the_same_command_finds_its_package_also_a_minute_later(tmp_path, hasty, monkeypatch):
+    command = ["--model", str(make_run(tmp_path / "run")), "--out", str(tmp_path / "out"), "--name", "Net"]
+    monkeypatch.setattr("wsrnas.report.markdown_page.time.strftime", lambda text: "2026-01-01 10:00")
+    export.main(command)
+    first = contents(tmp_path)
+    monkeypatch.setattr("wsrnas.report.markdown_page.time.strftime", lambda text: "2026-01-01 10:01")
+    export.main(command)
+    assert contents(tmp_path) == first
+
+
 def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     run = make_run(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
