@@ -26,6 +26,7 @@ from wsrnas.runtime.run_directory import RunDirectory
 
 with deferred_imports():
     from search.cost import PhaseClock, rnas_passes
+    from search.rnas_loaders import build_loaders
     from search.rnas_searcher import RnasSearcher
     from search.split import halves, stored_split
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
@@ -37,7 +38,7 @@ TOLERATED_INFEASIBLE = 0.2  # share of an epoch's projections, beyond which the 
 
 def main(argv: list[str] | None = None) -> None:
     """Run Algorithm 1, part by part."""
-    opened = open_search(RnasConfig, PRESETS, argv, PROGRAM, dry_run)
+    opened = open_search(RnasConfig, PRESETS, argv, PROGRAM, check, dry_run)
     if opened is None:
         return
     config, data, run = opened
@@ -130,6 +131,11 @@ def warn_of_infeasible(run: RunDirectory, projection: dict[str, Any]) -> None:
     if projection.get("feasible", 1) < 1 - TOLERATED_INFEASIBLE:
         run.log(f"{1 - projection['feasible']:.0%} of the projections did not reach the bound: the least vulnerable "
                 "point found was taken; a larger --vulnerability_bound or more --solver_iterations may help")
+
+
+def check(config: RnasConfig, data: DataSet, world: World) -> None:
+    """Refuse numbers of images that the data cannot give."""
+    build_loaders(config, data, halves(data, config.seed), world)
 
 
 def dry_run(config: RnasConfig, data: DataSet, world: World) -> None:

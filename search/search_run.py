@@ -29,6 +29,7 @@ Config = TypeVar("Config", bound=SupernetConfig)
 
 
 def open_search(config_class: type[Config], presets: Mapping[str, Config], argv: Sequence[str] | None, program: str,
+                check: Callable[[Config, DataSet, World], None],
                 dry_run: Callable[[Config, DataSet, World], None]) -> tuple[Config, DataSet, RunDirectory] | None:
     """Read the command line, load the data and open the run directory.
 
@@ -37,6 +38,7 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
         presets: named configurations of the program.
         argv: arguments; None: those of the process.
         program: name for ``--help``.
+        check: function that refuses what does not fit the data, before anything is written.
         dry_run: function that prints the cost of the search.
 
     Returns:
@@ -59,6 +61,7 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
     if not overwrite_requested(invocation.overwrite):
         require_same_bound(folder, config.vulnerability_bound)
     inputs = {"data set": data.fingerprint()} | ({"supernet": frozen.fingerprint()} if frozen else {})
+    check(config, data, world)
     if invocation.dry_run:
         RunDirectory.refuse(folder, config, invocation.overwrite, inputs)
         dry_run(config, data, world)

@@ -42,6 +42,7 @@ with deferred_imports():
     from search.rankings.sample import open_sample, rank_sample
     from search.short_training import ShortTraining
     from search.split import first_split, stored_split
+    from search.wsr_nas_parts import build_loaders
     from search.wsr_nas_searcher import Searcher
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
     from wsrnas.evaluation.caveats import saturated_strengths
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     The lines that only loop or repeat (3, 5-7, 17, 19 and 22) have no mark: ``schedule`` lists the steps that they
     lead to.
     """
-    opened = open_search(SearchConfig, PRESETS, argv, PROGRAM, dry_run)
+    opened = open_search(SearchConfig, PRESETS, argv, PROGRAM, check, dry_run)
     if opened is None:
         return
     config, data, run = opened
@@ -209,9 +210,14 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
     return row
 
 
+def check(config: SearchConfig, data: DataSet, world: World) -> None:
+    """Refuse a table that cannot be used, and numbers of images that the data cannot give."""
+    open_sample(config)
+    build_loaders(config, data, first_split(config, data), world)
+
+
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     """Print the configuration and what the search would cost."""
-    open_sample(config)  # refuse a wrong table
     searcher = Searcher(config, data, first_split(config, data), world)
     searcher.sample(schedule(config)[0])
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)

@@ -21,6 +21,7 @@ from wsrnas.runtime.config import option, require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.runtime.sanity import refuse_absurd
 from wsrnas.runtime.seeding import seeded_weights
 from wsrnas.runtime.sharing import Task
 from wsrnas.subjects.fitting import fitted
@@ -66,16 +67,17 @@ def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
     specs = []
     for number, given in enumerate(config.networks, start=1):
         if found := TRAINED_HERE.fullmatch(given):
+            channels, epochs, natural = int(found["channels"]), int(found["epochs"]), bool(found["natural"])
+            refuse_absurd({"init_channels": channels, "epochs": epochs})
             genotype = genotypes.load(found["arch"])
-            plain = searched.short_name(found["arch"]) or re.sub(r"\W+", "-", Path(found["arch"]).name)
-            natural = bool(found["natural"])
+            plain = searched.short_name(found["arch"]) or re.sub(r"\W+", "-", Path(found["arch"]).name)[:100]
             name = "-".join([str(number), plain, found["channels"], found["epochs"], *["natural"] * natural])
-            specs.append(NetworkSpec(name, given, genotype, int(found["channels"]), int(found["epochs"]), natural))
+            specs.append(NetworkSpec(name, given, genotype, channels, epochs, natural))
         else:
             require(Path(given.rpartition(":")[0] or given).exists() or Path(given).exists(),
                     f"networks: {given!r} is neither GENOTYPE:CHANNELS:EPOCHS[:natural], as cna_r:45:40, nor a run "
                     "directory or file of a trained network")
-            specs.append(NetworkSpec(f"{number}-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(given).name)}", given))
+            specs.append(NetworkSpec(f"{number}-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(given).name)[:100]}", given))
     return specs
 
 

@@ -38,15 +38,28 @@ SMALL = {
 }
 
 
+ONLY_A_RUN_KNOWS = {  # refusals that a dry run does not have, and why
+    "damaged picture": "ImageNet has 1.2 million pictures; each is read when it is needed",
+    "pseudo file system": "whether /proc and its like take a folder is only known by making it",
+    "full disk": "a dry run writes nothing",
+}
+
+
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Run a program on small settings and return the one sentence that it left with."""
-    def run(program, *argv, runs=None):
+    """Run a program on small settings, dry and in earnest, and return the one sentence that it left with.
+
+    Both say the same, but for what ``only_a_run_knows``.
+    """
+    def run(program, *argv, runs=None, dry=True, only_a_run_knows=""):
+        dry = dry and not ONLY_A_RUN_KNOWS.get(only_a_run_knows)
         small = SMALL[program] + (["--runs", str(runs or tmp_path / "runs")] if program != "evaluate" else [])
+        expected = run(program, "--dry_run", *argv, runs=runs, dry=False) if dry else None
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             run_program(lambda: PROGRAMS[program]([*small, *map(str, argv)]))
         said = capsys.readouterr().err
+        assert expected in (None, said)
         assert caught.value.code == 2
         assert said.startswith("error: ") and said.endswith("\n") and said.count("\n") == 1, said
         assert "Traceback" not in said
@@ -166,7 +179,9 @@ def test_a_damaged_folder_is_named(program, damage, words, refused, tmp_path):
 def test_a_damaged_imagenet_is_named(damage, words, workers, refused, tmp_path):
     root = pictures(tmp_path / "pictures")
     damage(root)
-    said = refused("imagenet", "--data", root, "--workers", workers)
+    only = "damaged picture" if damage is corrupted else ""
+    said = refused("imagenet", "--data", root, "--workers", workers, only_a_run_knows=only)
+    assert bool(only) == (tmp_path / "runs").exists()  # a beginning of a run
     assert all(word in said for word in words), said
 
 
@@ -261,8 +276,9 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("evaluate", "--model nowhere", "no checkpoint at nowhere; expected a file, or a run directory"),
     ("evaluate", "--modle x", "unknown argument '--modle'; did you mean --model"),
 ])
-def test_a_number_that_cannot_be_used_is_named(program, argv, words, refused):
+def test_a_number_that_cannot_be_used_is_named(program, argv, words, refused, tmp_path):
     assert words in refused(program, *argv.split())
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -359,7 +375,8 @@ def test_a_place_that_cannot_be_written_is_named(program, refused, tmp_path):
     said = refused(program, runs=tmp_path / "file")
     assert f"cannot write the run directory {tmp_path}/file/{program}" in said and "not a directory" in said
     if Path("/proc/self").exists():
-        assert "cannot write the run directory /proc/" in refused(program, runs="/proc/wsrnas")
+        assert "cannot write the run directory /proc/" in refused(
+            program, runs="/proc/wsrnas", only_a_run_knows="pseudo file system")
     foreign = tmp_path / program / "thesis"
     foreign.mkdir(parents=True)
     (foreign / "thesis.tex").write_text("dear reader")
@@ -379,9 +396,9 @@ def test_a_disk_that_fills_up_loses_nothing(name, refused, unfinished):
     if name == "metrics.jsonl":
         with pytest.MonkeyPatch.context() as context:  # dropping rows would replace the link by a file
             context.setattr("wsrnas.runtime.run_directory.RunDirectory.drop_metrics_from", lambda *a: None)
-            said = refused("search", "--save", "run", runs=unfinished)
+            said = refused("search", "--save", "run", runs=unfinished, only_a_run_knows="full disk")
     else:
-        said = refused("search", "--save", "run", runs=unfinished)
+        said = refused("search", "--save", "run", runs=unfinished, only_a_run_knows="full disk")
     assert "no space left; what was saved before is intact, and the same command resumes from it" in said
     assert {file: (run / file).read_bytes() for file in kept} == kept
     assert not list(run.glob("*.tmp")) and not list(run.glob("*.new"))

@@ -1,6 +1,7 @@
 """A table of bad inputs to all programs: each ends at once with one short sentence, exit code 2 and nothing written.
 
-``test_bad_input`` has what needs data or trained networks. This table is about values, names and files.
+A dry run and a run say the same. ``test_bad_input`` has what needs data or trained networks. This table is about
+values, names and files.
 """
 
 import dataclasses
@@ -36,17 +37,17 @@ MANY = "9" * 400
 LONG = "x" * 5000
 HALF = "a\udce4b"  # a byte that is not UTF-8, as the command line hands it on
 SMALL = {
-    "search.wsr_nas": "--preset tiny --device cpu --dry_run",
-    "search.rnas": "--preset tiny --device cpu --dry_run",
-    "search.tabular": "--table demo --dry_run",
-    "search.ranking": "--dry_run",
-    "retrain.train_cifar": "--preset tiny --device cpu --dry_run",
-    "retrain.train_imagenet": "--recipe tiny --device cpu --dry_run",
-    "retrain.evaluate": "--device cpu --dry_run --dataset digits",
-    "retrain.compare": "--device cpu --dry_run --dataset digits",
-    "retrain.export": "--dry_run",
-    "retrain.vulnerability.__main__": "--device cpu --dry_run",
-    "test_AN_estimator.benchmark": "--device cpu --dry_run --dataset digits",
+    "search.wsr_nas": "--preset tiny --device cpu",
+    "search.rnas": "--preset tiny --device cpu",
+    "search.tabular": "--table demo",
+    "search.ranking": "",
+    "retrain.train_cifar": "--preset tiny --device cpu",
+    "retrain.train_imagenet": "--recipe tiny --device cpu",
+    "retrain.evaluate": "--device cpu --dataset digits",
+    "retrain.compare": "--device cpu --dataset digits",
+    "retrain.export": "",
+    "retrain.vulnerability.__main__": "--device cpu",
+    "test_AN_estimator.benchmark": "--device cpu --dataset digits",
     "wsrnas.models": "", "wsrnas.report.writing": "", "wsrnas.plotting": "", "wsrnas.__main__": "",
 }
 SEARCHES = ("search.wsr_nas", "search.rnas")
@@ -184,10 +185,11 @@ def files(tmp_path_factory):
     return folder
 
 
-def refusal(program: str, argv: list[str], capsys) -> str:
+def refusal(program: str, argv: list[str], capsys, dry: bool) -> str:
     """Return what the program says at its end, within the time."""
     main = importlib.import_module(program).main
     small = [] if "--config" in argv else SMALL[program].split()  # a preset and a configuration exclude each other
+    small += ["--dry_run"] if dry else []
     capsys.readouterr()
 
     def too_late(*_):
@@ -216,7 +218,9 @@ def test_a_bad_input_ends_in_one_short_sentence(case, files, monkeypatch, capsys
     monkeypatch.chdir(files)
     before = sorted(files.iterdir())
     program, argv, words = case
-    said = refusal(program, argv, capsys)
+    said = refusal(program, argv, capsys, False)
+    if program in CONFIGURED:
+        assert refusal(program, argv, capsys, True) == said
     sentence = [line for line in said.splitlines() if not line.startswith("note: ")]
     assert len(sentence) == 1 and sentence[0].startswith("error: ") and words in sentence[0], said
     assert len(sentence[0]) <= 500 and sentence[0].isprintable(), said

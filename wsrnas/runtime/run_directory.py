@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,9 @@ class RunDirectory:
             InputError: the folder holds something else or a run of another configuration, or cannot be written.
         """
         refuse_to_begin(path, config, inputs, overwrite, apart=growing, begun=_has_checkpoint(path))
+        finished = not growing and (path / run_files.FINISHED).exists()  # then a run reads no checkpoint
+        if not finished and not overwrite_requested(overwrite):
+            _stored_state(path, config, growing, print)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -157,18 +160,11 @@ class RunDirectory:
         Raises:
             InputError: there are checkpoints but none can be read, or it belongs to another configuration.
         """
-        path = self.path / run_files.CHECKPOINT
         if self.world.is_main and self._place:
             for name in (run_files.CHECKPOINT, run_files.BEST, run_files.GOOD):
                 checkpoint.complete_save(self.path / name)
         barrier(self.world)
-        payload, self._fell_back = checkpoint.restore(path, self.log)
-        if payload:
-            refuse_differences(self.config, payload.get("config", {}), f"the checkpoint in {self.path} belongs to",
-                               "put the right one back, or pass --overwrite to start again", self._growing)
-            require(type(payload.get("step")) is int and payload["step"] >= 0,
-                    f"the checkpoint in {self.path} does not say after which step it was made; put the right one back, "
-                    "or pass --overwrite to start again")
+        payload, self._fell_back = _stored_state(self.path, self.config, self._growing, self.log)
         if self.world.is_main:
             self.drop_metrics_from(payload["step"] if payload else 0)
         barrier(self.world)
@@ -221,6 +217,28 @@ class RunDirectory:
     def describe(self) -> str:
         """Return the lines that a program prints first: its run directory and its configuration."""
         return f"run directory {self.path}\n{describe(self.config)}"
+
+
+def _stored_state(folder: Path, config: Any, growing: str,
+                  log: Callable[[str], None]) -> tuple[dict[str, Any] | None, bool]:
+    """Return the newest readable checkpoint of this configuration, and whether it is not the last one.
+
+    Args:
+        folder: the run directory.
+        config: the dataclass that the program was asked for.
+        growing: field that may differ; empty: none.
+        log: what to do with a remark.
+
+    Raises:
+        InputError: there are checkpoints but none can be read, or it belongs to another configuration.
+    """
+    payload, fell_back = checkpoint.restore(folder / run_files.CHECKPOINT, log)
+    if payload:
+        remedy = "put the right one back, or pass --overwrite to start again"
+        refuse_differences(config, payload.get("config", {}), f"the checkpoint in {folder} belongs to", remedy, growing)
+        require(type(payload.get("step")) is int and payload["step"] >= 0,
+                f"the checkpoint in {folder} does not say after which step it was made; {remedy}")
+    return payload, fell_back
 
 
 def _has_checkpoint(folder: Path) -> bool:
