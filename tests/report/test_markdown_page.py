@@ -52,6 +52,7 @@ def test_a_text_becomes_sections(tmp_path):
 
 
 def test_the_page_holds_its_name_and_key_numbers_and_loads_nothing(tmp_path):
+    (tmp_path / "study").mkdir()
     page = write_text_page(tmp_path / "study", "mine", "study", TEXT, [Tile("networks", "3", "of two kinds")])
     text = page.read_text()
     assert page == tmp_path / "study" / "report.html" and list(page.parent.iterdir()) == [page]

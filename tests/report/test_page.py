@@ -4,9 +4,11 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -357,6 +359,23 @@ def test_a_page_does_not_bring_back_a_folder_that_was_moved(tmp_path, monkeypatc
         return "page", {}
 
     monkeypatch.setattr(report, "page", moved)
+    with pytest.raises(InputError, match="is gone; its page is not written"):
+        report.write_report([run])
+    assert not run.exists()
+
+
+def test_a_folder_that_is_moved_while_the_folder_of_its_figures_is_made_is_gone(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", EPOCHS)
+    original = os.mkdir
+
+    def moved(path, *more):  # the system says "exists", and then it does not
+        try:
+            original(path, *more)
+        finally:
+            if "run" in Path(path).parts and run.exists():
+                run.rename(tmp_path / "away")
+
+    monkeypatch.setattr(os, "mkdir", moved)
     with pytest.raises(InputError, match="is gone; its page is not written"):
         report.write_report([run])
     assert not run.exists()

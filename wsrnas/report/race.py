@@ -185,4 +185,4 @@ def write_race_report(folder: Path, out: Path | None = None, live: bool = False)
     """
     folder = Path(folder)
     race = race_of(read_race(folder))
-    return write_files(out or folder, *page(race, folder, out or folder, live))
+    return write_files(out or folder, *page(race, folder, out or folder, live), new=out is not None)

@@ -109,4 +109,5 @@ def write_ranking_report(folder: Path, out: Path | None = None) -> Path:
     warning = [alarm("The table is synthetic.", [results["source"]])] * bool(results["synthetic"])
     head = "\n".join([f"<h1>{escape(name)}</h1>", f'<p class="state">{escape(state)}</p>', *warning])
     text = document(f"{name} · ranking", head, "\n".join(section_html(section, "") for section in sections))
-    return write_files(out or folder, text, {numbers.name: numbers for numbers in numbers_of(sections)})
+    return write_files(out or folder, text, {numbers.name: numbers for numbers in numbers_of(sections)},
+                       new=out is not None)

@@ -161,4 +161,5 @@ def write_strategies_report(folder: Path, out: Path | None = None) -> Path:
     warning = [alarm("The table is synthetic.", [results["task"]["source"]])] * bool(results["task"]["synthetic"])
     head = "\n".join([f"<h1>{escape(name)}</h1>", f'<p class="state">{escape(state)}</p>', *warning])
     text = document(f"{name} · strategies", head, "\n".join(section_html(section, "") for section in sections))
-    return write_files(out or folder, text, {numbers.name: numbers for numbers in numbers_of(sections)})
+    return write_files(out or folder, text, {numbers.name: numbers for numbers in numbers_of(sections)},
+                       new=out is not None)

@@ -61,10 +61,8 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
     if len(paths) == 1 and (Path(paths[0]) / run_files.RANKING).exists():
         return write_ranking_report(Path(paths[0]), out)
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
-    made = page(runs, live)  # seconds, in which the folder may be moved
-    if out is None and len(runs) == 1 and not os.path.exists(runs[0].path):
-        raise InputError(f"{shown_path(runs[0].path)} is gone; its page is not written")
-    return write_files(out or (runs[0].path if len(runs) == 1 else Path("runs/report")), *made)
+    new = out or (None if len(runs) == 1 else Path("runs/report"))
+    return write_files(new or runs[0].path, *page(runs, live), new=new is not None)
 
 
 def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, ended: bool = False) -> None:
