@@ -145,7 +145,7 @@ def start(program: str, place: Path, way: str, disk: Disk | None = None) -> list
     return started
 
 
-def _newest(place: Path) -> int:
+def newest(place: Path) -> int:
     """Return the time of the last change below a place, in nanoseconds."""
     latest = 0
     for folder, _, names in os.walk(place / "runs"):
@@ -160,9 +160,9 @@ def _wait(process: Any, place: Path, moment: str, stream: random.Random, length:
     if moment == "at any time":
         process.join(stream.uniform(0, 1.1 * length))
         return
-    changes, seen, end = 1 if moment == "early" else stream.randint(2, 40), _newest(place), time.monotonic() + SECONDS
+    changes, seen, end = 1 if moment == "early" else stream.randint(2, 40), newest(place), time.monotonic() + SECONDS
     while changes and process.is_alive() and time.monotonic() < end:
-        now = _newest(place)
+        now = newest(place)
         changes, seen = changes - (now != seen), now
         time.sleep(0.0005)
     time.sleep(stream.uniform(0, EARLY if moment == "early" else 0.003))
@@ -180,9 +180,9 @@ def one_life(life: Life, place: Path, stream: random.Random, length: float) -> N
     Raises:
         AssertionError: It ended in another way than a stop, hung, or printed a traceback.
     """
-    begun, before, first = time.monotonic(), _newest(place), stream.randint(1, 4)
+    begun, before, first = time.monotonic(), newest(place), stream.randint(1, 4)
     for number in range(MOST_SIGNALS + 2):
-        new = _newest(place) == before
+        new = newest(place) == before
         if life.way == "alone" and number >= first and stream.random() < 0.25:
             one_fault(life, place, stream, length)
             continue
@@ -239,10 +239,16 @@ def one_fault(life: Life, place: Path, stream: random.Random, length: float) -> 
         away.rename(folder)
     assert process.exitcode in (0, 2) and "Traceback" not in text, f"{process.exitcode}: {text[-3000:]}"
     if process.exitcode:
-        sentence = [line for line in text.splitlines() if line.startswith("error: ")]
         words = "cannot" if code else "was deleted or moved|is gone|no checkpoint|does not exist|is not a "
-        assert len(sentence) == 1 and len(sentence[0]) <= 500 and re.search(words, sentence[0]), text[-3000:]
+        assert re.search(words, one_sentence(text)), text[-3000:]
         life.faults.append(errno.errorcode[code] if code else "moved")
+
+
+def one_sentence(text: str) -> str:
+    """Return the error that a program printed; it is one of at most 500 letters."""
+    sentences = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1 and len(sentences[0]) <= 500, text[-3000:]
+    return sentences[0]
 
 
 def _kill(started: Sequence[Any]) -> None:
