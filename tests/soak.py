@@ -17,6 +17,7 @@ import argparse
 import atexit
 import contextlib
 import errno
+import faulthandler
 import json
 import os
 import random
@@ -26,6 +27,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from tests.faults import FULL, READ_ONLY, Disk
 from tests.processes import copies, wait_for
@@ -114,9 +117,11 @@ def _be(program: str, place: Path, variables: dict[str, str], log: Path, disk: D
     for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}.items():
         signal.signal(number, handler)
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # copies share the one of tqdm, which a killed one would hold for ever
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        faulthandler.register(signal.SIGUSR2, file)
 
         def listening() -> None:
             if disk:
@@ -201,6 +206,7 @@ def one_life(life: Life, place: Path, stream: random.Random, length: float) -> N
         for process in started:
             process.join(SECONDS)
         codes = [process.exitcode for process in started]
+        _say_where(started)
         _kill(started)
         said = "".join((place / f"said{rank}.txt").read_text() for rank in range(len(started)))
         assert None not in codes, f"{life.program} hangs: {said[-2000:]}"
@@ -256,6 +262,14 @@ def _kill(started: Sequence[Any]) -> None:
     for process in started:
         if process.is_alive():
             process.kill()
+
+
+def _say_where(started: Sequence[Any]) -> None:
+    """Let processes that hang write what they are doing beside what they have said."""
+    hanging = [process for process in started if process.is_alive()]
+    for process in hanging:
+        os.kill(process.pid, signal.SIGUSR2)
+    time.sleep(len(hanging))
 
 
 def _end_the_others(started: Sequence[Any], victim: Any) -> None:

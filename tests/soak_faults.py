@@ -41,8 +41,8 @@ class Work(NamedTuple):
 def refused(codes: tuple[int, ...]) -> Callable[[Work, int], bool]:
     """Return the fault of a disk that refuses with one of these errors."""
     def meet(work: Work, moment: int) -> bool:
-        return ends(work, start(work.program, work.place, "alone", Disk(work.place, moment, codes[moment % len(codes)])),
-                    "cannot")
+        disk = Disk(work.place, moment, codes[moment % len(codes)])
+        return ends(work, start(work.program, work.place, "alone", disk), "cannot")
     return meet
 
 

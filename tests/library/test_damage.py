@@ -12,6 +12,7 @@ from wsrnas.evaluation.journal import Journal
 from wsrnas.report import mend
 from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.sharing import open_shared_folder
 
@@ -102,6 +103,24 @@ def test_a_run_directory_that_is_deleted_meanwhile_ends_with_a_sentence(act, rep
     with pytest.raises(InputError, match="was deleted or moved while the program was running"):
         act(started)
     assert [file.name for file in path.parent.rglob("*") if file.is_file()] == ["other"] * replaced
+
+
+@pytest.mark.parametrize("error", [InputError("the split cannot be read"), FileNotFoundError(2, "gone", "split.json")])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_file_that_is_missed_because_its_run_was_moved_is_not_blamed(error, moved, path, world, capsys):
+    def main():
+        RunDirectory(path, Settings(), world)
+        if moved:
+            path.rename(path.with_name("away"))
+        raise error
+
+    for _ in range(2):  # a folder that an earlier program has lost does not matter
+        with pytest.raises(SystemExit) as caught:
+            run_program(main)
+        said = capsys.readouterr().err
+        assert caught.value.code == 2 and ("was deleted or moved while the program was running" in said) == moved
+        if moved:
+            shutil.rmtree(path.with_name("away"))
 
 
 # -- damaged files ----------------------------------------------------------------------------------------------------

@@ -23,9 +23,34 @@ class Place:
         Raises:
             InputError: It is so.
         """
-        if _identity(self.folder) != self.found:
-            raise InputError(f"the run directory {shown_path(self.shown)} was deleted or moved while the program was "
-                             "running; put it back and start the same command again, or choose another --save")
+        if problem := self.problem():
+            raise InputError(problem)
+
+    def problem(self) -> str:
+        """Return a sentence where the folder is gone, or another one is in its place; else nothing."""
+        if _identity(self.folder) == self.found:
+            return ""
+        return (f"the run directory {shown_path(self.shown)} was deleted or moved while the program was running; put "
+                "it back and start the same command again, or choose another --save")
+
+
+_watched: list[Place] = []
+
+
+def watch_none() -> None:
+    """Forget the folders of an earlier program."""
+    _watched.clear()
+
+
+def watch(folder: Path) -> Place:
+    """Return the place of a run directory. If a file is missed later, ``reason`` tells whether this is why."""
+    _watched.append(Place(folder))
+    return _watched[-1]
+
+
+def reason() -> str:
+    """Return a sentence where a watched folder is gone; else nothing."""
+    return next(filter(None, (place.problem() for place in _watched)), "")
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from wsrnas.runtime import place
 from wsrnas.runtime.errors import (
     BAD_INPUT,
     INTERRUPTED,
@@ -62,6 +63,7 @@ def run_program(main: Callable[[], None]) -> None:
     sleep_when_idle()
     use_large_pages()
     print_anywhere()
+    place.watch_none()
     interrupts = Interrupts()
     try:
         with interrupts, no_words_of_tensorboard():
@@ -70,7 +72,7 @@ def run_program(main: Callable[[], None]) -> None:
         say(f"{stop}; the same command resumes")
         sys.exit(STOPPED)
     except InputError as error:
-        fail(str(error))
+        fail(place.reason() or str(error))
     except BrokenPipeError:
         leave_quietly()
     except OSError as error:
@@ -78,7 +80,7 @@ def run_program(main: Callable[[], None]) -> None:
             interrupted(interrupts.heard, error)
         if error.errno not in _UNWRITTEN | _UNREACHABLE:
             raise
-        fail(storage_problem(error))
+        fail(place.reason() or storage_problem(error))
     except RuntimeError as error:
         sentence = problem_of_machine(error)
         if interrupts.heard and not (sentence and sentence[1] == LOST):  # torchrun ends the partners by a signal

@@ -18,7 +18,7 @@ from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.finite import require_finite
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
-from wsrnas.runtime.place import Place
+from wsrnas.runtime.place import Place, watch
 from wsrnas.runtime.reading import parse_json, read_json, require_file
 from wsrnas.runtime.same_work import refuse_differences, refuse_other_work, refuse_to_begin, stored_object
 from wsrnas.runtime.tracking import Tracker
@@ -70,7 +70,7 @@ class RunDirectory:
                 self._tracker = Tracker(tool, path, to_dict(config))
             create(path)
             self._lock = hold(path)
-            self._place = Place(path)
+            self._place = watch(path)
             (path / run_files.FINISHED).unlink(missing_ok=True)  # before the configuration says that it is longer
             self.write_json(run_files.CONFIG, to_dict(config))
             self.write_json(run_files.INPUTS, self.inputs)
