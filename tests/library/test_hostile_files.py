@@ -1,5 +1,6 @@
 """Files that try to execute something, to open other files, or to fill the memory: refused in a sentence, untouched."""
 
+import gzip
 import io
 import json
 import os
@@ -9,11 +10,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import genotypes
+from wsrnas.data.own import read_arrays
 from wsrnas.models import build_model, description
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.errors import InputError, fail
@@ -296,6 +299,59 @@ def test_weights_of_absurdly_many_cells_build_nothing(key, payload, tmp_path):
     torch.save(payload["model"] | {key: torch.ones(1)}, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"layers is 100000000; expected at most 1000|the network has no"):
         open_model("WsrNet_Basic", genotype=CELL, state_dict=str(tmp_path / "w.pt"), num_classes=5)
+
+
+def zipped(**entries):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def saved_by_numpy(save, *arrays, **named):
+    buffer = io.BytesIO()
+    save(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+TRAPPED = np.array([Trap()], dtype=object)
+MISTAKEN = {  # what people take for weights or arrays, and words of the sentence
+    "protocol 4": (pickle.dumps(Trap(), protocol=4), "it is a pickle, and reading it could run any code"),
+    "joblib": (pickle.dumps({"a": TRAPPED}, protocol=5), "it is a pickle, and reading it could run any code"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n", "it is a pointer of Git LFS"),
+    "web page": (b"<!DOCTYPE html><title>404</title>", "it is a web page"),
+    "another page": (b"<HTML>", "it is a web page"),
+    "gzip": (gzip.compress(pickle.dumps(Trap())), "it is packed by gzip"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "it is an HDF5 file"),
+    "zip": (zipped(**{"__main__.py": "import os"}), "it is a zip archive of another program than torch.save"),
+    "npz": (saved_by_numpy(np.savez, x=np.ones(2)), "it is a zip archive of another program than torch.save"),
+    "npy": (saved_by_numpy(np.save, TRAPPED), "it is an array of NumPy"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", MISTAKEN)
+def test_a_file_of_another_kind_is_called_what_it_is(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, words = MISTAKEN[kind]
+    Path("w.pt").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        checkpoint.read(Path("w.pt"))
+    assert f"checkpoint w.pt cannot be read ({words}" in str(caught.value) and not Path(HERE).exists()
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (saved_by_numpy(np.savez, x_train=TRAPPED, y_train=np.zeros(1)), "it holds pickled objects, and reading them"),
+    (pickle.dumps(Trap(), protocol=4), "it is a pickle, and reading it could run any code"),
+    (pickle.dumps(Trap(), protocol=2), "it is no file of NumPy"), (b"<html>", "it is a web page"),
+])
+def test_arrays_are_never_unpickled_and_nothing_advises_it(content, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.npz").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_arrays(Path("a.npz"), "own")
+    assert words in str(caught.value) and "allow_pickle" not in str(caught.value) and not Path(HERE).exists()
 
 
 def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import first_line, require_file
+from wsrnas.runtime.reading import first_line, foreign_kind, require_file
 
 with deferred_imports():
     import torch
@@ -99,7 +99,7 @@ def read_arrays(path: Path, name: str) -> DataSet:
         with np.load(files[0], allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in ARRAYS if key in stored}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"cannot read the arrays of {files[0]}: {first_line(error)}; expected an .npz file with "
+        raise InputError(f"cannot read the arrays of {files[0]}: {_reason(error, files[0])}; expected an .npz file with "
                          f"{', '.join(ARRAYS)}") from None
     parts = [tuple(arrays[key] for key in ARRAYS[start:start + 2] if key in arrays) for start in (0, 2)]
     complete = len(parts[0]) == 2 and len(parts[1]) in (0, 2)
@@ -110,6 +110,15 @@ def read_arrays(path: Path, name: str) -> DataSet:
         return own_data(train, test, name)
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Return why NumPy does not read a file, without its advice to read it unsafely."""
+    if "pickle" not in str(error):
+        return first_line(error)
+    if zipfile.is_zipfile(path):
+        return "it holds pickled objects, and reading them could run any code"
+    return foreign_kind(path) or "it is no file of NumPy"
 
 
 def _flat(labels: np.ndarray) -> np.ndarray:

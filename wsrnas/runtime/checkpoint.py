@@ -14,6 +14,7 @@ import json
 import os
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError, say
-from wsrnas.runtime.reading import Unreadable, first_line, reason_of, require_file, shown_path
+from wsrnas.runtime.reading import Unreadable, first_line, foreign_kind, reason_of, require_file, shown_path
 
 with deferred_imports():
     import numpy as np
@@ -113,12 +114,14 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"no checkpoint at {shown_path(path)}" if not os.path.lexists(path) else str(error)) from None
     try:
         checked = refuse_damage(path)
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocols
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged as damage:
         raise InputError(f"{named} cannot be read ({damage}); it is damaged or not a checkpoint") from None
     except Exception as error:  # damaged bytes make torch raise half a dozen types, IndexError among them
-        raise InputError(f"{named} cannot be read ({_reason(error)}); it is truncated or not a checkpoint") from error
+        reason = _reason(error, path)
+        raise InputError(f"{named} cannot be read ({reason}); it is truncated or not a checkpoint") from error
     if not isinstance(payload, dict):
         raise InputError(f"{shown_path(path)} is not a checkpoint of this project: expected a dictionary of states")
     if not checked:
@@ -191,12 +194,18 @@ def _refuse_damaged_entries(file: io.BufferedReader, size: int) -> None:
         raise Damaged(f"its entry {bad[:100]!r} does not match its checksum")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: Path) -> str:
     """Return in a few words why torch does not read a file, without its advice to read it unsafely."""
     if name := pickled_object(error):
         return f"it holds a pickled {name}, and reading it could run any code"
     if isinstance(error, OSError):
         return reason_of(error)
+    if kind := foreign_kind(path):
+        return kind
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                return "it is a zip archive of another program than torch.save"
     if "weights" in str(error).lower() and "only" in str(error):
         return "it holds what is neither a tensor nor a plain container"
     return first_line(error)[:200]

@@ -94,6 +94,24 @@ def read_json(path: str | Path, what: str = "") -> Any:
         raise Unreadable(f"{what} {shown_path(path)}".strip() + f" is not JSON ({first_line(error)})") from None
 
 
+FOREIGN = (  # how files begin that people mistake for weights or arrays, and what they are
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull fetches it)"),
+    (b"<!doctype html", "a web page, not the file that was to be downloaded"),
+    (b"<html", "a web page, not the file that was to be downloaded"),
+    (b"\x1f\x8b", "packed by gzip"), (b"\x89hdf\r\n", "an HDF5 file"), (b"\x93numpy", "an array of NumPy"),
+    *((b"\x80" + bytes([protocol]), "a pickle, and reading it could run any code") for protocol in (3, 4, 5)))
+
+
+def foreign_kind(path: Path) -> str:
+    """Return what a file is by its first bytes, if it is none of torch and no archive; empty where that is unknown."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(40).lower()
+    except OSError:
+        return ""
+    return next((f"it is {kind}" for mark, kind in FOREIGN if begin.startswith(mark)), "")
+
+
 def reason_of(error: OSError | ValueError) -> str:
     """Return why the system refuses a path, in small letters."""
     return (getattr(error, "strerror", None) or first_line(error)).lower()
