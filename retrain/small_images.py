@@ -10,6 +10,7 @@ from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_split
 from wsrnas.models import load_architecture
+from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 
 
@@ -35,6 +36,8 @@ def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = 
 
 def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[BatchLoader, BatchLoader | None]:
     """Return the augmented training batches, and the held-out images without augmentation."""
+    side = min(data.image_shape[1:])
+    require(config.cutout <= side, f"cutout is {config.cutout}; expected at most {side}, the side of an image")
     shards: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
     train, held_out = data.train, None
     if config.held_out:

@@ -301,6 +301,26 @@ def test_weights_of_absurdly_many_cells_build_nothing(key, payload, tmp_path):
         open_model("WsrNet_Basic", genotype=CELL, state_dict=str(tmp_path / "w.pt"), num_classes=5)
 
 
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda v: v.to_sparse(), "classifier.weight is sparse, expected a dense tensor"),
+    (lambda v: v.to("meta"), "classifier.weight has a shape and no numbers"),
+    (lambda v: v.to(torch.complex64), "classifier.weight holds complex64, expected floating-point numbers"),
+    (lambda v: v.to(torch.int8), "classifier.weight holds int8, expected floating-point numbers"),
+    (lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8), "classifier.weight holds qint8, expected"),
+])
+def test_weights_that_are_no_plain_numbers_are_refused(change, words, payload, tmp_path):
+    weights = payload["model"] | {"classifier.weight": change(payload["model"]["classifier.weight"])}
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=words):
+        open_model("WsrNet_Basic", genotype=CELL, state_dict=str(tmp_path / "w.pt"), num_classes=5)
+
+
+def test_numbers_of_numpy_beside_weights_do_no_harm(payload, tmp_path):
+    kinds = ("float64", "float16", "bool", "int8", "uint8", "uint32", "int64")
+    torch.save({"state_dict": payload["model"]} | {name: np.dtype(name).type(1) for name in kinds}, tmp_path / "w.pt")
+    open_model("WsrNet_Basic", genotype=CELL, state_dict=str(tmp_path / "w.pt"), num_classes=5)
+
+
 def zipped(**entries):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

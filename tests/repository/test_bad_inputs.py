@@ -69,6 +69,8 @@ def cases() -> Iterator[Case]:
     for program in RUNS:
         for value in (".", "..", "a/../b", "x/.."):
             yield program, ["--save", value], "without . and .."
+        for value in (" ", "\t", "a\nb", "a\x1b[31m", "~", "~/run"):
+            yield program, ["--save", value], "expected the name of a folder, printable and without ~"
         yield program, ["--save", "y" * 300], "expected a name of at most 255 bytes"
         yield program, ["--save", LONG], "save is 'xxx"
         yield program, ["--save", HALF], "which is not UTF-8 text"
@@ -100,6 +102,8 @@ def cases() -> Iterator[Case]:
         for name, words in ARCHITECTURES.items():
             yield program, ["--arch", name], words
         yield program, ["--beta", "inf"], "beta is inf"
+        yield program, ["--cutout", "1000000"], "cutout is 1000000; expected at most" if program.endswith(
+            "cifar") else "unknown argument '--cutout'"
         yield program, ["--strengths", *["0.01"] * 10_001], "strengths has 10001 entries"
         yield program, ["--arch", "z" * 4000], "unknown architecture 'zzz"
     for program in SEARCHES:

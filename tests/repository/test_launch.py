@@ -135,11 +135,11 @@ def test_processes_share_the_cores_and_have_time_to_save(launch):
 
 @pytest.mark.parametrize("environment", [{}, RDZV | {"SLURM_NODEID": "1"}])
 def test_the_program_takes_the_place_of_the_script(environment, launch):
-    process = launch.start(**environment, SLEEPS="yes")
-    wait_for((launch.folder / "ready").exists)
-    assert (launch.folder / "process").read_text().strip() == str(process.pid)
-    process.terminate()
-    assert process.wait(PATIENCE) == 75
+    with launch.start(**environment, SLEEPS="yes") as process:
+        wait_for((launch.folder / "ready").exists)
+        assert (launch.folder / "process").read_text().strip() == str(process.pid)
+        process.terminate()
+        assert process.wait(PATIENCE) == 75
 
 
 # -- the template ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import first_line, foreign_kind, require_file
+from wsrnas.runtime.reading import first_line, foreign_kind, reason_of, require_file
 
 with deferred_imports():
     import torch
@@ -114,6 +114,8 @@ def read_arrays(path: Path, name: str) -> DataSet:
 
 def _reason(error: Exception, path: Path) -> str:
     """Return why NumPy does not read a file, without its advice to read it unsafely."""
+    if isinstance(error, OSError):
+        return reason_of(error)
     if "pickle" not in str(error):
         return first_line(error)
     if zipfile.is_zipfile(path):

@@ -121,7 +121,9 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{named} cannot be read ({damage}); it is damaged or not a checkpoint") from None
     except Exception as error:  # damaged bytes make torch raise half a dozen types, IndexError among them
         reason = _reason(error, path)
-        raise InputError(f"{named} cannot be read ({reason}); it is truncated or not a checkpoint") from error
+        remedy = ("expected tensors and plain containers alone" if pickled_object(error) else
+                  "it is truncated or not a checkpoint")
+        raise InputError(f"{named} cannot be read ({reason}); {remedy}") from error
     if not isinstance(payload, dict):
         raise InputError(f"{shown_path(path)} is not a checkpoint of this project: expected a dictionary of states")
     if not checked:
@@ -132,7 +134,8 @@ def read(path: Path) -> dict[str, Any]:
 def _numpy_scalars() -> list[Any]:
     """Return what torch needs to read NumPy's numbers, which others keep beside weights; none of it runs code."""
     scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "bool")]
+    integers = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "float16", "bool", *integers)]
     return [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")] + [
         np.dtype, *kinds, codecs.encode]
 

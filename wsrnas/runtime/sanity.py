@@ -90,5 +90,7 @@ def _refuse_place(save: str) -> None:
     parts = PurePath(save).parts
     if any(part in (".", "..") for part in save.split("/")):
         raise InputError(f"save is {save!r}; expected the name of a folder for this run alone, without . and ..")
+    if save and (not save.isprintable() or save.isspace() or save.startswith("~")):
+        raise InputError(f"save is {save!r}; expected the name of a folder, printable and without ~")
     if long := next((part for part in parts if len(part.encode()) > LONGEST_NAME), None):
         raise InputError(f"save is {shown(long)}; expected a name of at most {LONGEST_NAME} bytes")

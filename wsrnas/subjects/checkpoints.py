@@ -190,13 +190,25 @@ def with_counters(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     return weights if counters.keys() & weights.keys() else weights | counters
 
 
+def _unusable(tensor: Tensor, floating: bool) -> str:
+    """Say what is wrong with the numbers of a tensor: they are absent, sparse, or quantised or complex ones."""
+    if tensor.is_meta:
+        return "has a shape and no numbers"
+    if tensor.layout is not torch.strided:
+        return "is sparse, expected a dense tensor"
+    wrong = floating and (tensor.is_quantized or not tensor.is_floating_point())
+    return f"holds {str(tensor.dtype).removeprefix('torch.')}, expected floating-point numbers" if wrong else ""
+
+
 def misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
     """Say in a few words why weights do not fit into a network with the state ``expected``; empty if they do."""
     missing, extra = ([key for key in a if key not in b] for a, b in ((expected, weights), (weights, expected)))
     shapes = [f"{key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
               for key, value in expected.items() if key in weights and weights[key].shape != value.shape]
+    kinds = [f"{key} {problem}" for key, value in expected.items()
+             if key in weights and (problem := _unusable(weights[key], value.is_floating_point()))]
     problems = []
-    for words, found in (("the file lacks", missing), ("the network has no", extra), ("", shapes)):
+    for words, found in (("the file lacks", missing), ("the network has no", extra), ("", shapes), ("", kinds)):
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             name = found[0] if len(found[0]) <= 150 and found[0].isprintable() else shown(found[0])
