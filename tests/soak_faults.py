@@ -90,7 +90,7 @@ def dead(work: Work, moment: int) -> bool:
 FAULTS: dict[str, tuple[Callable[[Work, int], bool], tuple[int, ...]]] = {
     "full": (refused(FULL), WRITES), "read-only": (refused(READ_ONLY), WRITES),
     "moved": (gone(lambda folder, away: folder.rename(away)), CHANGES),
-    "deleted": (gone(lambda folder, away: shutil.rmtree(folder, ignore_errors=True)), CHANGES),
+    "deleted": (gone(lambda folder, away: shutil.rmtree(folder.rename(away))), CHANGES),
     "two writers": (second, CHANGES), "stale lock": (dead, CHANGES)}
 
 

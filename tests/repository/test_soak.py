@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import soak
+from tests import soak, soak_faults
 from wsrnas.__main__ import COMMANDS
 
 
@@ -14,6 +14,15 @@ def test_programs_survive_signals_at_random_moments(tmp_path):
     assert soak.read(out) == [life]
     assert soak.soak(600, 3, ("retrain.train_cifar",), lives=1, out=out) == [life]  # the next one would be the second
     assert f"{2 * len(life.signals)} signals survived in 2 lives" in soak.summary([life, life])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
+@pytest.mark.parametrize("program", soak.PROGRAMS)
+def test_every_program_survives_faults_of_the_disk_a_second_process_and_a_dead_lock(program, tmp_path):
+    found = soak_faults.meet_all(program, tmp_path, moments=1)
+    assert all(found[name]["refused"] for name in ("full", "read-only", "moved", "deleted"))
+    assert found["two writers"]["refused"] or program in soak.SHARED or program == "retrain.export"
 
 
 def test_every_program_and_every_way_has_its_turn():

@@ -158,7 +158,7 @@ def problem_of_machine(error: RuntimeError) -> tuple[str, int] | None:
 
 def storage_problem(error: OSError) -> str:
     """Say which file could not be used, and why."""
-    where = shown_path(error.filename) if isinstance(error.filename, str) else "the run directory"
+    where = shown_path(error.filename) if isinstance(error.filename, str) else "the run directory or the output"
     verb = "write" if error.errno in _UNWRITTEN else "read or write"
     return (f"cannot {verb} {where}: {(_UNWRITTEN | _UNREACHABLE)[error.errno or 0]}; what was saved before is intact, "
             "and the same command resumes from it")
