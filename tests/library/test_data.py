@@ -232,6 +232,16 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
     assert image_folder.read_image(str(tmp_path / "print.jpg")).shape == (6, 6, 3)
 
 
+def test_pictures_of_floating_point_numbers_are_refused_and_pipes_are_called_so(folder, capsys):
+    os.mkfifo(folder / "train" / "bee" / "pipe.png")
+    load_dataset("folder", folder)
+    said = capsys.readouterr().err
+    assert "1 pipes or devices below" in said and "pipe.png" in said and "are no images of" not in said
+    Image.fromarray(np.full((6, 6), 300.0, np.float32)).save(folder / "train" / "bee" / "x.tiff")
+    with pytest.raises(InputError, match=r"cannot decode the image .*x.tiff.*its pixels are floating-point numbers"):
+        load_dataset("folder", folder)
+
+
 def test_pictures_that_are_to_be_turned_are_used_as_stored_and_counted(folder, capsys):
     for number in (0, 1):
         exif = Image.Exif()

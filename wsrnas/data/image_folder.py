@@ -95,6 +95,8 @@ def read_image(path: str, turned: list[str] | None = None) -> np.ndarray:
         with Image.open(path) as image:
             if turned is not None and image.getexif().get(_ORIENTATION, 1) != 1:
                 turned.append(path)
+            if image.mode == "F":  # PIL would clip at 255, and nothing says what is white
+                raise ValueError("its pixels are floating-point numbers")
             if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
                 grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
                 return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
@@ -153,6 +155,9 @@ def _list_part(folder: Path, classes: dict[str, str]) -> Listing:
                              f"expected files ending in {', '.join(EXTENSIONS)}")
         files += found
         labels += [label] * len(found)
+    if strange := [path for path in others if not os.path.isfile(path)]:
+        say(f"note: {len(strange)} pipes or devices below {folder} are left out, such as {min(strange)}")
+    others = [path for path in others if path not in strange]
     if others:
         endings = Counter(Path(path).suffix.lower() or "no ending" for path in others)
         kinds = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(5))

@@ -85,13 +85,16 @@ def run_program(main: Callable[[], None]) -> None:
         sentence = problem_of_machine(error)
         if interrupts.heard and not (sentence and sentence[1] == LOST):  # torchrun ends the partners by a signal
             interrupted(interrupts.heard, error)
-        if not sentence:
+        if not sentence and not place.reason():
             raise
+        sentence = sentence or (place.reason(), BAD_INPUT)
         fail(*sentence)
     except MemoryError:
         fail("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches")
     except (Exception, KeyboardInterrupt) as error:  # an import that is interrupted fails in its own way
         if not interrupts.heard and not isinstance(error, KeyboardInterrupt):
+            if gone := place.reason():  # what a program does without its files is not worth a traceback
+                fail(gone)
             raise
         interrupted(interrupts.heard or signal.SIGINT, error)
     finally:
