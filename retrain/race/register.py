@@ -32,7 +32,7 @@ def enter(race: Path, entrants: Sequence[Entrant], seeds: int) -> None:
         for entrant in together:
             if not isinstance(entrant.arch, str):
                 path = genotype_file(race, entrant.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(exist_ok=True)
                 entrant.arch.save(path, {"entrant": entrant.name, "source": entrant.source})
         write_json(race / run_files.ENTRANTS, {"seeds": max(seeds, entered(race)[1]),
                                                 "entrants": [_to_json(entrant) for entrant in together]})

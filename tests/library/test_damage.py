@@ -7,14 +7,17 @@ import shutil
 import pytest
 import torch
 
+from retrain.race.entrants import load_entrants
+from retrain.race.register import enter
 from tests.library.test_run import Settings, reopened, rows, three_steps
 from wsrnas.evaluation.journal import Journal
 from wsrnas.report import mend
 from wsrnas.runtime import checkpoint, run_files
+from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
-from wsrnas.runtime.sharing import open_shared_folder
+from wsrnas.runtime.sharing import alone, open_shared_folder, share
 
 
 @pytest.fixture
@@ -103,6 +106,15 @@ def test_a_run_directory_that_is_deleted_meanwhile_ends_with_a_sentence(act, rep
     with pytest.raises(InputError, match="was deleted or moved while the program was running"):
         act(started)
     assert [file.name for file in path.parent.rglob("*") if file.is_file()] == ["other"] * replaced
+
+
+def test_locks_and_lists_do_not_bring_back_the_folder_of_a_race(path):
+    claims = path / "claims"
+    for act in (lambda: alone(claims, "entering").__enter__(), lambda: share([], claims, "jobs", World()),
+                lambda: enter(path, load_entrants(("random:1",), 3, 0), 1)):
+        with pytest.raises(FileNotFoundError):
+            act()
+        assert not path.exists()
 
 
 @pytest.mark.parametrize("error", [InputError("the split cannot be read"), FileNotFoundError(2, "gone", "split.json"),

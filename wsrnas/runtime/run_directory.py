@@ -131,7 +131,7 @@ class RunDirectory:
         if self.world.is_main:
             self._require_place()
             target = self.path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(exist_ok=True)
             checkpoint.write_json(target, value)
 
     def save(self, payload: dict[str, Any], name: str = run_files.CHECKPOINT) -> None:

@@ -138,11 +138,17 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
     return not pending
 
 
+def _folder(claims: Path, name: str) -> Path:
+    """Return the folder of a lock; the folder of the work itself, which may be gone, is not made anew."""
+    claims.mkdir(exist_ok=True)
+    (claims / name).mkdir(exist_ok=True)
+    return claims / name
+
+
 @contextmanager
 def alone(claims: Path, name: str) -> Iterator[None]:
     """Wait until no other process is inside a context of this name, then enter it."""
-    folder = claims / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(claims, name)
     while (held := claim(folder, must_lock=True)) is None:
         time.sleep(MOMENT_SECONDS)
     with held:
@@ -163,8 +169,7 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
     """
     if stop():
         raise Preempted(f"stopped before {task.name}")
-    folder = claims / task.name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(claims, task.name)
     held = claim(folder, must_lock=True)
     if held is None:
         return None
@@ -190,7 +195,7 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
 
 def _now(claims: Path) -> int:
     """Return the time by the clock of the file system in nanoseconds; the clock of the host may differ."""
-    claims.mkdir(parents=True, exist_ok=True)
+    claims.mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=claims) as file:
         return os.fstat(file.fileno()).st_mtime_ns
 
