@@ -105,6 +105,8 @@ def main(argv: list[str] | None = None) -> None:
                         row["projection"] = searcher.project_architecture(step)         # RNAS, Eq. 9
             finish_step(run, searcher, step, row, clock, len(steps))
 
+    if completed == len(steps) and steps[-1].phase == "search":  # a damaged file is made again
+        save_genotype(run, searcher.genotype(), run_files.GENOTYPE, PROGRAM, steps[-1].number + 1)
     run.finish(last_words(run, searcher))
     refresh(run.path, run.world, run.log, ended=True)
 

@@ -82,7 +82,7 @@ def chunks(config: BenchmarkConfig, data: DataSet) -> int:
 def noise_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, networks: Path, folder: Path,
                 world: World) -> list[Task]:
     """Return one task for each file: the training set once, on changing networks; the test set on each network."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     made: dict[str, nn.Module] = {}
 
     def network(spec: NetworkSpec) -> nn.Module:

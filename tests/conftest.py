@@ -10,6 +10,7 @@ from hypothesis import settings
 from tests.quick import pages_without_sections, short_checks, small_digits, undrawn_pages
 from wsrnas.report.figures.cells import cell_figure
 from wsrnas.report.figures.svg import svg_text
+from wsrnas.runtime import program
 from wsrnas.runtime.distributed import World
 
 torch.set_num_threads(1)
@@ -33,6 +34,13 @@ def disks_without_delay():
     """Files are written, but nobody waits until the disk has them."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_words_of_tensorboard():
+    """Runs that a test leaves unfinished, in a folder that is deleted, do not complain during another test."""
+    with program.no_words_of_tensorboard():
         yield
 
 

@@ -351,6 +351,16 @@ def test_truncated_checkpoints_fall_back_or_are_refused(program, refused, unfini
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("damage", [b"", bytes(300), b"[]"])
+def test_a_damaged_cell_is_written_again_by_the_same_command(damage, unfinished):
+    file = unfinished / "search" / "run" / "genotype.json"
+    before = file.read_bytes()
+    file.write_bytes(damage)
+    PROGRAMS["search"]([*SMALL["search"], "--runs", str(unfinished), "--save", "run"])
+    assert file.read_bytes() == before
+
+
+@pytest.mark.slow
 def test_evaluation_refuses_what_is_no_network(refused, trained, tmp_path):
     best = trained / "retrain" / "run" / "best.pt"
     (tmp_path / "half.pt").write_bytes(best.read_bytes()[:5000])

@@ -96,7 +96,7 @@ def read_arrays(path: Path, name: str) -> DataSet:
     require(len(files) == 1, f"{path} holds {len(files)} .npz files; expected one, or its path as --data")
     require_file(files[0], "the arrays")
     try:
-        with np.load(files[0], allow_pickle=False) as stored:
+        with open(files[0], "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in ARRAYS if key in stored}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"cannot read the arrays of {files[0]}: {_reason(error, files[0])}; expected an .npz file with "
