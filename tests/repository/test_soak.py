@@ -21,8 +21,10 @@ def test_programs_survive_signals_at_random_moments(tmp_path):
 @pytest.mark.parametrize("program", soak.PROGRAMS)
 def test_every_program_survives_faults_of_the_disk_a_second_process_and_a_dead_lock(program, tmp_path):
     found = soak_faults.meet_all(program, tmp_path, moments=1)
-    assert all(found[name]["refused"] for name in ("full", "read-only", "moved", "deleted"))
-    assert found["two writers"]["refused"] or program in soak.SHARED or program == "retrain.export"
+    at_once = program == "retrain.export"  # its folder is not there before it is whole
+    assert all(found[name]["refused"] for name in ("full", "read-only"))
+    assert at_once or all(found[name]["refused"] for name in ("moved", "deleted"))
+    assert at_once or program in soak.SHARED or found["two writers"]["refused"]
 
 
 def test_every_program_and_every_way_has_its_turn():
