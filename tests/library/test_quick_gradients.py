@@ -133,6 +133,7 @@ def test_an_exported_program_has_torchs_operations():
     assert names == {"aten.conv2d.default", "aten.cat.default"}
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @FORMATS
 @pytest.mark.parametrize(("channels", "stride", "size"), [(1, 2, 8), (3, 2, 16), (7, 3, 9), (8, 2, 8)])
 def test_a_strided_convolution_of_few_channels_has_torchs_gradients(channels, stride, size, layout):

@@ -158,6 +158,7 @@ def test_a_job_is_what_retraining_would_be_told(recipe, tmp_path, monkeypatch):
     entrants = [replace(entrant, init_channels=width)
                 for entrant, width in zip(load_entrants(config.archs, config.layers, 5), (7, 8), strict=True)]
     monkeypatch.chdir(tmp_path)
+    Path("R").mkdir()
     enter(Path("R"), entrants, config.seeds)
     jobs = race_jobs(config, Path("R"), *entered(Path("R")))
     assert [job.name for job in jobs] == ["RACL-seed5", "resnet18-seed5", "RACL-seed6", "resnet18-seed6"]

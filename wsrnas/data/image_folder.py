@@ -157,7 +157,7 @@ def _list_part(folder: Path, classes: dict[str, str]) -> Listing:
         labels += [label] * len(found)
     if strange := [path for path in others if not os.path.isfile(path)]:
         say(f"note: {len(strange)} pipes or devices below {folder} are left out, such as {min(strange)}")
-    others = [path for path in others if path not in strange]
+    others = sorted(path for path in others if path not in strange)
     if others:
         endings = Counter(Path(path).suffix.lower() or "no ending" for path in others)
         kinds = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(5))
