@@ -139,19 +139,19 @@ def test_an_attack_has_one_stage_for_each_start_or_part():
     assert Attack("square", 0.1, steps=100).stages == ("square",)
 
 
-def inverted(task: AttackTask) -> Tensor:
-    return 1 - task.images
+def brighter(task: AttackTask) -> Tensor:
+    return (task.images + task.epsilon).clamp(0, 1)
 
 
 def test_an_attack_is_added_by_one_entry(monkeypatch, capsys):
-    monkeypatch.setitem(ATTACKS, "inverted", AttackEntry("Inverted", "every pixel inverted", inverted))
-    attack, = custom_attacks(["inverted"], [0.1], [])
-    assert (str(attack), parse_attack("Inverted"), attack.passes) == (
-        "Inverted  eps 0.1000 (25.5/255)", replace(attack, epsilon=None), (1, 1))
-    assert "| `inverted` | Inverted | every pixel inverted |" in TABLES["attacks"]()
+    monkeypatch.setitem(ATTACKS, "brighter", AttackEntry("Brighter", "every pixel brighter", brighter))
+    attack, = custom_attacks(["brighter"], [0.3], [])
+    assert (str(attack), parse_attack("Brighter"), attack.passes) == (
+        "Brighter  eps 0.3000 (76.5/255)", replace(attack, epsilon=None), (1, 1))
+    assert "| `brighter` | Brighter | every pixel brighter |" in TABLES["attacks"]()
     with pytest.raises(SystemExit):
         parse_config(EvaluateConfig, argv=["--help"], prog="evaluate")
-    assert "inverted (every pixel inverted)" in " ".join(capsys.readouterr().out.split())
+    assert "brighter (every pixel brighter)" in " ".join(capsys.readouterr().out.split())
     images = ImageSet(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1]))
     dark = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with torch.no_grad():

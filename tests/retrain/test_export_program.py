@@ -87,7 +87,7 @@ def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
                  "L-infinity digital perturbations only", "MIT", "--data DATA", "| `weight_decay` | 0.0005 |",
                  "1,000 images of the training set were held out", "| AUTOATTACK | L-infinity 0.0314 (8/255) |"):
         assert text in card, text
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     for text in ("81.49 %", "50.00 %", "<h2>How robust it is</h2>", "The whole configuration", "network = load()"):
         assert text in page, text
     issue = (out / "NEW_MODEL_ISSUE.md").read_text()

@@ -73,6 +73,7 @@ def test_graphs_enter_a_race_under_short_names(tmp_path):
     assert [(entrant.name, entrant.layers) for entrant in entrants] == [
         (NAME, 15), ("mine", 15), ("found", 15), ("RACL", 20)]
     assert [entrant.arch for entrant in entrants[:3]] == [GRAPH] * 3
+    (tmp_path / "race").mkdir()
     enter(tmp_path / "race", entrants, 1)
     assert entered(tmp_path / "race") == (entrants, 1)
     assert CellGraph.load(tmp_path / "race" / "genotypes" / f"{NAME}.json") == GRAPH

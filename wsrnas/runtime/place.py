@@ -16,6 +16,7 @@ class Place:
 
     def __init__(self, folder: Path, shown: Path | None = None) -> None:
         self.folder, self.shown, self.found = folder, shown or folder, _identity(folder)
+        self.absolute = folder.absolute()  # it is still there where the working directory has changed
 
     def require(self) -> None:
         """Refuse to go on where the folder is gone, or another one is in its place.
@@ -28,7 +29,7 @@ class Place:
 
     def problem(self) -> str:
         """Return a sentence where the folder is gone, or another one is in its place; else nothing."""
-        if _identity(self.folder) == self.found:
+        if self.found in (_identity(self.folder), _identity(self.absolute)):
             return ""
         return (f"the run directory {shown_path(self.shown)} was deleted or moved while the program was running; put "
                 "it back and start the same command again, or choose another --save")
