@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import wsrnas
 import wsrnas.models
 import wsrnas.network
 import wsrnas.operations
 from wsrnas.models import build_model
 from wsrnas.quick.gradients import concatenate, dilated_depthwise
-from wsrnas.quick.strided import convolution
+from wsrnas.quick.strided import FewChannels, convolution, right_gradients
 
 FORMATS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 
@@ -156,3 +157,21 @@ def test_no_network_has_torchs_strided_convolution_of_few_channels(name):
     layers = build_model(name, init_channels=4).modules()
     assert not [layer for layer in layers if type(layer) is torch.nn.Conv2d and max(layer.stride) > 1
                 and layer.kernel_size == (1, 1) and layer.groups == 1 and layer.in_channels < 8]
+
+
+def test_networks_of_others_learn_right_and_are_themselves_again():
+    few, many, padded = (torch.nn.Conv2d(channels, 8, 1, 2, padding) for channels, padding in ((4, 0), (8, 0), (4, 1)))
+    network = torch.nn.Sequential(few, many, padded)
+    with pytest.raises(ZeroDivisionError), right_gradients(network):
+        assert [type(layer) for layer in network] == [FewChannels, torch.nn.Conv2d, torch.nn.Conv2d]
+        raise ZeroDivisionError
+    assert {type(layer) for layer in network} == {torch.nn.Conv2d}
+
+
+def test_a_network_of_the_user_is_trained_with_right_gradients():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 8, 1, 2), torch.nn.Flatten(),
+                                  torch.nn.Linear(1800, 10))
+    seen = set()
+    network[1].register_forward_hook(lambda layer, inputs, output: seen.add((type(layer), layer.training)))
+    wsrnas.train(network, wsrnas.load_dataset("digits", max_train=20), 1, "standard", log=lambda line: None)
+    assert {kind for kind, training in seen if training} == {FewChannels} and type(network[1]) is torch.nn.Conv2d

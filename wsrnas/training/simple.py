@@ -10,6 +10,7 @@ from torch import nn
 
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
+from wsrnas.quick.strided import right_gradients
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.training.epoch import train_epoch
@@ -70,10 +71,11 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
                       Schedule(schedule, learning_rate, epochs * len(loader), len(loader)),
                       Refinements(grad_clip=5.0, clean_accuracy=True))
     rows = []
-    for number in range(epochs):
-        label = f"epoch {number + 1}/{epochs}"
-        rows.append(train_epoch(trainer, loader, number, label=label))
-        log(f"{label}: {_words(rows[-1])}")
+    with right_gradients(model):
+        for number in range(epochs):
+            label = f"epoch {number + 1}/{epochs}"
+            rows.append(train_epoch(trainer, loader, number, label=label))
+            log(f"{label}: {_words(rows[-1])}")
     model.eval()
     return rows
 
