@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,
                              max_test=config.max_test, seed=config.seed)
     entrants = widen(entrants, parse_budget(config.budget), config.tolerance, data.num_classes, data.image_shape,
-                     config.dataset)
+                     config.dataset, config.seed)
     check(config, entrants, data)
     inputs = {"data set": data.fingerprint()}
     if invocation.dry_run:

@@ -22,6 +22,8 @@ from wsrnas.runtime.seeding import generator
 
 # For a budget that all entrants can reach: search widths within 20 % of the nearest one, at least 8.
 NEIGHBOURHOOD, NEIGHBOURS = 0.2, 8
+DRAWS = 500  # of a random cell, until a width brings one to the budget
+RANDOM = "random"  # the family of random cells
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
     Args:
         specs: names, files, and ``random:N``, separated by commas.
         layers: number of cells of the entrants made of DARTS cells; graphs of NAS-Bench-201 have their 15.
-        seed: seed of the random cells; the cells of ``random:3`` are the first three of ``random:5``.
+        seed: seed of the random cells; the cells of ``random:3`` are the first three of ``random:5``. ``widen`` draws
+            those again that no width brings to the budget.
 
     Raises:
         InputError: an architecture is unknown (the message names the closest ones), a file is malformed, or a name
@@ -66,15 +69,18 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
     for spec in (part.strip() for text in specs for part in text.split(",") if part.strip()):
         if found := re.fullmatch(r"random:(\d+)", spec):
             require(int(found[1]) > 0, f"archs contains {spec}; expected at least one random cell")
-            entrants += [Entrant(f"random_{number}", random_genotype(generator(seed, "random cell", number)),
-                                 f"drawn with seed {seed}", "random", layers)
-                         for number in range(1, int(found[1]) + 1)]
+            entrants += [Entrant(f"{RANDOM}_{number}", _random_cell(seed, number), f"drawn with seed {seed}", RANDOM,
+                                 layers) for number in range(1, int(found[1]) + 1)]
         else:
             entrants.append(_entrant(spec, layers))
     names = [entrant.name.lower() for entrant in entrants]  # not every file system tells the two cases apart
     twice = next((entrant.name for entrant in entrants if names.count(entrant.name.lower()) > 1), None)
     require(twice is None, f"{twice} is among the entrants twice; expected different ones (NAME=PATH names a file)")
     return entrants
+
+
+def _random_cell(seed: int, number: int, *again: int) -> Genotype:
+    return random_genotype(generator(seed, "random cell", number, *again))
 
 
 def _entrant(spec: str, layers: int) -> Entrant:
@@ -88,8 +94,11 @@ def _entrant(spec: str, layers: int) -> Entrant:
 
 
 def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_classes: int,
-          image_shape: tuple[int, int, int], dataset: str) -> list[Entrant]:
+          image_shape: tuple[int, int, int], dataset: str, seed: int) -> list[Entrant]:
     """Return the entrants at the widths whose cost is nearest to the budget.
+
+    A random cell that no width brings to the budget is drawn again: random cells of a race are drawn from the cells
+    that meet its budget. Other entrants were asked for, so a miss of theirs is an error.
 
     Args:
         entrants: entrants of any width.
@@ -98,17 +107,33 @@ def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_cla
         num_classes: number of classes.
         image_shape: shape (C, H, W) of an image.
         dataset: name of the data set.
+        seed: seed of the random cells.
 
     Raises:
         InputError: no width of some entrant meets the budget; the message gives the nearest width, and a budget that
             all entrants meet.
     """
-    costs = [cost_of(entrant, budget.quantity, num_classes, image_shape, dataset) for entrant in entrants]
-    widths = [nearest_width(cost, budget.value, sizes(entrant.arch, dataset)[0])
-              for entrant, cost in zip(entrants, costs, strict=True)]
+    def at_the_budget(entrant: Entrant) -> tuple[Entrant, Callable[[int], int], int]:
+        cost = cost_of(entrant, budget.quantity, num_classes, image_shape, dataset)
+        return entrant, cost, nearest_width(cost, budget.value, sizes(entrant.arch, dataset)[0])
+
+    def misses(cost: Callable[[int], int], width: int) -> bool:
+        return abs(cost(width) - budget.value) > tolerance * budget.value
+
+    def fitted(entrant: Entrant) -> tuple[Entrant, Callable[[int], int], int]:
+        first = found = at_the_budget(entrant)
+        if entrant.family != RANDOM:
+            return first
+        number, draw = int(entrant.name.removeprefix(f"{RANDOM}_")), 1
+        while misses(*found[1:]) and draw < DRAWS:
+            found = at_the_budget(replace(entrant, arch=_random_cell(seed, number, draw)))
+            draw += 1
+        return first if misses(*found[1:]) else found
+
+    entrants, costs, widths = zip(*map(fitted, entrants), strict=True) if entrants else ((), (), ())
     missed = [f"{entrant.name} comes nearest with {readable(cost(width))} ({cost(width) / budget.value - 1:+.1%}, "
               f"init_channels {width})" for entrant, cost, width in zip(entrants, costs, widths, strict=True)
-              if abs(cost(width) - budget.value) > tolerance * budget.value]
+              if misses(cost, width)]
     if missed:
         common = common_budget(costs, widths, budget.value, tolerance)
         advice = (f"all entrants meet {budget.quantity}={readable(common)}" if common else

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import genotypes
+import retrain.race.entrants as entrants_module
 from retrain.race.entrants import NEIGHBOURHOOD, NEIGHBOURS, Entrant, common_budget, load_entrants, nearest_width, widen
 from wsrnas.architectures.catalogue import ENTRIES
 from wsrnas.complexity import count_parameters, multiply_adds, readable
@@ -240,7 +241,7 @@ def test_a_budget_for_one_without_a_neighbourhood_is_its_own_cost():
 
 # -- widths of real networks ------------------------------------------------------------------------------------------
 
-FIELD = ("WsrNet_Basic", "random:1", "squeezenet")
+FIELD = ("WsrNet_Basic", "RACL", "squeezenet")
 COUNTS = {"params": lambda network: count_parameters(network), "macs": lambda network: multiply_adds(network, SHAPE)}
 
 
@@ -257,7 +258,29 @@ def field():
 
 
 def widened(entrants, text, tolerance):
-    return widen(entrants, parse_budget(text), tolerance, 10, SHAPE, "digits")
+    return widen(entrants, parse_budget(text), tolerance, 10, SHAPE, "digits", 0)
+
+
+def test_random_cells_are_drawn_from_those_that_meet_the_budget():
+    """First draws that meet it stay, others are drawn again, and fewer random cells are the first of more."""
+    before = load_entrants(("random:6",), 1, 0)
+    after = widened(before, "params=2.5k", 0.01)
+    assert all(abs(entrant.parameters - 2500) <= 25 for entrant in after)
+    assert [entrant.name for entrant in after] == [entrant.name for entrant in before]
+    assert len({entrant.arch.to_json() for entrant in after}) == 6
+    assert widened(before[:2], "params=2.5k", 0.01) == after[:2]
+    anything = widened(before, "params=2.5k", 0.99)
+    assert [entrant.arch for entrant in anything] == [entrant.arch for entrant in before]
+    kept = [entrant.arch == first.arch for first, entrant in zip(before, after, strict=True)]
+    nearest = [abs(entrant.parameters - 2500) <= 25 for entrant in anything]
+    assert kept == nearest and not all(kept)
+
+
+def test_where_no_random_cell_meets_the_budget_the_first_draw_is_named(monkeypatch):
+    monkeypatch.setattr(entrants_module, "DRAWS", 3)
+    entrants = load_entrants(("random:1",), 1, 0)
+    with pytest.raises(InputError, match=r"^no width meets the budget params=3 \(parameters\) .*: random_1 comes"):
+        widened(entrants, "params=3", 0.02)
 
 
 @pytest.mark.slow
