@@ -229,6 +229,7 @@ def test_missing_files_are_named(tmp_path, words_only):
     assert all(f"{name} is missing" in page.text for name in ("config.json", "env.json", "inputs.json"))
     assert page.titles() == ["Training"] and "not finished, 2 epochs" in page.text
     (run / "metrics.jsonl").unlink()
+    (run / "env.json").write_text("[]")
     (run / "config.json").write_text("{}")
     assert made(run).titles() == []
     (run / "config.json").write_text('{"epochs": 4}')
@@ -245,6 +246,15 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
         run_program(lambda: report.main([str(tmp_path)]))
     said = capsys.readouterr().err
     assert left.value.code == 2 and said.count("\n") == 1 and "is not a run directory" in said
+
+
+def test_the_page_of_a_study_an_export_or_a_vulnerability_stays(tmp_path):
+    """They have a configuration like a run. Their own programs write their pages."""
+    (tmp_path / "config.json").write_text('{"format": "wsrnas package 1"}')
+    (tmp_path / "report.html").write_text("the page of an export")
+    with pytest.raises(InputError, match="is not a run directory; .*; the page in it is written by the program that"):
+        report.main([str(tmp_path)])
+    assert (tmp_path / "report.html").read_text() == "the page of an export"
 
 
 @pytest.mark.parametrize("change", [{"format": "other"}, {"clean": None}, {"clean": {"accuracy": "high"}},
