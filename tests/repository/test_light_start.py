@@ -98,12 +98,12 @@ for words in ("search.wsr_nas --preset wide", "search.rnas --preset tiny", "retr
     with contextlib.redirect_stdout(io.StringIO()) as said:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     assert "memory" in said.getvalue()
-print(*[name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+print(*[name for name in ("torch._dynamo", "sympy", "scipy.linalg", "scipy.stats") if name in sys.modules])
 """
 
 
-def test_counting_the_cost_of_a_run_imports_no_compiler():
-    """Torch's compiler and its algebra take another second."""
+def test_counting_the_cost_of_a_run_imports_neither_a_compiler_nor_statistics():
+    """The compiler of torch and its algebra take another second, linear algebra and statistics of scipy as long."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", DRY_RUNS], cwd=ROOT, capture_output=True, text=True,
                           timeout=300)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 import torch
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from torch import Tensor
 
 from search.strategy.baselines.base import Baseline
@@ -39,8 +38,8 @@ class Posterior:
 
     def __init__(self, different: np.ndarray, values: np.ndarray, length: float, noise: float) -> None:
         self.length, self.noise = length, noise
-        self.factor = cho_factor(np.exp(-different / length) + noise * np.eye(len(values)), lower=True)
-        self.weights = cho_solve(self.factor, values)
+        self.factor = scipy.linalg.cho_factor(np.exp(-different / length) + noise * np.eye(len(values)), lower=True)
+        self.weights = scipy.linalg.cho_solve(self.factor, values)
         self.scale = max(float(values @ self.weights) / len(values), 1e-12)  # s², by maximum likelihood
         self.evidence = (-0.5 * len(values) * math.log(self.scale) - np.log(np.diag(self.factor[0])).sum())
         """Logarithm of the marginal likelihood, up to a constant."""
@@ -48,7 +47,7 @@ class Posterior:
     def predict(self, different: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation (m,) of architectures with (m, n) different rows."""
         covariance = np.exp(-different / self.length)
-        explained = solve_triangular(self.factor[0], covariance.T, lower=True)
+        explained = scipy.linalg.solve_triangular(self.factor[0], covariance.T, lower=True)
         variance = self.scale * (1 - (explained**2).sum(0))
         return covariance @ self.weights, np.sqrt(np.maximum(variance, 1e-12))
 

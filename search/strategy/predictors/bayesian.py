@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: scipy.linalg takes a third of a second
 import torch
-from scipy.linalg import cho_solve
 from torch import Tensor
 
 from search.strategy.kernel import Covariance, Encoded, prior_draw
@@ -111,7 +111,7 @@ class _MeanAndDeviation(torch.autograd.Function):
     def forward(ctx: Any, gates: Tensor, sizes: Tensor, paths: Tensor, posterior: Posterior) -> tuple[Tensor, Tensor]:
         known, prior, ctx.pull = posterior.covariance.soft(*(part.detach().numpy() for part in (gates, sizes, paths)))
         ctx.posterior, factor, scale = posterior, posterior.factor.numpy(), posterior.scale.item()
-        ctx.solved = cho_solve((factor, True), known.T, check_finite=False).T
+        ctx.solved = scipy.linalg.cho_solve((factor, True), known.T, check_finite=False).T
         variance = prior - (known * ctx.solved).sum(1)
         ctx.deviation = np.sqrt(np.maximum(variance, LEAST) * scale)
         ctx.slope = np.where(variance >= LEAST, scale / (2 * ctx.deviation), 0)

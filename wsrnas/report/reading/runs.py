@@ -110,7 +110,8 @@ def read_run(path: Path) -> Run:
     run.noise = _read_noise(run)
     if (path / run_files.VULNERABILITY).exists():
         run.vulnerability = _read_json(run, run_files.VULNERABILITY, dict, {})
-    files = [path / name for name in (run_files.CONFIG, *known, run_files.LOG, run_files.CHECKPOINT, run_files.FINISHED)]
+    files = [path / name
+             for name in (run_files.CONFIG, *known, run_files.LOG, run_files.CHECKPOINT, run_files.FINISHED)]
     files += (path / run_files.EVALUATIONS).glob("*.json")
     run.updated = max((file.stat().st_mtime for file in files if file.exists()), default=time.time())
     return run
