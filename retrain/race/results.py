@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from retrain.race.costs import known_costs
-from retrain.race.entrants import Entrant
+from retrain.race.entrants import RANDOM, Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig
 from wsrnas.evaluation.caveats import is_at_chance, unchecked
-from wsrnas.evaluation.comparison import FORMAT, main_measure, measures, over_seeds, paired
+from wsrnas.evaluation.comparison import FORMAT, against_random, main_measure, measures, over_seeds, paired
 from wsrnas.evaluation.power import Noise, measured_noise, power
 from wsrnas.runtime import run_files
 from wsrnas.runtime.budget import parse_budget
@@ -63,6 +63,9 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
         "entrants": [_entrant(entrant, [job for job in jobs if job.entrant == entrant], found, trainings,
                               costs.get(entrant.name, {})) for entrant in entrants],
         "differences": differences,
+        "against_random": against_random(
+            {entrant.name: over_seeds(trainings[entrant.name, kept[0]]).get(main) for entrant in entrants},
+            [entrant.name for entrant in entrants if entrant.family == RANDOM]),
         "power": power(seeds, some["images"], measured_noise(ranked, some["images"]) or Noise()) if some else None,
         "config": to_dict(config),
     }

@@ -32,6 +32,9 @@ def standing(values: Mapping[str, Any]) -> str:
                      f"for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
     if values["power"]:
         parts.append(f"**Power** of the race, in {measure}: {values['power']['summary']}")
+    if chance := values["against_random"]:
+        parts.append(f"**Against random cells**, in {measure}, {weights[0]} weights:\n\n"
+                     + "\n".join(f"- {row['summary']}" for row in chance))
     device = next((entrant["latency"]["device"] for entrant in values["entrants"] if entrant["latency"]), "")
     parts.append(f"**Cost** of one image{f', times on {device}' * bool(device)}:\n\n{cost_table(values)}")
     return "\n\n".join(parts)

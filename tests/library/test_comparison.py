@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 from statistics import fmean, stdev
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
-from wsrnas.evaluation.comparison import main_measure, measures, over_seeds, paired, spread
+from wsrnas.evaluation.comparison import against_random, main_measure, measures, over_seeds, paired, spread
 from wsrnas.evaluation.results import flags_of, measure
 
 IMAGES = 50
@@ -298,3 +298,31 @@ def test_a_measure_that_one_training_lacks_is_left_out(side, seed):
     trainings = [{s: random_result(s + 10 * number) for s in range(2)} for number in range(2)]
     trainings[side][seed] = random_result(99, attacks=(PGD[0], *OTHERS[1:]))
     assert {row["measure"] for row in paired(*trainings)} == {"clean", str(PGD[0]), *map(str, OTHERS[1:])}
+
+
+# -- against random cells ---------------------------------------------------------------------------------------------
+
+def test_the_chance_of_a_random_cell_is_that_of_all_orders():
+    """Among all orders of one entrant and n random cells, p is at most a in a share of a: an exact test."""
+    for cells in (1, 2, 4):
+        names = [f"random_{number}" for number in range(cells)]
+        found = []
+        for order in permutations(range(cells + 1)):
+            scores = {name: spread([value / 10]) for name, value in zip([*names, "found"], order, strict=True)}
+            (row,) = against_random(scores, names)
+            assert (row["entrant"], row["random"], row["as_good"]) == ("found", cells, cells - order[-1])
+            found.append(row["p"])
+        for step in range(1, cells + 2):
+            share = sum(p <= step / (cells + 1) + 1e-9 for p in found) / len(found)
+            assert share == pytest.approx(step / (cells + 1))
+
+
+def test_equal_scores_count_against_the_entrant_and_the_difference_is_that_from_the_mean():
+    scores = {"a": spread([0.5, 0.7]), "r1": spread([0.6, 0.6]), "b": None, "r2": spread([0.4, 0.4]), "r3": None,
+              "r4": spread([0.9])}  # trained once so far
+    (row,) = against_random(scores, ["r1", "r2", "r3", "r4"])
+    assert (row["entrant"], row["random"], row["as_good"], row["p"]) == ("a", 2, 1, pytest.approx(2 / 3))
+    assert (row["difference"], row["deviation"]) == (pytest.approx(0.1), pytest.approx(0.02 ** 0.5))
+    assert "1 of 2 random cells are as good or better" in row["summary"] and "p = 0.67" in row["summary"]
+    assert "+10.0 points" in row["summary"] and "14.1 (standard deviation)" in row["summary"]
+    assert against_random(scores, []) == []

@@ -278,6 +278,13 @@ def test_the_page_says_which_differences_the_race_can_see(tmp_path, power):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rows", [None, "much", [1], [{"p": 1}], [{"summary": HOSTILE}]])
+def test_the_page_says_how_entrants_stand_among_random_cells(tmp_path, rows):
+    page = race_page(tmp_path / "race", race() | {"against_random": rows})
+    assert page.titles() == SECTIONS and ("alert(1)" in page.text) == (rows == [{"summary": HOSTILE}])
+
+
+@pytest.mark.slow
 def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
     _, document, page = whole
     rows = {row["row minus column"]: row for row in page.table("row minus column")}

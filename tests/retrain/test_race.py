@@ -326,6 +326,9 @@ def test_a_table_and_a_page_are_written_beside_it(late, capsys):
     power = stored(race)["power"]
     assert (power["seeds"], power["images"], power["measured"]) == (2, 40, True)
     assert power["summary"] in table
+    (chance,) = stored(race)["against_random"]
+    assert (chance["entrant"], chance["random"]) == ("squeezenet", 1) and chance["summary"] in table
+    assert chance["summary"] in page
 
 
 @pytest.mark.slow

@@ -66,6 +66,36 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"values": list(values), "mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
 
 
+def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Collection[str]) -> list[dict[str, Any]]:
+    """Return how each entrant stands among random cells: the chance that a random cell does as well.
+
+    If an entrant is no better than a random cell, every rank among n random cells and itself is equally likely. So with
+    k of them as good or better, p = (1 + k) / (1 + n), one-sided and exact (a permutation test).
+
+    Args:
+        scores: for each entrant its row of ``spread``, or None where it has no results.
+        random: names of the entrants that are random cells; those trained with as many seeds are compared.
+
+    Returns:
+        Rows with ``entrant``, ``random`` (n), ``as_good`` (k), ``p``, ``difference`` from the mean of the random cells,
+        their sample ``deviation`` (None for one), and a ``summary``.
+    """
+    rows = []
+    for name, score in scores.items():
+        others = [other["mean"] for cell, other in scores.items() if cell in random and other and score
+                  and len(other["values"]) == len(score["values"])]
+        if name in random or not score or not others:
+            continue
+        as_good, level = sum(other >= score["mean"] for other in others), spread(others)
+        p, difference, deviation = (1 + as_good) / (1 + len(others)), score["mean"] - level["mean"], level["deviation"]
+        differ = "" if deviation is None else f", which differ by {100 * deviation:.1f} (standard deviation)"
+        rows.append({"entrant": name, "random": len(others), "as_good": as_good, "p": p, "difference": difference,
+                     "deviation": deviation, "summary":
+                     f"{name}: {as_good} of {len(others)} random cells are as good or better, so a random cell does "
+                     f"as well with p = {p:.2g} (one-sided); {100 * difference:+.1f} points from their mean{differ}"})
+    return rows
+
+
 def paired(first: Trainings, second: Trainings, only: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Compare two entrants seed by seed and image by image.
 

@@ -44,7 +44,7 @@ def standing(race: Race) -> Sequence[Part]:
         return []
     parts: list[Part] = [paragraph(f"Ranked by {plain_name(race.ranking)}, {race.weights} weights." if race.ranking else
                        "No network is evaluated yet."),
-             score_table(race, race.weights)]
+             score_table(race, race.weights), *against_random(race)]
     if race.weights == BEST and any(entrant.scores[LAST] for entrant in race.entrants):
         parts.append(score_table(race, LAST))
         parts.append(paragraph("Best minus last: the accuracy that the last epochs lose under the ranking measure "
@@ -52,6 +52,12 @@ def standing(race: Race) -> Sequence[Part]:
                                "of seeds.", "note"))
     numbers = standing_numbers(race)
     return [*parts, numbers] if numbers.rows else parts
+
+
+def against_random(race: Race) -> Sequence[Part]:
+    """Say how the entrants stand among the random cells; nothing where the document does not tell."""
+    rows = [row for row in listed(race.document.get("against_random")) if isinstance(row, dict) and "summary" in row]
+    return [paragraph(text_of(row["summary"])) for row in rows]
 
 
 def score_table(race: Race, weights: str) -> str:
