@@ -66,7 +66,11 @@ class OtherProcess:
         self.checkout = checkout
 
     def __enter__(self) -> Self:
-        self.about = self._answer()
+        try:
+            self.about = self._answer()
+        except BaseException:
+            self.__exit__(None, None, None)  # its pipes stay open otherwise
+            raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -173,7 +173,8 @@ def test_files_of_one_name_in_two_folders_do_not_mix(tmp_path):
 
 @pytest.mark.slow
 def test_a_folders_own_modules_are_loaded_once(tmp_path):
-    counting = "from pathlib import Path\nPath(__file__).with_name('log').open('a').write('x')\n"
+    counting = ("from pathlib import Path\nwith Path(__file__).with_name('log').open('a') as log:\n"
+                "    log.write('x')\n")
     file = user_folder(tmp_path, net=NETWORK_FILE + "import loaded_once\n", loaded_once=counting)
     for function in ("build", "Net"):
         open_model(f"{file}:{function}")
