@@ -60,7 +60,7 @@ def load_images(config: EvaluateConfig, networks: Sequence[ModelSource], world: 
     source = source_of(dataset)
     if not source.large:
         data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
-                                 seed=config.seed)
+                                 seed=config.seed, test_alone=True)
         return images_of(data, config.batch_size, config.seed, world.device)
     described = [network.description for network in networks if network.description]
     trained_on = described[0]["image_shape"] if described else source.image_shape

@@ -41,7 +41,8 @@ def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[Ba
     shards: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
     train, held_out = data.train, None
     if config.held_out:
-        first, rest = balanced_split(data.train.labels, config.held_out, config.data_seed, data.num_classes)
+        first, rest = balanced_split(data.train.labels, config.held_out, config.data_seed, data.num_classes,
+                                     "--held_out")
         train = data.train.subset(rest)
         held_out = BatchLoader(data.train.subset(first).to(world.device), config.eval_batch_size, config.seed,
                                "held out", **shards)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,6 +302,7 @@ def test_folder_structure_refused(folder, tmp_path_factory):
     refused("cannot read", "folder", write_image(folder / "file.png"))
     empty = tmp_path_factory.mktemp("empty")
     refused("no folder train", "folder", empty)
+    refused("neither a folder test nor val", "folder", empty, test_alone=True)
     write_image(empty / "train" / "a" / "0.png")
     refused("neither a folder test nor val", "folder", empty)
     (empty / "test").mkdir()
@@ -315,6 +317,15 @@ def test_folder_structure_refused(folder, tmp_path_factory):
     for part in ("train", "test"):
         (folder / part / "cow").rmdir()
     refused("max_train is 1,", "folder", folder, max_train=1)
+
+
+def test_an_evaluation_needs_no_training_pictures_but_a_training_does(folder):
+    shutil.rmtree(folder / "train")
+    data = load_dataset("folder", folder, max_test=2, test_alone=True)
+    assert (len(data.train), len(data.test), data.class_names) == (0, 2, ("ant", "bee"))
+    refused(f"{folder}/train/<class>/<images>, and test beside train; it has test", "folder", folder)
+    shutil.rmtree(folder / "test" / "ant")
+    refused("1 class folder (bee)", "folder", folder, test_alone=True)
 
 
 def test_unreadable_folder_is_refused(folder, monkeypatch):

@@ -118,6 +118,15 @@ def test_arrays_in_a_file_are_a_data_set_of_the_programs(labels, tmp_path):
     assert torch.equal(splits[0].test.images, splits[1].test.images)  # no seed mixes training and test images
 
 
+def test_a_file_of_test_images_alone_is_enough_where_nothing_is_trained(tmp_path):
+    file = tmp_path / "own.npz"
+    np.savez(file, x_test=COLOURS, y_test=CLASSES)
+    data = load_dataset("npz", file, test_alone=True)
+    assert torch.equal(data.test.images, COLOURS) and len(data.train) == 0
+    with pytest.raises(InputError, match="holds x_test, y_test; expected x_train"):
+        load_dataset("npz", file)
+
+
 def test_a_file_without_usable_arrays_is_named(tmp_path):
     file = tmp_path / "own.npz"
     with pytest.raises(InputError, match=r"own.npz does not exist"):
@@ -217,7 +226,9 @@ def test_frozen_weights_are_not_trained(bright_and_dark):
 
 
 @pytest.mark.parametrize(("settings", "said"), [
-    ({"checks": "some"}, "checks is 'some'"), ({"strengths": (-0.1,)}, "strengths above 0"),
+    ({"checks": "some"}, "checks is 'some'"), ({"strengths": (-0.1,)}, "strengths contains -0.1; "),
+    ({"strengths": 8}, "was 8/255 meant"), ({"strengths": "eight"}, "strengths is 'eight'; expected a number such as"),
+    ({"l2_strengths": 0, "attacks": "pgd-l2"}, "l2_strengths is 0; expected a number above 0"),
     ({"attacks": ("pgd-l2",)}, "no strength for pgd-l2"), ({"attacks": ("autoattack",)}, "the network has 2"),
     ({"protocol": "curves"}, "protocol is 'curves'"), ({"protocol": "official"}, "protocol is 'official'"),
     ({"protocol": "curve", "attacks": ["pgd"]}, "protocol or attacks"),
@@ -236,6 +247,18 @@ def test_a_protocol_has_a_name_in_python_too(bright_and_dark):
     assert "median smallest noise" in result_table(result) and draw_curve(result).axes
     assert evaluate(model, data, protocol="curve", l2_strengths=(2,), checks="none")["curve"]["norm"] == "l2"
     assert len(evaluate(model, data, protocol="paper", checks="none")["attacks"]) == 8
+
+
+@pytest.mark.parametrize("strengths", ["51/255", 0.2, ["51/255"], np.array([0.2]), torch.tensor(0.2)], ids=repr)
+def test_strengths_and_attacks_may_be_one_or_several_and_of_any_kind(bright_and_dark, strengths):
+    data, model, *_ = bright_and_dark
+    result = evaluate(model, data, strengths, "fgsm", checks="none")
+    assert [(row["method"], round(row["epsilon"], 6)) for row in result["attacks"]] == [("fgsm", 0.2)]
+
+
+def test_what_is_no_network_is_named(bright_and_dark):
+    with pytest.raises(InputError, match="the network is a str; expected a torch.nn.Module"):
+        evaluate("WsrNet_Basic", bright_and_dark[0])
 
 
 def darker(model, images, labels, epsilon):

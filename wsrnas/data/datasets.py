@@ -31,6 +31,7 @@ class Request:
         max_train: number of training images that will be kept (0: all). A function may return more.
         max_test: the same number for test images.
         seed: seed of the choice of images.
+        test_alone: whether the training images are not used: they may be missing from files of the user's own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Request:
     max_train: int
     max_test: int
     seed: int
+    test_alone: bool = False
 
 
 class Parts(NamedTuple):
@@ -93,7 +95,7 @@ def in_memory() -> dict[str, Source]:
 
 
 def load_dataset(name: str, root: str | Path | None = None, download: bool = False, max_train: int = 0,
-                 max_test: int = 0, seed: int = 0) -> DataSet:
+                 max_test: int = 0, seed: int = 0, test_alone: bool = False) -> DataSet:
     """Load a data set into CPU memory.
 
     Args:
@@ -104,6 +106,7 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         max_train: number of training images to keep, a class-balanced choice drawn from ``seed``; 0: all.
         max_test: the same number for test images.
         seed: seed of both choices.
+        test_alone: whether a folder or file of your own may lack the training images; then ``train`` is empty.
 
     Raises:
         InputError: the name, the folder or a file in it cannot be used; the sentence says which and why.
@@ -113,7 +116,8 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
         raise InputError(f"unknown data set '{name}', expected one of: {', '.join(in_memory())}")
     if source.needs_folder and (root is None or not str(root)):
         raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
-    parts = _parts_of(source, Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed))
+    parts = _parts_of(source, Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed,
+                                      test_alone))
     height = parts.train.images.shape[-2]
     augmentation = source.augmentation or Augmentation(max(1, height // 8), horizontal_flip=True)
     data = DataSet(name, *parts, augmentation)
@@ -133,12 +137,12 @@ def _parts_of(source: Source, request: Request) -> Parts:
 
 
 def load_dataset_once(world: World, name: str, root: str | Path | None, download: bool, max_train: int = 0,
-                      max_test: int = 0, seed: int = 0) -> DataSet:
+                      max_test: int = 0, seed: int = 0, test_alone: bool = False) -> DataSet:
     """Load a data set on several processes: the main one downloads, then all read; see ``load_dataset``."""
     if download and world.is_main and source_of(name).downloads:
         load_dataset(name, root, download=True)
     barrier(world)
-    return load_dataset(name, root, max_train=max_train, max_test=max_test, seed=seed)
+    return load_dataset(name, root, max_train=max_train, max_test=max_test, seed=seed, test_alone=test_alone)
 
 
 def _limited(part: ImageSet, limit: int, seed: int, purpose: str, num_classes: int) -> ImageSet:
@@ -191,16 +195,17 @@ def _from_torchvision(request: Request, kind: Callable[..., Any], expected: str,
 
 def folder(request: Request) -> Parts:
     """Return the pictures of a folder; files beyond the limits of the request are not decoded."""
-    train, test = list_folder(request.root)
+    train, test = list_folder(request.root, request.test_alone)
     train = train.subset(request.max_train, request.seed, "max_train")
     test = test.subset(request.max_test, request.seed, "max_test")
-    train_images, test_images = decode_once(train, test)
+    *decoded, test_images = decode_once(*[part for part in (train, test) if part.files])
+    train_images = decoded[0] if decoded else test_images[:0]
     return Parts(image_set(train_images, train.labels), image_set(test_images, test.labels), train.class_names)
 
 
 def npz(request: Request) -> Parts:
     """Return the images of an ``.npz`` file; without test images in it, a fifth of each class."""
-    data = read_arrays(request.root, request.name)
+    data = read_arrays(request.root, request.name, request.test_alone)
     return Parts(data.train, data.test, data.class_names)
 
 
@@ -216,7 +221,7 @@ DATASETS = {
                        leaderboard="8/255", hub="uoft-cs/cifar100"),
     "svhn": Source(svhn, "digits of house numbers", Augmentation(crop_padding=4), downloads=True,
                    test_images=26_032, hub="ufldl-stanford/svhn"),
-    "folder": Source(folder, "pictures in train/CLASS/ and test/CLASS/ of --data"),
+    "folder": Source(folder, "pictures of one size in train/CLASS/ and test/CLASS/ of --data"),
     "npz": Source(npz, "arrays x_train, y_train and, if there are any, x_test, y_test in the file --data"),
     "imagenet": Source(None, "photographs of 1,000 classes in train/CLASS/ and val/CLASS/ of --data", large=True,
                        classes=1000, image_shape=(3, 224, 224), test_images=50_000, leaderboard="4/255",

@@ -37,34 +37,53 @@ class Listing:
         return Listing(self.folder, self.class_names, [self.files[i] for i in chosen], self.labels[chosen])
 
 
-def list_folder(root: Path) -> tuple[Listing, Listing]:
+def list_folder(root: Path, test_alone: bool = False) -> tuple[Listing, Listing]:
     """List the training and the test files below ``root`` without opening any.
+
+    Args:
+        root: the folder.
+        test_alone: whether ``train`` may be missing; its listing is then empty.
 
     Raises:
         InputError: a folder is missing, unreadable or without images, there are fewer than two classes, or the class
             folders of the two parts differ.
     """
     folders = _folders_in(root)
-    if "train" not in folders:
-        there = f"; it has {_some(folders)}" if folders else ""
-        raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>{there}")
+    there = f"; it has {_some(folders)}" if folders else ""
+    if "train" not in folders and not test_alone:
+        raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>, and test beside train"
+                         f"{there}")
     held = next((name for name in ("test", "val") if name in folders), None)
     if held is None:
-        raise InputError(f"{root} has neither a folder test nor val, expected {root}/test/<class>/<images> (move a part "
-                         "of each class there: accuracy is not measured on images of the training)")
-    names = {part: _classes_in(root / part) for part in ("train", held)}
-    for part, classes in names.items():
-        if not classes:
-            raise InputError(f"{root / part} has no class folders, expected {root / part}/<class>/<images>")
+        advice = (" (move a part of each class there: accuracy is not measured on images of the training)"
+                  if "train" in folders else there)
+        raise InputError(f"{root} has neither a folder test nor val, expected {root}/test/<class>/<images>{advice}")
+    if "train" not in folders:
+        classes = _classes_of(root / held)
+        _require_two(root / held, classes)
+        test = _list_part(root / held, classes)
+        return Listing(root / "train", test.class_names, [], test.labels[:0]), test
+    names = {part: _classes_of(root / part) for part in ("train", held)}
     if list(names["train"]) != list(names[held]):
         differences = [f"only in {part}: {_some(sorted(set(classes) - set(names[other])))}"
                        for (part, classes), other in zip(names.items(), (held, "train"), strict=True)
                        if set(classes) - set(names[other])]
         raise InputError(f"the class folders of {root}/train and {root / held} differ "
                          f"({'; '.join(differences)}), expected the same names in both")
-    if len(names["train"]) < 2:
-        raise InputError(f"{root}/train has 1 class folder ({next(iter(names['train']))}), expected at least 2")
+    _require_two(root / "train", names["train"])
     return _list_part(root / "train", names["train"]), _list_part(root / held, names[held])
+
+
+def _classes_of(part: Path) -> dict[str, str]:
+    """Return the class folders of a part as ``_classes_in`` does, if there are any."""
+    if classes := _classes_in(part):
+        return classes
+    raise InputError(f"{part} has no class folders, expected {part}/<class>/<images>")
+
+
+def _require_two(part: Path, classes: dict[str, str]) -> None:
+    if len(classes) < 2:
+        raise InputError(f"{part} has 1 class folder ({next(iter(classes))}), expected at least 2")
 
 
 def decode(*listings: Listing) -> list[np.ndarray]:
@@ -119,7 +138,8 @@ def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.nda
             image = read_image(path, turned)
             if image.shape != shape:
                 raise InputError(f"images of mixed size: {first} is {_size(shape)}, {path} is "
-                                 f"{_size(image.shape)}; expected one size (height x width) for the data set")
+                                 f"{_size(image.shape)}; expected one size (height x width) for the data set: crop and "
+                                 "resize the pictures first (see docs/RETRAIN.md)")
             images[row] = image
         return len(chunk)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _names_of(dataset: Any, most: int) -> tuple[str, ...]:
     return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
-def read_arrays(path: Path, name: str) -> DataSet:
+def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
     """Return the data set of an ``.npz`` file with ``x_train``, ``y_train`` and, if there are any, the test images.
 
     Without test images a fifth of each class is set apart, the same in every program and for every seed: a network is
@@ -88,6 +89,7 @@ def read_arrays(path: Path, name: str) -> DataSet:
     Args:
         path: the file; of a folder, the only file that ends so.
         name: name of the data set.
+        test_alone: whether the training images may be missing; then ``train`` is empty.
 
     Raises:
         InputError: there is no such file, or its arrays cannot be used.
@@ -102,12 +104,14 @@ def read_arrays(path: Path, name: str) -> DataSet:
         raise InputError(f"cannot read the arrays of {files[0]}: {_reason(error, files[0])}; expected an .npz file with "
                          f"{', '.join(ARRAYS)}") from None
     parts = [tuple(arrays[key] for key in ARRAYS[start:start + 2] if key in arrays) for start in (0, 2)]
-    complete = len(parts[0]) == 2 and len(parts[1]) in (0, 2)
+    without = test_alone and not parts[0]
+    complete = len(parts[1]) == 2 if without else len(parts[0]) == 2 and len(parts[1]) in (0, 2)
     require(complete, f"{files[0]} holds {', '.join(arrays) or 'none of the arrays'}; expected {', '.join(ARRAYS)}, or "
-            "the first two alone")
+            f"the first two alone{', or the last two' * test_alone}")
     train, test = ((part[0], _flat(part[1])) if part else None for part in parts)
     try:
-        return own_data(train, test, name)
+        data = own_data(test if without else train, test, name)
+        return replace(data, train=data.train.subset(torch.arange(0))) if without else data
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
 
@@ -157,7 +161,7 @@ def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
         pairs = [(_array(image), int(label)) for image, label in items]
     except (TypeError, ValueError) as error:
         raise InputError(f"the {part} images are a {type(dataset).__name__} that gives no pairs of an image and a class "
-                         f"({error}); expected (images, labels) or a torch Dataset") from None
+                         f"({error}); expected (images, labels) or a torch Dataset, not a DataLoader") from None
     require(bool(pairs), f"there are no {part} images; expected at least 1")
     shapes = {image.shape for image, _ in pairs}
     require(len(shapes) == 1, f"the {part} images have the shapes {', '.join(map(str, sorted(shapes)[:3]))}; expected "

@@ -21,7 +21,7 @@ with deferred_imports():
 
 
 def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
-                   num_classes: int) -> tuple[Tensor, Tensor]:
+                   num_classes: int, flag: str = "") -> tuple[Tensor, Tensor]:
     """Split a labelled set in two class-balanced parts, e.g. D_t and D_v (0.5), or held-out and rest (1000).
 
     The same seed gives the same parts on every machine.
@@ -34,6 +34,7 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
             others cannot make up for it.
         seed: seed of the choice.
         num_classes: number of classes; every one must have images.
+        flag: flag that sets the count, for the message.
 
     Returns:
         Two disjoint index tensors (int64, CPU, ascending) that together cover ``range(N)``.
@@ -48,7 +49,7 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
         raise InputError(f"cannot split: class {worst} has {sizes[worst]} image(s), "
                          "expected at least 2 in every class")
     if isinstance(fraction_or_count, int):
-        shares = _shares_of_count(sizes, fraction_or_count)
+        shares = _shares_of_count(sizes, fraction_or_count, flag)
     else:
         shares = _shares_of_fraction(sizes, fraction_or_count)
     chosen = _choose(values, shares, derive_seed(seed, "split"))
@@ -139,11 +140,11 @@ def _shares_of_fraction(sizes: np.ndarray, fraction: float) -> np.ndarray:
     return shares
 
 
-def _shares_of_count(sizes: np.ndarray, count: int) -> np.ndarray:
+def _shares_of_count(sizes: np.ndarray, count: int, flag: str) -> np.ndarray:
     total, least, most = int(sizes.sum()), len(sizes), int((sizes - 1).sum())
     if not least <= count <= most:
         raise InputError(f"cannot split {count} of {total} images off, expected {least} to {most}: "
-                         "both parts need every class")
+                         f"both parts need every class{flag and f'; choose another {flag}'}")
     room = sizes // 2
     return _equal_shares(room if room.sum() >= count else sizes - 1, count)
 

@@ -61,8 +61,8 @@ class Ranges:
     def require_strength(self, *names: str) -> None:
         """Refuse strengths outside (0, 1), as ``require_at_least`` does."""
         for name in names:
-            require(0 < getattr(self, name) < 1,
-                    f"{name} is {getattr(self, name):g}; expected pixels of [0, 1], strictly inside (0, 1)")
+            value = getattr(self, name)
+            require(0 < value < 1, f"{name} is {value:g}; {expected_strength(value)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,12 @@ class RunConfig(Ranges):
                         choices=TRACKERS, identity=False, added=True)
     data: str = option("data", "folder of the data set", identity=False, group="data")
     max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
+
+
+def expected_strength(value: float) -> str:
+    """Return what was expected in place of an L-inf strength outside (0, 1)."""
+    hint = f"; was {value:g}/255 meant?" if 1 <= value < 255 else ""
+    return f"expected pixels of [0, 1], strictly inside (0, 1){hint}"
 
 
 def format_epsilon(epsilon: float) -> str:

@@ -1,5 +1,6 @@
 """Whether an evaluation of a network would mean anything: checked on real images before anything is measured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -95,7 +96,9 @@ def _check_logits(logits: Any, count: int, num_classes: int) -> None:
         raise InputError(f"the network returns a {type(logits).__name__} of {len(logits)}, such as logits and "
                          f"auxiliary logits; {expected} alone")
     if not isinstance(logits, Tensor):
-        raise InputError(f"the network returns a {type(logits).__name__}; {expected}")
+        held = f" with {', '.join(map(str, list(logits)[:5]))}" if isinstance(logits, Mapping) else ""
+        raise InputError(f"the network returns a {type(logits).__name__}{held}; {expected} alone: wrap it in a module "
+                         "that returns the tensor of logits")
     if logits.ndim == 2 and len(logits) == count and logits.shape[1] != num_classes:
         raise InputError(f"the network has logits for {logits.shape[1]} classes, but the data set has {num_classes} "
                          f"classes; {expected}")

@@ -35,10 +35,14 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.subjects.fitting import Fit, adapted
 from wsrnas.subjects.images import spread
+from wsrnas.training.strengths import read_strengths
+
+Strengths = float | str | Sequence[float | str]
 
 
-def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] | None = None,
-             attacks: Sequence[str | OwnAttack] = (), *, protocol: str = CUSTOM, l2_strengths: Sequence[float] = (),
+def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
+             attacks: str | OwnAttack | Sequence[str | OwnAttack] = (), *, protocol: str = CUSTOM,
+             l2_strengths: Strengths = (),
              images: int = 0, checks: str = QUICK, check_images: int = 100, batch_size: int = 500, seed: int = 0,
              name: str = "network", log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure the accuracy of a network without noise and under attacks, with 95 % intervals and honesty checks.
@@ -49,9 +53,10 @@ def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] | None = No
     Args:
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K).
         data: data set, whose test images are used; or images and labels as ``own_data`` takes them.
-        strengths: L-inf radii in pixels of [0, 1]; None: 0.03, 0.10, 0.17 and 0.25, and for a curve 2/255 to 32/255.
+        strengths: L-inf radii in pixels of [0, 1], one or several, as numbers or texts such as ``"8/255"``; None: 0.03,
+            0.10, 0.17 and 0.25, and for a curve 2/255 to 32/255.
         attacks: short names of attacks, such as ``fgsm``, ``autoattack``, ``pgd-l2-50x10``, or functions from network,
-            images, labels and L-inf radius to adversarial images; none: ``pgd-20``.
+            images, labels and L-inf radius to adversarial images, one or several; none: ``pgd-20``.
         protocol: list of attacks in place of ``attacks``, such as ``curve``: the smallest noise of each image, and so
             the accuracy at every strength.
         l2_strengths: L2 radii (norm over all pixels) of the attacks with ``-l2``, or of a curve in that norm.
@@ -75,6 +80,8 @@ def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] | None = No
             ``retrain.evaluate``, but for its mode.
     """
     require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
+    require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such as "
+            "open_model(...).model")
     curve, asked = chosen_attacks(protocol, attacks, strengths, l2_strengths)
     device = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(())).device
     part = (data.test if isinstance(data, DataSet) else as_image_set(data)).to(device)
@@ -94,16 +101,19 @@ def evaluate(model: nn.Module, data: Any, strengths: Sequence[float] | None = No
                            level=checks, curve=curve)
 
 
-def chosen_attacks(protocol: str, attacks: Sequence[str | OwnAttack], strengths: Sequence[float] | None,
-                   l2_strengths: Sequence[float]) -> tuple[Curve | None, tuple[Attack, ...]]:
+def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnAttack], strengths: Strengths | None,
+                   l2_strengths: Strengths) -> tuple[Curve | None, tuple[Attack, ...]]:
     """Return the curve, if there is one, and the attacks that the arguments of ``evaluate`` ask for.
 
     Raises:
-        InputError: they contradict one another, or a strength is not above 0.
+        InputError: they contradict one another, or a strength is out of range.
     """
     offered = [name for name, entry in PROTOCOLS.items() if not entry.published_way]
     require(protocol in offered, f"protocol is {protocol!r}; expected one of {', '.join(offered)}")
-    require(all(radius > 0 for radius in (*(strengths or ()), *l2_strengths)), "expected strengths above 0")
+    if isinstance(attacks, str) or callable(attacks):
+        attacks = (attacks,)
+    strengths = None if strengths is None else read_strengths("strengths", strengths)
+    l2_strengths = read_strengths("l2_strengths", l2_strengths, "l2")
     if protocol == CUSTOM:
         names = [named_attack(attack) for attack in attacks or ("pgd-20",)]
         radii = PAPER_STRENGTHS if strengths is None else sorted(strengths)

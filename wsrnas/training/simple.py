@@ -16,13 +16,13 @@ from wsrnas.runtime.distributed import World
 from wsrnas.training.epoch import train_epoch
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.schedules import Schedule
-from wsrnas.training.strengths import SIX_STRENGTHS
+from wsrnas.training.strengths import SIX_STRENGTHS, read_strengths
 from wsrnas.training.trainer import Refinements, Trainer
 
 
-def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", epsilon: float = 8 / 255,
+def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", epsilon: float | str = 8 / 255,
           steps: int = 7, *, step_size: float | None = None, random_start: bool = False, beta: float = 6.0,
-          strengths: Sequence[float] = SIX_STRENGTHS, batch_size: int = 128, learning_rate: float = 0.1,
+          strengths: Sequence[float | str] = SIX_STRENGTHS, batch_size: int = 128, learning_rate: float = 0.1,
           weight_decay: float = 5e-4, schedule: str = "cosine", seed: int = 0,
           log: Callable[[str], None] = print) -> list[dict[str, float]]:
     """Train a network on the training images of a data set, on the device of its parameters.
@@ -36,7 +36,7 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
         data: data set, as ``load_dataset`` or ``own_data`` return it.
         epochs: number of epochs.
         loss: name of the loss in ``LOSSES``: pgd, trades, mart, multi, fast or standard.
-        epsilon: L-inf radius of the training attack in pixels of [0, 1].
+        epsilon: L-inf radius of the training attack in pixels of [0, 1]; ``"8/255"`` is understood.
         steps: steps of the training attack.
         step_size: step of the training attack in pixels of [0, 1]; None: ``2.5 * epsilon / steps``.
         random_start: whether the losses pgd and multi start uniformly in the ball.
@@ -58,14 +58,15 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
     """
     require(loss in LOSSES, f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
     require(epochs >= 1, f"epochs is {epochs}; expected at least 1")
-    require(0 < epsilon < 1, f"epsilon is {epsilon:g}; expected pixels of [0, 1], strictly inside (0, 1)")
+    epsilon, *others = read_strengths("epsilon", epsilon)
+    require(not others, "epsilon has several strengths; expected one, or loss='multi' with strengths")
     require(steps >= 1, f"steps is {steps}; expected at least 1")
     require(any(weight.requires_grad for weight in model.parameters()), "all weights of the network are frozen; "
             "expected model.requires_grad_(True) before a training")
     device = next(model.parameters()).device
     loader = BatchLoader(data.train.to(device), min(batch_size, len(data.train)), seed, "training", shuffle=True,
                          augment=data.augmentation, drop_last=True)
-    settings = LossSettings(epsilon, steps, step_size, random_start, trades_beta=beta, strengths=tuple(strengths))
+    settings = LossSettings(epsilon, steps, step_size, random_start, trades_beta=beta, strengths=read_strengths("strengths", strengths))
     optimizer = torch.optim.SGD(model.parameters(), learning_rate, 0.9, weight_decay=weight_decay)
     trainer = Trainer(model, LOSSES[loss], settings, optimizer, World(device=device), seed,
                       Schedule(schedule, learning_rate, epochs * len(loader), len(loader)),
