@@ -16,7 +16,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.subjects.fitting import fitted
-from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, images_of
+from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, folder_of_images, images_of
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.naming import display_names
 from wsrnas.subjects.opening import open_model
@@ -58,14 +58,15 @@ def load_images(config: EvaluateConfig, networks: Sequence[ModelSource], world: 
     """Return the test images: whole on the device or, for ImageNet, as files to decode."""
     dataset = evaluated_dataset(networks, config.dataset)
     source = source_of(dataset)
+    folder = folder_of_images(config.data, networks, dataset, world.is_main)
     if not source.large:
-        data = load_dataset_once(world, dataset, config.data, config.download, max_test=config.max_test,
+        data = load_dataset_once(world, dataset, folder, config.download, max_test=config.max_test,
                                  seed=config.seed, test_alone=True)
         return images_of(data, config.batch_size, config.seed, world.device)
     described = [network.description for network in networks if network.description]
     trained_on = described[0]["image_shape"] if described else source.image_shape
     size = trained_on[1]  # all images are resized to those of the first network's training
-    _, files = list_imagenet(config.data, max_test=config.max_test, seed=config.seed)
+    _, files = list_imagenet(folder, max_test=config.max_test, seed=config.seed)
     loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
                              device=world.device)
     fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, has_safetensors
-from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, threat_strength
+from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, takes_autoattack, threat_strength
 from wsrnas.architectures.searched import Searched, name_of
 from wsrnas.data.datasets import source_of
 from wsrnas.data.names import leaderboard_names, require_like, require_other_name
+from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
@@ -148,7 +149,7 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
         cell=cell or "a searched cell",
         preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
         training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
-        evaluations=evaluations, measured=numbers(evaluations, dataset)), remarks
+        evaluations=evaluations, measured=numbers(evaluations, dataset, description["num_classes"])), remarks
 
 
 def cell_name(genotype: Searched | str, record: Mapping[str, Any]) -> str:
@@ -263,9 +264,10 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
     lines = [] if has_safetensors() else [f"{SAFETENSORS} is left out: it needs safetensors (pip install -e '.[hub]')"]
     if package.measured.missing:
         lines += [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
+        attacks = "autoattack" if takes_autoattack(classes) else "apgd-ce square"
         weights = f" --weights {config.weights}" if config.weights != "best" else ""
         lines.append(f"measure with: python -m retrain.evaluate --model {config.model}{weights} --data DATA "
-                     f"--attacks autoattack --strengths {threat_strength(dataset)}; then export again with --overwrite")
+                     f"--attacks {attacks} --strengths {threat_strength(dataset)}; then export again with --overwrite")
     if package.measured.unreliable:
         lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")
     if package.measured.unreliable is None and package.evaluations:
@@ -275,11 +277,14 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
     if unknown:
         flags = " ".join(f"--{field}" for field in unknown)
         lines.append(f"{package.name}.json: the paper is not known by its {', '.join(unknown)}: pass {flags}")
-    if not re.fullmatch(LEADERBOARD_NAME, package.name):
+    if dataset in LEADERBOARDS and not re.fullmatch(LEADERBOARD_NAME, package.name):
         lines.append(f"RobustBench wants names such as {EXAMPLE}, not {package.name}: pass --name")
     if dataset not in LEADERBOARDS:
         lines.append(f"RobustBench has no leaderboard for {dataset}, only for {', '.join(LEADERBOARDS)}")
-    if classes < TARGETED_CLASSES:
+    if not takes_autoattack(classes):
+        least = ATTACKS["autoattack"].least_classes
+        lines.append(f"AutoAttack needs at least {least} classes; this network has {classes}")
+    elif classes < TARGETED_CLASSES:
         lines.append(f"AutoAttack's standard version aims at {TARGETED_CLASSES - 1} other classes; this network has "
                      f"{classes} in all")
     return lines

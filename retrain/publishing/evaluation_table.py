@@ -16,7 +16,7 @@ def evaluation_table(document: Mapping[str, Any]) -> str:
     """Return one stored evaluation: every attack with its parameters, accuracy and interval, and the checks."""
     rows = [("none", "", "", *_accuracy(document["clean"]))]
     rows += [(row["attack"], strength(row), parameters(row), *_accuracy(row)) for row in document["attacks"]]
-    for title, key in (("average over the strengths of PGD", "average_robust"),
+    for title, key in ((f"average over the strengths of {averaged(document)}", "average_robust"),
                        ("area under accuracy over strength, normalised", "area")):
         value = document.get(key)
         if isinstance(value, dict):
@@ -30,6 +30,13 @@ def evaluation_table(document: Mapping[str, Any]) -> str:
         if names := [check["check"] for check in checks if check["passed"] is outcome]:
             lines.append(f"Checks that {word}: {'; '.join(names)}.")
     return "\n\n".join([*lines, *(f"Warning: {warning}" for warning in document.get("warnings") or ())])
+
+
+def averaged(document: Mapping[str, Any]) -> str:
+    """Return the attack that the average of an evaluation is over."""
+    average = document.get("average_robust")
+    over = average.get("over") if isinstance(average, dict) else None
+    return str(over[0]).split("  ")[0] if over else "PGD"  # the name of an attack ends before two spaces
 
 
 def _accuracy(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -43,7 +43,8 @@ def hub_config(package: Package) -> dict[str, Any]:
         described["genotype"] = json.loads(described["genotype"])
     return {"format": FORMAT, "name": package.name, "architecture": package.architecture,
             "parameters": count_parameters(package.model), "python_file": f"{package.name}.py",
-            "input": "images in [0, 1]", "preprocessing": package.preprocessing, **described}
+            "input": "images in [0, 1]", "preprocessing": package.preprocessing,
+            "class_names": list(package.training.class_names) or None, **described}
 
 
 def front_matter(package: Package, info: Mapping[str, Any]) -> str:

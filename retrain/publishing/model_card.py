@@ -38,7 +38,7 @@ class Card:
                     "Intended use and limits": LIMITS, "Licence": LICENCE + self.citation(),
                     "Files": markdown_table(("file", "sha256"), files)}
         standard = self.package.training.config.get("adv_loss") == "standard"
-        head = (f"# {package.name}\n\nA convolutional network trained on {package.description['dataset']} "
+        head = (f"# {package.name}\n\nA convolutional network trained on {package.images} "
                 f"{'without' if standard else 'with'} adversarial noise: {package.architecture}, "
                 f"{readable(count_parameters(package.model))} parameters, "
                 f"{readable(multiply_adds(package.model, package.image_shape))} multiply-adds per image.")
@@ -48,8 +48,8 @@ class Card:
     def loading(self) -> str:
         """Return how to load the network."""
         name, shape = self.package.name, ", ".join(map(str, self.package.image_shape))
-        lines = [f"In this folder:\n\n```python\nfrom {name} import load  # {name}.py needs PyTorch alone\n\n"
-                 f"network = load()  # reads {name}.pt beside it; images (B, {shape}) in [0,1] -> logits "
+        lines = [f"In this folder, or beside it:\n\n```python\nfrom {name} import load  # {name}.py needs PyTorch "
+                 f"alone\n\nnetwork = load()  # reads {name}.pt beside it; images (B, {shape}) in [0,1] -> logits "
                  f"(B, {self.package.description['num_classes']})\n```",
                  f"From a model hub, with its account in place of `USER`:\n\n{FROM_HUB.format(name=name)}"]
         if SAFETENSORS in self.hashes:
@@ -76,7 +76,10 @@ class Card:
         described = self.package.description
         first = self.package.training.config.get("init_weights")
         other = f"it began with the weights `{first}`, whose data are not known here" if first else "no additional data"
-        lines = [f"Trained on {described['dataset']} ({described['num_classes']} classes); {other}."]
+        lines = [f"Trained on {self.package.images} ({described['num_classes']} classes); {other}."]
+        if names := self.package.training.class_names:
+            shown = ", ".join(names) if len(names) <= SHOWN_CLASSES else f"{names[0]} to {names[-1]}, see `config.json`"
+            lines.append(f"The classes in the order of the logits: {shown}.")
         if self.package.training.config.get("max_train"):
             lines.append(f"Only {self.package.training.config['max_train']:,} of the training images were used.")
         if held_out:
@@ -109,6 +112,7 @@ class Card:
         return f"\n\nThe method: {'. '.join(known)}. The weights were trained with wsrnas." if known else ""
 
 
+SHOWN_CLASSES = 100
 FROM_HUB = """\
 ```python
 import sys

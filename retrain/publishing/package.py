@@ -17,6 +17,7 @@ with deferred_imports():
     from torch import nn
 
 CARD, SAFETENSORS = "README.md", "model.safetensors"  # the names that a model hub looks for
+INIT = "__init__.py"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Package:
         return described_architecture(self.description)
 
     @property
+    def images(self) -> str:
+        """What the network was trained on, in words."""
+        dataset = str(self.description["dataset"])
+        return {"folder": "a folder of pictures", "npz": "arrays of images"}.get(dataset, dataset)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
         channels, height, width = self.description["image_shape"]
@@ -68,8 +75,8 @@ def file_names(package: Package, onnx: bool) -> list[str]:
     own = [f"{package.name}{suffix}" for suffix in (".py", ".pt", ".json", *[".onnx"] * onnx)]
     issue = ["NEW_MODEL_ISSUE.md"] * (package.description["dataset"] in LEADERBOARDS)
     drawing = [] if isinstance(package.searched, str) else ["cells.svg", "cells.png"]
-    return [*own, *[SAFETENSORS] * has_safetensors(), CARD, "config.json", *issue, "LICENSE", "hubconf.py", *drawing,
-            run_files.REPORT]
+    return [*own, *[SAFETENSORS] * has_safetensors(), CARD, "config.json", *issue, "LICENSE", "hubconf.py", INIT,
+            *drawing, run_files.REPORT]
 
 
 def has_safetensors() -> bool:

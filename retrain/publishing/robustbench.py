@@ -57,7 +57,7 @@ def threat_strength(dataset: str) -> str:
     return source_of(dataset).leaderboard or "8/255"
 
 
-def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
+def numbers(evaluations: list[dict[str, Any]], dataset: str, classes: int = 10) -> Numbers:
     """Return the numbers of stored evaluations: AutoAttack on the most images, with the clean accuracy beside it."""
     standard, lowest = _at_threat_strength(evaluations, dataset)
     attacked = [measurement.document for measurement in (standard, lowest) if measurement]
@@ -73,7 +73,7 @@ def numbers(evaluations: list[dict[str, Any]], dataset: str) -> Numbers:
         notes.append(f"Failed checks of the evaluation: {'; '.join(failed)}.")
     return Numbers(clean["clean"]["accuracy"] if clean else None, standard.row["accuracy"] if standard else None,
                    lowest.row["accuracy"] if lowest else None, " ".join(notes), _unreliable(used),
-                   _missing(clean, standard, dataset))
+                   _missing(clean, standard, dataset, takes_autoattack(classes)))
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,18 @@ def _unreliable(used: list[dict[str, Any]]) -> bool | None:
     return False if passed and all(passed) else None
 
 
-def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, dataset: str) -> tuple[str, ...]:
-    """Return sentences on what is still to be measured."""
+def takes_autoattack(classes: int) -> bool:
+    """Return whether AutoAttack works with a number of classes."""
+    return classes >= ATTACKS["autoattack"].least_classes
+
+
+def _missing(clean: dict[str, Any] | None, standard: _Measurement | None, dataset: str, possible: bool
+             ) -> tuple[str, ...]:
+    """Return sentences on what is still to be measured; ``possible``: AutoAttack is."""
     eps, missing = threat_strength(dataset), []
     if clean is None:
-        return (f"not measured yet: clean accuracy, and AutoAttack at {eps}",)
-    if not standard:
+        return (f"not measured yet: clean accuracy{f', and AutoAttack at {eps}' * possible}",)
+    if not standard and possible:
         missing.append(f"not measured yet: AutoAttack at {eps}")
     if clean["images"] < (total := source_of(dataset).test_images):
         missing.append(f"not measured yet on all test images, only on {clean['images']:,} of {total:,}")

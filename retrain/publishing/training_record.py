@@ -24,12 +24,14 @@ class Training:
         selection: how the epoch of the weights was chosen, in a sentence.
         command: the command line without the machine's paths.
         machine: hardware and software, one sentence each.
+        class_names: names of the classes in the order of the logits.
     """
 
     config: dict[str, Any]
     selection: str
     command: str
     machine: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
 
 
 def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) -> Training:
@@ -48,7 +50,14 @@ def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) ->
         public[field] = "/".join(PurePath(public[field]).parts[-2:])
     finished = "" if is_finished(folder) else " The training was not finished."
     return Training(public, selection(public, payload, file_name) + finished,
-                    command(starts[-1]) if starts else "", machine(starts, metrics(folder)))
+                    command(starts[-1]) if starts else "", machine(starts, metrics(folder)), class_names(folder))
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a training has noted among its inputs."""
+    data = _json(folder / run_files.INPUTS, {}).get("data set")
+    names = data.get("classes") if isinstance(data, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def is_finished(folder: Path) -> bool:

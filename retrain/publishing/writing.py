@@ -14,7 +14,7 @@ from retrain.publishing.fresh_process import check_in_fresh_process
 from retrain.publishing.hub import hub_config, write_safetensors
 from retrain.publishing.model_card import Card
 from retrain.publishing.onnx_file import write_onnx
-from retrain.publishing.package import CARD, Package, has_safetensors
+from retrain.publishing.package import CARD, INIT, Package, has_safetensors
 from retrain.publishing.python_file import LICENCE, python_source
 from retrain.publishing.robustbench import LEADERBOARDS, model_info, new_model_issue
 from wsrnas.complexity import count_parameters, readable
@@ -34,6 +34,15 @@ dependencies = ["torch"]
 def {name}(pretrained: bool = True):
     """The network, with its trained weights unless ``pretrained`` is False."""
     return _network.load() if pretrained else _network.build().eval()
+'''
+
+
+INIT_TEXT = '''\
+"""Lets this folder be imported from beside it."""
+
+from .{name} import build, load
+
+__all__ = ["build", "load"]
 '''
 
 
@@ -60,6 +69,7 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
     (folder / f"{name}.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "config.json").write_text(json.dumps(hub_config(package), indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "hubconf.py").write_text(HUBCONF.format(name=name), "utf-8")
+    (folder / INIT).write_text(INIT_TEXT.format(name=name), "utf-8")
     if package.description["dataset"] in LEADERBOARDS:
         (folder / "NEW_MODEL_ISSUE.md").write_text(new_model_issue(name, info, package.preprocessing), "utf-8")
     shutil.copyfile(LICENCE, folder / "LICENSE")

@@ -257,7 +257,7 @@ def test_strengths_and_attacks_may_be_one_or_several_and_of_any_kind(bright_and_
 
 
 def test_what_is_no_network_is_named(bright_and_dark):
-    with pytest.raises(InputError, match="the network is a str; expected a torch.nn.Module"):
+    with pytest.raises(InputError, match=r"the network is a str; expected a torch\.nn\.Module"):
         evaluate("WsrNet_Basic", bright_and_dark[0])
 
 

@@ -30,7 +30,7 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.subjects import checking
 from wsrnas.subjects.checkpoints import load_model
 from wsrnas.subjects.fitting import fitted
-from wsrnas.subjects.images import EvaluationImages
+from wsrnas.subjects.images import EvaluationImages, folder_of_images
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.opening import open_model
 
@@ -445,6 +445,19 @@ def test_two_evaluations_of_the_same_chunks_do_not_mix(run):
             evaluate(run, "--attacks", "fgsm")
         other.communicate(b"\n")
     evaluate(run, "--attacks", "fgsm")
+
+
+@pytest.mark.parametrize(("given", "dataset", "expected"), [
+    ("data", "folder", "there"), ("elsewhere", "folder", "elsewhere"), ("data", "cifar10", "data")])
+def test_images_are_where_the_training_had_them_unless_data_says_otherwise(given, dataset, expected, tmp_path, capsys,
+                                                                          monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    trained = ModelSource(nn.Identity(), "x", "x", "x", record={"config": {"data": "there", "dataset": "folder"}})
+    assert folder_of_images(given, [trained], dataset) == expected
+    assert ("images: from there" in capsys.readouterr().out) is (expected == "there")
+    Path("data").mkdir()
+    assert folder_of_images("data", [trained], "folder") == "data"
 
 
 def test_pictures_of_another_size_are_other_images(tmp_path):

@@ -185,7 +185,19 @@ def test_the_table_names_every_attack_with_its_parameters():
     assert "Warning: zero gradients" in text
     assert "| none |  |  | 81.49 | 81.0 to 82.0 |" in text and "1,000 test images" in text
     assert "41.00 | 40.0 to 42.0" in text and "**Failed check: weaker | stronger.**" in text
-    assert "| average over the strengths of PGD |" in text
+    assert "| average over the strengths of PGD-20 |" in text
+
+
+def test_the_average_is_called_by_the_attack_that_it_is_over():
+    document = evaluation(attack("pgd", 8 / 255, 0.5))
+    document["average_robust"] = {"accuracy": 0.4, "over": ["curve-55  eps 0.0078 (2/255)"]}
+    assert "| average over the strengths of curve-55 |" in evaluation_table(document)
+
+
+def test_autoattack_is_not_missed_where_there_are_too_few_classes_for_it():
+    assert robustbench.numbers([], "folder", 3).missing == ("not measured yet: clean accuracy",)
+    assert robustbench.numbers([evaluation(attack("pgd", 8 / 255, 0.5))], "folder", 3).missing == ()
+    assert "AutoAttack" in robustbench.numbers([evaluation(attack("pgd", 8 / 255, 0.5))], "folder", 4).missing[0]
 
 
 GRADIENT = "from the image, cross-entropy loss"

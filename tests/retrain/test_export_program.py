@@ -3,6 +3,8 @@
 import hashlib
 import json
 import runpy
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +74,7 @@ def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     export.main(["--model", str(run), "--out", str(out)])
     assert {path.name for path in out.iterdir()} == {
         f"{name}.py", f"{name}.pt", f"{name}.json", "README.md", "NEW_MODEL_ISSUE.md", "LICENSE", "hubconf.py",
-        "cells.svg", "cells.png", "config.json", "report.html", *[SAFETENSORS] * has_safetensors()}
+        "__init__.py", "cells.svg", "cells.png", "config.json", "report.html", *[SAFETENSORS] * has_safetensors()}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     info = json.loads((out / f"{name}.json").read_text())
     assert info["name"] == "Neural Architecture Search for Wide Spectrum Adversarial Robustness"
@@ -179,6 +181,22 @@ def test_data_sets_without_a_leaderboard_get_no_issue(tmp_path, hasty, capsys):
     export.main(["--model", str(make_run(tmp_path / "run", "svhn")), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out" / "NEW_MODEL_ISSUE.md").exists()
     assert "no leaderboard for svhn" in capsys.readouterr().out
+
+
+def test_the_package_names_the_classes_of_the_logits(tmp_path, hasty):
+    run, names = make_run(tmp_path / "run", "folder"), [f"Art {number}" for number in range(10)]
+    (run / "inputs.json").write_text(json.dumps({"data set": {"classes": names}}))
+    export.main(["--model", str(run), "--out", str(tmp_path / "out")])
+    assert f"The classes in the order of the logits: {', '.join(names)}." in (tmp_path / "out/README.md").read_text()
+    assert json.loads((tmp_path / "out/config.json").read_text())["class_names"] == names
+
+
+@pytest.mark.parametrize("place", [".", "network_run"])
+def test_a_package_is_loaded_in_its_folder_and_beside_it(place, tmp_path, hasty):
+    export.main(["--model", str(make_run(tmp_path / "run")), "--out", str(tmp_path / "network_run")])
+    code = "import torch; from network_run import load; print(load()(torch.rand(1, 3, 8, 8)).shape)"
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path / place, text=True)
+    assert said == "torch.Size([1, 10])\n"
 
 
 def test_a_data_set_of_a_user_s_own_gets_the_name_of_the_leaderboard(tmp_path):

@@ -80,8 +80,8 @@ def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
             ``retrain.evaluate``, but for its mode.
     """
     require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
-    require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such as "
-            "open_model(...).model")
+    require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such "
+            "as open_model(...).model")
     curve, asked = chosen_attacks(protocol, attacks, strengths, l2_strengths)
     device = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(())).device
     part = (data.test if isinstance(data, DataSet) else as_image_set(data)).to(device)

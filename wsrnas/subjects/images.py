@@ -1,17 +1,20 @@
 """The images that networks are evaluated on."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wsrnas.data.datasets import source_of
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.model_source import ModelSource
 
+DEFAULT_DATA = "data"  # --data where the flag is not given
 CHECKED = 256  # images that a network is checked on
 SHOWN = 20  # classes whose names are shown, at most
 
@@ -57,6 +60,27 @@ def images_of(data: DataSet, batch_size: int, seed: int, device: torch.device) -
     loader = BatchLoader(data.test.to(device), batch_size, seed, "test")
     return EvaluationImages(data.name, loader, data.num_classes, data.image_shape, data.test.fingerprint(),
                             data.class_names)
+
+
+def folder_of_images(given: str, networks: Sequence[ModelSource], dataset: str, is_main: bool = True) -> str:
+    """Return the folder of the data set: where the default one does not exist, that of a training on the data set.
+
+    Args:
+        given: --data.
+        networks: the networks that are evaluated.
+        dataset: name of the data set.
+        is_main: whether to say which folder it is.
+    """
+    if given != DEFAULT_DATA or os.path.exists(given) or not source_of(dataset).needs_folder:
+        return given
+    for network in networks:
+        config = network.record.get("config")
+        known = config.get("data") if isinstance(config, dict) and config.get("dataset") == dataset else None
+        if isinstance(known, str) and os.path.exists(known):
+            if is_main:
+                print(f"images: from {known}, as in the training of {network.source}; --data names another folder")
+            return known
+    return given
 
 
 def evaluated_dataset(networks: Sequence[ModelSource], asked: str = "") -> str:

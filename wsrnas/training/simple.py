@@ -66,7 +66,8 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
     device = next(model.parameters()).device
     loader = BatchLoader(data.train.to(device), min(batch_size, len(data.train)), seed, "training", shuffle=True,
                          augment=data.augmentation, drop_last=True)
-    settings = LossSettings(epsilon, steps, step_size, random_start, trades_beta=beta, strengths=read_strengths("strengths", strengths))
+    settings = LossSettings(epsilon, steps, step_size, random_start, trades_beta=beta,
+                            strengths=read_strengths("strengths", strengths))
     optimizer = torch.optim.SGD(model.parameters(), learning_rate, 0.9, weight_decay=weight_decay)
     trainer = Trainer(model, LOSSES[loss], settings, optimizer, World(device=device), seed,
                       Schedule(schedule, learning_rate, epochs * len(loader), len(loader)),
