@@ -8,6 +8,7 @@ import scipy  # its parts are loaded when they are used: scipy.stats takes a sec
 import torch
 from torch import Tensor
 
+from search.spaces.space import Space
 from search.strategies import STRATEGIES
 from search.strategy.problem import Measured
 from search.strategy.strategy import Strategy
@@ -15,6 +16,7 @@ from search.tables.queries import Queries
 from search.tables.task import TableTask
 from search.tabular_settings import TabularConfig
 from wsrnas.architectures.outputs import OUTPUTS
+from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.progress import progress
@@ -52,6 +54,7 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
         began = time.process_time()
         chosen = strategy.propose(measured, random)
         seconds += time.process_time() - began
+        require_architecture(chosen, task.table.space, name)
         measured.add(chosen.unsqueeze(0), queries(chosen, number).unsqueeze(0))
         if (count := number + 1) in config.queries:
             found = strategy.outputs(measured, generator(seed, "strategy outputs", count))
@@ -60,6 +63,21 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
             tau[str(count)] = ranking(task, strategy, measured, seed, count)
     return {"strategy": name, "seed": seed, "regret": outputs, "gain": gains, "curve": curve(task, measured),
             "tau": tau, "seconds_per_query": seconds / last, "measured": task.table.find(measured.choices).tolist()}
+
+
+def require_architecture(chosen: Any, space: Space, strategy: str) -> None:
+    """Refuse what a strategy of a user's own proposes, if it is not an architecture of the space.
+
+    Raises:
+        InputError: the sentence names the strategy.
+    """
+    rows, operations = space.num_rows, len(space.operations)
+    what = (f"{chosen.dtype} {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else type(chosen).__name__)
+    fits = isinstance(chosen, Tensor) and not chosen.is_floating_point() and chosen.shape == (rows,)
+    if fits and not 0 <= int(chosen.min()) <= int(chosen.max()) < operations:
+        fits, what = False, f"operations from {int(chosen.min())} to {int(chosen.max())}"
+    require(fits, f"the strategy {strategy} proposes {what}; expected a tensor of {rows} integers from 0 to "
+            f"{operations - 1}, the operation of each row")
 
 
 def curve(task: TableTask, measured: Measured) -> list[float]:

@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the list that the command line asks for."""
     parser = Parser(prog="wsrnas.models", description="Every architecture that --arch and build_model "
                                      "know: where it was published, the papers' parameter counts and ours.")
-    parser.add_argument("--list", action="store_true", required=True, help="print the table")
+    parser.add_argument("--list", action="store_true", help="print the table, as is done without this flag, too")
     parser.add_argument("--dataset", choices=LISTED, default="cifar10",
                         help="for 10 or 100 classes of 32x32 pixels, or for ImageNet (default: cifar10)")
     arguments = parser.parse_args(argv)

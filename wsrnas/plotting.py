@@ -1,4 +1,4 @@
-"""Draw a cell on the terminal and as SVG and PNG files: ``python -m wsrnas.plotting CELL OUTPUT``."""
+"""Draw a cell on the terminal and as SVG and PNG files: ``python -m wsrnas.plotting CELL [OUTPUT]``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                                      description="Draw a cell on the terminal and as SVG and PNG files.")
     parser.add_argument("cell", metavar="CELL", help="a published cell's name, a genotype.json, the run directory of "
                         "a search, or a graph of NAS-Bench-201 such as '|nor_conv_3x3~0|+...'")
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="path of the drawing; both files are made, "
-                        "whether it ends with .svg, .png or neither")
+    parser.add_argument("output", metavar="OUTPUT", type=Path, nargs="?", help="path of the drawing; both "
+                        "files are made, whether it ends with .svg, .png or neither; without it, none")
     arguments = parser.parse_args(argv)
     from wsrnas.architectures import cells
     from wsrnas.report.figures.cells import draw_genotype, genotype_text
     genotype = cells.load(arguments.cell)
     print(genotype_text(genotype))
-    print(f"drawing: {draw_genotype(genotype, arguments.output)}")
+    if arguments.output:
+        print(f"drawing: {draw_genotype(genotype, arguments.output)}")
 
 
 if __name__ == "__main__":

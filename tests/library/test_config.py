@@ -146,6 +146,12 @@ def test_dashes_are_understood_and_abbreviations_are_not():
         parse("--eps", "0.1")
 
 
+def test_a_flag_is_offered_in_one_of_its_spellings():
+    with pytest.raises(InputError, match="did you mean --short_epochs") as caught:
+        parse("--short-epoch", "1", cls=SearchConfig, presets=SEARCH_PRESETS)
+    assert "--short-epochs" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("argv", "words"), [
     (["--epsilonn", "1"], "unknown argument '--epsilonn'; did you mean --epsilon"),
     (["--count", "many"], "--count: invalid int value: 'many'"),

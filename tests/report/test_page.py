@@ -248,6 +248,13 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert left.value.code == 2 and said.count("\n") == 1 and "is not a run directory" in said
 
 
+def test_of_a_folder_of_runs_one_is_named(tmp_path):
+    (tmp_path / "search" / "mine").mkdir(parents=True)
+    (tmp_path / "search" / "mine" / "env.json").write_text("[]")
+    with pytest.raises(InputError, match=r"is not a run directory; expected a folder .*, such as .*/search/mine"):
+        report.main([str(tmp_path)])
+
+
 def test_the_page_of_a_study_an_export_or_a_vulnerability_stays(tmp_path):
     """They have a configuration like a run. Their own programs write their pages."""
     (tmp_path / "config.json").write_text('{"format": "wsrnas package 1"}')

@@ -145,7 +145,6 @@ def cases() -> Iterator[Case]:
     yield "test_AN_estimator.benchmark", ["--networks", "cna_r:1"], "networks"
     yield "test_AN_estimator.benchmark", ["--networks", f"cna_r:{MANY}:1"], ""
     yield "test_AN_estimator.benchmark", ["--networks", f"{LONG}:2:1"], ""
-    yield "wsrnas.models", [], "the following arguments are required: --list"
     yield "wsrnas.models", ["--list", "--dataset", LONG], "invalid choice"
     yield "wsrnas.report.writing", [], "the following arguments are required: run"
     for name in ("nowhere", LONG, "loop", "pipe", "empty.json", "/dev/zero"):

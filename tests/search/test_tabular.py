@@ -20,7 +20,7 @@ from search.tables.table import Table
 from search.tables.task import table_task
 from search.tabular import main
 from search.tabular_results import estimate
-from search.tabular_search import taus
+from search.tabular_search import require_architecture, taus
 from search.tabular_settings import TabularConfig
 from tests.processes import copies
 from wsrnas.report import write_report
@@ -399,6 +399,15 @@ def test_bad_input_is_one_sentence(argv, words, refused, tmp_path):
     said = refused(*argv)
     assert all(word in said for word in words), said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("proposed", "said"), [
+    (None, "proposes NoneType"), (torch.zeros(1, 6, dtype=torch.long), r"proposes torch.int64 \(1, 6\)"),
+    (torch.zeros(6), r"proposes torch.float32 \(6,\)"), (torch.full((6,), 9), "proposes operations from 9 to 9")])
+def test_what_a_strategy_proposes_must_be_an_architecture(proposed, said):
+    require_architecture(torch.zeros(6, dtype=torch.long), SPACES["nas-bench-201"], "mine")
+    with pytest.raises(InputError, match=f"the strategy mine {said}; expected a tensor of 6 integers from 0 to 4"):
+        require_architecture(proposed, SPACES["nas-bench-201"], "mine")
 
 
 def test_a_dry_run_writes_nothing(judge, capsys, tmp_path):

@@ -97,7 +97,8 @@ def origin(run: Run) -> Sequence[Part]:
     pairs += [("starts", str(len(run.starts)))] * (len(run.starts) > 1)
     data = run.inputs.get("data set")
     if isinstance(data, dict):
-        pairs += [(f"data {name}", text_of(value)) for name, value in data.items()]
+        pairs += [(f"data {name}", ", ".join(map(text_of, value)) if isinstance(value, list) else text_of(value))
+                  for name, value in data.items()]
     if known_as := (run.config or {}).get("dataset_name"):
         pairs.append(("data known as", text_of(known_as)))
     parts: list[Part] = [definitions(pairs)] if pairs else []

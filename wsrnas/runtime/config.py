@@ -129,8 +129,11 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     parser = make_parser(cls, presets, prog or Path(sys.argv[0]).stem, argv)
     values, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].split("=")[0][:100], known, n=3)
+        first: dict[str, str] = {}  # of the spellings of a flag
+        known = {flag: first.setdefault(action.dest, flag) for action in parser._actions
+                 for flag in action.option_strings}
+        near = difflib.get_close_matches(unknown[0].split("=")[0][:100], known, n=6)
+        close = list(dict.fromkeys(known[flag] for flag in near))[:3]
         parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
     flags = vars(values)
     invocation = Invocation(flags.pop("dry_run"), flags.pop("overwrite", False))

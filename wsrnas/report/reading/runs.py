@@ -96,8 +96,9 @@ def read_run(path: Path) -> Run:
     known = (run_files.ENVIRONMENT, run_files.METRICS, run_files.EVALUATIONS)
     if not path.is_dir() or not any((path / name).exists() for name in known):
         own = (path / run_files.CONFIG).exists() and (path / run_files.REPORT).exists()
+        written = "; the page in it is written by the program that made the folder" * own
         raise InputError(f"{path} is not a run directory; expected a folder with one of {', '.join(known)}"
-                         + "; the page in it is written by the program that made the folder" * own)
+                         + (written or _runs_below(path)))
     run = Run(path, finished=(path / run_files.FINISHED).exists())
     run.config = _read_json(run, run_files.CONFIG, dict, {})
     run.starts = [start for start in _read_json(run, run_files.ENVIRONMENT, list, []) if isinstance(start, dict)]
@@ -115,6 +116,12 @@ def read_run(path: Path) -> Run:
     files += (path / run_files.EVALUATIONS).glob("*.json")
     run.updated = max((file.stat().st_mtime for file in files if file.exists()), default=time.time())
     return run
+
+
+def _runs_below(path: Path) -> str:
+    """Name a run in a folder of runs, for the message that this folder is none."""
+    found = sorted(child.parent for depth in ("*", "*/*") for child in path.glob(f"{depth}/{run_files.ENVIRONMENT}"))
+    return f", such as {found[0]}" if found else ""
 
 
 def _read_json(run: Run, name: str, kind: type, default: Any) -> Any:
