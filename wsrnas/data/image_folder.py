@@ -139,7 +139,7 @@ def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.nda
             if image.shape != shape:
                 raise InputError(f"images of mixed size: {first} is {_size(shape)}, {path} is "
                                  f"{_size(image.shape)}; expected one size (height x width) for the data set: crop and "
-                                 "resize the pictures first (see docs/RETRAIN.md)")
+                                 "resize the pictures first (docs/RETRAIN.md, Pictures of your own)")
             images[row] = image
         return len(chunk)
 
