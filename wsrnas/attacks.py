@@ -130,6 +130,15 @@ def _per_image(name: str, number: float | Tensor, images: Tensor) -> Tensor:
     return value.reshape(-1, 1, 1, 1)
 
 
+def _radius(epsilon: float | Tensor, images: Tensor, norm: str) -> Tensor:
+    """Return the radius of the ball as ``_per_image`` does, after a look at what people mistake for one."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"images are a {type(images).__name__}; expected a torch tensor (B, C, H, W) in [0, 1]")
+    if norm == "linf" and isinstance(epsilon, (int, float)) and epsilon > 1:  # whole images fit into a ball of 1
+        raise InputError(f"epsilon is {epsilon:g}; expected pixels of [0, 1], at most 1; was {epsilon:g}/255 meant?")
+    return _per_image("epsilon", epsilon, images)
+
+
 def _mean_one(gradient: Tensor) -> Tensor:
     """Divide the gradient of each image by its mean absolute entry; zero stays zero."""
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
@@ -139,8 +148,8 @@ def random_start(images: Tensor, epsilon: float | Tensor, norm: str = "linf",
                  generator: torch.Generator | None = None) -> Tensor:
     """Add noise drawn uniformly in the ball to images (B, C, H, W), inside [0, 1]; arguments as for ``pgd``."""
     draw, _, project = ball(norm)
+    radius = _radius(epsilon, images, norm)
     images = images.detach()
-    radius = _per_image("epsilon", epsilon, images)
     return project(images + draw(images, radius, generator), images, radius)
 
 
@@ -184,13 +193,13 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
 
     Raises:
-        InputError: The norm or the loss is unknown, steps or momentum are negative, or ``epsilon`` does not fit the
-            batch.
+        InputError: The norm or the loss is unknown, steps or momentum are negative, ``epsilon`` does not fit the batch
+            or is above 1 for ``"linf"``, or the images are no tensor.
     """
     draw, _, project = ball(norm)
     objective = _objective(loss, steps, momentum)
+    radius = _radius(epsilon, images, norm)
     images = images.detach()
-    radius = _per_image("epsilon", epsilon, images)
     step = PGD_STEP * radius / max(steps, 1) if step_size is None else _per_image("step_size", step_size, images)
     adversarial = images if start is None else start.detach()
     if random_start:

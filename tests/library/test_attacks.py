@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -580,12 +581,13 @@ def test_nothing_is_read_back_to_the_host():
 @pytest.mark.parametrize("arguments, named", [
     ({"norm": "l1"}, "l1"), ({"loss": "hinge"}, "hinge"), ({"steps": -1}, "-1"),
     ({"epsilon": torch.ones(3)}, r"\(3,\) for 6 images"), ({"epsilon": torch.ones(6, 1)}, r"\(6, 1\)"),
+    ({"epsilon": 8}, r"epsilon is 8; .*was 8/255 meant"), ({"images": np.zeros((6, 3, 8, 8))}, "images are a ndarray"),
     ({"step_size": torch.ones(5)}, r"\(5,\)"), ({"momentum": -0.5}, "-0.5"), ({"momentum": float("nan")}, "nan"),
 ])
 def test_bad_arguments_are_named(arguments, named):
     images, labels = batch()
     with pytest.raises(InputError, match=named):
-        pgd(linear(), images, labels, **{"epsilon": 0.1, **arguments})
+        pgd(linear(), **{"images": images, "labels": labels, "epsilon": 0.1, **arguments})
 
 
 def test_bad_arguments_of_a_random_start_are_named():
