@@ -348,7 +348,7 @@ def test_no_steps_return_the_projected_start(norm):
     result = pgd(model, images, labels, 0.1, 0, norm=norm, start=images + 0.5)
     length = 0.1 if norm == "linf" else 0.1 / 48**0.5  # all pixels move alike
     torch.testing.assert_close(result, images + length)
-    assert torch.equal(pgd(model, images, labels, 2.0, 0, start=images + 0.8), (images + 0.8).clamp(0, 1))
+    assert torch.equal(pgd(model, images, labels, 1.0, 0, start=images + 0.8), (images + 0.8).clamp(0, 1))
 
 
 def test_the_images_argument_is_left_alone():
