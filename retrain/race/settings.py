@@ -72,7 +72,8 @@ class CompareConfig(SmallImagesRecipe):
             require(not attack.entry.needs_source, f"attacks contains {attack.method}, whose images are made on "
                     "another network; a race has no such network")
         require(self.split_seed < 0, f"split_seed is {self.split_seed}; a race splits by --seed, for all its trainings")
-        require(0 < self.tolerance < 1, f"tolerance is {self.tolerance:g}; expected a share between 0 and 1")
+        require(0 < self.tolerance < 1, f"tolerance is {self.tolerance:g}; expected a share between 0 and 1, "
+                "such as 0.02 for 2 %")
         parse_budget(self.budget)
         self.evaluation().chosen(self.dataset)
 

@@ -40,7 +40,7 @@ def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -
     require(estimated >= 0, f"num_estimated_strengths (N2) is {estimated}; expected at least 0")
     require(len(strengths) == attacked + estimated,
             f"strengths has {len(strengths)} entries; expected N1 + N2 = {attacked} + {estimated} = "
-            f"{attacked + estimated}")
+            f"{attacked + estimated} (--num_pgd_strengths and --num_estimated_strengths)")
     require_increasing("strengths", strengths)
 
 
