@@ -9,6 +9,7 @@ import pytest
 
 from tests.repository.test_structure import ROOT
 from wsrnas.runtime.pages import use_large_pages
+from wsrnas.runtime.program import leave_memory_to_the_system
 from wsrnas.runtime.threads import OWN_SETTINGS, sleep_when_idle
 
 HEAVY = ("torch", "torchvision", "matplotlib")
@@ -89,6 +90,17 @@ def test_large_tensors_lie_on_large_pages_unless_a_user_says_otherwise(answers):
     environment = {"THP_MEM_ALLOC_ENABLE": "0"}
     use_large_pages(environment)
     assert environment == {"THP_MEM_ALLOC_ENABLE": "0"}
+
+
+def test_the_last_collection_is_spared_unless_triton_would_complain(monkeypatch):
+    frozen = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    leave_memory_to_the_system()
+    assert frozen == [True]
+    monkeypatch.setitem(sys.modules, "triton", object())
+    leave_memory_to_the_system()
+    assert frozen == [True]
 
 
 DRY_RUNS = """

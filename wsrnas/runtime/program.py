@@ -102,7 +102,16 @@ def run_program(main: Callable[[], None]) -> None:
             with suppress(*[Exception] * bool(interrupts.heard)):  # torch may be imported in half
                 from wsrnas.runtime.distributed import shutdown
                 shutdown()
-        gc.freeze()  # the system frees all memory at once; python would spend half a second on torch's objects
+        leave_memory_to_the_system()
+
+
+def leave_memory_to_the_system() -> None:
+    """Spare python's last collection, which spends half a second on torch's objects.
+
+    Not where triton is loaded, as torch's optimisers do: its bindings (3.9) print all of their objects that are left.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def print_anywhere() -> None:
