@@ -271,6 +271,7 @@ def test_a_reader_of_the_list_may_leave(tmp_path):
     assert len(done.stdout.splitlines()) == 2 and done.stderr == ""
 
 
-def test_the_list_is_asked_for():
-    with pytest.raises(InputError, match="required: --list"):
-        models.main([])
+def test_the_list_needs_no_flag(monkeypatch, capsys):
+    monkeypatch.setattr(models, "listing", lambda dataset: ["the list", dataset])
+    models.main([])
+    assert capsys.readouterr().out == "the list\ncifar10\n"

@@ -119,8 +119,8 @@ def test_a_gradient_of_zero_is_one():
 
 
 def test_what_is_wrong_in_either_memory_format_is_refused_in_the_networks_words():
-    assert "cannot take images of shape (5, 3, 8, 8) (RuntimeError: mat1 and mat2" in refused(
-        Network(lambda x: x.view(len(x), -1)[:, 1:]))
+    said = refused(Network(lambda x: x.view(len(x), -1)[:, 1:]))  # torch 2.15 says "addmm: mat1 and mat2"
+    assert "cannot take images of shape (5, 3, 8, 8) (RuntimeError: " in said and "mat1 and mat2" in said
     assert "training mode" in refused(Network().train())
 
 

@@ -93,12 +93,14 @@ def read_run(path: Path) -> Run:
         InputError: The path is not a run directory. Studies, exports and measurements of the vulnerability have a
             configuration, too, and pages that only their programs can write.
     """
-    known = (run_files.ENVIRONMENT, run_files.METRICS, run_files.EVALUATIONS)
+    own = (run_files.ENVIRONMENT, run_files.METRICS, run_files.EVALUATIONS)
+    known = (run_files.CONFIG, *own)
     if not path.is_dir() or not any((path / name).exists() for name in known):
-        own = (path / run_files.CONFIG).exists() and (path / run_files.REPORT).exists()
-        written = "; the page in it is written by the program that made the folder" * own
         raise InputError(f"{path} is not a run directory; expected a folder with one of {', '.join(known)}"
-                         + (written or _runs_below(path)))
+                         + _runs_below(path))
+    if (path / run_files.REPORT).exists() and not any((path / name).exists() for name in own):
+        raise InputError(f"{path} is not a run directory; the page in it is written by the program that made the "
+                         "folder")
     run = Run(path, finished=(path / run_files.FINISHED).exists())
     run.config = _read_json(run, run_files.CONFIG, dict, {})
     run.starts = [start for start in _read_json(run, run_files.ENVIRONMENT, list, []) if isinstance(start, dict)]
@@ -111,8 +113,7 @@ def read_run(path: Path) -> Run:
     run.noise = _read_noise(run)
     if (path / run_files.VULNERABILITY).exists():
         run.vulnerability = _read_json(run, run_files.VULNERABILITY, dict, {})
-    files = [path / name
-             for name in (run_files.CONFIG, *known, run_files.LOG, run_files.CHECKPOINT, run_files.FINISHED)]
+    files = [path / name for name in (*known, run_files.LOG, run_files.CHECKPOINT, run_files.FINISHED)]
     files += (path / run_files.EVALUATIONS).glob("*.json")
     run.updated = max((file.stat().st_mtime for file in files if file.exists()), default=time.time())
     return run
