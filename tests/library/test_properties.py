@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, reject
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -109,12 +109,13 @@ def test_a_subset_has_the_size_that_was_asked_for_and_balanced_classes(labels, c
 
 # -- names of attacks -----------------------------------------------------------------------------------------------
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # many methods take no steps, restarts or norm
 @given(st.sampled_from(sorted(ATTACKS)), st.sampled_from(["", "-l2"]), st.integers(0, 300), st.integers(1, 20))
 def test_the_text_of_an_attack_is_read_as_that_attack(method, norm, steps, restarts):
     try:
         attack = parse_attack(method + norm + (f"-{steps}" if steps else "") + (f"x{restarts}" if restarts > 1 else ""))
     except InputError:
-        reject()  # the method takes no steps, restarts or norm
+        reject()
     assert isinstance(attack, Attack) and parse_attack(str(attack)) == attack
 
 
