@@ -92,7 +92,8 @@ def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Colle
         rows.append({"entrant": name, "random": len(others), "as_good": as_good, "p": p, "difference": difference,
                      "deviation": deviation, "summary":
                      f"{name}: {as_good} of {len(others)} random cells are as good or better, so a random cell does "
-                     f"as well with p = {p:.2g} (one-sided); {100 * difference:+.1f} points from their mean{differ}"})
+                     f"as well with p = {p:.2g} (one-sided). It is {100 * difference:+.1f} points from their "
+                     f"mean{differ}."})
     return rows
 
 

@@ -55,9 +55,17 @@ def standing(race: Race) -> Sequence[Part]:
 
 
 def against_random(race: Race) -> Sequence[Part]:
-    """Say how the entrants stand among the random cells; nothing where the document does not tell."""
-    rows = [row for row in listed(race.document.get("against_random")) if isinstance(row, dict) and "summary" in row]
-    return [paragraph(text_of(row["summary"])) for row in rows]
+    """Show how the entrants stand among the random cells; nothing where the document does not tell."""
+    rows: list[list[str | Cell]] = []
+    for row in listed(race.document.get("against_random")):
+        found = row if isinstance(row, dict) else {}
+        as_good, count, p, difference = (number(found.get(key)) for key in ("as_good", "random", "p", "difference"))
+        if as_good is None or count is None or p is None or difference is None:
+            continue
+        rows.append([text_of(found.get("entrant")), f"{as_good:.0f} of {count:.0f}", f"{p:.2g}",
+                     percent(difference, signed=True)])
+    return [table(["entrant", "random cells as good", "p", "from their mean (points)"], rows, (1, 2, 3),
+                  "Against random cells: p is the chance that a random cell does as well (one-sided)")] * bool(rows)
 
 
 def score_table(race: Race, weights: str) -> str:
