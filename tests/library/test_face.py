@@ -386,3 +386,12 @@ def test_the_example_runs(capsys, monkeypatch, tmp_path):
     folder, = tmp_path.glob("first_steps_*")
     assert "same logits: True" in capsys.readouterr().out
     assert (folder / "curve.svg").is_file() and (folder / "package" / "my_digits.py").is_file()
+
+
+def test_short_ways_name_what_they_cannot_take():
+    pairs = [(torch.zeros(2, 3, 8, 8), torch.zeros(2))]
+    with pytest.raises(InputError, match=r"the loader is a list; expected one of wsrnas\.BatchLoader"):
+        robust_accuracy(torch.nn.Linear(1, 1), pairs, [0.1])
+    for wrong in ({}, [{}], {"clean": 1.0, "attacks": []}):
+        with pytest.raises(InputError, match="expected a dictionary from names to them"):
+            differences(wrong)

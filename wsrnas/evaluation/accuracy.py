@@ -43,9 +43,13 @@ def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float],
         steps, step size, start and restarts; ``average_robust_accuracy``: their plain mean; ``images``.
 
     Raises:
-        InputError: There are no strengths, one is outside (0, 1), or the attack has no steps.
+        InputError: The loader is none of ours, there are no strengths, one is outside (0, 1), or the attack has no
+            steps.
     """
     world = world or World(device=next(model.parameters()).device)
+    if not hasattr(loader, "batches"):
+        raise InputError(f"the loader is a {type(loader).__name__}; expected one of wsrnas.BatchLoader; "
+                         "wsrnas.evaluate takes images and labels, or a data set")
     if not epsilons or not all(0 < e < 1 for e in epsilons):
         raise InputError(f"strengths to evaluate are {list(epsilons)}; expected at least one, all inside (0, 1)")
     if steps < 1:

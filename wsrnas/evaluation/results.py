@@ -25,6 +25,7 @@ from wsrnas.evaluation.honesty import Part, choose_images, choose_strength, hone
 from wsrnas.evaluation.intervals import accuracy_interval, accuracy_row, difference_interval
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports
+from wsrnas.runtime.errors import InputError
 
 with deferred_imports():
     import torch
@@ -205,10 +206,19 @@ def _cell(row: dict[str, Any]) -> str:
 def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the paired differences of each further network from the first, attack by attack.
 
+    Args:
+        results: what ``evaluate`` returned, by the names of the networks.
+
     Returns:
         Rows with ``name``, ``against``, ``attack``, ``difference`` and ``interval``, accuracies in [0, 1]; no rows for
         a network that was measured on other images.
+
+    Raises:
+        InputError: this is no such dictionary.
     """
+    if not isinstance(results, dict) or not results or not all(isinstance(one, dict) for one in results.values()):
+        raise InputError("differences are between several results; expected a dictionary from names to them, such as "
+                         "differences({'a': a, 'b': b})")
     (first_name, first), *others = results.items()
     rows = []
     for name, result in others:
