@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from wsrnas.runtime.config import meant
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 
@@ -135,7 +136,7 @@ def _radius(epsilon: float | Tensor, images: Tensor, norm: str) -> Tensor:
     if not isinstance(images, Tensor):
         raise InputError(f"images are a {type(images).__name__}; expected a torch tensor (B, C, H, W) in [0, 1]")
     if norm == "linf" and isinstance(epsilon, (int, float)) and epsilon > 1:  # whole images fit into a ball of 1
-        raise InputError(f"epsilon is {epsilon:g}; expected pixels of [0, 1], at most 1; was {epsilon:g}/255 meant?")
+        raise InputError(f"epsilon is {epsilon:g}; expected pixels of [0, 1], at most 1{meant(epsilon)}")
     return _per_image("epsilon", epsilon, images)
 
 

@@ -87,8 +87,12 @@ class RunConfig(Ranges):
 
 def expected_strength(value: float) -> str:
     """Return what was expected in place of an L-inf strength outside (0, 1)."""
-    hint = f"; was {value:g}/255 meant?" if 1 <= value < 255 else ""
-    return f"expected pixels of [0, 1], strictly inside (0, 1){hint}"
+    return f"expected pixels of [0, 1], strictly inside (0, 1){meant(value)}"
+
+
+def meant(value: float) -> str:
+    """Return the question whether a number from 1 to 254 was meant in 255ths; nothing for another number."""
+    return f"; was {value:g}/255 meant?" if 1 <= value < 255 else ""
 
 
 def format_epsilon(epsilon: float) -> str:
