@@ -72,8 +72,9 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
             entrants += [Entrant(f"{RANDOM}_{number}", _random_cell(seed, number), f"drawn with seed {seed}", RANDOM,
                                  layers) for number in range(1, int(found[1]) + 1)]
         else:
-            require(spec != RANDOM or os.path.exists(spec), f"archs contains {spec}; expected random:N with the number "
-                    "of random cells, such as random:12")
+            mistyped = re.fullmatch(rf"{RANDOM}(:.*)?", spec, re.IGNORECASE) and not os.path.exists(spec)
+            require(not mistyped, f"archs contains {spec}; expected random:N with the number of random cells, such as "
+                    "random:12")
             entrants.append(_entrant(spec, layers))
     names = [entrant.name.lower() for entrant in entrants]  # not every file system tells the two cases apart
     twice = next((entrant.name for entrant in entrants if names.count(entrant.name.lower()) > 1), None)
