@@ -28,9 +28,9 @@ with deferred_imports():
     from retrain.batch import check_batch
     from retrain.cost import training_memory_gib, training_passes
     from retrain.race.costs import write_costs
-    from retrain.race.entrants import RANDOM, Entrant, load_entrants, shapes_of, widen
+    from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
     from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
-    from retrain.race.register import enter, entered, joined
+    from retrain.race.register import as_entered, enter, entered, joined
     from retrain.race.results import document, keep_document
     from retrain.race.tables import standing
     from retrain.small_images import make_loaders
@@ -49,10 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     config, invocation = parse_race(argv)
     check_batch(config, World())
     race = Path(config.runs) / "compare" / config.name
-    entrants = load_entrants(config.archs, config.layers, config.seed)
+    asked = load_entrants(config.archs, config.layers, config.seed)
     there = [] if overwrite_requested(invocation.overwrite) else entered(race)[0]
-    drawn = {entrant.name: entrant for entrant in there if entrant.family == RANDOM}  # no second search for them
-    entrants = [drawn.get(entrant.name, entrant) if entrant.family == RANDOM else entrant for entrant in entrants]
+    entrants = as_entered(asked, there)
     require(bool(entrants or there), "the race has no entrants; pass --archs NAME,NAME,random:2")
     world = initialize(config.device)
     data = load_dataset_once(world, config.dataset, config.data, config.download, max_train=config.max_train,

@@ -51,6 +51,11 @@ class Entrant:
     parameters: int = 0
     multiply_adds: int = 0
 
+    @property
+    def drawn(self) -> bool:
+        """Whether it is a random cell."""
+        return self.family == RANDOM
+
 
 def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]:
     """Return the entrants that ``--archs`` names, in its order.
@@ -125,7 +130,7 @@ def widen(entrants: Sequence[Entrant], budget: Budget, tolerance: float, num_cla
 
     def fitted(entrant: Entrant, draws: int) -> tuple[Entrant, Callable[[int], int], int]:
         first = found = at_the_budget(entrant)
-        for draw in range(1, draws // (entrant.layers or 1) if entrant.family == RANDOM else 1):
+        for draw in range(1, draws // (entrant.layers or 1) if entrant.drawn else 1):
             if not misses(*found[1:]):
                 break
             number = int(entrant.name.removeprefix(f"{RANDOM}_"))

@@ -53,6 +53,17 @@ def joined(race: Path, entrants: Sequence[Entrant]) -> list[Entrant]:
     return list(known.values())
 
 
+def as_entered(entrants: Sequence[Entrant], there: Sequence[Entrant]) -> list[Entrant]:
+    """Return the entrants with the random cells of ``there``: the search for cells that meet the budget is not repeated.
+
+    Args:
+        entrants: what the command line asks for.
+        there: entrants of the race from earlier starts.
+    """
+    drawn = {entrant.name: entrant for entrant in there if entrant.drawn}
+    return [drawn.get(entrant.name, entrant) if entrant.drawn else entrant for entrant in entrants]
+
+
 def entered(race: Path) -> tuple[list[Entrant], int]:
     """Return all entrants of a race in the order in which they entered, and the number of trainings of each.
 

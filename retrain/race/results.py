@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.race.costs import known_costs
-from retrain.race.entrants import RANDOM, Entrant
+from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig
@@ -65,7 +65,7 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
         "differences": differences,
         "against_random": against_random(
             {entrant.name: over_seeds(trainings[entrant.name, kept[0]]).get(main) for entrant in entrants},
-            [entrant.name for entrant in entrants if entrant.family == RANDOM]),
+            [entrant.name for entrant in entrants if entrant.drawn]),
         "power": power(seeds, some["images"], measured_noise(ranked, some["images"]) or Noise()) if some else None,
         "config": to_dict(config),
     }

@@ -11,6 +11,7 @@ import pytest
 import genotypes
 import retrain.race.entrants as entrants_module
 from retrain.race.entrants import NEIGHBOURHOOD, NEIGHBOURS, Entrant, common_budget, load_entrants, nearest_width, widen
+from retrain.race.register import as_entered
 from wsrnas.architectures.catalogue import ENTRIES
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.models import build_model
@@ -275,6 +276,13 @@ def test_random_cells_are_drawn_from_those_that_meet_the_budget():
     kept = [entrant.arch == first.arch for first, entrant in zip(before, after, strict=True)]
     nearest = [abs(entrant.parameters - 2500) <= 25 for entrant in anything]
     assert kept == nearest and not all(kept)
+
+
+def test_random_cells_that_have_entered_are_not_drawn_again():
+    asked = load_entrants(["random:2", "squeezenet"], 3, seed=1)
+    there = [replace(load_entrants(["random:1"], 3, seed=2)[0], init_channels=7), replace(asked[2], init_channels=5)]
+    assert there[0].arch != asked[0].arch and [entrant.drawn for entrant in asked] == [True, True, False]
+    assert as_entered(asked, there) == [there[0], *asked[1:]]
 
 
 def test_where_no_random_cell_meets_the_budget_the_first_draw_is_named(monkeypatch):
