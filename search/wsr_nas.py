@@ -42,7 +42,7 @@ with deferred_imports():
     from search.rankings.sample import open_sample, rank_sample
     from search.short_training import ShortTraining
     from search.split import first_split, stored_split
-    from search.wsr_nas_parts import build_loaders
+    from search.wsr_nas_parts import choose_images
     from search.wsr_nas_searcher import Searcher
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
     from wsrnas.evaluation.caveats import saturated_strengths
@@ -215,7 +215,7 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
 def check(config: SearchConfig, data: DataSet, world: World) -> None:
     """Refuse a table that cannot be used, and numbers of images that the data cannot give."""
     open_sample(config)
-    build_loaders(config, data, first_split(config, data), world)
+    choose_images(config, data, first_split(config, data), world)
 
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:

@@ -16,7 +16,7 @@ from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.supernet_training import build_supernet
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import DataSet, ImageSet
-from wsrnas.data.loader import BatchLoader
+from wsrnas.data.loader import BatchLoader, require_batches
 from wsrnas.data.splits import balanced_subset
 from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import NoiseEstimator
@@ -45,6 +45,44 @@ class Loaders:
     check: BatchLoader
 
 
+@dataclass(frozen=True)
+class Images:
+    """Hold the images of a search, as indices in the training set.
+
+    Args:
+        train: D_t.
+        trained: the part of D_t that trains: all of it, but for short trainings.
+        validation: D_v, as far as it is measured on.
+        check: the part of D_v on which estimates are compared with PGD.
+    """
+
+    train: Tensor
+    trained: Tensor
+    validation: Tensor
+    check: Tensor
+
+
+def choose_images(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> Images:
+    """Choose the images of a search; the arguments are those of ``build_loaders``.
+
+    Raises:
+        InputError: there are too few images for a batch, or for each class.
+    """
+    def balanced(indices: Tensor, count: int, purpose: str) -> Tensor:
+        return indices[balanced_subset(data.train.labels[indices], count, config.seed, purpose, data.num_classes)]
+
+    train, validation = split[0], balanced(split[1], config.max_validation, "D_v")
+    require(not 0 < config.check_images < data.num_classes, f"check_images is {config.check_images}; expected 0 or at "
+            f"least one image of each of the {data.num_classes} classes")
+    check = balanced(validation, max(config.check_images, data.num_classes), "check_images")
+    short = config.measure == SHORT and config.short_images
+    trained = balanced(train, config.short_images, "short_images") if short else train
+    require_batches(len(trained), config.batch_size, "training", True, world.size)
+    require_batches(len(train), config.batch_size, "recalibration", True, world.size)
+    require_batches(len(validation), config.eval_batch_size, "validation")
+    return Images(train, trained, validation, check)
+
+
 def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> Loaders:
     """Build the loaders of D_t and D_v.
 
@@ -53,30 +91,27 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
         data: the data set.
         split: indices of D_t and D_v in the training set.
         world: processes that share the batches.
+
+    Raises:
+        InputError: see ``choose_images``.
     """
-    held_out = data.train.labels[split[1]]
-    kept = split[1][balanced_subset(held_out, config.max_validation, config.seed, "D_v", data.num_classes)]
-    train, validation = (data.train.subset(indices).to(world.device) for indices in (split[0], kept))
-    require(not 0 < config.check_images < data.num_classes, f"check_images is {config.check_images}; expected 0 or at "
-            f"least one image of each of the {data.num_classes} classes")
-    checked = balanced_subset(validation.labels.cpu(), max(config.check_images, data.num_classes), config.seed,
-                              "check_images", data.num_classes)
+    images = choose_images(config, data, split, world)
 
-    trained = train
-    if config.measure == SHORT and config.short_images:
-        trained = train.subset(balanced_subset(train.labels.cpu(), config.short_images, config.seed, "short_images",
-                                               data.num_classes))
+    def copied(indices: Tensor) -> ImageSet:
+        return data.train.subset(indices).to(world.device)
 
-    def augmented(images: ImageSet, purpose: str) -> BatchLoader:
-        return BatchLoader(images, config.batch_size, config.seed, purpose, shuffle=True, augment=data.augmentation,
+    def augmented(part: ImageSet, purpose: str) -> BatchLoader:
+        return BatchLoader(part, config.batch_size, config.seed, purpose, shuffle=True, augment=data.augmentation,
                            drop_last=True, rank=world.rank, world_size=world.size)
 
-    def plain(images: ImageSet, purpose: str) -> BatchLoader:
-        return BatchLoader(images, config.eval_batch_size, config.seed, purpose, rank=world.rank,
+    def plain(part: ImageSet, purpose: str) -> BatchLoader:
+        return BatchLoader(part, config.eval_batch_size, config.seed, purpose, rank=world.rank,
                            world_size=world.size)
 
+    train = copied(images.train)
+    trained = train if images.trained is images.train else copied(images.trained)
     return Loaders(train, augmented(trained, "training"), augmented(train, "recalibration"),
-                   plain(validation, "validation"), plain(validation.subset(checked), "check"))
+                   plain(copied(images.validation), "validation"), plain(copied(images.check), "check"))
 
 
 def few_shot_of(config: SearchConfig) -> FewShot | None:

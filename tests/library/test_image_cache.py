@@ -127,7 +127,7 @@ def test_another_folder_with_equal_names_sizes_and_times_has_its_own_file(pictur
 
 def test_other_decoders_decode_anew(pictures, cache, decoded, monkeypatch):
     load_dataset("folder", pictures)
-    for change in (("DECODING", 10**6), ("Image.__version__", "0"), ("features.version", lambda part: "0")):
+    for change in (("VERSION", 10**6), ("Image.__version__", "0"), ("features.version", lambda part: "0")):
         decoded.clear()
         monkeypatch.setattr(f"wsrnas.data.image_cache.{change[0]}", change[1])
         load_dataset("folder", pictures)

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import io
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from wsrnas.runtime.errors import say
 VARIABLE = "WSRNAS_CACHE"  # folder of the cache, or OFF
 OFF = "off"
 MIN_FILES = 1000  # fewer are decoded in less than a second
-DECODING = 1  # version of what ``read_image`` makes of a file
-_CHECKSUM_BYTES = 32
+VERSION = 2  # of what ``read_image`` makes of a file, and of the file of the cache
+_CHECKSUM = np.dtype("<u4")
 _CHUNK = 2**24  # bytes hashed at a time
 _GIB = 2**30
 say_once = cache(say)
@@ -80,7 +81,7 @@ def fingerprint(listings: Sequence[Listing]) -> str:
     That is the folder, the names, sizes and modification times of its files in their order, the size of the images, and
     the versions of the decoders.
     """
-    versions = [str(DECODING), Image.__version__, *(str(features.version(part)) for part in ("jpg", "zlib", "webp"))]
+    versions = [str(VERSION), Image.__version__, *(str(features.version(part)) for part in ("jpg", "zlib", "webp"))]
     words = [*versions, str(read_image(listings[0].files[0]).shape)]
     for listing in listings:
         words.append(str(listing.folder.resolve()))
@@ -96,7 +97,7 @@ def _stored(path: Path, listings: Sequence[Listing]) -> list[np.ndarray] | None:
     ends = np.cumsum([len(listing.files) for listing in listings])
     try:
         content = np.memmap(path, np.uint8, mode="r")
-        if _checksum(content[:-_CHECKSUM_BYTES]) == content[-_CHECKSUM_BYTES:].tobytes():
+        if _checksum(content[:-_CHECKSUM.itemsize]).tobytes() == content[-_CHECKSUM.itemsize:].tobytes():
             # A private mapping can be written to, as torch wants it; the file stays as it is.
             images = np.load(path, mmap_mode="c")
             if len(images) == ends[-1]:
@@ -129,7 +130,7 @@ def _store(path: Path, file: io.FileIO, images: Sequence[np.ndarray]) -> None:
     parts = [np.frombuffer(header.getvalue(), np.uint8), *(part.reshape(-1) for part in images)]
     try:
         file.truncate(0)  # a process that was killed may have left a part
-        for part in [*parts, np.frombuffer(_checksum(*parts), np.uint8)]:
+        for part in [*parts, _checksum(*parts)]:
             while len(part):
                 part = part[file.write(part.data):]
         os.fsync(file.fileno())
@@ -148,12 +149,13 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.unfinished")
 
 
-def _checksum(*parts: np.ndarray) -> bytes:
-    digest = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
+def _checksum(*parts: np.ndarray) -> np.ndarray:
+    """Return the CRC-32 of bytes as 4 bytes: against damage it is as good as a hash, and five times as fast."""
+    value = 0
     for part in parts:
-        for start in range(0, len(part), _CHUNK):
-            digest.update(part[start: start + _CHUNK].data)
-    return digest.digest()
+        for start in range(0, len(part), _CHUNK):  # a mapped file of many gigabytes need not be in memory
+            value = zlib.crc32(part[start: start + _CHUNK].data, value)
+    return np.array([value], _CHECKSUM).view(np.uint8)
 
 
 def _go_on_without(path: Path, error: OSError) -> None:

@@ -27,6 +27,23 @@ class _Plan:
     centres: Tensor  # (N, 2) int64: row and column of the cutout's centre in the finished image
 
 
+def require_batches(images: int, batch_size: int, purpose: str, drop_last: bool = False, world_size: int = 1) -> None:
+    """Refuse batches that so many images do not give; the arguments are those of ``BatchLoader``.
+
+    Raises:
+        InputError: see ``BatchLoader``.
+    """
+    if batch_size < 1:
+        raise InputError(f"the {purpose} batch size is {batch_size}, expected at least 1")
+    if not images:
+        raise InputError(f"there are no {purpose} images, expected at least 1")
+    if drop_last and batch_size > images:
+        raise InputError(f"the {purpose} batch size is {batch_size}, expected at most {images}, the number of images")
+    if drop_last and batch_size % world_size:
+        raise InputError(f"the {purpose} batch size is {batch_size}, expected a multiple of {world_size}, the number "
+                         "of processes")
+
+
 class BatchLoader:
     """Yield batches of an image set in an order drawn from (seed, purpose, epoch).
 
@@ -55,16 +72,7 @@ class BatchLoader:
                  world_size: int = 1) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size} processes")
-        if batch_size < 1:
-            raise InputError(f"the {purpose} batch size is {batch_size}, expected at least 1")
-        if not len(image_set):
-            raise InputError(f"there are no {purpose} images, expected at least 1")
-        if drop_last and batch_size > len(image_set):
-            raise InputError(f"the {purpose} batch size is {batch_size}, expected at most {len(image_set)}, "
-                             "the number of images")
-        if drop_last and batch_size % world_size:
-            raise InputError(f"the {purpose} batch size is {batch_size}, "
-                             f"expected a multiple of {world_size}, the number of processes")
+        require_batches(len(image_set), batch_size, purpose, drop_last, world_size)
         self.image_set = image_set
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size

@@ -1,0 +1,95 @@
+"""Compare rankings of one table by several supernets, and rank by the mean of their scores (docs/SEARCH.md).
+
+    python -m studies.several_supernets runs/ranking/A runs/ranking/B runs/ranking/C
+    python -m studies.several_supernets runs/ranking/A runs/ranking/B --column clean
+
+The folders are results of search.ranking for the same architectures. An interval of one ranking is about the choice of
+the architectures; how much another training of the supernet would change, only another training shows. For each score
+of the supernets the program prints Kendall's tau of each of them with a column of the table, tau of the mean of their
+scores (each divided by its deviation over the architectures) with its interval, and how far two supernets agree with
+one another (mean over pairs): of all architectures, and at fixed size.
+"""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.rankings.statistics import correlations, estimate, without_size
+from wsrnas.report.reading.rankings import ALL, FIXED, main_column, read_ranking, shown
+from wsrnas.runtime.config import Parser, require
+from wsrnas.runtime.markdown import markdown_table
+from wsrnas.runtime.program import run_program
+
+GROUP = "supernet"
+HEADS = ("score", "each supernet", "mean of their scores", "agreement")
+
+
+def common_scores(rankings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Return the scores (supernets, n) that all rankings hold, in the order of the first one's architectures.
+
+    Raises:
+        InputError: they are about different architectures.
+    """
+    places = [np.array(ranking["values"]["place"]) for ranking in rankings]
+    for ranking, there in zip(rankings, places, strict=True):
+        same = ranking["table"] == rankings[0]["table"] and set(there) == set(places[0])
+        require(same, f"the rankings by {rankings[0]['run']} and {ranking['run']} are about different architectures; "
+                "expected the same table, sample and seed")
+    orders = [there.argsort()[places[0].argsort().argsort()] for there in places]
+    by_name = [{entry["score"]: np.array(values)[order] for entry, values in
+                zip(ranking["scores"], ranking["values"]["scores"], strict=True) if entry["group"] == GROUP}
+               for ranking, order in zip(rankings, orders, strict=True)]
+    return {name: np.stack([scores[name] for scores in by_name]) for name in by_name[0]
+            if all(name in scores for scores in by_name)}
+
+
+def mean_score(scores: np.ndarray) -> np.ndarray:
+    """Return the mean (n,) over supernets of scores (supernets, n), each divided by its deviation."""
+    centred = scores - scores.mean(1, keepdims=True)
+    deviations = centred.std(1, keepdims=True)
+    return (centred / np.where(deviations > 0, deviations, 1)).mean(0)
+
+
+def agreement(scores: np.ndarray) -> float:
+    """Return Kendall's tau between scores (supernets, n), the mean over pairs of supernets."""
+    pairs = correlations(scores, scores)[0]
+    return float(np.mean([pairs[pair] for pair in itertools.combinations(range(len(scores)), 2)]))
+
+
+def table(rankings: Sequence[dict[str, Any]], column: str, fixed: bool) -> str:
+    """Return the table of all scores, of all architectures or at fixed size."""
+    values = rankings[0]["values"]
+    truth, size = np.array(values["truth"][column])[None], np.log(values["parameters"])
+    rows = []
+    for name, scores in common_scores(rankings).items():
+        everyone = np.concatenate([scores, mean_score(scores)[None]])
+        found = estimate(everyone, truth, rankings[0]["resamples"], rankings[0]["seed"], size if fixed else None)
+        taus = found.tau[:, :, 0].T
+        rows.append((name, *(" ".join(f"{tau:.2f}" for tau in taus[:-1, 0]).replace("-", "−"), shown(taus[-1]),
+                             f"{agreement(without_size(scores, size) if fixed else scores):.2f}".replace("-", "−"))))
+    return markdown_table(HEADS, rows)
+
+
+def main() -> None:
+    """Read, compare and print."""
+    parser = Parser(prog="studies.several_supernets", description=__doc__,
+                    formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("rankings", type=Path, nargs="+", help="folders of search.ranking, one for each supernet")
+    parser.add_argument("--column", default="", help="column of the table (default: the mean of all)")
+    arguments = parser.parse_args()
+    rankings = [dict(read_ranking(folder)) for folder in arguments.rankings]
+    require(len(rankings) > 1, "one ranking was given; expected several, one for each supernet")
+    column = arguments.column or main_column(rankings[0])
+    columns = rankings[0]["columns"]
+    require(column in columns, f"column is {column}; expected one of {', '.join(columns)}")
+    for subset, fixed in ((ALL, False), (FIXED, True)):
+        print(f"\nKendall's τ with {column}, {subset}, {len(rankings[0]['values']['place'])} architectures\n\n"
+              f"{table(rankings, column, fixed)}")
+
+
+if __name__ == "__main__":
+    run_program(main)
