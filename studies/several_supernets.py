@@ -5,9 +5,10 @@
 
 The folders are results of search.ranking for the same architectures. An interval of one ranking is about the choice of
 the architectures; how much another training of the supernet would change, only another training shows. For each score
-of the supernets the program prints Kendall's tau of each of them with a column of the table, tau of the mean of their
-scores (each divided by its deviation over the architectures) with its interval, and how far two supernets agree with
-one another (mean over pairs): of all architectures, and at fixed size.
+of the supernets the program prints Kendall's tau of each of them with a column of the table, by how much tau of the
+last one is larger than that of the first (paired, on the same architectures), tau of the mean of their scores (each
+divided by its deviation over the architectures), and how far two supernets agree with one another (mean over pairs): of
+all architectures, and at fixed size.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
 GROUP = "supernet"
-HEADS = ("score", "each supernet", "mean of their scores", "agreement")
+HEADS = ("score", "each supernet", "last minus first", "mean of their scores", "agreement")
 
 
 def common_scores(rankings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -60,17 +61,25 @@ def agreement(scores: np.ndarray) -> float:
     return float(np.mean([pairs[pair] for pair in itertools.combinations(range(len(scores)), 2)]))
 
 
+def plain(value: float) -> str:
+    """Return a correlation without an interval as text."""
+    return f"{value:.2f}".replace("-", "−")
+
+
 def table(rankings: Sequence[dict[str, Any]], column: str, fixed: bool) -> str:
     """Return the table of all scores, of all architectures or at fixed size."""
     values = rankings[0]["values"]
     truth, size = np.array(values["truth"][column])[None], np.log(values["parameters"])
     rows = []
     for name, scores in common_scores(rankings).items():
-        everyone = np.concatenate([scores, mean_score(scores)[None]])
-        found = estimate(everyone, truth, rankings[0]["resamples"], rankings[0]["seed"], size if fixed else None)
-        taus = found.tau[:, :, 0].T
-        rows.append((name, *(" ".join(f"{tau:.2f}" for tau in taus[:-1, 0]).replace("-", "−"), shown(taus[-1]),
-                             f"{agreement(without_size(scores, size) if fixed else scores):.2f}".replace("-", "−"))))
+        def estimated(*chosen: np.ndarray, minus_first: bool = False) -> np.ndarray:
+            return estimate(np.stack(chosen), truth, rankings[0]["resamples"], rankings[0]["seed"],
+                            size if fixed else None, minus_first).tau[:, :, 0].T
+
+        each = [tau for tau, _, _ in estimated(*scores)]
+        rows.append((name, " ".join(map(plain, each)), shown(estimated(scores[0], scores[-1], minus_first=True)[1]),
+                     shown(estimated(mean_score(scores))[0]),
+                     plain(agreement(without_size(scores, size) if fixed else scores))))
     return markdown_table(HEADS, rows)
 
 

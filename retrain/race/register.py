@@ -54,7 +54,7 @@ def joined(race: Path, entrants: Sequence[Entrant]) -> list[Entrant]:
 
 
 def as_entered(entrants: Sequence[Entrant], there: Sequence[Entrant]) -> list[Entrant]:
-    """Return the entrants with the random cells of ``there``: the search for cells that meet the budget is not repeated.
+    """Return the entrants with the random cells of ``there``, which were drawn until the budget was met.
 
     Args:
         entrants: what the command line asks for.

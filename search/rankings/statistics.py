@@ -75,8 +75,8 @@ def _cosines(products: np.ndarray, *squares: np.ndarray) -> np.ndarray:
     return np.divide(products, lengths, out=np.full_like(lengths, np.nan), where=lengths > 0)
 
 
-def estimate(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int, size: np.ndarray | None = None
-             ) -> Estimates:
+def estimate(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int, size: np.ndarray | None = None,
+             minus_first: bool = False) -> Estimates:
     """Return the correlations over n architectures, with intervals from resamples of the architectures.
 
     Args:
@@ -85,13 +85,15 @@ def estimate(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int, s
         resamples: number of resamples.
         seed: seed of the resamples.
         size: (n,); if given, both sides are replaced by what a line over it leaves, in every resample anew.
+        minus_first: whether those of the first score are subtracted, in every resample: a paired comparison.
     """
     count = scores.shape[1]
 
     def of(rows: Any) -> np.ndarray:
         sides = scores[:, rows], truth[:, rows]
-        return correlations(*sides) if size is None else correlations(*(without_size(side, size[rows])
-                                                                        for side in sides))
+        found = correlations(*sides) if size is None else correlations(*(without_size(side, size[rows])
+                                                                         for side in sides))
+        return found - found[:, :1] if minus_first else found
 
     if count < FEWEST:
         nothing = np.full((3, len(scores), len(truth)), np.nan)

@@ -110,6 +110,22 @@ def test_an_interval_is_the_percentiles_of_resamples_that_fit_the_line_anew():
     np.testing.assert_allclose(found.tau[1:, 1, 1], np.percentile(drawn, (2.5, 97.5)))
 
 
+def test_a_difference_of_correlations_is_that_in_every_resample():
+    random = np.random.default_rng(3)
+    truth = random.normal(size=50)
+    scores = np.stack([truth + random.normal(size=50), truth + 2 * random.normal(size=50)])
+    found = estimate(scores, truth[None], 200, 7, minus_first=True).tau[:, :, 0]
+    draws = np.random.default_rng(7)
+    by_hand = []
+    for rows in (draws.integers(50, size=50) for _ in range(200)):
+        first, second = (scipy.stats.kendalltau(score[rows], truth[rows]).statistic for score in scores)
+        by_hand.append(second - first)
+    assert found[:, 0].tolist() == [0, 0, 0]
+    assert found[1:, 1] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]))
+    each = estimate(scores, truth[None], 2, 7).tau[0, :, 0]
+    assert found[0, 1] == pytest.approx(each[1] - each[0])
+
+
 def test_values_that_are_not_finite_rank_last():
     assert finite(np.array([1.0, np.nan, -2.0, np.inf])).tolist() == [1, -2, -2, -2]
     np.testing.assert_allclose(logarithm(np.array([0.0, math.e, 1.0])), [0, 1, 0])
