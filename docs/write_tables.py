@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.rankings.training_free import TRAINING_FREE
 from search.spaces import SPACES
 from search.strategies import STRATEGIES
 from search.strategy.objective import OBJECTIVES
 from search.strategy.predictors import PREDICTORS
 from search.supernet_strategies import SUPERNET_STRATEGIES
+from search.training_free import TRAINING_FREE
 from search.training_paths import PATHS
 from wsrnas.architectures.outputs import OUTPUTS
 from wsrnas.complexity import count_parameters

@@ -15,5 +15,14 @@ class ObjectiveConfig:
     size_weight: float = option(0.0, "weight in nats of log parameters, which counts as good in every objective: "
                                 "how far the search trusts size, because measurements err; 0: they alone count",
                                 added=True)
+    naswot_weight: float = option(0.0, "weight in nats of the training-free score NASWOT, in deviations of random "
+                                  "architectures, which counts as good in every objective; 0: it is not computed",
+                                  added=True)
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
+
+    @property
+    def prior_weights(self) -> dict[str, float]:
+        """The weights of the entries of ``search.priors`` that count, by name."""
+        weights = {"size": self.size_weight, "naswot": self.naswot_weight}
+        return {name: weight for name, weight in weights.items() if weight}

@@ -14,6 +14,7 @@ from search.strategy.objective import Objective
 from search.strategy.supernet import SupernetStrategy
 from search.supernet_strategies import SUPERNET_STRATEGIES
 from search.supernet_training import build_supernet
+from search.training_free.untrained import IMAGES
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import DataSet, ImageSet
 from wsrnas.data.loader import BatchLoader, require_batches
@@ -36,6 +37,7 @@ class Loaders:
         recalibration: augmented batches of D_t that renew BatchNorm statistics.
         validation: D_v.
         check: the part of D_v on which estimates are compared with PGD.
+        few: the part of D_v that training-free scores see.
     """
 
     train_set: ImageSet
@@ -43,6 +45,7 @@ class Loaders:
     recalibration: BatchLoader
     validation: BatchLoader
     check: BatchLoader
+    few: ImageSet
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Images:
         trained: the part of D_t that trains: all of it, but for short trainings.
         validation: D_v, as far as it is measured on.
         check: the part of D_v on which estimates are compared with PGD.
+        few: the part of D_v that training-free scores see.
     """
 
     train: Tensor
     trained: Tensor
     validation: Tensor
     check: Tensor
+    few: Tensor
 
 
 def choose_images(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> Images:
@@ -80,7 +85,8 @@ def choose_images(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
     require_batches(len(trained), config.batch_size, "training", True, world.size)
     require_batches(len(train), config.batch_size, "recalibration", True, world.size)
     require_batches(len(validation), config.eval_batch_size, "validation")
-    return Images(train, trained, validation, check)
+    few = balanced(validation, min(max(IMAGES, data.num_classes), len(validation)), "training-free")
+    return Images(train, trained, validation, check, few)
 
 
 def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tensor], world: World) -> Loaders:
@@ -111,7 +117,8 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
     train = copied(images.train)
     trained = train if images.trained is images.train else copied(images.trained)
     return Loaders(train, augmented(trained, "training"), augmented(train, "recalibration"),
-                   plain(copied(images.validation), "validation"), plain(copied(images.check), "check"))
+                   plain(copied(images.validation), "validation"), plain(copied(images.check), "check"),
+                   copied(images.few))
 
 
 def few_shot_of(config: SearchConfig) -> FewShot | None:

@@ -1,6 +1,5 @@
 """The Wsr-NAS search: all that it owns, and one method for each step of Algorithm 1."""
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from search.measured_paths import described_paths, measured_shares, parameters
 from search.measurement import batches_until_stopped, measure
 from search.not_finite import finite, require_finite_measurement
 from search.path_training import train_epoch_of_paths
+from search.priors import PRIORS
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.spaces.supernet import Path
@@ -62,6 +62,7 @@ class Searcher(SupernetSearcher):
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
         self.few_shot = few_shot_of(config)
+        self.priors = [PRIORS[name](self, loaders.few) for name in config.prior_weights]
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(
@@ -251,10 +252,7 @@ class Searcher(SupernetSearcher):
     def row(self, measured: Mapping[str, Tensor], path: Path) -> Tensor:
         """Return what M_v keeps of a result of ``validate`` of a path, and what the objective reads: losses first."""
         row = OBJECTIVES[self.config.objective].row(measured)
-        if self.config.size_weight:
-            size, = parameters(self.space, self.space.discrete(path.gates.unsqueeze(0)), self.network)
-            row = torch.cat([row, row.new_tensor([-math.log(size)])])
-        return row
+        return torch.cat([row, row.new_tensor([-prior(path) for prior in self.priors])])
 
     def train_loss_estimator(self, step: Step) -> float:
         """Train the predictor on M_v (lines 18 and 23, Eq. 9); return its standardised squared error."""

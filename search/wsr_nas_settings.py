@@ -109,8 +109,9 @@ class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConf
         require(not OBJECTIVES[self.objective].reads_vulnerability or not (self.bounded or self.max_estimator_gap),
                 f"objective is {self.objective}, which rewards a high vulnerability; expected neither "
                 "vulnerability_bound nor max_estimator_gap, which corrects it")
-        require(not (self.size_weight and self.bounded), f"size_weight is {self.size_weight:g} but there is a "
-                "vulnerability_bound; expected one of the two")
+        for name, weight in self.prior_weights.items():
+            require(not self.bounded, f"{name}_weight is {weight:g} but there is a vulnerability_bound; expected one "
+                    "of the two")
         self._require_paths_fit()
         self._require_strategy_fits()
 
@@ -192,8 +193,8 @@ class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConf
 
     @property
     def columns(self) -> int:
-        """Number of what M_v keeps of a measurement: losses, vulnerabilities and the size, as far as they are read."""
-        return 1 + len(self.strengths) * (1 + self.measures_vulnerability) + bool(self.size_weight)
+        """Number of what M_v keeps of a measurement: losses, vulnerabilities and priors, as far as they are read."""
+        return 1 + len(self.strengths) * (1 + self.measures_vulnerability) + len(self.prior_weights)
 
     @property
     def trains_supernet(self) -> bool:

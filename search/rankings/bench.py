@@ -10,11 +10,11 @@ from torch import Tensor
 from search.rankings.trained import TrainedSupernet
 from search.spaces import SPACES
 from search.spaces.space import Space
+from search.training_free.untrained import IMAGES
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.distributed import World
 
-FEW = 64  # images that training-free scores see; at least one of each class
 Batches = list[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,)
 Values = Mapping[str, float | list[float]]
 Measure = Callable[[Tensor], Values]  # choices (R,) of an architecture -> what was measured of it
@@ -75,7 +75,7 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
         return list(BatchLoader(validation.subset(kept).to(world.device), size, seed, f"ranking {name}",
                                 shuffle=True).batches())
 
-    few = min(max(FEW, data.num_classes), len(validation))
+    few = min(max(IMAGES, data.num_classes), len(validation))
     augmented = BatchLoader(train.to(world.device), config.batch_size, trained.seed, "recalibration", shuffle=True,
                             augment=data.augmentation, drop_last=True)
     return Bench(trained, plain(images, batch_size, "images"), plain(few, few, "few images")[0],

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from search.rankings.bench import Bench, Measure, Values
-from search.rankings.training_free import TRAINING_FREE
-from wsrnas.runtime.seeding import seeded_weights
+from search.training_free import TRAINING_FREE
+from search.training_free.untrained import untrained_network
 
 
 def training_free(bench: Bench) -> Measure:
@@ -18,9 +18,8 @@ def training_free(bench: Bench) -> Measure:
     def measured(choices: Tensor) -> Values:
         values = {}
         for name, entry in TRAINING_FREE.items():
-            with seeded_weights(bench.trained.seed, "training-free"):
-                network = bench.space.network(bench.space.decode(choices), config.init_channels, config.layers,
-                                              data.num_classes, data.image_shape[0])
+            network = untrained_network(bench.space, bench.space.decode(choices), (
+                config.init_channels, config.layers, data.num_classes, data.image_shape), bench.trained.seed)
             values[name] = entry.score(network.to(device), images, labels)
         return values
 

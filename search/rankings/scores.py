@@ -7,8 +7,8 @@ import torch
 
 from search.rankings.bench import Bench
 from search.rankings.rows import Row
-from search.rankings.training_free import TRAINING_FREE
 from search.strategy.objective import OBJECTIVES
+from search.training_free import TRAINING_FREE
 
 Scores = Mapping[str, np.ndarray]  # (n,) by name
 
@@ -44,7 +44,7 @@ def loss_scores(losses: np.ndarray, accuracies: np.ndarray, strengths: Sequence[
 def objective_of(bench: Bench, losses: np.ndarray) -> np.ndarray | None:
     """Return the objective (n,) of the search; None where it was not measured, or needs more than losses."""
     config, strengths = bench.trained.config, list(bench.strengths)
-    more = OBJECTIVES[config.objective].reads_vulnerability or config.size_weight
+    more = OBJECTIVES[config.objective].reads_vulnerability or config.prior_weights
     if not set(config.strengths) <= set(strengths) or more:
         return None
     columns = [0, *(1 + strengths.index(strength) for strength in config.strengths)]

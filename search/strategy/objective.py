@@ -100,29 +100,24 @@ class SensitiveObjective:
 
 
 @dataclass(frozen=True)
-class SizedObjective:
-    """Count the size P, the number of parameters, as good: another objective - w log P.
+class PriorObjective:
+    """Count what is known before anything is measured (``search.priors``): another objective - sum of w_k z_k.
 
-    A supernet's losses err, and a search goes where they err most. The size is known exactly, and larger networks are
-    mostly the more robust ones, so it bounds how far that leads; docs/SEARCH.md has what was measured.
+    A supernet's losses err, and a search goes where they err most. Priors err elsewhere, or, as the size does, not at
+    all; docs/SEARCH.md has what was measured.
 
     Args:
         objective: the other one.
-        weight: w, in nats.
-
-    Raises:
-        InputError: the weight is not above 0.
+        weights: w_k in nats, one for each prior; at least one.
     """
 
     objective: Objective
-    weight: float
-
-    def __post_init__(self) -> None:
-        require(self.weight > 0, f"size_weight is {self.weight:g}; expected 0 or more")
+    weights: tuple[float, ...]
 
     def __call__(self, losses: Tensor) -> Tensor:
-        """Return the objective (...,) of rows (..., L + 1): what the other one reads, then -log P."""
-        return self.objective(losses[..., :-1]) + self.weight * losses[..., -1]
+        """Return the objective (...,) of rows (..., L + K): what the other one reads, then -z_k."""
+        weights = torch.tensor(self.weights, device=losses.device, dtype=losses.dtype)
+        return self.objective(losses[..., :-len(weights)]) + losses[..., -len(weights):] @ weights
 
 
 @dataclass(frozen=True)
@@ -163,13 +158,16 @@ def build_objective(settings: Any) -> Objective:
     """Return what a configuration minimises.
 
     Args:
-        settings: ``objective`` and ``size_weight``, and what the entry of ``OBJECTIVES`` reads.
+        settings: ``objective`` and ``prior_weights``, and what the entry of ``OBJECTIVES`` reads.
 
     Raises:
         InputError: they do not fit.
     """
     objective = OBJECTIVES[settings.objective].build(settings)
-    return SizedObjective(objective, settings.size_weight) if settings.size_weight else objective
+    weights = settings.prior_weights
+    for name, weight in weights.items():
+        require(weight > 0, f"{name}_weight is {weight:g}; expected 0 or more")
+    return PriorObjective(objective, tuple(weights.values())) if weights else objective
 
 
 def update_architecture(supernet: Supernet, estimator: ValidationLossEstimator, optimizer: torch.optim.Optimizer,

@@ -15,8 +15,8 @@ from search.ranking import main
 from search.rankings import inherited as inherited_module
 from search.rankings import rows as rows_module
 from search.rankings.trained import open_trained
-from search.rankings.training_free import TRAINING_FREE
 from search.spaces import SPACES
+from search.training_free import TRAINING_FREE
 from tests.processes import copies
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.loader import BatchLoader

@@ -19,7 +19,7 @@ import search.wsr_nas_searcher
 from search.spaces.darts_supernet import DartsSupernet
 from search.spaces.nas_bench_201_supernet import SupernetNB201
 from search.strategy.memory import Memory
-from search.strategy.objective import OBJECTIVES, RobustObjective, SensitiveObjective, SizedObjective
+from search.strategy.objective import OBJECTIVES, PriorObjective, RobustObjective, SensitiveObjective
 from search.strategy.rank_correlation import rank_correlation
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
@@ -315,10 +315,25 @@ def test_the_size_may_count(tmp_path, strategy):
     assert kept["losses"].shape[1] == 6 and kept["losses"][-1, 5].item() == pytest.approx(-sizes[0], rel=1e-6)
 
 
-def test_a_sized_objective_leaves_the_size_to_itself():
-    rows = torch.tensor([[1.0, 8.0, 9.0, -3.0], [2.0, 0.0, 0.0, -1.0]])
+def test_an_untrained_networks_score_may_count(tmp_path):
+    flags = ["--warmup_architectures", "1", "--iterations", "1", "--objective", "natural", "--naswot_weight", "0.5"]
+    run = start(tmp_path, [*TINY, *QUICK, *flags])
+    row = read(run)[-1]
+    kept = Memory(100)
+    kept.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["searcher"]["loss_memory"],
+                         torch.device("cpu"))
+    scores = kept["losses"][:, 5].tolist()
+    assert kept["losses"].shape[1] == 6 and len(set(scores)) > 1
+    assert row["loss_estimator"]["measured_objective"] == pytest.approx(row["losses"]["natural"] + scores[-1] / 2,
+                                                                        rel=1e-5)
+
+
+def test_priors_are_no_matter_of_the_other_objective():
+    rows = torch.tensor([[1.0, 8.0, 9.0, -3.0, 1.0], [2.0, 0.0, 0.0, -1.0, 4.0]])
     robust = RobustObjective(0.5, 0.5, (0.5, 0.5))
-    torch.testing.assert_close(SizedObjective(robust, 0.5)(rows), robust(rows[:, :3]) + rows[:, 3] / 2)
+    torch.testing.assert_close(PriorObjective(robust, (0.5,))(rows[:, :4]), robust(rows[:, :3]) + rows[:, 3] / 2)
+    torch.testing.assert_close(PriorObjective(robust, (0.5, 2))(rows),
+                               robust(rows[:, :3]) + rows[:, 3] / 2 + 2 * rows[:, 4])
 
 
 def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
@@ -334,6 +349,8 @@ def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
 @pytest.mark.parametrize(("flags", "words"), [
     (["--objective", "sensitive", "--sensitivity", "0"], "sensitivity is 0; expected above 0"),
     (["--size_weight", "-0.1"], "size_weight is -0.1; expected 0 or more"),
+    (["--naswot_weight", "-2"], "naswot_weight is -2; expected 0 or more"),
+    (["--naswot_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
     (["--size_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
     (["--objective", "sensitive", "--max_estimator_gap", "0.1"], "expected neither"),
     (["--objective", "sensitive", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected neither"),

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from search.rankings.training_free import TRAINING_FREE
-from search.rankings.training_free.consistency import IMAGE_STRENGTH, STEP, WEIGHT_STRENGTH, consistency
-from search.rankings.training_free.naswot import naswot
 from search.spaces import SPACES
+from search.training_free import TRAINING_FREE
+from search.training_free.consistency import IMAGE_STRENGTH, STEP, WEIGHT_STRENGTH, consistency
+from search.training_free.naswot import naswot
 
 WEIGHT = np.array([[0.5, -1.0, 0.2], [1.5, 0.3, -0.4]])
 IMAGES = np.array([[0.2, 0.9, 0.4], [0.7, 0.1, 0.5]])

@@ -5,7 +5,7 @@ Source: Abdelfattah et al., "Zero-cost proxies for lightweight NAS", ICLR 2021, 
 
 from torch import Tensor, nn
 
-from search.rankings.training_free.layers import weight_gradients, weighted_layers
+from search.training_free.layers import weight_gradients, weighted_layers
 
 
 def gradient_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:

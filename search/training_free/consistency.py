@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search.rankings.training_free.layers import outputs_of, weight_gradients, weighted_layers
+from search.training_free.layers import outputs_of, weight_gradients, weighted_layers
 
 WEIGHT_STRENGTH = 2.0  # norm of the change of a layer's weights, in norms of these weights
 IMAGE_STRENGTH = 0.01  # L-inf radius of the attack on the images, in pixels of [0, 1]

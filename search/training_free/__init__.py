@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from search.rankings.training_free.consistency import consistency
-from search.rankings.training_free.gradient_norm import gradient_norm
-from search.rankings.training_free.naswot import naswot
+from search.training_free.consistency import consistency
+from search.training_free.gradient_norm import gradient_norm
+from search.training_free.naswot import naswot
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""What is known of an architecture before it is measured: its size, and a training-free score.
+
+An objective may count them as good (``search.strategy.objective.PriorObjective``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from search.measured_paths import parameters
+from search.spaces.supernet import Path
+from search.training_free.naswot import naswot
+from search.training_free.untrained import untrained_network
+from wsrnas.data.image_set import ImageSet
+from wsrnas.runtime.distributed import broadcast
+from wsrnas.runtime.seeding import generator
+
+if TYPE_CHECKING:
+    from search.wsr_nas_searcher import Searcher
+
+Prior = Callable[[Path], float]
+REFERENCE = 32  # random architectures whose scores are the scale
+LOWEST = -5.0  # deviations: a network in which two images switch all units alike has minus infinity
+
+
+def size(searcher: Searcher, images: ImageSet) -> Prior:
+    """Return the function from a path to the logarithm of its number of parameters."""
+    space, network = searcher.space, searcher.network
+    return lambda path: math.log(*parameters(space, space.discrete(path.gates.unsqueeze(0)), network))
+
+
+class Naswot:
+    """Score a path by NASWOT, in standard deviations from the mean of random architectures.
+
+    Args:
+        searcher: the search.
+        images: what the untrained networks see.
+    """
+
+    def __init__(self, searcher: Searcher, images: ImageSet) -> None:
+        self.space, self.network, self.world = searcher.space, searcher.network, searcher.world
+        self.seed = searcher.config.seed
+        self.images = images.images.to(torch.float32, memory_format=torch.channels_last) / 255, images.labels
+
+    def score(self, choices: Tensor) -> float:
+        """Return NASWOT of choices (R,), on all processes that of the first one."""
+        network = untrained_network(self.space, self.space.decode(choices.cpu()), self.network, self.seed)
+        found = torch.tensor(naswot(network.to(self.world.device), *self.images), dtype=torch.float64,
+                             device=self.world.device)
+        broadcast([found], self.world)
+        return found.item()
+
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of random architectures."""
+        drawn = self.space.sample(REFERENCE, generator(self.seed, "NASWOT"))
+        scores = torch.tensor([self.score(choices) for choices in drawn], dtype=torch.float64)
+        finite = scores[scores.isfinite()]
+        if len(finite.unique()) < 2:
+            return finite.mean().nan_to_num().item(), 1.0
+        return finite.mean().item(), finite.std().item()
+
+    def __call__(self, path: Path) -> float:
+        """Return the score of a path."""
+        mean, deviation = self.scale
+        found, = self.space.discrete(path.gates.unsqueeze(0))
+        return max((self.score(found) - mean) / deviation, LOWEST)
+
+
+PRIORS: dict[str, Callable[[Searcher, ImageSet], Prior]] = {"size": size, "naswot": Naswot}
