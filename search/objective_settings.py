@@ -11,7 +11,8 @@ class ObjectiveConfig:
     """The fields about the objective."""
 
     objective: str = option("robust", "what the search minimises", choices=OBJECTIVES, added=True, group="objective")
-    sensitivity: float = option(0.16, "weight in nats of log F in the objective sensitive", added=True)
+    sensitivity: float = option(0.16, "weight in nats of log F in the objectives sensitive and robust-sensitive",
+                                added=True)
     size_weight: float = option(0.0, "weight in nats of log parameters, which counts as good in every objective: "
                                 "how far the search trusts size, because measurements err; 0: they alone count",
                                 added=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from wsrnas.runtime.config import require
@@ -75,12 +76,13 @@ def natural_loss(losses: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SensitiveObjective:
-    """Reward features that an attack moves: L_natural - s log F, the mean over the strengths.
+    """Reward features that an attack moves: another objective - s log F, the mean over the strengths.
 
-    A graph whose operations carry little has a low vulnerability F, whatever its accuracy; docs/SEARCH.md has what was
-    measured.
+    A graph whose operations carry little has a low vulnerability F, and a low loss under attack for its natural one,
+    whatever its accuracy; docs/SEARCH.md has what was measured.
 
     Args:
+        objective: the other one.
         sensitivity: s, in nats.
         strengths: the number N of strengths.
 
@@ -88,6 +90,7 @@ class SensitiveObjective:
         InputError: the sensitivity is not above 0.
     """
 
+    objective: Objective
     sensitivity: float
     strengths: int
 
@@ -96,7 +99,12 @@ class SensitiveObjective:
 
     def __call__(self, losses: Tensor) -> Tensor:
         """Return the objective (...,) of rows (..., 1 + 2 N): natural loss, N losses, N values of -log F."""
-        return losses[..., 0] + self.sensitivity * losses[..., 1 + self.strengths:].mean(-1)
+        return self.objective(losses) + self.sensitivity * losses[..., 1 + self.strengths:].mean(-1)
+
+
+def sensitive(objective: Objective, settings: Any) -> Objective:
+    """Return another objective with the sensitivity of a configuration."""
+    return SensitiveObjective(objective, settings.sensitivity, len(settings.strengths))
 
 
 @dataclass(frozen=True)
@@ -148,9 +156,11 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "robust": ObjectiveEntry(RobustObjective.from_settings,
                              "alpha * natural loss + beta * sum of beta_i * loss at strength i; Eq. 10"),
     "natural": ObjectiveEntry(lambda settings: natural_loss, "the natural loss alone"),
-    "sensitive": ObjectiveEntry(lambda settings: SensitiveObjective(settings.sensitivity, len(settings.strengths)),
+    "sensitive": ObjectiveEntry(partial(sensitive, natural_loss),
                                 "natural loss - sensitivity * log of the vulnerability F: a high F counts as good",
                                 reads_vulnerability=True),
+    "robust-sensitive": ObjectiveEntry(lambda settings: sensitive(RobustObjective.from_settings(settings), settings),
+                                       "robust - sensitivity * log of the vulnerability F", reads_vulnerability=True),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,13 @@ import search.wsr_nas_searcher
 from search.spaces.darts_supernet import DartsSupernet
 from search.spaces.nas_bench_201_supernet import SupernetNB201
 from search.strategy.memory import Memory
-from search.strategy.objective import OBJECTIVES, PriorObjective, RobustObjective, SensitiveObjective
+from search.strategy.objective import (
+    OBJECTIVES,
+    PriorObjective,
+    RobustObjective,
+    SensitiveObjective,
+    natural_loss,
+)
 from search.strategy.rank_correlation import rank_correlation
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, SearchConfig, schedule
@@ -338,7 +345,10 @@ def test_priors_are_no_matter_of_the_other_objective():
 
 def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
     rows = torch.tensor([[1.0, 8.0, 9.0, 3.0, 5.0], [2.0, 0.0, 0.0, -1.0, 1.0]])
-    assert SensitiveObjective(0.25, 2)(rows).tolist() == [2.0, 2.0]
+    assert SensitiveObjective(natural_loss, 0.25, 2)(rows).tolist() == [2.0, 2.0]
+    robust = SimpleNamespace(alpha=0.75, beta=0.25, strengths=(1, 2), strength_weights=(0.5, 0.5), sensitivity=0.25)
+    assert OBJECTIVES["robust-sensitive"].build(robust)(rows).tolist() == [0.75 + 0.25 * 8.5 + 1, 1.5]
+    assert OBJECTIVES["sensitive"].build(robust)(rows).tolist() == [2.0, 2.0]
     measured = {"losses": torch.tensor([1.0, 2.0]), "vulnerabilities": torch.tensor([math.e**-3])}
     torch.testing.assert_close(OBJECTIVES["sensitive"].row(measured), torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(OBJECTIVES["robust"].row(measured), torch.tensor([1.0, 2.0, math.e**-3]))
@@ -353,6 +363,9 @@ def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
     (["--naswot_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
     (["--size_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
     (["--objective", "sensitive", "--max_estimator_gap", "0.1"], "expected neither"),
+    (["--objective", "robust-sensitive", "--max_estimator_gap", "0.1"], "expected neither"),
+    (["--objective", "robust-sensitive", "--sensitivity", "-1"], "sensitivity is -1; expected above 0"),
+    (["--objective", "robust-sensitive", "--alpha", "0.9"], "expected 1 (Eq. 10)"),
     (["--objective", "sensitive", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected neither"),
 ])
 def test_an_objective_that_does_not_fit_is_refused(flags, words):
