@@ -38,7 +38,7 @@ with deferred_imports():
     from search.rankings.rows import Row, all_rows, row_tasks
     from search.rankings.trained import open_trained
     from search.tables.table import Table
-    from search.tables.task import random_order
+    from search.tables.task import limited, random_order
     from wsrnas.evaluation.measurement import exact_arithmetic
 
 
@@ -52,10 +52,10 @@ def main(argv: list[str] | None = None) -> None:
             "several times: such processes share the architectures")
     table = open_table(config.table, config.columns)
     config, bench = prepare(config, table, world)
-    order = random_order(table, config.seed)
-    require(config.sample <= len(order), f"sample is {config.sample}; {table.name} has {len(order)} different "
-            "architectures")
-    require(len(order) >= LEAST, f"{table.name} has {len(order)} different architectures; expected at least {LEAST}")
+    order = random_order(table, config.seed, limited(table, budget=config.budget, tolerance=config.budget_tolerance))
+    there = f"{table.name} has {len(order)} different architectures" + " within the budget" * bool(config.budget)
+    require(config.sample <= len(order), f"sample is {config.sample}; {there}")
+    require(len(order) >= LEAST, f"{there}; expected at least {LEAST}")
     places = order[:config.sample or None]
     folder = config.folder(bench.trained.steps)
     print(introduction(config, table, bench, places, folder), flush=True)

@@ -15,7 +15,7 @@ from search.spaces.supernet import Path
 from search.strategy.step import Step
 from search.tables.reading import open_table
 from search.tables.table import Table
-from search.tables.task import random_order
+from search.tables.task import limited, random_order
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.runtime.config import require
@@ -34,7 +34,7 @@ def open_sample(config: SearchConfig) -> tuple[Table, list[int]] | None:
     table = open_table(config.ranking_table)
     require(table.space.name == config.space, f"ranking_table is a table of {table.space.name}, but space is "
             f"{config.space}; expected the same space")
-    order = random_order(table, config.seed)
+    order = random_order(table, config.seed, limited(table))
     require(config.ranking_sample <= len(order), f"ranking_sample is {config.ranking_sample}; {table.name} has "
             f"{len(order)} different architectures")
     return table, order[:config.ranking_sample]

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from search.ranking_sample_settings import LEAST
 from search.rankings.measurements import MEASUREMENTS
+from search.strategy.budget import check_budget
 from search.tables.reading import FORMATS
 from wsrnas.runtime.config import Ranges, option, require
 from wsrnas.training.strengths import require_increasing
@@ -31,6 +32,9 @@ class RankingConfig(Ranges):
                                       "clean, pgd_3 and pgd_8 (DARTS cells: clean and pgd)", identity=False)
     sample: int = option(0, "number of architectures, a seeded random choice of different ones; a larger choice has "
                          "all of a smaller one; 0: all", identity=False)
+    budget: str = option("", "only architectures whose networks cost about so much, such as params=1.1M, or of another "
+                         "width and number of cells macs=150M@C16L15; empty: all", added=True)
+    budget_tolerance: float = option(0.02, "largest difference from the budget, as a fraction", added=True)
     measure: tuple[str, ...] = option(tuple(MEASUREMENTS), "what is measured of every architecture", identity=False,
                                       choices=MEASUREMENTS, group="measurement")
     images: int = option(1000, "images of D_v, a class-balanced seeded choice, the same for all architectures; 0: all")
@@ -53,6 +57,7 @@ class RankingConfig(Ranges):
         require(self.sample == 0 or self.sample >= LEAST,
                 f"sample is {self.sample}; expected 0 (all) or at least {LEAST} architectures")
         require_increasing("strengths", self.strengths)
+        check_budget(self.budget, self.budget_tolerance)
         require(bool(self.measure), f"measure is empty; expected some of {', '.join(MEASUREMENTS)}")
 
     def folder(self, steps: int) -> Path:

@@ -50,6 +50,17 @@ def parse_sized_budget(text: str) -> SizedBudget:
     return SizedBudget(parse_budget(cost), *((int(found[1]), int(found[2])) if found else (None, None)))
 
 
+def check_budget(text: str, tolerance: float) -> None:
+    """Refuse a budget that is none, and a tolerance that is no fraction.
+
+    Raises:
+        InputError: the sentence says which.
+    """
+    require(0 < tolerance < 1, f"budget_tolerance is {tolerance:g}; expected a fraction between 0 and 1")
+    if text:
+        parse_sized_budget(text)
+
+
 def within(space: Space, text: str, tolerance: float, network: tuple[int, int, int, ImageShape]) -> Allowed:
     """Return a function that says which choices (n, R) keep to a budget.
 

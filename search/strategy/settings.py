@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from search.strategy.acquisition import ACQUISITIONS
-from search.strategy.budget import parse_sized_budget
+from search.strategy.budget import check_budget
 from search.strategy.predictors import PREDICTORS
 from wsrnas.runtime.config import Ranges, option, require
 
@@ -95,10 +95,7 @@ class StrategyConfig(Ranges):
         self.require_positive("proposal_learning_rate", "loss_learning_rate", "architecture_learning_rate")
         require(0 < self.loss_quantile <= 1, f"loss_quantile is {self.loss_quantile:g}; expected a share above 0, at "
                 "most 1")
-        require(0 < self.budget_tolerance < 1, f"budget_tolerance is {self.budget_tolerance:g}; expected a fraction "
-                "between 0 and 1")
-        if self.budget:
-            parse_sized_budget(self.budget)
+        check_budget(self.budget, self.budget_tolerance)
         require(0 <= self.architecture_decay <= 1, f"architecture_decay is {self.architecture_decay:g}; expected a "
                 "factor from 0 to 1")
 

@@ -85,10 +85,28 @@ def first_of_each(row: Tensor, places: Tensor) -> Tensor:
     return torch.tensor(list(first.values()), dtype=torch.long)
 
 
-def random_order(table: Table, seed: int) -> list[int]:
-    """Return the places of the different architectures of a table in a random order."""
-    distinct = first_of_each(table.row, torch.arange(len(table.choices)))
+def random_order(table: Table, seed: int, among: Tensor) -> list[int]:
+    """Return the places of the different architectures of a table, of those among which (n,) bool, in random order."""
+    distinct = first_of_each(table.row, among.nonzero().squeeze(1))
     return distinct[torch.randperm(len(distinct), generator=generator(seed, "ranked architectures"))].tolist()
+
+
+def limited(table: Table, size_class: str = "", budget: str = "", tolerance: float = 0.02) -> Tensor:
+    """Return which architectures (n,) bool of a table are within limits; see ``table_task``."""
+    space, ends = table.space, parse_size_class(size_class)
+    inside = torch.ones(len(table.choices), dtype=torch.bool)
+    if ends is not None:
+        require(bool(space.operation_weights), f"size_class is {size_class!r}, but the space {space.name} gives its "
+                "operations no weights; expected no --size_class")
+        weights = space.weight(table.choices)
+        inside = (weights >= ends[0]) & (weights <= ends[1])
+        require(bool(inside.any()), f"size_class {size_class} holds no architecture of the table {table.name}; its "
+                f"live operations weigh {int(weights.min())} to {int(weights.max())}")
+    if budget:
+        inside &= within(space, budget, tolerance, table.network)(table.choices)
+        require(bool(inside.any()), f"budget is {budget}; the table {table.name} holds no such architecture within "
+                f"{tolerance:g} of it" + f" in the size class {size_class}" * bool(size_class))
+    return inside
 
 
 def table_task(table: Table, objective: Objective, size_class: str = "", budget: str = "",
@@ -105,19 +123,7 @@ def table_task(table: Table, objective: Objective, size_class: str = "", budget:
     Raises:
         InputError: the space has no such weights, or no architecture is in the class or meets the budget.
     """
-    space, ends = table.space, parse_size_class(size_class)
-    inside = torch.ones(len(table.choices), dtype=torch.bool)
-    if ends is not None:
-        require(bool(space.operation_weights), f"size_class is {size_class!r}, but the space {space.name} gives its "
-                "operations no weights; expected no --size_class")
-        weights = space.weight(table.choices)
-        inside = (weights >= ends[0]) & (weights <= ends[1])
-        require(bool(inside.any()), f"size_class {size_class} holds no architecture of the table {table.name}; its "
-                f"live operations weigh {int(weights.min())} to {int(weights.max())}")
-    if budget:
-        inside &= within(space, budget, tolerance, table.network)(table.choices)
-        require(bool(inside.any()), f"budget is {budget}; the table {table.name} holds no such architecture within "
-                f"{tolerance:g} of it" + f" in the size class {size_class}" * bool(size_class))
+    space, inside = table.space, limited(table, size_class, budget, tolerance)
     whole = len(table.choices) == len(space.operations) ** space.num_rows and bool(inside.all())
 
     def allowed(choices: Tensor) -> Tensor:

@@ -255,6 +255,20 @@ def test_a_larger_sample_has_the_smaller_one(rank):
     assert rows(every)["supernet-0000.jsonl"] == before["supernet-0000.jsonl"]
 
 
+def test_a_budget_leaves_the_architectures_of_about_one_cost(rank, table):
+    every = results(rank("--measure", "untrained"))
+    sizes = every["values"]["parameters"]
+    near = sorted(abs(size / sizes[0] - 1) for size in sizes)
+    tolerance = (near[10] + near[11]) / 2
+    assert near[10] < tolerance < near[11]
+    few = results(rank("--measure", "untrained", "--budget", f"params={sizes[0]}", "--budget_tolerance",
+                       str(tolerance), save="few"))
+    assert few["architectures"] == few["available"] == 11
+    there = few["values"]["place"]
+    assert set(there) == {place for place, size in zip(every["values"]["place"], sizes, strict=True)
+                          if abs(size / sizes[0] - 1) <= tolerance}
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "PART", 2)
@@ -285,6 +299,9 @@ def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, m
     (["--strengths", "0.1", "0.1"], ["strengths must increase"]),
     (["--columns", "autoattack"], ["no column 'autoattack'"]),
     (["--measure", "luck"], ["luck", "supernet"]),
+    (["--budget", "params=lots"], ["budget is 'params=lots'"]),
+    (["--budget", "params=1"], ["budget is params=1", "holds no such architecture"]),
+    (["--budget", "params=1", "--budget_tolerance", "2"], ["budget_tolerance is 2"]),
 ])
 def test_bad_input_is_one_sentence(argv, words, trained, table, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
