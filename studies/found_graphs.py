@@ -6,8 +6,9 @@
 For each search it prints which share of the table's architectures is better than the one that was found, by the mean of
 the table's columns: of all, and of those with as many parameters (within 2 %). Under chance such shares are uniform, so
 the probability that n random architectures are all at least as good as the worst one found is its share to the power n.
-``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample, the best one by scores of the
-supernet and the largest one are looked up, in the median over 2,000 draws.
+``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample (``--random``), the best one by
+several objectives of a search and the largest one are looked up, in the median over 2,000 draws. The last strength of
+the ranking is the one that counts.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
-RANDOM, DRAWS = 100, 2000  # architectures of a random search, and how often it is drawn
+DRAWS = 2000  # of random searches
 SMALLEST = 1e-9  # vulnerability below which the logarithm is cut
 
 
@@ -68,36 +69,46 @@ def chance(shares: list[float]) -> float:
     return max(shares) ** len(shares)
 
 
-def random_searches(lookup: Lookup, scores: dict[str, np.ndarray],
-                    places: np.ndarray) -> dict[str, tuple[float, float]]:
+def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.ndarray,
+                    count: int) -> dict[str, tuple[float, float]]:
     """Return the median shares for the best of random architectures by each score (n,); small is good.
 
     Args:
         lookup: the table.
         scores: by name.
         places: places (n,) of the scored architectures in the table.
+        count: number of architectures of a random search.
     """
     found = {place: lookup.better(place) for place in places.tolist()}
     medians = {}
     for name, values in scores.items():
         random = np.random.default_rng(0)
         best = [drawn[values[drawn].argmin()] for drawn in (
-            random.choice(len(places), min(RANDOM, len(places)), replace=False) for _ in range(DRAWS))]
+            random.choice(len(places), min(count, len(places)), replace=False) for _ in range(DRAWS))]
         of_all, of_size = np.median([found[int(places[place])] for place in best], 0)
         medians[name] = float(of_all), float(of_size)
     return medians
 
 
-def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return scores of the architectures of a ranking, small ones good, and their places in the table."""
+def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float,
+                   alpha: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return scores of the architectures of a ranking, small ones good, and their places in the table.
+
+    Args:
+        folder: the ranking.
+        lookup: the table.
+        sensitivity: weight of log F.
+        alpha: weight of the natural loss beside that under attack (Eq. 10).
+    """
     rows = {place: row for file in sorted((folder / run_files.ROWS).glob("supernet-*.jsonl"))
             for place, row in read_rows(file).items()}
     require(bool(rows), f"{folder} holds no rows of a supernet; expected a folder of search.ranking")
     places = np.array(sorted(rows))
-    natural = np.array([rows[place]["losses"][0] for place in places])
-    vulnerability = np.array([rows[place]["vulnerabilities"][-1] for place in places]).clip(SMALLEST)
-    return {"natural loss": natural, "sensitive": natural - sensitivity * np.log(vulnerability),
-            "largest": -lookup.parameters[places]}, places
+    natural, attacked = np.array([[rows[place]["losses"][kind] for place in places] for kind in (0, -1)])
+    moved = sensitivity * np.log(np.array([rows[place]["vulnerabilities"][-1] for place in places]).clip(SMALLEST))
+    robust = alpha * natural + (1 - alpha) * attacked
+    return {"natural": natural, "loss under attack": attacked, "sensitive": natural - moved, "robust": robust,
+            "robust-sensitive": robust - moved, "largest": -lookup.parameters[places]}, places
 
 
 def main() -> None:
@@ -106,7 +117,10 @@ def main() -> None:
     parser.add_argument("--table", required=True, help="JSON file of measured architectures")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run directories of searches")
     parser.add_argument("--ranking", type=Path, help="folder of search.ranking, for the random searches")
-    parser.add_argument("--sensitivity", type=float, default=0.16, help="of the objective sensitive (default: 0.16)")
+    parser.add_argument("--random", type=int, default=100, help="architectures of a random search (default: 100)")
+    parser.add_argument("--sensitivity", type=float, default=0.16, help="weight of log F (default: 0.16)")
+    parser.add_argument("--alpha", type=float, default=0.25, help="weight of the natural loss in robust and "
+                        "robust-sensitive (default: 0.25)")
     arguments = parser.parse_args()
     lookup = Lookup(open_table(arguments.table))
     shares = {run.name: lookup.better(lookup.place_of(run)) for run in arguments.runs}
@@ -116,8 +130,9 @@ def main() -> None:
         rows.append(("chance of all", *(f"{chance([share[kind] for share in shares.values()]):.2g}"
                                         for kind in (0, 1))))
     if arguments.ranking:
-        found = random_searches(lookup, *ranking_scores(arguments.ranking, lookup, arguments.sensitivity))
-        rows += [(f"best of {RANDOM} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")
+        found = random_searches(lookup, *ranking_scores(arguments.ranking, lookup, arguments.sensitivity,
+                                                        arguments.alpha), arguments.random)
+        rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")
                  for name, (of_all, of_size) in found.items()]
     of_all, of_size = lookup.better(int(torch.from_numpy(lookup.parameters).argmax()))
     rows.append(("largest of the table", f"{of_all:.4f}", f"{of_size:.3f}"))

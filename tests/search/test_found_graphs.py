@@ -35,7 +35,7 @@ def test_chance_is_exact():
 
 def test_random_searches_take_the_smallest_score(lookup):
     places = np.array([5, 9, 200, 3000])
-    found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places)
+    found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places, 100)
     by_truth = places[lookup.truth[places].argsort()]
     assert found == {"truth": lookup.better(by_truth[-1]), "worst": lookup.better(by_truth[0])}
 
@@ -44,12 +44,14 @@ def test_scores_are_those_of_the_rows(lookup, tmp_path):
     (tmp_path / "rows").mkdir()
     rows = [{"place": place, "losses": [1.0 + place, 2.0], "vulnerabilities": [9.0, np.e]} for place in (4, 2)]
     (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scores, places = ranking_scores(tmp_path, lookup, 0.5)
-    assert places.tolist() == [2, 4] and scores["natural loss"].tolist() == [3, 5]
+    scores, places = ranking_scores(tmp_path, lookup, 0.5, 0.25)
+    assert places.tolist() == [2, 4] and scores["natural"].tolist() == [3, 5]
     assert scores["sensitive"].tolist() == pytest.approx([2.5, 4.5])
+    assert scores["loss under attack"].tolist() == [2, 2] and scores["robust"].tolist() == [2.25, 2.75]
+    assert scores["robust-sensitive"].tolist() == pytest.approx([1.75, 2.25])
     assert scores["largest"].tolist() == [-lookup.parameters[2], -lookup.parameters[4]]
     with pytest.raises(InputError, match="holds no rows of a supernet"):
-        ranking_scores(tmp_path / "rows", lookup, 0.5)
+        ranking_scores(tmp_path / "rows", lookup, 0.5, 0.25)
 
 
 def test_the_program_prints_a_row_for_each_search_and_the_chance_of_all(lookup, tmp_path, monkeypatch, capsys):
