@@ -3,35 +3,50 @@
 An objective may count them as good (``search.strategy.objective.PriorObjective``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from search.measured_paths import parameters
+from search.spaces.space import ImageShape, Space
 from search.spaces.supernet import Path
 from search.training_free.naswot import naswot
 from search.training_free.untrained import untrained_network
 from wsrnas.data.image_set import ImageSet
-from wsrnas.runtime.distributed import broadcast
+from wsrnas.runtime.distributed import World, broadcast
 from wsrnas.runtime.seeding import generator
-
-if TYPE_CHECKING:
-    from search.wsr_nas_searcher import Searcher
 
 Prior = Callable[[Path], float]
 REFERENCE = 32  # random architectures whose scores are the scale
 LOWEST = -5.0  # deviations: a network in which two images switch all units alike has minus infinity
 
 
-def size(searcher: Searcher, images: ImageSet) -> Prior:
+@dataclass(frozen=True)
+class Setting:
+    """Hold what priors need to know.
+
+    Args:
+        space: search space.
+        network: width, number of cells, number of classes and image shape (C, H, W) of the supernet.
+        images: what untrained networks see.
+        seed: seed of their weights, and of the random architectures.
+        world: this process.
+    """
+
+    space: Space
+    network: tuple[int, int, int, ImageShape]
+    images: ImageSet
+    seed: int
+    world: World
+
+
+def size(setting: Setting) -> Prior:
     """Return the function from a path to the logarithm of its number of parameters."""
-    space, network = searcher.space, searcher.network
+    space, network = setting.space, setting.network
     return lambda path: math.log(*parameters(space, space.discrete(path.gates.unsqueeze(0)), network))
 
 
@@ -39,13 +54,13 @@ class Naswot:
     """Score a path by NASWOT, in standard deviations from the mean of random architectures.
 
     Args:
-        searcher: the search.
-        images: what the untrained networks see.
+        setting: space, network, images and seed.
     """
 
-    def __init__(self, searcher: Searcher, images: ImageSet) -> None:
-        self.space, self.network, self.world = searcher.space, searcher.network, searcher.world
-        self.seed = searcher.config.seed
+    def __init__(self, setting: Setting) -> None:
+        self.space, self.network, self.seed, self.world = (setting.space, setting.network, setting.seed,
+                                                           setting.world)
+        images = setting.images
         self.images = images.images.to(torch.float32, memory_format=torch.channels_last) / 255, images.labels
 
     def score(self, choices: Tensor) -> float:
@@ -73,4 +88,4 @@ class Naswot:
         return max((self.score(found) - mean) / deviation, LOWEST)
 
 
-PRIORS: dict[str, Callable[[Searcher, ImageSet], Prior]] = {"size": size, "naswot": Naswot}
+PRIORS: dict[str, Callable[[Setting], Prior]] = {"size": size, "naswot": Naswot}

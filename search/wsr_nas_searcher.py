@@ -14,7 +14,7 @@ from search.measured_paths import described_paths, measured_shares, parameters
 from search.measurement import batches_until_stopped, measure
 from search.not_finite import finite, require_finite_measurement
 from search.path_training import train_epoch_of_paths
-from search.priors import PRIORS
+from search.priors import PRIORS, Setting
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.spaces.supernet import Path
@@ -62,7 +62,8 @@ class Searcher(SupernetSearcher):
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
         self.few_shot = few_shot_of(config)
-        self.priors = [PRIORS[name](self, loaders.few) for name in config.prior_weights]
+        known = Setting(self.space, self.network, loaders.few, config.seed, world)
+        self.priors = [PRIORS[name](known) for name in config.prior_weights]
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(

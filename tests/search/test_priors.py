@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search import priors
-from search.priors import LOWEST, REFERENCE, Naswot, size
+from search.priors import LOWEST, REFERENCE, Naswot, Setting, size
 from search.spaces import SPACES
 from search.training_free.naswot import naswot
 from search.training_free.untrained import untrained_network
@@ -25,8 +25,8 @@ def images():
     return ImageSet(pixels.contiguous(memory_format=torch.channels_last), torch.arange(12) % 3)
 
 
-def searcher(seed=5):
-    return SimpleNamespace(space=SPACE, network=NETWORK, world=World(), config=SimpleNamespace(seed=seed))
+def setting(seed=5):
+    return Setting(SPACE, NETWORK, images(), seed, World())
 
 
 def path(choices):
@@ -41,24 +41,24 @@ def by_hand(choices, seed=5):
 
 def test_the_size_is_the_logarithm_of_the_networks_parameters():
     choices = torch.tensor([3, 1, 2, 3, 0, 2])
-    assert size(searcher(), images())(path(choices)) == pytest.approx(
+    assert size(setting())(path(choices)) == pytest.approx(
         math.log(count_parameters(untrained_network(SPACE, SPACE.decode(choices), NETWORK, 0))))
 
 
 @pytest.mark.parametrize("choices", [[3, 1, 2, 3, 0, 2], [2] * 6])
 def test_naswot_is_in_deviations_of_random_architectures(choices):
-    choices, prior = torch.tensor(choices), Naswot(searcher(), images())
+    choices, prior = torch.tensor(choices), Naswot(setting())
     scores = [by_hand(drawn) for drawn in SPACE.sample(REFERENCE, generator(5, "NASWOT"))]
     finite = torch.tensor([score for score in scores if math.isfinite(score)], dtype=torch.float64)
     assert len(finite) > 1
     expected = (by_hand(choices) - finite.mean()) / finite.std()
     assert prior(path(choices)) == pytest.approx(expected.item(), rel=1e-4)
-    assert Naswot(searcher(), images())(path(choices)) == prior(path(choices))
-    assert Naswot(searcher(6), images())(path(choices)) != prior(path(choices))
+    assert Naswot(setting())(path(choices)) == prior(path(choices))
+    assert Naswot(setting(6))(path(choices)) != prior(path(choices))
 
 
 def test_a_network_that_sees_nothing_has_the_lowest_score(monkeypatch):
-    prior = Naswot(searcher(), images())
+    prior = Naswot(setting())
     assert math.isfinite(prior.scale[0])
     monkeypatch.setattr(priors, "naswot", lambda *_: -math.inf)
     assert prior(path(torch.zeros(6, dtype=torch.int64))) == LOWEST
@@ -66,13 +66,13 @@ def test_a_network_that_sees_nothing_has_the_lowest_score(monkeypatch):
 
 @pytest.mark.parametrize(("score", "mean"), [(-math.inf, 0), (7.0, 7)])
 def test_where_random_architectures_do_not_differ_scores_count_as_they_are(score, mean, monkeypatch):
-    prior = Naswot(searcher(), images())
+    prior = Naswot(setting())
     monkeypatch.setattr(priors, "naswot", lambda *_: score)
     assert prior.scale == (mean, 1)
 
 
 def test_the_generator_of_the_search_goes_on_as_if_nothing_was_scored():
-    prior = Naswot(searcher(), images())
+    prior = Naswot(setting())
     torch.manual_seed(0)
     before = torch.get_rng_state()
     prior(path(torch.tensor([3, 1, 2, 3, 0, 2])))
