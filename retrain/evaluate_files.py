@@ -7,6 +7,7 @@ from typing import Any
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.runtime.checkpoint import write_json
+from wsrnas.runtime.folders import make
 from wsrnas.runtime.reading import read_json
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.naming import file_name, place_hash
@@ -27,7 +28,7 @@ def comparison_folder(config: EvaluateConfig, names: list[str]) -> Path:
 
 def store(path: Path, result: dict[str, Any]) -> None:
     """Write a result file, and its folder if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     write_json(path, result)
 
 

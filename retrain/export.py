@@ -35,7 +35,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.folders import move_aside, overwrite_requested
+from wsrnas.runtime.folders import make, move_aside, overwrite_requested
 from wsrnas.runtime.locks import claim
 from wsrnas.runtime.program import run_program
 
@@ -207,7 +207,7 @@ def staged_beside(out: Path) -> Iterator[Path]:
 
     Those that killed processes have left are deleted, too.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make(out.parent)
     for left in out.parent.glob(f".{glob.escape(out.name)}.*/"):
         if (held := claim(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import random
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.processes import PATIENCE, copies, wait_for
 from tests.quick import slow_after
 from wsrnas.data import imagenet
 from wsrnas.data.image_set import ImageSet
@@ -370,6 +373,32 @@ def test_a_consumer_that_stops_early_leaves_no_worker(train):
 
 
 @pytest.mark.slow
+def _program(folder):
+    multiprocessing.get_context("fork").Process(target=_worker, args=(folder,)).start()
+    time.sleep(PATIENCE)
+
+
+def _worker(folder):
+    sys.excepthook = lambda kind, error, trace: (folder / str(error)).touch()
+    imagenet.leave_quietly(0)
+    sys.excepthook(ValueError, ValueError("a fault"), None)
+    sys.excepthook(EOFError, EOFError("closed while it lives"), None)
+    (folder / "ready").touch()
+    multiprocessing.parent_process().join()
+    sys.excepthook(EOFError, EOFError("closed by its end"), None)
+    (folder / "done").touch()
+
+
+def test_a_worker_says_nothing_when_its_program_was_killed(tmp_path):
+    program = copies().Process(target=_program, args=(tmp_path,))
+    program.start()
+    wait_for((tmp_path / "ready").exists)
+    program.kill()
+    program.join()
+    wait_for((tmp_path / "done").exists)
+    assert {path.name for path in tmp_path.iterdir()} == {"ready", "a fault", "closed while it lives", "done"}
+
+
 def test_the_end_of_an_epoch_leaves_no_worker(train):
     loader = training_loader(train, workers=2)
     assert len(list(loader.batches())) == 3 and multiprocessing.active_children() == []

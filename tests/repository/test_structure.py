@@ -188,6 +188,13 @@ def test_files_and_functions_are_short():
     assert long_functions == {}
 
 
+def test_folders_and_those_above_them_are_made_in_one_place():
+    """Elsewhere a run directory that the user has deleted would be made anew."""
+    makers = {name for name, path in product_files().items() if not name.startswith(MEASUREMENTS)
+              and any(isinstance(node, ast.keyword) and node.arg == "parents" for node in ast.walk(tree(path)))}
+    assert makers == {"wsrnas.runtime.folders", "wsrnas.data.image_cache"}
+
+
 def test_files_are_written_from_bytes_never_from_a_view_of_a_buffer():
     """A failed write keeps the view and its buffer; collected together, Python 3.12.1 crashes and 3.13 complains.
 

@@ -1,11 +1,13 @@
 """Read folders with more images than fit into memory (ImageNet): list once, decode batch by batch in other processes."""
 
 import hashlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
@@ -154,7 +156,7 @@ class ImageFileLoader(BatchLoader):
         # Without a generator, the DataLoader would draw a seed, which nothing uses, from the global one.
         return DataLoader(decoder, batch_size=None, sampler=rows, num_workers=self._workers,
                           pin_memory=self._device.type == "cuda", generator=torch.Generator(),
-                          multiprocessing_context=method)
+                          multiprocessing_context=method, worker_init_fn=leave_quietly)
 
     def _rows(self, epoch: int, start: int) -> Iterator[list[int]]:
         """Yield the indices that this process has of every batch."""
@@ -166,6 +168,20 @@ class ImageFileLoader(BatchLoader):
             begin = number * self.batch_size
             end = min(begin + self.batch_size, self._visited)
             yield order[begin + self.rank: end: self.world_size].tolist()
+
+
+def leave_quietly(_worker: int) -> None:
+    """Say nothing in this worker process from now on when its program was killed while it took a batch."""
+    parent, before = multiprocessing.parent_process(), sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, (EOFError, OSError)) and parent is not None:
+            parent.join(1)  # its connection ends a moment before it
+            if not parent.is_alive():
+                return
+        before(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 @dataclass(frozen=True)

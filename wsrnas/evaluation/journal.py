@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import say
+from wsrnas.runtime.folders import make
 from wsrnas.runtime.place import Place
 from wsrnas.runtime.reading import parse_json
 
@@ -111,7 +112,7 @@ class Journal:
             InputError: It was.
         """
         if self.place is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make(self.folder)
             self.place = Place(self.folder)
         self.place.require()
 

@@ -21,6 +21,7 @@ from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError, say
+from wsrnas.runtime.folders import make
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 
@@ -52,7 +53,7 @@ def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[
         epsilons: (S,) strengths in pixels of [0, 1]; step size = 2.5 * epsilon / steps, no random start.
         world: the processes.
         steps: number of gradient steps.
-        state: file from which a stopped evaluation resumes; None: nothing is stored.
+        state: file from which a stopped evaluation resumes, whose folder is made; None: nothing is stored.
         header: values that the stored state must agree with.
         label: first words of the progress line.
 
@@ -84,6 +85,8 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
         if isinstance(module, CellNetwork):
             module.auxiliary = None  # only logits in training mode, too
     parameters = dict(header, epsilons=list(epsilons), steps=steps, batch=BATCH)
+    if state:
+        make(state.parent)
     stored = _stored(state) if state else {}
     done = 0
     if stored.get("header") == parameters:
@@ -106,7 +109,6 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
                              "free it, or use --device cpu") from None
         done += 1
         if state:
-            state.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(state, {"header": parameters, "buffers": dict(model.named_buffers()),
                                     "correct": correct, "batches": done}, keep_replaced=False)
     return correct

@@ -8,6 +8,7 @@ from wsrnas.report.figures.picture import Numbers, Picture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.folders import make
 from wsrnas.runtime.reading import shown_path
 
 
@@ -31,7 +32,7 @@ def write_files(folder: Path, text: str, numbers: Mapping[str, Numbers], new: bo
               if isinstance(found, Picture)}
     try:
         if new:
-            folder.mkdir(parents=True, exist_ok=True)
+            make(folder)
         if files:
             (folder / run_files.FIGURES).mkdir(exist_ok=True)
         for name, content in (files | {run_files.REPORT: text}).items():  # the page last: its figures are there

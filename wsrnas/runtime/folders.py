@@ -5,24 +5,52 @@ from pathlib import Path
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.place import Place, watch, watched_above
 from wsrnas.runtime.reading import reason_of, shown_path
 
 
-def create(path: Path) -> None:
-    """Make a run directory if it does not exist.
+def make(folder: Path) -> None:
+    """Make a folder and those above it, as far as they do not exist.
+
+    A watched folder that it is inside of is never made: it was there, so it was deleted or moved meanwhile.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: A watched folder is gone.
+        OSError: The folder cannot be made.
     """
-    probe = path / run_files.PROBE
+    place = watched_above(folder)
+    if place is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    place.require()
+    levels = len(folder.absolute().parts) - len(place.absolute.parts)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        for each in reversed([folder, *folder.parents][:levels]):
+            each.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        place.require()
+        raise
+
+
+def create(path: Path) -> Place:
+    """Make a run directory if it does not exist, and watch it from now on.
+
+    Raises:
+        InputError: The folder cannot be written, or it or the run that it is inside of was deleted or moved meanwhile.
+    """
+    probe, place = path / run_files.PROBE, None
+    try:
+        make(path)
+        place = watch(path)
         try:
             probe.write_bytes(b"x")
         finally:
             probe.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: NUL or half a character in the name
+        if place:
+            place.require()
         raise _unwritable(path, reason_of(error)) from None
+    return place
 
 
 def refuse_unwritable(path: Path) -> None:

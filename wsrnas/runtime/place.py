@@ -10,7 +10,7 @@ class Place:
     """A folder that must stay the one that it is now.
 
     Args:
-        folder: The folder, which exists.
+        folder: The folder. If it does not exist, it was deleted or moved since it was made.
         shown: What messages call it; None: the folder.
     """
 
@@ -29,7 +29,7 @@ class Place:
 
     def problem(self) -> str:
         """Return a sentence where the folder is gone, or another one is in its place; else nothing."""
-        if self.found in (_identity(self.folder), _identity(self.absolute)):
+        if self.found is not None and self.found in (_identity(self.folder), _identity(self.absolute)):
             return ""
         return (f"the run directory {shown_path(self.shown)} was deleted or moved while the program was running; put "
                 "it back and start the same command again, or choose another --save")
@@ -45,8 +45,16 @@ def watch_none() -> None:
 
 def watch(folder: Path) -> Place:
     """Return the place of a run directory. If a file is missed later, ``reason`` tells whether this is why."""
-    _watched.append(Place(folder))
-    return _watched[-1]
+    place = Place(folder)
+    _watched[:] = [other for other in _watched if other.absolute != place.absolute] + [place]  # not one made anew
+    return place
+
+
+def watched_above(folder: Path) -> Place | None:
+    """Return the innermost watched folder that a folder is inside of."""
+    parents = folder.absolute().parents
+    above = [place for place in _watched if place.absolute in parents]
+    return max(above, key=lambda place: len(place.absolute.parts), default=None)
 
 
 def reason() -> str:

@@ -16,9 +16,9 @@ from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.finite import require_finite
-from wsrnas.runtime.folders import create, move_aside, overwrite_requested
+from wsrnas.runtime.folders import create, make, move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
-from wsrnas.runtime.place import Place, watch
+from wsrnas.runtime.place import Place
 from wsrnas.runtime.reading import parse_json, read_json, require_file
 from wsrnas.runtime.same_work import refuse_differences, refuse_other_work, refuse_to_begin, stored_object
 from wsrnas.runtime.tracking import Tracker
@@ -68,9 +68,8 @@ class RunDirectory:
         if world.is_main and not self.finished:
             if tool := getattr(config, "track", ""):
                 self._tracker = Tracker(tool, path, to_dict(config))
-            create(path)
+            self._place = create(path)
             self._lock = hold(path)
-            self._place = watch(path)
             (path / run_files.FINISHED).unlink(missing_ok=True)  # before the configuration says that it is longer
             self.write_json(run_files.CONFIG, to_dict(config))
             self.write_json(run_files.INPUTS, self.inputs)
@@ -119,7 +118,9 @@ class RunDirectory:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-            self._writer = SummaryWriter(str(self.path / run_files.TENSORBOARD), purge_step=step)
+            events = self.path / run_files.TENSORBOARD
+            make(events)  # the writer would make a run directory anew that is gone since the line above
+            self._writer = SummaryWriter(str(events), purge_step=step)
         numbers = {name + suffix: number for name, value in values.items() for suffix, number in _scalars(value)}
         for name, number in numbers.items():
             self._writer.add_scalar(name, number, step)

@@ -17,7 +17,7 @@ from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted, out_of_memory
 from wsrnas.runtime.folders import create, move_aside, overwrite_requested
 from wsrnas.runtime.locks import claim
-from wsrnas.runtime.place import Place, watch
+from wsrnas.runtime.place import Place
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.same_work import SAVE, refuse_foreign_folder, refuse_other_work, stored_object
 
@@ -61,7 +61,6 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
         move_aside(folder)
     refuse_foreign_folder(folder, flag)
     create(folder)
-    watch(folder)
     with alone(folder / run_files.CLAIMS, "opening"):
         refuse_other_work(folder, config, inputs, flag)
         # Written only where something changes: other processes may be reading.

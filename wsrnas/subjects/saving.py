@@ -10,6 +10,7 @@ from wsrnas.data.image_set import DataSet
 from wsrnas.models import build_described, description, load_architecture, sizes
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import require
+from wsrnas.runtime.folders import make
 from wsrnas.subjects.checkpoints import misfit, without_auxiliary_head
 
 
@@ -44,7 +45,7 @@ def save_model(model: nn.Module, path: str | Path, arch: Searched | str | Path, 
     require(not problem, f"the network is not {arch} with {width} channels, {depth or 'its own'} layers and "
             f"{data.num_classes} classes: {problem}")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     about = {"config": {"epochs": epochs, **settings}} if epochs else {}
     checkpoint.save(path, {"step": epochs, "network": described, "model": weights, **about})
     return path

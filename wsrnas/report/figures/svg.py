@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.report.figures.style import PAGE_COLOURS, STYLE, SURFACE
+from wsrnas.runtime.folders import make
 
 
 def svg_text(figure: Any, name: str) -> str:
@@ -69,7 +70,7 @@ def save_figure(figure: Any, path: Path) -> Path:
     """
     from matplotlib.patches import Rectangle
     figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=SURFACE, zorder=-1))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     path.with_name(f"{path.name}.svg").write_text(svg_text(figure, path.name), encoding="utf-8")
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=150, metadata={"Software": None})
     return path.with_name(f"{path.name}.png")
