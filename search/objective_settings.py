@@ -19,11 +19,16 @@ class ObjectiveConfig:
     naswot_weight: float = option(0.0, "weight in nats of the training-free score NASWOT, in deviations of random "
                                   "architectures, which counts as good in every objective; 0: it is not computed",
                                   added=True)
+    ntk_weight: float = option(0.0, "weight in nats of the training-free score NTK, minus log of a condition number, "
+                               "which counts as good in every objective; 0: it is not computed", added=True)
+    training_free_layers: int = option(0, "cells of the untrained networks whose NASWOT and NTK count, best as many "
+                                       "as the networks to be trained will have; 0: as many as the supernet",
+                                       added=True)
     alpha: float = option(0.8, "weight of the natural loss in Eq. 10")
     beta: float = option(0.2, "weight of the adversarial losses in Eq. 10; alpha + beta = 1")
 
     @property
     def prior_weights(self) -> dict[str, float]:
         """The weights of the entries of ``search.priors`` that count, by name."""
-        weights = {"size": self.size_weight, "naswot": self.naswot_weight}
+        weights = {"size": self.size_weight, "naswot": self.naswot_weight, "ntk": self.ntk_weight}
         return {name: weight for name, weight in weights.items() if weight}

@@ -6,16 +6,16 @@ An objective may count them as good (``search.strategy.objective.PriorObjective`
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from search.measured_paths import parameters
-from search.spaces.space import ImageShape, Space
+from search.spaces.space import Space
 from search.spaces.supernet import Path
-from search.training_free.naswot import naswot
-from search.training_free.untrained import untrained_network
+from search.training_free import TRAINING_FREE
+from search.training_free.untrained import Network, untrained_network
 from wsrnas.data.image_set import ImageSet
 from wsrnas.runtime.distributed import World, broadcast
 from wsrnas.runtime.seeding import generator
@@ -32,13 +32,15 @@ class Setting:
     Args:
         space: search space.
         network: width, number of cells, number of classes and image shape (C, H, W) of the supernet.
-        images: what untrained networks see.
+        untrained: the same of the networks whose training-free scores count.
+        images: what they see.
         seed: seed of their weights, and of the random architectures.
         world: this process.
     """
 
     space: Space
-    network: tuple[int, int, int, ImageShape]
+    network: Network
+    untrained: Network
     images: ImageSet
     seed: int
     world: World
@@ -50,31 +52,41 @@ def size(setting: Setting) -> Prior:
     return lambda path: math.log(*parameters(space, space.discrete(path.gates.unsqueeze(0)), network))
 
 
-class Naswot:
-    """Score a path by NASWOT, in standard deviations from the mean of random architectures.
+class Untrained:
+    """Score an architecture by a training-free score of its network.
 
     Args:
         setting: space, network, images and seed.
+        name: name of the score in ``TRAINING_FREE``.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self.space, self.network, self.seed, self.world = (setting.space, setting.network, setting.seed,
-                                                           setting.world)
+    def __init__(self, setting: Setting, name: str) -> None:
+        self.setting, self.entry = setting, TRAINING_FREE[name]
         images = setting.images
         self.images = images.images.to(torch.float32, memory_format=torch.channels_last) / 255, images.labels
 
     def score(self, choices: Tensor) -> float:
-        """Return NASWOT of choices (R,), on all processes that of the first one."""
-        network = untrained_network(self.space, self.space.decode(choices.cpu()), self.network, self.seed)
-        found = torch.tensor(naswot(network.to(self.world.device), *self.images), dtype=torch.float64,
-                             device=self.world.device)
-        broadcast([found], self.world)
+        """Return the score of choices (R,), on all processes that of the first one."""
+        space, world = self.setting.space, self.setting.world
+        network = untrained_network(space, space.decode(choices.cpu()), self.setting.untrained, self.setting.seed)
+        found = torch.tensor(self.entry.score(network.to(world.device), *self.images), dtype=torch.float64,
+                             device=world.device)
+        broadcast([found], world)
         return found.item()
+
+    def __call__(self, path: Path) -> float:
+        """Return the score of a path."""
+        found, = self.setting.space.discrete(path.gates.unsqueeze(0))
+        return self.score(found)
+
+
+class Standardised(Untrained):
+    """Score a path in standard deviations from the mean of random architectures; the arguments are the same."""
 
     @cached_property
     def scale(self) -> tuple[float, float]:
         """Mean and standard deviation of random architectures."""
-        drawn = self.space.sample(REFERENCE, generator(self.seed, "NASWOT"))
+        drawn = self.setting.space.sample(REFERENCE, generator(self.setting.seed, "NASWOT"))
         scores = torch.tensor([self.score(choices) for choices in drawn], dtype=torch.float64)
         finite = scores[scores.isfinite()]
         if len(finite.unique()) < 2:
@@ -84,8 +96,8 @@ class Naswot:
     def __call__(self, path: Path) -> float:
         """Return the score of a path."""
         mean, deviation = self.scale
-        found, = self.space.discrete(path.gates.unsqueeze(0))
-        return max((self.score(found) - mean) / deviation, LOWEST)
+        return max((super().__call__(path) - mean) / deviation, LOWEST)
 
 
-PRIORS: dict[str, Callable[[Setting], Prior]] = {"size": size, "naswot": Naswot}
+PRIORS: dict[str, Callable[[Setting], Prior]] = {
+    "size": size, "naswot": partial(Standardised, name="naswot"), "ntk": partial(Untrained, name="ntk")}

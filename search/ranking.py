@@ -94,11 +94,14 @@ def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingC
     trained = open_trained(Path(config.run), config.data)
     require(trained.config.space == table.space.name, f"{trained.path} has searched the space {trained.config.space}, "
             f"but {table.name} is a table of {table.space.name}; expected the same space")
+    if config.training_free_layers:
+        table.space.check_layers(config.training_free_layers, "training_free_layers")
     config = replace(config, strengths=config.strengths or trained.config.strengths,
                      num_steps=config.num_steps or trained.config.measuring_steps,
                      recalibration_batches=config.recalibration_batches or trained.config.recalibration_batches)
     return config, build_bench(trained, config.images, config.strengths, config.num_steps,
-                               config.recalibration_batches, config.eval_batch_size, config.seed, world)
+                               config.recalibration_batches, config.eval_batch_size, config.seed, world,
+                               config.training_free_layers)
 
 
 def all_tasks(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> list[Task]:

@@ -25,6 +25,7 @@ from search.strategy.objective import OBJECTIVES, build_objective
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
+from search.training_free.untrained import resized
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks, few_shot_of
 from search.wsr_nas_settings import SearchConfig, planned_estimator_steps, proposed_paths, schedule
@@ -62,7 +63,8 @@ class Searcher(SupernetSearcher):
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
         self.few_shot = few_shot_of(config)
-        known = Setting(self.space, self.network, loaders.few, config.seed, world)
+        untrained = resized(self.network, config.training_free_layers)
+        known = Setting(self.space, self.network, untrained, loaders.few, config.seed, world)
         self.priors = [PRIORS[name](known) for name in config.prior_weights]
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0

@@ -96,7 +96,7 @@ class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConf
         self.require_estimator_training()
         self.require_strategy()
         self.require_at_least(0, "max_validation", "validation_steps", "anchors", "check_images", "max_estimator_gap",
-                              "short_images", "halvings")
+                              "short_images", "halvings", "training_free_layers")
         self.require_strength("estimator_max_epsilon")
         check_strengths(self.strengths, self.num_pgd_strengths, self.num_estimated_strengths)
         check_attacked(self.attacked_strengths, self.strengths, self.num_pgd_strengths)
@@ -112,6 +112,8 @@ class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConf
         for name, weight in self.prior_weights.items():
             require(not self.bounded, f"{name}_weight is {weight:g} but there is a vulnerability_bound; expected one "
                     "of the two")
+        if self.training_free_layers:
+            SPACES[self.space].check_layers(self.training_free_layers, "training_free_layers")
         self._require_paths_fit()
         self._require_strategy_fits()
 

@@ -32,6 +32,7 @@ class Bench:
         strengths: strengths of PGD.
         num_steps: its steps.
         world: this process.
+        training_free_layers: cells of the networks that training-free scores see; 0: those of the supernet.
     """
 
     trained: TrainedSupernet
@@ -41,6 +42,7 @@ class Bench:
     strengths: tuple[float, ...]
     num_steps: int
     world: World
+    training_free_layers: int = 0
 
     @property
     def space(self) -> Space:
@@ -54,7 +56,8 @@ class Bench:
 
 
 def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, ...], num_steps: int,
-                recalibration_batches: int, batch_size: int, seed: int, world: World) -> Bench:
+                recalibration_batches: int, batch_size: int, seed: int, world: World,
+                training_free_layers: int = 0) -> Bench:
     """Choose the images of D_v, and draw the augmented batches of D_t.
 
     Args:
@@ -66,6 +69,7 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
         batch_size: images of D_v at a time.
         seed: seed of the choice.
         world: this process.
+        training_free_layers: cells of the networks that training-free scores see; 0: those of the supernet.
     """
     config, data = trained.config, trained.data
     train, validation = (data.train.subset(indices) for indices in trained.split)
@@ -79,7 +83,8 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
     augmented = BatchLoader(train.to(world.device), config.batch_size, trained.seed, "recalibration", shuffle=True,
                             augment=data.augmentation, drop_last=True)
     return Bench(trained, plain(images, batch_size, "images"), plain(few, few, "few images")[0],
-                 list(islice(augmented.batches(), recalibration_batches)), strengths, num_steps, world)
+                 list(islice(augmented.batches(), recalibration_batches)), strengths, num_steps, world,
+                 training_free_layers)
 
 
 def strengths_of(bench: Bench) -> Tensor:

@@ -4,22 +4,24 @@ from torch import Tensor
 
 from search.rankings.bench import Bench, Measure, Values
 from search.training_free import TRAINING_FREE
-from search.training_free.untrained import untrained_network
+from search.training_free.untrained import resized, untrained_network
 
 
 def training_free(bench: Bench) -> Measure:
     """Return the function that scores an architecture without training.
 
-    Its network has the width and the number of cells of the supernet, and weights from the search's seed.
+    Its network has the width of the supernet, the number of cells that the bench says, and weights from the search's
+    seed.
     """
     config, data, device = bench.trained.config, bench.trained.data, bench.world.device
     images, labels = bench.few
+    untrained = resized((config.init_channels, config.layers, data.num_classes, data.image_shape),
+                        bench.training_free_layers)
 
     def measured(choices: Tensor) -> Values:
         values = {}
         for name, entry in TRAINING_FREE.items():
-            network = untrained_network(bench.space, bench.space.decode(choices), (
-                config.init_channels, config.layers, data.num_classes, data.image_shape), bench.trained.seed)
+            network = untrained_network(bench.space, bench.space.decode(choices), untrained, bench.trained.seed)
             values[name] = entry.score(network.to(device), images, labels)
         return values
 

@@ -52,8 +52,9 @@ def objective_of(bench: Bench, losses: np.ndarray) -> np.ndarray | None:
 
 
 def training_free_scores(rows: Sequence[Row], bench: Bench) -> Scores:
-    """Return the training-free scores."""
-    scores = {name: np.array([row[name] for row in rows], dtype=float) for name in TRAINING_FREE}
+    """Return the training-free scores; one that came later, which some rows do not have, is left out."""
+    scores = {name: np.array([row[name] for row in rows], dtype=float) for name in TRAINING_FREE
+              if all(name in row for row in rows)}
     return {name: logarithm(values) if TRAINING_FREE[name].logarithm else values for name, values in scores.items()}
 
 

@@ -42,6 +42,8 @@ class RankingConfig(Ranges):
                                           "the run's, its objective is not compared", increasing=True)
     num_steps: int = option(0, "steps of PGD; 0: those with which the run measures on D_v")
     recalibration_batches: int = option(0, "D_t batches used to recompute BatchNorm statistics; 0: those of the run")
+    training_free_layers: int = option(0, "cells of the networks that training-free scores see, best as many as those "
+                                       "of the table have; 0: as many as the supernet", added=True)
     eval_batch_size: int = option(100, "images at a time")
     seed: int = option(0, "seed of the choices of architectures and images, and of the intervals")
     resamples: int = option(2000, "resamples of the architectures for the intervals", identity=False)
@@ -52,7 +54,7 @@ class RankingConfig(Ranges):
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
 
     def __post_init__(self) -> None:
-        self.require_at_least(0, "images", "num_steps", "recalibration_batches")
+        self.require_at_least(0, "images", "num_steps", "recalibration_batches", "training_free_layers")
         self.require_at_least(1, "eval_batch_size", "resamples")
         require(self.sample == 0 or self.sample >= LEAST,
                 f"sample is {self.sample}; expected 0 (all) or at least {LEAST} architectures")

@@ -101,14 +101,14 @@ class Space(ABC):
         """M, E and O, the shape of A."""
         return len(self.cells), len(self.edges), len(self.operations)
 
-    def check_layers(self, layers: int) -> None:
-        """Refuse a number of cells that no network of this space has.
+    def check_layers(self, layers: int, name: str = "layers") -> None:
+        """Refuse a number of cells that no network of this space has; ``name`` is the field that holds it.
 
         Raises:
             InputError: the sentence says what was expected.
         """
         require(self.fitting_layers(layers) == layers,
-                f"layers is {layers}; the space {self.name} expects {self.layers_help}")
+                f"{name} is {layers}; the space {self.name} expects {self.layers_help}")
 
     @property
     def none(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from search.training_free.consistency import consistency
 from search.training_free.gradient_norm import gradient_norm
 from search.training_free.naswot import naswot
+from search.training_free.ntk import ntk
 
 
 @dataclass(frozen=True)
@@ -34,4 +35,6 @@ TRAINING_FREE: dict[str, ScoreEntry] = {
                               "weights and images? (Ha et al., NeurIPS 2023)", (4, 0)),
     "naswot": ScoreEntry(naswot, "NASWOT: how differently the ReLUs see different images (Mellor et al., ICML 2021)",
                          (0, 1)),
+    "ntk": ScoreEntry(ntk, "minus log of the condition number of the neural tangent kernel of 16 images (TE-NAS, Chen "
+                      "et al., ICLR 2021)", (4, 0)),
 }

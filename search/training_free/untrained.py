@@ -7,10 +7,16 @@ from torch import nn
 from search.spaces.space import ImageShape, Space
 from wsrnas.runtime.seeding import seeded_weights
 
+Network = tuple[int, int, int, ImageShape]  # width, number of cells, number of classes, (C, H, W) of an image
 IMAGES = 64  # that training-free scores see; at least one of each class
 
 
-def untrained_network(space: Space, architecture: Any, network: tuple[int, int, int, ImageShape],
+def resized(network: Network, layers: int) -> Network:
+    """Return what describes a network with another number of cells; 0: the same."""
+    return network if not layers else (network[0], layers, *network[2:])
+
+
+def untrained_network(space: Space, architecture: Any, network: Network,
                       seed: int) -> nn.Module:
     """Return the network of an architecture with random weights, the same for the same seed.
 

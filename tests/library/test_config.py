@@ -77,7 +77,8 @@ FLAGS = {
         proposal_samples proposal_draws proposal_parents proposal_patience
         acquisition proposal_batch budget budget_tolerance sync_bn anchors few_shot_edge
         halvings measure path_every paths paths_per_iteration ranking_every ranking_sample ranking_table short_epochs
-        short_images sensitivity size_weight naswot_weight supernet track train_only validation_steps""",
+        short_images sensitivity size_weight naswot_weight ntk_weight training_free_layers supernet track train_only
+        validation_steps""",
     RnasConfig: """adv_loss alpha_std architecture_learning_rate architecture_weight_decay batch_size bound_batches
         constrained_step data dataset device distance download epochs epsilon grad_clip init_channels layers
         learning_rate learning_rate_min max_train momentum num_steps order path_samples random_start

@@ -11,6 +11,8 @@ from search.spaces import SPACES
 from search.training_free import TRAINING_FREE
 from search.training_free.consistency import IMAGE_STRENGTH, STEP, WEIGHT_STRENGTH, consistency
 from search.training_free.naswot import naswot
+from search.training_free.ntk import LARGEST, ntk
+from search.training_free.ntk import IMAGES as NTK_IMAGES
 
 WEIGHT = np.array([[0.5, -1.0, 0.2], [1.5, 0.3, -0.4]])
 IMAGES = np.array([[0.2, 0.9, 0.4], [0.7, 0.1, 0.5]])
@@ -67,6 +69,37 @@ def test_consistency_is_the_product_of_three_agreements_by_hand(linear):
                 * abs(cosine(gradient, other_gradient)))
     assert consistency(linear, *images()) == pytest.approx(expected, rel=1e-9)
     np.testing.assert_array_equal(linear[1].weight.detach().numpy(), WEIGHT)  # a copy was pushed
+
+
+def test_ntk_is_the_condition_number_of_the_kernel_by_hand(linear):
+    """The gradient of the sum of the logits in a linear layer is the image, once for each logit: K = 2 X Xᵀ."""
+    values = np.linalg.eigvalsh(IMAGES @ IMAGES.T)
+    assert ntk(linear, *images()) == pytest.approx(-math.log(values[1] / values[0]))
+
+
+def test_ntk_is_that_of_an_explicit_jacobian():
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(4, track_running_stats=False) for _ in range(2)]
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), norms[0], nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False),
+                            norms[1], nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
+    pixels = torch.rand(NTK_IMAGES + 3, 3, 8, 8, dtype=torch.float64)
+    weights = dict(network.named_parameters())
+
+    def outputs(weights):
+        return torch.func.functional_call(network, weights, (pixels[:NTK_IMAGES],)).sum(1)
+
+    parts = torch.func.jacfwd(outputs)(weights)
+    jacobian = torch.cat([part.flatten(1) for part in parts.values()], 1)
+    values = np.linalg.svd(jacobian.detach().numpy(), compute_uv=False)
+    assert ntk(network, pixels, torch.zeros(NTK_IMAGES + 3)) == pytest.approx(-2 * math.log(values[0] / values[-1]))
+
+
+def test_ntk_of_what_cannot_be_told_apart_is_the_lowest(linear):
+    same = images()[0][:1].repeat(2, 1, 1, 1)
+    assert ntk(linear, same, images()[1]) == -LARGEST
+    assert ntk(linear, 0 * same, images()[1]) == -LARGEST  # no weight matters
+    assert ntk(linear, 1e300 * same, images()[1]) == -LARGEST
+    assert ntk(linear, same[:1], images()[1]) == 0.0
 
 
 @pytest.mark.parametrize("space", ["darts", "nas-bench-201"])
