@@ -8,17 +8,19 @@ the table's columns: of all, and of those with as many parameters (within 2 %). 
 the probability that n random architectures are all at least as good as the worst one found is its share to the power n.
 ``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample (``--random``), the best one by
 several objectives of a search and the largest one are looked up, in the median over 2,000 draws. The last strength of
-the ranking is the one that counts.
+the ranking is the one that counts. If it has measured training-free scores, too, ``--ntk`` and ``--naswot`` weigh them.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from search.rankings.compared import MEAN, truth_of
-from search.rankings.rows import read_rows
+from search.rankings.rows import Row, read_rows
+from search.rankings.scores import finite
 from search.tables.reading import open_table
 from search.tables.table import Table
 from search.tables.task import EQUAL_SIZE
@@ -90,8 +92,33 @@ def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.nd
     return medians
 
 
-def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float,
-                   alpha: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def rows_of(folder: Path, measurement: str) -> dict[int, Row]:
+    """Return the rows of a measurement of a ranking by place."""
+    return {place: row for file in sorted((folder / run_files.ROWS).glob(f"{measurement}-*.jsonl"))
+            for place, row in read_rows(file).items()}
+
+
+def training_free_sum(folder: Path, places: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
+    """Return the weighted sum (n,) of training-free scores of a ranking; high is good.
+
+    Args:
+        folder: the ranking.
+        places: places (n,) of the architectures in the table.
+        weights: by name of the score.
+
+    Raises:
+        InputError: the ranking has not measured a score of every architecture.
+    """
+    rows, total = rows_of(folder, "training-free"), np.zeros(len(places))
+    for name, weight in weights.items():
+        require(all(name in rows.get(place, {}) for place in places.tolist()), f"{folder} lacks {name} of some "
+                "architectures; expected a ranking with --measure supernet training-free")
+        total += weight * finite(np.array([rows[place][name] for place in places.tolist()], dtype=float))
+    return total
+
+
+def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: float,
+                   weights: Mapping[str, float]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return scores of the architectures of a ranking, small ones good, and their places in the table.
 
     Args:
@@ -99,16 +126,20 @@ def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float,
         lookup: the table.
         sensitivity: weight of log F.
         alpha: weight of the natural loss beside that under attack (Eq. 10).
+        weights: those of training-free scores, by name; empty: they are not read.
     """
-    rows = {place: row for file in sorted((folder / run_files.ROWS).glob("supernet-*.jsonl"))
-            for place, row in read_rows(file).items()}
+    rows = rows_of(folder, "supernet")
     require(bool(rows), f"{folder} holds no rows of a supernet; expected a folder of search.ranking")
     places = np.array(sorted(rows))
     natural, attacked = np.array([[rows[place]["losses"][kind] for place in places] for kind in (0, -1)])
     moved = sensitivity * np.log(np.array([rows[place]["vulnerabilities"][-1] for place in places]).clip(SMALLEST))
     robust = alpha * natural + (1 - alpha) * attacked
-    return {"natural": natural, "loss under attack": attacked, "sensitive": natural - moved, "robust": robust,
-            "robust-sensitive": robust - moved, "largest": -lookup.parameters[places]}, places
+    scores = {"natural": natural, "loss under attack": attacked, "sensitive": natural - moved, "robust": robust,
+              "robust-sensitive": robust - moved, "largest": -lookup.parameters[places]}
+    if weights:
+        known = training_free_sum(folder, places, weights)
+        scores |= {"training-free": -known, "robust and training-free": robust - known}
+    return scores, places
 
 
 def main() -> None:
@@ -121,6 +152,9 @@ def main() -> None:
     parser.add_argument("--sensitivity", type=float, default=0.16, help="weight of log F (default: 0.16)")
     parser.add_argument("--alpha", type=float, default=0.25, help="weight of the natural loss in robust and "
                         "robust-sensitive (default: 0.25)")
+    for name in ("ntk", "naswot"):
+        parser.add_argument(f"--{name}", type=float, default=0.0, help=f"weight of a unit of {name.upper()} "
+                            "(default: 0, it is not read)")
     arguments = parser.parse_args()
     lookup = Lookup(open_table(arguments.table))
     shares = {run.name: lookup.better(lookup.place_of(run)) for run in arguments.runs}
@@ -130,8 +164,9 @@ def main() -> None:
         rows.append(("chance of all", *(f"{chance([share[kind] for share in shares.values()]):.2g}"
                                         for kind in (0, 1))))
     if arguments.ranking:
+        weights = {name: weight for name in ("ntk", "naswot") if (weight := getattr(arguments, name))}
         found = random_searches(lookup, *ranking_scores(arguments.ranking, lookup, arguments.sensitivity,
-                                                        arguments.alpha), arguments.random)
+                                                        arguments.alpha, weights), arguments.random)
         rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")
                  for name, (of_all, of_size) in found.items()]
     of_all, of_size = lookup.better(int(torch.from_numpy(lookup.parameters).argmax()))

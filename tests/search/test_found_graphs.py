@@ -44,14 +44,28 @@ def test_scores_are_those_of_the_rows(lookup, tmp_path):
     (tmp_path / "rows").mkdir()
     rows = [{"place": place, "losses": [1.0 + place, 2.0], "vulnerabilities": [9.0, np.e]} for place in (4, 2)]
     (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scores, places = ranking_scores(tmp_path, lookup, 0.5, 0.25)
+    scores, places = ranking_scores(tmp_path, lookup, 0.5, 0.25, {})
     assert places.tolist() == [2, 4] and scores["natural"].tolist() == [3, 5]
     assert scores["sensitive"].tolist() == pytest.approx([2.5, 4.5])
     assert scores["loss under attack"].tolist() == [2, 2] and scores["robust"].tolist() == [2.25, 2.75]
     assert scores["robust-sensitive"].tolist() == pytest.approx([1.75, 2.25])
     assert scores["largest"].tolist() == [-lookup.parameters[2], -lookup.parameters[4]]
     with pytest.raises(InputError, match="holds no rows of a supernet"):
-        ranking_scores(tmp_path / "rows", lookup, 0.5, 0.25)
+        ranking_scores(tmp_path / "rows", lookup, 0.5, 0.25, {})
+
+
+def test_training_free_scores_count_by_their_weights(lookup, tmp_path):
+    (tmp_path / "rows").mkdir()
+    rows = [{"place": place, "losses": [1.0, 2.0], "vulnerabilities": [1.0, 1.0]} for place in (2, 4, 6)]
+    (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"place": place, "ntk": -place, "naswot": value} for place, value in ((4, None), (2, 7.0), (6, 9.0))]
+    (tmp_path / "rows/training-free-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores, places = ranking_scores(tmp_path, lookup, 0.5, 0.25, {"ntk": 2.0, "naswot": 0.5})
+    known = np.array([2 * -2 + 3.5, 2 * -4 + 3.5, 2 * -6 + 4.5])  # None is as bad as the worst
+    np.testing.assert_allclose(scores["training-free"], -known)
+    np.testing.assert_allclose(scores["robust and training-free"], 1.75 - known)
+    with pytest.raises(InputError, match="lacks consistency of some architectures"):
+        ranking_scores(tmp_path, lookup, 0.5, 0.25, {"consistency": 1.0})
 
 
 def test_the_program_prints_a_row_for_each_search_and_the_chance_of_all(lookup, tmp_path, monkeypatch, capsys):
