@@ -8,6 +8,7 @@ import torch
 
 from search.measure_settings import SHORT
 from search.rnas_searcher import RnasSearcher
+from search.training_free import TRAINING_FREE
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import measured_paths, rungs, schedule
 from wsrnas.attacks import shared_passes
@@ -89,6 +90,12 @@ def total_passes(searcher: Searcher) -> dict[str, int]:
             for kind in totals:
                 totals[kind] += passes[kind] * (phase == "train" or step.phase != "warm-up")
     return totals
+
+
+def training_free_passes(searcher: Searcher) -> tuple[int, int]:
+    """Count the images that one architecture's untrained networks see forward and backward, and forward alone."""
+    costs = [TRAINING_FREE[name].cost(searcher.scored_images) for name in searcher.training_free]
+    return sum(both for both, _ in costs), sum(forward for _, forward in costs)
 
 
 def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:

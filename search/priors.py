@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search.measured_paths import parameters
 from search.spaces.space import Space
 from search.spaces.supernet import Path
 from search.training_free import TRAINING_FREE
-from search.training_free.untrained import Network, untrained_network
+from search.training_free.untrained import Network, untrained_network, untrained_score
 from wsrnas.data.image_set import ImageSet
 from wsrnas.runtime.distributed import World, broadcast
 from wsrnas.runtime.seeding import generator
@@ -68,8 +68,13 @@ class Untrained:
     def score(self, choices: Tensor) -> float:
         """Return the score of choices (R,), on all processes that of the first one."""
         space, world = self.setting.space, self.setting.world
-        network = untrained_network(space, space.decode(choices.cpu()), self.setting.untrained, self.setting.seed)
-        found = torch.tensor(self.entry.score(network.to(world.device), *self.images), dtype=torch.float64,
+        architecture = space.decode(choices.cpu())
+
+        def build(number: int) -> nn.Module:
+            return untrained_network(space, architecture, self.setting.untrained, self.setting.seed,
+                                     number).to(world.device)
+
+        found = torch.tensor(untrained_score(self.entry, build, *self.images), dtype=torch.float64,
                              device=world.device)
         broadcast([found], world)
         return found.item()

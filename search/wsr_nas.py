@@ -38,7 +38,7 @@ with deferred_imports():
     import torch
 
     from search.collapse import collapse_warnings
-    from search.cost import PhaseClock, iteration_passes, total_passes
+    from search.cost import PhaseClock, iteration_passes, total_passes, training_free_passes
     from search.rankings.sample import open_sample, rank_sample
     from search.short_training import ShortTraining
     from search.split import first_split, stored_split
@@ -238,6 +238,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
         f"{searcher.strategy.describe()}",
         f"steps: {describe_steps(searcher)}", f"measured: {describe_measurements(config)}",
+        *[f"training-free: {describe_training_free(searcher)}"] * bool(searcher.training_free),
         f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "
         f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds"
         + ", more after a fallback" * (searcher.checks and config.max_estimator_gap > 0),
@@ -267,6 +268,14 @@ def describe_measurements(config: SearchConfig) -> str:
     anchors = f"; {config.anchors} of the first ones again in every step" if config.anchors else ""
     return (f"{config.measurements} architectures, {config.paths_per_iteration} in an iteration{anchors}; "
             f"{config.measure}: {MEASURES[config.measure]}")
+
+
+def describe_training_free(searcher: Searcher) -> str:
+    """Count the passes of the training-free scores that count, which those of the search do not contain."""
+    both, forward = training_free_passes(searcher)
+    return (f"{', '.join(searcher.training_free)} of untrained networks of "
+            f"{searcher.config.training_free_layers or searcher.config.layers} cells; for each measured architecture "
+            f"{both} images forward and backward and {forward} forward, not counted below")
 
 
 def describe_paths(config: SearchConfig) -> str:

@@ -25,6 +25,7 @@ from search.strategy.objective import OBJECTIVES, build_objective
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
+from search.training_free import TRAINING_FREE
 from search.training_free.untrained import resized
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks, few_shot_of
@@ -66,6 +67,8 @@ class Searcher(SupernetSearcher):
         untrained = resized(self.network, config.training_free_layers)
         known = Setting(self.space, self.network, untrained, loaders.few, config.seed, world)
         self.priors = [PRIORS[name](known) for name in config.prior_weights]
+        self.training_free = [name for name in config.prior_weights if name in TRAINING_FREE]
+        self.scored_images = len(loaders.few)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(

@@ -28,7 +28,7 @@ from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import curve_of
 from wsrnas.evaluation.results import measure, table
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, within
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.program import run_program
 
@@ -76,8 +76,9 @@ def main() -> None:
     parser = Parser(prog="studies.example_network", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of CIFAR-10 with train/<class>/* and test/<class>/*")
     parser.add_argument("--out", type=Path, required=True, help="folder of the measurements")
-    parser.add_argument("--images", type=int, default=100, help="test images (default: 100)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after the batch of this minute")
+    parser.add_argument("--images", type=within(int, 1), default=100, help="test images (default: 100)")
+    parser.add_argument("--minutes", type=within(float, 0), default=math.inf,
+                        help="stop after the batch of this minute")
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
     arguments.out.mkdir(parents=True, exist_ok=True)

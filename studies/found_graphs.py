@@ -12,6 +12,7 @@ the ranking is the one that counts. If it has measured training-free scores, too
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from search.tables.table import Table
 from search.tables.task import EQUAL_SIZE
 from wsrnas.architectures import searched
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import Parser, require
+from wsrnas.runtime.config import Parser, require, within
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
@@ -80,22 +81,36 @@ def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.nd
         scores: by name.
         places: places (n,) of the scored architectures in the table.
         count: number of architectures of a random search.
+
+    Raises:
+        InputError: there are fewer.
     """
+    require(count <= len(places), f"random is {count}, but the ranking has {len(places)} architectures; expected no "
+            "more")
     found = {place: lookup.better(place) for place in places.tolist()}
     medians = {}
     for name, values in scores.items():
         random = np.random.default_rng(0)
         best = [drawn[values[drawn].argmin()] for drawn in (
-            random.choice(len(places), min(count, len(places)), replace=False) for _ in range(DRAWS))]
+            random.choice(len(places), count, replace=False) for _ in range(DRAWS))]
         of_all, of_size = np.median([found[int(places[place])] for place in best], 0)
         medians[name] = float(of_all), float(of_size)
     return medians
 
 
 def rows_of(folder: Path, measurement: str) -> dict[int, Row]:
-    """Return the rows of a measurement of a ranking by place."""
-    return {place: row for file in sorted((folder / run_files.ROWS).glob(f"{measurement}-*.jsonl"))
-            for place, row in read_rows(file).items()}
+    """Return the rows of a measurement of a ranking by place.
+
+    Raises:
+        InputError: a line of a file cannot be read.
+    """
+    found: dict[int, Row] = {}
+    for file in sorted((folder / run_files.ROWS).glob(f"{measurement}-*.jsonl")):
+        rows = read_rows(file)
+        require(len(rows) == len(file.read_bytes().splitlines()), f"{file}: line {len(rows) + 1} is damaged or not "
+                "whole; start search.ranking again, which measures what is missing")
+        found |= rows
+    return found
 
 
 def training_free_sum(folder: Path, places: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
@@ -148,23 +163,29 @@ def main() -> None:
     parser.add_argument("--table", required=True, help="JSON file of measured architectures")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run directories of searches")
     parser.add_argument("--ranking", type=Path, help="folder of search.ranking, for the random searches")
-    parser.add_argument("--random", type=int, default=100, help="architectures of a random search (default: 100)")
-    parser.add_argument("--sensitivity", type=float, default=0.16, help="weight of log F (default: 0.16)")
-    parser.add_argument("--alpha", type=float, default=0.25, help="weight of the natural loss in robust and "
-                        "robust-sensitive (default: 0.25)")
-    for name in ("ntk", "naswot"):
-        parser.add_argument(f"--{name}", type=float, default=0.0, help=f"weight of a unit of {name.upper()} "
-                            "(default: 0, it is not read)")
+    parser.add_argument("--random", type=within(int, 1), default=100,
+                        help="architectures of a random search (default: 100)")
+    parser.add_argument("--sensitivity", type=within(float, 0), default=0.16, help="weight of log F (default: 0.16)")
+    parser.add_argument("--alpha", type=within(float, 0, 1), default=0.25, help="weight of the natural loss in robust "
+                        "and robust-sensitive (default: 0.25)")
+    parser.add_argument("--ntk", type=within(float, 0), default=0.0, help="weight of NTK, as --ntk_weight of a search "
+                        "(default: 0, it does not count)")
+    parser.add_argument("--naswot", type=within(float, 0), default=0.0, help="weight of NASWOT as it is, not in "
+                        "deviations of random architectures (default: 0, it does not count)")
     arguments = parser.parse_args()
+    require(bool(arguments.runs or arguments.ranking), "nothing to look up: pass --runs RUN ... or --ranking FOLDER")
+    twice = [str(run) for run, count in Counter(run.resolve() for run in arguments.runs).items() if count > 1]
+    require(not twice, f"{', '.join(twice)}: given twice; expected different searches")
+    weights = {name: weight for name in ("ntk", "naswot") if (weight := getattr(arguments, name))}
+    require(not weights or bool(arguments.ranking), f"--{next(iter(weights), '')} weighs scores of a ranking; expected "
+            "--ranking FOLDER")
     lookup = Lookup(open_table(arguments.table))
-    shares = {run.name: lookup.better(lookup.place_of(run)) for run in arguments.runs}
-    rows: list[tuple[str, ...]] = [(name, f"{of_all:.4f}", f"{of_size:.3f}")
-                                   for name, (of_all, of_size) in shares.items()]
+    shares = [lookup.better(lookup.place_of(run)) for run in arguments.runs]
+    rows: list[tuple[str, ...]] = [(run.name, f"{of_all:.4f}", f"{of_size:.3f}")
+                                   for run, (of_all, of_size) in zip(arguments.runs, shares, strict=True)]
     if shares:
-        rows.append(("chance of all", *(f"{chance([share[kind] for share in shares.values()]):.2g}"
-                                        for kind in (0, 1))))
+        rows.append(("chance of all", *(f"{chance([share[kind] for share in shares]):.2g}" for kind in (0, 1))))
     if arguments.ranking:
-        weights = {name: weight for name in ("ntk", "naswot") if (weight := getattr(arguments, name))}
         found = random_searches(lookup, *ranking_scores(arguments.ranking, lookup, arguments.sensitivity,
                                                         arguments.alpha, weights), arguments.random)
         rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")

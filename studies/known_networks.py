@@ -24,7 +24,7 @@ from wsrnas.evaluation.honesty import CHECKS
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.evaluation.results import measure
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, within
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = Parser(prog="studies.known_networks", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200, help="test images")
+    parser.add_argument("--images", type=within(int, 1), default=200, help="test images")
     parser.add_argument("--checks", default="full", choices=("quick", "full"))
     arguments = parser.parse_args(argv)
     data = small_digits(arguments.images)

@@ -30,7 +30,7 @@ from search.strategy.targets import targets
 from search.tables.darts_cells import genotype_of
 from search.tables.reading import open_table
 from search.tables.task import TableTask, table_task
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, within
 from wsrnas.runtime.program import run_program
 
 COUNTS, UNSEEN, RESAMPLES = (25, 50, 100), 500, 2000
@@ -129,9 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", required=True, help="JSON file of a table, or demo")
     parser.add_argument("--size_class", default="", help="bounds on the weight of the live operations, such as 18:20")
-    parser.add_argument("--seeds", type=int, default=20, help="random parts (default: 20)")
-    parser.add_argument("--confirm", type=int, default=0, help="of a list of cells, the number to choose by; the rest "
-                                                               "is kept apart")
+    parser.add_argument("--seeds", type=within(int, 1), default=20, help="random parts (default: 20)")
+    parser.add_argument("--confirm", type=within(int, 0), default=0, help="of a list of cells, the number to choose "
+                        "by; the rest is kept apart")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     table = open_table(arguments.table)

@@ -13,6 +13,7 @@ all architectures, and at fixed size.
 
 import argparse
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ def main() -> None:
     parser.add_argument("rankings", type=Path, nargs="+", help="folders of search.ranking, one for each supernet")
     parser.add_argument("--column", default="", help="column of the table (default: the mean of all)")
     arguments = parser.parse_args()
+    twice = [str(folder) for folder, count in Counter(folder.resolve() for folder in arguments.rankings).items()
+             if count > 1]
+    require(not twice, f"{', '.join(twice)}: given twice; expected different rankings")
     rankings = [dict(read_ranking(folder)) for folder in arguments.rankings]
     require(len(rankings) > 1, "one ranking was given; expected several, one for each supernet")
     column = arguments.column or main_column(rankings[0])

@@ -10,7 +10,7 @@ import torch
 from search.rankings.bench import Bench, build_bench
 from search.rankings.trained import open_trained
 from search.strategy.objective import OBJECTIVES
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, within
 from wsrnas.runtime.distributed import initialize
 
 Objective = Callable[[np.ndarray], np.ndarray]  # mean losses (n, 1 + S) -> (n,)
@@ -27,9 +27,10 @@ def read_arguments(program: str, description: str | None, images: int) -> argpar
     parser = Parser(prog=program, description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run directory of search.wsr_nas")
     parser.add_argument("--out", type=Path, required=True, help="folder of the measurements and the results")
-    parser.add_argument("--architectures", type=int, default=60, help="random architectures (default: 60)")
-    parser.add_argument("--images", type=int, default=images, help=f"images of D_v (default: {images})")
-    parser.add_argument("--num_steps", type=int, default=0, help="steps of PGD; 0: those of the search (default: 0)")
+    parser.add_argument("--architectures", type=within(int, 1), default=60, help="random architectures (default: 60)")
+    parser.add_argument("--images", type=within(int, 1), default=images, help=f"images of D_v (default: {images})")
+    parser.add_argument("--num_steps", type=within(int, 0), default=0,
+                        help="steps of PGD; 0: those of the search (default: 0)")
     parser.add_argument("--data", default="", help="folder of the data set; empty: that of the run")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.splits import balanced_subset
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, within
 from wsrnas.runtime.program import run_program
 
 TRAIN_IMAGES, EPOCHS, BATCH, STEPS = 4000, 6, 50, 2
@@ -218,7 +218,7 @@ def main() -> None:
     parser = Parser(prog="studies.ten_networks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of CIFAR-10 with train/<class>/* and test/<class>/*")
     parser.add_argument("--out", type=Path, required=True, help="folder of the networks")
-    parser.add_argument("--seed", type=int, default=0, help="seed of training and images (default: 0)")
+    parser.add_argument("--seed", type=within(int, 0), default=0, help="seed of training and images (default: 0)")
     arguments = parser.parse_args()
     for name, recipe in networks_of(arguments.seed).items():
         model = network(name, arguments.data, arguments.out, arguments.seed)

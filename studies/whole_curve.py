@@ -31,7 +31,7 @@ from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import curve_of
 from wsrnas.evaluation.results import measure
 from wsrnas.runtime.checkpoint import write_json
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, within
 from wsrnas.runtime.program import run_program
 
 FIXED = {"linf": 8 / 255, "l2": 0.5}
@@ -111,10 +111,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of CIFAR-10 with train/<class>/* and test/<class>/*")
     parser.add_argument("--networks", type=Path, required=True, help="folder of studies.ten_networks")
     parser.add_argument("--out", type=Path, required=True, help="folder of the measurements")
-    parser.add_argument("--images", type=int, default=150, help="test images (default: 150)")
+    parser.add_argument("--images", type=within(int, 1), default=150, help="test images (default: 150)")
     parser.add_argument("--fixed", action="store_true", help="compare APGD-CE+T and AutoAttack at one strength")
-    parser.add_argument("--seed", type=int, default=0, help="seed of networks and images (default: 0)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after the part of this minute")
+    parser.add_argument("--seed", type=within(int, 0), default=0, help="seed of networks and images (default: 0)")
+    parser.add_argument("--minutes", type=within(float, 0), default=math.inf, help="stop after the part of this minute")
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import json_kind
 
 with deferred_imports():
     import torch
@@ -115,7 +116,7 @@ class Genotype:
         except (ValueError, RecursionError) as error:
             raise InputError(f"the genotype is not JSON text: {error}") from error
         if not isinstance(document, dict):
-            raise InputError(f"the genotype is a JSON {type(document).__name__}; expected an object")
+            raise InputError(f"the genotype is {json_kind(document)}; expected an object")
         required = ("format", *_FIELDS)
         if missing := [key for key in required if key not in document]:
             raise InputError(f"the genotype lacks the keys {', '.join(missing)}; "

@@ -1,10 +1,10 @@
 """An architecture as an untrained network of its own: the training-free scores."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from search.rankings.bench import Bench, Measure, Values
 from search.training_free import TRAINING_FREE
-from search.training_free.untrained import resized, untrained_network
+from search.training_free.untrained import resized, untrained_network, untrained_score
 
 
 def training_free(bench: Bench) -> Measure:
@@ -19,17 +19,17 @@ def training_free(bench: Bench) -> Measure:
                         bench.training_free_layers)
 
     def measured(choices: Tensor) -> Values:
-        values = {}
-        for name, entry in TRAINING_FREE.items():
-            network = untrained_network(bench.space, bench.space.decode(choices), untrained, bench.trained.seed)
-            values[name] = entry.score(network.to(device), images, labels)
-        return values
+        architecture = bench.space.decode(choices)
+
+        def build(number: int) -> nn.Module:
+            return untrained_network(bench.space, architecture, untrained, bench.trained.seed, number).to(device)
+
+        return {name: untrained_score(entry, build, images, labels) for name, entry in TRAINING_FREE.items()}
 
     return measured
 
 
 def passes(bench: Bench) -> tuple[int, int]:
     """Return the images that one architecture needs, forward and backward, and forward alone."""
-    count = len(bench.few[1])
-    both, forward = (sum(entry.passes[kind] for entry in TRAINING_FREE.values()) for kind in (0, 1))
-    return count * both, count * forward
+    costs = [entry.cost(len(bench.few[1])) for entry in TRAINING_FREE.values()]
+    return sum(both for both, _ in costs), sum(forward for _, forward in costs)

@@ -68,6 +68,8 @@ class Darts(Space):
 
     def encode(self, architecture: Genotype) -> Tensor:
         """Return the choices (28,) of a genotype: its operations, and ``none`` on the other edges."""
+        require(isinstance(architecture, Genotype), f"{architecture} is not of the space {self.name}; expected a "
+                "genotype of two cells")
         choices = torch.full((len(KINDS), EDGES), NONE)
         for kind, name in enumerate(KINDS):
             nodes, concat = architecture.nodes(name), getattr(architecture, f"{name}_concat")

@@ -60,6 +60,8 @@ class NasBench201(Space):
 
     def encode(self, architecture: CellGraph) -> Tensor:
         """Return the choices (E,) of a graph."""
+        require(isinstance(architecture, CellGraph), f"{architecture} is not of the space {self.name}; expected a "
+                "graph of NAS-Bench-201")
         fixed = [edge for edge, name in zip(EDGES, architecture.operations, strict=True)
                  if edge not in self.edges and name != "none"]
         require(not fixed, f"the graph {architecture} has an operation on the edges {fixed}; expected none there in "

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import json_kind
 
 
 def listed(document: Mapping[str, Any], key: str, name: str) -> list[Any]:
@@ -19,7 +20,7 @@ def listed(document: Mapping[str, Any], key: str, name: str) -> list[Any]:
     """
     require(key in document, f"{name} has no {key!r}; expected a list of that name")
     values = document[key]
-    require(isinstance(values, list), f"{name}: {key} is a JSON {type(values).__name__}; expected a list")
+    require(isinstance(values, list), f"{name}: {key} is {json_kind(values)}; expected a list")
     return list(values)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import Unreadable, read_json
+from wsrnas.runtime.reading import Unreadable, json_kind, read_json
 
 with deferred_imports():
     from search.tables.darts_cells import read as read_cells
@@ -62,7 +62,7 @@ def open_table(path: str, columns: tuple[str, ...] = ()) -> Table:
         document = read_json(path, "the table")
     except Unreadable as error:
         raise InputError(f"{error} (a table is a JSON file, or {DEMO})") from None
-    require(isinstance(document, dict), f"the table {path} is a JSON {type(document).__name__}; expected an object")
+    require(isinstance(document, dict), f"the table {path} is {json_kind(document)}; expected an object")
     for form in FORMATS.values():
         if form.recognise(document):
             return form.read(document, Path(path).stem, columns)

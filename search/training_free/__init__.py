@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from search.training_free.consistency import consistency
 from search.training_free.gradient_norm import gradient_norm
 from search.training_free.naswot import naswot
+from search.training_free.ntk import IMAGES as NTK_IMAGES
 from search.training_free.ntk import ntk
 
 
@@ -18,23 +19,31 @@ class ScoreEntry:
     Args:
         score: (network, images (B, C, H, W), labels (B,)) -> number; higher promises more. It may change the network.
         help: what it is, with its source.
-        passes: passes of the images forward and backward, and forward alone.
+        passes: number of images B -> images that one network sees forward and backward, and forward alone.
         logarithm: whether its logarithm is what a line over the size is fitted to.
+        networks: number of networks with different weights whose mean score counts.
     """
 
     score: Callable[[nn.Module, Tensor, Tensor], float]
     help: str
-    passes: tuple[int, int]
+    passes: Callable[[int], tuple[int, int]]
     logarithm: bool = False
+    networks: int = 1
+
+    def cost(self, images: int) -> tuple[int, int]:
+        """Return the images that all its networks see forward and backward, and forward alone."""
+        both, forward = self.passes(images)
+        return self.networks * both, self.networks * forward
 
 
 TRAINING_FREE: dict[str, ScoreEntry] = {
     "gradient norm": ScoreEntry(gradient_norm, "sum over layers of the norm of the loss' gradient (Abdelfattah et al., "
-                                "ICLR 2021)", (1, 0), logarithm=True),
+                                "ICLR 2021)", lambda images: (images, 0), logarithm=True),
     "consistency": ScoreEntry(consistency, "CRoZe: do features, weights and gradients stay the same under an attack on "
-                              "weights and images? (Ha et al., NeurIPS 2023)", (4, 0)),
+                              "weights and images? (Ha et al., NeurIPS 2023)", lambda images: (4 * images, 0)),
     "naswot": ScoreEntry(naswot, "NASWOT: how differently the ReLUs see different images (Mellor et al., ICML 2021)",
-                         (0, 1)),
-    "ntk": ScoreEntry(ntk, "minus log of the condition number of the neural tangent kernel of 16 images (TE-NAS, Chen "
-                      "et al., ICLR 2021)", (4, 0)),
+                         lambda images: (0, images)),
+    "ntk": ScoreEntry(ntk, "minus log of the condition number of the neural tangent kernel of 8 images, mean of 4 "
+                      "initial weights (TE-NAS, Chen et al., ICLR 2021)",
+                      lambda images: (min(images, NTK_IMAGES) ** 2, 0), networks=4),
 }

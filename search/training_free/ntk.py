@@ -5,7 +5,9 @@ gradient descent, the error along an eigenvector of K shrinks as fast as its eig
 largest eigenvalue is far above the smallest one is hard to train.
 
 Source: Chen et al., "Neural architecture search on ImageNet in four GPU hours", ICLR 2021 (TE-NAS), Sec. 3.1.1. As in
-the published code, an image's output is the sum of its logits, and BatchNorm takes the statistics of the batch.
+the published code, an image's output is the sum of its logits, and BatchNorm takes the statistics of the batch. The
+number differs with the initial weights by as much as between good graphs, so it is averaged over several, and of fewer
+images: their kernel takes a quarter of the time, and varies less (docs/SEARCH.md).
 """
 
 import math
@@ -13,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-IMAGES = 16  # the first of the batch: each takes a backward pass of them all
+IMAGES = 8  # the first of the batch: each takes a backward pass of them all
 LARGEST = 14.0  # logarithm of a condition number of 1.2 million: single precision sees no larger one
 
 

@@ -27,7 +27,7 @@ def test_a_folder_is_made_with_those_above_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         make(tmp_path / "file" / "race")
-    with pytest.raises(InputError, match="cannot write the run directory .*file: file exists"):
+    with pytest.raises(InputError, match=r"cannot write the run directory .*file: file exists"):
         create(tmp_path / "file")
 
 

@@ -195,9 +195,9 @@ def test_plain_text_is_neither_formula_nor_hidden():
 
 
 WRONG = [({"config__json": "{"}, "config.json cannot be read"),
-         ({"config__json": "[]"}, "config.json holds a JSON list"),
+         ({"config__json": "[]"}, "config.json holds a list; expected an object"),
          ({"env__json": "no"}, "env.json cannot be read"),
-         ({"inputs__json": '"x"'}, "inputs.json holds a JSON str"),
+         ({"inputs__json": '"x"'}, "inputs.json holds a text; expected an object"),
          ({"inputs__json": '{"genotype": "{}"}'}, "the genotype cannot be drawn: the genotype lacks the keys"),
          ({"metrics__jsonl": json.dumps(EPOCHS[0]) + '\n{"step": 1, "tr'}, "line 2 of metrics.jsonl is incomplete"),
          ({"metrics__jsonl": "}{\n" + json.dumps(EPOCHS[0]) + "\n"}, "line 1 of metrics.jsonl is not a row"),

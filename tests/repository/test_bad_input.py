@@ -100,7 +100,7 @@ def with_edge(edge):
 @pytest.mark.parametrize(("text", "words"), [
     ("{ 'normal'", "the genotype is not JSON text"),
     (edited()[:200], "the genotype is not JSON text"),
-    ("[]", "the genotype is a JSON list; expected an object"),
+    ("[]", "the genotype is a list; expected an object"),
     (with_edge(["sep_conv_9x9", 0]), "unknown operation 'sep_conv_9x9' at edge 0 of node 2 in the normal cell; known"),
     (with_edge(["sep_conv_3x3", 5]), "edge 0 of node 2 in the normal cell refers forward, to 5; expected"),
     (with_edge(["sep_conv_3x3", -1]), "negative, -1; expected 0 to 1"),

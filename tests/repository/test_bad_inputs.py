@@ -161,7 +161,7 @@ FILES = {"nowhere": "the configuration nowhere does not exist", "folder": "is a 
          "bytes.json": "is not UTF-8 text", "zeros.json": "is not JSON", "list.json": "expected a JSON object",
          "digits.json": "is not JSON", "huge.json": "expected at most", "null.json": "expected a JSON object"}
 ARCHITECTURES = {"pipe": "is a pipe", "loop": "cannot be read", "deep.json": "not JSON", "bytes.json": "is not UTF-8",
-                 "empty.json": "is not JSON", "list.json": "is a JSON list", "folder": "holds no genotype.json",
+                 "empty.json": "is not JSON", "list.json": "is a list", "folder": "holds no genotype.json",
                  "digits.json": "not JSON", "half.json": "unknown operation", "nowhere/x.json": "does not exist"}
 TABLES = {name: words.replace("the configuration ", "").replace("expected a JSON object", "expected an object")
           for name, words in FILES.items() if name != "huge.json"}

@@ -5,7 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from search.spaces.darts import DARTS
 from search.tables.reading import open_table
 from studies import found_graphs
 from studies.found_graphs import Lookup, chance, random_searches, ranking_scores
@@ -35,9 +37,11 @@ def test_chance_is_exact():
 
 def test_random_searches_take_the_smallest_score(lookup):
     places = np.array([5, 9, 200, 3000])
-    found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places, 100)
+    found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places, 4)
     by_truth = places[lookup.truth[places].argsort()]
     assert found == {"truth": lookup.better(by_truth[-1]), "worst": lookup.better(by_truth[0])}
+    with pytest.raises(InputError, match="random is 5, but the ranking has 4 architectures"):
+        random_searches(lookup, {}, places, 5)
 
 
 def test_scores_are_those_of_the_rows(lookup, tmp_path):
@@ -52,6 +56,30 @@ def test_scores_are_those_of_the_rows(lookup, tmp_path):
     assert scores["largest"].tolist() == [-lookup.parameters[2], -lookup.parameters[4]]
     with pytest.raises(InputError, match="holds no rows of a supernet"):
         ranking_scores(tmp_path / "rows", lookup, 0.5, 0.25, {})
+    (tmp_path / "rows/supernet-0001.jsonl").write_text(json.dumps(rows[0]) + "\n{broken\n")
+    with pytest.raises(InputError, match=r"supernet-0001\.jsonl: line 2 is damaged or not whole; start search.ranking"):
+        ranking_scores(tmp_path, lookup, 0.5, 0.25, {})
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    ([], "nothing to look up: pass --runs RUN ... or --ranking FOLDER"),
+    (["--ntk", "0.1", "--runs", "a"], "--ntk weighs scores of a ranking; expected --ranking FOLDER"),
+    (["--runs", "a", "b", "a"], "a: given twice; expected different searches"),
+    (["--random", "0"], "'0' is not a whole number of at least 1"),
+    (["--ntk", "nan"], "'nan' is not a number of at least 0"), (["--naswot", "-2"], "is not a number of at least 0"),
+    (["--alpha", "2"], "'2' is not a number from 0 to 1"), (["--sensitivity", "1e999"], "is not a number of at least"),
+])
+def test_what_cannot_be_looked_up_is_one_sentence(flags, words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["study", "--table", "demo", *flags])
+    with pytest.raises(InputError) as caught:
+        found_graphs.main()
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_was_found_in_another_space_is_refused(lookup, tmp_path):
+    DARTS.decode(DARTS.sample(1, torch.Generator().manual_seed(0))[0]).save(tmp_path / "genotype.json")
+    with pytest.raises(InputError, match="is not of the space nas-bench-201; expected a graph"):
+        lookup.place_of(tmp_path)
 
 
 def test_training_free_scores_count_by_their_weights(lookup, tmp_path):
@@ -60,7 +88,7 @@ def test_training_free_scores_count_by_their_weights(lookup, tmp_path):
     (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows = [{"place": place, "ntk": -place, "naswot": value} for place, value in ((4, None), (2, 7.0), (6, 9.0))]
     (tmp_path / "rows/training-free-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scores, places = ranking_scores(tmp_path, lookup, 0.5, 0.25, {"ntk": 2.0, "naswot": 0.5})
+    scores, _ = ranking_scores(tmp_path, lookup, 0.5, 0.25, {"ntk": 2.0, "naswot": 0.5})
     known = np.array([2 * -2 + 3.5, 2 * -4 + 3.5, 2 * -6 + 4.5])  # None is as bad as the worst
     np.testing.assert_allclose(scores["training-free"], -known)
     np.testing.assert_allclose(scores["robust and training-free"], 1.75 - known)
@@ -71,13 +99,13 @@ def test_training_free_scores_count_by_their_weights(lookup, tmp_path):
 def test_the_program_prints_a_row_for_each_search_and_the_chance_of_all(lookup, tmp_path, monkeypatch, capsys):
     runs = []
     for number in (10, 2000):
-        run = tmp_path / f"run{number}"
-        run.mkdir()
+        run = tmp_path / str(number) / "run"  # equal names are two searches
+        run.mkdir(parents=True)
         lookup.table.space.decode(lookup.table.choices[number]).save(run / "genotype.json")
         runs.append(str(run))
     monkeypatch.setattr(sys, "argv", ["study", "--table", "demo", "--runs", *runs])
     found_graphs.main()
     said = capsys.readouterr().out
-    shares = [lookup.better(lookup.place_of(tmp_path / name)) for name in ("run10", "run2000")]
-    assert f"| run10 | {shares[0][0]:.4f} | {shares[0][1]:.3f} |" in said
+    shares = [lookup.better(lookup.place_of(tmp_path / name)) for name in ("10/run", "2000/run")]
+    assert f"| run | {shares[0][0]:.4f} | {shares[0][1]:.3f} |" in said
     assert f"| chance of all | {max(share[0] for share in shares)**2:.2g} |" in said and "largest of the table" in said

@@ -362,7 +362,8 @@ def test_the_sensitive_objective_reads_the_natural_loss_and_the_logarithms():
     (["--naswot_weight", "-2"], "naswot_weight is -2; expected 0 or more"),
     (["--ntk_weight", "-1"], "ntk_weight is -1; expected 0 or more"),
     (["--training_free_layers", "-1"], "training_free_layers is -1; expected at least 0"),
-    (["--training_free_layers", "4", "--space", "nas-bench-201", "--layers", "3"],
+    (["--training_free_layers", "6"], "expected --ntk_weight or --naswot_weight above 0"),
+    (["--ntk_weight", "0.1", "--training_free_layers", "4", "--space", "nas-bench-201", "--layers", "3"],
      "training_free_layers is 4; the space nas-bench-201 expects"),
     (["--naswot_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
     (["--size_weight", "0.1", "--strategy", "wsr-paper", "--vulnerability_bound", "1"], "expected one of the two"),
@@ -648,6 +649,10 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
                   "more after a fallback",
                   "strengths by PGD: 0.1000 (25.5/255), 0.2000 (51/255); estimated: 0.0500"):
         assert words in said, words
+    assert "training-free" not in said
+    program.main([*TINY, "--dry_run", "--ntk_weight", "0.1", "--naswot_weight", "0.1", "--training_free_layers", "8"])
+    assert ("training-free: naswot, ntk of untrained networks of 8 cells; for each measured architecture 256 images "
+            "forward and backward and 20 forward, not counted below\n") in capsys.readouterr().out
     program.main([*TINY, "--dry_run", "--check_images", "0"])
     assert "estimator check: none" in capsys.readouterr().out
 

@@ -109,7 +109,7 @@ BAD = {
     "unknown digit": (robbench(arch=["333337", "000300", "000000", "300301"]), ["'333337'", "from 0 to 4"]),
     "twice": (robbench(arch=["333333", "333333", "000000", "300301"]), ["twice"]),
     "empty": (robbench(arch=[], row_of=[]), ["empty"]),
-    "results of another kind": (robbench(results={}), ["results is a JSON dict"]),
+    "results of another kind": (robbench(results={}), ["results is an object"]),
     "no cells": ({"cells": []}, ["cells is empty"]),
     "cell without genotype": ({"cells": [{"clean": 1}]}, ["cell 0", "genotype"]),
     "cell of another space": ({"cells": [{"genotype": {"normal": [], "normal_concat": [], "reduce": [],

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from search.spaces import SPACES
-from search.training_free import TRAINING_FREE
+from search.training_free import TRAINING_FREE, ScoreEntry
 from search.training_free.consistency import IMAGE_STRENGTH, STEP, WEIGHT_STRENGTH, consistency
 from search.training_free.naswot import naswot
-from search.training_free.ntk import LARGEST, ntk
 from search.training_free.ntk import IMAGES as NTK_IMAGES
+from search.training_free.ntk import LARGEST, ntk
+from search.training_free.untrained import untrained_network, untrained_score
 
 WEIGHT = np.array([[0.5, -1.0, 0.2], [1.5, 0.3, -0.4]])
 IMAGES = np.array([[0.2, 0.9, 0.4], [0.7, 0.1, 0.5]])
@@ -111,3 +112,25 @@ def test_every_network_of_a_space_has_finite_scores(space):
         torch.manual_seed(0)
         network = found.network(found.decode(choices), 2, 3, 10)
         assert math.isfinite(entry.score(network, pixels, torch.arange(12) % 10))
+
+
+def test_a_score_is_the_mean_over_networks_with_different_weights():
+    built = []
+
+    def build(number):
+        torch.manual_seed(number)
+        built.append(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
+        return built[-1]
+
+    entry = ScoreEntry(lambda network, *_: network[1].weight[0, 0].item(), "", lambda images: (images, 2), networks=3)
+    mean = untrained_score(entry, build, *images())
+    assert entry.cost(5) == (15, 6)
+    assert len(built) == 3 and mean == pytest.approx(sum(network[1].weight[0, 0].item() for network in built) / 3)
+
+
+def test_weights_of_each_number_are_their_own():
+    found = SPACES["nas-bench-201"]
+    graph = found.decode(torch.tensor([3, 1, 2, 3, 0, 2]))
+    first, again, other = (next(untrained_network(found, graph, (4, 3, 3, (3, 8, 8)), 5, number).parameters())
+                           for number in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)

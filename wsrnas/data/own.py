@@ -102,7 +102,7 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
             arrays = {key: stored[key] for key in ARRAYS if key in stored}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"cannot read the arrays of {files[0]}: {_reason(error, files[0])}; expected an .npz file with "
-                         f"{', '.join(ARRAYS)}") from None
+                         f"{', '.join(ARRAYS)}, the last two if there are test images") from None
     parts = [tuple(arrays[key] for key in ARRAYS[start:start + 2] if key in arrays) for start in (0, 2)]
     without = test_alone and not parts[0]
     complete = len(parts[1]) == 2 if without else len(parts[0]) == 2 and len(parts[1]) in (0, 2)

@@ -11,6 +11,7 @@ from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.flags import Parser as Parser
 from wsrnas.runtime.flags import inner_type, make_parser, show
 from wsrnas.runtime.flags import parse_number as parse_number
+from wsrnas.runtime.flags import within as within
 from wsrnas.runtime.options import choices_of, field_aliases
 from wsrnas.runtime.options import help_of as help_of
 from wsrnas.runtime.options import option as option

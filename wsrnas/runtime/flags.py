@@ -3,10 +3,11 @@
 import argparse
 import dataclasses
 import inspect
+import math
 import re
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -22,13 +23,14 @@ LAST = ("speed", "run and machine", OTHER)
 NOTE = """EPS is an L-inf radius in pixels of [0, 1], such as 8/255 or 0.031. Flags may be written with hyphens, too:
 --batch-size is --batch_size."""
 UNITS = (
+    (r"num_.*_strengths", "N"),
     (r"epsilon|.*_epsilon|.*strengths|sources|single_source|spectrum|step_size", "EPS"),
     (r".*epochs|milestones|select_every|.*_warmup", "EPOCHS"),
     (r".*_steps|save_every", "STEPS"),
     (r"max_(train|test|validation|estimator_train)|held_out|images|.*_images|batch_size|.*_batch_size", "IMAGES"),
     (r".*_batches|report_freq|rotation", "BATCHES"),
     (r"init_channels", "CHANNELS"),
-    (r"layers", "CELLS"),
+    (r"(.*_)?layers", "CELLS"),
     (r"seed|.*_seed", "SEED"),
     (r"image_size|cutout", "PIXELS"),
     (r"workers", "PROCESSES"),
@@ -46,6 +48,23 @@ def parse_number(text: str) -> float:
         return float(numerator) / float(denominator) if slash else float(text)
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.031 or 8/255") from None
+
+
+def within(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], Any]:
+    """Return the ``type`` of a flag for finite numbers from ``least`` to ``most``."""
+    name = "a whole number" if kind is int else "a number"
+    wanted = f"{name} from {least:g} to {most:g}" if most < math.inf else f"{name} of at least {least:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (least <= value <= most and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return read
 
 
 class Parser(argparse.ArgumentParser):
@@ -175,7 +194,8 @@ def make_parser(cls: "type[DataclassInstance]", presets: Mapping[str, Any], prog
                                   f"values of {shown} (default: {next(iter(presets))})")
     general.add_argument("--config", type=Path, metavar="PATH", help="start from a config.json of an earlier run")
     general.add_argument("--dry_run", action="store_true",
-                         help="print the resolved configuration and the cost of the run, then stop")
+                         help="print the resolved configuration and the cost of the run, then stop"
+                         + "; with --download, the data set is downloaded first" * ("download" in defaults))
     general.add_argument("--dry-run", dest="dry_run", action="store_true", help=argparse.SUPPRESS)
     if overwrite_help := getattr(cls, "overwrite_help", ""):
         general.add_argument("--overwrite", action="store_true", help=overwrite_help)

@@ -94,6 +94,12 @@ def read_json(path: str | Path, what: str = "") -> Any:
         raise Unreadable(f"{what} {shown_path(path)}".strip() + f" is not JSON ({first_line(error)})") from None
 
 
+def json_kind(value: Any) -> str:
+    """Return what JSON calls a value, with its article."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")
+
+
 FOREIGN = (  # how files begin that people mistake for weights or arrays, and what they are
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull fetches it)"),
     (b"<!doctype html", "a web page, not the file that was to be downloaded"),

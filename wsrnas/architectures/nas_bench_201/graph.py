@@ -16,6 +16,7 @@ from typing import Any, Self
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.reading import json_kind
 from wsrnas.runtime.spelling import closest
 
 with deferred_imports():
@@ -146,7 +147,7 @@ class CellGraph:
             raise InputError(f"the graph is not JSON text: {error}") from error
         expected = f"expected an object with {' and '.join(_KEYS)} and, if wanted, meta"
         if not isinstance(document, dict):
-            raise InputError(f"the graph is a JSON {type(document).__name__}; {expected}")
+            raise InputError(f"the graph is {json_kind(document)}; {expected}")
         if missing := [key for key in _KEYS if key not in document]:
             raise InputError(f"the graph lacks the {'keys' if missing[1:] else 'key'} {', '.join(missing)}; {expected}")
         if unknown := sorted(set(document) - {*_KEYS, "meta"}):

@@ -17,7 +17,7 @@ from wsrnas.report.reading.evaluations import Evaluation, read_evaluations
 from wsrnas.report.reading.space import DARTS, RecordedSpace, recorded_space
 from wsrnas.runtime import run_files
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import parse_json, read_json
+from wsrnas.runtime.reading import json_kind, parse_json, read_json
 
 
 @dataclass
@@ -137,7 +137,7 @@ def _read_json(run: Run, name: str, kind: type, default: Any) -> Any:
         run.problems.append(f"{name} cannot be read: {error}")
         return default
     if not isinstance(value, kind):
-        run.problems.append(f"{name} holds a JSON {type(value).__name__}; expected a {kind.__name__}")
+        run.problems.append(f"{name} holds {json_kind(value)}; expected {json_kind(kind())}")
         return default
     return value
 
