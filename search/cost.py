@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 
 from search.measure_settings import SHORT
+from search.priors import Untrained
 from search.rnas_searcher import RnasSearcher
-from search.training_free import TRAINING_FREE
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import measured_paths, rungs, schedule
 from wsrnas.attacks import shared_passes
@@ -92,10 +92,15 @@ def total_passes(searcher: Searcher) -> dict[str, int]:
     return totals
 
 
-def training_free_passes(searcher: Searcher) -> tuple[int, int]:
-    """Count the images that one architecture's untrained networks see forward and backward, and forward alone."""
-    costs = [TRAINING_FREE[name].cost(searcher.scored_images) for name in searcher.training_free]
-    return sum(both for both, _ in costs), sum(forward for _, forward in costs)
+def training_free_passes(searcher: Searcher) -> tuple[list[str], int, int]:
+    """Return the training-free scores that count, and what they cost for one architecture.
+
+    Returns:
+        Their names, and the images that their networks see forward and backward, and forward alone.
+    """
+    scored = [prior for prior in searcher.priors if isinstance(prior, Untrained)]
+    costs = [prior.entry.cost(len(prior.setting.images)) for prior in scored]
+    return [prior.name for prior in scored], sum(both for both, _ in costs), sum(forward for _, forward in costs)
 
 
 def rnas_passes(searcher: RnasSearcher) -> dict[str, int]:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from search.spaces import SPACES
 from search.strategy.objective import OBJECTIVES
-from wsrnas.runtime.config import option
+from wsrnas.runtime.config import option, require
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,15 @@ class ObjectiveConfig:
         """The weights of the entries of ``search.priors`` that count, by name."""
         weights = {"size": self.size_weight, "naswot": self.naswot_weight, "ntk": self.ntk_weight}
         return {name: weight for name, weight in weights.items() if weight}
+
+    def require_training_free(self, space: str) -> None:
+        """Refuse a number of cells that no training-free score uses, or that networks of a space cannot have.
+
+        Raises:
+            InputError: It is so.
+        """
+        if self.training_free_layers:
+            require(bool(self.naswot_weight or self.ntk_weight), "training_free_layers is "
+                    f"{self.training_free_layers}, but no training-free score counts; expected --ntk_weight or "
+                    "--naswot_weight above 0")
+            SPACES[space].check_layers(self.training_free_layers, "training_free_layers")

@@ -15,7 +15,8 @@ from search.measured_paths import parameters
 from search.spaces.space import Space
 from search.spaces.supernet import Path
 from search.training_free import TRAINING_FREE
-from search.training_free.untrained import Network, untrained_network, untrained_score
+from search.training_free.untrained import Network, resized, untrained_network, untrained_score
+from search.wsr_nas_settings import SearchConfig
 from wsrnas.data.image_set import ImageSet
 from wsrnas.runtime.distributed import World, broadcast
 from wsrnas.runtime.seeding import generator
@@ -61,7 +62,7 @@ class Untrained:
     """
 
     def __init__(self, setting: Setting, name: str) -> None:
-        self.setting, self.entry = setting, TRAINING_FREE[name]
+        self.setting, self.name, self.entry = setting, name, TRAINING_FREE[name]
         images = setting.images
         self.images = images.images.to(torch.float32, memory_format=torch.channels_last) / 255, images.labels
 
@@ -106,3 +107,17 @@ class Standardised(Untrained):
 
 PRIORS: dict[str, Callable[[Setting], Prior]] = {
     "size": size, "naswot": partial(Standardised, name="naswot"), "ntk": partial(Untrained, name="ntk")}
+
+
+def priors_of(config: SearchConfig, space: Space, network: Network, images: ImageSet, world: World) -> list[Prior]:
+    """Return the priors that count in a search, in the order of their weights.
+
+    Args:
+        config: configuration of the search.
+        space: its space.
+        network: width, number of cells, number of classes and image shape (C, H, W) of the supernet.
+        images: what untrained networks see.
+        world: this process.
+    """
+    setting = Setting(space, network, resized(network, config.training_free_layers), images, config.seed, world)
+    return [PRIORS[name](setting) for name in config.prior_weights]

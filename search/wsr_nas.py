@@ -238,7 +238,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
         f"{readable(adds)} multiply-adds; estimator {readable(count_parameters(searcher.estimator))} parameters, "
         f"{searcher.strategy.describe()}",
         f"steps: {describe_steps(searcher)}", f"measured: {describe_measurements(config)}",
-        *[f"training-free: {describe_training_free(searcher)}"] * bool(searcher.training_free),
+        f"training-free: {describe_training_free(searcher)}",
         f"passes: {readable(passes['forward_backward'])} images forward and backward, {readable(passes['forward'])} "
         f"forward, {readable(adds * (3 * passes['forward_backward'] + passes['forward']))} multiply-adds"
         + ", more after a fallback" * (searcher.checks and config.max_estimator_gap > 0),
@@ -272,10 +272,10 @@ def describe_measurements(config: SearchConfig) -> str:
 
 def describe_training_free(searcher: Searcher) -> str:
     """Count the passes of the training-free scores that count, which those of the search do not contain."""
-    both, forward = training_free_passes(searcher)
-    return (f"{', '.join(searcher.training_free)} of untrained networks of "
-            f"{searcher.config.training_free_layers or searcher.config.layers} cells; for each measured architecture "
-            f"{both} images forward and backward and {forward} forward, not counted below")
+    names, both, forward = training_free_passes(searcher)
+    cells = searcher.config.training_free_layers or searcher.config.layers
+    return (f"{', '.join(names)} of untrained networks of {cells} cells; for each measured architecture {both} images "
+            f"forward and backward and {forward} forward, not counted below") if names else "no scores"
 
 
 def describe_paths(config: SearchConfig) -> str:

@@ -14,7 +14,7 @@ from search.measured_paths import described_paths, measured_shares, parameters
 from search.measurement import batches_until_stopped, measure
 from search.not_finite import finite, require_finite_measurement
 from search.path_training import train_epoch_of_paths
-from search.priors import PRIORS, Setting
+from search.priors import priors_of
 from search.searcher import SupernetSearcher
 from search.spaces import SPACES
 from search.spaces.supernet import Path
@@ -25,8 +25,6 @@ from search.strategy.objective import OBJECTIVES, build_objective
 from search.strategy.rank_correlation import rank_correlation
 from search.strategy.step import Step
 from search.strategy.strengths import attacked_indices, column_name
-from search.training_free import TRAINING_FREE
-from search.training_free.untrained import resized
 from search.vulnerability.projection import summarize
 from search.wsr_nas_parts import build_loaders, build_networks, few_shot_of
 from search.wsr_nas_settings import SearchConfig, planned_estimator_steps, proposed_paths, schedule
@@ -64,11 +62,7 @@ class Searcher(SupernetSearcher):
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
         self.few_shot = few_shot_of(config)
-        untrained = resized(self.network, config.training_free_layers)
-        known = Setting(self.space, self.network, untrained, loaders.few, config.seed, world)
-        self.priors = [PRIORS[name](known) for name in config.prior_weights]
-        self.training_free = [name for name in config.prior_weights if name in TRAINING_FREE]
-        self.scored_images = len(loaders.few)
+        self.priors = priors_of(config, self.space, self.network, loaders.few, world)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0
         self.estimator_total = planned_estimator_steps(config, len(self.attacked), sum(

@@ -112,11 +112,7 @@ class SearchConfig(ObjectiveConfig, PathConfig, MeasureConfig, RankingSampleConf
         for name, weight in self.prior_weights.items():
             require(not self.bounded, f"{name}_weight is {weight:g} but there is a vulnerability_bound; expected one "
                     "of the two")
-        if self.training_free_layers:
-            require(bool(self.naswot_weight or self.ntk_weight), "training_free_layers is "
-                    f"{self.training_free_layers}, but no training-free score counts; expected --ntk_weight or "
-                    "--naswot_weight above 0")
-            SPACES[self.space].check_layers(self.training_free_layers, "training_free_layers")
+        self.require_training_free(self.space)
         self._require_paths_fit()
         self._require_strategy_fits()
 
