@@ -116,7 +116,7 @@ def test_a_file_says_its_space_and_holds_the_published_spelling(tmp_path):
 
 @pytest.mark.parametrize("text, words", [
     ("{", ("not JSON",)),
-    ("[]", ("JSON list", "space and graph")),
+    ("[]", ("is a list", "space and graph")),
     ("{}", ("lacks the keys space, graph",)),
     ('{"space": "nas-bench-201"}', ("lacks the key graph",)),
     ('{"space": "darts", "graph": ""}', ("the space 'darts'", "'nas-bench-201'")),

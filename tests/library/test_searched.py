@@ -57,7 +57,7 @@ def test_a_graph_is_an_architecture_in_the_spelling_of_the_tables():
     ('{"space": "darts", "format": 1}', ("lacks the keys normal",)),
     ('{"space": "nas-bench-201"}', ("lacks the key graph",)),
     ("{", ("not JSON",)),
-    ("[]", ("JSON list",)),
+    ("[]", ("is a list",)),
 ])
 def test_a_bad_file_is_named(text, words, tmp_path):
     path = tmp_path / "genotype.json"
