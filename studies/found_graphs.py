@@ -12,7 +12,6 @@ the ranking is the one that counts. If it has measured training-free scores, too
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from search.tables.table import Table
 from search.tables.task import EQUAL_SIZE
 from wsrnas.architectures import searched
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import Parser, require, within
+from wsrnas.runtime.config import Parser, require, require_different, within
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
@@ -174,8 +173,7 @@ def main() -> None:
                         "deviations of random architectures (default: 0, it does not count)")
     arguments = parser.parse_args()
     require(bool(arguments.runs or arguments.ranking), "nothing to look up: pass --runs RUN ... or --ranking FOLDER")
-    twice = [str(run) for run, count in Counter(run.resolve() for run in arguments.runs).items() if count > 1]
-    require(not twice, f"{', '.join(twice)}: given twice; expected different searches")
+    require_different(arguments.runs, "searches")
     weights = {name: weight for name in ("ntk", "naswot") if (weight := getattr(arguments, name))}
     require(not weights or bool(arguments.ranking), f"--{next(iter(weights), '')} weighs scores of a ranking; expected "
             "--ranking FOLDER")

@@ -13,7 +13,6 @@ all architectures, and at fixed size.
 
 import argparse
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from search.rankings.statistics import correlations, estimate, without_size
 from wsrnas.report.reading.rankings import ALL, FIXED, main_column, read_ranking, shown
-from wsrnas.runtime.config import Parser, require
+from wsrnas.runtime.config import Parser, require, require_different
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
@@ -91,9 +90,7 @@ def main() -> None:
     parser.add_argument("rankings", type=Path, nargs="+", help="folders of search.ranking, one for each supernet")
     parser.add_argument("--column", default="", help="column of the table (default: the mean of all)")
     arguments = parser.parse_args()
-    twice = [str(folder) for folder, count in Counter(folder.resolve() for folder in arguments.rankings).items()
-             if count > 1]
-    require(not twice, f"{', '.join(twice)}: given twice; expected different rankings")
+    require_different(arguments.rankings, "rankings")
     rankings = [dict(read_ranking(folder)) for folder in arguments.rankings]
     require(len(rankings) > 1, "one ranking was given; expected several, one for each supernet")
     column = arguments.column or main_column(rankings[0])

@@ -92,5 +92,7 @@ def test_the_program_prints_both_tables_and_refuses_what_it_cannot_compare(tmp_p
     assert "Kendall's τ with pgd, all, 6 architectures" in out and "fixed size" in out and out.count("loss, clean") == 2
     with pytest.raises(InputError, match="one ranking was given"):
         start(folders[0])
+    with pytest.raises(InputError, match="ranking1: given twice; expected different rankings"):
+        start(*folders, folders[0] / ".." / "ranking1")
     with pytest.raises(InputError, match="column is clean; expected one of pgd"):
         start(*folders, "--column", "clean")

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -40,6 +41,12 @@ def require(condition: bool, message: str) -> None:
     """Raise ``InputError(message)`` unless ``condition`` holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_different(folders: Sequence[Path], what: str) -> None:
+    """Raise InputError if a folder is given twice; ``what`` says in the plural what was expected."""
+    twice = [str(folder) for folder, count in Counter(folder.resolve() for folder in folders).items() if count > 1]
+    require(not twice, f"{', '.join(twice)}: given twice; expected different {what}")
 
 
 class Ranges:
