@@ -3,9 +3,10 @@
     python -m studies.predictor_ranks --table TABLE --seeds 20              # a table of all graphs of a space
     python -m studies.predictor_ranks --table TABLE --size_class 18:20      # the same among graphs of equal size
     python -m studies.predictor_ranks --table CELLS --confirm 150           # a list of cells: the last are kept apart
+    python -m studies.predictor_ranks --table CELLS --confirm 150 --columns pgd
 
 Every predictor learns from the same random architectures. Kendall's tau is that of the predicted and the true
-objective of 500 others, and of the best fifth of these. Of a list of cells, the first ``--confirm`` are used in
+mean accuracy of 500 others, and of the best fifth of these. Of a list of cells, the first ``--confirm`` are used in
 random parts, to choose a predictor; then it learns from all of them and ranks the cells that were kept apart, with a
 bootstrap interval over these. "At equal size" is tau of what a straight line over log parameters leaves of both.
 """
@@ -132,9 +133,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=within(int, 1), default=20, help="random parts (default: 20)")
     parser.add_argument("--confirm", type=within(int, 0), default=0, help="of a list of cells, the number to choose "
                         "by; the rest is kept apart")
+    parser.add_argument("--columns", nargs="+", default=[], help="accuracies whose mean is to be predicted (default: "
+                        "all usual ones of the table)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    table = open_table(arguments.table)
+    table = open_table(arguments.table, tuple(arguments.columns))
     task = table_task(table, lambda losses: losses.mean(-1), arguments.size_class)
     if not arguments.confirm:
         return on_table(task, arguments.seeds)

@@ -37,8 +37,11 @@ def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[s
     Raises:
         InputError: a column is missing or named twice, or an entry is no accuracy; the sentence names the place.
     """
+    usable = [str(each) for each in names if "loss" not in str(each)]  # a low loss is good: it would rank backwards
     for column in columns:
-        require(column in names, f"{name} has no column {column!r}; expected some of {', '.join(map(str, names))}")
+        require(column in names, f"{name} has no column {column!r}; expected some of {', '.join(usable)}")
+        require(column in usable, f"the column {column} of {name} holds losses; expected accuracies, some of "
+                f"{', '.join(usable)}")
         require(columns.count(column) == 1, f"columns names {column} twice; expected each once")
     places = [names.index(column) for column in columns]
     for number, row in enumerate(results):

@@ -7,6 +7,7 @@ import torch
 
 import studies.predictor_ranks as study
 from search.spaces import SPACES
+from wsrnas.runtime.errors import InputError
 
 DARTS = SPACES["darts"]
 
@@ -45,3 +46,28 @@ def test_graphs_are_ranked_after_every_number_of_measurements(quick, capsys, mon
     study.main(["--table", "demo", "--seeds", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all("10: " in line and "20: " in line for line in lines)
+
+
+@pytest.mark.slow
+def test_columns_choose_what_is_predicted(quick, tmp_path, capsys):
+    path = cells(tmp_path)
+    document = json.loads(path.read_text())
+    for place, cell in enumerate(document["cells"]):
+        cell["pgd"] = 30.0 + place * 7 % 30  # nothing to do with the size
+    path.write_text(json.dumps(document))
+    for column, ranked in (("clean", True), ("pgd", False)):
+        study.main(["--table", str(path), "--confirm", "20", "--seeds", "2", "--columns", column])
+        line = capsys.readouterr().out.splitlines()[1]
+        assert line.startswith("parameters") and ("confirmed 1.000 [1.000, 1.000]" in line) == ranked
+
+
+@pytest.mark.parametrize(("column", "words"), [("pdg", "cells has no column 'pdg'; expected some of clean, pgd$"),
+                                               ("pgd_loss", "pgd_loss of cells holds losses; expected accuracies")])
+def test_what_is_no_accuracy_is_named(tmp_path, column, words):
+    path = cells(tmp_path)
+    document = json.loads(path.read_text())
+    for cell in document["cells"]:
+        cell["pgd_loss"] = 1.5
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=words):
+        study.main(["--table", str(path), "--confirm", "20", "--columns", column])
