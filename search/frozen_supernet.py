@@ -86,6 +86,14 @@ class FrozenSupernet:
                 "expected that of a search")
         return state
 
+    def require_weights(self) -> None:
+        """Refuse a damaged checkpoint before a run begins with it.
+
+        Raises:
+            InputError: as ``state``.
+        """
+        self.weights()
+
     @property
     def steps(self) -> int:
         """Completed steps of the run."""

@@ -57,6 +57,7 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
                              seed=frozen.seed if frozen else config.seed)
     if frozen:
         frozen.require_same_images(data)
+        frozen.require_weights()
     folder = Path(config.runs) / "search" / config.name
     if not overwrite_requested(invocation.overwrite):
         require_same_bound(folder, config.vulnerability_bound)

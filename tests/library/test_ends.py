@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wsrnas.runtime import distributed, interrupts
+from wsrnas.runtime import distributed, interrupts, place
 from wsrnas.runtime.distributed import World, initialize
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
@@ -78,11 +78,14 @@ def test_partners_that_never_come_are_waited_for_aloud_and_not_for_ever(variable
 # -- the end of a program ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("error", [None, ImportError("half"), AttributeError("half"), RuntimeError("half"), OSError(9)])
-def test_ctrl_c_is_heard_whatever_it_turns_into(error, capsys):
+@pytest.mark.parametrize("saves", [True, False])
+def test_ctrl_c_is_heard_whatever_it_turns_into(error, saves, capsys, tmp_path):
     # A background job ignores it: the tests may be one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def main():
+        if saves:
+            place.watch(tmp_path)
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
@@ -91,7 +94,8 @@ def test_ctrl_c_is_heard_whatever_it_turns_into(error, capsys):
                 raise
             raise error from None
     try:
-        assert ended(main, capsys) == (130, "interrupted; the same command resumes from the last checkpoint\n")
+        words = "interrupted" + "; the same command resumes from the last checkpoint" * saves
+        assert ended(main, capsys) == (130, f"{words}\n")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

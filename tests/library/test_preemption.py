@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.utils.data import DataLoader
 
 from tests.processes import PATIENCE, copies, wait_for
-from wsrnas.runtime import distributed, errors, launcher, preemption
+from wsrnas.runtime import distributed, errors, launcher, place, preemption
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.preemption import stop_requests, until_asked
@@ -297,8 +297,8 @@ def test_processes_on_gpus_have_a_way_over_the_cpu(device, backend, monkeypatch)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr(distributed, "_meet", lambda rank, size: None)  # private: there is nobody to meet
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: started.append(backend))
-    place = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **place}.items():
+    address = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **address}.items():
         monkeypatch.setenv(name, value)
     assert initialize(device) == World(1, 2, torch.device("cuda", 1) if device == "cuda" else torch.device("cpu"))
     assert started == [backend]
@@ -352,10 +352,16 @@ def in_a_program_that_another_one_has_started(tell):
     run_program(lambda: outside_of_loops(tell))
 
 
+def where_a_run_can_go_on(tell):
+    place.watch(Path(__file__).parent)
+    outside_of_loops(tell)
+
+
 def turned_into_another_error(tell):
     with stop_requests(World()) as stop:
         stop()
         tell()
+        place.watch(Path(__file__).parent)
         raise RuntimeError("a compiler was killed")
 
 
@@ -363,9 +369,9 @@ def turned_into_another_error(tell):
 @pytest.mark.parametrize(("work", "words"), [
     (in_first_step, "stopped by NAME before a step was complete; the same command resumes"),
     (after_first_step, "stopped after step 1; the same command resumes"),
-    (outside_of_loops, "stopped by NAME; the same command resumes from the last checkpoint"),
-    (in_a_program_that_another_one_has_started,
-     "stopped by NAME; the same command resumes from the last checkpoint"),
+    (outside_of_loops, "stopped by NAME"),
+    (in_a_program_that_another_one_has_started, "stopped by NAME"),
+    (where_a_run_can_go_on, "stopped by NAME; the same command resumes from the last checkpoint"),
     (turned_into_another_error,
      "stopped by NAME (RuntimeError on the way); the same command resumes from the last checkpoint")])
 def test_a_program_is_stopped_wherever_it_is(work, words, number):

@@ -143,11 +143,26 @@ def test_what_does_not_fit_the_supernet_is_refused(trained, tmp_path, argv, said
     assert not (tmp_path / "search").exists()
 
 
-def test_a_search_is_not_resumed_on_a_supernet_that_has_changed(trained, searched, tmp_path):
+def copied(trained, tmp_path):
+    """A copy of a supernet's run directory, without its older checkpoint."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("config.json", "inputs.json", "split.json", "checkpoint.pt"):
         (copy / name).write_bytes((trained / name).read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry_run"]])
+def test_a_damaged_supernet_is_refused_before_a_run_directory_is_made(trained, tmp_path, dry):
+    copy = copied(trained, tmp_path)
+    (copy / "checkpoint.pt").write_bytes((copy / "checkpoint.pt").read_bytes()[:-500])
+    with pytest.raises(InputError, match=r"checkpoint\.pt"):
+        start(tmp_path, *SEARCH, "--supernet", str(copy), *dry)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_search_is_not_resumed_on_a_supernet_that_has_changed(trained, searched, tmp_path):
+    copy = copied(trained, tmp_path)
     with pytest.raises(Killed):
         start(tmp_path, *SEARCH, "--supernet", str(copy), kill=2)
     (copy / "checkpoint.pt").write_bytes((trained / "checkpoint.previous.pt").read_bytes())

@@ -50,6 +50,11 @@ def watch(folder: Path) -> Place:
     return place
 
 
+def watching() -> bool:
+    """Return whether the program has a run directory by now."""
+    return bool(_watched)
+
+
 def watched_above(folder: Path) -> Place | None:
     """Return the innermost watched folder that a folder is inside of."""
     parents = folder.absolute().parents

@@ -145,11 +145,12 @@ def interrupted(number: int = signal.SIGINT, error: BaseException | None = None)
         number: the signal.
         error: what it was turned into on its way.
     """
+    resumes = "; the same command resumes from the last checkpoint" * place.watching()
     if number == signal.SIGINT:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        print(f"interrupted{resumes}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     met = "" if error is None or isinstance(error, KeyboardInterrupt) else f" ({type(error).__name__} on the way)"
-    say(f"stopped by {signal.Signals(number).name}{met}; the same command resumes from the last checkpoint")
+    say(f"stopped by {signal.Signals(number).name}{met}{resumes}")
     sys.exit(STOPPED)
 
 
@@ -172,8 +173,8 @@ def storage_problem(error: OSError) -> str:
     """Say which file could not be used, and why."""
     where = shown_path(error.filename) if isinstance(error.filename, str) else "the run directory or the output"
     verb = "write" if error.errno in _UNWRITTEN else "read or write"
-    return (f"cannot {verb} {where}: {(_UNWRITTEN | _UNREACHABLE)[error.errno or 0]}; what was saved before is intact, "
-            "and the same command resumes from it")
+    resumes = "; what was saved before is intact, and the same command resumes from it" * place.watching()
+    return f"cannot {verb} {where}: {(_UNWRITTEN | _UNREACHABLE)[error.errno or 0]}{resumes}"
 
 
 def leave_quietly() -> NoReturn:
