@@ -9,6 +9,7 @@ the probability that n random architectures are all at least as good as the wors
 ``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample (``--random``), the best one by
 several objectives of a search and the largest one are looked up, in the median over 2,000 draws. The last strength of
 the ranking is the one that counts. If it has measured training-free scores, too, ``--ntk`` and ``--naswot`` weigh them.
+A second table has Kendall's tau of these objectives with the mean of the table's columns, over the whole sample.
 """
 
 import argparse
@@ -21,16 +22,18 @@ import torch
 from search.rankings.compared import MEAN, truth_of
 from search.rankings.rows import Row, read_rows
 from search.rankings.scores import finite
+from search.rankings.statistics import estimate
 from search.tables.reading import open_table
 from search.tables.table import Table
 from search.tables.task import EQUAL_SIZE
 from wsrnas.architectures import searched
+from wsrnas.report.reading.rankings import shown
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Parser, require, require_different, within
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
 
-DRAWS = 2000  # of random searches
+DRAWS = 2000  # of random searches, and for an interval
 SMALLEST = 1e-9  # vulnerability below which the logarithm is cut
 
 
@@ -95,6 +98,21 @@ def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.nd
         of_all, of_size = np.median([found[int(places[place])] for place in best], 0)
         medians[name] = float(of_all), float(of_size)
     return medians
+
+
+def ranks(lookup: Lookup, scores: dict[str, np.ndarray], places: np.ndarray) -> list[tuple[str, str, str]]:
+    """Return a row for each score (n,): its name, Kendall's tau with the truth of all, and at fixed size.
+
+    Args:
+        lookup: the table.
+        scores: by name; small is good.
+        places: places (n,) of the scored architectures in the table.
+    """
+    values, truth = -np.stack(list(scores.values())), lookup.truth[places][None]
+    sizes = None, np.log(lookup.parameters[places])
+    of_all, of_size = (estimate(values, truth, DRAWS, 0, size).tau[:, :, 0].T for size in sizes)
+    return [(name, *(shown(None if np.isnan(tau).any() else tau) for tau in both))
+            for name, *both in zip(scores, of_all, of_size, strict=True)]
 
 
 def rows_of(folder: Path, measurement: str) -> dict[int, Row]:
@@ -184,13 +202,16 @@ def main() -> None:
     if shares:
         rows.append(("chance of all", *(f"{chance([share[kind] for share in shares]):.2g}" for kind in (0, 1))))
     if arguments.ranking:
-        found = random_searches(lookup, *ranking_scores(arguments.ranking, lookup, arguments.sensitivity,
-                                                        arguments.alpha, weights), arguments.random)
+        ranking = ranking_scores(arguments.ranking, lookup, arguments.sensitivity, arguments.alpha, weights)
+        found = random_searches(lookup, *ranking, arguments.random)
         rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")
                  for name, (of_all, of_size) in found.items()]
     of_all, of_size = lookup.better(int(torch.from_numpy(lookup.parameters).argmax()))
     rows.append(("largest of the table", f"{of_all:.4f}", f"{of_size:.3f}"))
     print(markdown_table(("found", "better, of all", "better, of equal size"), rows))
+    if arguments.ranking:
+        print()
+        print(markdown_table((f"score, {len(ranking[1])} graphs", "tau, all", "tau, fixed size"), ranks(lookup, *ranking)))
 
 
 if __name__ == "__main__":

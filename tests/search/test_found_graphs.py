@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from search.spaces.darts import DARTS
 from search.tables.reading import open_table
@@ -109,3 +110,14 @@ def test_the_program_prints_a_row_for_each_search_and_the_chance_of_all(lookup, 
     shares = [lookup.better(lookup.place_of(tmp_path / name)) for name in ("10/run", "2000/run")]
     assert f"| run | {shares[0][0]:.4f} | {shares[0][1]:.3f} |" in said
     assert f"| chance of all | {max(share[0] for share in shares)**2:.2g} |" in said and "largest of the table" in said
+
+
+def test_scores_are_ranked_with_the_truth_of_all_and_beside_the_size(lookup):
+    places = np.array([5, 9, 200, 3000, 4000, 12_000])
+    scores = {"truth": -lookup.truth[places], "worst": lookup.truth[places], "largest": -lookup.parameters[places],
+              "equal": np.ones(6)}
+    rows = {name: taus for name, *taus in found_graphs.ranks(lookup, scores, places)}
+    assert rows["truth"][0].startswith("+1.00 [") and rows["truth"][1].startswith("+1.00 [")
+    assert rows["worst"][0].startswith("−1.00 [") and rows["equal"] == ["–", "–"]
+    tau = kendalltau(lookup.parameters[places], lookup.truth[places]).statistic
+    assert rows["largest"][0].startswith(f"{tau:+.2f} [".replace("-", "−"))
