@@ -211,7 +211,8 @@ def main() -> None:
     print(markdown_table(("found", "better, of all", "better, of equal size"), rows))
     if arguments.ranking:
         print()
-        print(markdown_table((f"score, {len(ranking[1])} graphs", "tau, all", "tau, fixed size"), ranks(lookup, *ranking)))
+        heads = (f"score of {len(ranking[1])} architectures", "tau, all", "tau, fixed size")
+        print(markdown_table(heads, ranks(lookup, *ranking)))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsrnas.runtime import checkpoint, place
+from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import option
 from wsrnas.runtime.environment import environment
 from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.place import watch
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
 
@@ -464,7 +465,7 @@ def test_a_file_system_that_takes_nothing_is_refused(world):
 def test_storage_problems_are_one_sentence(number, words, saves, capsys, tmp_path):
     def main():
         if saves:
-            place.watch(tmp_path)
+            watch(tmp_path)
         raise OSError(number, "text", "runs/x/log.txt")
     with pytest.raises(SystemExit) as caught:
         run_program(main)
