@@ -23,7 +23,7 @@ from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import NoiseEstimator
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.seeding import seeded_weights
+from wsrnas.runtime.seeding import generator, seeded_weights
 from wsrnas.training.batch_norm import synchronize_batch_norm
 
 
@@ -77,6 +77,8 @@ def choose_images(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
         return indices[balanced_subset(data.train.labels[indices], count, config.seed, purpose, data.num_classes)]
 
     train, validation = split[0], balanced(split[1], config.max_validation, "D_v")
+    # Once: images of a folder come class by class, and F and NTK compare the images of a batch.
+    validation = validation[torch.randperm(len(validation), generator=generator(config.seed, "order of D_v"))]
     require(not 0 < config.check_images < data.num_classes, f"check_images is {config.check_images}; expected 0 or at "
             f"least one image of each of the {data.num_classes} classes")
     check = balanced(validation, max(config.check_images, data.num_classes), "check_images")
