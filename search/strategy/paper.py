@@ -12,6 +12,8 @@ from search.strategy.proposal import likeliest
 from search.strategy.settings import StrategyConfig
 from wsrnas.runtime.seeding import seeded_weights
 
+TRIES = 200  # draws of A
+
 
 class PaperStrategy:
     """Search by Algorithm 1 with measurements that come from elsewhere; an architecture may be measured twice.
@@ -45,14 +47,24 @@ class PaperStrategy:
         self.gates: list[Tensor] = []  # of the paths that were proposed; the VLE reads these, not the choices
 
     def propose(self, measured: Measured, generator: torch.Generator) -> Tensor:
-        """Return the architecture (R,) to measure next: allowed, else drawn again (lines 2 and 20)."""
+        """Return the architecture (R,) to measure next: allowed, else drawn again (lines 2 and 20).
+
+        Where none of some draws of A is allowed, as with a table of a few cells, A weighs random ones that are.
+        """
         self.learn(measured, generator)
-        while True:
+        for _ in range(TRIES):
             path = self.architecture.sample(generator)
             choices = torch.tensor(path.operations).flatten()
             if bool(self.problem.allowed(choices.unsqueeze(0))):
                 self.gates.append(path.encoding)
                 return choices
+        space = self.problem.space
+        found = self.problem.random(self.settings.proposal_draws, generator)
+        logits = torch.log_softmax(self.architecture.alphas().detach().flatten(0, 1), -1)
+        shares = (space.gates(found).to(logits) * logits).sum((1, 2)).softmax(0)
+        choices = found[torch.multinomial(shares, 1, generator=generator)[0]]
+        self.gates.append(space.gates(choices))
+        return choices
 
     def learn(self, measured: Measured, generator: torch.Generator) -> None:
         """Put each new measurement into M_v, train the VLE (lines 18 and 23) and move A (line 24)."""

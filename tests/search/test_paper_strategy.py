@@ -101,3 +101,31 @@ def test_one_step_in_an_iteration_leaves_a_near_the_uniform_distribution():
     entropy = -(weights * weights.log()).sum(-1)
     assert entropy.mean() > 0.75 * torch.tensor(5.0).log()
     assert weights[:, 3].mean() > 1.2 / 5  # it has learned what helps
+
+
+def test_a_table_of_a_few_cells_is_searched_although_no_draw_of_a_is_in_it():
+    darts = SPACES["darts"]
+    cells = darts.sample(20, torch.Generator().manual_seed(0))
+    problem = Problem(darts, lambda losses: losses.mean(-1), Sizes(darts, 4, 3, 10, (3, 8, 8)),
+                      lambda choices: (choices.unsqueeze(1) == cells).all(-1).any(-1), cells)
+    strategy = PaperStrategy(problem, dataclasses.replace(StrategyConfig(), loss_passes=2), 1, 2, 10, TAU, 1e-3, 0)
+    measured, generator = Measured(darts, 1), torch.Generator().manual_seed(1)
+    for _ in range(4):
+        chosen = strategy.propose(measured, generator).unsqueeze(0)
+        assert bool(problem.allowed(chosen)) and strategy.gates[-1].equal(darts.gates(chosen[0]).to(torch.float32))
+        measured.add(chosen, chosen.double().mean(-1, keepdim=True))
+    assert bool(problem.allowed(strategy.outputs(measured, generator)["argmax"].unsqueeze(0)))
+
+
+def test_a_that_has_left_what_is_allowed_weighs_what_is():
+    wanted = 2  # an operation that A does not like
+    problem = Problem(SPACE, lambda losses: losses.mean(-1), Sizes(SPACE, 4, 3, 10, (3, 8, 8)),
+                      lambda choices: (choices == wanted).sum(-1) == 3)
+    strategy = PaperStrategy(problem, StrategyConfig(), 3, 50, 10, TAU, 1e-3, 0)
+    with torch.no_grad():
+        for alphas in strategy.architecture.architecture_parameters():
+            alphas[..., wanted], alphas[..., 3] = -30, 30
+    found = torch.stack([strategy.propose(Measured(SPACE, 3), torch.Generator().manual_seed(seed))
+                         for seed in range(5)])
+    assert bool(problem.allowed(found).all())
+    assert (found == 3).sum() > 10  # of 15 other edges; one in four by chance
