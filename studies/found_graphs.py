@@ -4,8 +4,9 @@
     python -m studies.found_graphs --table TABLE.json --ranking runs/ranking/NAME --sensitivity 0.16
 
 For each search it prints which share of the table's architectures is better than the one that was found, by the mean of
-the table's columns: of all, and of those with as many parameters (within 2 %). Under chance such shares are uniform, so
-the probability that n random architectures are all at least as good as the worst one found is its share to the power n.
+the table's columns: of all, and of those with as many parameters (within 2 %). The probability that n random
+architectures are all at least as good as the worst one found is the share that is at least as good, itself and equal
+ones among them, to the power n.
 ``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample (``--random``), the best one by
 several objectives of a search and the largest one are looked up, in the median over 2,000 draws. The last strength of
 the ranking is the one that counts. If it has measured training-free scores, too, ``--ntk`` and ``--naswot`` weigh them.
@@ -52,9 +53,15 @@ class Lookup:
 
     def better(self, place: int) -> tuple[float, float]:
         """Return the share of architectures that are better than the one at a place: of all, and of equal size."""
-        above = self.truth > self.truth[place]
+        return self._shares(self.truth > self.truth[place], place)
+
+    def at_least(self, place: int) -> tuple[float, float]:
+        """Return the share of architectures that are at least as good as the one at a place, this one among them."""
+        return self._shares(self.truth >= self.truth[place], place)
+
+    def _shares(self, chosen: np.ndarray, place: int) -> tuple[float, float]:
         same = np.abs(self.parameters / self.parameters[place] - 1) <= EQUAL_SIZE
-        return float(above.mean()), float(above[same].mean())
+        return float(chosen.mean()), float(chosen[same].mean())
 
     def place_of(self, run: Path) -> int:
         """Return the place of the architecture that a search has found.
@@ -70,7 +77,11 @@ class Lookup:
 
 
 def chance(shares: list[float]) -> float:
-    """Return the probability that as many random architectures are all at least as good as the worst one found."""
+    """Return the probability that as many random architectures are all at least as good as the worst one found.
+
+    Args:
+        shares: for each one found, the share of architectures that are at least as good.
+    """
     return max(shares) ** len(shares)
 
 
@@ -163,8 +174,10 @@ def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: floa
     rows = rows_of(folder, "supernet")
     require(bool(rows), f"{folder} holds no rows of a supernet; expected a folder of search.ranking")
     places = np.array(sorted(rows))
-    natural, attacked = np.array([[rows[place]["losses"][kind] for place in places] for kind in (0, -1)])
-    moved = sensitivity * np.log(np.array([rows[place]["vulnerabilities"][-1] for place in places]).clip(SMALLEST))
+    natural, attacked = (-finite(-np.array([rows[place]["losses"][kind] for place in places], dtype=float))
+                         for kind in (0, -1))  # what is not finite is as bad as the worst
+    felt = finite(np.array([rows[place]["vulnerabilities"][-1] for place in places], dtype=float))
+    moved = sensitivity * np.log(felt.clip(SMALLEST))
     robust = alpha * natural + (1 - alpha) * attacked
     scores = {"natural": natural, "loss under attack": attacked, "sensitive": natural - moved, "robust": robust,
               "robust-sensitive": robust - moved, "largest": -lookup.parameters[places]}
@@ -196,18 +209,19 @@ def main() -> None:
     require(not weights or bool(arguments.ranking), f"--{next(iter(weights), '')} weighs scores of a ranking; expected "
             "--ranking FOLDER")
     lookup = Lookup(open_table(arguments.table))
-    shares = [lookup.better(lookup.place_of(run)) for run in arguments.runs]
-    rows: list[tuple[str, ...]] = [(run.name, f"{of_all:.4f}", f"{of_size:.3f}")
-                                   for run, (of_all, of_size) in zip(arguments.runs, shares, strict=True)]
-    if shares:
-        rows.append(("chance of all", *(f"{chance([share[kind] for share in shares]):.2g}" for kind in (0, 1))))
+    places = [lookup.place_of(run) for run in arguments.runs]
+    rows: list[tuple[str, ...]] = [(run.name, *(f"{share:.4f}" for share in lookup.better(place)))
+                                   for run, place in zip(arguments.runs, places, strict=True)]
+    if places:
+        shares = zip(*map(lookup.at_least, places), strict=True)
+        rows.append(("chance of all", *(f"{chance(list(of_all)):.2g}" for of_all in shares)))
     if arguments.ranking:
         ranking = ranking_scores(arguments.ranking, lookup, arguments.sensitivity, arguments.alpha, weights)
         found = random_searches(lookup, *ranking, arguments.random)
-        rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.3f}")
+        rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.4f}")
                  for name, (of_all, of_size) in found.items()]
     of_all, of_size = lookup.better(int(torch.from_numpy(lookup.parameters).argmax()))
-    rows.append(("largest of the table", f"{of_all:.4f}", f"{of_size:.3f}"))
+    rows.append(("largest of the table", f"{of_all:.4f}", f"{of_size:.4f}"))
     print(markdown_table(("found", "better, of all", "better, of equal size"), rows))
     if arguments.ranking:
         print()

@@ -36,6 +36,17 @@ def test_chance_is_exact():
     assert (draws.max(1) <= 0.5).mean() == pytest.approx(0.125, abs=0.005)
 
 
+def test_chance_of_what_is_found_is_never_too_small(lookup):
+    """Whatever the level, chance is below it no more often than that: of a size with ties, one architecture each."""
+    same = np.flatnonzero(lookup.parameters == lookup.parameters[lookup.truth.argmax()])
+    assert len(np.unique(lookup.truth[same])) < len(same)  # ties
+    values = np.array([chance([lookup.at_least(place)[1]]) for place in same])
+    assert values.min() >= 1 / len(same)
+    assert all((values <= level).mean() <= level for level in values)
+    best = int(lookup.truth.argmax())
+    assert lookup.at_least(best)[0] == (lookup.truth == lookup.truth[best]).mean() > 0
+
+
 def test_random_searches_take_the_smallest_score(lookup):
     places = np.array([5, 9, 200, 3000])
     found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places, 4)
@@ -55,6 +66,9 @@ def test_scores_are_those_of_the_rows(lookup, tmp_path):
     assert scores["loss under attack"].tolist() == [2, 2] and scores["robust"].tolist() == [2.25, 2.75]
     assert scores["robust-sensitive"].tolist() == pytest.approx([1.75, 2.25])
     assert scores["largest"].tolist() == [-lookup.parameters[2], -lookup.parameters[4]]
+    rows[0]["losses"][0] = None  # it was not finite
+    (tmp_path / "rows/supernet-0002.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert ranking_scores(tmp_path, lookup, 0.5, 0.25, {})[0]["natural"].tolist() == [3, 3]
     with pytest.raises(InputError, match="holds no rows of a supernet"):
         ranking_scores(tmp_path / "rows", lookup, 0.5, 0.25, {})
     (tmp_path / "rows/supernet-0001.jsonl").write_text(json.dumps(rows[0]) + "\n{broken\n")
@@ -107,9 +121,10 @@ def test_the_program_prints_a_row_for_each_search_and_the_chance_of_all(lookup, 
     monkeypatch.setattr(sys, "argv", ["study", "--table", "demo", "--runs", *runs])
     found_graphs.main()
     said = capsys.readouterr().out
-    shares = [lookup.better(lookup.place_of(tmp_path / name)) for name in ("10/run", "2000/run")]
-    assert f"| run | {shares[0][0]:.4f} | {shares[0][1]:.3f} |" in said
-    assert f"| chance of all | {max(share[0] for share in shares)**2:.2g} |" in said and "largest of the table" in said
+    places = [lookup.place_of(tmp_path / name) for name in ("10/run", "2000/run")]
+    of_all, of_size = lookup.better(places[0])
+    assert f"| run | {of_all:.4f} | {of_size:.4f} |" in said and "largest of the table" in said
+    assert f"| chance of all | {max(lookup.at_least(place)[0] for place in places)**2:.2g} |" in said
 
 
 def test_scores_are_ranked_with_the_truth_of_all_and_beside_the_size(lookup):
