@@ -37,13 +37,13 @@ class FewShot:
         space: the search space.
         row: row of A that stands for the edge.
         members: weights of each supernet, by the operation in that row.
-        current: operation of the supernet whose weights are in use; None: not known.
+        current: the supernet that was given weights last, and the operation that they are for; None: not known.
     """
 
     space: Space
     row: int
     members: dict[int, Weights] = field(default_factory=dict)
-    current: int | None = None
+    current: tuple[Supernet, int] | None = None
 
     def operation(self, gates: Tensor) -> int:
         """Return the operation that a path with these gates (M, E, O) has on the edge."""
@@ -59,9 +59,9 @@ class FewShot:
         known = ", ".join(self.space.operations[member] for member in self.members)
         require(operation in self.members, f"no supernet was trained for {self.space.operations[operation]} in row "
                 f"{self.row} of A, only for {known}; expected the same --paths as in the training of the supernets")
-        if operation != self.current:
+        if not self.current or self.current[0] is not supernet or self.current[1] != operation:
             load_weights(supernet, self.members[operation])
-            self.current = operation
+            self.current = supernet, operation
 
     def state_dict(self) -> dict[str, Weights]:
         """Return the weights by the names of the operations."""

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from search.rankings.bench import Bench, strengths_of
+from search.rankings.bench import Bench, strengths_of, use_path
 from search.rankings.statistics import agreement
 from search.spaces.supernet import Supernet
-from studies.supernet_paths import Objective, open_bench, print_rows, read_arguments
-from wsrnas.attacks import many_attack_steps, multi_strength_pgd, rows_at_once
+from studies.supernet_paths import Objective, image_losses, open_bench, print_rows, read_arguments
+from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.progress import progress
@@ -67,8 +66,7 @@ def attacks(steps: int) -> list[Attack]:
 Before = dict[int, list[Tensor]]
 
 
-@torch.no_grad()
-def image_losses(bench: Bench, supernet: Supernet, attack: Attack, start: list[Tensor] | None
+def attacked_losses(bench: Bench, supernet: Supernet, attack: Attack, start: list[Tensor] | None
                  ) -> tuple[Tensor, list[Tensor]]:
     """Measure the current path under one attack.
 
@@ -79,17 +77,16 @@ def image_losses(bench: Bench, supernet: Supernet, attack: Attack, start: list[T
         start: for each batch, images (B S, C, H, W) at which the attack begins; None: at the clean ones.
 
     Returns:
-        Losses (images, 1 + S) in nats, clean and at the strengths (S,); and for each batch the attacked images.
+        Losses (images, 1 + S) in nats on the CPU, clean and at the strengths (S,); and for each batch the attacked
+        images.
     """
     rows, made = [], []
     for number, (images, labels) in enumerate(bench.batches):
         attacked = multi_strength_pgd(
             supernet, images, labels, strengths_of(bench), steps=attack.steps, random_start=attack.random_start,
-            generator=generator(SEED, "cheaper attacks", number), rows=rows_at_once(images),
+            generator=generator(SEED, "cheaper attacks", number, device=images.device), rows=rows_at_once(images),
             start=None if start is None else start[number])
-        with many_attack_steps(supernet):
-            rows.append(torch.stack([F.cross_entropy(supernet(version), labels, reduction="none")
-                                     for version in (images, *attacked.unbind(1))], 1))
+        rows.append(image_losses(supernet, (images, *attacked.unbind(1)), labels))
         made.append(attacked.flatten(0, 1))
     return torch.cat(rows), made
 
@@ -104,21 +101,29 @@ def measure(bench: Bench, chosen: list[Attack], architectures: int, folder: Path
     choices = bench.space.sample(architectures, generator(SEED, "studied architectures"))
     name = f"{bench.trained.fingerprint()}-{bench.images}-{bench.num_steps}"
     files = [folder / f"{name}-{number:03d}.pt" for number in range(architectures)]
+
+    def before_file(number: int) -> Path:
+        return folder / f"{name}-before-{number}.pt"
+
+    def read(file: Path) -> Before:
+        found: Before = torch.load(file, map_location=bench.world.device, weights_only=True)
+        return found
+
     for number, row in enumerate(progress(choices, "architectures", bench.world, architectures)):
         if files[number].exists():
             continue
-        supernet.use(bench.space.gates(row).view(bench.space.shape))
+        use_path(bench, supernet, row)
         recalibrate_batch_norm(supernet, iter(bench.recalibration), bench.world)
-        before: Before = torch.load(folder / f"before-{number}.pt", weights_only=True) if number else {}
+        before: Before = read(before_file(number)) if number else {}
         losses = []
         for place, attack in enumerate(chosen):
-            found, made = image_losses(bench, supernet, attack, before.get(place))
+            found, made = attacked_losses(bench, supernet, attack, before.get(place))
             losses.append(found)
             if attack.continued:
                 before[place] = made
-        write(folder / f"before-{number + 1}.pt", before)
+        write(before_file(number + 1), before)
         write(files[number], torch.stack(losses))
-        (folder / f"before-{number}.pt").unlink(missing_ok=True)
+        before_file(number).unlink(missing_ok=True)
     return torch.stack([torch.load(file, weights_only=True) for file in files]).numpy()
 
 

@@ -56,7 +56,7 @@ def both(judge: Evaluation, model: nn.Module, file: Path, stop: Callable[[], boo
     """Return which images withstand APGD-CE of ours and of the package, batch after batch."""
     attack = at_strength(parse_attack("apgd-ce"), STRENGTH)
     done: list[list[bool]] = json.loads(file.read_text()) if file.exists() else [[], []]
-    for rows in torch.arange(judge.images).split(BATCH)[len(done[0]) // BATCH:]:
+    for rows in torch.arange(judge.images).split(BATCH)[-(-len(done[0]) // BATCH):]:
         if stop():
             raise Preempted(f"stopped after {len(done[0])} images, different: {different(done)}")
         (images, labels), = judge.loader.images_at([rows])

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from search.rankings.bench import Bench, strengths_of
+from search.rankings.bench import Bench, strengths_of, use_path
 from search.rankings.statistics import agreement
 from search.spaces.supernet import Supernet
-from studies.supernet_paths import Objective, open_bench, print_rows, read_arguments
-from wsrnas.attacks import many_attack_steps, multi_strength_pgd, rows_at_once
+from studies.supernet_paths import Objective, image_losses, open_bench, print_rows, read_arguments
+from wsrnas.attacks import multi_strength_pgd, rows_at_once
+from wsrnas.runtime.config import require
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
@@ -35,16 +35,13 @@ BATCHES = (1, 3, 10, 30)  # of recalibration; the last is the reference
 CHOICES = 20  # random choices of images
 
 
-@torch.no_grad()
-def image_losses(bench: Bench, supernet: Supernet) -> Tensor:
-    """Return the losses (images, 1 + S) in nats of the current path, clean and at the strengths (S,)."""
+def attacked_losses(bench: Bench, supernet: Supernet) -> Tensor:
+    """Return the losses (images, 1 + S) in nats of the current path, clean and at the strengths (S,), on the CPU."""
     rows = []
     for images, labels in bench.batches:
         attacked = multi_strength_pgd(supernet, images, labels, strengths_of(bench), steps=bench.num_steps,
                                       rows=rows_at_once(images))
-        with many_attack_steps(supernet):
-            rows.append(torch.stack([F.cross_entropy(supernet(version), labels, reduction="none")
-                                     for version in (images, *attacked.unbind(1))], 1))
+        rows.append(image_losses(supernet, (images, *attacked.unbind(1)), labels))
     return torch.cat(rows)
 
 
@@ -64,14 +61,14 @@ def measure(bench: Bench, architectures: int, folder: Path) -> tuple[np.ndarray,
     for file, chosen in zip(files, progress(choices, "architectures", bench.world, architectures), strict=True):
         if file.exists():
             continue
-        supernet.use(bench.space.gates(chosen).view(bench.space.shape))
+        use_path(bench, supernet, chosen)
         means = []
         for batches in BATCHES:
             recalibrate_batch_norm(supernet, islice(bench.recalibration, batches), bench.world)
-            means.append(image_losses(few, supernet).mean(0))
+            means.append(attacked_losses(few, supernet).mean(0))
         recalibrate_batch_norm(supernet, islice(bench.recalibration, usual), bench.world)
         stored = file.with_suffix(".part.npz")
-        np.savez(stored, losses=image_losses(bench, supernet).numpy(), means=torch.stack(means).numpy())
+        np.savez(stored, losses=attacked_losses(bench, supernet).numpy(), means=torch.stack(means).numpy())
         stored.replace(file)
     read = [np.load(file) for file in files]
     return np.stack([part["losses"] for part in read]), np.stack([part["means"] for part in read])
@@ -102,6 +99,8 @@ def main() -> None:
     """Measure, compare and print."""
     arguments = read_arguments("studies.fewer_images", __doc__, images=10_000)
     bench, objective = open_bench(arguments, max(BATCHES))
+    require(len(bench.recalibration) >= max(BATCHES), f"D_t has {len(bench.recalibration)} batches; expected at least "
+            f"{max(BATCHES)}, a search with a smaller --batch_size or more images")
     losses, means = measure(bench, arguments.architectures, arguments.out)
     images = by_images(losses, objective)
     batches = [{"batches": number, **dict(zip(("tau", "tau of the best fifth"), agreement(

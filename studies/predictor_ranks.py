@@ -93,7 +93,7 @@ def on_table(task: TableTask, seeds: int) -> None:
                 predicted = ranker(task.problem, measurements(task, seen), task.table.choices[unseen], seed)
                 best = truth.argsort()[:len(truth) // 5]
                 found.append((tau(predicted, truth), tau(predicted[best], truth[best])))
-            (every, fifth), errors = np.mean(found, 0), np.std(found, 0) / seeds**0.5
+            (every, fifth), errors = np.mean(found, 0), np.std(found, 0, ddof=min(1, seeds - 1)) / seeds**0.5
             parts.append(f"{count}: {every:.3f}±{errors[0]:.3f} ({fifth:.3f}±{errors[1]:.3f})")
         print(f"{name:14} " + "   ".join(parts), flush=True)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from search.rankings.trained import TrainedSupernet
 from search.spaces import SPACES
 from search.spaces.space import Space
+from search.spaces.supernet import Supernet
 from search.training_free.untrained import IMAGES
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
@@ -85,6 +86,20 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
     return Bench(trained, plain(images, batch_size, "images"), plain(few, few, "few images")[0],
                  list(islice(augmented.batches(), recalibration_batches)), strengths, num_steps, world,
                  training_free_layers)
+
+
+def use_path(bench: Bench, supernet: Supernet, choices: Tensor, trained: bool = True) -> None:
+    """Make an architecture (R,) the path of a supernet; few-shot supernets then have the weights for its operation.
+
+    Args:
+        bench: search space, and the few-shot supernets of the run.
+        supernet: one that ``bench.trained.build`` has returned.
+        choices: the architecture.
+        trained: whether the supernet has its trained weights, or those that it began with.
+    """
+    path = supernet.use(bench.space.gates(choices).view(bench.space.shape))
+    if trained and bench.trained.few_shot:
+        bench.trained.few_shot.use(supernet, path.gates)
 
 
 def strengths_of(bench: Bench) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from search.measurement import measure
-from search.rankings.bench import Bench, Measure, Values, strengths_of
+from search.rankings.bench import Bench, Measure, Values, strengths_of, use_path
 from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 
@@ -40,9 +40,7 @@ def inherited(bench: Bench, trained: bool = True) -> Measure:
 
     @torch.no_grad()
     def measured(choices: Tensor) -> Values:
-        path = supernet.use(bench.space.gates(choices).view(bench.space.shape))
-        if trained and bench.trained.few_shot:
-            bench.trained.few_shot.use(supernet, path.gates)
+        use_path(bench, supernet, choices, trained)
         recalibrate_batch_norm(supernet, bench.recalibration, bench.world)
         sums = torch.zeros(3, 1 + len(strengths), dtype=torch.float64, device=bench.world.device)
         for images, labels in bench.batches:

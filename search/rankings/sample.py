@@ -80,8 +80,7 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
 
 def path_of(searcher: Searcher, choices: Tensor) -> Path:
     """Return the path of one architecture."""
-    gates = searcher.space.gates(choices.to(searcher.world.device))
-    return searcher.supernet.resolve(gates.view(searcher.space.shape))
+    return searcher.supernet.resolve(searcher.space.gates(choices).view(searcher.space.shape))
 
 
 def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | None) -> dict[str, Tensor]:

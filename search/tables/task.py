@@ -50,14 +50,18 @@ class TableTask:
 
     @cached_property
     def mean_of_equal_size(self) -> Tensor:
-        """The mean true objective (n,) of those of them that have as many parameters as each one, within 2 %."""
+        """The mean true objective (n,) of those of them that have as many parameters as each one, within 2 %.
+
+        Its own where there is none: a graph with dead convolutions may be larger than all that compute the same.
+        """
         parameters = self.table.space.cost(self.table.choices, *self.table.network)[:, 0].double()
         places = self.distinct[parameters[self.distinct].argsort(stable=True)]
         known = parameters[places]
         sums = torch.cat([known.new_zeros(1), self.truth[places].double().cumsum(0)])
         first = torch.searchsorted(known, parameters * (1 - EQUAL_SIZE))
         last = torch.searchsorted(known, parameters * (1 + EQUAL_SIZE), right=True)
-        return (sums[last] - sums[first]) / (last - first)
+        count = last - first
+        return torch.where(count > 0, (sums[last] - sums[first]) / count.clamp_min(1), self.truth.double())
 
     def gain(self, choices: Tensor) -> tuple[float, float] | None:
         """Return by how many points an architecture (R,) is better than the mean, and those of equal size are.

@@ -40,7 +40,7 @@ TRAINING_FREE: dict[str, ScoreEntry] = {
     "gradient norm": ScoreEntry(gradient_norm, "sum over layers of the norm of the loss' gradient (Abdelfattah et al., "
                                 "ICLR 2021)", lambda images: (images, 0), logarithm=True),
     "consistency": ScoreEntry(consistency, "CRoZe: do features, weights and gradients stay the same under an attack on "
-                              "weights and images? (Ha et al., NeurIPS 2023)", lambda images: (4 * images, 0)),
+                              "weights and images? (Ha et al., NeurIPS 2023)", lambda images: (3 * images, 0)),
     "naswot": ScoreEntry(naswot, "NASWOT: how differently the ReLUs see different images (Mellor et al., ICML 2021)",
                          lambda images: (0, images)),
     "ntk": ScoreEntry(ntk, "minus log of the condition number of the neural tangent kernel of 8 images, mean of 4 "

@@ -3,6 +3,8 @@
 Source: Mellor et al., "Neural architecture search without training", ICML 2021, Eq. 1 and 2.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -26,4 +28,6 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     finally:
         for hook in hooks:
             hook.remove()
+    if len(torch.unique(kernel, dim=0)) < len(kernel):  # rounding would leave a determinant
+        return -math.inf
     return torch.linalg.slogdet(kernel).logabsdet.item()

@@ -27,8 +27,10 @@ def ntk(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     rows = [torch.cat([gradient.flatten() for gradient in torch.autograd.grad(
         output, weights, retain_graph=True, allow_unused=True, materialize_grads=True)]) for output in outputs]
     jacobian = torch.stack(rows).double()
+    if not bool(jacobian.isfinite().all()):
+        return -LARGEST
     values = torch.linalg.eigvalsh(jacobian @ jacobian.T)
     smallest, largest = values[0].item(), values[-1].item()
-    if not 0 < largest < math.inf:  # no weight matters, or too much
+    if not 0 < largest < math.inf:  # no weight matters
         return -LARGEST
     return -min(math.log(largest / max(smallest, largest * math.exp(-LARGEST))), LARGEST)

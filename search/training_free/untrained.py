@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from search.spaces.space import ImageShape, Space
 from search.training_free import ScoreEntry
+from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.runtime.seeding import seeded_weights
 
 Network = tuple[int, int, int, ImageShape]  # width, number of cells, number of classes, (C, H, W) of an image
@@ -42,4 +43,5 @@ def untrained_score(entry: ScoreEntry, build: Callable[[int], nn.Module], images
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
     """
-    return sum(entry.score(build(number), images, labels) for number in range(entry.networks)) / entry.networks
+    with exact_arithmetic():
+        return sum(entry.score(build(number), images, labels) for number in range(entry.networks)) / entry.networks

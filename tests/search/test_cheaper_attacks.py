@@ -1,5 +1,6 @@
 """The study of cheaper attacks on D_v: what each attack begins at, what is compared, and that it resumes."""
 
+import argparse
 import sys
 
 import numpy as np
@@ -7,12 +8,19 @@ import pytest
 import torch
 
 import search.wsr_nas as program
-from search.rankings.bench import build_bench
+from search.rankings.bench import build_bench, use_path
+from search.rankings.inherited import inherited
 from search.rankings.trained import open_trained
 from studies import cheaper_attacks
-from studies.cheaper_attacks import Attack, attacks, compared, image_losses, measure
-from studies.fewer_images import image_losses as plain_losses
+from studies.cheaper_attacks import Attack, attacked_losses, attacks, compared, measure
+from studies.fewer_images import attacked_losses as plain_losses
+from studies.supernet_paths import open_bench
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError
+from wsrnas.training.batch_norm import recalibrate_batch_norm
+
+TINY = ["--preset", "tiny", "--device", "cpu", "--space", "nas-bench-201", "--layers", "3", "--init_channels", "2",
+        "--num_steps", "1", "--max_train", "120", "--batch_size", "15", "--train_only", "--warmup_architectures", "1"]
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -21,9 +29,7 @@ pytestmark = pytest.mark.usefixtures("quick_programs")
 def bench(tmp_path_factory):
     """The images and the supernet of a tiny search."""
     folder = tmp_path_factory.mktemp("studied")
-    program.main(["--preset", "tiny", "--device", "cpu", "--space", "nas-bench-201", "--layers", "3",
-                  "--init_channels", "2", "--num_steps", "1", "--max_train", "120", "--batch_size", "15",
-                  "--train_only", "--warmup_architectures", "1", "--runs", str(folder), "--save", "run"])
+    program.main([*TINY, "--runs", str(folder), "--save", "run"])
     return build_bench(open_trained(folder / "search/run", ""), 20, (0.05, 0.1), 3, 1, 10, 0, World())
 
 
@@ -36,14 +42,14 @@ def test_the_reference_comes_first_and_the_others_are_cheaper():
 def test_attacks_begin_where_they_say(bench):
     supernet = bench.trained.build(True, torch.device("cpu"))
     supernet.use(bench.space.gates(bench.space.sample(1, torch.Generator().manual_seed(1))[0]).view(bench.space.shape))
-    usual, made = image_losses(bench, supernet, Attack(3), None)
+    usual, made = attacked_losses(bench, supernet, Attack(3), None)
     assert torch.equal(usual, plain_losses(bench, supernet))
-    from_clean = image_losses(bench, supernet, Attack(1, continued=True), None)[0]
-    assert torch.equal(from_clean, image_losses(bench, supernet, Attack(1), None)[0])
-    kept = image_losses(bench, supernet, Attack(0, continued=True), made)[1]  # no step leaves the beginning
+    from_clean = attacked_losses(bench, supernet, Attack(1, continued=True), None)[0]
+    assert torch.equal(from_clean, attacked_losses(bench, supernet, Attack(1), None)[0])
+    kept = attacked_losses(bench, supernet, Attack(0, continued=True), made)[1]  # no step leaves the beginning
     assert len(kept) == len(made) and all(map(torch.equal, kept, made))
     # The random start is that of the batch: the same for every architecture.
-    twice = [image_losses(bench, supernet, Attack(1, random_start=True), None)[0] for _ in range(2)]
+    twice = [attacked_losses(bench, supernet, Attack(1, random_start=True), None)[0] for _ in range(2)]
     assert torch.equal(*twice) and not torch.equal(twice[0], from_clean)
 
 
@@ -53,7 +59,7 @@ def test_a_study_resumes_with_the_same_numbers(bench, tmp_path):
     for folder in folders:
         folder.mkdir()
     whole = measure(bench, chosen, 3, folders[0])
-    assert whole.shape == (3, 6, 20, 3) and len(list(folders[0].glob("before-*"))) == 1
+    assert whole.shape == (3, 6, 20, 3) and len(list(folders[0].glob("*-before-*"))) == 1
     measure(bench, chosen, 2, folders[1])
     np.testing.assert_array_equal(measure(bench, chosen, 3, folders[1]), whole)
 
@@ -79,3 +85,37 @@ def test_the_program_prints_a_row_for_each_attack(bench, tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     assert "3 architectures, 20 images" in said and said.count("attack PGD-") == 5
     assert (tmp_path / "out/cheaper_attacks.json").exists()
+
+
+def opened(run):
+    arguments = argparse.Namespace(run=run, data="", images=20, num_steps=0)
+    return open_bench(arguments)
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--objective", "sensitive"], "minimises sensitive, which needs more than losses; expected a run"),
+    (["--size_weight", "0.1"], "minimises robust with size_weight, which needs more than losses"),
+])
+def test_an_objective_of_more_than_losses_is_refused(flags, words, tmp_path):
+    program.main([*TINY, *flags, "--runs", str(tmp_path), "--save", "run"])
+    with pytest.raises(InputError, match=words):
+        opened(tmp_path / "search/run")
+
+
+def test_a_study_measures_as_the_search_does(tmp_path):
+    program.main([*TINY, "--num_steps", "2", "--validation_steps", "1", "--runs", str(tmp_path), "--save", "run"])
+    assert opened(tmp_path / "search/run")[0].num_steps == 1
+
+
+def test_few_shot_supernets_measure_each_path_with_the_weights_of_its_operation(bench, tmp_path):
+    program.main([*TINY, "--path_every", "step", "--supernet", str(bench.trained.path), "--few_shot_edge", "0",
+                  "--runs", str(tmp_path), "--save", "family"])
+    family = build_bench(open_trained(tmp_path / "search/family", ""), 20, (0.05,), 1, 1, 10, 0, World())
+    supernet = family.trained.build(True, torch.device("cpu"))
+    choices = family.space.sample(1, torch.Generator().manual_seed(1))[0]
+    for operation in range(len(family.space.operations)):
+        choices[0] = operation
+        use_path(family, supernet, choices)
+        recalibrate_batch_norm(supernet, iter(family.recalibration), World())
+        found = attacked_losses(family, supernet, Attack(1), None)[0].mean(0)
+        assert found.tolist() == pytest.approx(inherited(family)(choices)["losses"], rel=1e-5)

@@ -112,10 +112,10 @@ def test_a_ranking_uses_them(family):
     measured = inherited(bench)
     choices = torch.full((SPACE.num_rows,), 3)
     values = measured(choices)
-    assert trained.few_shot and trained.few_shot.current == 3
+    assert trained.few_shot and trained.few_shot.current[1] == 3
     for operation, weights in trained.few_shot.members.items():  # the same numbers whatever was measured before
         measured(choices.clone().index_fill_(0, torch.tensor([EDGE]), operation))
-        assert trained.few_shot.current == operation and trained.few_shot.members[operation] is weights
+        assert trained.few_shot.current[1] == operation and trained.few_shot.members[operation] is weights
     assert measured(choices) == values
 
 
