@@ -44,7 +44,10 @@ class FrozenSupernet:
 
     @property
     def seed(self) -> int:
-        """Seed of the run, which has chosen its images."""
+        """Seed of the run that has chosen the images: that of its own supernet, if it was given one."""
+        source = self.config.get("supernet") or ""
+        if source and (Path(source) / run_files.CONFIG).exists():
+            return FrozenSupernet(source).seed
         return int(self.config["seed"])
 
     def require_same_network(self, config: SupernetConfig) -> None:

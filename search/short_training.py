@@ -112,8 +112,8 @@ class ShortTraining:
         for number, candidate in enumerate(self.candidates):
             if number not in whole:
                 rung = len(candidate.measured) - 1
-                whole[number] = {name: value + torch.stack([
-                    whole[other][name] - self.candidates[other].measured[rung][name] for other in self.kept]).mean(0)
+                whole[number] = {name: changed(name, value, [
+                    (self.candidates[other].measured[rung][name], whole[other][name]) for other in self.kept])
                     for name, value in candidate.measured[rung].items()}
         return [whole[number] for number in range(len(self.candidates))]
 
@@ -141,3 +141,18 @@ class ShortTraining:
         candidate.epochs = until
         searcher.supernet.path = candidate.path
         return trained
+
+
+def changed(name: str, value: Tensor, others: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return what a measurement would be by now, from the mean change of others.
+
+    Args:
+        name: what was measured. Of vulnerabilities, which are positive, the logarithm changes.
+        value: the measurement.
+        others: for each other one, its measurement then and now.
+    """
+    then, now = (torch.stack(column) for column in zip(*others, strict=True))
+    if name == "vulnerabilities":
+        smallest = torch.finfo(value.dtype).tiny
+        return value * (now.clamp_min(smallest) / then.clamp_min(smallest)).log().mean(0).exp()
+    return value + (now - then).mean(0)

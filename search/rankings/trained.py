@@ -79,8 +79,7 @@ def open_trained(path: Path, folder: str) -> TrainedSupernet:
     require("strengths" in run.config, f"{FLAG} is {path}, which search.rnas has written; expected the run directory "
             "of search.wsr_nas")
     config = from_dict(SearchConfig, run.config, str(path / run_files.CONFIG))
-    seed = FrozenSupernet(config.source_run).seed if config.source_run else config.seed
-    data = load_dataset(config.dataset, folder or config.data, max_train=config.max_train, seed=seed)
+    data = load_dataset(config.dataset, folder or config.data, max_train=config.max_train, seed=run.seed)
     run.require_same_images(data)
-    return TrainedSupernet(path, config, seed, data, run.split(len(data.train)), run.steps, run.weights(),
+    return TrainedSupernet(path, config, run.seed, data, run.split(len(data.train)), run.steps, run.weights(),
                            run.few_shot)

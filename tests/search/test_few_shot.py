@@ -46,6 +46,12 @@ def family(first, tmp_path_factory):
     return start(tmp_path_factory.mktemp("family"), *FAMILY, "--supernet", str(first)) / "family"
 
 
+def test_a_search_on_them_has_the_images_of_the_first_supernet_whatever_their_seed(first, tmp_path):
+    family = start(tmp_path, *FAMILY, "--warmup_architectures", "1", "--supernet", str(first), "--seed", "5") / "family"
+    assert open_trained(family, "").data.train.fingerprint() == open_trained(first, "").data.train.fingerprint()
+    assert (start(tmp_path, *SEARCH, "--supernet", str(family)) / "run" / "FINISHED").exists()
+
+
 def test_every_operation_has_a_supernet_that_trained_its_paths_alone(first, family):
     stored, begun = state_of(family)["few_shot"], state_of(first)["supernet"]
     assert list(stored) == list(SPACE.operations) and len(read(family)) == 2 * len(SPACE.operations)

@@ -9,7 +9,7 @@ import torch
 import search.wsr_nas as program
 from search.cost import halved_epochs, iteration_passes, total_passes
 from search.rankings.trained import open_trained
-from search.short_training import ShortTraining
+from search.short_training import ShortTraining, changed
 from search.strategy.step import Step
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, rungs, schedule
@@ -162,6 +162,16 @@ def test_halving_changes_nothing_for_those_that_are_trained_to_the_end():
                 if len(candidate.measured) > rung}
         change = sum(everything[kept]["losses"] - then[kept] for kept in short.kept) / 2
         torch.testing.assert_close(everything[number]["losses"], then[number] + change)
+
+
+def test_what_ended_early_gets_the_mean_change_of_the_others():
+    others = [(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.0])),
+              (torch.tensor([3.0, 4.0]), torch.tensor([1.5, 1.0]))]
+    value = torch.tensor([2.0, 0.1])
+    torch.testing.assert_close(changed("losses", value, others), value + torch.tensor([-1.0, -2.0]))
+    # A vulnerability stays positive: its logarithm changes, here by log 1/2, and by the mean of log 1/2 and log 1/4.
+    torch.testing.assert_close(changed("vulnerabilities", value, others), value * torch.tensor([0.5, 8 ** -0.5]))
+    assert changed("vulnerabilities", value, [(value, 0 * value)]).ge(0).all()
 
 
 def test_the_population_is_not_halved():

@@ -252,6 +252,13 @@ def test_a_gain_over_the_mean_is_split_into_that_of_its_size_and_the_rest(synthe
     assert task.gain(torch.full((6,), 3)) is None  # too large
 
 
+@pytest.mark.parametrize("size_class", ["", "18:20", "1:2", "27:27"])
+def test_every_allowed_architecture_has_a_gain(synthetic, size_class):
+    """Also a graph with dead convolutions, which is larger than the one that stands for its row of results."""
+    task = table_task(synthetic, mean, size_class)
+    assert bool(task.mean_of_equal_size[task.allowed].isfinite().all())
+
+
 def test_a_budget_bounds_what_may_be_measured(synthetic):
     parameters = SPACE.cost(synthetic.choices, *synthetic.network)[:, 0]
     value = int(parameters.median())

@@ -58,6 +58,41 @@ def test_naswot_counts_the_units_that_agree():
     assert naswot(network, same, images()[1]) == -math.inf
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_naswot_of_a_large_batch_with_equal_images_is_minus_infinity_without_rounding(seed):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU())
+    pixels = torch.rand(64, 3, 8, 8)
+    assert math.isfinite(naswot(network, pixels, torch.zeros(64)))
+    pixels[[40, 50]] = pixels[[3, 3]]
+    assert naswot(network, pixels, torch.zeros(64)) == -math.inf
+
+
+@pytest.mark.parametrize(("name", "score"), TRAINING_FREE.items())
+def test_the_cost_of_a_score_is_what_its_network_sees(name, score):
+    seen = {"forward": 0, "backward": 0}
+
+    def backward(count):
+        def hook(gradient):
+            seen["backward"] += count
+        return hook
+
+    def forward(module, inputs):
+        seen["forward"] += len(inputs[0])
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(backward(len(inputs[0])))
+
+    network = untrained_network(SPACES["nas-bench-201"], SPACES["nas-bench-201"].decode(torch.full((6,), 3)),
+                                (4, 3, 10, (3, 8, 8)), 0)
+    handle = network.classifier.register_forward_pre_hook(forward)  # it is reached by every gradient
+    copies = torch.rand(16, 3, 8, 8), torch.arange(16) % 10
+    score.score(network, *copies)
+    handle.remove()
+    both, alone = score.passes(16)
+    assert seen["backward"] == both
+    assert seen["forward"] - alone == (NTK_IMAGES if name == "ntk" else both)  # NTK: one pass forward
+
+
 def test_consistency_is_the_product_of_three_agreements_by_hand(linear):
     _, gradient = slope(WEIGHT, IMAGES)
     norm = np.linalg.norm
@@ -100,6 +135,7 @@ def test_ntk_of_what_cannot_be_told_apart_is_the_lowest(linear):
     assert ntk(linear, same, images()[1]) == -LARGEST
     assert ntk(linear, 0 * same, images()[1]) == -LARGEST  # no weight matters
     assert ntk(linear, 1e300 * same, images()[1]) == -LARGEST
+    assert ntk(nn.Sequential(linear, nn.Linear(2, 2).double()), math.inf * same, images()[1]) == -LARGEST
     assert ntk(linear, same[:1], images()[1]) == 0.0
 
 
