@@ -16,6 +16,7 @@ SUBSETS = {"all": "all architectures", "best fifth": "the fifth with the highest
 SHARE = 5  # one in so many architectures is among the best
 FEWEST = 3  # architectures for a correlation
 TAIL = 2.5  # percent of the resamples on each side of an interval
+DENSE = 1200  # architectures up to which all differences are quicker than scipy's sorting
 MEMORY = 300_000  # signs of differences in the memory at a time: they fit into the caches of a CPU
 ROUNDING = 1e-9  # part of the largest deviation below which a residual is rounding
 
@@ -55,6 +56,8 @@ def correlations(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _kendall(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return tau-b of mean ranks: the cosine of the signs of all n x n differences."""
     count = scores.shape[1]
+    if count > DENSE:
+        return np.array([[scipy.stats.kendalltau(score, column).statistic for column in truth] for score in scores])
     twice = [(2 * side).astype(np.float32) for side in (scores, truth)]  # whole numbers
     products = np.zeros((len(scores), len(truth)))
     squares = np.zeros(len(scores)), np.zeros(len(truth))

@@ -43,6 +43,16 @@ def test_correlations_are_those_of_scipy(ties, memory, monkeypatch):
         assert rho[i, j] == pytest.approx(scipy.stats.spearmanr(scores[i], truth[j]).statistic)
 
 
+def test_many_architectures_are_sorted_with_the_same_result(monkeypatch):
+    random = np.random.default_rng(4)
+    scores, truth = random.normal(size=(5, 60)).round(), random.normal(size=(3, 60)).round(1)
+    scores[2] = 1.0
+    pairs = correlations(scores, truth)[0]
+    monkeypatch.setattr(statistics, "DENSE", 59)
+    np.testing.assert_allclose(correlations(scores, truth)[0], pairs, rtol=0, atol=1e-12)
+    assert np.isnan(pairs[2]).all()
+
+
 def test_equal_scores_rank_nothing():
     scores, truth = np.ones((1, 12)), np.arange(12.0)[None]
     found = estimate(scores, truth, 20, 0)
