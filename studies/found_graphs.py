@@ -111,7 +111,7 @@ def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.nd
     return medians
 
 
-def ranks(lookup: Lookup, scores: dict[str, np.ndarray], places: np.ndarray) -> list[tuple[str, str, str]]:
+def ranks(lookup: Lookup, scores: dict[str, np.ndarray], places: np.ndarray) -> list[tuple[str, ...]]:
     """Return a row for each score (n,): its name, Kendall's tau with the truth of all, and at fixed size.
 
     Args:

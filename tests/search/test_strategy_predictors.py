@@ -133,7 +133,7 @@ def test_every_prediction_is_differentiable_in_the_gates(name):
         slope, = torch.autograd.grad(function(soft).sum(), soft)
         assert slope.isfinite().all()
     assert torch.autograd.grad(prediction.mean(soft).sum(), soft)[0].abs().max() > 0
-    assert prediction.losses(gates[:3]).shape == (3, 2) and prediction.fitted.shape == (12,)
+    assert prediction.fitted.shape == (12,)
 
 
 @pytest.mark.parametrize("name", slow_after(2, sorted(PREDICTORS, reverse=True)))
@@ -144,8 +144,7 @@ def test_what_is_learned_is_the_order(name):
     others, truth = measured(100, seed=5)
     with torch.no_grad():
         correlation = torch.corrcoef(torch.stack([prediction.mean(others), objective(truth)]))[0, 1]
-        means = torch.corrcoef(torch.stack([prediction.losses(others)[:, 1].double(), truth[:, 1]]))[0, 1]
-    assert correlation > 0.5 and means > 0.5
+    assert correlation > 0.5
 
 
 @ALL

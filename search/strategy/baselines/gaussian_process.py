@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
-import scipy  # its parts are loaded when they are used: scipy.stats takes a second
+import scipy  # its parts are loaded when they are used
 import torch
 from torch import Tensor
 
+from search.strategy.acquisition import expected_improvement
 from search.strategy.baselines.base import Baseline
 from search.strategy.baselines.near import near
 from search.strategy.problem import Measured, Problem
@@ -82,8 +83,7 @@ class GaussianProcess(Baseline):
         posterior = self.fit(measured)
         mean, deviation = posterior.predict(self._different(found, measured.choices))
         best = posterior.predict(self._different(measured.choices, measured.choices))[0].min()
-        gain = (best - mean) / deviation
-        improvement = deviation * (gain * scipy.stats.norm.cdf(gain) + scipy.stats.norm.pdf(gain))
+        improvement = expected_improvement(*(torch.as_tensor(values) for values in (best, mean, deviation)))
         return found[int(improvement.argmax())]
 
     def outputs(self, measured: Measured, generator: torch.Generator) -> dict[str, Tensor]:

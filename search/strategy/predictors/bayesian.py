@@ -97,12 +97,6 @@ class Posterior:
             return prior(encoded) + self._known(encoded) @ correction
         return function
 
-    def losses(self, gates: Tensor) -> Tensor:
-        """Return the expected losses (m, L) of gates (m, R, O), in the unit of the measurements."""
-        columns = self.targets.columns
-        mean = columns.mean(0)
-        return mean + self._known(self.encode(gates)) @ self._solve(columns - mean)
-
 
 class _MeanAndDeviation(torch.autograd.Function):
     """Give torch the derivatives of ``Posterior.mean_and_deviation``; it would find them in many small steps."""

@@ -47,10 +47,6 @@ class LstmPrediction:
         member = int(torch.randint(len(self.networks), (1,), generator=generator))
         return lambda gates: self._members(gates)[member]
 
-    def losses(self, gates: Tensor) -> Tensor:
-        """Return the expected losses (m, L) of gates (m, R, O)."""
-        return torch.stack([network(gates.float()) for network in self.networks]).mean(0)
-
 
 class LstmPredictor:
     """Train one or several VLEs on all measurements, going on from their last weights.
