@@ -229,6 +229,10 @@ class Space(ABC):
         """Return which rows (n, R) of choices (n, R) the output depends on."""
         return choices != self.none
 
+    def lean(self, choices: Tensor) -> Tensor:
+        """Return which (n,) of choices (n, R) have no operation that the output does not depend on."""
+        return (self.live(choices) == (choices != self.none)).all(-1)
+
     def weight(self, choices: Tensor) -> Tensor:
         """Return the sum (n,) of ``operation_weights`` over the live rows of choices (n, R): a coarse size."""
         weights = torch.tensor([self.operation_weights.get(name, 0) for name in self.operations])

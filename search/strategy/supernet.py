@@ -169,9 +169,15 @@ class WsrInSupernet(SupernetStrategy):
         self.config, self.supernet, self.world, self.space = config, supernet, world, SPACES[config.space]
         self.capacity = config.measurements
         network = config.init_channels, config.layers, data.num_classes, data.image_shape
-        allowed: Allowed = everything
+        of_budget: Allowed = everything
         if config.budget:
-            allowed = within(self.space, config.budget, config.budget_tolerance, network)
+            of_budget = within(self.space, config.budget, config.budget_tolerance, network)
+
+        def allowed(choices: Tensor) -> Tensor:
+            """Allow what keeps to the budget and wastes nothing: without its dead operations, it would be smaller."""
+            return self.space.lean(choices) & of_budget(choices)
+
+        if config.budget:
             require_enough(self.space, allowed, self.capacity, generator(config.seed, "budget"))
         self.problem = Problem(self.space, objective, Sizes(self.space, *network), allowed)
         self.columns = config.columns

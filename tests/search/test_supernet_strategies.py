@@ -250,6 +250,27 @@ def test_a_budget_bounds_what_is_trained_measured_and_found(space):
         searcher_of("--space", space, "--budget", "params=1")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["best", "verified", "argmax"])
+def test_nothing_is_proposed_or_found_that_has_an_operation_on_no_path(output):
+    """The four paths of a graph by hand; a random graph of this size has an idle operation in one of three cases."""
+    space = SPACES["nas-bench-201"]
+    searcher = searcher_of("--space", space.name, "--output", output, "--iterations", "12", "--population", "6",
+                           "--budget", "params=344346@C16L15", "--proposal_batch", "3")
+    paths = driven(searcher)[searcher.config.warmup_architectures:]
+    found = [searcher.space.encode(searcher.genotype()), *(gates.argmax(-1) for gates in paths)]
+    for choices in found:
+        runs = {edge for edge, choice in zip(space.edges, choices.tolist(), strict=True) if choice != space.none}
+        used = [path for path in ([(0, 3)], [(0, 1), (1, 3)], [(0, 2), (2, 3)], [(0, 1), (1, 2), (2, 3)])
+                if runs.issuperset(path)]
+        assert runs == {edge for path in used for edge in path}
+
+
+def test_every_operation_of_a_darts_cell_counts():
+    space = SPACES["darts"]
+    assert bool(space.lean(space.sample(100, torch.Generator().manual_seed(0))).all())
+
+
 @pytest.mark.parametrize(("argv", "said"), [
     (["--output", "verified"], "output is verified but strategy is wsr-paper; expected --output argmax, or --strategy"),
     (["--strategy", "wsr", "--vulnerability_bound", "rel:0.6"],
