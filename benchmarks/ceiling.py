@@ -21,11 +21,15 @@ def best_seconds(work: Callable[[], object], device: torch.device) -> float:
 def measure_ceilings(device: torch.device) -> dict[str, float]:
     """Return operations a second of matrix products in float32 and bfloat16, and bytes a second that a copy moves."""
     side = SIDE * (4 if device.type == "cuda" else 1)
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(side, side, dtype=dtype, device=device)
-        seconds = best_seconds(functools.partial(torch.mm, matrix, matrix), device)
-        found[str(dtype).removeprefix("torch.")] = 2 * side**3 / seconds
+    found, before = {}, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # float32 as convolutions compute it
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            matrix = torch.ones(side, side, dtype=dtype, device=device)
+            seconds = best_seconds(functools.partial(torch.mm, matrix, matrix), device)
+            found[str(dtype).removeprefix("torch.")] = 2 * side**3 / seconds
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     source = torch.ones(COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     found["bytes"] = 2 * COPIED / best_seconds(lambda: target.copy_(source), device)  # read and written

@@ -44,9 +44,10 @@ def training_passes(config: TrainingRecipe, steps_per_epoch: int) -> tuple[int, 
     """Return the passes of images through the network in a whole training: forward-backward, and forward alone."""
     loss, settings = LOSSES[config.adv_loss], config.loss_settings()
     both, forward = loss.passes(settings)
-    both += loss.objective_passes(settings) * bool(config.awp_gamma)
-    images = steps_per_epoch * config.batch_size * config.epochs
-    return images * both, images * forward
+    perturbed = max(0, config.epochs - config.awp_warmup) if config.awp_gamma else 0  # epochs
+    images = steps_per_epoch * config.batch_size  # of an epoch
+    return (images * (both * config.epochs + loss.objective_passes(settings) * perturbed),
+            images * forward * config.epochs)
 
 
 def training_memory_gib(config: TrainingRecipe, network: nn.Module, image_shape: tuple[int, int, int],

@@ -32,7 +32,7 @@ with deferred_imports():
     from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
     from wsrnas.evaluation.protocols import fallen_in_words, in_order, passes_of
     from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, passes_line, table
-    from wsrnas.report import write_report
+    from wsrnas.report import refresh, write_report
     from wsrnas.subjects.images import EvaluationImages
     from wsrnas.subjects.model_source import ModelSource
     from wsrnas.subjects.opening import open_model
@@ -70,7 +70,7 @@ def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
         results[subject.name] = evaluate(config, subject, images, protocol, attacks, world, invocation.overwrite)
         if world.is_main:
             print("\n".join(["honesty checks", *check_lines(results[subject.name])]), flush=True)
-            write_report([subject.folder])
+            refresh(subject.folder, world, ended=True)
     if world.is_main:
         conclude(config, results, [subject.folder for subject in subjects])
     barrier(world)

@@ -19,6 +19,7 @@ from wsrnas.evaluation.protocols import (
     curve_of,
     custom_attacks,
     protocol_attacks,
+    require_strengths,
 )
 from wsrnas.runtime.config import option, require
 from wsrnas.training.strengths import require_increasing
@@ -145,9 +146,12 @@ class EvaluateConfig(NetworksConfig):
         if protocol == CURVE:
             name = "autoattack" if self.norm == "linf" else "autoattack-l2"
             return protocol, tuple(at_strength(parse_attack(name), strength) for strength in sorted(set(self.anchors)))
-        attacks = protocol_attacks(protocol) if protocol != CUSTOM else custom_attacks(
-            self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,), self.l2_strengths, self.step_size_ratio,
-            self.random_start)
+        attacks = protocol_attacks(protocol)
+        if protocol == CUSTOM:
+            names, radii = self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,)
+            asked = {"strengths": bool(self.strengths), "l2_strengths": self.l2_strengths != L2_STRENGTHS}
+            require_strengths(names, radii, self.l2_strengths, [name for name, given in asked.items() if given])
+            attacks = custom_attacks(names, radii, self.l2_strengths, self.step_size_ratio, self.random_start)
         for attack in attacks:
             require(bool(self.source) or len(self.model) > 1 or not attack.entry.needs_source,
                     f"the attack {attack.method} needs another network to make its images: pass --source")

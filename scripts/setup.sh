@@ -18,6 +18,11 @@ case "${1:-}" in
 esac
 say() { echo "setup: $*" >&2; }
 
+# Tasks of an array that start together on a shared file system wait for the first one, where it has locks.
+if { exec 9> .setup.lock; } 2>/dev/null; then
+    flock 9 2>/dev/null || true
+fi
+
 if [ -n "${WSRNAS_PYTHON:-}" ]; then
     python="$WSRNAS_PYTHON"
     command -v "$python" >/dev/null || { say "WSRNAS_PYTHON=$python is not an executable"; exit 2; }

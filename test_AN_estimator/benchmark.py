@@ -35,6 +35,7 @@ with deferred_imports():
     from test_AN_estimator.training import trained_estimator
     from wsrnas.complexity import count_parameters
     from wsrnas.evaluation.caveats import chance
+    from wsrnas.evaluation.measurement import exact_arithmetic
     from wsrnas.runtime.sharing import Task, alone, share
 
 
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     study = open_study(config, specs, data, world, invocation.overwrite)
     barrier(world)
-    run_study(config, specs, data, study, world.alone())  # from here on, processes share only the study's files
+    with exact_arithmetic():
+        run_study(config, specs, data, study, world.alone())  # from here on, processes share only the study's files
 
 
 def run_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path, world: World) -> None:

@@ -256,10 +256,10 @@ class _Ascent:
 
 
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tensor, norm: str = "linf",
-         loss: str | AttackLoss = "ce", batch_statistics: bool = False) -> Tensor:
+         loss: str | AttackLoss = "ce", batch_statistics: bool = False, rows: int | None = None) -> Tensor:
     """Attack images by one step of length ``epsilon`` (FGSM, Goodfellow et al. 2015); arguments as for ``pgd``."""
     return pgd(model, images, labels, epsilon, steps=1, step_size=epsilon, norm=norm, loss=loss,
-               batch_statistics=batch_statistics)
+               batch_statistics=batch_statistics, rows=rows)
 
 
 def rows_at_once(images: Tensor) -> int | None:

@@ -85,6 +85,22 @@ def test_ceilings_are_measured_on_the_cpu(monkeypatch):
     assert all(value > 1e6 for value in measure_ceilings(torch.device("cpu")).values())
 
 
+def test_matrix_products_are_measured_in_the_arithmetic_of_convolutions(monkeypatch):
+    monkeypatch.setattr(ceiling, "SIDE", 8)
+    monkeypatch.setattr(ceiling, "COPIED", 8)
+    matmul, cudnn, seen = torch.backends.cuda.matmul, torch.backends.cudnn, []
+    before, product = matmul.allow_tf32, torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *matrices: (seen.append(matmul.allow_tf32 == cudnn.allow_tf32),
+                                                        product(*matrices)))
+    try:
+        for other in (False, True):
+            matmul.allow_tf32 = other
+            measure_ceilings(torch.device("cpu"))
+            assert seen and all(seen) and matmul.allow_tf32 == other
+    finally:
+        matmul.allow_tf32 = before
+
+
 def test_a_step_counts_the_passes_of_attack_and_objective(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("step\n"))
     runpy.run_path(str(training.STEPS_FILE))["serve"]("cifar", TINY, 2)  # as another process does

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 from wsrnas.attacks import margins
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
-from wsrnas.evaluation.active_test import INNER, check_passes, noisy_images, own_attacks, plant, planted_examples
+from wsrnas.evaluation.active_test import (
+    INNER,
+    RIDGE,
+    check_passes,
+    noisy_images,
+    own_attacks,
+    plant,
+    planted_examples,
+    whitened,
+)
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.check_levels import CHECK_LEVELS
 from wsrnas.evaluation.honesty import Part, planted
@@ -84,6 +93,17 @@ def test_an_evaluation_that_is_too_weak_is_found_out_on_a_sound_network(images):
         chosen, found = attacked(network(), images, *names, ratio=ratio)
         assert chosen == COUNT and found < COUNT * 0.8, names
     assert attacked(network(), images, "noise-10", "pgd-7") == (COUNT, COUNT)
+
+
+@pytest.mark.parametrize("classes", [4, 50])
+def test_directions_are_whitened_by_the_weak_noise(classes):
+    random = torch.Generator().manual_seed(classes)
+    inner = torch.randn(3, INNER, classes, generator=random, dtype=torch.float64)
+    outer = torch.randn(3, 5, classes, generator=random, dtype=torch.float64)
+    spread = torch.einsum("bni,bnj->bij", inner, inner) / INNER
+    ridge = RIDGE * spread.diagonal(dim1=1, dim2=2).mean(1)
+    spread += torch.diag_embed(ridge[:, None].expand(3, classes))
+    torch.testing.assert_close(whitened(inner, outer), outer @ torch.linalg.inv(spread), rtol=1e-8, atol=1e-8)
 
 
 def test_an_image_bears_its_number_wherever_an_attack_of_the_ball_moves_it(images):

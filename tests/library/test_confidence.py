@@ -1,11 +1,13 @@
 """Bootstrap intervals against the binomial law they converge to, and the sign test against counting."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from wsrnas.evaluation import intervals
 from wsrnas.evaluation.intervals import accuracy_interval, bootstrap_interval, difference_interval, sign_test
 
 
@@ -31,6 +33,17 @@ def test_paired_differences_are_narrower_than_unpaired_ones():
     assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.05)
     unpaired = accuracy_interval(first)
     assert high - low < (unpaired[1] - unpaired[0]) / 3
+
+
+def test_many_distinct_scores_need_little_memory_and_give_the_same(monkeypatch):
+    scores = np.random.default_rng(0).random(1500)
+    tracemalloc.start()
+    found = accuracy_interval(scores)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # 240 MB if all are drawn at once
+    monkeypatch.setattr(intervals, "DRAWN", 10**9)
+    assert accuracy_interval(scores) == found
 
 
 def test_means_of_several_attacks_take_their_own_spread():

@@ -74,6 +74,15 @@ class Contrary(nn.Sequential):
         return super().forward(images) * (-1 if self.training else 1)
 
 
+def test_an_image_whose_logits_are_no_numbers_is_not_right():
+    model = linear()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(float("nan"))
+    result = robust_accuracy(model, loader(16), (0.01,), 1)
+    assert result["clean_accuracy"] == 0 and result["average_robust_accuracy"] == 0
+
+
 @pytest.mark.parametrize("steps, ratio, random_start, reach", [
     (20, None, False, 1.0), (1, 1.0, False, 1.0), (7, 0.5, True, 1.0), (2, 0.25, False, 0.5),
 ])

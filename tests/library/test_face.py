@@ -213,7 +213,9 @@ def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_
 
 @pytest.mark.parametrize(("settings", "said"), [
     ({"loss": "adv"}, "unknown loss 'adv'"), ({"epochs": 0}, "epochs is 0"), ({"epsilon": 8}, "epsilon is 8"),
-    ({"steps": 0}, "steps is 0"), ({"schedule": "none"}, "unknown schedule 'none'")])
+    ({"steps": 0}, "steps is 0"), ({"schedule": "none"}, "unknown schedule 'none'"),
+    ({"schedule": "multi-step"}, "unknown schedule 'multi-step'; expected one of constant, cosine, cyclic, one-cycle"),
+    ({"loss": "multi", "step_size": 0.1}, "step_size is 0.1, but the loss multi does not read it")])
 def test_a_training_refuses_unusable_settings(bright_and_dark, settings, said):
     with pytest.raises(InputError, match=said):
         train(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), bright_and_dark[0], **settings)
@@ -230,6 +232,9 @@ def test_frozen_weights_are_not_trained(bright_and_dark):
     ({"strengths": 8}, "was 8/255 meant"), ({"strengths": "eight"}, "strengths is 'eight'; expected a number such as"),
     ({"l2_strengths": 0, "attacks": "pgd-l2"}, "l2_strengths is 0; expected a number above 0"),
     ({"attacks": ("pgd-l2",)}, "no strength for pgd-l2"), ({"attacks": ("autoattack",)}, "the network has 2"),
+    ({"attacks": ("pgd-20", "pgd-l2-20")}, "no strength for pgd-l2-20; expected l2_strengths"),
+    ({"l2_strengths": 0.5}, "l2_strengths are given, but none of the attacks pgd-20 has that norm"),
+    ({"strengths": 0.1, "attacks": "pgd-l2", "l2_strengths": 0.5}, "strengths are given, but none of the attacks"),
     ({"protocol": "curves"}, "protocol is 'curves'"), ({"protocol": "official"}, "protocol is 'official'"),
     ({"protocol": "curve", "attacks": ["pgd"]}, "protocol or attacks"),
     ({"protocol": "curve", "strengths": (0.1,), "l2_strengths": (0.5,)}, "one norm"),
@@ -238,6 +243,28 @@ def test_an_evaluation_refuses_unusable_settings(bright_and_dark, settings, said
     data, model, *_ = bright_and_dark
     with pytest.raises(InputError, match=said):
         evaluate(model, data, **settings)
+
+
+def test_an_attack_that_works_in_place_is_measured_from_the_image_as_it_was(bright_and_dark):
+    def too_far(model, images, labels, epsilon):
+        return images.zero_()
+    data, model, *_ = bright_and_dark
+    with pytest.raises(InputError, match="too_far"):
+        evaluate(model, data, "2/255", too_far, checks="none")
+
+
+def test_an_evaluation_computes_without_tf32(bright_and_dark):
+    data, model, *_ = bright_and_dark
+    seen = set()
+    handle = model.register_forward_pre_hook(lambda *_: seen.add(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        evaluate(model, data, 0.1, checks="none")
+        assert seen == {False} and torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+        handle.remove()
 
 
 def test_a_protocol_has_a_name_in_python_too(bright_and_dark):

@@ -534,6 +534,18 @@ def test_it_flatters_a_network_with_batch_norm_and_no_other(with_batch_norm, wei
         assert row["interval"][0] > 0, "it flatters beyond chance"
 
 
+def test_dropout_that_training_mode_turns_on_drops_the_same_each_time(data, weights):
+    plain = nn.Sequential(*layers())
+    plain.load_state_dict(weights)
+    model, loader = nn.Sequential(plain[:-1], nn.Dropout(0.5), plain[-1]).eval(), BatchLoader(data.test, 100, 0, "test")
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(official_accuracy(model, loader, [0.05], World(), steps=2))
+        assert torch.initial_seed() == seed
+    assert found[0].equal(found[1])
+
+
 @pytest.mark.slow
 def test_killed_it_goes_on(data, with_batch_norm, tmp_path, monkeypatch):
     loader, strengths = BatchLoader(data.test, 100, 0, "test"), [0.05, 0.1]

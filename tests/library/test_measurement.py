@@ -285,6 +285,43 @@ class Small(nn.Sequential):
         return super().forward(images)
 
 
+def test_torchscript_runs_out_of_memory_in_its_own_words():
+    class Script(Small):
+        def forward(self, images: Tensor) -> Tensor:
+            try:
+                return super().forward(images)
+            except torch.OutOfMemoryError as error:
+                raise RuntimeError(f"The following operation failed in the interpreter.\n{error}") from None
+    assert all(map(torch.equal, flags(evaluation(Script(bent(), 9), 500)), flags(evaluation(bent(), 500))))
+
+
+def test_random_numbers_of_smaller_batches_are_said():
+    """Square draws for a batch: where memory halves it, the result is that of other numbers."""
+    attack = at_strength(parse_attack("square-5"), 0.1)
+    small, large = evaluation(Small(bent(), 9), 16), evaluation(bent(), 16)
+    text = "random numbers of batches of 8 images, for which alone the memory was sufficient"
+    for measured, words in ((small, [text]), (large, [])):
+        measured.robust(attack, torch.arange(measured.images))
+        assert measured.cost(attack)[1] == words
+
+
+@pytest.mark.parametrize("name", [name for name, entry in attack_table.ATTACKS.items()
+                                  if entry.white_box and not entry.stages])
+def test_no_attack_of_a_cpu_follows_the_gradient_of_more_images_than_its_caches_hold(name, monkeypatch):
+    monkeypatch.setattr("wsrnas.attacks.CPU_ROWS", 7)
+    model, seen = bent(), []
+
+    class Watched(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images) * images.requires_grad)
+            return super().forward(images)
+    kind = parse_attack(f"{name}-2" if attack_table.ATTACKS[name].steps else name)
+    attack = kind if kind.entry.unbounded else at_strength(kind, 0.1)
+    measured = evaluation(Watched(*model), 40)
+    measured.robust(attack, torch.arange(measured.images))
+    assert 0 < max(seen) <= 7
+
+
 def test_out_of_memory_halves_the_batch_says_so_and_changes_nothing():
     said: list[str] = []
     model = Small(bent(), 9)

@@ -7,7 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,10 +31,11 @@ from wsrnas.report import writing as report
 from wsrnas.report.figures.picture import Numbers
 from wsrnas.report.figures.style import PAGE_COLOURS
 from wsrnas.report.figures.svg import inline_svg, plain
+from wsrnas.report.page_files import write_files
 from wsrnas.report.reading.evaluations import evaluation_problem
 from wsrnas.report.reading.runs import read_run
 from wsrnas.report.sections import Section
-from wsrnas.runtime import run_files
+from wsrnas.runtime import locks, run_files
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
@@ -366,6 +370,51 @@ def test_a_page_does_not_say_running_once_the_program_has_stopped(tmp_path, monk
     assert page.read_text("utf-8") == "<p>a · stopped, 2 of 4 epochs · b</p></header>· running, elsewhere"
     report.refresh(tmp_path, World(), ended=True)
     assert not report._live  # private: a finished page is left alone
+
+
+def test_the_page_of_a_race_says_running_while_another_process_works(tmp_path, monkeypatch):
+    page, claimed = tmp_path / "report.html", tmp_path / "claims" / "job"
+    monkeypatch.setattr(report, "_live", {page})  # private
+    page.write_text("race · running, 3 of 6 jobs</header>", "utf-8")
+    claimed.mkdir(parents=True)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with locks.claim(claimed, must_lock=True):
+            os.write(writing, b"held")
+            time.sleep(PATIENCE)
+            os._exit(0)
+    try:
+        assert os.read(reading, 4) == b"held"
+        report._no_longer_running()  # private: runs when the interpreter ends
+        assert "· running, 3 of 6 jobs" in page.read_text("utf-8")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    report._no_longer_running()
+    assert "· stopped, 3 of 6 jobs" in page.read_text("utf-8")
+
+
+def test_processes_may_write_one_page_at_a_time(tmp_path):
+    """Each name of a temporary file is met by one writer alone, and none is left."""
+    failed, names = [], set()
+
+    def write(number):
+        try:
+            for _ in range(40):
+                write_files(tmp_path, f"{number}" * 50_000, {})
+        except Exception as error:
+            failed.append(error)
+    replaced = os.replace
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(os, "replace", lambda source, target: (names.add(source), replaced(source, target)))
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+    assert not failed and len(names) == 120
+    assert len(set((tmp_path / "report.html").read_text())) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_page_does_not_bring_back_a_folder_that_was_moved(tmp_path, monkeypatch):

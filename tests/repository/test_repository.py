@@ -4,6 +4,7 @@ import ast
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,44 @@ def test_setup_says_what_is_wrong_with_an_interpreter():
     done = subprocess.run(["bash", str(ROOT / "scripts" / "setup.sh")], capture_output=True, text=True,
                           env=os.environ | {"WSRNAS_PYTHON": "/no/such/python"})
     assert done.returncode == 2 and "WSRNAS_PYTHON=/no/such/python is not an executable" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="needs flock")
+def test_setups_that_start_together_make_one_environment(tmp_path):
+    """The interpreter is a stand-in that needs a while for its pip, as ensurepip does."""
+    checkout, log = tmp_path / "checkout", tmp_path / "log"
+    (checkout / "scripts").mkdir(parents=True)
+    for name in ("scripts/setup.sh", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout / name)
+    inside = f"""#!/bin/sh
+case "$*" in
+    *"pip --version"*) [ -e "$(dirname "$0")/pip" ] ;;
+    *"pip install"*) echo install >> {log}; sleep 0.3 ;;
+    -c*) echo {checkout}/.venv ;;
+esac
+"""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text(f"""#!/bin/sh
+if [ "$2" = venv ]; then
+    mkdir -p "$3/bin"
+    cat > "$3/bin/python" <<'EOF'
+{inside}EOF
+    chmod +x "$3/bin/python"
+    sleep 0.5
+    touch "$3/bin/pip"
+fi
+""")
+    python.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "WSRNAS_PYTHON": ""}
+    starts = []
+    for _ in range(3):
+        starts.append(subprocess.Popen(["bash", str(checkout / "scripts/setup.sh")], env=environment,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        time.sleep(0.1)
+    ends = [start.communicate() for start in starts]
+    assert [start.returncode for start in starts] == [0, 0, 0], ends
+    assert log.read_text() == "install\n" and {said for said, _ in ends} == {f"{checkout}/.venv/bin/python\n"}
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

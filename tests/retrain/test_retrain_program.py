@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import genotypes
 import retrain.retraining as retraining
 import retrain.train_cifar as program
 import search.wsr_nas
+from retrain.cost import training_passes
 from retrain.publishing.training_record import selection
 from retrain.recipes import RECIPES, RetrainConfig
 from tests.pages import Page
@@ -279,6 +281,13 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     for words in ("50 training images", "30 held out", "parameters", "multiply-adds per image",
                   "4 epochs of 3 batches (16 = 1 x 16)", "passes: 384 images forward and backward", "memory: about"):
         assert words in said, words
+
+
+def test_a_dry_run_counts_weight_perturbations_after_their_warm_up_alone():
+    recipe = replace(RECIPES["strong"], awp_gamma=0.01, epochs=10)
+    without, whole, half, none = (training_passes(replace(recipe, **fields), 5) for fields in (
+        {"awp_gamma": 0.0}, {"awp_warmup": 0}, {"awp_warmup": 5}, {"awp_warmup": 10}))
+    assert none == without and whole[0] > without[0] and half[0] == (whole[0] + without[0]) / 2
 
 
 # -- from search to evaluation --------------------------------------------------------------------------------------

@@ -123,6 +123,24 @@ def planted_examples(evaluation: Evaluation, images: Tensor, labels: Tensor, ind
     return readouts.planted, readouts.planted & ~standing
 
 
+def whitened(inner: Tensor, outer: Tensor) -> Tensor:
+    """Return S⁻¹ o for each row o of ``outer`` (B, M, K), with S the mean of i iᵀ over rows i of ``inner`` (B, N, K).
+
+    S gets a ridge. Where there are more classes than rows, the system of N equations is solved in place of that of K
+    (Woodbury's identity): 1,000 classes would take gigabytes.
+    """
+    (_, count, classes), several = inner.shape, outer.shape[1]
+    ridge = RIDGE * inner.square().sum((1, 2)).div(count * classes).clamp_min(torch.finfo(torch.float32).tiny)
+    ridge = ridge[:, None, None]
+    eye = torch.eye(min(classes, count), dtype=inner.dtype, device=inner.device)
+    if classes <= count:
+        spread = inner.transpose(1, 2) @ inner / count + ridge * eye
+        return torch.linalg.solve(spread, outer.transpose(1, 2)).transpose(1, 2)
+    weights = torch.linalg.solve(inner @ inner.transpose(1, 2) + count * ridge * eye, inner @ outer.transpose(1, 2))
+    assert weights.shape[1:] == (count, several)
+    return (outer - weights.transpose(1, 2) @ inner) / ridge
+
+
 def plant(model: nn.Module, images: Tensor, labels: Tensor, indices: Tensor, strength: float, seed: int) -> Readouts:
     """Return the readouts of images.
 
@@ -139,10 +157,7 @@ def plant(model: nn.Module, images: Tensor, labels: Tensor, indices: Tensor, str
         sampled = torch.stack([model(noisy) for noisy in noisy_images(images, indices, strength, seed)], 1)
     centers = own.double()[:, None]  # (B, 1, K)
     inner, outer = (part.double() - centers for part in sampled.split([INNER, OUTER], 1))
-    spread = inner.transpose(1, 2) @ inner / INNER  # (B, K, K)
-    ridge = RIDGE * spread.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
-    spread = spread + ridge[:, None, None] * torch.eye(spread.shape[1], dtype=spread.dtype, device=spread.device)
-    directions = torch.linalg.solve(spread, outer.transpose(1, 2)).transpose(1, 2)  # (B, OUTER, K), one for each corner
+    directions = whitened(inner, outer)  # (B, OUTER, K), one for each corner
     highest = (directions @ inner.transpose(1, 2)).amax(2).clamp_min(0)  # the image itself is at 0
     corners = (directions * outer).sum(2)
     gaps, best = ((corners - highest) / corners.clamp_min(torch.finfo(torch.float64).tiny)).max(1)

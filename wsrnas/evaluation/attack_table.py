@@ -7,7 +7,7 @@ docs/EVALUATE.md (``python -m docs.write_tables``) all read that entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from wsrnas.attacks import PGD_STEP, fgsm, mim, pgd, rows_at_once
@@ -160,9 +160,15 @@ class AttackEntry:
 
 # -- the functions --------------------------------------------------------------------------------------------------
 
+def in_rows(task: AttackTask) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return images and labels in parts of as many as an attack takes at once (``rows_at_once``)."""
+    rows = rows_at_once(task.images) or max(len(task.images), 1)
+    return zip(task.images.split(rows), task.labels.split(rows), strict=True)
+
+
 def run_fgsm(task: AttackTask) -> Tensor:
     """Attack by one step of the whole strength."""
-    return fgsm(task.model, task.images, task.labels, task.epsilon, task.norm)
+    return fgsm(task.model, task.images, task.labels, task.epsilon, task.norm, rows=rows_at_once(task.images))
 
 
 def run_pgd(task: AttackTask) -> Tensor:
@@ -179,14 +185,12 @@ def run_mim(task: AttackTask) -> Tensor:
 
 def run_carlini_wagner(task: AttackTask) -> Tensor:
     """Attack by the unbounded penalty method."""
-    return carlini_wagner(task.model, task.images, task.labels, steps=task.steps)
+    return torch.cat([carlini_wagner(task.model, *part, steps=task.steps) for part in in_rows(task)])
 
 
 def run_fmn(task: AttackTask) -> Tensor:
     """Attack by the fast minimum-norm method, and keep the noise that the ball holds."""
-    rows = rows_at_once(task.images) or max(len(task.images), 1)
-    found = [fmn(task.model, *part, task.norm, task.steps)
-             for part in zip(task.images.split(rows), task.labels.split(rows), strict=True)]
+    found = [fmn(task.model, *part, task.norm, task.steps) for part in in_rows(task)]
     held = torch.cat([part.distances for part in found]) <= task.epsilon
     return torch.where(held.view(-1, 1, 1, 1), torch.cat([part.adversarial for part in found]), task.images)
 

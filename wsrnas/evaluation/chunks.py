@@ -9,7 +9,7 @@ from torch import Tensor
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.journal import UNKNOWN, Journal, Stored
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, out_of_memory
 from wsrnas.runtime.preemption import until_asked
 from wsrnas.runtime.progress import progress
 
@@ -140,7 +140,9 @@ class ChunkedMeasurement:
             try:
                 judged = [judge(*part) for part in parts]
                 return torch.cat([flags for flags, _ in judged]), [text for _, said in judged for text in said]
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 if self.part == 1:
                     raise InputError("the GPU is out of memory with a single image; free it, or use --device cpu"
                                      ) from None

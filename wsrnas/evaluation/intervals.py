@@ -15,6 +15,7 @@ with deferred_imports():
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+DRAWN = 2**22  # numbers in the memory at a time
 
 
 def accuracy_interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -62,9 +63,11 @@ def bootstrap_interval(scores: Sequence[float] | np.ndarray, lowest: float = -np
         ends = [values[0] + unseen * (end - values[0]) if np.isfinite(end) else values[0] for end in (lowest, highest)]
         return float(ends[0]), float(ends[1])
     # A resample of images with replacement is one multinomial draw of how often each distinct score occurs.
-    drawn = np.random.default_rng(seed).multinomial(images, counts / images, size=RESAMPLES)
+    random, block = np.random.default_rng(seed), max(1, DRAWN // len(values))  # all at once may be gigabytes
+    means = np.concatenate([random.multinomial(images, counts / images, size=min(block, RESAMPLES - first)) @ values
+                            for first in range(0, RESAMPLES, block)]) / images
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn @ values / images, [tail, 1 - tail])
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -109,7 +109,9 @@ class Evaluation(ChunkedMeasurement):
                 flags = self._correct(found, labels)
                 both, forward = task.spent or attack.passes_of_a_stage
                 self._spend(1 if task.spent else len(images), both, forward)
-                return flags, task.warnings
+                smaller = attack.entry.random_per_batch and self.part < self.batch_size
+                return flags, task.warnings + [f"random numbers of batches of {self.part} images, for which alone the "
+                                               "memory was sufficient"] * smaller
 
             withstood = self.stage(key, stage, left, judge, str(attack))
         return withstood

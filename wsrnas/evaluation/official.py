@@ -20,10 +20,10 @@ from wsrnas.network import CellNetwork
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.runtime.errors import InputError, say
+from wsrnas.runtime.errors import InputError, out_of_memory, say
 from wsrnas.runtime.folders import make
 from wsrnas.runtime.progress import progress
-from wsrnas.runtime.seeding import generator
+from wsrnas.runtime.seeding import derive_seed, generator
 
 BATCH = 25  # images per batch in one process of the published evaluation
 
@@ -101,10 +101,14 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
                                                    done + len(plan), initial=done):
         epsilon = epsilons[row]
         try:
-            adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, PGD_STEP * epsilon / steps)
+            with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+                torch.manual_seed(derive_seed(0, "official", done))  # a network in training may have dropout
+                adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, PGD_STEP * epsilon / steps)
             with torch.no_grad():
                 correct[row, batch] = (model.eval()(adversarial).argmax(1) == labels).cpu()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             raise InputError(f"the GPU is out of memory with the {BATCH} images of a batch in the published way; "
                              "free it, or use --device cpu") from None
         done += 1

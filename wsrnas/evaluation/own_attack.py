@@ -49,7 +49,8 @@ def _run(attack: OwnAttack) -> Callable[[AttackTask], Tensor]:
     def run(task: AttackTask) -> Tensor:
         model = Counted(task.model)
         with attack_mode(model), torch.enable_grad():
-            adversarial = attack(model, task.images, task.labels, task.epsilon)
+            # Copies: an attack that works in place would move the images that its ball is measured from.
+            adversarial = attack(model, task.images.clone(), task.labels.clone(), task.epsilon)
         task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
         return adversarial
 

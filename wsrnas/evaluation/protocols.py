@@ -1,10 +1,11 @@
 """The named lists of attacks that an evaluation can use, one entry each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.curve import Curve
+from wsrnas.runtime.config import require
 
 # Tables 1 and 2 of Wsr-NAS: "average robust accuracy" is the plain mean over these; Table 4 has ImageNet's.
 PAPER_STRENGTHS = (0.03, 0.10, 0.17, 0.25)
@@ -94,6 +95,28 @@ def passes_of(attacks: Iterable[Attack | Curve]) -> tuple[int, int]:
 def fallen_in_words(protocol: str) -> str:
     """Return what a protocol does with images that fell at a smaller strength of an attack."""
     return "not attacked again" if PROTOCOLS[protocol].spares_the_fallen else "attacked again, as published"
+
+
+def require_strengths(names: Sequence[str], strengths: Sequence[float], l2_strengths: Sequence[float],
+                      asked: Collection[str]) -> None:
+    """Refuse attacks without a strength of their norm, and strengths that no attack has the norm of.
+
+    Args:
+        names: short names of attacks.
+        strengths: L-inf radii in pixels of [0, 1].
+        l2_strengths: L2 radii.
+        asked: ``strengths`` or ``l2_strengths``, or both, if somebody has asked for them; others are defaults.
+
+    Raises:
+        InputError: the sentence names the attacks or the strengths.
+    """
+    kinds = {name: kind for name, kind in zip(names, map(parse_attack, names), strict=True)
+             if not kind.entry.unbounded}
+    for norm, radii, argument in (("linf", strengths, "strengths"), ("l2", l2_strengths, "l2_strengths")):
+        there = [name for name, kind in kinds.items() if kind.norm == norm]
+        require(not there or bool(radii), f"there is no strength for {', '.join(there)}; expected {argument}")
+        require(bool(there) or argument not in asked, f"{argument} are given, but none of the attacks "
+                f"{', '.join(names)} has that norm")
 
 
 def custom_attacks(names: Sequence[str], strengths: Sequence[float], l2_strengths: Sequence[float],

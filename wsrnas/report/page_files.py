@@ -36,7 +36,7 @@ def write_files(folder: Path, text: str, numbers: Mapping[str, Numbers], new: bo
         if files:
             (folder / run_files.FIGURES).mkdir(exist_ok=True)
         for name, content in (files | {run_files.REPORT: text}).items():  # the page last: its figures are there
-            write_atomic(folder / name, content.encode(errors="replace"))
+            write_atomic(folder / name, content.encode(errors="replace"), writers=True)
     except OSError as error:
         if not new and not os.path.exists(folder):
             raise InputError(f"{shown_path(folder)} is gone; its page is not written") from None

@@ -29,6 +29,7 @@ with deferred_imports():
     from wsrnas.report.ranking import write_ranking_report
     from wsrnas.report.reading.runs import read_run
     from wsrnas.report.strategies import write_strategies_report
+    from wsrnas.runtime.sharing import task_of_another
 
 REFRESH_SECONDS = 60
 REFRESH_SHARE = 0.05  # largest share of a run's time for refreshing its page
@@ -98,11 +99,16 @@ def refresh(run_path: Path, world: World, log: Callable[[str], None] = print, en
 
 @atexit.register
 def _no_longer_running() -> None:
-    """Say on the pages of runs that have not ended that nothing is running: a signal or an error stops the program."""
+    """Say on the pages of runs that have not ended that nothing is running: a signal or an error stops the program.
+
+    A race in which another process still works goes on.
+    """
     for file in _live:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
+        with contextlib.suppress(InputError, OSError, UnicodeDecodeError):
+            if task_of_another(file.parent):
+                continue
             head, mark, rest = file.read_text(encoding="utf-8").partition("</header>")
-            write_atomic(file, f"{head.replace('· running, ', '· stopped, ', 1)}{mark}{rest}".encode())
+            write_atomic(file, f"{head.replace('· running, ', '· stopped, ', 1)}{mark}{rest}".encode(), writers=True)
 
 
 def mend(run_path: Path, world: World) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import struct
+import uuid
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -35,13 +36,19 @@ LARGEST_RATIO = 8  # of unpacked to packed bytes; weights hardly shrink
 SPARE_BYTES = 2**26
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, writers: bool = False) -> None:
     """Write ``data`` so that ``path`` is at any moment either the old file or the whole new one.
+
+    Args:
+        path: the file.
+        data: its content.
+        writers: whether several processes may write the file at a time. Each then has a temporary file of its own,
+            and what a kill leaves of it stays; otherwise the next writer overwrites that.
 
     Raises:
         OSError: the folder is read-only or full. The old file is untouched and no partial file remains.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp" if writers else f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

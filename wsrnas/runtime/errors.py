@@ -65,5 +65,8 @@ def say(message: str) -> None:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error is torch's about a GPU without free memory; this needs no torch."""
-    return type(error).__name__ == "OutOfMemoryError"
+    """Return whether an error is torch's about a GPU without free memory; this needs no torch.
+
+    TorchScript raises an error of its own that quotes it.
+    """
+    return type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in str(error)

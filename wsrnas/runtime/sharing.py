@@ -70,14 +70,20 @@ def open_shared_folder(folder: Path, config: Any, inputs: dict[str, Any], overwr
             write_json(folder / run_files.INPUTS, inputs)
 
 
-def _refuse_company(folder: Path, flag: str) -> None:
-    """Raise InputError if another process holds a task: it would go on writing under the same name."""
+def task_of_another(folder: Path) -> str:
+    """Return the name of a task of a shared folder that another process holds; empty: there is none."""
     for claimed in sorted((folder / run_files.CLAIMS).glob("*/")):
         held = claim(claimed)
         if held is None:
-            raise InputError(f"another process is at work in {folder} ({claimed.name}); wait for it, or choose another "
-                             f"{flag}")
+            return claimed.name
         held.close()
+    return ""
+
+
+def _refuse_company(folder: Path, flag: str) -> None:
+    """Raise InputError if another process holds a task: it would go on writing under the same name."""
+    if name := task_of_another(folder):
+        raise InputError(f"another process is at work in {folder} ({name}); wait for it, or choose another {flag}")
 
 
 def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: bool = True) -> bool:

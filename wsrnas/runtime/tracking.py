@@ -9,8 +9,6 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
-import json
-import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.runtime import run_files
+from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.reading import read_json
 
@@ -121,9 +120,7 @@ class Tracker:
 
     def _keep(self, step: int) -> None:
         self._state["step"] = step
-        staged = self.folder / f"{run_files.TRACKING}.tmp"
-        staged.write_text(json.dumps({self.tool: self._state}) + "\n", "utf-8")
-        os.replace(staged, self.folder / run_files.TRACKING)
+        write_json(self.folder / run_files.TRACKING, {self.tool: self._state})
 
 
 def _short(error: Exception) -> str:

@@ -19,7 +19,7 @@ from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.caveats import chance
 from wsrnas.evaluation.check_levels import CHECK_LEVELS, QUICK
 from wsrnas.evaluation.curve import Curve
-from wsrnas.evaluation.measurement import Evaluation, check_classes, refuse_gradient_attacks
+from wsrnas.evaluation.measurement import Evaluation, check_classes, exact_arithmetic, refuse_gradient_attacks
 from wsrnas.evaluation.own_attack import OwnAttack, named_attack
 from wsrnas.evaluation.protocols import (
     CUSTOM,
@@ -29,6 +29,7 @@ from wsrnas.evaluation.protocols import (
     custom_attacks,
     in_order,
     protocol_attacks,
+    require_strengths,
 )
 from wsrnas.evaluation.results import FORMAT, measure, table
 from wsrnas.runtime.config import require
@@ -40,6 +41,7 @@ from wsrnas.training.strengths import read_strengths
 Strengths = float | str | Sequence[float | str]
 
 
+@exact_arithmetic()
 def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
              attacks: str | OwnAttack | Sequence[str | OwnAttack] = (), *, protocol: str = CUSTOM,
              l2_strengths: Strengths = (),
@@ -117,6 +119,8 @@ def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnA
     if protocol == CUSTOM:
         names = [named_attack(attack) for attack in attacks or ("pgd-20",)]
         radii = PAPER_STRENGTHS if strengths is None else sorted(strengths)
+        given = {"strengths": strengths is not None, "l2_strengths": bool(l2_strengths)}
+        require_strengths(names, radii, l2_strengths, [name for name, there in given.items() if there])
         asked = custom_attacks(names, radii, sorted(l2_strengths))
         require(bool(asked), f"there is no strength for {', '.join(names)}; expected strengths or l2_strengths")
         return None, asked

@@ -15,7 +15,7 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.training.epoch import train_epoch
 from wsrnas.training.losses import LOSSES, LossSettings
-from wsrnas.training.schedules import Schedule
+from wsrnas.training.schedules import SCHEDULES, Schedule
 from wsrnas.training.strengths import SIX_STRENGTHS, read_strengths
 from wsrnas.training.trainer import Refinements, Trainer
 
@@ -57,6 +57,11 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
         InputError: there is no such loss or schedule, a number is out of range, or the loss diverged.
     """
     require(loss in LOSSES, f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
+    shapes = [name for name, shape in SCHEDULES.items() if not shape.has_milestones]
+    require(schedule in shapes, f"unknown schedule {schedule!r}; expected one of {', '.join(shapes)}")
+    entry = LOSSES[loss]
+    require(step_size is None or "step_size" in entry.reads or not entry.attacks, f"step_size is {step_size}, but the "
+            f"loss {loss} does not read it; expected None")
     require(epochs >= 1, f"epochs is {epochs}; expected at least 1")
     epsilon, *others = read_strengths("epsilon", epsilon)
     require(not others, "epsilon has several strengths; expected one, or loss='multi' with strengths")
