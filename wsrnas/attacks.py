@@ -135,6 +135,8 @@ def _radius(epsilon: float | Tensor, images: Tensor, norm: str) -> Tensor:
     """Return the radius of the ball as ``_per_image`` does, after a look at what people mistake for one."""
     if not isinstance(images, Tensor):
         raise InputError(f"images are a {type(images).__name__}; expected a torch tensor (B, C, H, W) in [0, 1]")
+    if isinstance(epsilon, (int, float)) and not epsilon >= 0:
+        raise InputError(f"epsilon is {epsilon:g}; expected 0 or more")
     if norm == "linf" and isinstance(epsilon, (int, float)) and epsilon > 1:  # whole images fit into a ball of 1
         raise InputError(f"epsilon is {epsilon:g}; expected pixels of [0, 1], at most 1{meant(epsilon)}")
     return _per_image("epsilon", epsilon, images)

@@ -581,6 +581,8 @@ def test_nothing_is_read_back_to_the_host():
 @pytest.mark.parametrize("arguments, named", [
     ({"norm": "l1"}, "l1"), ({"loss": "hinge"}, "hinge"), ({"steps": -1}, "-1"),
     ({"epsilon": torch.ones(3)}, r"\(3,\) for 6 images"), ({"epsilon": torch.ones(6, 1)}, r"\(6, 1\)"),
+    ({"epsilon": -0.03}, "epsilon is -0.03; expected 0 or more"),
+    ({"epsilon": float("nan")}, "epsilon is nan; expected 0"),
     ({"epsilon": 8}, r"epsilon is 8; .*was 8/255 meant"), ({"images": np.zeros((6, 3, 8, 8))}, "images are a ndarray"),
     ({"step_size": torch.ones(5)}, r"\(5,\)"), ({"momentum": -0.5}, "-0.5"), ({"momentum": float("nan")}, "nan"),
 ])

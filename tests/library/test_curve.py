@@ -17,6 +17,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import curve as attack
 from wsrnas.evaluation.attack_spec import at_strength, attack_of, parse_attack
 from wsrnas.evaluation.curve import MARGIN_STEPS, Curve, below, smallest_noise
+from wsrnas.evaluation.curve_results import MeasuredCurve, summary
 from wsrnas.evaluation.disagreements import disagreement_lines
 from wsrnas.evaluation.intervals import median_interval
 from wsrnas.evaluation.journal import Journal
@@ -193,6 +194,15 @@ def test_other_attacks_lower_the_curve_and_disagreements_are_listed(monkeypatch)
     line, = disagreement_lines(result["disagreements"])
     assert f"fell to the latter alone {len(lost)} (images {lost[0]}, " in line and "former alone 0" in line
     assert result["curve"]["lowered_by"] == [str(strict)]
+
+
+def test_only_an_attack_that_finds_smaller_noise_lowers_a_curve():
+    distances = torch.tensor([0.0, 0.004, 0.02, math.inf], dtype=torch.float64)
+    found = MeasuredCurve(CURVES["linf"], distances, 1.0, None)
+    tried = [("pgd-20", 0.004, (True, True)), ("fgsm", 0.03, (False, True)), ("autoattack", 0.03, (False, False))]
+    attacks = [(at_strength(parse_attack(name), epsilon), torch.tensor([False, False, *rest]))
+               for name, epsilon, rest in tried]
+    assert summary(found, distances > 0, attacks)["lowered_by"] == [str(attacks[2][0])]
 
 
 def test_two_curves_are_compared_image_by_image():

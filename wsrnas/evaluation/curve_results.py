@@ -114,7 +114,8 @@ def summary(found: MeasuredCurve, clean: Tensor, attacks: Sequence[tuple[Attack,
             "area": {"value": float(scores.mean()), "interval": list(accuracy_interval(scores)),
                      "up_to": curve.strengths[-1]},
             "median": median_interval(distances[clean].numpy()),
-            "lowered_by": [str(attack) for attack, _ in attacks if attack.norm == curve.norm and attack.epsilon],
+            "lowered_by": [str(attack) for attack, flags in attacks if attack.norm == curve.norm and attack.epsilon
+                           and bool((found.lowered([(attack, flags)]).distances < found.distances).any())],
             "distances": [value if np.isfinite(value) else None for value in distances.tolist()]}
 
 

@@ -90,7 +90,8 @@ def share_intervals(counts: Sequence[int] | np.ndarray, images: int) -> tuple[np
 def median_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any] | None:
     """Return the median of values, which may be infinite, with its 95 % interval, or None for no values.
 
-    The interval goes from one value to another: as many are below the median as heads fall in fair throws (exact).
+    The interval goes from one value to another: as many are below the median as heads fall in fair throws (exact). Of
+    five values or fewer, even the whole range has less than 95 %.
 
     Returns:
         ``value`` and ``interval``; infinite numbers as None.
