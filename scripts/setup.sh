@@ -19,7 +19,7 @@ esac
 say() { echo "setup: $*" >&2; }
 
 # Tasks of an array that start together on a shared file system wait for the first one, where it has locks.
-if { exec 9> .setup.lock; } 2>/dev/null; then
+if { exec 9>> requirements.txt; } 2>/dev/null; then  # nothing is written there
     flock 9 2>/dev/null || true
 fi
 

@@ -374,7 +374,7 @@ def test_a_page_does_not_say_running_once_the_program_has_stopped(tmp_path, monk
 
 def test_the_page_of_a_race_says_running_while_another_process_works(tmp_path, monkeypatch):
     page, claimed = tmp_path / "report.html", tmp_path / "claims" / "job"
-    monkeypatch.setattr(report, "_live", {page})  # private
+    monkeypatch.setattr(report, "_live", {page})  # private: this process has written the page
     page.write_text("race · running, 3 of 6 jobs</header>", "utf-8")
     claimed.mkdir(parents=True)
     reading, writing = os.pipe()
@@ -391,7 +391,7 @@ def test_the_page_of_a_race_says_running_while_another_process_works(tmp_path, m
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    report._no_longer_running()
+    report._no_longer_running()  # private: the same
     assert "· stopped, 3 of 6 jobs" in page.read_text("utf-8")
 
 

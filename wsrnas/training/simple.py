@@ -56,12 +56,7 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
     Raises:
         InputError: there is no such loss or schedule, a number is out of range, or the loss diverged.
     """
-    require(loss in LOSSES, f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
-    shapes = [name for name, shape in SCHEDULES.items() if not shape.has_milestones]
-    require(schedule in shapes, f"unknown schedule {schedule!r}; expected one of {', '.join(shapes)}")
-    entry = LOSSES[loss]
-    require(step_size is None or "step_size" in entry.reads or not entry.attacks, f"step_size is {step_size}, but the "
-            f"loss {loss} does not read it; expected None")
+    _require_known(loss, schedule, step_size)
     require(epochs >= 1, f"epochs is {epochs}; expected at least 1")
     epsilon, *others = read_strengths("epsilon", epsilon)
     require(not others, "epsilon has several strengths; expected one, or loss='multi' with strengths")
@@ -85,6 +80,15 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
             log(f"{label}: {_words(rows[-1])}")
     model.eval()
     return rows
+
+
+def _require_known(loss: str, schedule: str, step_size: float | None) -> None:
+    """Refuse a loss or a schedule that ``train`` does not have, and a step size that the loss does not read."""
+    require(loss in LOSSES, f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
+    shapes = [name for name, shape in SCHEDULES.items() if not shape.has_milestones]
+    require(schedule in shapes, f"unknown schedule {schedule!r}; expected one of {', '.join(shapes)}")
+    read = "step_size" in LOSSES[loss].reads or not LOSSES[loss].attacks
+    require(step_size is None or read, f"step_size is {step_size}, but the loss {loss} does not read it; expected None")
 
 
 def _words(row: dict[str, Any]) -> str:
