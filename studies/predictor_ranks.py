@@ -31,10 +31,11 @@ from search.strategy.targets import targets
 from search.tables.darts_cells import genotype_of
 from search.tables.reading import open_table
 from search.tables.task import TableTask, table_task
-from wsrnas.runtime.config import Parser, within
+from wsrnas.runtime.config import Parser, require, within
 from wsrnas.runtime.program import run_program
 
 COUNTS, UNSEEN, RESAMPLES = (25, 50, 100), 500, 2000
+LEAST = 10  # cells to learn from in parts, and to confirm on
 Ranker = Callable[[Problem, Measured, Tensor, int], Tensor]  # problem, measurements, choices (n, R), seed -> (n,)
 
 
@@ -141,7 +142,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = table_task(table, lambda losses: losses.mean(-1), arguments.size_class)
     if not arguments.confirm:
         return on_table(task, arguments.seeds)
+    require(table.space is DARTS, f"{table.name} is no list of cells, which --confirm parts; expected one, or no "
+            "--confirm")
     cells = json.loads(Path(arguments.table).read_text(encoding="utf-8"))["cells"]
+    require(LEAST <= arguments.confirm <= len(cells) - LEAST, f"confirm is {arguments.confirm} of {len(cells)} cells; "
+            f"expected at least {LEAST}, and as many left")
     places = table.find(torch.stack([DARTS.encode(genotype_of(cell["genotype"])) for cell in cells]))
     return on_cells(task, places, arguments.confirm, arguments.seeds)
 

@@ -174,7 +174,7 @@ class WsrInSupernet(SupernetStrategy):
             of_budget = within(self.space, config.budget, config.budget_tolerance, network)
 
         def allowed(choices: Tensor) -> Tensor:
-            """Allow what keeps to the budget and wastes nothing: without its dead operations, it would be smaller."""
+            """Allow what keeps to the budget without idle operations, which cost parameters and change nothing."""
             return self.space.lean(choices) & of_budget(choices)
 
         if config.budget:

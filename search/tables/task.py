@@ -52,7 +52,7 @@ class TableTask:
     def mean_of_equal_size(self) -> Tensor:
         """The mean true objective (n,) of those of them that have as many parameters as each one, within 2 %.
 
-        Its own where there is none: a graph with dead convolutions may be larger than all that compute the same.
+        Its own where there is none: a graph with idle convolutions may be larger than all that compute the same.
         """
         parameters = self.table.space.cost(self.table.choices, *self.table.network)[:, 0].double()
         places = self.distinct[parameters[self.distinct].argsort(stable=True)]

@@ -245,14 +245,6 @@ def test_an_evaluation_refuses_unusable_settings(bright_and_dark, settings, said
         evaluate(model, data, **settings)
 
 
-def test_an_attack_that_works_in_place_is_measured_from_the_image_as_it_was(bright_and_dark):
-    def too_far(model, images, labels, epsilon):
-        return images.zero_()
-    data, model, *_ = bright_and_dark
-    with pytest.raises(InputError, match="too_far"):
-        evaluate(model, data, "2/255", too_far, checks="none")
-
-
 def test_an_evaluation_computes_without_tf32(bright_and_dark):
     data, model, *_ = bright_and_dark
     seen = set()
@@ -301,6 +293,15 @@ def without_own_attacks():
     yield
     ATTACKS.clear()
     ATTACKS.update(before)
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+def test_an_attack_that_works_in_place_is_measured_from_the_image_as_it_was(bright_and_dark):
+    def too_far(model, images, labels, epsilon):
+        return images.zero_()
+    data, model, *_ = bright_and_dark
+    with pytest.raises(InputError, match="too_far"):
+        evaluate(model, data, "2/255", too_far, checks="none")
 
 
 @pytest.mark.usefixtures("without_own_attacks")

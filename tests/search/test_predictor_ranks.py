@@ -61,6 +61,17 @@ def test_columns_choose_what_is_predicted(quick, tmp_path, capsys):
         assert line.startswith("parameters") and ("confirmed 1.000 [1.000, 1.000]" in line) == ranked
 
 
+@pytest.mark.parametrize("confirm", ["1", "21", "31"])
+def test_too_few_cells_on_either_side_are_refused(tmp_path, confirm):
+    with pytest.raises(InputError, match=f"confirm is {confirm} of 30 cells; expected at least 10, and as many left"):
+        study.main(["--table", str(cells(tmp_path)), "--confirm", confirm])
+
+
+def test_a_table_of_graphs_is_not_parted():
+    with pytest.raises(InputError, match="demo is no list of cells, which --confirm parts"):
+        study.main(["--table", "demo", "--confirm", "20"])
+
+
 @pytest.mark.parametrize(("column", "words"), [("pdg", "cells has no column 'pdg'; expected some of clean, pgd$"),
                                                ("pgd_loss", "pgd_loss of cells holds losses; expected accuracies")])
 def test_what_is_no_accuracy_is_named(tmp_path, column, words):

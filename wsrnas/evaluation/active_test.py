@@ -129,7 +129,7 @@ def whitened(inner: Tensor, outer: Tensor) -> Tensor:
     S gets a ridge. Where there are more classes than rows, the system of N equations is solved in place of that of K
     (Woodbury's identity): 1,000 classes would take gigabytes.
     """
-    (_, count, classes), several = inner.shape, outer.shape[1]
+    _, count, classes = inner.shape
     ridge = RIDGE * inner.square().sum((1, 2)).div(count * classes).clamp_min(torch.finfo(torch.float32).tiny)
     ridge = ridge[:, None, None]
     eye = torch.eye(min(classes, count), dtype=inner.dtype, device=inner.device)
@@ -137,7 +137,6 @@ def whitened(inner: Tensor, outer: Tensor) -> Tensor:
         spread = inner.transpose(1, 2) @ inner / count + ridge * eye
         return torch.linalg.solve(spread, outer.transpose(1, 2)).transpose(1, 2)
     weights = torch.linalg.solve(inner @ inner.transpose(1, 2) + count * ridge * eye, inner @ outer.transpose(1, 2))
-    assert weights.shape[1:] == (count, several)
     return (outer - weights.transpose(1, 2) @ inner) / ridge
 
 

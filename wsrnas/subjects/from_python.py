@@ -121,9 +121,7 @@ def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnA
         radii = PAPER_STRENGTHS if strengths is None else sorted(strengths)
         given = {"strengths": strengths is not None, "l2_strengths": bool(l2_strengths)}
         require_strengths(names, radii, l2_strengths, [name for name, there in given.items() if there])
-        asked = custom_attacks(names, radii, sorted(l2_strengths))
-        require(bool(asked), f"there is no strength for {', '.join(names)}; expected strengths or l2_strengths")
-        return None, asked
+        return None, custom_attacks(names, radii, sorted(l2_strengths))
     require(not attacks, f"the protocol {protocol} has its own attacks; expected protocol or attacks")
     if PROTOCOLS[protocol].curve is None:
         require(strengths is None and not l2_strengths, f"the protocol {protocol} has its own strengths; expected none")
