@@ -8,8 +8,10 @@ the table's columns: of all, and of those with as many parameters (within 2 %). 
 architectures are all at least as good as the worst one found is the share that is at least as good, itself and equal
 ones among them, to the power n.
 ``--ranking`` is a folder of search.ranking: of 100 random architectures of its sample (``--random``), the best one by
-several objectives of a search and the largest one are looked up, in the median over 2,000 draws. The last strength of
-the ranking is the one that counts. If it has measured training-free scores, too, ``--ntk`` and ``--naswot`` weigh them.
+several objectives of a search and the largest one are looked up, in the median over 2,000 draws and, in brackets,
+from the best to the worst 10 % of them. The last strength of the ranking is the one that counts. If it has measured
+training-free scores, too, ``--ntk`` and ``--naswot`` weigh them. ``--lean`` draws no architecture with idle operations,
+which the output does not depend on; the strategy wsr proposes none.
 A second table has Kendall's tau of these objectives with the mean of the table's columns, over the whole sample.
 """
 
@@ -86,8 +88,8 @@ def chance(shares: list[float]) -> float:
 
 
 def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.ndarray,
-                    count: int) -> dict[str, tuple[float, float]]:
-    """Return the median shares for the best of random architectures by each score (n,); small is good.
+                    count: int) -> dict[str, np.ndarray]:
+    """Look up the best of random architectures by each score (n,); small is good.
 
     Args:
         lookup: the table.
@@ -95,20 +97,23 @@ def random_searches(lookup: Lookup, scores: dict[str, np.ndarray], places: np.nd
         places: places (n,) of the scored architectures in the table.
         count: number of architectures of a random search.
 
+    Returns:
+        By score (3, 2): median, 10 % and 90 % quantile over draws; share of better architectures, of all and of equal
+        size.
+
     Raises:
         InputError: there are fewer.
     """
     require(count <= len(places), f"random is {count}, but the ranking has {len(places)} architectures; expected no "
             "more")
     found = {place: lookup.better(place) for place in places.tolist()}
-    medians = {}
+    shares = {}
     for name, values in scores.items():
         random = np.random.default_rng(0)
         best = [drawn[values[drawn].argmin()] for drawn in (
             random.choice(len(places), count, replace=False) for _ in range(DRAWS))]
-        of_all, of_size = np.median([found[int(places[place])] for place in best], 0)
-        medians[name] = float(of_all), float(of_size)
-    return medians
+        shares[name] = np.quantile([found[int(places[place])] for place in best], (0.5, 0.1, 0.9), axis=0)
+    return shares
 
 
 def ranks(lookup: Lookup, scores: dict[str, np.ndarray], places: np.ndarray) -> list[tuple[str, ...]]:
@@ -160,8 +165,8 @@ def training_free_sum(folder: Path, places: np.ndarray, weights: Mapping[str, fl
     return total
 
 
-def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: float,
-                   weights: Mapping[str, float]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: float, weights: Mapping[str, float],
+                   lean: bool = False) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return scores of the architectures of a ranking, small ones good, and their places in the table.
 
     Args:
@@ -170,10 +175,13 @@ def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: floa
         sensitivity: weight of log F.
         alpha: weight of the natural loss beside that under attack (Eq. 10).
         weights: those of training-free scores, by name; empty: they are not read.
+        lean: whether architectures with idle operations are left out.
     """
     rows = rows_of(folder, "supernet")
     require(bool(rows), f"{folder} holds no rows of a supernet; expected a folder of search.ranking")
     places = np.array(sorted(rows))
+    if lean:
+        places = places[lookup.table.space.lean(lookup.table.choices[places]).numpy()]
     natural, attacked = (-finite(-np.array([rows[place]["losses"][kind] for place in places], dtype=float))
                          for kind in (0, -1))  # what is not finite is as bad as the worst
     felt = finite(np.array([rows[place]["vulnerabilities"][-1] for place in places], dtype=float))
@@ -202,11 +210,14 @@ def main() -> None:
                         "(default: 0, it does not count)")
     parser.add_argument("--naswot", type=within(float, 0), default=0.0, help="weight of NASWOT as it is, not in "
                         "deviations of random architectures (default: 0, it does not count)")
+    parser.add_argument("--lean", action="store_true", help="draw no random architecture with idle operations")
     arguments = parser.parse_args()
     require(bool(arguments.runs or arguments.ranking), "nothing to look up: pass --runs RUN ... or --ranking FOLDER")
     require_different(arguments.runs, "searches")
     weights = {name: weight for name in ("ntk", "naswot") if (weight := getattr(arguments, name))}
     require(not weights or bool(arguments.ranking), f"--{next(iter(weights), '')} weighs scores of a ranking; expected "
+            "--ranking FOLDER")
+    require(not arguments.lean or bool(arguments.ranking), "--lean is about random architectures of a ranking; expected "
             "--ranking FOLDER")
     lookup = Lookup(open_table(arguments.table))
     places = [lookup.place_of(run) for run in arguments.runs]
@@ -216,10 +227,11 @@ def main() -> None:
         shares = zip(*map(lookup.at_least, places), strict=True)
         rows.append(("chance of all", *(f"{chance(list(of_all)):.2g}" for of_all in shares)))
     if arguments.ranking:
-        ranking = ranking_scores(arguments.ranking, lookup, arguments.sensitivity, arguments.alpha, weights)
-        found = random_searches(lookup, *ranking, arguments.random)
-        rows += [(f"best of {arguments.random} random, {name}", f"{of_all:.4f}", f"{of_size:.4f}")
-                 for name, (of_all, of_size) in found.items()]
+        ranking = ranking_scores(arguments.ranking, lookup, arguments.sensitivity, arguments.alpha, weights,
+                                 arguments.lean)
+        rows += [(f"best of {arguments.random} random, {name}", *(f"{median:.4f} [{low:.4f}, {high:.4f}]"
+                                                                  for median, low, high in found.T))
+                 for name, found in random_searches(lookup, *ranking, arguments.random).items()]
     of_all, of_size = lookup.better(int(torch.from_numpy(lookup.parameters).argmax()))
     rows.append(("largest of the table", f"{of_all:.4f}", f"{of_size:.4f}"))
     print(markdown_table(("found", "better, of all", "better, of equal size"), rows))

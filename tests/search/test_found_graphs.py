@@ -51,7 +51,11 @@ def test_random_searches_take_the_smallest_score(lookup):
     places = np.array([5, 9, 200, 3000])
     found = random_searches(lookup, {"truth": -lookup.truth[places], "worst": lookup.truth[places]}, places, 4)
     by_truth = places[lookup.truth[places].argsort()]
-    assert found == {"truth": lookup.better(by_truth[-1]), "worst": lookup.better(by_truth[0])}
+    for name, place in (("truth", by_truth[-1]), ("worst", by_truth[0])):
+        assert found[name].tolist() == [list(lookup.better(place))] * 3  # all draws hold all of them
+    of_one = random_searches(lookup, {"any": np.zeros(4)}, places, 1)["any"][:, 0]
+    shares = sorted(lookup.better(place)[0] for place in places)
+    assert shares[1] <= of_one[0] <= shares[2] and (of_one[1], of_one[2]) == (shares[0], shares[-1])
     with pytest.raises(InputError, match="random is 5, but the ranking has 4 architectures"):
         random_searches(lookup, {}, places, 5)
 
@@ -76,7 +80,22 @@ def test_scores_are_those_of_the_rows(lookup, tmp_path):
         ranking_scores(tmp_path, lookup, 0.5, 0.25, {})
 
 
+def test_a_lean_ranking_has_no_idle_operations(lookup, tmp_path):
+    choices = [[lookup.table.space.operations.index(name) for name in names.split()] for names in (
+        "nor_conv_3x3 none none skip_connect none none",  # the convolution leads to node 1, and nothing from there
+        "nor_conv_3x3 none none none skip_connect none")]
+    idle, lean = lookup.table.find(torch.tensor(choices)).tolist()
+    (tmp_path / "rows").mkdir()
+    rows = [{"place": place, "losses": [1.0, 2.0], "vulnerabilities": [1.0, 1.0]} for place in (idle, lean)]
+    (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert ranking_scores(tmp_path, lookup, 0.5, 0.25, {}, lean=True)[1].tolist() == [lean]
+    (tmp_path / "rows/supernet-0000.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(InputError, match="random is 1, but the ranking has 0 architectures"):
+        random_searches(lookup, *ranking_scores(tmp_path, lookup, 0.5, 0.25, {}, lean=True), 1)
+
+
 @pytest.mark.parametrize(("flags", "words"), [
+    (["--lean", "--runs", "a"], "--lean is about random architectures of a ranking; expected --ranking FOLDER"),
     ([], "nothing to look up: pass --runs RUN ... or --ranking FOLDER"),
     (["--ntk", "0.1", "--runs", "a"], "--ntk weighs scores of a ranking; expected --ranking FOLDER"),
     (["--runs", "a", "b", "a"], "a: given twice; expected different searches"),
