@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from wsrnas.attacks import attack_mode, pgd
+from wsrnas.attacks import attack_mode, is_correct, pgd
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.training.epoch import Loader
 
@@ -22,7 +22,7 @@ def probe_accuracy(network: nn.Module, loader: Loader, epoch: int, epsilon: floa
     batches.close()
     adversarial = pgd(network, images, labels, epsilon, steps)
     with torch.no_grad(), attack_mode(network):
-        correct = (network(adversarial).argmax(1) == labels).sum()
+        correct = is_correct(network(adversarial), labels).sum()
     correct, seen = all_sum(torch.stack([correct, correct.new_full((), len(images))]), world).tolist()
     return correct / seen, seen
 

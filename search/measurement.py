@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search.spaces.supernet import Supernet
-from wsrnas.attacks import many_attack_steps
+from wsrnas.attacks import is_correct, many_attack_steps
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.vulnerability import network_vulnerability
 from wsrnas.runtime.distributed import World
@@ -56,7 +56,7 @@ def measure(supernet: Supernet, columns: Iterable[Tensor], labels: Tensor, confi
         for images in columns:
             outputs: list[Tensor] | None = [] if config.measures_vulnerability else None
             logits = supernet(images.contiguous(memory_format=torch.channels_last), outputs)
-            rows.append([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
+            rows.append([F.cross_entropy(logits, labels, reduction="sum"), is_correct(logits, labels).sum()])
             if outputs is not None:
                 reference = reference or outputs
                 # Maps do not differ from themselves.

@@ -21,7 +21,7 @@ from search.unrolled import architecture_gradient, sgd_direction, unrolled_gradi
 from search.upper_loss import CrossEntropies
 from search.vulnerability.constraint import Attacked, Batch, Constraint
 from search.vulnerability.projection import LEAST_ITERATIONS, Projection, least, project, summarize
-from wsrnas.attacks import attack_mode
+from wsrnas.attacks import attack_mode, is_correct
 from wsrnas.data.image_set import DataSet
 from wsrnas.runtime.distributed import World, all_sum, broadcast
 from wsrnas.runtime.errors import InputError
@@ -268,7 +268,7 @@ class RnasSearcher(SupernetSearcher):
             with torch.no_grad(), attack_mode(self.supernet, path_alone=True):
                 logits = self.supernet(torch.cat([images, adversarial]), outputs)
             cells.append(self.constraint.compare(outputs))
-            correct += torch.stack([(half.argmax(1) == labels).sum() for half in logits.chunk(2)])
+            correct += torch.stack([is_correct(half, labels).sum() for half in logits.chunk(2)])
             count += len(images) * self.world.size
         clean, robust = (all_sum(correct, self.world) / count).tolist()
         mean = self._mean(cells)

@@ -217,8 +217,8 @@ def main() -> None:
     weights = {name: weight for name in ("ntk", "naswot") if (weight := getattr(arguments, name))}
     require(not weights or bool(arguments.ranking), f"--{next(iter(weights), '')} weighs scores of a ranking; expected "
             "--ranking FOLDER")
-    require(not arguments.lean or bool(arguments.ranking), "--lean is about random architectures of a ranking; expected "
-            "--ranking FOLDER")
+    require(not arguments.lean or bool(arguments.ranking), "--lean is about random architectures of a ranking; "
+            "expected --ranking FOLDER")
     lookup = Lookup(open_table(arguments.table))
     places = [lookup.place_of(run) for run in arguments.runs]
     rows: list[tuple[str, ...]] = [(run.name, *(f"{share:.4f}" for share in lookup.better(place)))

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from test_AN_estimator.networks import load_network, network_specs
-from test_AN_estimator.noises import Noises, predict, read, tested_file
+from test_AN_estimator.noises import Noises, is_right, read, tested_file
 from test_AN_estimator.settings import PRESETS, BenchmarkConfig
 from test_AN_estimator.study import study_folder
-from wsrnas.attacks import attack_mode, fgsm, pgd
+from wsrnas.attacks import attack_mode, fgsm, is_correct, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators import build_estimator
@@ -67,7 +67,7 @@ def transfer(config: BenchmarkConfig, study: Path, data: DataSet, device: torch.
         for source, column in enumerate(columns):
             scaled = made.noises[:, [column]] * (targets / strengths[source])[:, None, None, None]
             noises = project(scaled, made.images, targets)
-            correct = torch.stack([(predict(model, made.images + noise) == made.labels).sum()
+            correct = torch.stack([is_right(model, made.images + noise, made.labels).sum()
                                    for noise in noises.unbind(1)])
             gaps[source] += (correct - attacked).cpu()
         images += len(made.images)
@@ -110,7 +110,7 @@ def loss_and_correct(model: nn.Module, made: Noises, noise: Tensor) -> Tensor:
     """Return sums (2,) over the images: cross-entropy in nats and correct predictions under noise (B, C, H, W)."""
     with attack_mode(model):
         logits = model((made.images + noise).contiguous(memory_format=torch.channels_last))
-    correct = (logits.argmax(1) == made.labels).sum()
+    correct = is_correct(logits, made.labels).sum()
     return torch.stack([F.cross_entropy(logits, made.labels, reduction="sum"), correct.float()])
 
 

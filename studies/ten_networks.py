@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.attacks import pgd
+from wsrnas.attacks import is_correct, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.splits import balanced_subset
@@ -224,7 +224,7 @@ def main() -> None:
         model = network(name, arguments.data, arguments.out, arguments.seed)
         test = load_dataset("digits" if recipe.digits else "folder", arguments.data, max_train=10, max_test=1000).test
         with torch.no_grad():
-            right = model(test.images.float() / 255).argmax(1) == test.labels
+            right = is_correct(model(test.images.float() / 255), test.labels)
         print(f"{name}: {right.double().mean():.1%} of {len(test)} test images", flush=True)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from test_AN_estimator.networks import NetworkSpec
-from test_AN_estimator.noises import Noises, chunks, predict, read, tested_file
+from test_AN_estimator.noises import Noises, chunks, is_right, read, tested_file
 from test_AN_estimator.settings import BenchmarkConfig, Setting
 from wsrnas.attacks import pgd
 from wsrnas.data.image_set import DataSet
@@ -55,7 +55,7 @@ def measure(config: BenchmarkConfig, setting: Setting, spec: NetworkSpec, model:
         require(bool(estimated.isfinite().all()), f"{setting.name}, {spec.name}: the estimated noise is not finite; "
                 "start under another --save with a lower --estimator_learning_rate")
         attacked, radius = made.noises[:, targets], radii(made.epsilons[:, targets])
-        correct = [predict(model, made.images + noise) == made.labels for noise in estimated.unbind(1)]
+        correct = [is_right(model, made.images + noise, made.labels) for noise in estimated.unbind(1)]
         parts.append({
             "clean": made.clean_correct, "estimate": torch.stack(correct, 1), "pgd": made.pgd_correct[:, targets],
             "cosine": F.cosine_similarity(estimated.flatten(2), attacked.flatten(2), 2),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from test_AN_estimator.networks import NetworkSpec, load_network
 from test_AN_estimator.settings import BenchmarkConfig
-from wsrnas.attacks import attack_mode, multi_strength_pgd
+from wsrnas.attacks import attack_mode, is_correct, multi_strength_pgd
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.estimators.base import project
@@ -136,20 +136,20 @@ def attack_test_images(config: BenchmarkConfig, model: nn.Module, data: DataSet,
     uniform = torch.rand(len(data.test), 1, generator=generator(config.seed, "test strengths"))[rows]
     epsilons = torch.cat([torch.tensor(config.tested_strengths).expand(len(images), -1),
                           config.leave_one_out_max_epsilon * (1 - uniform)], 1).to(images)
-    noises, correct = [], [predict(model, images) == some.labels]
+    noises, correct = [], [is_right(model, images, some.labels)]
     for column in epsilons.split(1, 1):  # one strength at a time: no batch is larger than --eval_batch_size
         attacked = multi_strength_pgd(model, images, some.labels, column, steps=config.num_steps)
         noises.append(project((attacked - images.unsqueeze(1)).half().float(), images, column))
-        correct.append(predict(model, images + noises[-1][:, 0]) == some.labels)
+        correct.append(is_right(model, images + noises[-1][:, 0], some.labels))
     return {"images": images, "labels": some.labels, "epsilons": epsilons, "noises": torch.cat(noises, 1).half(),
             "clean_correct": correct[0], "pgd_correct": torch.stack(correct[1:], 1)}
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the classes (B,) of images (B, C, H, W) in evaluation mode."""
+def is_right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return which of the images (B, C, H, W) the network classifies correctly in evaluation mode, (B,) bool."""
     with attack_mode(model):
-        return model(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+        return is_correct(model(images.contiguous(memory_format=torch.channels_last)), labels)
 
 
 def write(path: Path, noises: dict[str, Tensor]) -> None:

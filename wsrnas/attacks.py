@@ -43,20 +43,21 @@ def _kl_divergence(logits: Tensor, log_probabilities: Tensor) -> Tensor:
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the largest other logit minus the label's (Carlini and Wagner 2017).
+    """Return the largest other logit minus the label's, (B,), of logits (B, K) (Carlini and Wagner 2017).
 
     It is positive where the prediction is wrong. Unlike that of the cross-entropy, its gradient does not vanish where
     the network is confident.
-
-    Args:
-        logits: (B, K) logits.
-        labels: (B,) classes.
-
-    Returns:
-        (B,) margins.
     """
     logits, label = full_precision(logits), labels.unsqueeze(1)
     return logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label).squeeze(1)
+
+
+def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return which images logits (B, K) classify correctly, (B,) bool; no image with a logit that is not finite.
+
+    ``argmax`` takes NaN for the largest number, so a broken network would be right about the images of one class.
+    """
+    return (logits.argmax(1) == labels) & logits.isfinite().all(1)
 
 
 # Sums over the batch, so that the gradient of an image, and its adversarial image, do not depend on the batch.

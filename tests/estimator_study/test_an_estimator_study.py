@@ -20,8 +20,8 @@ from test_AN_estimator.noises import (
     Noises,
     attack_test_images,
     attack_training_images,
+    is_right,
     noise_tasks,
-    predict,
     read,
     training_file,
     write,
@@ -203,7 +203,8 @@ def test_right_and_wrong_are_those_of_the_noise_that_is_read(folder, monkeypatch
             assert torch.equal(made.clean_correct, MODELS[spec.name](made.images).argmax(1) == made.labels)
             seen |= {*made.pgd_correct.flatten().tolist()}
     assert seen == {True, False}
-    monkeypatch.setattr(noises, "predict", lambda model, images: (shown.append(images), predict(model, images))[1])
+    monkeypatch.setattr(noises, "is_right", lambda model, images, labels: (
+        shown.append(images), is_right(model, images, labels))[1])
     write(tmp_path / "test.pt", attack_test_images(CONFIG, MODELS["1-toy"], DATA, 0, World()))
     made = read(tmp_path / "test.pt", CPU)
     for images, noise in zip(shown, [0 * made.noises[:, 0], *made.noises.unbind(1)], strict=True):
@@ -217,7 +218,9 @@ def test_attacks_leave_the_network_as_it_was_and_see_its_running_statistics():
     stored = {name: value.clone() for name, value in model.state_dict().items()}
     found = attack_test_images(CONFIG, model, DATA, 0, World())
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
-    assert torch.equal(predict(model, images), reference(images).argmax(1))
+    labels = reference(images).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 10
+    assert is_right(model, images, labels).tolist() == [False, True] * 3
     attack_training_images(CONFIG, model, DATA, 0, World())
     assert model.training and all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
 

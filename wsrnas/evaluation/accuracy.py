@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wsrnas.attacks import PGD_STEP, attack_mode, pgd, rows_at_once
-from wsrnas.evaluation.minimum_norm import fooled
+from wsrnas.attacks import PGD_STEP, attack_mode, is_correct, pgd, rows_at_once
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError
@@ -61,12 +60,12 @@ def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Sequence[float],
     noise = generator(seed, "evaluation", world.rank, device=world.device)
     for images, labels in progress(loader.batches(0), label, world, len(loader)):
         with torch.no_grad(), attack_mode(model):
-            correct[0] += (~fooled(model(images), labels)).sum()
+            correct[0] += is_correct(model(images), labels).sum()
         for column, epsilon in enumerate(epsilons, start=1):
             adversarial = pgd(model, images, labels, epsilon, steps, ratio * epsilon, random_start, generator=noise,
                               rows=rows_at_once(images))
             with torch.no_grad(), attack_mode(model):
-                correct[column] += (~fooled(model(adversarial), labels)).sum()
+                correct[column] += is_correct(model(adversarial), labels).sum()
         seen += len(images)
     total = all_sum(seen, world).item()
     clean, *robust = (all_sum(correct, world) / total).tolist()

@@ -6,8 +6,8 @@ import hashlib
 import math
 from dataclasses import dataclass
 
-from wsrnas.attacks import PGD_STEP, many_attack_steps, rows_at_once
-from wsrnas.evaluation.minimum_norm import SmallestNoise, fmn, fooled, look, noise_norms
+from wsrnas.attacks import PGD_STEP, is_correct, many_attack_steps, rows_at_once
+from wsrnas.evaluation.minimum_norm import SmallestNoise, fmn, look, noise_norms
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
 
@@ -137,7 +137,7 @@ def on_the_margin(model: nn.Module, images: Tensor, labels: Tensor, start: Tenso
                 _, gradient, success = look(model, point, labels)
             else:
                 with torch.no_grad():
-                    success = fooled(model(point), labels)
+                    success = ~is_correct(model(point), labels)
             # Rounding may put a point on the surface of the ball outside it.
             reached = torch.minimum(noise_norms(point, images, curve.norm).double(), radii)
             better = success & (reached < distances)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import attack_mode, random_start
+from wsrnas.attacks import attack_mode, is_correct, random_start
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.attack_table import AttackTask
@@ -205,7 +205,7 @@ class Evaluation(ChunkedMeasurement):
         """Return which images are classified correctly, (B,) bool; an image with a logit that is no number is not."""
         with attack_mode(self.model):
             logits = self.model(images)
-        return (logits.argmax(1) == labels) & logits.isfinite().all(1)
+        return is_correct(logits, labels)
 
 
 def check_classes(attack: Attack, num_classes: int, subject: str) -> None:

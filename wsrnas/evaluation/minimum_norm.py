@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from wsrnas.attacks import input_gradient, many_attack_steps, margins
+from wsrnas.attacks import input_gradient, is_correct, many_attack_steps, margins
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 
@@ -39,11 +39,6 @@ def noise_norms(adversarial: Tensor, images: Tensor, norm: str) -> Tensor:
     return torch.linalg.vector_norm((adversarial - images).flatten(1), ORDER[norm], dim=1)
 
 
-def fooled(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return which images are not classified correctly, (B,) bool; one with a logit that is no number is not."""
-    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
-
-
 def _check(numbers: dict[str, float]) -> None:
     for name, value in numbers.items():
         if not value > 0:
@@ -59,7 +54,7 @@ def look(model: nn.Module, point: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
         return margins(logits, labels).sum()
 
     gradient = input_gradient(model, point, labels, objective)
-    return margins(seen[0], labels), gradient.nan_to_num(0, 0, 0), fooled(seen[0], labels)
+    return margins(seen[0], labels), gradient.nan_to_num(0, 0, 0), ~is_correct(seen[0], labels)
 
 
 def fmn(model: nn.Module, images: Tensor, labels: Tensor, norm: str = "linf", steps: int = 100,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import PGD_STEP, pgd
+from wsrnas.attacks import PGD_STEP, is_correct, pgd
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.network import CellNetwork
@@ -105,7 +105,7 @@ def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], c
                 torch.manual_seed(derive_seed(0, "official", done))  # a network in training may have dropout
                 adversarial = pgd(_InTrainingMode(model), images, labels, epsilon, steps, PGD_STEP * epsilon / steps)
             with torch.no_grad():
-                correct[row, batch] = (model.eval()(adversarial).argmax(1) == labels).cpu()
+                correct[row, batch] = is_correct(model.eval()(adversarial), labels).cpu()
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsrnas.attacks import full_precision
+from wsrnas.attacks import full_precision, is_correct
 from wsrnas.runtime.errors import InputError
 from wsrnas.training.loss_settings import LossSettings, Metrics, Network, Objective
 
@@ -55,7 +55,7 @@ def with_auxiliary_head(objective: Objective) -> Objective:
 
 
 def _correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    return (logits.detach().argmax(1) == labels).sum(), len(labels)
+    return is_correct(logits.detach(), labels).sum(), len(labels)
 
 
 def _clean_and_adversarial(model: Network, images: Tensor, adversarial: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsrnas.attacks import attack_mode
+from wsrnas.attacks import attack_mode, is_correct
 from wsrnas.quick.graphs import Graphs, repeated
 from wsrnas.quick.modules import modules_in_use, set_flag
 from wsrnas.runtime.distributed import World, average_gradients
@@ -185,7 +185,7 @@ class Trainer:
         if self.refinements.clean_accuracy and "clean_accuracy" not in metrics:
             some = slice(None, None, CLEAN_SHARE)
             with torch.no_grad(), attack_mode(self.network, path_alone=True), self._autocast():
-                correct = (self.network(images[some]).argmax(1) == labels[some]).sum()
+                correct = is_correct(self.network(images[some]), labels[some]).sum()
             metrics["clean_accuracy"] = (correct, len(images[some]))
         return metrics
 
