@@ -9,6 +9,7 @@ from typing import Any
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.reading import parse_json, read_json
+from wsrnas.subjects.images import class_names
 
 # Fields of a training's configuration that say where it ran and what it printed, not what it did.
 PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers", "eval_batch_size", "save_every",
@@ -51,13 +52,6 @@ def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) ->
     finished = "" if is_finished(folder) else " The training was not finished."
     return Training(public, selection(public, payload, file_name) + finished,
                     command(starts[-1]) if starts else "", machine(starts, metrics(folder)), class_names(folder))
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of the classes that a training has noted among its inputs."""
-    data = _json(folder / run_files.INPUTS, {}).get("data set")
-    names = data.get("classes") if isinstance(data, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def is_finished(folder: Path) -> bool:

@@ -243,6 +243,74 @@ def test_pictures_of_floating_point_numbers_are_refused_and_pipes_are_called_so(
         load_dataset("folder", folder)
 
 
+@pytest.mark.parametrize(("values", "kind", "tags", "words"), [
+    ([[65536, 70000], [-1, 255]], np.int32, {}, "its pixels are 32-bit or signed numbers"),
+    ([[0, 1], [2, 255]], np.int32, {}, "its pixels are 32-bit or signed numbers"),
+    ([[0, 1000], [2, 65535]], np.uint16, {262: 0}, "it has 16 bits, and white is 0 in it"),
+])
+def test_grey_of_which_nothing_says_what_is_white_is_refused(folder, values, kind, tags, words):
+    path = folder / "train" / "bee" / "x.tif"
+    Image.fromarray(np.array(values, kind)).save(path)
+    if tags:  # Pillow writes black as 0 whatever it is told
+        content = path.read_bytes()
+        at = content.index((262).to_bytes(2, "little") + b"\x03\x00\x01\x00\x00\x00") + 8
+        assert content[at] == 1
+        path.write_bytes(content[:at] + b"\x00" + content[at + 1:])
+    refused(f"cannot decode the image {path}", "folder", folder)
+    with pytest.raises(InputError) as caught:
+        load_dataset("folder", folder)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tif"])
+def test_grey_of_16_bits_is_scaled_in_every_format(suffix, tmp_path):
+    Image.fromarray(np.array([[0, 256], [32768, 65535]], np.uint16)).save(tmp_path / f"x.{suffix}")
+    image = image_folder.read_image(str(tmp_path / f"x.{suffix}"))
+    assert image[..., 0].tolist() == [[0, 1], [128, 255]]
+
+
+@pytest.mark.parametrize(("orientation", "counted"), [(0, False), (1, False), (2, True), (8, True), (9, False)])
+def test_only_orientations_that_exist_are_turned(tmp_path, orientation, counted):
+    exif, turned = Image.Exif(), []
+    exif[0x0112] = orientation
+    Image.new("RGB", (6, 6)).save(tmp_path / "x.jpg", exif=exif)
+    image_folder.read_image(str(tmp_path / "x.jpg"), turned)
+    assert bool(turned) is counted
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "two\nlines", "tab\t"])
+def test_class_names_that_no_document_can_show_are_refused(folder, name):
+    for part in ("train", "test"):
+        (folder / part / "bee").rename(folder / part / name)
+    with pytest.raises(InputError) as caught:
+        load_dataset("folder", folder)
+    said = str(caught.value)
+    assert f"has a class folder {name!a}" in said and said.isprintable()
+
+
+def test_links_that_lead_nowhere_are_one_sentence(folder, capsys):
+    (folder / "train" / "bee" / "notes.txt").symlink_to("gone.txt")
+    load_dataset("folder", folder)
+    said = capsys.readouterr().err
+    assert "1 of .txt" in said and "pipes" not in said
+    (folder / "train" / "bee" / "itself").symlink_to("itself")
+    refused("too many levels of symbolic links", "folder", folder)
+    refused("cannot read", "folder", "a\0b")
+
+
+def test_the_home_of_nobody_is_no_folder():
+    refused("expected --data PATH", "folder", "~no-such-user-here/pictures")
+
+
+def test_a_folder_of_test_images_without_classes_is_left_out(folder):
+    for name in ("test", "val"):
+        if not (folder / name).exists():
+            shutil.copytree(folder / "test", folder / name)
+    shutil.rmtree(folder / "test")
+    write_image(folder / "test" / "0.png")
+    assert len(load_dataset("folder", folder).test) == len(list((folder / "val").rglob("*.png")))
+
+
 def test_pictures_that_are_to_be_turned_are_used_as_stored_and_counted(folder, capsys):
     for number in (0, 1):
         exif = Image.Exif()
@@ -406,10 +474,17 @@ def test_a_count_is_held_out_in_equal_shares_of_the_classes():
     assert rare[balanced_split(rare, 20, 0, 2)[0]].bincount().tolist() == [3, 17]
 
 
+@pytest.mark.parametrize("sizes", [(3, 3), (4, 4, 4, 4, 4), (2, 100), (2, 2, 2, 50)])
+def test_a_fraction_leaves_an_image_of_every_small_class_in_both_parts(sizes):
+    labels = torch.tensor([label for label, size in enumerate(sizes) for _ in range(size)])
+    for part in balanced_split(labels, 0.2, 0, len(sizes)):
+        assert (labels[part].bincount(minlength=len(sizes)) > 0).all()
+
+
 @pytest.mark.parametrize(("labels", "share", "sentence"), [
     ([0, 0, 1], 0.5, "class 1 has 1 image"), ([0, 0, 2, 2], 0.5, "class 1 has 0 image"),
     ([0, 0, 1, 1], 4, "expected 2 to 2"), ([0, 0, 1, 1], 1, "expected 2 to 2"),
-    ([0, 0, 1, 1], 0, "expected 2 to 2"), ([0, 0, 1, 1], 0.1, "without class 0"),
+    ([0, 0, 1, 1], 0, "expected 2 to 2"), ([0, 0, 2, 2], 0.1, "class 1 has 0 image"),
     ([0, 0, 1, 1], 1.0, "between 0 and 1"), ([0, 0, 3, 3], 0.5, "expected 0 to 2"),
 ])
 def test_impossible_splits_are_refused(labels, share, sentence):

@@ -161,3 +161,9 @@ def test_too_little_memory_is_one_sentence(error, capsys):
     code, said = ended(raising(error), capsys)
     assert code == 2 and said.count("\n") == 1
     assert said.startswith("error: the memory of this machine is not sufficient")
+
+
+def test_a_killed_process_that_decoded_images_is_one_sentence(capsys):
+    text = "DataLoader worker (pid(s) 29086) exited unexpectedly"
+    code, said = ended(raising(RuntimeError(text)), capsys)
+    assert code == 71 and said.count("\n") == 1 and "lower --workers" in said

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import runpy
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -81,6 +82,21 @@ def test_images_of_every_form_are_the_same_data_set(given):
     assert (data.name, data.num_classes, data.image_shape) == ("mine", 3, (3, 8, 10))
 
 
+@pytest.mark.parametrize("mode", ["P", "RGBA", "1", "CMYK", "YCbCr"])
+def test_pictures_of_pillow_are_their_colours_in_every_mode(mode):
+    plain = Image.fromarray(np.kron([[0, 255], [255, 0]], np.ones((4, 4))).astype(np.uint8)).convert("RGB")
+    pairs = [(plain.convert(mode), label % 2) for label in range(4)]
+    expected = own_data([(plain, label % 2) for label in range(4)], pairs)
+    assert torch.equal(expected.train.images, expected.test.images)
+    listed = own_data(([picture for picture, _ in pairs], [label for _, label in pairs]), pairs)
+    assert torch.equal(listed.train.images, expected.train.images)
+
+
+def test_labels_of_one_number_in_an_array_are_classes():
+    pairs = [(picture.numpy(), np.array([label])) for picture, label in zip(COLOURS, CLASSES.tolist(), strict=True)]
+    assert torch.equal(own_data(pairs, pairs).train.labels, CLASSES)
+
+
 def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
     grey, labels = torch.zeros(30, 8, 8, dtype=torch.uint8), torch.arange(30) % 3
     data = own_data((grey, labels))
@@ -98,6 +114,13 @@ def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
     ((COLOURS[:, :2], CLASSES), None, "with 1 or 3 channels"),
     ((COLOURS[..., :4], CLASSES), None, "8x4 pixels; expected at least 8x8"),
     ((COLOURS, CLASSES), (COLOURS[..., :9], CLASSES), "expected one shape"),
+    ((COLOURS, CLASSES + 1), None, "a label is 3, but no training image is of class 0; expected the classes 0, 1, 2"),
+    ((COLOURS, CLASSES + 1), (COLOURS, CLASSES), "no training image is of class 0"),
+    ((COLOURS, CLASSES * 10**12), None, "a label is 2000000000000, but no training image is of class 1"),
+    ((COLOURS, CLASSES), (COLOURS, CLASSES * 10), "a label is 20, but no training image is of class 3"),
+    ((COLOURS, CLASSES * 0), (COLOURS, CLASSES * 0), "all training images are of class 0; expected at least 2 classes"),
+    ([(COLOURS[0], 0.6), (COLOURS[1], 1.6)] * 3, None, "gives no pairs of an image and a class"),
+    ([(COLOURS[0], torch.zeros(2))] * 3, None, "gives no pairs of an image and a class"),
     ([COLOURS], None, "gives no pairs"),
     (TensorDataset(COLOURS), None, "a TensorDataset that gives no pairs"),
 ])
@@ -124,6 +147,36 @@ def test_a_file_of_test_images_alone_is_enough_where_nothing_is_trained(tmp_path
     data = load_dataset("npz", file, test_alone=True)
     assert torch.equal(data.test.images, COLOURS) and len(data.train) == 0
     with pytest.raises(InputError, match="holds x_test, y_test; expected x_train"):
+        load_dataset("npz", file)
+
+
+def test_a_file_of_test_images_alone_is_named_as_such(tmp_path):
+    file = tmp_path / "own.npz"
+    np.savez(file, x_test=COLOURS.float(), y_test=CLASSES)
+    with pytest.raises(InputError, match=r"own\.npz: test images have values from 0"):
+        load_dataset("npz", file, test_alone=True)
+    np.savez(file, x_test=COLOURS, y_test=CLASSES * 10**12)
+    with pytest.raises(InputError, match="a label is 2000000000000; expected the numbers of the classes, from 0"):
+        load_dataset("npz", file, test_alone=True)
+    np.savez(file, x_test=COLOURS[:2], y_test=CLASSES[:2] * 0 + 2)  # one class of three is enough to evaluate on
+    assert load_dataset("npz", file, test_alone=True).num_classes == 3
+
+
+@pytest.mark.parametrize("damage", ["compression", "encryption", "header", "shape"])
+def test_every_damage_of_a_file_of_arrays_is_one_sentence(damage, tmp_path):
+    file = tmp_path / "own.npz"
+    header = {"header": b"((((", "shape": b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999,)}"}
+    text = header.get(damage, b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,)}").ljust(117) + b"\n"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x_train.npy", b"\x93NUMPY\x01\x00v\x00" + text + b"abc")
+    content = bytearray(file.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    if damage == "compression":  # Deflate64, which Windows writes
+        content[8] = content[directory + 10] = 9
+    if damage == "encryption":
+        content[6] = content[directory + 8] = 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read the arrays of .*own\.npz: .*; expected an \.npz file"):
         load_dataset("npz", file)
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -115,6 +116,33 @@ def test_a_changed_folder_is_decoded_anew(pictures, cache, decoded, monkeypatch,
     assert decoded and len(list(cache.iterdir())) == 2
     monkeypatch.setenv(image_cache.VARIABLE, image_cache.OFF)
     assert is_same(data, load_dataset("folder", pictures))
+
+
+def test_pictures_that_change_while_they_are_decoded_are_not_kept(pictures, cache, monkeypatch, capfd):
+    """The name of the file would be the fingerprint of other pictures, and every later start would get these."""
+    path, hidden = pictures / "train" / "ant" / "0.jpg", pictures / "hidden.jpg"
+    original = image_cache.decode
+
+    def exchanged(*listings):
+        path.rename(hidden)
+        shutil.copyfile(pictures / "train" / "bee" / "0.jpg", path)
+        return original(*listings)
+
+    monkeypatch.setattr(image_cache, "decode", exchanged)
+    load_dataset("folder", pictures)
+    assert list(cache.iterdir()) == [] and "changed while they were decoded" in capfd.readouterr().err
+    monkeypatch.setattr(image_cache, "decode", original)
+    hidden.replace(path)  # with its old modification time
+    stored = load_dataset("folder", pictures)
+    monkeypatch.setenv(image_cache.VARIABLE, image_cache.OFF)
+    assert is_same(stored, load_dataset("folder", pictures))
+
+
+def test_files_that_others_rename_meanwhile_are_not_counted(pictures, cache, monkeypatch, capfd):
+    original = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [*original(folder), folder / "gone.npy.unfinished"])
+    assert len(load_dataset("folder", pictures).train) == 8
+    assert "are kept for the next start" in capfd.readouterr().err
 
 
 def test_another_folder_with_equal_names_sizes_and_times_has_its_own_file(pictures, cache, decoded):

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -415,6 +417,27 @@ def test_the_end_of_an_epoch_leaves_no_worker(train):
 def test_batches_that_cannot_be_made_are_refused(train, sentence, batch_size, keywords):
     with pytest.raises(InputError, match=sentence):
         training_loader(train, batch_size, **keywords)
+
+
+def test_the_official_layout_has_a_test_folder_without_classes(folder):
+    (folder / "test").mkdir()
+    shutil.copy(next((folder / "val").rglob("*.*")), folder / "test")
+    _, test = list_imagenet(folder)
+    assert len(test) and all(name.startswith(b"val/") for name in test.names.tolist())
+    shutil.rmtree(folder / "test")
+    shutil.copytree(folder / "val", folder / "test")
+    assert list_imagenet(folder)[1].names.tolist() == test.names.tolist()
+
+
+def test_too_little_shared_memory_is_refused_before_anything_waits_for_ever(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(imagenet, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(imagenet.shutil, "disk_usage", lambda place: SimpleNamespace(free=2 * 3 * 4 * 3 * 32**2 - 1))
+    with pytest.raises(InputError, match=r"3 processes that decode need .* of shared memory .* --shm-size"):
+        training_loader(train, 4, workers=3, image_size=32)
+    training_loader(train, 4, workers=2, image_size=32)
+    training_loader(train, 4, workers=0, image_size=32)
+    monkeypatch.setattr(imagenet, "SHARED_MEMORY", str(tmp_path / "none"))
+    training_loader(train, 4, workers=3, image_size=32)
 
 
 def test_no_images_are_refused(train):

@@ -8,13 +8,14 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.processes import PATIENCE, wait_for
-from wsrnas.runtime import locks, sharing
+from wsrnas.runtime import folders, locks, sharing
 from wsrnas.runtime.config import option
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
@@ -108,6 +109,10 @@ def stopped_clock(monkeypatch):
 
 def no_pause(seconds):
     raise AssertionError("it waits")
+
+
+def a_moment(seconds):
+    assert seconds == sharing.MOMENT_SECONDS, "it waits"
 
 
 def test_tasks_are_done_once_and_in_order(work):
@@ -221,7 +226,7 @@ def test_the_task_of_a_killed_process_is_taken_over(work, held, monkeypatch, cap
 
 
 def test_who_does_not_wait_leaves_what_others_hold(work, held, monkeypatch, capsys):
-    sleeping(monkeypatch, no_pause)
+    sleeping(monkeypatch, a_moment)
     tasks = work.task("a"), held[0], work.task("b")
     assert work.share(*tasks, wait=False) is False
     assert work.names == ["a", "b"]
@@ -231,6 +236,42 @@ def test_who_does_not_wait_leaves_what_others_hold(work, held, monkeypatch, caps
     held[1]()
     assert work.share(*tasks, wait=False) is True
     assert work.names == ["a", "b", "held"]
+
+
+def test_who_looks_whether_a_task_is_held_takes_it_from_nobody(work, held, monkeypatch):
+    """The look holds the task for a moment, also for one that does not wait."""
+    sleeping(monkeypatch, lambda seconds: held[1]())
+    assert work.share(held[0], wait=False) is True and work.names == ["held"]
+
+
+def test_a_task_that_failed_while_the_clock_was_ahead_is_tried_again(work):
+    with pytest.raises(InputError):
+        work.share(work.task("a", failing(NAN)))
+    mark = work.claims / "a" / "failed"
+    os.utime(mark, (time.time() + 3600, time.time() + 3600))
+    work.share(work.task("a"))
+    assert work.names == ["a"] and not mark.exists()
+
+
+def test_a_failure_may_name_any_file(work):
+    error = InputError("cannot decode the image caf\udce9.png")
+    with pytest.raises(InputError, match="1 of 2 parts failed"):
+        work.share(work.task("a", failing(error)), work.task("b"))
+    assert work.names == ["b"] and sharing.failures(work.claims) == {"a": "cannot decode the image caf\\udce9.png"}
+
+
+def test_a_failure_that_another_process_tries_again_is_none(work, monkeypatch):
+    with pytest.raises(InputError):
+        work.share(work.task("a", failing(NAN)), work.task("b", failing(NAN)))
+    original = type(work.folder).glob
+
+    def racing(folder, pattern):
+        found = sorted(original(folder, pattern))
+        found[0].unlink()
+        return found
+
+    monkeypatch.setattr(type(work.folder), "glob", racing)
+    assert list(sharing.failures(work.claims)) == ["b"]
 
 
 def test_who_does_not_wait_is_told_that_all_is_done(work, held, monkeypatch, capsys):
@@ -424,6 +465,15 @@ def test_work_is_not_moved_from_under_those_who_are_at_it(folder, tmp_path):
         kill(child)
     open_shared_folder(folder, Settings(seed=1), INPUTS, overwrite=True)
     assert folder.with_name("one.old1").exists()
+
+
+@pytest.mark.parametrize("place", [".", "..", "../one"])
+def test_the_folder_that_the_program_works_in_is_not_moved_aside(place, tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    with pytest.raises(InputError, match="the program was started in, or one above it"):
+        folders.move_aside(Path(place))
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):

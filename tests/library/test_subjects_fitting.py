@@ -1,5 +1,8 @@
 """The door of an evaluation: what a network needs is found out before anything is measured."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,10 +50,38 @@ def refused(model: nn.Module) -> str:
     return str(caught.value)
 
 
+ANIMALS = "ant", "bee", "cow", "dog", "elk"
+
+
 def test_a_network_that_needs_nothing_is_left_alone():
     model = Network()
     found = at_the_door(model)
     assert found.model is model and found.notes == () and found.has_gradient
+
+
+@pytest.mark.parametrize(("trained", "now", "said"), [
+    (ANIMALS, ANIMALS, ""),
+    (ANIMALS, ("bee", "ant", "cow", "dog", "elk"),
+     "was trained with 'ant' as class 0, and in mine it is 'bee'; expected the same names in the same order"),
+    (ANIMALS, ("ant", "bee", "cow", "dog", "fox"), "'elk' as class 4"),
+    (ANIMALS, tuple("01234"), ""), (tuple("01234"), ANIMALS, ""),
+    (ANIMALS, (), ""), ((), ANIMALS, "")])
+def test_a_network_is_refused_where_its_classes_have_other_names(trained, now, said, tmp_path):
+    if trained:
+        (tmp_path / "inputs.json").write_text(json.dumps({"data set": {"name": "mine", "classes": trained}}))
+    network = make_source(Network(), "runs/a", "a", folder=tmp_path)
+    if not said:
+        fitted(network, replace(images(), class_names=now), CPU)
+        return
+    with pytest.raises(InputError) as caught:
+        fitted(network, replace(images(), class_names=now), CPU)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"data set": 3}', '{"data set": {"classes": 10}}'])
+def test_inputs_that_name_no_classes_refuse_nothing(text, tmp_path):
+    (tmp_path / "inputs.json").write_text(text)
+    fitted(make_source(Network(), "runs/a", "a", folder=tmp_path), replace(images(), class_names=tuple("abcde")), CPU)
 
 
 def test_a_network_is_never_asked_for_more_images_than_a_batch():

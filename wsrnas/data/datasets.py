@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wsrnas.data.image_cache import decode_once
-from wsrnas.data.image_folder import list_folder
+from wsrnas.data.image_folder import data_folder, list_folder
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
 from wsrnas.data.own import read_arrays
 from wsrnas.data.splits import balanced_subset
@@ -114,10 +114,8 @@ def load_dataset(name: str, root: str | Path | None = None, download: bool = Fal
     source = source_of(name)
     if source.load is None:
         raise InputError(f"unknown data set '{name}', expected one of: {', '.join(in_memory())}")
-    if source.needs_folder and (root is None or not str(root)):
-        raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
-    parts = _parts_of(source, Request(name, Path(root or "").expanduser(), download, max_train, max_test, seed,
-                                      test_alone))
+    place = data_folder(name, root) if source.needs_folder else Path()
+    parts = _parts_of(source, Request(name, place, download, max_train, max_test, seed, test_alone))
     height = parts.train.images.shape[-2]
     augmentation = source.augmentation or Augmentation(max(1, height // 8), horizontal_flip=True)
     data = DataSet(name, *parts, augmentation)

@@ -10,6 +10,7 @@ import io
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image, features
 
 from wsrnas.data.image_folder import Listing, decode, read_image
-from wsrnas.runtime.errors import say
+from wsrnas.runtime.errors import InputError, say
 
 VARIABLE = "WSRNAS_CACHE"  # folder of the cache, or OFF
 OFF = "off"
@@ -42,7 +43,8 @@ def decode_once(*listings: Listing) -> list[np.ndarray]:
     if folder is None or sum(len(listing.files) for listing in listings) < MIN_FILES:
         return decode(*listings)
     try:
-        path = folder / f"{listings[0].folder.resolve().parent.name}-{fingerprint(listings)}.npy"
+        before = fingerprint(listings)
+        path = folder / f"{listings[0].folder.resolve().parent.name}-{before}.npy"
     except OSError:  # a file has just been deleted
         return decode(*listings)
     images = _stored(path, listings)
@@ -57,7 +59,7 @@ def decode_once(*listings: Listing) -> list[np.ndarray]:
         images = _stored(path, listings)  # another process may have written it while this one waited for the lock
         if images is None:
             images = decode(*listings)
-            _store(path, file, images)
+            _store_if_unchanged(path, file, images, listings, before)
         else:
             unfinished(path).unlink(missing_ok=True)
     return images
@@ -122,6 +124,21 @@ def _locked(path: Path) -> io.FileIO:
     return file
 
 
+def _store_if_unchanged(path: Path, file: io.FileIO, images: Sequence[np.ndarray], listings: Sequence[Listing],
+                        before: str) -> None:
+    """Store images unless a picture file has changed since the fingerprint in the name of the cache file was made."""
+    try:
+        same = fingerprint(listings) == before
+    except (OSError, InputError):  # a file has just been deleted
+        same = False
+    if same:
+        _store(path, file, images)
+    else:
+        unfinished(path).unlink(missing_ok=True)
+        say_once(f"the pictures in {listings[0].folder.parent} changed while they were decoded; the next start decodes "
+                 "them again")
+
+
 def _store(path: Path, file: io.FileIO, images: Sequence[np.ndarray]) -> None:
     """Write images to the locked file and give it its name once it is whole."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
@@ -139,9 +156,13 @@ def _store(path: Path, file: io.FileIO, images: Sequence[np.ndarray]) -> None:
         file.truncate(0)
         _go_on_without(path, error)
         return
-    sizes = [other.stat().st_size for other in path.parent.iterdir() if other.exists()]
-    say_once(f"decoded images are kept for the next start in {path} ({_size(path.stat().st_size)}); {path.parent} now "
-              f"holds {_size(sum(sizes))}, which you may delete when no run is using it")
+    own = file.seek(0, io.SEEK_END)
+    total = 0
+    for other in path.parent.iterdir():
+        with suppress(OSError):  # another process has just renamed it
+            total += other.stat().st_size
+    say_once(f"decoded images are kept for the next start in {path} ({_size(own)}); {path.parent} now holds "
+             f"{_size(total)}, which you may delete when no run is using it")
 
 
 def unfinished(path: Path) -> Path:

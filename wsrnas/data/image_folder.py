@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from wsrnas.runtime.errors import InputError, say
+from wsrnas.runtime.reading import first_line, reason_of, shown_path
 from wsrnas.data.splits import balanced_subset
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that systems and archives leave beside pictures; they hold copies, previews or nothing."""
-_ORIENTATION = 0x0112  # the entry of EXIF that says how a camera was held; 1: upright
+_ORIENTATION, _TURNED = 0x0112, range(2, 9)  # the entry of EXIF that says how a camera was held; 1: upright
+_PHOTOMETRIC = 262  # the entry of a TIFF that says what 0 means; 0: white
+_GREY_OF_16_BITS = ("PNG", "PPM")  # formats whose 16-bit grey Pillow gives as 32-bit numbers up to 65535
 _CHUNK = 128  # files per task of the thread pool
 _GIB = 2**30
 
@@ -37,23 +41,53 @@ class Listing:
         return Listing(self.folder, self.class_names, [self.files[i] for i in chosen], self.labels[chosen])
 
 
-def list_folder(root: Path, test_alone: bool = False) -> tuple[Listing, Listing]:
+def data_folder(name: str, root: str | Path | None) -> Path:
+    """Return the folder of a data set; "~" is understood.
+
+    Raises:
+        InputError: there is none, or "~" means nobody.
+    """
+    if root is None or not str(root):
+        raise InputError(f"the data set {name} needs a folder, expected --data PATH (DATA for the scripts)")
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{root}: {first_line(error).rstrip('.').lower()}; expected --data PATH") from None
+
+
+def list_folder(root: Path, test_alone: bool = False,
+                test_names: Sequence[str] = ("test", "val")) -> tuple[Listing, Listing]:
     """List the training and the test files below ``root`` without opening any.
 
     Args:
         root: the folder.
         test_alone: whether ``train`` may be missing; its listing is then empty.
+        test_names: names of the folder of test images; the first one with class folders is used.
 
     Raises:
         InputError: a folder is missing, unreadable or without images, there are fewer than two classes, or the class
             folders of the two parts differ.
     """
+    try:
+        return _listings(root, test_alone, test_names)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"folders below {root} are nested too deeply; expected {root}/train/<class>/<images>") from None
+    except (OSError, ValueError) as error:  # a loop of links; NUL in the name
+        place = getattr(error, "filename", None) or root
+        raise InputError(f"cannot read {shown_path(place)} ({reason_of(error)}), expected readable files") from None
+
+
+def _listings(root: Path, test_alone: bool, test_names: Sequence[str]) -> tuple[Listing, Listing]:
     folders = _folders_in(root)
     there = f"; it has {_some(folders)}" if folders else ""
     if "train" not in folders and not test_alone:
         raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>, and test beside train"
                          f"{there}")
-    held = next((name for name in ("test", "val") if name in folders), None)
+    found = [name for name in test_names if name in folders]
+    # ImageNet comes with a folder test that has no classes.
+    held = next((name for name in found if _folders_in(root / name)), next(iter(found), None))
     if held is None:
         advice = (" (move a part of each class there: accuracy is not measured on images of the training)"
                   if "train" in folders else there)
@@ -112,20 +146,33 @@ def read_image(path: str, turned: list[str] | None = None) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            if turned is not None and image.getexif().get(_ORIENTATION, 1) != 1:
+            if turned is not None and image.getexif().get(_ORIENTATION) in _TURNED:
                 turned.append(path)
-            if image.mode == "F":  # PIL would clip at 255, and nothing says what is white
-                raise ValueError("its pixels are floating-point numbers")
-            if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
-                grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
-                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-            opaque = image.convert("RGBA") if "transparency" in image.info else image
-            return np.asarray(opaque.convert("RGB"))
+            return pixels_of(image)
     except MemoryError:
         raise
     except Exception as error:  # the decoders of PIL raise a dozen types; all mean that this file cannot be read
         raise InputError(f"cannot decode the image {path}, expected a whole file of type "
                          f"{', '.join(EXTENSIONS)} ({error})") from error
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Return a picture of Pillow as (H, W, 3) uint8 RGB; 16-bit grey is scaled, transparency is dropped.
+
+    Raises:
+        ValueError: nothing says which of its numbers is white.
+    """
+    if image.mode == "F":  # PIL would clip at 255
+        raise ValueError("its pixels are floating-point numbers")
+    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
+        if image.mode == "I" and image.format not in _GREY_OF_16_BITS:
+            raise ValueError("its pixels are 32-bit or signed numbers")
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            raise ValueError("it has 16 bits, and white is 0 in it")
+        grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    opaque = image.convert("RGBA") if "transparency" in image.info else image
+    return np.asarray(opaque.convert("RGB"))
 
 
 def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -175,7 +222,7 @@ def _list_part(folder: Path, classes: dict[str, str]) -> Listing:
                              f"expected files ending in {', '.join(EXTENSIONS)}")
         files += found
         labels += [label] * len(found)
-    if strange := [path for path in others if not os.path.isfile(path)]:
+    if strange := [path for path in others if os.path.exists(path) and not os.path.isfile(path)]:
         say(f"note: {len(strange)} pipes or devices below {folder} are left out, such as {min(strange)}")
     others = sorted(path for path in others if path not in strange)
     if others:
@@ -215,10 +262,13 @@ def _classes_in(folder: Path) -> dict[str, str]:
     Systems store an accented letter as one character or as two, which look alike.
 
     Raises:
-        InputError: two folders have the same name.
+        InputError: two folders have the same name, or a name has characters that no document can show.
     """
     found: dict[str, str] = {}
     for name in _folders_in(folder):
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):  # control characters, foreign bytes
+            raise InputError(f"{folder} has a class folder {name!a}, whose name has line breaks, control characters or "
+                             "bytes that are not UTF-8; rename it")
         composed = unicodedata.normalize("NFC", name)
         if composed in found:
             raise InputError(f"{folder} has two folders {composed!r} that differ only in how Unicode writes their "

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
-from wsrnas.data.image_folder import Listing, list_folder, read_image
+from wsrnas.data.image_folder import Listing, data_folder, list_folder, read_image
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.seeding import derive_seed, generator
+
+SHARED_MEMORY = "/dev/shm"  # where processes on Linux hand each other tensors; 64 MiB in a plain container
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,7 @@ def list_imagenet(root: str | Path | None, max_train: int = 0, max_test: int = 0
     Raises:
         InputError: there is no ``root``, a limit leaves a class out, or ``list_folder`` refuses the folder.
     """
-    if root is None or not str(root):
-        raise InputError("the data set imagenet needs a folder, expected --data PATH (DATA for the scripts)")
-    train, test = list_folder(Path(root).expanduser())
+    train, test = list_folder(data_folder("imagenet", root), test_names=("val", "test"))
     return _files(train.subset(max_train, seed, "max_train")), _files(test.subset(max_test, seed, "max_test"))
 
 
@@ -103,7 +105,8 @@ class ImageFileLoader(BatchLoader):
         device: device of the batches.
 
     Raises:
-        InputError: ``BatchLoader`` refuses the values, ``workers`` is negative, or ``image_size`` is below 32.
+        InputError: ``BatchLoader`` refuses the values, ``workers`` is negative, ``image_size`` is below 32, or the shared
+            memory of the machine is too small for the batches of the workers.
     """
 
     def __init__(self, files: ImageFiles, batch_size: int, seed: int, purpose: str, *, image_size: int = 224,
@@ -120,6 +123,8 @@ class ImageFileLoader(BatchLoader):
         self.files = files
         self._transform = training_transform(image_size, color_jitter) if augment else evaluation_transform(image_size)
         self._workers, self._device = workers, torch.device(device)
+        share = -(-batch_size // world_size)
+        _require_shared_memory(workers, min(share, len(files)) * 3 * image_size**2)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (b, 3, S, S), float32 in [0, 1], channels_last, and labels (b,) of one epoch.
@@ -168,6 +173,24 @@ class ImageFileLoader(BatchLoader):
             begin = number * self.batch_size
             end = min(begin + self.batch_size, self._visited)
             yield order[begin + self.rank: end: self.world_size].tolist()
+
+
+def _require_shared_memory(workers: int, batch: int) -> None:
+    """Refuse workers whose batches do not fit into the shared memory: a worker that cannot send one is waited for.
+
+    Args:
+        workers: number of processes that decode; each works on two batches.
+        batch: bytes of a batch.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    if not workers or not os.path.isdir(SHARED_MEMORY):
+        return
+    needed, free = 2 * workers * batch, shutil.disk_usage(SHARED_MEMORY).free
+    require(needed <= free, f"{workers} processes that decode need {needed / 2**20:.0f} MiB of shared memory "
+            f"({SHARED_MEMORY}), and {free / 2**20:.0f} MiB are free; give a container more (--ipc=host or --shm-size), "
+            "or lower --workers (0 needs none) or the batch size")
 
 
 def leave_quietly(_worker: int) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import zipfile
-import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
+from wsrnas.data.image_folder import pixels_of
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
 from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
@@ -23,6 +24,7 @@ with deferred_imports():
 
 TEST_SHARE = 0.2  # of the training images, where no test images are given
 FEWEST_SIDE = 8  # pixels
+MOST_CLASSES = 100_000  # the largest known data set of images has 30,000
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 ACCEPTED = "expected uint8 pixels, or floats in [0, 1] (normalisation is the network's first layer)"
 
@@ -42,7 +44,8 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
         test: test images in one of these forms; None: a fifth of every class of ``train``, which then is not trained
             on.
         name: name of the data set in results.
-        class_names: names of the classes; empty: those of the ``Dataset`` (``classes``), else their numbers.
+        class_names: names of the classes; empty: those of the ``Dataset`` (``classes``), else their numbers, which must
+            then all occur in ``train``.
         augmentation: augmentation of training images; None: mirroring, and crops after padding by 1/8 of the height.
         seed: seed of the choice of test images.
 
@@ -56,13 +59,32 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
         require(rest.images.shape[1:] == part.images.shape[1:], f"test images are {_shape(rest)}, training images "
                 f"{_shape(part)}; expected one shape")
         most = max(most, int(rest.labels.max()))
-    names = tuple(class_names) or _names_of(train, most) or tuple(map(str, range(most + 1)))
+    names = tuple(class_names) or _names_of(train, most) or _numbers(part, most)
     require(most < len(names), f"a label is {most}; expected less than {len(names)}, the number of class names")
+    require(len(part.labels.unique()) > 1, f"all training images are of class {most}; expected at least 2 classes")
     if test is None:
         chosen, left = balanced_split(part.labels, TEST_SHARE, seed, len(names))
         part, rest = part.subset(left), part.subset(chosen)
-    height = part.images.shape[-2]
-    return DataSet(name, part, rest, names, augmentation or Augmentation(max(1, height // 8), horizontal_flip=True))
+    return _data_set(name, part, rest, names, augmentation)
+
+
+def _data_set(name: str, train: ImageSet, test: ImageSet, names: tuple[str, ...],
+              augmentation: Augmentation | None = None) -> DataSet:
+    height = train.images.shape[-2]
+    return DataSet(name, train, test, names, augmentation or Augmentation(max(1, height // 8), horizontal_flip=True))
+
+
+def _numbers(train: ImageSet, most: int) -> tuple[str, ...]:
+    """Return the numbers of the classes up to the largest label as their names.
+
+    Raises:
+        InputError: a class has no training images: labels begin at 1, or are no numbers of classes.
+    """
+    present = set(train.labels.unique().tolist())
+    missing = next(number for number in range(most + 2) if number not in present)
+    require(missing > most, f"a label is {most}, but no training image is of class {missing}; expected the classes 0, 1, "
+            "2 and so on, each with images, or the names of all (class_names)")
+    return tuple(map(str, range(most + 1)))
 
 
 def _names_of(dataset: Any, most: int) -> tuple[str, ...]:
@@ -100,7 +122,9 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
     try:
         with open(files[0], "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in ARRAYS if key in stored}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy and the decompressors raise a dozen types; all mean that it cannot be read
         raise InputError(f"cannot read the arrays of {files[0]}: {_reason(error, files[0])}; expected an .npz file with "
                          f"{', '.join(ARRAYS)}, the last two if there are test images") from None
     parts = [tuple(arrays[key] for key in ARRAYS[start:start + 2] if key in arrays) for start in (0, 2)]
@@ -110,10 +134,17 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
             f"the first two alone{', or the last two' * test_alone}")
     train, test = ((part[0], _flat(part[1])) if part else None for part in parts)
     try:
-        data = own_data(test if without else train, test, name)
-        return replace(data, train=data.train.subset(torch.arange(0))) if without else data
+        return _tested(test, name) if without else own_data(train, test, name)
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
+
+
+def _tested(given: Any, name: str) -> DataSet:
+    """Return test images alone as a data set without training images; some classes may have none."""
+    test = as_image_set(given, "test")
+    most = int(test.labels.max())
+    require(most < MOST_CLASSES, f"a label is {most}; expected the numbers of the classes, from 0")
+    return _data_set(name, test.subset(torch.arange(0)), test, tuple(map(str, range(most + 1))))
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -158,8 +189,8 @@ def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and labels of a torch ``Dataset``, or of anything else that gives such pairs."""
     try:
         items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))
-        pairs = [(_array(image), int(label)) for image, label in items]
-    except (TypeError, ValueError) as error:
+        pairs = [(_array(image), _class(label)) for image, label in items]
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {part} images are a {type(dataset).__name__} that gives no pairs of an image and a class "
                          f"({error}); expected (images, labels) or a torch Dataset, not a DataLoader") from None
     require(bool(pairs), f"there are no {part} images; expected at least 1")
@@ -169,8 +200,17 @@ def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs])
 
 
+def _class(label: Any) -> int:
+    """Return a label, also one in an array or a tensor, as an integer; TypeError for a number with a fraction."""
+    return operator.index(label.item() if hasattr(label, "item") else label)
+
+
 def _array(value: Any) -> np.ndarray:
-    """Return an array, a tensor of any device, or a picture of Pillow as an array."""
+    """Return an array, a tensor of any device, or one or many pictures of Pillow as an array."""
+    if isinstance(value, Image):
+        return np.asarray(value) if value.mode in ("L", "RGB") else pixels_of(value)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Image):
+        return np.stack([_array(image) for image in value])
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 

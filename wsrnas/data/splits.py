@@ -132,6 +132,7 @@ def _shares_of_fraction(sizes: np.ndarray, fraction: float) -> np.ndarray:
     half = Fraction(1, 2)
     totals = [int(exact * int(total) + half) for total in np.cumsum(sizes)]
     shares = np.diff(totals, prepend=0)
+    shares = np.where(sizes >= 2, shares.clip(1, np.maximum(sizes - 1, 1)), shares)  # small classes are in both parts
     missing = (shares < 1) | (shares >= sizes)
     if missing.any():
         worst = int(np.argmax(missing))

@@ -89,6 +89,13 @@ def overwrite_requested(overwrite: bool) -> bool:
 
 
 def move_aside(path: Path) -> None:
-    """Rename a folder to the first free of ``NAME.old1``, ``NAME.old2``, ..."""
+    """Rename a folder to the first free of ``NAME.old1``, ``NAME.old2``, ...
+
+    Raises:
+        InputError: it is the folder that the program works in, or one above it.
+    """
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{shown_path(path)} is the folder that the program was started in, or one above it; it "
+                         "cannot be moved aside, choose another one")
     number = next(n for n in range(1, 10**6) if not path.with_name(f"{path.name}.old{n}").exists())
     path.rename(path.with_name(f"{path.name}.old{number}"))

@@ -163,6 +163,9 @@ def problem_of_machine(error: RuntimeError) -> tuple[str, int] | None:
     if "can't allocate memory" in str(error):
         return ("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches",
                 BAD_INPUT)
+    if "DataLoader worker" in str(error):
+        return ("a process that decodes images was killed, maybe for its memory; lower --workers or the batch size, or "
+                "give the job more memory", LOST)
     if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1") and _PARTNER.search(str(error)):
         return ("another process of this run has ended, and this one cannot go on alone; the same command resumes from "
                 "the last checkpoint", LOST)

@@ -1,11 +1,9 @@
 """Share work between processes through files: each process, whenever it starts, takes a task that no other holds."""
 
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +102,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
         InputError: tasks failed; the message names each with its error.
         Preempted: a signal asked to stop. Results of finished tasks stay.
     """
-    begin, waits = _now(claims), False
+    before, waits, looked = _marks(claims), False, False
     place = Place(claims, claims.parent)
     failed: dict[str, str] = {}
     with stop_requests(world) as stop:
@@ -114,7 +112,7 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
             for task in pending:
                 started = time.monotonic()
                 place.require()  # or the claim of the task would make the folder anew
-                outcome = _work(task, claims, stop, begin)
+                outcome = _work(task, claims, stop, before)
                 if outcome is None:
                     left.append(task)
                 elif outcome == "done":
@@ -126,6 +124,10 @@ def share(tasks: Sequence[Task], claims: Path, label: str, world: World, wait: b
             left = [task for task in left if not task.done()]
             if len(left) == len(pending):  # otherwise other processes may have freed tasks meanwhile
                 names = ", ".join(task.name for task in left)
+                if not wait and not looked:  # who looks whether a task is held holds it for a moment
+                    looked = True
+                    time.sleep(MOMENT_SECONDS)
+                    continue
                 if not wait:
                     print(f"{label}: {len(left)} with other processes ({names})", flush=True)
                     break
@@ -160,14 +162,14 @@ def alone(claims: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str | None:
+def _work(task: Task, claims: Path, stop: Callable[[], bool], before: set[tuple[str, int, int]]) -> str | None:
     """Do a task.
 
     Args:
         task: the task.
         claims: folder for the locks.
         stop: function that returns whether to stop.
-        begin: time when this process began to share, by the clock of the file system in nanoseconds.
+        before: marks of failures that there were when this process began to share.
 
     Returns:
         None if another process holds the task, "done", an empty text if it was done before, or an error message.
@@ -182,8 +184,8 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
     with held:
         if task.done():
             return ""
-        if failure.exists() and failure.stat().st_mtime_ns > begin:
-            return failure.read_text()
+        if failure.exists() and _mark(failure) not in before:
+            return failure.read_text(encoding="utf-8")
         failure.unlink(missing_ok=True)
         try:
             task.work(stop)
@@ -194,17 +196,30 @@ def _work(task: Task, claims: Path, stop: Callable[[], bool], begin: int) -> str
             if not out_of_memory(error):
                 raise
             message = "the GPU is out of memory; choose smaller batches (which may need another --save)"
-        write_atomic(failure, message.encode())
+        write_atomic(failure, message.encode(errors="backslashreplace"))  # a name of a file may be any bytes
         return message
 
 
-def _now(claims: Path) -> int:
-    """Return the time by the clock of the file system in nanoseconds; the clock of the host may differ."""
+def _mark(failure: Path) -> tuple[str, int, int]:
+    """Return what tells a mark of a failure from a later one of the same task, whatever the clock says."""
+    facts = failure.stat()
+    return failure.parent.name, facts.st_ino, facts.st_mtime_ns
+
+
+def _marks(claims: Path) -> set[tuple[str, int, int]]:
+    """Return the marks of failures in a folder of locks, which is made if there is none."""
     claims.mkdir(exist_ok=True)
-    with tempfile.TemporaryFile(dir=claims) as file:
-        return os.fstat(file.fileno()).st_mtime_ns
+    found = set()
+    for failure in claims.glob("*/failed"):
+        with suppress(FileNotFoundError):  # another process has just begun to try it again
+            found.add(_mark(failure))
+    return found
 
 
 def failures(claims: Path) -> dict[str, str]:
     """Return the error messages of failed tasks that no process has tried again, by name of the task."""
-    return {mark.parent.name: mark.read_text() for mark in sorted(claims.glob("*/failed"))}
+    found = {}
+    for mark in sorted(claims.glob("*/failed")):
+        with suppress(FileNotFoundError):  # another process has just begun to try it again
+            found[mark.parent.name] = mark.read_text(encoding="utf-8")
+    return found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from wsrnas.attacks import ATTACK_LOSSES, attack_mode, full_precision
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects import checking
-from wsrnas.subjects.images import EvaluationImages
+from wsrnas.subjects.images import EvaluationImages, require_same_classes
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.user_function import first_line
 
@@ -67,13 +67,15 @@ def fitted(network: ModelSource, images: EvaluationImages, device: torch.device)
         device: The device.
 
     Raises:
-        InputError: Naming the network and what it does instead of returning logits of the images' classes.
+        InputError: Naming the network and what it does instead of returning logits of the images' classes, or its other
+            classes.
     """
     trained = network.description
     if trained and (trained["num_classes"], *trained["image_shape"]) != (images.num_classes, *images.shape):
         raise InputError(f"{network.source} was trained on {trained['num_classes']} classes of images "
                          f"{tuple(trained['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
                          f"images {images.shape}")
+    require_same_classes(network, images)
     network.model.to(device).to(memory_format=torch.channels_last)
     try:
         fit = adapted(network.model, *images.spread(), images.num_classes, network.takes_unit_range,

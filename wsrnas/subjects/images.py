@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,8 +11,10 @@ from torch import Tensor
 from wsrnas.data.datasets import source_of
 from wsrnas.data.image_set import DataSet
 from wsrnas.data.loader import BatchLoader
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
+from wsrnas.runtime.reading import read_json
 from wsrnas.subjects.model_source import ModelSource
 
 DEFAULT_DATA = "data"  # --data where the flag is not given
@@ -46,6 +49,34 @@ class EvaluationImages:
     def spread(self) -> tuple[Tensor, Tensor]:
         """Return images and labels as the function of this name does."""
         return spread(self.loader)
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a training has noted among its inputs; empty where it has noted none."""
+    try:
+        inputs = read_json(folder / run_files.INPUTS)
+    except InputError:
+        return ()
+    data = inputs.get("data set") if isinstance(inputs, dict) else None
+    names = data.get("classes") if isinstance(data, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def require_same_classes(network: ModelSource, images: EvaluationImages) -> None:
+    """Refuse images whose classes have other names than those of the training: the labels would mean something else.
+
+    Where one of them has numbers alone, nothing is known.
+
+    Raises:
+        InputError: naming the first class that differs.
+    """
+    trained = class_names(network.folder) if network.folder else ()
+    if all(name.isdigit() for name in trained) or all(name.isdigit() for name in images.class_names):
+        return
+    for number, (then, now) in enumerate(zip(trained, images.class_names, strict=False)):
+        require(then == now, f"{network.source} was trained with {shown(then)} as class {number}, and in "
+                f"{images.dataset} it is {shown(now)}; expected the same names in the same order (rename class folders "
+                "that mean the same)")
 
 
 def spread(loader: BatchLoader) -> tuple[Tensor, Tensor]:
