@@ -21,14 +21,15 @@ from search.rankings.measurements import MEASUREMENTS
 from search.rankings.settings import RankingConfig
 from search.tables.reading import open_table
 from wsrnas.report import write_report
-from wsrnas.report.reading.rankings import answers
+from wsrnas.report.reading.rankings import answers, read_ranking
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import describe, parse_config, require, to_dict
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
+from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
-from wsrnas.runtime.same_work import refuse_to_begin, stored_object
+from wsrnas.runtime.same_work import refuse_to_begin
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 with deferred_imports():
@@ -80,9 +81,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def finished(config: RankingConfig, folder: Path) -> bool:
     """Return whether the folder holds the results of this very command."""
-    results = stored_object(folder / run_files.RANKING) if (folder / run_files.FINISHED).exists() else None
-    return results is not None and all(results["config"].get(name) == value for name, value in to_dict(config).items()
-                                       if name in ("columns", "sample", "measure", "resamples"))
+    if not (folder / run_files.FINISHED).exists():
+        return False
+    try:
+        before = read_ranking(folder).get("config")
+    except InputError:  # it is damaged
+        return False
+    return isinstance(before, dict) and all(before.get(name) == value for name, value in to_dict(config).items()
+                                            if name in ("columns", "sample", "measure", "resamples"))
 
 
 def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingConfig, Bench]:

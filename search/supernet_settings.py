@@ -14,6 +14,8 @@ from wsrnas.runtime.config import option
 from wsrnas.training.losses import LossSettings, losses_of
 from wsrnas.training.sgd import SgdConfig
 
+LEAST_TAU = 1e-6  # below it, the Gumbel-softmax overflows
+
 
 def layers_help() -> str:
     """Return the help of ``--layers``, with what each space asks for."""
@@ -53,7 +55,8 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         self.require_at_least(1, "init_channels", "layers", "num_steps", "batch_size", "recalibration_batches",
                               "report_freq")
         self.require_sgd()
-        self.require_positive("tau", "trades_beta")
+        self.require_positive("trades_beta")
+        self.require_at_least(LEAST_TAU, "tau")
         self.require_at_least(0, "max_train", "step_size", "alpha_std", "learning_rate_min")
         self.require_strength("epsilon")
         self.bound()

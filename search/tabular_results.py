@@ -18,6 +18,8 @@ from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.reading import Unreadable, read_json
 
 FORMAT = 1
+KINDS: dict[str, Any] = {"strategy": str, "seed": int, "regret": dict, "tau": dict, "curve": list,
+                         "seconds_per_query": int | float}  # of what a search has stored
 Estimate = list[float | None]  # mean and standard error; no standard error from one seed
 
 
@@ -69,7 +71,7 @@ def is_search(path: Path) -> bool:
         stored = read_json(path)
     except Unreadable:
         return False
-    return isinstance(stored, dict) and {"strategy", "seed", "regret", "curve"} <= set(stored)
+    return isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in KINDS.items())
 
 
 def document(config: TabularConfig, task: TableTask, folder: Path) -> dict[str, Any]:

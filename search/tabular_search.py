@@ -1,5 +1,6 @@
 """One search in a table: the measurements of a strategy with one seed, and what they are worth."""
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,10 +58,12 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
         require_architecture(chosen, task.table.space, name)
         measured.add(chosen.unsqueeze(0), queries(chosen, number).unsqueeze(0))
         if (count := number + 1) in config.queries:
-            found = strategy.outputs(measured, generator(seed, "strategy outputs", count))
+            # Asked for outputs, a strategy fits its predictor. A copy is asked, so that reports change no search.
+            observed = copy.deepcopy(strategy, {id(task.problem): task.problem})
+            found = observed.outputs(measured, generator(seed, "strategy outputs", count))
             outputs[str(count)] = {kind: task.regret(found[kind]) for kind in OUTPUTS if kind in found}
             gains[str(count)] = {kind: task.gain(found[kind]) for kind in OUTPUTS if kind in found}
-            tau[str(count)] = ranking(task, strategy, measured, seed, count)
+            tau[str(count)] = ranking(task, observed, measured, seed, count)
     return {"strategy": name, "seed": seed, "regret": outputs, "gain": gains, "curve": curve(task, measured),
             "tau": tau, "seconds_per_query": seconds / last, "measured": task.table.find(measured.choices).tolist()}
 

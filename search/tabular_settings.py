@@ -7,6 +7,7 @@ from typing import ClassVar
 from search.strategies import STRATEGIES
 from search.strategy.objective import RobustObjective
 from search.strategy.settings import StrategyConfig
+from search.supernet_settings import LEAST_TAU
 from search.tables.reading import DEMO, FORMATS
 from search.tables.size_class import parse_size_class
 from wsrnas.runtime.config import option, require
@@ -64,7 +65,7 @@ class TabularConfig(StrategyConfig):
                 f"queries are {list(self.queries)}; expected increasing whole numbers from 1")
         self.require_at_least(1, "seeds", "loss_memory")
         self.require_at_least(0, "first_seed", "noise", "warmup_architectures", "alpha_std", "alpha", "beta")
-        self.require_positive("tau")
+        self.require_at_least(LEAST_TAU, "tau")
         require(0 <= self.proxy < 1, f"proxy is {self.proxy:g}; expected a correlation from 0 to below 1")
         parse_size_class(self.size_class)
         self.require_strategy()

@@ -35,6 +35,7 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Parser, require, require_different, within
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import stored_object
 
 DRAWS = 2000  # of random searches, and for an interval
 SMALLEST = 1e-9  # vulnerability below which the logarithm is cut
@@ -176,9 +177,15 @@ def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: floa
         alpha: weight of the natural loss beside that under attack (Eq. 10).
         weights: those of training-free scores, by name; empty: they are not read.
         lean: whether architectures with idle operations are left out.
+
+    Raises:
+        InputError: the ranking is of other architectures than the table, or not whole.
     """
     rows = rows_of(folder, "supernet")
     require(bool(rows), f"{folder} holds no rows of a supernet; expected a folder of search.ranking")
+    ranked = (stored_object(folder / run_files.INPUTS) or {}).get("architectures")
+    require(ranked == lookup.table.restricted(()).fingerprint(), f"{folder} has ranked other architectures than "
+            f"those of {lookup.table.name}; expected its own --table, or one of the same graphs")
     places = np.array(sorted(rows))
     if lean:
         places = places[lookup.table.space.lean(lookup.table.choices[places]).numpy()]
@@ -188,7 +195,7 @@ def ranking_scores(folder: Path, lookup: Lookup, sensitivity: float, alpha: floa
     moved = sensitivity * np.log(felt.clip(SMALLEST))
     robust = alpha * natural + (1 - alpha) * attacked
     scores = {"natural": natural, "loss under attack": attacked, "sensitive": natural - moved, "robust": robust,
-              "robust-sensitive": robust - moved, "largest": -lookup.parameters[places]}
+              "robust-sensitive": robust - moved, "largest": -np.log(lookup.parameters[places])}
     if weights:
         known = training_free_sum(folder, places, weights)
         scores |= {"training-free": -known, "robust and training-free": robust - known}

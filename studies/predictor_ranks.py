@@ -68,8 +68,13 @@ RANKERS: dict[str, Ranker] = {name: by_predictor(name) for name in PREDICTORS} |
 
 
 def tau(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
-    """Return Kendall's tau of two lists (n,)."""
-    return float(np.nan_to_num(kendalltau(np.asarray(a), np.asarray(b)).statistic))
+    """Return Kendall's tau of two lists (n,); NaN where all values of one are equal."""
+    return float(kendalltau(np.asarray(a), np.asarray(b)).statistic)
+
+
+def shown(*values: float, form: str = "{:.3f}") -> str:
+    """Return numbers as text; a dash where one of them is not known."""
+    return "–" if np.isnan(values).any() else form.format(*values)
 
 
 def measurements(task: TableTask, places: Tensor) -> Measured:
@@ -81,11 +86,17 @@ def measurements(task: TableTask, places: Tensor) -> Measured:
 
 
 def on_table(task: TableTask, seeds: int) -> None:
-    """Print tau on unseen architectures of a table, for each predictor and number of measurements."""
+    """Print tau on unseen architectures of a table, for each predictor and number of measurements.
+
+    Raises:
+        InputError: the table has too few for the smallest number.
+    """
     places = task.distinct
+    counts = [count for count in COUNTS if count + LEAST <= len(places)]
+    require(bool(counts), f"the table has {len(places)} different architectures; expected at least {COUNTS[0] + LEAST}")
     for name, ranker in RANKERS.items():
         parts = []
-        for count in COUNTS:
+        for count in counts:
             found = []
             for seed in range(seeds):
                 order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))]
@@ -95,7 +106,8 @@ def on_table(task: TableTask, seeds: int) -> None:
                 best = truth.argsort()[:len(truth) // 5]
                 found.append((tau(predicted, truth), tau(predicted[best], truth[best])))
             (every, fifth), errors = np.mean(found, 0), np.std(found, 0, ddof=min(1, seeds - 1)) / seeds**0.5
-            parts.append(f"{count}: {every:.3f}±{errors[0]:.3f} ({fifth:.3f}±{errors[1]:.3f})")
+            parts.append(f"{count}: {shown(every, errors[0], form='{:.3f}±{:.3f}')} "
+                         f"({shown(fifth, errors[1], form='{:.3f}±{:.3f}')})")
         print(f"{name:14} " + "   ".join(parts), flush=True)
 
 
@@ -118,10 +130,11 @@ def on_cells(task: TableTask, file_order: Tensor, confirm: int, seeds: int) -> N
         predicted = ranker(task.problem, measurements(task, first), task.table.choices[last], 0)
         drawn = np.random.default_rng(0).integers(len(last), size=(RESAMPLES, len(last)))
         resampled = np.array([both(predicted[rows], last[rows]) for rows in drawn])
-        low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
+        low, high = np.percentile(resampled, (2.5, 97.5), axis=0)  # NaN where a resample has equal values alone
         chosen, confirmed = np.mean(found, 0), both(predicted, last)
         print(f"{name:14} " + "   ".join(
-            f"{kind}: {chosen[i]:.3f}, confirmed {confirmed[i]:.3f} [{low[i]:.3f}, {high[i]:.3f}]"
+            f"{kind}: {shown(chosen[i])}, confirmed "
+            + shown(confirmed[i], low[i], high[i], form="{:.3f} [{:.3f}, {:.3f}]")
             for i, kind in enumerate(("free", "at equal size"))), flush=True)
 
 
@@ -145,10 +158,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     require(table.space is DARTS, f"{table.name} is no list of cells, which --confirm parts; expected one, or no "
             "--confirm")
     cells = json.loads(Path(arguments.table).read_text(encoding="utf-8"))["cells"]
-    require(LEAST <= arguments.confirm <= len(cells) - LEAST, f"confirm is {arguments.confirm} of {len(cells)} cells; "
-            f"expected at least {LEAST}, and as many left")
-    places = table.find(torch.stack([DARTS.encode(genotype_of(cell["genotype"])) for cell in cells]))
-    return on_cells(task, places, arguments.confirm, arguments.seeds)
+    found = table.find(torch.stack([DARTS.encode(genotype_of(cell["genotype"])) for cell in cells]))
+    places = list(dict.fromkeys(found.tolist()))  # a cell that occurs twice would be kept apart from itself
+    require(LEAST <= arguments.confirm <= len(places) - LEAST, f"confirm is {arguments.confirm} of {len(places)} "
+            f"different cells; expected at least {LEAST}, and as many left")
+    return on_cells(task, torch.tensor(places), arguments.confirm, arguments.seeds)
 
 
 if __name__ == "__main__":

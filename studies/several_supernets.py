@@ -13,6 +13,7 @@ all architectures, and at fixed size.
 
 import argparse
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ import numpy as np
 
 from search.rankings.statistics import correlations, estimate, without_size
 from wsrnas.report.reading.rankings import ALL, FIXED, main_column, read_ranking, shown
+from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Parser, require, require_different
 from wsrnas.runtime.markdown import markdown_table
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import stored_object
 
 GROUP = "supernet"
 HEADS = ("score", "each supernet", "last minus first", "mean of their scores", "agreement")
@@ -33,7 +36,7 @@ def common_scores(rankings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Return the scores (supernets, n) that all rankings hold, in the order of the first one's architectures.
 
     Raises:
-        InputError: they are about different architectures.
+        InputError: they are about different architectures, or have no score in common.
     """
     places = [np.array(ranking["values"]["place"]) for ranking in rankings]
     for ranking, there in zip(rankings, places, strict=True):
@@ -44,8 +47,17 @@ def common_scores(rankings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     by_name = [{entry["score"]: np.array(values)[order] for entry, values in
                 zip(ranking["scores"], ranking["values"]["scores"], strict=True) if entry["group"] == GROUP}
                for ranking, order in zip(rankings, orders, strict=True)]
-    return {name: np.stack([scores[name] for scores in by_name]) for name in by_name[0]
-            if all(name in scores for scores in by_name)}
+    common = {name: np.stack([scores[name] for scores in by_name]) for name in by_name[0]
+              if all(name in scores for scores in by_name)}
+    require(bool(common), "the rankings have no score of a supernet in common; expected the same --strengths")
+    return common
+
+
+def require_one_table(folders: Sequence[Path]) -> None:
+    """Refuse rankings of tables that hold different architectures, whatever the names of their files."""
+    architectures = {(stored_object(folder / run_files.INPUTS) or {}).get("architectures") for folder in folders}
+    require(len(architectures) == 1, f"{', '.join(map(str, folders))} have ranked the architectures of different "
+            "tables; expected one")
 
 
 def mean_score(scores: np.ndarray) -> np.ndarray:
@@ -62,23 +74,29 @@ def agreement(scores: np.ndarray) -> float:
 
 
 def plain(value: float) -> str:
-    """Return a correlation without an interval as text."""
-    return f"{value:.2f}".replace("-", "−")
+    """Return a correlation without an interval as text; a score that is always the same has none."""
+    return "–" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
 
 
-def table(rankings: Sequence[dict[str, Any]], column: str, fixed: bool) -> str:
-    """Return the table of all scores, of all architectures or at fixed size."""
+def known(value: np.ndarray) -> np.ndarray | None:
+    """Return a correlation with its interval; None where it is not defined."""
+    return None if np.isnan(value).any() else value
+
+
+def table(rankings: Sequence[dict[str, Any]], common: dict[str, np.ndarray], column: str, fixed: bool) -> str:
+    """Return the table of common scores (supernets, n), of all architectures or at fixed size."""
     values = rankings[0]["values"]
     truth, size = np.array(values["truth"][column])[None], np.log(values["parameters"])
     rows = []
-    for name, scores in common_scores(rankings).items():
+    for name, scores in common.items():
         def estimated(*chosen: np.ndarray, minus_first: bool = False) -> np.ndarray:
             return estimate(np.stack(chosen), truth, rankings[0]["resamples"], rankings[0]["seed"],
                             size if fixed else None, minus_first).tau[:, :, 0].T
 
         each = [tau for tau, _, _ in estimated(*scores)]
-        rows.append((name, " ".join(map(plain, each)), shown(estimated(scores[0], scores[-1], minus_first=True)[1]),
-                     shown(estimated(mean_score(scores))[0]),
+        difference = estimated(scores[0], scores[-1], minus_first=True)[1]
+        rows.append((name, " ".join(map(plain, each)), shown(known(difference)),
+                     shown(known(estimated(mean_score(scores))[0])),
                      plain(agreement(without_size(scores, size) if fixed else scores))))
     return markdown_table(HEADS, rows)
 
@@ -92,13 +110,15 @@ def main() -> None:
     arguments = parser.parse_args()
     require_different(arguments.rankings, "rankings")
     rankings = [dict(read_ranking(folder)) for folder in arguments.rankings]
+    require_one_table(arguments.rankings)
     require(len(rankings) > 1, "one ranking was given; expected several, one for each supernet")
     column = arguments.column or main_column(rankings[0])
     columns = rankings[0]["columns"]
     require(column in columns, f"column is {column}; expected one of {', '.join(columns)}")
+    common = common_scores(rankings)
     for subset, fixed in ((ALL, False), (FIXED, True)):
         print(f"\nKendall's τ with {column}, {subset}, {len(rankings[0]['values']['place'])} architectures\n\n"
-              f"{table(rankings, column, fixed)}")
+              f"{table(rankings, common, column, fixed)}")
 
 
 if __name__ == "__main__":

@@ -53,11 +53,11 @@ def all_scores(rows: Mapping[str, Sequence[Row]], bench: Bench, sizes: Mapping[s
              for name, values in MEASUREMENTS[group].scores(measured, bench).items()]
     found += [Score(SIZE, name, logarithm(values)) for name, values in sizes.items()]
     whole = [Score(score.group, score.name, finite(score.values)) for score in found]
-    return whole + combined(whole)
+    return whole + combined(found)
 
 
 def combined(scores: Sequence[Score]) -> list[Score]:
-    """Return sums of the ranks of some scores, where the supernet was measured.
+    """Return sums of the ranks of some scores, where the supernet was measured; what is not finite counts as worst.
 
     A *high* vulnerability is counted as good: RNAS expects the opposite, but that is what was found (docs/SEARCH.md).
     """
@@ -67,6 +67,6 @@ def combined(scores: Sequence[Score]) -> list[Score]:
         return []
     size = next(score.values for score in scores if score.group == SIZE)
     parts = {"loss, clean": of_supernet["loss, clean"], "high F": -vulnerabilities[-1], "parameters": size}
-    ranks = {name: scipy.stats.rankdata(values) for name, values in parts.items()}
+    ranks = {name: scipy.stats.rankdata(finite(values)) for name, values in parts.items()}
     return [Score(COMBINED, " + ".join(names), np.sum([ranks[name] for name in names], 0))
             for count in (2, 3) for names in itertools.combinations(ranks, count)]

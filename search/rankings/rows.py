@@ -37,7 +37,8 @@ def read_rows(path: Path) -> dict[int, Row]:
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             row = parse_json(line.decode())
-            found[row["place"]] = row
+            if len(row) > 1:  # the place, and what was measured there
+                found[row["place"]] = row
         except (ValueError, TypeError, KeyError):  # the last write was cut off, or the line is damaged
             break
     return found

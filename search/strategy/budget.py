@@ -19,6 +19,7 @@ with deferred_imports():
     from search.strategy.problem import Allowed
 
 COLUMNS = {"params": 0, "macs": 1}  # of ``Space.cost``
+WIDEST, DEEPEST = 10_000, 1000  # networks whose cost is asked for
 ROUNDS = 50  # of 1,000 random architectures each, in which enough must meet a budget
 
 
@@ -47,7 +48,10 @@ def parse_sized_budget(text: str) -> SizedBudget:
     found = re.fullmatch(r"C([1-9]\d*)L([1-9]\d*)", size)
     require(not at or found is not None, f"budget is {text!r}; after @ expected width and number of cells, such as "
             "C36L20")
-    return SizedBudget(parse_budget(cost), *((int(found[1]), int(found[2])) if found else (None, None)))
+    width, layers = (int(found[1]), int(found[2])) if found else (None, None)
+    require((width or 0) <= WIDEST and (layers or 0) <= DEEPEST, f"budget is {text!r}; after @ expected at most "
+            f"C{WIDEST}L{DEEPEST}")
+    return SizedBudget(parse_budget(cost), width, layers)
 
 
 def check_budget(text: str, tolerance: float) -> None:

@@ -31,7 +31,7 @@ class RobustObjective:
         weights: the N weights β_i, one weight for each strength; their sum is 1.
 
     Raises:
-        InputError: a weight is not above 0, or the weights do not sum to 1.
+        InputError: alpha or beta is below 0, another weight not above 0, or the weights do not sum to 1.
     """
 
     alpha: float
@@ -39,8 +39,8 @@ class RobustObjective:
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        require(self.alpha > 0 and self.beta > 0,
-                f"alpha is {self.alpha:g} and beta is {self.beta:g}; expected both above 0 (Eq. 10)")
+        require(self.alpha >= 0 and self.beta >= 0,
+                f"alpha is {self.alpha:g} and beta is {self.beta:g}; expected both at least 0 (Eq. 10)")
         require(abs(self.alpha + self.beta - 1) < 1e-6,
                 f"alpha + beta is {self.alpha + self.beta:g}; expected 1 (Eq. 10)")
         for weight in self.weights:

@@ -22,7 +22,7 @@ MOST = 0.5  # share of its neighbours that a filter must allow; below it, exchan
 
 
 def first_choices(problem: Problem, settings: Proposals, generator: torch.Generator) -> Tensor:
-    """Return the architectures (population, R) that are measured first.
+    """Return the architectures (n, R) that are measured first, n <= population: a draw that is repeated counts once.
 
     Robustness grows with size, so the largest architecture is a good start, if it is allowed; the others are drawn
     from equal parts of a random sample in the order of its sizes, so that the predictor sees what size does.

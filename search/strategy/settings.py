@@ -15,7 +15,8 @@ class Proposals:
     """How architectures are proposed. docs/SEARCH.md gives the reason for every value.
 
     Args:
-        population: architectures measured first: the largest one, then others spread over the sizes.
+        population: architectures measured first: the largest one, then others spread over the sizes; fewer where draws
+            are repeated.
         steps: gradient steps of A before each proposal.
         learning_rate: of Adam on A in these steps.
         decay: factor of A before them.
@@ -53,7 +54,7 @@ class StrategyConfig(Ranges):
     loss_quantile: float = option(0.8, "share of the measurements, by each column, that the predictor tells apart; "
                                   "the worse ones count as equally bad; 1: all", added=True)
     population: int = option(1, "architectures that wsr measures before it learns: the largest, then others of all "
-                             "sizes", added=True)
+                             "sizes (a few less where draws repeat in a small space)", added=True)
     proposal_steps: int = option(3, "gradient steps of A before each proposal", added=True)
     proposal_learning_rate: float = option(0.3, "learning rate of Adam in these steps", added=True)
     architecture_decay: float = option(0.9, "factor of A before these steps", added=True)

@@ -1,6 +1,5 @@
 """Checks that all readers of tables share."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +41,8 @@ def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[s
         require(column in names, f"{name} has no column {column!r}; expected some of {', '.join(usable)}")
         require(column in usable, f"the column {column} of {name} holds losses; expected accuracies, some of "
                 f"{', '.join(usable)}")
+        require(column != "mean" or len(columns) == 1, f"the column mean of {name} would be taken for the mean of all; "
+                "expected another name, or no further column")
         require(columns.count(column) == 1, f"columns names {column} twice; expected each once")
     places = [names.index(column) for column in columns]
     for number, row in enumerate(results):
@@ -50,14 +51,19 @@ def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[s
                              "for each column")
         for place in places:
             if not _is_accuracy(row[place], whole):
-                raise InputError(f"{name}: row {number} of results has {row[place]!r} in the column {names[place]}; "
-                                 f"expected an accuracy from 0 to {whole:g}")
+                raise InputError(f"{name}: row {number} of results has {_short(row[place])} in the column "
+                                 f"{names[place]}; expected an accuracy from 0 to {whole:g}")
     return torch.tensor([[row[place] for place in places] for row in results], dtype=torch.float64) / whole
 
 
+def means_of_equal(losses: Tensor, row: Tensor) -> Tensor:
+    """Return the mean losses (m, L) of the architectures with losses (n, L) that share each of m rows (n,)."""
+    sums = torch.zeros(int(row.max()) + 1, losses.shape[1], dtype=losses.dtype).index_add(0, row, losses)
+    return sums / torch.bincount(row).unsqueeze(-1)
+
+
 def _is_accuracy(value: Any, whole: float) -> bool:
-    return (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            and 0 <= value <= whole)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= whole
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from search.spaces.darts import DARTS
-from search.tables.checks import accuracies, listed
+from search.tables.checks import accuracies, listed, means_of_equal
 from search.tables.table import Table
 from wsrnas.genotype import FORMAT, Genotype
 from wsrnas.runtime.config import require
@@ -44,14 +44,19 @@ def read(document: Mapping[str, Any], name: str, columns: tuple[str, ...]) -> Ta
             choices.append(DARTS.encode(genotype_of(cell["genotype"])))
         except InputError as error:
             raise InputError(f"{name}: cell {number}: {error}") from None
+    for column in columns:
+        missing = [number for number, cell in enumerate(cells) if column not in cell]
+        require(not 0 < len(missing) < len(cells), f"{name}: cell {min(missing, default=0)} has no {column}; expected "
+                "an accuracy for every cell")
     ordered = sorted(names)
     losses = 100 * (1 - accuracies(name, ordered, [[cell[key] for key in ordered] for cell in cells], columns, 100.0))
+    shares = [column for column, best in zip(columns, (100 - losses).max(0).values.tolist(), strict=True) if best <= 1]
+    require(not shares, f"{name}: no cell has more than 1 in the column {', '.join(shares)}; expected accuracies in "
+            "percent, not shares")
     # Cells of equal encoding are one architecture; their results are the mean.
     together, row = torch.unique(torch.stack(choices), dim=0, return_inverse=True)
-    means = torch.zeros(len(together), losses.shape[1], dtype=losses.dtype).index_add(0, row, losses)
-    means /= torch.bincount(row).unsqueeze(-1)
-    return Table(name, str(document.get("source", "")), DARTS, together, torch.arange(len(together)), means, columns,
-                 NETWORK)
+    return Table(name, str(document.get("source", "")), DARTS, together, torch.arange(len(together)),
+                 means_of_equal(losses, row), columns, NETWORK)
 
 
 def genotype_of(value: Any) -> Genotype:

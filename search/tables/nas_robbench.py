@@ -1,13 +1,13 @@
 """The tables of NAS-RobBench-201 (ICLR 2024): every graph of NAS-Bench-201, trained adversarially."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from search.spaces import SPACES
-from search.tables.checks import accuracies, listed
+from search.tables.checks import accuracies, listed, means_of_equal
 from search.tables.table import Table
 from wsrnas.runtime.config import require
 
@@ -43,8 +43,12 @@ def read(document: Mapping[str, Any], name: str, columns: tuple[str, ...]) -> Ta
     require(not bad, f"{name}: row_of names the row {bad[:1]}; expected integers from 0 to {len(results) - 1}, the "
             "rows of results")
     choices = _choices(name, operations, edges, architectures)
-    losses = 100 * (1 - accuracies(name, names, results, columns, 1.0))
-    return Table(name, str(document.get("source", "")), SPACE, choices, torch.tensor(rows), losses, columns, NETWORK)
+    losses, row = 100 * (1 - accuracies(name, names, results, columns, 1.0)), torch.tensor(rows)
+    if len(set(rows)) == len(rows):  # each was trained: isomorphic graphs are one architecture, with their mean
+        first: dict[Hashable, int] = {}
+        row, losses = (torch.tensor([first.setdefault(key, len(first)) for key in SPACE.key(choices)]), losses[row])
+        losses = means_of_equal(losses, row)
+    return Table(name, str(document.get("source", "")), SPACE, choices, row, losses, columns, NETWORK)
 
 
 def _edge(name: str) -> tuple[int, int]:

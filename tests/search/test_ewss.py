@@ -59,7 +59,7 @@ def objective_of(alpha, beta, weights, count):
 
 
 @pytest.mark.parametrize("alpha, beta, weights, count, named", [
-    (1.0, 0.0, (1.0,), 1, "alpha is 1 and beta is 0; expected both above 0"),
+    (1.2, -0.2, (1.0,), 1, "alpha is 1.2 and beta is -0.2; expected both at least 0"),
     (-0.2, 1.2, (1.0,), 1, "alpha is -0.2"),
     (0.5, 0.6, (1.0,), 1, r"alpha \+ beta is 1.1; expected 1"),
     (0.8, 0.2, (0.5, 0.5), 3, "strength_weights has 2 entries; expected one for each strength, 3"),

@@ -60,8 +60,31 @@ def test_random_searches_take_the_smallest_score(lookup):
         random_searches(lookup, {}, places, 5)
 
 
+def ranked(folder, lookup):
+    """Make the folder of a ranking of the table."""
+    (folder / "rows").mkdir()
+    (folder / "inputs.json").write_text(json.dumps({"architectures": lookup.table.restricted(()).fingerprint()}))
+
+
+def test_a_ranking_of_other_architectures_is_refused(lookup, tmp_path):
+    ranked(tmp_path, lookup)
+    (tmp_path / "rows/supernet-0000.jsonl").write_text('{"place": 4, "losses": [1.0], "vulnerabilities": [1.0]}\n')
+    (tmp_path / "inputs.json").write_text('{"architectures": "another"}')
+    with pytest.raises(InputError, match="has ranked other architectures than those of demo; expected its own --table"):
+        ranking_scores(tmp_path, lookup, 0.5, 0.25, {})
+
+
+def test_the_size_says_nothing_beside_the_size(lookup, tmp_path):
+    ranked(tmp_path, lookup)
+    rows = [{"place": place, "losses": [1.0, 2.0], "vulnerabilities": [1.0, 1.0]} for place in range(0, 15_000, 500)]
+    (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = found_graphs.ranks(lookup, *ranking_scores(tmp_path, lookup, 0.5, 0.25, {}))
+    found = {name: taus for name, *taus in rows}
+    assert found["largest"][1] == "–"
+
+
 def test_scores_are_those_of_the_rows(lookup, tmp_path):
-    (tmp_path / "rows").mkdir()
+    ranked(tmp_path, lookup)
     rows = [{"place": place, "losses": [1.0 + place, 2.0], "vulnerabilities": [9.0, np.e]} for place in (4, 2)]
     (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scores, places = ranking_scores(tmp_path, lookup, 0.5, 0.25, {})
@@ -69,7 +92,7 @@ def test_scores_are_those_of_the_rows(lookup, tmp_path):
     assert scores["sensitive"].tolist() == pytest.approx([2.5, 4.5])
     assert scores["loss under attack"].tolist() == [2, 2] and scores["robust"].tolist() == [2.25, 2.75]
     assert scores["robust-sensitive"].tolist() == pytest.approx([1.75, 2.25])
-    assert scores["largest"].tolist() == [-lookup.parameters[2], -lookup.parameters[4]]
+    assert scores["largest"].tolist() == (-np.log(lookup.parameters[[2, 4]])).tolist()
     rows[0]["losses"][0] = None  # it was not finite
     (tmp_path / "rows/supernet-0002.jsonl").write_text(json.dumps(rows[0]) + "\n")
     assert ranking_scores(tmp_path, lookup, 0.5, 0.25, {})[0]["natural"].tolist() == [3, 3]
@@ -85,7 +108,7 @@ def test_a_lean_ranking_has_no_idle_operations(lookup, tmp_path):
         "nor_conv_3x3 none none skip_connect none none",  # the convolution leads to node 1, and nothing from there
         "nor_conv_3x3 none none none skip_connect none")]
     idle, lean = lookup.table.find(torch.tensor(choices)).tolist()
-    (tmp_path / "rows").mkdir()
+    ranked(tmp_path, lookup)
     rows = [{"place": place, "losses": [1.0, 2.0], "vulnerabilities": [1.0, 1.0]} for place in (idle, lean)]
     (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert ranking_scores(tmp_path, lookup, 0.5, 0.25, {}, lean=True)[1].tolist() == [lean]
@@ -117,7 +140,7 @@ def test_what_was_found_in_another_space_is_refused(lookup, tmp_path):
 
 
 def test_training_free_scores_count_by_their_weights(lookup, tmp_path):
-    (tmp_path / "rows").mkdir()
+    ranked(tmp_path, lookup)
     rows = [{"place": place, "losses": [1.0, 2.0], "vulnerabilities": [1.0, 1.0]} for place in (2, 4, 6)]
     (tmp_path / "rows/supernet-0000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows = [{"place": place, "ntk": -place, "naswot": value} for place, value in ((4, None), (2, 7.0), (6, 9.0))]

@@ -40,6 +40,34 @@ def test_cells_are_ranked_where_nobody_has_learned_from_them(quick, tmp_path, ca
     assert "free: 1.000, confirmed 1.000 [1.000, 1.000]" in lines[1]
 
 
+def test_a_cell_that_occurs_twice_is_not_kept_apart_from_itself(quick, tmp_path, monkeypatch):
+    path, parts = cells(tmp_path), []
+    document = json.loads(path.read_text())
+    document["cells"] += document["cells"][:10]
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr(study, "on_cells", lambda task, places, *rest: parts.append(places.tolist()))
+    study.main(["--table", str(path), "--confirm", "20", "--seeds", "1"])
+    assert len(parts[0]) == 30 == len(set(parts[0]))
+
+
+def test_a_table_of_too_few_architectures_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the table has 30 different architectures; expected at least 35"):
+        study.main(["--table", str(cells(tmp_path)), "--seeds", "1"])
+
+
+def test_what_is_not_known_is_a_dash(monkeypatch, tmp_path, capsys):
+    """Nothing is left of the size beside a line over the size, and numbers that leave too few to rank are left out."""
+    monkeypatch.setattr(study, "RANKERS", {"parameters": study.RANKERS["parameters"]})
+    monkeypatch.setattr(study, "RESAMPLES", 5)
+    monkeypatch.setattr(study, "COUNTS", (10, 25))
+    path = str(cells(tmp_path))
+    study.main(["--table", path, "--confirm", "20", "--seeds", "1"])
+    assert "at equal size: –, confirmed –" in capsys.readouterr().out
+    study.main(["--table", path, "--seeds", "1"])
+    said = capsys.readouterr().out
+    assert "10: 1.000±0.000" in said and "25:" not in said
+
+
 @pytest.mark.slow
 def test_graphs_are_ranked_after_every_number_of_measurements(quick, capsys, monkeypatch):
     monkeypatch.setattr(study, "COUNTS", (10, 20))
@@ -63,7 +91,8 @@ def test_columns_choose_what_is_predicted(quick, tmp_path, capsys):
 
 @pytest.mark.parametrize("confirm", ["1", "21", "31"])
 def test_too_few_cells_on_either_side_are_refused(tmp_path, confirm):
-    with pytest.raises(InputError, match=f"confirm is {confirm} of 30 cells; expected at least 10, and as many left"):
+    words = f"confirm is {confirm} of 30 different cells; expected at least 10, and as many left"
+    with pytest.raises(InputError, match=words):
         study.main(["--table", str(cells(tmp_path)), "--confirm", confirm])
 
 

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from search.rankings import statistics
+from search.rankings.compared import Score, combined
 from search.rankings.scores import finite, logarithm
 from search.rankings.statistics import by_subset, correlations, estimate, without_size
 
@@ -139,3 +140,10 @@ def test_a_difference_of_correlations_is_that_in_every_resample():
 def test_values_that_are_not_finite_rank_last():
     assert finite(np.array([1.0, np.nan, -2.0, np.inf])).tolist() == [1, -2, -2, -2]
     np.testing.assert_allclose(logarithm(np.array([0.0, math.e, 1.0])), [0, 1, 0])
+
+
+def test_a_vulnerability_that_is_not_finite_counts_as_worst_in_the_sums_of_ranks():
+    values = {"loss, clean": [4.0, 3, 2, 1], "vulnerability F, at 0.03": -np.log([0.1, 0.2, 0.3, np.nan])}
+    scores = [Score("supernet", name, np.array(value, dtype=float)) for name, value in values.items()]
+    found = {score.name: score.values for score in combined([*scores, Score("size", "parameters", np.arange(4.0))])}
+    assert found["high F + parameters"].tolist() == [1.5 + 1, 3 + 2, 4 + 3, 1.5 + 4]

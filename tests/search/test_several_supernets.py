@@ -34,7 +34,21 @@ def test_scores_are_in_the_order_of_the_first_ranking():
 
 
 def test_scores_that_one_supernet_lacks_are_left_out():
-    assert common_scores([ranking(0), ranking(1, name="loss, at 0.1")]) == {}
+    more = ranking(0)
+    more["scores"].append({"group": "supernet", "score": "loss, at 0.1"})
+    more["values"]["scores"].append(LOSSES[1])
+    assert set(common_scores([more, ranking(1)])) == {"loss, clean"}
+    with pytest.raises(InputError, match="no score of a supernet in common; expected the same --strengths"):
+        common_scores([ranking(0), ranking(1, name="loss, at 0.1")])
+
+
+def test_a_score_that_is_always_the_same_has_no_tau():
+    flat = ranking(1)
+    flat["values"]["scores"][0] = [0.0] * 6
+    rankings = [ranking(0), flat]
+    for fixed in (False, True):
+        row = table(rankings, common_scores(rankings), "pgd", fixed).splitlines()[-1]
+        assert row.split("|")[2].split()[1] == "–" and "nan" not in row
 
 
 @pytest.mark.parametrize("other", [ranking(1, table="another"), ranking(1, PLACES[:5])])
@@ -60,7 +74,8 @@ def test_agreement_is_the_mean_over_pairs():
 
 
 def test_the_table_has_each_tau_and_that_of_the_mean():
-    row = table([ranking(0), ranking(1)], "pgd", fixed=False).splitlines()[-1].split("|")
+    rankings = [ranking(0), ranking(1)]
+    row = table(rankings, common_scores(rankings), "pgd", fixed=False).splitlines()[-1].split("|")
     each = [kendalltau(values, PGD).statistic for values in LOSSES]
     assert row[2].replace("−", "-").split() == [f"{value:.2f}" for value in each]
     assert row[3].replace("−", "-").split()[0] == f"{each[1] - each[0]:+.2f}"
@@ -71,7 +86,7 @@ def test_the_table_has_each_tau_and_that_of_the_mean():
     def rest(values):
         return np.array(values) - line(size, values, 1)(size)
 
-    fixed = table([ranking(0), ranking(1)], "pgd", fixed=True).splitlines()[-1].split("|")
+    fixed = table(rankings, common_scores(rankings), "pgd", fixed=True).splitlines()[-1].split("|")
     assert fixed[2].replace("−", "-").split() == [f"{kendalltau(rest(values), rest(PGD)).statistic:.2f}"
                                                   for values in LOSSES]
 
@@ -90,6 +105,10 @@ def test_the_program_prints_both_tables_and_refuses_what_it_cannot_compare(tmp_p
     start(*folders)
     out = capsys.readouterr().out
     assert "Kendall's τ with pgd, all, 6 architectures" in out and "fixed size" in out and out.count("loss, clean") == 2
+    (folders[1] / "inputs.json").write_text('{"architectures": "another table"}')
+    with pytest.raises(InputError, match="have ranked the architectures of different tables; expected one"):
+        start(*folders)
+    (folders[1] / "inputs.json").unlink()
     with pytest.raises(InputError, match="one ranking was given"):
         start(folders[0])
     with pytest.raises(InputError, match="ranking1: given twice; expected different rankings"):

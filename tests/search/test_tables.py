@@ -102,6 +102,7 @@ BAD = {
     "too few rows": (robbench(row_of=[0, 1]), ["row_of has 2", "arch 4"]),
     "NaN": (json.dumps(robbench(results=[[.9, .8, .1, .4], [.8, float("nan"), .1, .3], [.1] * 4])), ["row 1", "nan",
                                                                                                     "pgd_3"]),
+    "a huge number": (robbench(results=[[10**400] * 4, [.8] * 4, [.1] * 4]), ["row 0", "from 0 to 1"]),
     "percent": (robbench(results=[[90, 80, 10, 40], [.8] * 4, [.1] * 4]), ["row 0", "90", "from 0 to 1"]),
     "short row": (robbench(results=[[.9], [.8] * 4, [.1] * 4]), ["row 0", "4 numbers"]),
     "text": (robbench(results=[["a"] * 4, [.8] * 4, [.1] * 4]), ["row 0", "'a'"]),
@@ -122,6 +123,39 @@ def test_a_bad_table_is_refused_in_one_sentence(case, tmp_path):
     document, words = BAD[case]
     with says(*words):
         open_table(written(tmp_path, document))
+
+
+def test_isomorphic_graphs_that_were_trained_each_are_one_architecture_with_their_mean(tmp_path):
+    every = torch.cartesian_prod(*[torch.arange(5)] * 6)[:300]
+    keys = SPACE.key(every)
+    twin, first = next((place, keys.index(key)) for place, key in enumerate(keys) if keys.index(key) < place)
+    names = ["".join(map(str, every[place].tolist())) for place in (first, twin)]
+    document = robbench(arch=[*names, "333333"], row_of=[0, 1, 2])
+    table = open_table(written(tmp_path, document))
+    assert table.row.tolist() == [0, 0, 1]
+    torch.testing.assert_close(table.losses[0], torch.tensor([15.0, 25, 65], dtype=torch.float64))
+    document["row_of"] = [1, 1, 1]  # where the file shares rows, it says what is the same
+    assert open_table(written(tmp_path, document)).row.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("column", ["clean", "pgd"])
+def test_cells_without_an_accuracy_or_with_shares_are_named(column, tmp_path):
+    cell = json.loads(genotypes.load("RACL").to_json())
+    cells = [{"genotype": cell, "clean": 80.0, "pgd": 40.0} for _ in range(3)]
+    del cells[1][column]
+    with says(f"cell 1 has no {column}; expected an accuracy for every cell"):
+        open_table(written(tmp_path, {"cells": cells}))
+    for each in cells:
+        each[column] = 0.8
+    with says(f"no cell has more than 1 in the column {column}; expected accuracies in percent"):
+        open_table(written(tmp_path, {"cells": cells}))
+
+
+def test_a_column_called_mean_is_not_taken_for_the_mean_of_all(tmp_path):
+    path = written(tmp_path, robbench(columns=["clean", "mean", "a", "b"]))
+    with says("the column mean of table would be taken for the mean of all"):
+        open_table(path, ("clean", "mean"))
+    assert open_table(path, ("mean",)).columns == ("mean",)
 
 
 def test_a_missing_file_is_refused():

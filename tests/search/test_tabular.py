@@ -4,6 +4,7 @@ import json
 import re
 import statistics
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -267,18 +268,20 @@ def test_tau_is_that_of_all_pairs_and_of_the_best_fifth():
 class Knowing(RandomSearch):
     """Predict the truth, and remember what for."""
 
-    def __init__(self, problem, table, seen):
+    seen: ClassVar[list] = []
+
+    def __init__(self, problem, table):
         super().__init__(problem)
-        self.table, self.seen = table, seen
+        self.table = table
 
     def predict(self, measured, choices, generator):
-        self.seen.append((measured.keys.copy(), SPACE.key(choices)))
+        Knowing.seen.append((measured.keys.copy(), SPACE.key(choices)))
         return self.table.lookup(choices).mean(-1)
 
 
 def test_predictions_are_ranked_on_what_was_not_measured(judge, monkeypatch, table):
-    seen: list = []
-    monkeypatch.setitem(STRATEGIES, "knowing", StrategyEntry(lambda problem, *rest: Knowing(problem, table, seen), ""))
+    monkeypatch.setattr(Knowing, "seen", seen := [])
+    monkeypatch.setitem(STRATEGIES, "knowing", StrategyEntry(lambda problem, *rest: Knowing(problem, table), ""))
     monkeypatch.setattr(search.tabular_search, "UNSEEN", 100)
     folder = judge(strategy=("knowing",), seeds=2)
     assert results(folder)["tau"]["5"]["all"] == [pytest.approx(1), pytest.approx(0)]
@@ -287,6 +290,26 @@ def test_predictions_are_ranked_on_what_was_not_measured(judge, monkeypatch, tab
         assert len(set(asked)) == len(asked) == 100 and not measured & set(asked)
     early, late = set(seen[0][1]), set(seen[1][1])
     assert len(early & late) >= 90  # the same ones but for what was measured meanwhile
+
+
+@pytest.mark.parametrize(("strategy", "more"), [
+    ("wsr", ("--population", "6")), ("wsr", ("--predictor", "lstm", "--loss_passes", "5")), ("gp", ()),
+    ("wsr", ("--proposal_batch", "4")),
+    ("wsr-paper", ("--warmup_architectures", "5", "--loss_passes", "5", "--architecture_samples", "8"))])
+def test_a_report_changes_no_search(judge, strategy, more):
+    one, several = (searches(judge(*more, strategy=(strategy,), queries=queries, seeds=1, out=f"out{len(queries)}"))
+                    for queries in ((14,), (5, 9, 14)))
+    alone, reported = (found[f"{strategy}-0.json"] for found in (one, several))
+    assert alone["measured"] == reported["measured"]
+    assert alone["regret"]["14"] == reported["regret"]["14"] and alone["tau"]["14"] == reported["tau"]["14"]
+
+
+def test_a_damaged_search_is_done_again(judge):
+    folder = judge()
+    before, file = searches(folder), folder / "searches" / "local-search-0.json"
+    for damage in ({"seconds_per_query": None}, {"regret": 3}, {"tau": []}):
+        file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+        assert searches(judge()) == before
 
 
 # ---- resuming, sharing ---------------------------------------------------------------------------------------
@@ -377,6 +400,9 @@ def test_two_processes_share_the_seeds(file, tmp_path, judge):
     (["--budget", "params=1"], ["budget is params=1", "no such architecture"]),
     (["--budget", "much"], ["budget is 'much'", "params=4.5M"]),
     (["--budget", "macs=1M@C4L4"], ["layers is 4", "nas-bench-201"]),
+    (["--budget", "params=1M@C99999999999L15"], ["budget is", "at most C10000L1000"]),
+    (["--budget", "params=1M@C16L30000"], ["at most C10000L1000"]),
+    (["--tau", "1e-300"], ["tau is 1e-300; expected at least 1e-06"]),
     (["--budget_tolerance", "0"], ["budget_tolerance is 0"]),
     (["--proposal_batch", "0"], ["proposal_batch is 0"]),
     (["--size_class", "60:70"], ["no architecture", "60:70"]),

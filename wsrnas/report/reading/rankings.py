@@ -25,7 +25,8 @@ def read_ranking(folder: Path) -> Results:
     path = folder / run_files.RANKING
     try:
         results = read_json(path)
-        if results["format"] == FORMAT and {"scores", "values", "columns", "subsets"} <= set(results):
+        if results["format"] == FORMAT and {"scores", "values", "columns", "subsets"} <= set(results) \
+                and results["columns"]:
             return dict(results)
     except (OSError, ValueError, TypeError, KeyError):
         pass
