@@ -48,9 +48,8 @@ def begin(network: nn.Module, config: AnyTraining) -> Beginning:
     if not config.init_weights:
         return Beginning()
     path = find_checkpoint(config.init_weights)
-    own, given = network.state_dict(), _weights(path)
-    fingerprint = weights_hash(given.items())
-    given = with_counters(given, network)
+    own, stored = network.state_dict(), _weights(path)
+    given = with_counters(stored, network)
     head = [name for name, value in own.items() if name.startswith(HEAD)
             and (name not in given or given[name].shape != value.shape)]
     taken = {name: value for name, value in given.items() if name not in head}
@@ -61,6 +60,7 @@ def begin(network: nn.Module, config: AnyTraining) -> Beginning:
             f"{config.init_channels} channels and {config.layers or 'its own'} layers: {problem}; expected those of "
             "the same architecture and size, of which the head alone may differ")
     network.load_state_dict(taken, strict=False)
+    fingerprint = weights_hash(stored.items())
     says = [f"the training begins with the weights in {shown_path(path)} ({fingerprint})"]
     if head:
         there = tuple(given[head[0]].shape) if head[0] in given else "absent"

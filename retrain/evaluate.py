@@ -29,10 +29,11 @@ with deferred_imports():
     from wsrnas.complexity import count_parameters, multiply_adds, readable
     from wsrnas.evaluation.active_test import check_passes
     from wsrnas.evaluation.disagreements import disagreement_lines
-    from wsrnas.evaluation.measurement import check_classes, exact_arithmetic
+    from wsrnas.evaluation.measurement import check_classes
     from wsrnas.evaluation.protocols import fallen_in_words, in_order, passes_of
     from wsrnas.evaluation.results import check_lines, difference_table, differences, official_table, passes_line, table
     from wsrnas.report import refresh, write_report
+    from wsrnas.runtime.arithmetic import exact_arithmetic
     from wsrnas.subjects.images import EvaluationImages
     from wsrnas.subjects.model_source import ModelSource
     from wsrnas.subjects.opening import open_model

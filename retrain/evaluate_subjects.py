@@ -1,8 +1,11 @@
 """What is evaluated: networks with their names, folders and transfer sources, and the images that all of them get."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from retrain.evaluate_files import result_folder
 from retrain.evaluate_settings import EvaluateConfig
@@ -10,11 +13,13 @@ from wsrnas.architectures.searched import Searched
 from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.evaluation.measurement import refuse_gradient_attacks
+from wsrnas.evaluation.official import require_training_pass
 from wsrnas.evaluation.protocols import PROTOCOLS, in_order
 from wsrnas.models import load_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
-from wsrnas.runtime.distributed import World
+from wsrnas.runtime.distributed import World, all_min, print_on_main
+from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.fitting import fitted
 from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, folder_of_images, images_of
 from wsrnas.subjects.model_source import ModelSource
@@ -95,7 +100,13 @@ def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSou
     other = "last" if config.weights == "best" else "best"
     file = run_files.CHECKPOINT if other == "last" else run_files.BEST
     path = network.folder / file if network.folder else Path(network.source)
-    return [open_model(str(network.folder), other)] if path != Path(network.source) and path.is_file() else []
+    if path == Path(network.source) or not path.is_file():
+        return []
+    try:
+        return [open_model(str(network.folder), other)]
+    except InputError as error:
+        print(f"note: {error}; the checks of {network.source} do without it", file=sys.stderr)
+        return []
 
 
 def fit_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: EvaluationImages, world: World
@@ -113,15 +124,37 @@ def fit_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: Ev
     for network in {id(network): network for network in involved}.values():
         require(not published_way or can_train(network.model), f"{network.source} is an exported program without a "
                 f"training mode, which the published way of --protocol {config.protocol} needs")
-        ready[id(network)] = fitted(network, images, world.device)
+        try:
+            ready[id(network)] = fitted(network, images, world.device)
+        except InputError as error:
+            if config.source or any(network is subject.network for subject in subjects):
+                raise
+            print_on_main(world, f"note: {error}; it was not asked for, and the checks do without it")
+            continue
+        if published_way:
+            require_training_pass(ready[id(network)].model, images.loader, network.source)
         if world.is_main:
             print("".join(f"{network.source}: {note}\n" for note in ready[id(network)].notes), end="", flush=True)
+    require_same_everywhere([network.fingerprint for network in involved], world)
     found = []
     for subject in subjects:
-        network, source = ready[id(subject.network)], ready[id(subject.source)] if subject.source else None
+        network, source = ready[id(subject.network)], ready.get(id(subject.source)) if subject.source else None
         if not network.has_gradient:
             refuse_gradient_attacks(in_order(config.curve, config.chosen(images.dataset)[1]), network.source)
         require(not config.source or source is None or source.has_gradient,
                 f"the source {config.source} of transfer attacks has no gradient, and cannot make images")
         found.append(replace(subject, network=network, source=source if source and source.has_gradient else None))
     return found
+
+
+def require_same_everywhere(fingerprints: Sequence[str], world: World) -> None:
+    """Refuse networks that are not the same in all processes, such as one with a random layer.
+
+    Raises:
+        InputError: their results would be stored as those of one network.
+    """
+    numbers = torch.tensor([int(fingerprint[:12], 16) for fingerprint in fingerprints], dtype=torch.float64,
+                           device=world.device)
+    lowest, highest = all_min(numbers.clone(), world), -all_min(-numbers, world)
+    require(torch.equal(lowest, highest), "a network has other weights in each process, so its numbers "
+            "would belong to several; expected fixed random numbers (torch.manual_seed) where it is made")

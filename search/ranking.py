@@ -40,7 +40,7 @@ with deferred_imports():
     from search.rankings.trained import open_trained
     from search.tables.table import Table
     from search.tables.task import limited, random_order
-    from wsrnas.evaluation.measurement import exact_arithmetic
+    from wsrnas.runtime.arithmetic import exact_arithmetic
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -35,7 +35,7 @@ with deferred_imports():
     from test_AN_estimator.training import trained_estimator
     from wsrnas.complexity import count_parameters
     from wsrnas.evaluation.caveats import chance
-    from wsrnas.evaluation.measurement import exact_arithmetic
+    from wsrnas.runtime.arithmetic import exact_arithmetic
     from wsrnas.runtime.sharing import Task, alone, share
 
 

@@ -17,9 +17,9 @@ from retrain.settings import RetrainConfig
 from retrain.small_images import train
 from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.check_levels import was_checked
-from wsrnas.evaluation.measurement import exact_arithmetic
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
+from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.reading import read_json
 from wsrnas.runtime.run_directory import RunDirectory

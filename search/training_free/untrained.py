@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from search.spaces.space import ImageShape, Space
 from search.training_free import ScoreEntry
-from wsrnas.evaluation.measurement import exact_arithmetic
+from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.seeding import seeded_weights
 
 Network = tuple[int, int, int, ImageShape]  # width, number of cells, number of classes, (C, H, W) of an image

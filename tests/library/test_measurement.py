@@ -22,8 +22,9 @@ from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.autoattack import autoattack_stage
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
 from wsrnas.evaluation.journal import Journal
-from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
+from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import custom_attacks
+from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.distributed import initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
 

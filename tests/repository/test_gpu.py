@@ -17,9 +17,10 @@ from wsrnas.estimators import build_estimator
 from wsrnas.estimators import names as estimator_names
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
-from wsrnas.evaluation.measurement import Evaluation, exact_arithmetic
+from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.network import NetworkCIFAR
 from wsrnas.quick.graphs import CALLS_BEFORE, FEWEST_CALLS, Graphs
+from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.seeding import BatchNoise

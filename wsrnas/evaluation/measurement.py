@@ -1,8 +1,7 @@
 """Which images a network classifies correctly under which attack; network and attack are in evaluation mode."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,17 +18,6 @@ from wsrnas.evaluation.journal import Journal
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
-
-
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Compute in full float32 on a GPU: TF32 would round every product to 10 bits in the numbers that are reported."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Evaluation(ChunkedMeasurement):

@@ -23,6 +23,7 @@ from wsrnas.runtime.distributed import World, all_sum
 from wsrnas.runtime.errors import InputError, out_of_memory, say
 from wsrnas.runtime.folders import make
 from wsrnas.runtime.progress import progress
+from wsrnas.runtime.reading import first_line
 from wsrnas.runtime.seeding import derive_seed, generator
 
 BATCH = 25  # images per batch in one process of the published evaluation
@@ -37,6 +38,40 @@ class _InTrainingMode(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self._hidden[0].train()(images)
+
+
+def require_training_pass(model: nn.Module, loader: BatchLoader, source: str) -> None:
+    """Refuse a network that cannot be evaluated in the published way, before hours of attacks come before it.
+
+    Args:
+        model: the network; a copy is asked.
+        loader: loader of the test images; the smallest batch of the evaluation is tried.
+        source: where the network is from, for the message.
+
+    Raises:
+        InputError: it cannot be copied, or fails in training mode on so few images.
+    """
+    count = len(loader.image_set)
+    rows = torch.arange(min(count, count % BATCH or BATCH))
+    try:
+        images, _ = next(iter(loader.images_at([rows])))
+        with torch.no_grad():
+            logits = _InTrainingMode(_without_auxiliary_head(copy.deepcopy(model)))(images)
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"it returns a {type(logits).__name__} in training mode; expected logits")
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the user's code
+        raise InputError(f"{source} cannot be evaluated in the published way, in training mode with batches of "
+                         f"{len(rows)} images ({first_line(error)}); choose another protocol or --max_test") from None
+
+
+def _without_auxiliary_head(model: nn.Module) -> nn.Module:
+    """Remove the auxiliary heads in place: the network gives only logits in training mode, too."""
+    for module in model.modules():
+        if isinstance(module, CellNetwork):
+            module.auxiliary = None
+    return model
 
 
 def official_accuracy(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], world: World, steps: int = 20,
@@ -81,9 +116,7 @@ def _stored(state: Path) -> dict[str, Any]:
 
 def _measure(model: nn.Module, loader: BatchLoader, epsilons: Sequence[float], correct: Tensor, steps: int,
              state: Path | None, header: dict[str, Any], label: str, world: World) -> Tensor:
-    for module in model.modules():
-        if isinstance(module, CellNetwork):
-            module.auxiliary = None  # only logits in training mode, too
+    _without_auxiliary_head(model)
     parameters = dict(header, epsilons=list(epsilons), steps=steps, batch=BATCH)
     if state:
         make(state.parent)

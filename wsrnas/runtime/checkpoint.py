@@ -18,6 +18,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,23 @@ def refuse_damage(path: Path) -> bool:
                 raise Damaged("its contents do not match its checksum")
         elif end[:2] == length or MARK in end:
             raise Damaged("its checksum is damaged")
-        elif not zipfile.is_zipfile(file):
+        elif not is_archive(file):
             return False
         else:
             _refuse_damaged_entries(file, size)
     return True
+
+
+def is_archive(file: io.BufferedReader) -> bool:
+    """Return whether a file is a zip archive.
+
+    Raises:
+        Damaged: it was one.
+    """
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile as error:
+        raise Damaged(f"BadZipFile: {first_line(error)}") from None
 
 
 def _digest(file: io.BufferedReader, count: int) -> str:
@@ -212,10 +225,9 @@ def _reason(error: Exception, path: Path) -> str:
         return reason_of(error)
     if kind := foreign_kind(path):
         return kind
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
-                return "it is a zip archive of another program than torch.save"
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+            return "it is a zip archive of another program than torch.save"
     if "weights" in str(error).lower() and "only" in str(error):
         return "it holds what is neither a tensor nor a plain container"
     return first_line(error)[:200]

@@ -7,6 +7,7 @@ nothing else to find.
 import io
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def read_entries(data: bytes, what: str) -> dict[str, bytes]:
                 raise InputError(f"{what} would unpack from {len(data)} bytes to {unpacked}; expected weights, which "
                                  "hardly shrink")
             names = archive.namelist()
-            if twice := next((name for name in names if names.count(name) > 1), None):
+            if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 raise InputError(f"{what} has the entry {twice!r} twice; expected one of each name")
             return {name: archive.read(name) for name in names}
     except InputError:
@@ -62,7 +63,8 @@ def packed(entries: Mapping[str, bytes]) -> io.BytesIO:
 # TorchScript cannot run Python, but these operations read and write files or reach other processes. They are looked for
 # in the whole source, texts and comments included: a model has no use for the words.
 _FILE_OPERATIONS = re.compile(r"\b(save|_save|load|_load|from_file|read_file|write_file|load_tensor|load_library)\b")
-_NAMESPACE = re.compile(r"\bops\s*\.\s*(\w+)")
+_DOT = re.compile(r"\s*\.\s*")
+_NAMESPACE = re.compile(r"(?<![.\w])(?:torch\.)?ops\.(\w+)")  # not the package "ops" of a class's name
 _CLASSES = re.compile(r"\btorch\s*\.\s*classes\s*\.\s*(\w+)")
 _KNOWN_NAMESPACES = {"aten", "prim", "prims", "torchvision", "quantized", "mkldnn"}
 
@@ -87,7 +89,7 @@ def verified_script(data: bytes, what: str) -> io.BytesIO:
         if found := _FILE_OPERATIONS.search(source):
             raise InputError(f"{what} calls {found[1]} in {name}, which may read or write files; expected operations "
                              "on tensors alone")
-        spaces = [*_NAMESPACE.findall(source), *_CLASSES.findall(source)]
+        spaces = [*_NAMESPACE.findall(_DOT.sub(".", source)), *_CLASSES.findall(source)]
         if foreign := next((space for space in spaces if space not in _KNOWN_NAMESPACES), None):
             raise InputError(f"{what} calls operations of {foreign!r} in {name}; expected those of torch and "
                              f"torchvision ({', '.join(sorted(_KNOWN_NAMESPACES))})")

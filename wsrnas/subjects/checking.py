@@ -10,7 +10,7 @@ from wsrnas.attacks import ATTACK_LOSSES, attack_mode
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.input_range import refuse_other_range
 from wsrnas.subjects.portions import in_portions
-from wsrnas.subjects.program_mode import trained_operation
+from wsrnas.subjects.program_mode import is_program, trained_in_script, trained_operation
 from wsrnas.subjects.user_function import first_line
 
 
@@ -52,8 +52,13 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: i
 
 
 def _check_mode(model: nn.Module) -> None:
+    programs = tuple(path for path, module in model.named_modules() if is_program(module))
+    if isinstance(model, torch.jit.ScriptModule) and (name := trained_in_script(model)):
+        raise InputError(f"the network was traced in training mode (its {name} is switched to it); expected .eval() "
+                         "before torch.jit.trace")
     for path, module in model.named_modules():
-        if module.training:
+        inside = any(path == program or path.startswith(f"{program}." if program else "") for program in programs)
+        if module.training and not inside:
             kind = getattr(module, "original_name", type(module).__name__)
             which = f"the network's sub-module {path} ({kind})" if path else "the network"
             raise InputError(f"{which} is in training mode; expected evaluation mode: call .eval() on the network "

@@ -1,5 +1,6 @@
 """The door of an evaluation: a network is asked once for all that follows, and adapted where that is possible."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from wsrnas.subjects.user_function import first_line
 NCHW = "it needs images in PyTorch's usual memory format (NCHW), and gets them so"
 PROBABILITIES = ("its outputs are probabilities, not logits: where they saturate, so do the losses of attacks, and the "
                  "accuracy may be too high; expected the logits, from before the softmax")
+SAME = 1e-2  # largest difference that counts as rounding, as a share of the largest logit: TF32, half precision
 SAMPLE = 16  # images that are looked at for probabilities
 NO_GRADIENT = "no gradient leads from its logits back to its images"
 
@@ -76,7 +78,8 @@ def fitted(network: ModelSource, images: EvaluationImages, device: torch.device)
                          f"{tuple(trained['image_shape'])}, but {images.dataset} has {images.num_classes} classes of "
                          f"images {images.shape}")
     require_same_classes(network, images)
-    network.model.to(device).to(memory_format=torch.channels_last)
+    network.model.to(device)
+    to_format(network.model, torch.channels_last)
     try:
         fit = adapted(network.model, *images.spread(), images.num_classes, network.takes_unit_range,
                       images.loader.batch_size)
@@ -90,7 +93,8 @@ def adapted(network: nn.Module, drawn: Tensor, labels: Tensor, num_classes: int,
     """Ask a network for all that follows, and adapt it.
 
     It is asked for logits of a batch and of one image alone, and for a gradient. It gets images as they are drawn, or
-    in NCHW format if it fails on them. Logits in half precision become float32, here and nowhere else.
+    in NCHW format if it fails on them or gives other logits. Logits in half precision become float32, here and nowhere
+    else.
 
     Args:
         network: The network, in evaluation mode, on the images' device.
@@ -111,8 +115,11 @@ def adapted(network: nn.Module, drawn: Tensor, labels: Tensor, num_classes: int,
 
     try:
         check(model)
+        right = same_in_both_formats(model, drawn[:min(SAMPLE, batch_size or SAMPLE)])
     except checking.FailedPass:
-        network.to(memory_format=torch.contiguous_format)
+        right = False
+    if not right:
+        to_format(network, torch.contiguous_format)
         model = Adapted(network, contiguous=True)
         check(model)
         notes.append(NCHW)
@@ -125,6 +132,19 @@ def adapted(network: nn.Module, drawn: Tensor, labels: Tensor, num_classes: int,
     with_gradient = has_gradient(model, drawn[:2], labels[:2])
     notes += [] if with_gradient else [NO_GRADIENT]
     return Fit(model, tuple(notes), with_gradient)
+
+
+def to_format(network: nn.Module, memory_format: torch.memory_format) -> None:
+    """Change the memory format of the weights, if the network lets it: weights of five dimensions do not."""
+    with suppress(RuntimeError, TypeError):
+        network.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def same_in_both_formats(model: nn.Module, images: Tensor) -> bool:
+    """Return whether images (B, C, H, W) get the same logits in their own memory format and in NCHW, up to rounding."""
+    with torch.no_grad(), attack_mode(model):
+        own, plain = (full_precision(model(pixels)) for pixels in (images, images.contiguous()))
+    return bool((own - plain).abs().max() <= SAME * plain.abs().max().clamp_min(1))
 
 
 def gives_probabilities(model: nn.Module, images: Tensor) -> bool:

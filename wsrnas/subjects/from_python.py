@@ -19,7 +19,7 @@ from wsrnas.evaluation.attack_spec import Attack
 from wsrnas.evaluation.caveats import chance
 from wsrnas.evaluation.check_levels import CHECK_LEVELS, QUICK
 from wsrnas.evaluation.curve import Curve
-from wsrnas.evaluation.measurement import Evaluation, check_classes, exact_arithmetic, refuse_gradient_attacks
+from wsrnas.evaluation.measurement import Evaluation, check_classes, refuse_gradient_attacks
 from wsrnas.evaluation.own_attack import OwnAttack, named_attack
 from wsrnas.evaluation.protocols import (
     CUSTOM,
@@ -32,6 +32,7 @@ from wsrnas.evaluation.protocols import (
     require_strengths,
 )
 from wsrnas.evaluation.results import FORMAT, measure, table
+from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.subjects.fitting import Fit, adapted
@@ -82,6 +83,7 @@ def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
             ``retrain.evaluate``, but for its mode.
     """
     require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
+    require(check_images >= 1, f"check_images is {check_images}; expected at least 1")
     require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such "
             "as open_model(...).model")
     curve, asked = chosen_attacks(protocol, attacks, strengths, l2_strengths)

@@ -1,11 +1,12 @@
 """A network and its origin."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -73,10 +74,34 @@ def make_source(model: nn.Module, source: str, name: str, description: dict[str,
             parameter.requires_grad_(False)
         described = description or {}
         code = code or described.get("genotype", described.get("arch", "")).encode()
-        fingerprint = weights_hash([*model.named_parameters(), *model.named_buffers()], code)
-    except (RuntimeError, NotImplementedError, ValueError) as error:  # such as those on the meta device
+        fingerprint = weights_hash([*model.named_parameters(), *model.named_buffers(), *_other_tensors(model)], code)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:  # such as those on the meta device
         raise InputError(f"the weights of {source} cannot be read ({first_line(error)})") from None
     return ModelSource(model, source, name, fingerprint, description, **about)
+
+
+def _other_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield tensors that a network computes with and that are neither parameters nor buffers, with their names.
+
+    They are plain attributes of its modules, and the packed weights of quantised layers.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # its file is in the fingerprint
+            continue
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor | np.ndarray):
+                yield f"{path}.{name}", _plain(torch.as_tensor(value))
+        unpack = getattr(module, "_weight_bias", None)
+        if callable(unpack):
+            for name, value in zip(("weight", "bias"), unpack(), strict=True):
+                if value is not None:
+                    yield f"{path}.packed {name}", _plain(value)
+
+
+def _plain(value: Tensor) -> Tensor:
+    """Return a tensor on the CPU with a number for each entry."""
+    value = value.detach().cpu()
+    return value.dequantize() if value.is_quantized else value.to_dense() if value.layout != torch.strided else value
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]], code: bytes = b"") -> str:

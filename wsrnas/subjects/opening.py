@@ -12,6 +12,7 @@ from typing import Any
 from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
 from wsrnas.runtime import checkpoint, run_files
+from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.reading import shown_path
 from wsrnas.subjects.checkpoints import load_weights, network_of, weights_in
@@ -26,7 +27,7 @@ _EXPECTED = ("expected a file, or a run directory of a retraining, or FILE.py:FU
 STATES = ("model", "trainer", "network")  # entries of a checkpoint that are large, or kept elsewhere
 
 
-def open_model(given: str, weights: str = "best", genotype: Searched | str | None = None, state_dict: str = "",
+def open_model(given: str | Path, weights: str = "best", genotype: Searched | str | None = None, state_dict: str = "",
                num_classes: int = 10, init_channels: int | None = None, layers: int | None = None,
                dataset: str = "cifar10", image_shape: tuple[int, int, int] = (3, 32, 32)) -> ModelSource:
     """Open the network that a user names.
@@ -48,6 +49,8 @@ def open_model(given: str, weights: str = "best", genotype: Searched | str | Non
     Raises:
         InputError: There is no such network, or it cannot be read; the sentence says why.
     """
+    given = os.fspath(given)
+    require(weights in run_files.WEIGHTS, f"weights is {weights!r}; expected one of {', '.join(run_files.WEIGHTS)}")
     if genotype is not None:
         if not state_dict:
             raise InputError(f"{given} is an architecture without weights; expected a file of them as state_dict")

@@ -11,13 +11,33 @@ def trained_operation(program: torch.fx.GraphModule) -> str:
     """Return the first operation that a program's graph holds in training mode; empty if there is none."""
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
-        if schema is None:
+        if schema is None or getattr(node.target, "_overloadname", "") == "no_stats":
             continue
         given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)}
         given |= node.kwargs
         # BatchNorm that keeps no statistics takes the batch's in either mode.
         if given.get("training", given.get("train")) is True and given.get("running_mean", True) is not None:
             return schema.name.split("::")[-1]
+    return ""
+
+
+def is_program(module: nn.Module) -> bool:
+    """Return whether a module is what ``torch.export`` makes of a network: its mode is in its graph, not in a flag."""
+    return isinstance(module, torch.fx.GraphModule) and "eval" in vars(module)
+
+
+def trained_in_script(module: torch.jit.ScriptModule) -> str:
+    """Return the first operation that a traced program holds in training mode; empty if there is none.
+
+    Scripted layers ask their flag, which ``eval()`` sets; traced ones have a constant in its place.
+    """
+    graph = module.inlined_graph  # its nodes live as long as it does
+    for operation, training, statistics in (("batch_norm", 5, 3), ("dropout", 2, None)):
+        for node in graph.findAllNodes(f"aten::{operation}", recurse=True):
+            inputs = list(node.inputs())
+            keeps = statistics is None or inputs[statistics].type().kind() != "NoneType"
+            if keeps and inputs[training].toIValue() is True:
+                return operation
     return ""
 
 
@@ -40,7 +60,7 @@ def can_train(model: nn.Module) -> bool:
     """
     if isinstance(model, torch.jit.ScriptModule):
         return not _script_has_batch_norm(model) or 'name="training"' in str(model.inlined_graph)
-    return not isinstance(model, ExportedNetwork) and all(map(can_train, model.children()))
+    return not isinstance(model, ExportedNetwork) and not is_program(model) and all(map(can_train, model.children()))
 
 
 def _script_has_batch_norm(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from wsrnas.models import build_described, description, load_architecture, sizes
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import require
 from wsrnas.runtime.folders import make
+from wsrnas.runtime.reading import shown_path
 from wsrnas.subjects.checkpoints import misfit, without_auxiliary_head
 
 
@@ -35,17 +36,35 @@ def save_model(model: nn.Module, path: str | Path, arch: Searched | str | Path, 
         The path.
 
     Raises:
-        InputError: the network is not the one that these arguments describe.
+        InputError: the network is not the one that these arguments describe, a setting is more than numbers and words,
+            or the path is a folder.
         OSError: the folder is read-only or full.
     """
+    path = Path(path)
+    require(path.name != "" and not path.is_dir(), f"{shown_path(path) or '.'} is a folder; expected a file such as "
+            "NAME.pt")
+    for name, value in settings.items():
+        require(_is_plain(value), f"the setting {name} is a {type(value).__name__}; expected numbers, words, or lists "
+                "and dictionaries of them, which any program can read")
     width, depth = sizes(arch, data.name, init_channels, layers)
-    described = description(load_architecture(arch), data.num_classes, width, depth, data.name, data.image_shape)
+    searched = load_architecture(arch)
+    described = description(searched, data.num_classes, width, depth, data.name, data.image_shape)
     weights = without_auxiliary_head({name: value.detach().cpu() for name, value in model.state_dict().items()})
     problem = misfit(build_described(described).state_dict(), weights)
     require(not problem, f"the network is not {arch} with {width} channels, {depth or 'its own'} layers and "
             f"{data.num_classes} classes: {problem}")
-    path = Path(path)
+    require(getattr(model, "genotype", searched) == searched, f"the network is not {arch}: its cells have other "
+            "operations of the same shapes")
     make(path.parent)
-    about = {"config": {"epochs": epochs, **settings}} if epochs else {}
+    about = {"config": {"epochs": epochs, **settings}} if epochs or settings else {}
     checkpoint.save(path, {"step": epochs, "network": described, "model": weights, **about})
     return path
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value consists of numbers, words, lists and dictionaries alone."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)

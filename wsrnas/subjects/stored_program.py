@@ -44,6 +44,7 @@ def load_script(path: Path, data: bytes) -> nn.Module:
         InputError: torch cannot load it, or it reads or writes files.
     """
     verified = verified_script(data, f"the TorchScript file {path}")
+    know_operations(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates TorchScript, yet the files are there
@@ -63,6 +64,7 @@ def load_exported(path: Path, data: bytes) -> nn.Module:
         InputError: torch cannot load it, it would execute something else than torch's operations, or it takes other
             inputs than images alone.
     """
+    know_operations(data)
     verified = verified_export(data, f"the torch.export file {path}")
     try:
         program = torch.export.load(verified)
@@ -73,6 +75,12 @@ def load_exported(path: Path, data: bytes) -> nn.Module:
     except Exception as error:  # another version's format, a missing custom operation, a bare number as input
         raise InputError(f"the torch.export file {path} cannot be loaded ({first_line(error)})") from None
     raise InputError(f"the torch.export file {path} takes {len(inputs)} inputs; expected images alone")
+
+
+def know_operations(data: bytes) -> None:
+    """Import torchvision, which brings operations of its own, for a program that may call them."""
+    if b"torchvision" in data:
+        import torchvision  # noqa: F401
 
 
 def _batch_bounds(rows: int | torch.SymInt, constraints: dict) -> tuple[int, int | None]:

@@ -5,14 +5,17 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 
+from wsrnas.runtime.arithmetic import precision
 from wsrnas.runtime.errors import InputError
 
 MODULE = "_network_of_"  # a user's file runs as a module whose name begins so
@@ -39,7 +42,7 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
         raise InputError(f"no Python file at {file}; expected FILE.py:FUNCTION")
     folder = file.absolute().parent
     try:
-        with _imports_from(folder):
+        with _settings_stay(), _imports_from(folder):
             module = _execute(file)
             model = _checked_function(module, name, given)()
             code = _hash_of_code(Path(os.path.abspath(file)), name)
@@ -97,6 +100,8 @@ def _loaded_from(folder: Path) -> Iterator[Path]:
     in_package = getattr(getattr(main, "__spec__", None), "parent", "")
     # A network beside this package stays the same network when this package changes.
     ours = [Path(__file__).parents[1]] + ([Path(main.__file__).parent] if in_package else [])
+    # Python itself may be in the folder, which may be a home folder.
+    ours += [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")]
     for name, module in list(sys.modules.items()):
         origin = getattr(module, "__file__", None) or ""
         if not os.path.isabs(origin) or name.startswith((MODULE, "__main__")):  # torch.ops has a relative one
@@ -106,6 +111,20 @@ def _loaded_from(folder: Path) -> Iterator[Path]:
             continue
         if "site-packages" not in path.relative_to(folder).parts and not any(map(path.is_relative_to, ours)):
             yield path
+
+
+@contextmanager
+def _settings_stay() -> Iterator[None]:
+    """Put back what a user's file may set for the whole program: other networks and attacks would run with it."""
+    folder, dtype, device, restore = Path.cwd(), torch.get_default_dtype(), torch.get_default_device(), precision()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        restore()
 
 
 @contextmanager
