@@ -32,6 +32,22 @@ def store(path: Path, result: dict[str, Any]) -> None:
     write_json(path, result)
 
 
+def result_file(folder: Path, label: str, image_set: str) -> Path:
+    """Return the file of a result; where other images of a data set of this name have it, one with a hash of these.
+
+    Args:
+        folder: folder of results.
+        label: what the name says of attacks, data set and network.
+        image_set: fingerprint of the images.
+    """
+    path = folder / f"{label}.json"
+    try:
+        is_other = read_json(path)["image_set"] != image_set
+    except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
+        is_other = False
+    return path.with_name(f"{label}-{image_set[:6]}.json") if is_other else path
+
+
 def is_complete(path: Path, network: ModelSource) -> bool:
     """Return whether a complete result of this very network is stored at ``path``."""
     try:

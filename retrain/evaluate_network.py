@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from retrain.evaluate_files import file_label, images_label, is_complete, store
+from retrain.evaluate_files import file_label, images_label, is_complete, result_file, store
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.evaluate_subjects import Subject
 from wsrnas.complexity import count_parameters
@@ -56,7 +56,8 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     attacks = tuple(replace(attack, source=source_name) if attack.entry.needs_source else attack
                     for attack in attacks)
     evaluations = subject.folder / run_files.EVALUATIONS
-    path = evaluations / f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}.json"
+    path = result_file(evaluations, f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}",
+                       images.fingerprint)
     header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
     chunks = evaluations / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
     journal = Journal(chunks, header, world.rank)

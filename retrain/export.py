@@ -16,11 +16,12 @@ import glob
 import keyword
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -28,14 +29,14 @@ from typing import Any, ClassVar, Literal
 from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, has_safetensors
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, takes_autoattack, threat_strength
 from wsrnas.architectures.searched import Searched, name_of
-from wsrnas.data.datasets import source_of
+from wsrnas.data.datasets import DATASETS, source_of
 from wsrnas.data.names import leaderboard_names, require_like, require_other_name
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, option, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.folders import make, move_aside, overwrite_requested
+from wsrnas.runtime.folders import make, move_aside, refuse_unwritable
 from wsrnas.runtime.locks import claim
 from wsrnas.runtime.program import run_program
 
@@ -54,7 +55,8 @@ PAPER = Publication("Neural Architecture Search for Wide Spectrum Adversarial Ro
                     "https://github.com/zhicheng2T0/Wsr-NAS")
 PAPER_AUTHOR, PAPER_PREFIX = "Cheng2023", "Cheng2023Neural"
 EXAMPLE = "Doe2026Robust_MyCell"
-TAKEN = ("torch", "hubconf", "cells", "config")  # by files of the package, and by what it imports
+TAKEN = ("torch", "numpy", "hubconf", "cells", "config", "dependencies")  # by files, by what they import, by the hub
+STAGED = "wsrnas-export"  # word in the names of temporary folders
 LEADERBOARD_NAME = r"[A-Z][A-Za-z]+\d{4}[A-Z][A-Za-z]*(_\w+)?"  # first author, year, first word of the title, variant
 TARGETED_CLASSES = 10  # AutoAttack's targeted attacks aim at nine other classes
 
@@ -79,18 +81,19 @@ class ExportConfig:
     onnx: bool = option(False, "write an ONNX file, too (needs onnx, onnxscript and onnxruntime: pip install -e "
                                "'.[export]')", group="ONNX")
     opset: int = option(18, "ONNX operator set, 18 to 23")
-    title: str = option("", "title of the paper; empty: the Wsr-NAS paper for its own cells, else unknown",
+    title: str = option("", "title of the paper; without any of these flags, the Wsr-NAS paper for its own cells",
                         group="paper")
-    authors: str = option("", "authors of the paper; empty: as for --title")
-    venue: str = option("", "venue of the paper; empty: as for --title")
-    link: str = option("", "address of the paper; empty: as for --title")
+    authors: str = option("", "authors of the paper")
+    venue: str = option("", "venue of the paper")
+    link: str = option("", "address of the paper")
 
     def __post_init__(self) -> None:
         require(18 <= self.opset <= 23, f"opset is {self.opset}; expected 18 to 23")
         for field in ("name", "title", "authors", "venue", "link"):
             value = getattr(self, field)
             require(value.isprintable(), f"{field} is {value!r}; expected one line of printable characters")
-        taken = self.name in {*sys.stdlib_module_names, *TAKEN} or keyword.iskeyword(self.name)
+        taken = (self.name.lower() in {*sys.stdlib_module_names, *TAKEN} or self.name.startswith("_")
+                 or keyword.iskeyword(self.name))
         require(not taken, f"name is {self.name!r}, which is taken by Python or by a file of the package; "
                            f"expected one such as {EXAMPLE}")
         require(not self.name or (self.name.isascii() and self.name.isidentifier()),
@@ -107,16 +110,17 @@ def main(argv: list[str] | None = None) -> None:
     if config.onnx:
         require_packages()
     package, remarks = read_package(config)
-    out = Path(config.out or Path("runs", "export", package.name)).absolute()
+    out = Path(config.out or Path("runs", "export", package.name)).resolve()
     check_folder(out, invocation.overwrite or not invocation.dry_run)
     if invocation.dry_run:
         print(dry_run(config, package, out))
     else:
         with staged_beside(out) as folder:
             write_package(folder, package, config.opset if config.onnx else 0)
-            publish(folder, out, overwrite_requested(invocation.overwrite))
+            publish(folder, out, invocation.overwrite)  # also in a job that is started again: a kill leaves no package
         print(f"package: {out}")
-        print(f"nothing is uploaded; to put it on the Hugging Face hub: hf upload USER/{package.name} {out}")
+        print(f"nothing is uploaded; to put it on the Hugging Face hub: hf upload USER/{package.name} "
+              f"{shlex.quote(str(out))}")
     for line in [*remarks, *advice(config, package)]:
         print(line)
 
@@ -139,16 +143,21 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
     if name := config.dataset_name or description.get("dataset_name", ""):
         require_other_name(dataset, name)
         require_like(name, description["num_classes"], description["image_shape"])
+        if evaluations and name != dataset:
+            remarks.append(f"{len(evaluations)} evaluations are on a {dataset}: nothing here says whether its images "
+                           f"are the test images of {name}")
         description = description | {"dataset": name}
         dataset = name
-    if not is_finished(path.parent):
+    if len({document.get("image_set") for document in evaluations}) > 1:
+        remarks.append("the evaluations are on different sets of images, and the package has all of them")
+    if not is_finished(path):
         remarks.append(f"the training in {path.parent} is not finished")
     cell = cell_name(described_architecture(description), source.record)
     return Package(
         name=config.name or package_name(path), model=source.model, description=description,
         cell=cell or "a searched cell",
         preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
-        training=training_record(path.parent, source.record, path.name), publication=publication(config, cell),
+        training=training_record(path, source.record), publication=publication(config, cell),
         evaluations=evaluations, measured=numbers(evaluations, dataset, description["num_classes"])), remarks
 
 
@@ -173,10 +182,9 @@ def package_name(path: Path) -> str:
 
 
 def publication(config: ExportConfig, cell: str) -> Publication:
-    """Return the paper by the flags; for a cell of the Wsr-NAS paper, that paper fills what they leave open."""
-    paper = PAPER if cell.startswith("WsrNet") else Publication()
-    return Publication(**{field.name: getattr(config, field.name) or getattr(paper, field.name)
-                          for field in fields(Publication)})
+    """Return the paper by the flags; without any, the Wsr-NAS paper for its own cells."""
+    own = Publication(**{field.name: getattr(config, field.name) for field in fields(Publication)})
+    return PAPER if own == Publication() and cell.startswith("WsrNet") else own
 
 
 # ---- where it goes ------------------------------------------------------------------------------------------------
@@ -188,6 +196,8 @@ def check_folder(out: Path, overwrite: bool) -> None:
         InputError: Naming the folder.
     """
     require(not out.exists() or out.is_dir(), f"{out} is a file; expected a folder for --out")
+    require(out != Path.cwd(), f"{out} is the folder that the program was started in; expected another one for --out")
+    refuse_unwritable(out)
     if not out.exists() or not any(out.iterdir()):
         return
     require(is_package(out), f"{out} holds other files; expected a new or empty folder for --out")
@@ -205,14 +215,16 @@ def is_package(folder: Path) -> bool:
 def staged_beside(out: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``out``, on the same file system; it is deleted afterwards.
 
-    Those that killed processes have left are deleted, too.
+    Those that killed processes have left are deleted, too, where it is certain that nobody is at work in them.
     """
     make(out.parent)
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*/"):
-        if (held := claim(left)) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            held.close()
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    beginning = f".{out.name}.{STAGED}-"
+    for left in out.parent.glob(f"{glob.escape(beginning)}*/"):
+        with suppress(OSError, InputError):  # another user's, or a file system that cannot lock
+            if (left / run_files.LOCK).exists() and (held := claim(left, must_lock=True)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                held.close()
+    place = Path(tempfile.mkdtemp(prefix=beginning, dir=out.parent))
     held = claim(place)
     folder = place / out.name  # with the permissions of any new folder
     folder.mkdir()
@@ -266,8 +278,12 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
         lines += [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
         attacks = "autoattack" if takes_autoattack(classes) else "apgd-ce square"
         weights = f" --weights {config.weights}" if config.weights != "best" else ""
-        lines.append(f"measure with: python -m retrain.evaluate --model {config.model}{weights} --data DATA "
-                     f"--attacks {attacks} --strengths {threat_strength(dataset)}; then export again with --overwrite")
+        known = "" if dataset in DATASETS else " --dataset npz"
+        place = find_checkpoint(config.model, config.weights).parent
+        beside = "" if (place / run_files.CONFIG).is_file() else f" --out {shlex.quote(str(place))}"
+        lines.append(f"measure with: python -m retrain.evaluate --model {shlex.quote(config.model)}{weights}{known} "
+                     f"--data DATA --attacks {attacks} --strengths {threat_strength(dataset)}{beside}; then export "
+                     "again with --overwrite")
     if package.measured.unreliable:
         lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")
     if package.measured.unreliable is None and package.evaluations:

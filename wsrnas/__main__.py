@@ -149,7 +149,12 @@ def run(command: str, *arguments: str) -> None:
     module = find_program(command)
     use_programs()
     packages = {"retrain.vulnerability": "retrain.vulnerability.__main__", "wsrnas.report": "wsrnas.report.writing"}
-    importlib.import_module(packages.get(module, module)).main(list(arguments))
+    before, program = sys.argv, importlib.import_module(packages.get(module, module))
+    sys.argv = [str(program.__file__), *arguments]  # what the run keeps as the command that made it
+    try:
+        program.main(list(arguments))
+    finally:
+        sys.argv = before
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -36,7 +36,8 @@ def averaged(document: Mapping[str, Any]) -> str:
     """Return the attack that the average of an evaluation is over."""
     average = document.get("average_robust")
     over = average.get("over") if isinstance(average, dict) else None
-    return str(over[0]).split("  ")[0] if over else "PGD"  # the name of an attack ends before two spaces
+    # The name of an attack ends before two spaces.
+    return str(over[0]).split("  ")[0] if isinstance(over, list) and over else "PGD"
 
 
 def _accuracy(row: Mapping[str, Any]) -> tuple[str, str]:

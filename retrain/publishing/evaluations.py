@@ -60,6 +60,8 @@ def _well_formed(document: dict[str, Any]) -> bool:
                 and all(isinstance(row[key], str) for row in rows for key in ("attack", "method", "norm"))
                 and all(isinstance(row["epsilon"], int | float | None) for row in rows)
                 and all(isinstance(row.get(key), kind) for row in rows for key, kind in _DETAILS.items())
+                and isinstance(document.get("chance"), int | float | None)
+                and (document.get("chance") is None or len(document["clean"]["interval"]) == 2)
                 and all(isinstance(check["check"], str) and isinstance(check["passed"], bool | None)
                         for check in document.get("checks") or ())
                 and all(isinstance(text, str) for text in [*(document.get("failed_checks") or ()),

@@ -1,5 +1,6 @@
 """The check of an exported Python file in a fresh process that cannot import this project."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,8 @@ IN_FRESH_PROCESS = """
 import sys
 file, images, logits, threads, *folders = sys.argv[1:]
 sys.path += folders
-sys.modules["wsrnas"] = sys.modules["genotypes"] = None  # importing either fails
+for name in ("wsrnas", "genotypes", "search", "retrain"):
+    sys.modules[name] = None  # importing it fails
 import importlib.util
 import torch
 torch.set_num_threads(int(threads))
@@ -43,7 +45,7 @@ def check_in_fresh_process(file: Path, model: nn.Module, image_shape: tuple[int,
         InputError: It fails there, or gives other logits.
     """
     images = torch.rand(CHECK_IMAGES, *image_shape, generator=generator(0, "export"))
-    folders = [folder for folder in sys.path if folder and not (Path(folder) / "wsrnas").is_dir()]
+    folders = [os.path.abspath(folder) for folder in sys.path if folder]
     with tempfile.TemporaryDirectory() as elsewhere:
         paths = [str(Path(elsewhere, name)) for name in ("images.pt", "logits.pt")]
         torch.save(images, paths[0])
@@ -59,5 +61,6 @@ def check_in_fresh_process(file: Path, model: nn.Module, image_shape: tuple[int,
 def require_same(logits: Tensor, expected: Tensor, name: str) -> None:
     """Refuse logits that differ from the network's."""
     same = logits.shape == expected.shape and torch.allclose(logits, expected, rtol=0, atol=LOGITS_TOLERANCE)
+    require(bool(expected.isfinite().all()), "the network's logits are NaN or infinite; nothing was written")
     require(same, f"{name} gives other logits than the network in a fresh Python process; expected a difference of at "
                   f"most {LOGITS_TOLERANCE:g}; nothing was written")

@@ -21,7 +21,8 @@ def write_safetensors(folder: Path, weights: Mapping[str, Tensor], package: Pack
     """Write the weights in the format of the package safetensors, which is installed."""
     from safetensors.torch import save
 
-    about = {"format": "pt", "name": package.name, "dataset": str(package.description["dataset"])}
+    dataset = str(package.description["dataset"]).encode(errors="replace").decode()
+    about = {"format": "pt", "name": package.name, "dataset": dataset}
     content = save({key: value.contiguous() for key, value in weights.items()}, about)
     (folder / SAFETENSORS).write_bytes(sorted_header(content))
 
@@ -62,7 +63,8 @@ def front_matter(package: Package, info: Mapping[str, Any]) -> str:
         **({"datasets": [hub]} if hub else {}), "metrics": ["accuracy"]}
     if results := _results(package, info):
         entries["model-index"] = [{"name": package.name, "results": [{
-            "task": {"type": TASK}, "dataset": {"type": hub or str(dataset), "name": str(dataset), "split": "test"},
+            "task": {"type": TASK}, "dataset": {"type": hub or str(dataset), "name": str(dataset), 
+            "split": "validation" if source_of(dataset).large else "test"},
             "metrics": results}]}]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
     return "\n".join(["---", *lines, "---"])

@@ -9,7 +9,7 @@ from retrain.publishing.package import SAFETENSORS, Package
 from wsrnas.architectures.catalogue import ENTRIES
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.report.figures.cells import genotype_text
-from wsrnas.runtime.markdown import markdown_table
+from wsrnas.runtime.markdown import markdown_table, plain_words
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,29 @@ class Card:
     def text(self) -> str:
         """Return the card in Markdown, with a head that model hubs read."""
         package = self.package
-        files = [(file, f"`{digest}`") for file, digest in self.hashes.items()]
+        files = [(f"`{file}`", f"`{digest}`") for file, digest in self.hashes.items()]
         sections = {"How to load it": self.loading(), "Architecture": self.architecture(), "Data": self.data(),
                     "Training": self.trained(), "How robust it is": self.robustness(),
                     "Hardware and time": "\n".join(f"- {line}" for line in package.training.machine) or "Not recorded.",
                     "Intended use and limits": LIMITS, "Licence": LICENCE + self.citation(),
                     "Files": markdown_table(("file", "sha256"), files)}
-        standard = self.package.training.config.get("adv_loss") == "standard"
-        head = (f"# {package.name}\n\nA convolutional network trained on {package.images} "
-                f"{'without' if standard else 'with'} adversarial noise: {package.architecture}, "
+        head = (f"# {package.name}\n\nA convolutional network trained on {package.images}{self.noise()}: "
+                f"{package.architecture}, "
                 f"{readable(count_parameters(package.model))} parameters, "
                 f"{readable(multiply_adds(package.model, package.image_shape))} multiply-adds per image.")
         below = [f"## {title}\n\n{text}" for title, text in sections.items()]
         return "\n\n".join([front_matter(package, self.info), head, *below]) + "\n"
 
+    def noise(self) -> str:
+        """Return whether the training had adversarial noise; empty where that is not recorded."""
+        config = self.package.training.config
+        loss = config.get("adv_loss", config.get("loss"))
+        return "" if loss is None else f" {'without' if loss == 'standard' else 'with'} adversarial noise"
+
     def loading(self) -> str:
         """Return how to load the network."""
         name, shape = self.package.name, ", ".join(map(str, self.package.image_shape))
-        lines = [f"In this folder, or beside it:\n\n```python\nfrom {name} import load  # {name}.py needs PyTorch "
+        lines = [f"In this folder:\n\n```python\nfrom {name} import load  # {name}.py needs PyTorch "
                  f"alone\n\nnetwork = load()  # reads {name}.pt beside it; images (B, {shape}) in [0,1] -> logits "
                  f"(B, {self.package.description['num_classes']})\n```",
                  f"From a model hub, with its account in place of `USER`:\n\n{FROM_HUB.format(name=name)}"]
@@ -75,14 +80,17 @@ class Card:
         held_out = self.package.training.config.get("held_out")
         described = self.package.description
         first = self.package.training.config.get("init_weights")
-        other = f"it began with the weights `{first}`, whose data are not known here" if first else "no additional data"
+        nothing_else = "no additional data" if "init_weights" in self.package.training.config else (
+            "whether other data were used is not recorded")
+        other = f"it began with the weights `{first}`, whose data are not known here" if first else nothing_else
         lines = [f"Trained on {self.package.images} ({described['num_classes']} classes); {other}."]
         if names := self.package.training.class_names:
+            names = tuple(map(plain_words, names))
             shown = ", ".join(names) if len(names) <= SHOWN_CLASSES else f"{names[0]} to {names[-1]}, see `config.json`"
             lines.append(f"The classes in the order of the logits: {shown}.")
-        if self.package.training.config.get("max_train"):
-            lines.append(f"Only {self.package.training.config['max_train']:,} of the training images were used.")
-        if held_out:
+        if isinstance(limit := self.package.training.config.get("max_train"), int) and limit:
+            lines.append(f"Only {limit:,} of the training images were used.")
+        if isinstance(held_out, int) and held_out:
             lines.append(f"{held_out:,} images of the training set were held out for selection.")
         return " ".join([*lines, "No test image was seen in training or selection."])
 
@@ -108,7 +116,8 @@ class Card:
     def citation(self) -> str:
         """Return the paper of the method; empty if unknown."""
         paper = self.package.publication
-        known = [part for part in (paper.authors, f'"{paper.title}"', paper.venue, paper.link) if part.strip('"')]
+        parts = (plain_words(paper.authors), f'"{plain_words(paper.title)}"', plain_words(paper.venue), paper.link)
+        known = [part for part in parts if part.strip('"')]
         return f"\n\nThe method: {'. '.join(known)}. The weights were trained with wsrnas." if known else ""
 
 

@@ -12,6 +12,7 @@ from wsrnas.architectures.searched import Searched
 from wsrnas.models import described_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.deferred import deferred_imports
+from wsrnas.runtime.markdown import plain_words
 
 with deferred_imports():
     from torch import nn
@@ -55,7 +56,7 @@ class Package:
     def images(self) -> str:
         """What the network was trained on, in words."""
         dataset = str(self.description["dataset"])
-        return {"folder": "a folder of pictures", "npz": "arrays of images"}.get(dataset, dataset)
+        return {"folder": "a folder of pictures", "npz": "arrays of images"}.get(dataset, plain_words(dataset))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from wsrnas.runtime.deferred import deferred_imports
 
 with deferred_imports():
     from retrain.publishing.evaluations import failed_checks
+    from wsrnas.evaluation.caveats import is_at_chance
 
 LEADERBOARDS = tuple(name for name, source in DATASETS.items() if source.leaderboard)
 SAME_STRENGTH = 5e-5  # pixels of [0, 1]: 0.031 is not 8/255
@@ -39,8 +40,8 @@ class Numbers:
         reported: The lowest accuracy under any L-inf attack of the threat model's strength, AutoAttack included, on
             the largest number of images that any was measured on.
         footnote: Sentences; empty where there is nothing to say.
-        unreliable: Whether a check failed in an evaluation that these numbers are from; None where one of the
-            evaluations has no check that passed or failed.
+        unreliable: Whether a check failed in an evaluation that these numbers are from; None where less than half of
+            the checks of one of them ran, or its clean accuracy is at chance.
         missing: Sentences on what is unknown, or was measured on a part of the test images.
     """
 
@@ -105,11 +106,16 @@ def _at_threat_strength(evaluations: list[dict[str, Any]], dataset: str
 
 
 def _unreliable(used: list[dict[str, Any]]) -> bool | None:
-    """Return whether a check failed; None where an evaluation has no check that passed or failed."""
+    """Return whether a check failed; None where less than half of an evaluation's checks ran, or it is at chance."""
     if any(map(failed_checks, used)):
         return True
-    passed = [any(check["passed"] for check in document.get("checks") or ()) for document in used]
-    return False if passed and all(passed) else None
+    return False if used and all(map(_is_checked, used)) else None
+
+
+def _is_checked(document: dict[str, Any]) -> bool:
+    """Return whether the checks of an evaluation tell something."""
+    outcomes = [check["passed"] is not None for check in document.get("checks") or ()]
+    return bool(outcomes) and 2 * sum(outcomes) >= len(outcomes) and not is_at_chance(document)
 
 
 def takes_autoattack(classes: int) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from wsrnas.__main__ import PROGRAMS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.reading import parse_json, read_json
@@ -35,33 +36,46 @@ class Training:
     class_names: tuple[str, ...] = ()
 
 
-def training_record(folder: Path, payload: Mapping[str, Any], file_name: str) -> Training:
-    """Return what a run directory and a checkpoint in it say about the training.
+def training_record(path: Path, payload: Mapping[str, Any]) -> Training:
+    """Return what a checkpoint, and the run directory that it is in, say about the training.
 
     Args:
-        folder: run directory.
-        payload: content of the checkpoint.
-        file_name: name of the checkpoint.
+        path: the checkpoint. Beside any other file, what a ``config.json`` says may be of something else, and private.
+        payload: its content.
     """
-    config = payload.get("config") or _json(folder / run_files.CONFIG, {})
+    folder, of_run = path.parent, is_of_run(path)
+    config = payload.get("config") or (_json(folder / run_files.CONFIG, {}) if of_run else {})
     starts = [start for start in _json(folder / run_files.ENVIRONMENT, [])
-              if isinstance(start, dict) and start.get("command")]
+              if isinstance(start, dict) and isinstance(start.get("command"), list) and start["command"]]
     public = {field: value for field, value in config.items() if field not in PRIVATE}
     for field in {"arch", "init_weights"} & set(public):
-        public[field] = "/".join(PurePath(public[field]).parts[-2:])
-    finished = "" if is_finished(folder) else " The training was not finished."
-    return Training(public, selection(public, payload, file_name) + finished,
+        public[field] = "/".join(PurePath(str(public[field])).parts[-2:])
+    if not of_run:
+        return Training(public, selection(public, payload, path.name), "", ())
+    finished = "" if is_finished(path) else " The training was not finished."
+    return Training(public, selection(public, payload, path.name) + finished,
                     command(starts[-1]) if starts else "", machine(starts, metrics(folder)), class_names(folder))
 
 
-def is_finished(folder: Path) -> bool:
-    """Return whether a training ended; True also for a checkpoint outside a run directory."""
-    return (folder / run_files.FINISHED).is_file() or not (folder / run_files.CONFIG).is_file()
+def is_of_run(path: Path) -> bool:
+    """Return whether a checkpoint is one of a run directory."""
+    return path.name in run_files.WEIGHTS.values() and (path.parent / run_files.CONFIG).is_file()
+
+
+def is_finished(path: Path) -> bool:
+    """Return whether the training of a checkpoint ended; True also outside a run directory."""
+    return (path.parent / run_files.FINISHED).is_file() or not is_of_run(path)
 
 
 def selection(config: Mapping[str, Any], payload: Mapping[str, Any], file_name: str) -> str:
     """Return how the epoch of the weights was chosen; best.pt holds its selection, the last checkpoint none."""
     best, of = payload.get("best"), f" of {config['epochs']}" if "epochs" in config else ""
+    epoch = payload.get("epoch")
+    if not best and not payload.get("step") and not config.get("epochs"):
+        return f"How long the weights (`{file_name}`) were trained is not recorded."
+    if not best and isinstance(epoch, dict) and epoch.get("batches"):
+        return (f"The weights are those after {epoch['batches']} steps of epoch {payload.get('step', 0) + 1}{of} "
+                f"(`{file_name}`), where the training was stopped; no epoch was selected.")
     if not best:
         return (f"The weights are those after epoch {payload.get('step', 'unknown')}{of} (`{file_name}`), the last one "
                 "trained; no epoch was selected.")
@@ -75,11 +89,17 @@ def selection(config: Mapping[str, Any], payload: Mapping[str, Any], file_name: 
 
 
 def command(start: Mapping[str, Any]) -> str:
-    """Return the command line of a recorded start, from the repository's root, without the machine's paths."""
-    program, *arguments = start["command"]
-    processes = start.get("processes") or 1
+    """Return the command line of a recorded start, from the repository's root, without the machine's paths.
+
+    It is empty for a start from a program of the user's own, a notebook or the interactive interpreter.
+    """
+    program, *arguments = map(str, start["command"])
+    module = ".".join(PurePath(program.removesuffix(".py")).parts[-2:])
+    if module not in PROGRAMS:
+        return ""
+    processes = start["processes"] if isinstance(start.get("processes"), int) else 1
     launcher = ["torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
-    words = [*launcher, "-m", ".".join(PurePath(program).with_suffix("").parts[-2:])]
+    words = [*launcher, "-m", module]
     flag = ""
     for argument in arguments:
         if argument.startswith("--"):
@@ -91,10 +111,16 @@ def command(start: Mapping[str, Any]) -> str:
 
 
 def _without_path(flag: str, value: str) -> str:
-    """Return a flag's value; of an absolute path, its last two parts."""
+    """Return a flag's value; of a path, its last two parts."""
     if flag in ("--data", "--runs"):
         return flag.removeprefix("--").upper()
-    return "/".join(PurePath(value).parts[-2:]) if PurePath(value).is_absolute() else value
+    is_path = PurePath(value).is_absolute() or len(PurePath(value).parts) > 2 or value.startswith((".", "~"))
+    return "/".join(PurePath(value).parts[-2:]) if is_path and not _is_ratio(value) else value
+
+
+def _is_ratio(value: str) -> bool:
+    """Return whether a value is a number such as .5 or 8/255."""
+    return value.replace("/", "").replace(".", "").isdigit()
 
 
 def machine(starts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -107,14 +133,16 @@ def machine(starts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[s
     lines = []
     if starts:
         last = starts[-1]
-        processes = last.get("processes") or 1
+        processes = last["processes"] if isinstance(last.get("processes"), int) else 1
         lines.append(f"{last.get('device')}, {processes} {'process' if processes == 1 else 'processes'}")
         lines.append(f"Python {last.get('python')}, torch {last.get('torch')}, CUDA {last.get('cuda') or 'none'}, "
                      f"code {last.get('git') or 'of an unknown commit'}")
     seconds = sum(row["train"]["seconds"] for row in rows)
     if seconds:
         lines.append(f"{seconds / 3600:.2f} hours of training, selection and checkpoints not counted")
-        lines.append(f"{max(row.get('peak_memory_gib', 0.0) for row in rows):.1f} GiB at most, a process")
+        peaks = [row.get("peak_memory_gib") for row in rows]
+        known = [peak for peak in peaks if isinstance(peak, int | float)]
+        lines += [f"{peak:.1f} GiB at most, a process" for peak in sorted(known)[-1:]]
     return tuple(lines)
 
 
@@ -122,7 +150,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of ``metrics.jsonl``, one per epoch; a torn line is left out."""
     path = folder / run_files.METRICS
     rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             row = parse_json(line)
             if row["train"]["seconds"] >= 0:

@@ -62,8 +62,8 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
     if has_safetensors():
         write_safetensors(folder, tensors, package)
     info = model_info(package.publication, package.measured, package.description["dataset"], package.architecture)
-    if package.training.config.get("init_weights"):
-        info["additional_data"] = None  # what those weights have seen is not known
+    if package.training.config.get("init_weights", True):
+        info["additional_data"] = None  # what those weights, or a training without a record, have seen is not known
     (folder / f"{name}.py").write_text(python_source(package, info["eps"], sha256(weights)), "utf-8")
     check_in_fresh_process(folder / f"{name}.py", package.model, package.image_shape)
     (folder / f"{name}.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")

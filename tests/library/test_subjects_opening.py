@@ -714,7 +714,10 @@ def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch
     (tmp_path / "program" / "settings.py").write_text("")
     (tmp_path / "genotypes_at_home.py").write_text("")
     # torch itself takes seconds to import.
-    (tmp_path / "torch.py").write_text("class nn:\n    class Module:\n        pass\n")
+    (tmp_path / "torch.py").write_text("class nn:\n    class Module:\n        pass\n"
+                                       "get_default_dtype = get_default_device = lambda: None\n"
+                                       "set_default_dtype = lambda dtype: None\n")
+    (tmp_path / "wsrnas" / "runtime" / "arithmetic.py").write_text("def precision():\n    return lambda: None\n")
     (tmp_path / "net.py").write_text("from torch import nn\nimport genotypes_at_home\nbuild = lambda: nn.Module()\n")
 
     def code(changed: str = "", *command: str) -> str:

@@ -33,7 +33,7 @@ def command_text(command: Any) -> str:
     if not isinstance(command, list) or not command:
         return text_of(command)
     first, *arguments = map(str, command)
-    parts = [part for part in Path(first).with_suffix("").parts if part != "__main__"]
+    parts = [part for part in Path(first.removesuffix(".py")).parts if part != "__main__"]
     start = f"python -m {'.'.join(parts[-2:])}" if first.endswith(".py") else first
     return " ".join([start, *(f"'{word}'" if " " in word else word for word in arguments)])
 

@@ -35,7 +35,7 @@ def precision() -> Callable[[], None]:
 
 def _owners() -> list[Any]:
     """Return what has a precision of its own, what others inherit from first."""
-    backends = torch.backends
+    backends: Any = torch.backends
     return [backends, backends.cudnn, backends.mkldnn, backends.cuda.matmul,
             backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
 

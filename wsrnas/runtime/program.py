@@ -45,6 +45,7 @@ _UNREACHABLE = {  # the system does not say whether it was to be read or written
     errno.ENAMETOOLONG: "its name is too long",
     errno.ELOOP: "its links form a loop",
     errno.ENOTEMPTY: "it is a folder that is not empty",
+    errno.EEXIST: "there is a file of that name",
     errno.EIO: "the disk reports an error",
     errno.ESTALE: "the file server no longer has it",
     errno.ENXIO: "it is a pipe or a device, expected a file",
