@@ -78,9 +78,9 @@ def plain(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
 
 
-def known(value: np.ndarray) -> np.ndarray | None:
+def known(value: np.ndarray) -> list[float] | None:
     """Return a correlation with its interval; None where it is not defined."""
-    return None if np.isnan(value).any() else value
+    return None if np.isnan(value).any() else value.tolist()
 
 
 def table(rankings: Sequence[dict[str, Any]], common: dict[str, np.ndarray], column: str, fixed: bool) -> str:

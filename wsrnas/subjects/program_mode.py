@@ -1,5 +1,7 @@
 """The mode of stored programs: whether they were exported for training, and whether they can change to it."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -31,7 +33,7 @@ def trained_in_script(module: torch.jit.ScriptModule) -> str:
 
     Scripted layers ask their flag, which ``eval()`` sets; traced ones have a constant in its place.
     """
-    graph = module.inlined_graph  # its nodes live as long as it does
+    graph: Any = module.inlined_graph  # its nodes live as long as it does
     for operation, training, statistics in (("batch_norm", 5, 3), ("dropout", 2, None)):
         for node in graph.findAllNodes(f"aten::{operation}", recurse=True):
             inputs = list(node.inputs())
