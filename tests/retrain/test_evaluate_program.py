@@ -302,6 +302,25 @@ def test_each_source_has_its_own_images(network, tmp_path):
     assert len(list((tmp_path / "evaluate").glob("mine.build-*/eval/*.json"))) == 2
 
 
+@pytest.mark.parametrize("damage", ["cut", "NaN", "other"])
+def test_a_second_network_that_nobody_asked_for_stops_nothing(run, damage, capsys):
+    """Of a run, the checks use the last network beside the best one; it may have diverged, or be damaged."""
+    last = run / "checkpoint.pt"
+    payload = torch.load(last)
+    if damage == "cut":
+        last.write_bytes(last.read_bytes()[:-500])
+    else:
+        payload["model"] = {name: value * float("nan") if value.is_floating_point() else value
+                            for name, value in payload["model"].items()} if damage == "NaN" else {}
+        checkpoint.save(last, payload)
+    flags = ["--attacks", "fgsm", "--strengths", "0.03", "--max_test", "20", "--checks", "none", "--device", "cpu"]
+    program.main(["--model", str(run), *flags])
+    said = capsys.readouterr()
+    assert "note: " in said.out + said.err and "FGSM" in said.out
+    with pytest.raises(InputError):
+        program.main(["--model", str(run), "--weights", "last", *flags])
+
+
 def test_failed_checks_are_said_last_and_stored(network, capsys, tmp_path):
     evaluate(network.replace("build", "noisy"), "--dataset", "digits", "--attacks", "fgsm", runs=tmp_path)
     said = capsys.readouterr().out.splitlines()

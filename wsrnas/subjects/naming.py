@@ -30,7 +30,7 @@ def display_names(networks: Sequence[ModelSource], asked: Sequence[str] = ()) ->
     """
     sources = [network.source for network in networks]
     require(all(asked), "a name of --names is empty; expected a name for each network")
-    for given, what in ((list(asked), "names"), (sources, "networks")):
+    for given, what in ((list(asked), "names"), (list(map(os.path.abspath, sources)), "networks")):
         twice = next((name for name in given if given.count(name) > 1), None)
         require(twice is None, f"{twice} is among the {what} twice; expected different ones")
     names = list(asked) or [network.name for network in networks]

@@ -101,7 +101,7 @@ def _loaded_from(folder: Path) -> Iterator[Path]:
     # A network beside this package stays the same network when this package changes.
     ours = [Path(__file__).parents[1]] + ([Path(main.__file__).parent] if in_package else [])
     # Python itself may be in the folder, which may be a home folder.
-    ours += [Path(path) for kind in ("stdlib", "platstdlib") if (path := sysconfig.get_path(kind))]
+    ours += [Path(place) for place in map(sysconfig.get_path, ("stdlib", "platstdlib")) if place]
     for name, module in list(sys.modules.items()):
         origin = getattr(module, "__file__", None) or ""
         if not os.path.isabs(origin) or name.startswith((MODULE, "__main__")):  # torch.ops has a relative one
