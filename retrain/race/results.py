@@ -66,7 +66,8 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
         "against_random": against_random(
             {entrant.name: over_seeds(trainings[entrant.name, kept[0]]).get(main) for entrant in entrants},
             [entrant.name for entrant in entrants if entrant.drawn]),
-        "power": power(seeds, some["images"], measured_noise(ranked, some["images"]) or Noise()) if some else None,
+        "power": power(max(map(len, (row["values"] for row in ranked)), default=seeds), some["images"],
+                       measured_noise(ranked, some["images"]) or Noise()) if some else None,
         "config": to_dict(config),
     }
 

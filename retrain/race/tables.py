@@ -15,13 +15,13 @@ def standing(values: Mapping[str, Any]) -> str:
         values: document of the race.
     """
     weights = [kind for kind in ("best", "last") if any(entrant[kind] for entrant in values["entrants"])]
+    parts = [] if values["complete"] else [f"**{values['done']} of {values['jobs']} jobs are done.**" + "".join(
+        f" {name} failed: {said}." for name, said in values["failed"].items())]
     if not weights:
-        return "no training is complete yet"
+        return "\n\n".join([*parts, "no training is complete yet"])
     rule = selection_words(values.get("config", {}).get("adv_loss", ""))
     names = {"best": f"Best weights (highest {rule} on held-out images)", "last": "Last weights"}
     over = seeds_of(values)
-    parts = [] if values["complete"] else [f"**{values['done']} of {values['jobs']} jobs are done.**" + "".join(
-        f" {name} failed: {said}." for name, said in values["failed"].items())]
     parts.append(leader_line(values, weights[0]))
     parts += [f"**{names[kind]}**, accuracy in %, {over}, {values['images']} test images:\n\n"
               f"{accuracy_table(values, kind)}" for kind in weights]
@@ -42,11 +42,12 @@ def standing(values: Mapping[str, Any]) -> str:
 
 def leader_line(values: Mapping[str, Any], weights: str) -> str:
     """Return the first lines of a race: its leader or why there is none, what shows nothing and what was unchecked."""
-    told = {frozenset((row["first"], row["second"])) for row in values["differences"]
+    told = {(row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
+            for row in values["differences"]
             if (row["weights"], row["measure"], row["distinct"]) == (weights, values["main"], True)}
     at_chance = [entrant["name"] for entrant in values["entrants"] if entrant["at_chance"]]
     found, sentence = leader([entrant["name"] for entrant in ranked(values, weights)],
-                             lambda one, other: frozenset((one, other)) in told, at_chance)
+                             lambda one, other: (one, other) in told, at_chance)
     title = ("Leader" if values["complete"] else "Leader so far") if found else "No leader"
     lines = [f"**{title}:** {sentence}."]
     lines += [f"**At chance:** the clean accuracy of {name} is not above chance in some training, so nothing follows "

@@ -326,3 +326,17 @@ def test_equal_scores_count_against_the_entrant_and_the_difference_is_that_from_
     assert "1 of 2 random cells are as good or better" in row["summary"] and "p = 0.67" in row["summary"]
     assert "+10.0 points" in row["summary"] and "14.1 (standard deviation)" in row["summary"]
     assert against_random(scores, []) == []
+
+
+def test_rounding_breaks_no_ties():
+    """Equal numbers of right images at several strengths, in another order, are equal accuracies."""
+    random = np.random.default_rng(0)
+    for trial in range(40):
+        hits = random.integers(1, IMAGES, 3)
+        turned = random.permutation(hits)
+        one, other = ({0: counted(IMAGES, *numbers.tolist())} for numbers in (hits, turned))
+        first_, second = (over_seeds(training)["average robust"] for training in (one, other))
+        assert first_["mean"] == second["mean"], trial
+        row, = against_random({"a": first_, "random": second}, ["random"])
+        assert row["as_good"] == 1
+        assert {row["values"][0] for row in paired(one, other) if row["measure"] == "average robust"} <= {0.0}

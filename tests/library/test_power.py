@@ -90,7 +90,9 @@ def test_the_sentence_holds_the_numbers():
 
 
 def test_the_noise_of_a_race_of_one_seed_is_unknown():
-    assert measured_noise([{"deviation": None, "interval": [-0.1, 0.1]}], 100) is None and measured_noise([], 9) is None
-    rows = [{"deviation": 0.03, "interval": [-0.1, 0.096]}, {"deviation": 0.04, "interval": [0, 0.196]}]
+    alone = {"values": [0.0], "deviation": None, "interval": [-0.1, 0.1]}
+    assert measured_noise([alone], 100) is None and measured_noise([], 9) is None
+    rows = [{"values": [0.0] * 2, "deviation": 0.03, "interval": [-0.1, 0.096]},
+            {"values": [0.0] * 2, "deviation": 0.04, "interval": [0, 0.196]}, alone]
     found = measured_noise(rows, 100)
     assert found.seeds == pytest.approx((0.0025 / 2)**0.5) and found.images == pytest.approx(0.0025 * 100)

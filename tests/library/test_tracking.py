@@ -97,6 +97,34 @@ def test_a_tracker_that_fails_does_not_stop_a_run(tracked, tmp_path, monkeypatch
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_each_tool_goes_on_in_its_own_run_whatever_came_between(tmp_path, monkeypatch):
+    services = {tool: Service() for tool in ("wandb", "mlflow")}
+    for tool, service in services.items():
+        monkeypatch.setitem(sys.modules, tool, stand_in(tool, service))
+
+    def send(tool, step):
+        tracker = tracking.Tracker(tool, tmp_path, {"seed": 0})
+        tracker.record(step, {"loss": 1.0})
+        tracker.finish()
+
+    for tool, step in (("wandb", 0), ("mlflow", 0), ("wandb", 0), ("wandb", 1)):
+        send(tool, step)
+    (rows,) = services["wandb"].rows.values()
+    assert [step for step, _ in rows] == [0, 1] and set(json.loads((tmp_path / "tracking.json").read_text())) == {
+        "wandb", "mlflow"}
+    (tmp_path / "tracking.json").write_text('{"wandb": {"id": "x"}}')
+    send("wandb", 5)
+    assert "x" in services["wandb"].rows
+
+
+def test_a_folder_called_like_a_tracker_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "trackio").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    with pytest.raises(InputError, match="--track trackio needs the package trackio, which is not installed"):
+        tracking.Tracker("trackio", tmp_path, {})
+
+
 def test_a_missing_tracker_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     with pytest.raises(InputError, match=r"--track wandb needs the package wandb, .* pip install wandb"):

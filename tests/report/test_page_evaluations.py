@@ -13,13 +13,13 @@ from wsrnas.report import writing as report
 from wsrnas.report.differences import paired_differences
 from wsrnas.report.figures.accuracy import accuracy_figure
 from wsrnas.report.html import prose
-from wsrnas.report.reading.evaluations import Evaluation
-from wsrnas.report.reading.networks import networks_of
+from wsrnas.report.reading.evaluations import Evaluation, evaluation_problem
+from wsrnas.report.reading.networks import area_series, networks_of
 from wsrnas.report.reading.whole_curves import whole_curve
+from wsrnas.report.texts import duration
 from wsrnas.runtime.program import run_program
 
 pytestmark = pytest.mark.usefixtures("quick_pages")
-
 
 # -- honesty and comparison ------------------------------------------------------------------------------------------
 
@@ -243,3 +243,27 @@ def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path, words_only, capsy
         assert left.value.code == 2 and said.count("\n") == 1
         assert said.startswith(f"error: the report cannot be written to {out}: ")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_areas_are_compared_where_they_are_under_the_same_curve():
+    def result(norm, up_to, steps=50):
+        return {"area": {"value": 0.5, "up_to": up_to}, "curve": {"norm": norm, "steps": steps}}
+
+    kinds = [result("linf", 0.1), result("l2", 0.1), result("l2", 1.0), result("l2", 1.0, 100),
+             {"area": {"value": 0.5, "up_to": 0.1}, "average_robust": {"over": ["a", "b"]}}]
+    assert len({area_series(kind) for kind in kinds}) == len(kinds)
+    assert area_series(result("l2", 1.0)) == area_series(result("l2", 1.0))
+
+
+@pytest.mark.parametrize("damage", [
+    {"clean": {"accuracy": 0.5, "interval": [None, 1]}}, {"clean": {"accuracy": 0.5, "interval": ["x", 1]}},
+    {"chance": 10**400}, {"chance": "half"}, {"checks": [{"check": "a"}, {"passed": True}]},
+    {"checks": [{"check": 3}]}])
+def test_a_damaged_evaluation_is_named_and_costs_no_page(damage, tmp_path):
+    assert evaluation_problem(evaluation() | damage).startswith("is damaged")
+    page = made(write_run(tmp_path / "run", evaluations=[evaluation() | damage]))
+    assert "is damaged" in page.text
+
+
+def test_a_time_that_is_none_is_a_dash():
+    assert [duration(value) for value in (59.97, -5, float("nan"), float("inf"))] == ["1 min 00 s", "–", "–", "–"]

@@ -598,3 +598,27 @@ def test_a_race_is_ranked_in_closed_form():
     for e, mean in zip(document["entrants"], (0.25, 0.75, 0.5), strict=True):
         e["best"]["average robust"] = {"values": [mean], "mean": mean, "deviation": None}
     assert [e.name for e in race_of(document).standing] == ["beta", "gamma", "alpha"]
+
+
+def test_no_one_leads_whom_another_beats_on_their_common_seeds(tmp_path):
+    """Its mean is over more seeds than the other has, and one of them was lucky."""
+    document = race(names=("alpha", "beta"))
+    for weights in ("best", "last"):
+        document["entrants"][0][weights]["average robust"] = score([0.4, 0.4, 0.9])
+        document["entrants"][1][weights]["average robust"] = score([0.45, 0.45])
+    document["differences"] = [row | {"difference": -0.05, "interval": [-0.06, -0.04], "distinct": True}
+                               for row in document["differences"]]
+    page = race_page(tmp_path / "worse", document)
+    assert "alpha ranks first, but is not distinct from beta" in page.text
+    document["differences"] = [row | {"difference": 0.05, "interval": [0.04, 0.06]} for row in document["differences"]]
+    assert "not distinct" not in race_page(tmp_path / "better", document).text
+    document["differences"] = [row | {"first": row["second"], "second": row["first"], "difference": -0.05}
+                               for row in document["differences"]]
+    assert "not distinct" not in race_page(tmp_path / "turned", document).text
+
+
+def test_jobs_that_failed_are_said(tmp_path):
+    failed = {"beta-seed1": "the training loss is nan at step 3"}
+    page = race_page(tmp_path, race(complete=False, done=5, failed=failed))
+    assert "1 job failed; the same command tries them again." in page.text
+    assert "beta-seed1: the training loss is nan at step 3" in page.text

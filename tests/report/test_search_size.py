@@ -64,3 +64,14 @@ def test_the_gain_is_over_the_mean_of_equal_size():
     [], [{"step": 3, "architecture": None}]], ids=["few", "others", "not measured", "nothing", "damaged"])
 def test_no_gain_is_claimed_without_others_of_equal_size(known):
     assert equal_size_gain(known) is None
+
+
+def test_a_gain_of_equal_size_is_not_that_of_the_steps():
+    """All losses fall while the supernet learns; what is measured last looks best."""
+    paths = [{"step": step, "loss_estimator": {"architecture": f"c{step}", "parameters": 1000,
+                                               "measured_objective": 3 - 0.02 * step}} for step in range(40)]
+    gain = equal_size_gain([*paths, {"step": 40, "architecture": {"genotype": "c39", "parameters": 1000}}])
+    assert gain["gain"] == pytest.approx(0, abs=1e-9) and gain["paths"] == 39
+    paths[39]["loss_estimator"]["measured_objective"] -= 0.5
+    better = equal_size_gain([*paths, {"step": 40, "architecture": {"genotype": "c39", "parameters": 1000}}])
+    assert 0.4 < better["gain"] < 0.5

@@ -62,13 +62,13 @@ def counted(sentences: Iterable[str]) -> list[str]:
     return [f"In {count} evaluation{'s' * (count > 1)}, {sentence}" for sentence, count in Counter(sentences).items()]
 
 
-def leader(ranked: Sequence[str], distinct: Callable[[str, str], bool], at_chance: Collection[str] = ()
+def leader(ranked: Sequence[str], better: Callable[[str, str], bool], at_chance: Collection[str] = ()
            ) -> tuple[bool, str]:
     """Return whether a race has a leader, and a sentence that names it or says why there is none.
 
     Args:
         ranked: names of the entrants with results, best first.
-        distinct: function that returns whether the first of two entrants differs from the second.
+        better: function that returns whether the first of two entrants is told to be better than the second.
         at_chance: entrants whose clean accuracy is not above chance in some training.
     """
     if not ranked:
@@ -76,7 +76,7 @@ def leader(ranked: Sequence[str], distinct: Callable[[str, str], bool], at_chanc
     first, *others = ranked
     if first in at_chance:
         return False, f"{first} ranks first, but its clean accuracy is not above chance"
-    close = [other for other in others if not distinct(first, other)]
+    close = [other for other in others if not better(first, other)]
     names = ", ".join(close) if len(close) < 3 else f"{len(close)} others"
     if close:
         return False, f"{first} ranks first, but is not distinct from {names}"

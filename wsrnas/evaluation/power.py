@@ -31,15 +31,17 @@ class Noise:
 
 
 def measured_noise(rows: Sequence[Mapping[str, Any]], images: int) -> Noise | None:
-    """Return what a race has measured; None where no pair has two seeds.
+    """Return what a race has measured on the pairs with the most seeds; None where no pair has two.
 
     Args:
         rows: paired differences of one measure (``wsrnas.evaluation.comparison.paired``).
         images: number of test images.
     """
-    deviations = [row["deviation"] for row in rows if row["deviation"] is not None]
-    if not deviations:
+    most = max((len(row["values"]) for row in rows), default=0)
+    if most < 2:
         return None
+    rows = [row for row in rows if len(row["values"]) == most]
+    deviations = [row["deviation"] for row in rows]
     widths = np.array([row["interval"][1] - row["interval"][0] for row in rows])
     return Noise(float(np.sqrt(np.mean(np.square(deviations)))), float(np.mean((widths / 2 / QUANTILE)**2) * images),
                  measured=True)

@@ -10,7 +10,7 @@ from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.evaluation.results import scores_by_attack
 from wsrnas.report.html import Cell, paragraph, table
 from wsrnas.report.reading.attack_names import attack_names, whole_attack
-from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series, series_marks
+from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, area_series, marks_of, series
 from wsrnas.report.reading.rows import DAMAGE
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import percent
@@ -19,7 +19,9 @@ from wsrnas.report.texts import percent
 def paired_differences(networks: Sequence[Network]) -> Sequence[Part]:
     """Show each network minus the first network before it that was attacked alike on the same images."""
     scores = [image_scores(network) for network in networks]
-    marks = series_marks(networks)
+    marks = {(name, over): mark for name, sums in ((AVERAGE, [network.averages for network in networks]),
+                                                   (AREA, [network.areas for network in networks]))
+             for over, mark in marks_of(sums).items()}
     parts = []
     for number, network in enumerate(networks):
         for other, base in zip(networks[:number], scores, strict=False):
@@ -39,13 +41,13 @@ def _same_images(one: Network, other: Network) -> bool:
 
 
 def _differences(own: dict[Hashable, np.ndarray], base: dict[Hashable, np.ndarray],
-                 marks: dict[tuple[str, ...], str]) -> list[list[str | Cell]]:
+                 marks: dict[tuple[str, tuple[str, ...]], str]) -> list[list[str | Cell]]:
     """Return one row for each attack, average and area that both networks share; none without a shared attack."""
     shared = [key for key, values in own.items() if key in base and len(base[key]) == len(values)]
     names: dict[Hashable, str] = {CLEAN: CLEAN, **attack_names(key for key in shared if isinstance(key, Attack))}
     if len(names) == 1:
         return []
-    names |= {key: key[0] + marks.get(key[1], "") for key in shared if isinstance(key, tuple)}
+    names |= {key: key[0] + marks.get(key, "") for key in shared if isinstance(key, tuple)}
     shared.sort(key=lambda key: isinstance(key, tuple))  # averages and areas last
     return [[names[key], *_difference(own[key], base[key])] for key in shared]
 
@@ -79,7 +81,7 @@ def _scores(result: dict[str, Any]) -> dict[Hashable, np.ndarray]:
         return {}
     named: dict[Hashable, str] = {CLEAN: "clean"} | {attack: str(attack) for attack in rows}
     if len(rows) == len(result["attacks"]):  # else they would be taken over other attacks than the file says
-        named |= {(AVERAGE, series(result)): "average robust", (AREA, series(result)): "area"}
+        named |= {(AVERAGE, series(result)): "average robust", (AREA, area_series(result)): "area"}
     return {key: scores[name] for key, name in named.items() if name in scores}
 
 

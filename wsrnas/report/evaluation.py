@@ -9,7 +9,7 @@ from wsrnas.evaluation.curve_results import area_end, median_cell
 from wsrnas.report.figures.accuracy import accuracy
 from wsrnas.report.html import paragraph, table
 from wsrnas.report.reading.attack_names import PARAMETERS, attack_label
-from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, series_marks
+from wsrnas.report.reading.networks import AREA, AVERAGE, CLEAN, Network, marks_of
 from wsrnas.report.reading.whole_curves import WholeCurve, curves_of
 from wsrnas.report.sections import Part
 from wsrnas.report.texts import over_in_words, percent
@@ -66,25 +66,26 @@ def attack_table(networks: Sequence[Network]) -> str:
 
 
 def _sums(networks: Sequence[Network]) -> list[tuple[str, list[str]]]:
-    """Return averages and areas over each list of attacks: their name, and one cell for each network."""
+    """Return averages and areas of each kind: their name, and one cell for each network."""
     rows: list[tuple[str, list[str]]] = []
-    for over, mark in series_marks(networks).items():
-        found = [network.sums.get(over, {}) for network in networks]
-        for name, key, value in ((AVERAGE, "average_robust", "accuracy"), (AREA, "area", "value")):
-            sums = [result.get(key) for result in found]
-            if any(sums):
-                rows.append((name + mark, [percent(s[value], s.get("interval")) if s else "–" for s in sums]))
+    for name, key, value, found in ((AVERAGE, "average_robust", "accuracy", [each.averages for each in networks]),
+                                    (AREA, "area", "value", [each.areas for each in networks])):
+        for over, mark in marks_of(found).items():
+            sums = [results.get(over, {}).get(key) for results in found]
+            rows.append((name + mark, [percent(s[value], s.get("interval")) if s else "–" for s in sums]))
     return rows
 
 
 def _sum_notes(networks: Sequence[Network]) -> list[str]:
     """Return sentences that say what the averages and the areas are taken over."""
     notes = []
-    for over, mark in series_marks(networks).items():
+    for over, mark in marks_of(network.averages for network in networks).items():
         notes += [f"Average robust{mark}: the mean over {_listed(over)}."] * bool(over)
-        found = [network.sums[over] for network in networks if over in network.sums]
-        ends = dict.fromkeys(area_end(result) for result in found if (result.get("area") or {}).get("up_to"))
-        notes += [f"Area{mark}: the mean accuracy over ε from 0 to {end}." for end in ends]
+    for over, mark in marks_of(network.areas for network in networks).items():
+        found = next(network.areas[over] for network in networks if over in network.areas)
+        if (found.get("area") or {}).get("up_to"):
+            norm = " of L2 noise" * (bool(mark) and (found.get("curve") or {}).get("norm") == "l2")
+            notes.append(f"Area{mark}: the mean accuracy over ε{norm} from 0 to {area_end(found)}.")
     return [paragraph(note, "note") for note in notes]
 
 

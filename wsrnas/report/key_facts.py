@@ -89,7 +89,7 @@ def test_accuracies(run: Run) -> list[Tile]:
         tiles.append(Tile("clean", f"{percent(network.newest['clean']['accuracy'])} %", which))
         tiles += [Tile("average robust", f"{percent(result['average_robust']['accuracy'])} %",
                        f"{over_in_words(over)}, {which}")
-                  for over, result in network.sums.items() if result.get("average_robust")]
+                  for over, result in network.averages.items()]
     return tiles
 
 

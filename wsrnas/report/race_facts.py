@@ -23,12 +23,12 @@ def leader(race: Race) -> list[Tile]:
 
 def found_leader(race: Race) -> tuple[bool, str]:
     """Return whether there is a leader, and a sentence that names it or says why there is none."""
-    def distinct(one: str, other: str) -> bool:
+    def better(one: str, other: str) -> bool:
         pair = race.difference(one, other)
-        return pair is not None and pair.distinct
+        return pair is not None and pair.distinct and (pair.difference > 0) == (pair.first == one)
     names = [entrant.name for entrant in race.standing if entrant.score(race.weights, race.ranking)]
     at_chance = [entrant.name for entrant in race.entrants if entrant.document.get("at_chance") is True]
-    return caveats.leader(names, distinct, at_chance)
+    return caveats.leader(names, better, at_chance)
 
 
 def budget(race: Race) -> list[Tile]:

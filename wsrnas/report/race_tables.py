@@ -122,7 +122,7 @@ def differences(race: Race) -> Sequence[Part]:
     return [
         paragraph("Each difference is computed image by image and seed by seed, in percentage points. Its interval is "
                   "a 95 % bootstrap interval, over the test images, of the mean over these seeds. A star marks a "
-                  "difference whose interval excludes 0 and that has the same sign in every seed. "
+                  "difference whose interval excludes 0 and that has the same sign in every seed, of at least two. "
                   f"{pairs} pair{'s are' if pairs > 1 else ' is'} compared, and the intervals are not corrected for "
                   "their number: among many pairs, some intervals exclude 0 by chance."),
         *power_of(race),

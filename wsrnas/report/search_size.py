@@ -41,8 +41,9 @@ def _beyond_size(found: dict[str, float] | None) -> list[str]:
         return []
     return [f"The measured objective of what was found is {found['gain']:+.3f} nats [{found['low']:+.3f}, "
             f"{found['high']:+.3f}] better than the mean of the {found['paths']} other measured paths of its size "
-            f"(within {EQUAL_SIZE:.0%}; interval over the choice of these). It was chosen by such numbers, so a part "
-            "of it is luck."]
+            f"(within {EQUAL_SIZE:.0%}; interval over the choice of these; what a straight line over the steps gives, "
+            "because all losses fall while the supernet learns, is taken off). It was chosen by such numbers, so a "
+            "part of it is luck."]
 
 
 def equal_size_gain(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
@@ -53,22 +54,39 @@ def equal_size_gain(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 
     Returns:
         ``paths``, the number of the others; ``gain``, the mean of their measured objectives minus its own, in nats,
-        with the ends ``low`` and ``high`` of a 95 % bootstrap interval over the others.
+        with the ends ``low`` and ``high`` of a 95 % bootstrap interval over the others. Objectives are compared at
+        one step, by the slope of a line over steps and log parameters through all paths.
     """
     statistics = (rows[-1].get("architecture") or {}) if rows else {}
     genotype, parameters = statistics.get("genotype"), statistics.get("parameters")
-    facts = [row["loss_estimator"] for row in path_rows(rows) if isinstance(row.get("loss_estimator"), dict)]
-    known = [fact for fact in facts if is_number(fact.get("parameters")) and is_number(fact.get("measured_objective"))]
-    own = [fact["measured_objective"] for fact in known if genotype and fact.get("architecture") == genotype]
-    if not own or not isinstance(parameters, int | float):
+    facts = [(row["step"], row["loss_estimator"]) for row in path_rows(rows)
+             if isinstance(row.get("loss_estimator"), dict) and is_number(row.get("step"))]
+    known = [(step, fact) for step, fact in facts
+             if is_number(fact.get("parameters")) and is_number(fact.get("measured_objective"))]
+    if not known or not isinstance(parameters, int | float):
         return None
-    others = [fact["measured_objective"] for fact in known if fact.get("architecture") != genotype
-              and abs(fact["parameters"] - parameters) <= EQUAL_SIZE * parameters]
+    slope = _line(*np.array([(step, fact["parameters"], fact["measured_objective"]) for step, fact in known],
+                            dtype=float).T)[1]
+    at_one_step = [(fact.get("architecture"), fact["parameters"], fact["measured_objective"] - slope * step)
+                   for step, fact in known]
+    own = [objective for cell, _, objective in at_one_step if genotype and cell == genotype]
+    others = [objective for cell, size, objective in at_one_step
+              if cell != genotype and abs(size - parameters) <= EQUAL_SIZE * parameters]
+    if not own:
+        return None
     if len(others) < FEWEST:
         return None
     gains = np.array(others) - own[-1]
     low, high = bootstrap_interval(gains)
     return {"paths": len(others), "gain": float(gains.mean()), "low": low, "high": high}
+
+
+def _line(step: np.ndarray, parameters: np.ndarray, objective: np.ndarray) -> tuple[float, float]:
+    """Return the slopes over log parameters and over steps of a line through measured objectives (n,)."""
+    logs = np.log(np.maximum(parameters, 1))
+    terms = np.stack([np.ones_like(step), logs - logs.mean(), step - step.mean()], 1)
+    _, of_size, of_step = np.linalg.lstsq(terms, objective, rcond=None)[0].tolist()
+    return of_size, of_step
 
 
 def size_share(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
@@ -97,8 +115,7 @@ def size_share(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
     result = {"paths": len(known), "tau": float(kendalltau(parameters, -objective).statistic)}
     last = column(rows[-1:], "architecture", "parameters")[0]
     if last is not None:
-        terms = np.stack([np.ones_like(step), logs - logs.mean(), step - step.mean()], 1)
-        slope = np.linalg.lstsq(terms, objective, rcond=None)[0][1]
+        slope = _line(step, parameters, objective)[0]
         result |= {"parameters": last, "mean": math.exp(logs.mean()),
                    "gives": float(-slope * (math.log(max(last, 1)) - logs.mean()))}
     return result

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+LONGEST = 1e12  # seconds
+
 
 def duration(seconds: float) -> str:
-    """Return a time as ``2 h 05 min``, ``3 min 20 s`` or ``4.2 s``."""
+    """Return a time as ``2 h 05 min``, ``3 min 20 s`` or ``4.2 s``; a dash for what is no time."""
+    if not 0 <= seconds < LONGEST:
+        return "–"
+    if 59.95 <= seconds < 60:
+        seconds = 60.0
     minutes = int(seconds) // 60
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -75,7 +75,9 @@ class Tracker:
     """
 
     def __init__(self, tool: str, folder: Path, config: dict[str, Any]) -> None:
-        if importlib.util.find_spec(tool) is None:
+        found = importlib.util.find_spec(tool)
+        is_folder = found is not None and found.origin is None and found.submodule_search_locations is not None
+        if found is None or is_folder:  # a folder of that name, such as wandb makes, is no package
             raise InputError(f"--track {tool} needs the package {tool}, which is not installed: pip install {tool}")
         self.tool, self.folder, self.config = tool, folder, config
         self._log: Log | None = None
@@ -107,11 +109,7 @@ class Tracker:
                 say(f"note: --track {self.tool}: {_short(error)}")
 
     def _start(self) -> None:
-        try:
-            stored = read_json(self.folder / run_files.TRACKING).get(self.tool)
-        except (InputError, OSError, ValueError, AttributeError):
-            stored = None
-        self._state = stored if isinstance(stored, dict) else {"id": "", "step": -1}
+        self._state = {"id": "", "step": -1} | _known(self._stored().get(self.tool))
         opened = TRACKERS[self.tool].start(importlib.import_module(self.tool), self.folder.name, self._state["id"],
                                            self.config, self.folder)
         self._state["id"], self._log, self._end = opened
@@ -120,7 +118,22 @@ class Tracker:
 
     def _keep(self, step: int) -> None:
         self._state["step"] = step
-        write_json(self.folder / run_files.TRACKING, {self.tool: self._state})
+        write_json(self.folder / run_files.TRACKING, self._stored() | {self.tool: self._state})
+
+    def _stored(self) -> dict[str, Any]:
+        """Return what earlier starts have kept, by tool."""
+        try:
+            stored = read_json(self.folder / run_files.TRACKING)
+        except (InputError, OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+
+def _known(stored: Any) -> dict[str, Any]:
+    """Return the usable parts of what an earlier start has kept."""
+    kinds = {"id": str, "step": int}
+    return {name: stored[name] for name, kind in kinds.items() if isinstance(stored, dict)
+            and isinstance(stored.get(name), kind)}
 
 
 def _short(error: Exception) -> str:

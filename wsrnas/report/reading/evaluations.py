@@ -91,9 +91,16 @@ def evaluation_problem(result: Any) -> str | None:
     for entry in measured:
         if not isinstance(entry, dict) or not is_number(entry.get("accuracy")):
             return "is damaged: it lacks the clean accuracy or the accuracy under an attack"
-        if not isinstance(entry.get("interval", []), list | None):
+        ends = entry.get("interval")
+        if ends is not None and not (isinstance(ends, list) and len(ends) in (0, 2) and all(map(is_number, ends))):
             return "is damaged: an interval is no pair of numbers"
     if not all(isinstance(row.get("attack"), str) and (row.get("epsilon") is None or is_number(row["epsilon"]))
                for row in result["attacks"]):
         return "is damaged: an attack has no name, or a strength that is no number"
+    if not isinstance(result.get("chance", 0), int | float | None) or not 0 <= (result.get("chance") or 0) <= 1:
+        return "is damaged: chance is no share"
+    checks = result.get("checks")
+    if isinstance(checks, list) and not all(isinstance(check, dict) and isinstance(check.get("check"), str)
+                                            and check.get("passed", False) in (True, False, None) for check in checks):
+        return "is damaged: a check has no name, or no outcome"
     return None

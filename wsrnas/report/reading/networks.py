@@ -1,7 +1,7 @@
 """The networks of a page, each with all evaluations of it on one set of images."""
 
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,14 @@ class Network:
         return {attack_key(row): row for evaluation in self.evaluations for row in evaluation.result["attacks"]}
 
     @property
-    def sums(self) -> dict[tuple[str, ...], dict[str, Any]]:
-        """The newest result with an average or an area over each list of attacks."""
-        return {series(e.result): e.result for e in self.evaluations
-                if e.result.get("average_robust") or e.result.get("area")}
+    def averages(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        """The newest result with an average over each list of attacks."""
+        return {series(e.result): e.result for e in self.evaluations if e.result.get("average_robust")}
+
+    @property
+    def areas(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        """The newest result with an area of each kind."""
+        return {area_series(e.result): e.result for e in self.evaluations if e.result.get("area")}
 
     @property
     def unfinished(self) -> list[Evaluation]:
@@ -107,12 +111,19 @@ def _details(evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def series(result: dict[str, Any]) -> tuple[str, ...]:
-    """Return the attacks that a result's average and area are taken over."""
+    """Return the attacks that a result's average is taken over."""
     average = result.get("average_robust")
     return tuple(map(str, average.get("over") or [])) if isinstance(average, dict) else ()
 
 
-def series_marks(networks: Sequence[Network]) -> dict[tuple[str, ...], str]:
-    """Return a mark for each list of attacks that averages are over: a number in brackets, none for a single list."""
-    kinds = list(dict.fromkeys(over for network in networks for over in network.sums))
+def area_series(result: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a result's area is under: norm and steps of a curve, or attacks, and the largest strength."""
+    area, curve = (value if isinstance(value, dict) else {} for value in (result.get("area"), result.get("curve")))
+    under = (str(curve.get("norm")), str(curve.get("steps"))) if curve else series(result)
+    return *under, str(area.get("up_to"))
+
+
+def marks_of(sums: Iterable[Iterable[tuple[str, ...]]]) -> dict[tuple[str, ...], str]:
+    """Return a mark for each kind of average or area of the networks: a number in brackets, none for a single kind."""
+    kinds = list(dict.fromkeys(over for network in sums for over in network))
     return {over: f" [{number}]" if len(kinds) > 1 else "" for number, over in enumerate(kinds, start=1)}

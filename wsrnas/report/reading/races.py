@@ -90,7 +90,7 @@ class Difference:
         difference: Mean over the seeds, as a share of the images.
         deviation: Sample standard deviation over the seeds; None with one seed.
         interval: 95 % interval of the mean, over the test images.
-        distinct: Whether the interval excludes 0 and every seed has the same sign.
+        distinct: Whether the interval excludes 0 and every seed, of at least two, has the same sign.
     """
 
     first: str

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
+LARGEST = 1e300  # NaN is neither smaller nor larger
 # Errors that a file causes which holds something else than it should.
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def column(rows: Sequence[dict[Any, Any]], *keys: Any) -> list[float | None]:
-    """Return one number for each row, found by nested keys; None where a row lacks it."""
+    """Return one finite number for each row, found by nested keys; None where a row lacks it."""
     values = []
     for row in rows:
         value: Any = row
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        values.append(float(value) if is_number(value) else None)
+        values.append(float(value) if is_number(value) and abs(value) <= LARGEST else None)
     return values
 
 

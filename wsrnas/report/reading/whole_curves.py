@@ -38,6 +38,7 @@ class WholeCurve:
         """Area and median in a few words."""
         median, linf = (self.document["median"] or {}).get("value"), self.document["norm"] == "linf"
         said = "beyond reach" if median is None else f"{255 * median:.3g}/255" if linf else f"{median:.3g}"
+        said = "of no image" if self.document["median"] is None else said
         return f"area {100 * self.document['area']['value']:.1f} %, median {said}"
 
     def holds(self, row: dict[str, Any]) -> bool:
