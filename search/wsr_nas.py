@@ -45,6 +45,7 @@ with deferred_imports():
     from search.wsr_nas_parts import choose_images
     from search.wsr_nas_searcher import Searcher
     from wsrnas.complexity import activation_bytes, count_parameters, multiply_adds, readable
+    from wsrnas.estimators import build_estimator
     from wsrnas.evaluation.caveats import saturated_strengths
     from wsrnas.training.batch_norm import average_buffers
 
@@ -213,8 +214,10 @@ def check_estimator(run: RunDirectory, searcher: Searcher, step: Step) -> dict[s
 
 
 def check(config: SearchConfig, data: DataSet, world: World) -> None:
-    """Refuse a table that cannot be used, and numbers of images that the data cannot give."""
+    """Refuse a table that cannot be used, images too small for the estimator, and numbers that the data cannot give."""
     open_sample(config)
+    with torch.device("meta"):
+        build_estimator(config.estimator, data.image_shape)
     choose_images(config, data, first_split(config, data), world)
 
 

@@ -211,6 +211,9 @@ class Searcher(SupernetSearcher):
                 self.loss_memory["losses"][:, column] += gap
                 if len(self.anchors):
                     self.anchors.losses[:, column] += gap
+        # A bound relative to the vulnerabilities in M_v follows them.
+        if self.bounds is not None and len(gaps) > 1 and self.config.bound().relative:
+            self.bounds[index] += self.config.bound().value * gaps[1]
         self.predictions.clear()
         # The tasks in M_a have one source fewer than those to come; rows of one queue have one shape.
         self.estimator_memory = Memory(self.config.estimator_memory)

@@ -17,10 +17,10 @@ from test_AN_estimator.settings import PRESETS, BenchmarkConfig, Setting
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import parse_config
+from wsrnas.runtime.config import parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, barrier, initialize
-from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.runtime.same_work import refuse_to_begin
@@ -63,17 +63,36 @@ def run_study(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, 
 
     share(training_tasks(config, specs, data, networks, world), claims, "networks", world)
     share(noise_tasks(config, specs, data, networks, noises, world), claims, "noises", world)
-    share(estimator_tasks(config, specs, data, study, world), claims, "estimators", world)
-    with alone(claims, "report"):
-        print(write_report(config, study), flush=True)
+    failure: InputError | None = None
+    try:
+        share(estimator_tasks(config, specs, data, study, world), claims, "estimators", world)
+    except InputError as error:
+        failure = error
+    if not failure or any(study.glob(f"*/*/{run_files.RESULT}")):  # the estimators that did not fail are reported
+        with alone(claims, "report"):
+            print(write_report(config, study), flush=True)
+    if failure:  # what diverges does so every time
+        raise InputError(f"{failure}; --estimators goes on without some") from None
 
 
 def estimator_tasks(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, study: Path,
                     world: World) -> list[Task]:
     """Return one task for each estimator in each setting: train it, measure it on every network."""
-    return [Task(f"{setting.name}-{name}", (study / setting.name / name / run_files.FINISHED).exists,
+    return [Task(f"{setting.name}-{name}", partial(is_measured, study / setting.name / name),
                  partial(study_estimator, config, setting, name, specs, data, study, world))
             for name in config.estimators for setting in config.settings()]
+
+
+def is_measured(folder: Path) -> bool:
+    """Return whether an estimator is measured in a setting.
+
+    Raises:
+        InputError: it was, and its result is gone.
+    """
+    finished = (folder / run_files.FINISHED).exists()
+    require(not finished or (folder / run_files.RESULT).exists(), f"{folder} is finished and has no "
+            f"{run_files.RESULT}; move the folder aside, and the same command makes it again")
+    return finished
 
 
 def study_estimator(config: BenchmarkConfig, setting: Setting, name: str, specs: list[NetworkSpec], data: DataSet,

@@ -4,6 +4,7 @@ Shapes: K networks, T targets, N test images. Accuracies are in percent; gaps, a
 accuracy under PGD's, in points: positive where the estimate is weaker than the attack.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,9 @@ def read_result(path: Path, setting: Setting, estimator: str) -> Result:
             require(tuple(target["epsilon"] for target in targets) == epsilons, "the strengths are not the setting's")
         estimate, pgd = (np.stack([[flags(target[noise]) for target in targets] for targets in columns])
                          for noise in ("estimate", "pgd"))
+        numbers = [document[name] for name in COSTS] + [target[name] for targets in columns for target in targets
+                                                        for name in MEANS]
+        require(all(map(math.isfinite, numbers)), "a number is not finite")
         return Result(
             tuple(str(network["network"]) for network in networks), epsilons,
             np.stack([flags(network["clean"]) for network in networks]), estimate, pgd,

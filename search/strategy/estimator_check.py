@@ -28,7 +28,8 @@ def estimator_gap(strengths: Sequence[float], estimated: Tensor, attacked: Tenso
         strength ``largest_gap_at`` (if several tie, the weakest).
     """
     losses, accuracies, *vulnerabilities = (torch.stack([estimated, attacked], 1).double() / images).cpu()  # (2, T)
-    gaps = (accuracies[0] - accuracies[1]).tolist()
+    # Of whole numbers: a gap of 5 of 100 images is exactly 0.05, and equal gaps stay equal.
+    gaps = ((estimated[1] - attacked[1]).double() / images).tolist()
     columns = {"gap": gaps, "loss_gap": (losses[1] - losses[0]).tolist(),
                "estimated_accuracy": accuracies[0].tolist(), "pgd_accuracy": accuracies[1].tolist()}
     if vulnerabilities:

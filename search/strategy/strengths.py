@@ -1,5 +1,6 @@
 """The noise strengths of a Wsr-NAS search: which are allowed, which PGD attacks, which the AN-Estimator estimates."""
 
+import itertools
 from collections.abc import Sequence
 
 from wsrnas.runtime.config import require
@@ -42,6 +43,7 @@ def check_strengths(strengths: Sequence[float], attacked: int, estimated: int) -
             f"strengths has {len(strengths)} entries; expected N1 + N2 = {attacked} + {estimated} = "
             f"{attacked + estimated} (--num_pgd_strengths and --num_estimated_strengths)")
     require_increasing("strengths", strengths)
+    require_column_names(strengths)
 
 
 def check_attacked(attacked: Sequence[float], strengths: Sequence[float], count: int) -> None:
@@ -68,6 +70,17 @@ def attacked_indices(strengths: Sequence[float], attacked: Sequence[float], coun
     if not attacked:
         return list(split_strengths(len(strengths), count)[0])
     return sorted(strengths.index(strength) for strength in attacked)
+
+
+def require_column_names(strengths: Sequence[float]) -> None:
+    """Refuse strengths that have one name in ``metrics.jsonl``: their numbers would hide one another.
+
+    Raises:
+        InputError: naming the two.
+    """
+    for one, other in itertools.pairwise(strengths):
+        require(column_name(one) != column_name(other), f"strengths contains {one!r} and {other!r}, which agree in "
+                "four digits; expected strengths that differ by more")
 
 
 def column_name(epsilon: float) -> str:

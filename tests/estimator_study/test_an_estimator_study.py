@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from test_AN_estimator import measurement, noises, training
+from test_AN_estimator import benchmark, measurement, noises, training
 from test_AN_estimator.measurement import cost, estimate, measure
 from test_AN_estimator.networks import NetworkSpec
 from test_AN_estimator.noises import (
@@ -605,3 +605,34 @@ def test_the_published_study_is_the_default():
     assert config.sources == (0.03, 0.06, 0.09) and config.num_steps == 7 and config.rotation == 10
     assert config.batch_size == config.estimator_batch_size == 32 and len(config.networks) == 7
     assert [len(setting.targets) for setting in config.settings()] == [0, 13, 15]
+
+
+# -- what fails, and what is lost ------------------------------------------------------------------------------------
+
+def test_estimators_that_did_not_fail_are_reported_before_the_failure_is_said(tmp_path, monkeypatch, capsys):
+    def failing(tasks, claims, label, world):
+        if label == "estimators":
+            raise InputError("1 of 2 estimators failed: A-ANE: the loss is nan")
+
+    for name, value in (("share", failing), ("training_tasks", lambda *given: []), ("noise_tasks", lambda *given: []),
+                        ("write_report", lambda config, study: "the report")):
+        monkeypatch.setattr(benchmark, name, value)
+    words = "A-ANE: the loss is nan; --estimators goes on without some"
+    with pytest.raises(InputError, match=words):
+        benchmark.run_study(CONFIG, SPECS, DATA, tmp_path, World())
+    assert capsys.readouterr().out == ""
+    result = tmp_path / "spectrum-1" / "WA-ANE" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.touch()
+    with pytest.raises(InputError, match=words):
+        benchmark.run_study(CONFIG, SPECS, DATA, tmp_path, World())
+    assert capsys.readouterr().out == "the report\n"
+
+
+def test_a_finished_estimator_without_its_result_is_told(tmp_path):
+    assert not benchmark.is_measured(tmp_path)
+    (tmp_path / "FINISHED").touch()
+    with pytest.raises(InputError, match=r"is finished and has no result\.json; move the folder aside"):
+        benchmark.is_measured(tmp_path)
+    (tmp_path / "result.json").touch()
+    assert benchmark.is_measured(tmp_path)

@@ -343,3 +343,11 @@ def test_training_learns_a_law(name: str, steps: int, size: int) -> None:
     assert ended < 0.9 * begun
     if name != "E-ANE-minus":
         assert ended <= law_error(build_estimator("WA-ANE"), size)
+
+
+def test_zero_noise_stays_zero_whatever_norm_it_should_have():
+    lengths, noises = torch.full((1, 1, 3, 32, 32), 0.1), torch.zeros(1, 1, 3, 32, 32)
+    assert torch.equal(recurrence.with_norm_of(lengths, noises), noises)
+    noises = torch.randn(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    norms = recurrence.with_norm_of(2 * noises.flip(0), noises).flatten(2).norm(dim=2)
+    torch.testing.assert_close(norms, 2 * noises.flip(0).flatten(2).norm(dim=2))

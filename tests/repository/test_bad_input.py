@@ -214,6 +214,7 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("search", "--strengths 0 0.1 0.15 0.2", "strengths contains 0; expected pixels of [0, 1], strictly inside (0, 1)"),
     ("search", "--strengths 0.1 0.2 0.3 8", "strengths contains 8; expected pixels of [0, 1], strictly inside (0, 1)"),
     ("search", "--strengths 0.1 0.2 0.3 nan", "strengths contains nan; expected pixels"),
+    ("search", "--strengths 0.1 0.2 0.30001 0.30002", "contains 0.30001 and 0.30002, which agree in four digits"),
     ("search", "--num_pgd_strengths 0 --num_estimated_strengths 4", "num_pgd_strengths (N1) is 0; expected at least 1"),
     ("search", "--num_estimated_strengths -1", "num_estimated_strengths (N2) is -1; expected at least 0"),
     ("search", "--strengths 0.1 0.2 0.3", "strengths has 3 entries; expected N1 + N2 = 2 + 2 = 4"),

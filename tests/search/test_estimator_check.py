@@ -1,7 +1,9 @@
 """The check of the AN-Estimator inside the search: its numbers, its decision, and what a fallback changes."""
 
+import contextlib
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 
 import search.wsr_nas_parts
 import search.wsr_nas_searcher
+from search.bound import Bound
 from search.strategy.estimator_check import estimator_gap
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, schedule
@@ -186,6 +189,25 @@ def test_pgd_itself_has_no_gap_and_no_estimate_has_a_large_one(trained, monkeypa
 
 
 @pytest.mark.slow
+def test_a_gap_of_the_tolerated_number_of_images_is_not_above_it_and_ties_are_ties():
+    for left in range(96):
+        sums = torch.tensor([[0.0], [left + 5.0]]), torch.tensor([[0.0], [float(left)]])
+        assert estimator_gap((0.1,), *sums, 100)["largest_gap"] == 0.05, left
+    two = torch.tensor([[0.0, 0.0], [30.0, 55.0]]), torch.tensor([[0.0, 0.0], [25.0, 50.0]])
+    assert estimator_gap((0.1, 0.2), *two, 100)["largest_gap_at"] == 0.1
+
+
+@pytest.mark.parametrize(("text", "expected"), [("rel:0.6", 0.3 + 0.6 * 0.25), ("0.3", 0.3)])
+def test_a_relative_bound_follows_the_vulnerabilities_when_they_are_moved(text, expected):
+    bound = Bound.parse(text)
+    searcher = SimpleNamespace(
+        config=SimpleNamespace(strengths=(0.1, 0.2), bound=lambda: bound, estimator_memory=3), attacked=[0], anchors=(),
+        loss_memory=(), bounds=torch.tensor([0.3, 0.3]), predictions=[], estimator_step=0, _divide=lambda indices: None)
+    with contextlib.suppress(AttributeError, TypeError):  # the schedule that follows needs a whole search
+        Searcher.attack_too(searcher, 0.2, [0.1, 0.25], SimpleNamespace(index=0))
+    assert searcher.bounds.tolist() == pytest.approx([0.3, expected])
+
+
 def test_the_largest_gap_decides_and_zero_only_reports(trained, monkeypatch):
     row = with_estimator(trained, Nothing(), monkeypatch)
     assert row["mean_gap"] < row["largest_gap"]

@@ -167,7 +167,7 @@ def _standardised(vectors: Tensor) -> Tensor:
 def with_norm_of(lengths: Tensor, noises: Tensor) -> Tensor:
     """Return noises (B, T, C, H, W) with the L2 norms of others; zero stays zero."""
     wanted, norms = (torch.linalg.vector_norm(n, dim=(2, 3, 4), keepdim=True) for n in (lengths, noises))
-    return noises * (wanted / norms.clamp_min(torch.finfo(noises.dtype).tiny))
+    return noises / norms.clamp_min(torch.finfo(noises.dtype).tiny) * wanted
 
 
 def zeroed(layer: nn.Module) -> nn.Conv2d:
