@@ -109,7 +109,7 @@ class Tracker:
                 say(f"note: --track {self.tool}: {_short(error)}")
 
     def _start(self) -> None:
-        self._state = {"id": "", "step": -1} | _known(self._stored().get(self.tool))
+        self._state = dict[str, Any](id="", step=-1) | _known(self._stored().get(self.tool))
         opened = TRACKERS[self.tool].start(importlib.import_module(self.tool), self.folder.name, self._state["id"],
                                            self.config, self.folder)
         self._state["id"], self._log, self._end = opened
