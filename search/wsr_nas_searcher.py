@@ -205,13 +205,12 @@ class Searcher(SupernetSearcher):
         """
         index, count = self.config.strengths.index(strength), len(self.config.strengths)
         self._divide(sorted([*self.attacked, index]))
-        # The losses of this strength in M_v come from the weaker estimate; the target must keep its meaning.
+        # The losses of this strength in M_v come from the weaker estimate; target and bound keep their meaning.
         if len(self.loss_memory):
             for column, gap in zip((1 + index, 1 + count + index), gaps, strict=False):
                 self.loss_memory["losses"][:, column] += gap
                 if len(self.anchors):
                     self.anchors.losses[:, column] += gap
-        # A bound relative to the vulnerabilities in M_v follows them.
         if self.bounds is not None and len(gaps) > 1 and self.config.bound().relative:
             self.bounds[index] += self.config.bound().value * gaps[1]
         self.predictions.clear()

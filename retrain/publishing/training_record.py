@@ -9,8 +9,11 @@ from typing import Any
 from wsrnas.__main__ import PROGRAMS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import format_epsilon
+from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.reading import parse_json, read_json
-from wsrnas.subjects.images import class_names
+
+with deferred_imports():
+    from wsrnas.subjects.images import class_names
 
 # Fields of a training's configuration that say where it ran and what it printed, not what it did.
 PRIVATE = ("runs", "save", "data", "download", "device", "report_freq", "workers", "eval_batch_size", "save_every",

@@ -19,7 +19,9 @@ from wsrnas.runtime.distributed import World
 
 def known_costs(race: Path) -> dict[str, dict[str, Any]]:
     """Return the costs that ``write_costs`` has measured so far, by entrant."""
-    return read_object(race / run_files.COSTS)
+    stored = read_object(race / run_files.COSTS)
+    return {name: cost for name, cost in stored.items() if isinstance(cost, dict)
+            and isinstance(cost.get("latency"), dict)}
 
 
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.construction import run_inputs
-from retrain.evaluate_files import file_label, store
+from retrain.evaluate_files import file_label, result_file, store
 from retrain.evaluate_network import evaluate
 from retrain.evaluate_subjects import fit_subjects, make_subjects
 from retrain.race.entrants import Entrant
@@ -119,7 +119,7 @@ def evaluate_job(config: CompareConfig, job: Job, weights: str, images: Evaluati
     subject, = make_subjects(settings, [open_model(str(job.folder), weights)])
     for other in found.values():
         if other["model"]["fingerprint"] == subject.network.fingerprint:  # the last epoch is also the best one
-            store(result_file(config, job, weights), {**other, "name": subject.name})
+            store(evaluation_file(config, job, weights, images.fingerprint), {**other, "name": subject.name})
             return
     subject, = fit_subjects(settings, [subject], images, world)
     with exact_arithmetic():
@@ -131,18 +131,19 @@ def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[s
     found = {}
     if (job.folder / run_files.FINISHED).exists():
         for weights in kept_weights(config):
-            result = read_object(result_file(config, job, weights))
+            result = read_object(evaluation_file(config, job, weights, image_set))
             if result.get("complete") is True and result.get("image_set") == image_set and was_checked(
                     result, config.checks):
                 found[weights] = result
     return found
 
 
-def result_file(config: CompareConfig, job: Job, weights: str) -> Path:
-    """Return the path of an evaluation of a job."""
+def evaluation_file(config: CompareConfig, job: Job, weights: str, image_set: str) -> Path:
+    """Return the path of an evaluation of a job on these test images."""
     settings = config.evaluation()
     label = file_label(settings, *settings.chosen(config.dataset), config.dataset)
-    return job.folder / run_files.EVALUATIONS / f"{label}-{Path(run_files.WEIGHTS[weights]).stem}.json"
+    return result_file(job.folder / run_files.EVALUATIONS, f"{label}-{Path(run_files.WEIGHTS[weights]).stem}",
+                       image_set)
 
 
 def read_object(path: Path) -> dict[str, Any]:

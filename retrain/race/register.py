@@ -15,6 +15,8 @@ from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.reading import read_json
 from wsrnas.runtime.sharing import alone
 
+MOST_SEEDS = 10_000
+
 
 def genotype_file(race: Path, name: str) -> Path:
     """Return the path of an entrant's cell."""
@@ -75,8 +77,12 @@ def entered(race: Path) -> tuple[list[Entrant], int]:
         return [], 0
     try:
         values = read_json(path)
-        return [_from_json(entry) for entry in values["entrants"]], int(values["seeds"])
-    except (ValueError, KeyError, TypeError):
+        entrants = [_from_json(entry) for entry in values["entrants"]]
+        seeds = int(values["seeds"])
+        if not all(isinstance(entrant.name, str) for entrant in entrants) or not 0 <= seeds <= MOST_SEEDS:
+            raise ValueError("a name that is no text, or too many seeds")
+        return entrants, seeds
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise InputError(f"{path} is damaged; remove it, and name all entrants again") from None
 
 

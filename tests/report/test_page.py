@@ -212,8 +212,8 @@ WRONG = [({"config__json": "{"}, "config.json cannot be read"),
           "eval/old.json has the format None, expected 'wsrnas evaluation 1'"),
          ({"eval/torn__json": '{"format": "wsrnas eval'}, "eval/torn.json cannot be read"),
          ({"eval/x__json": json.dumps({"format": "wsrnas evaluation 1", "attacks": []})}, "lacks the clean accuracy"),
-         ({"eval/x__json": json.dumps(evaluation(average_robust=[1], checks=[3], official="no"))},
-          "could not be drawn"),
+         ({"eval/x__json": json.dumps(evaluation(average_robust=[1], official="no"))}, "could not be drawn"),
+         ({"eval/x__json": json.dumps(evaluation(checks=[3]))}, "a check has no name, or no outcome"),
          ({run_files.NOISE_SAMPLES.replace(".", "__"): "PK no zip"}, "noise_samples.npz cannot be read")]
 
 
@@ -505,3 +505,10 @@ def test_paths_are_as_fine_as_a_screen_and_no_finer(a_search, drawn_pages, tmp_p
     text = (report.write_report([a_search[0]], tmp_path).parent / "figures" / "weights-normal.svg").read_text()
     decimals = [len(d) for path in re.findall(r'\bd="([^"]*)"', text) for d in re.findall(r"\.(\d+)", path)]
     assert max(decimals) == 2 and "e-" not in "".join(re.findall(r'\bd="([^"]*)"', text))
+
+
+def test_the_words_of_a_figure_are_not_its_colours_and_ids():
+    words = 'net #d55e00 id=&quot;q&quot; url(#x)'
+    svg = f'<svg width="10pt" height="10pt"><g id="a" style="fill: #d55e00"><text>{words} id="q"</text></g></svg>'
+    found = inline_svg(svg, "one", "seen")
+    assert f"{words} id=\"q\"</text>" in found and 'id="one-a"' in found and "fill: #d55e00" not in found

@@ -64,7 +64,8 @@ def imported(path):
 def test_only_the_data_module_reads_torchvisions_data_sets():
     for path in [p for folder in ("wsrnas", "search", "retrain") for p in (ROOT / folder).rglob("*.py")]:
         if "torchvision" in set(imported(path)):
-            assert path.name in ("datasets.py", "imagenet.py"), path
+            # stored_program.py imports it for its operations.
+            assert path.name in ("datasets.py", "imagenet.py", "stored_program.py"), path
 
 
 # -- scripts --------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_package_has_every_file_that_a_leaderboard_asks_for(tmp_path, capsys):
     assert info["architecture"] == "WsrNet_Plus (C = 4, 4 cells)" and info["autoattack_acc"] == "50.00"
     card = (out / "README.md").read_text()
     for path in out.iterdir():
-        line = f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
+        line = f"| `{path.name}` | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
         assert (line in card) is (path.name not in ("README.md", "report.html"))
     assert f'SHA256 = "{sha256(out / f"{name}.pt")}"' in (out / f"{name}.py").read_text()
     for text in ("![Both cells](cells.svg)", "epoch 5 of 9", "`best.pt`", "50.0% (clean: 80.0%)", "4.50 hours", "H200",
@@ -242,7 +242,7 @@ def test_onnx_runtime_agrees(tmp_path, hasty, capsys):
         with torch.no_grad():
             assert (logits - model(pixels)).abs().max() <= 1e-5
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "`Net.onnx` (opset 18)" in card and f"| Net.onnx | `{sha256(path)}` |" in card
+    assert "`Net.onnx` (opset 18)" in card and f"| `Net.onnx` | `{sha256(path)}` |" in card
     assert "opset 18" in capsys.readouterr().out
 
 

@@ -639,16 +639,18 @@ def test_another_protocol_measures_the_same_trainings(early, monkeypatch):
 
 @pytest.mark.slow
 def test_other_test_images_are_measured_anew(early, monkeypatch):
+    def image_sets(race):
+        return {json.loads(path.read_text())["image_set"] for path in race.glob("retrain/*/eval/*.json")}
+
     monkeypatch.setattr(jobs_module, "train", None)
-    monkeypatch.setattr(compare, "load_dataset_once", changed("test"))
-    race = start(early, seeds=1)
-    sets = {json.loads(path.read_text())["image_set"] for path in race.glob("retrain/*/eval/*.json")}
-    assert stored(race)["complete"] and len(sets) == 1
-    monkeypatch.undo()
+    own = image_sets(early / "runs" / "compare" / "race")
     with monkeypatch.context() as context:
-        context.setattr(jobs_module, "train", None)
-        start(early, seeds=1)
-    assert not sets & {json.loads(path.read_text())["image_set"] for path in race.glob("retrain/*/eval/*.json")}
+        context.setattr(compare, "load_dataset_once", changed("test"))
+        race = start(early, seeds=1)
+        assert stored(race)["complete"] and len(image_sets(race) - own) == 1
+    both = image_sets(race)
+    start(early, seeds=1)
+    assert stored(race)["complete"] and own < both == image_sets(race)  # neither replaces the other
 
 
 @pytest.mark.slow

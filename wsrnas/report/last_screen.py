@@ -85,7 +85,8 @@ def _shown(measured: dict[str, Any]) -> str:
 def _evaluation(run: Path) -> dict[str, Any]:
     """Return the newest complete evaluation of a run."""
     files = sorted((run / run_files.EVALUATIONS).glob("*.json"), key=lambda file: file.stat().st_mtime)
-    whole = [found for file in files if (found := read_json(file)).get("complete") is True and found["average_robust"]]
+    every = [found for file in files if isinstance(found := read_json(file), dict)]
+    whole = [found for found in every if found.get("complete") is True and found.get("average_robust")]
     require(bool(whole), f"{run} holds no complete evaluation; expected one of the quickstart")
     return whole[-1]
 

@@ -133,7 +133,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     path = folder / run_files.STRATEGIES
     try:
         results = read_json(path)
-        if {"table", "strategy", "regret", "tau", "others", "task"} <= set(results):
+        whole = {"table", "strategy", "regret", "tau", "others", "task"} <= set(results)
+        if whole and isinstance(results["others"], list) and {"source", "synthetic"} <= set(results["task"]):
             return dict(results)
     except (OSError, ValueError, TypeError):
         pass

@@ -35,11 +35,14 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
         label: What the figure shows, for readers who cannot see it; already escaped for an attribute.
     """
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg"):], flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", body)
-    for colour, variable in PAGE_COLOURS.items():
-        body = body.replace(colour, variable)
-    body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", body)
+    def adapted(tag: re.Match[str]) -> str:
+        found = re.sub(r'\bid="', f'id="{prefix}-', tag[0])
+        found = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", found)
+        for colour, variable in PAGE_COLOURS.items():
+            found = found.replace(colour, variable)
+        return re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", found)
+
+    body = re.sub(r"<style.*?</style>|<[^>]*>", adapted, body, flags=re.DOTALL)  # not in the words between the tags
     opening, rest = body.split(">", 1)
     width = natural_width(opening)
     opening = re.sub(r' (width|height|version)="[^"]*"', "", opening)

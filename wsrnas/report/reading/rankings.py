@@ -11,6 +11,7 @@ from wsrnas.runtime.reading import read_json
 FORMAT = "wsrnas ranking 1"
 CLEAN, MEAN = "clean", "mean"  # columns of the truth that are not under attack alone
 ALL, FIXED = "all", "fixed size"
+NEEDED = {"scores", "values", "columns", "subsets", "architectures", "synthetic", "table", "run", "resamples"}
 VULNERABILITY = "vulnerability F"
 WHERE = {ALL: "Among all architectures", FIXED: "at fixed size"}
 Results = Mapping[str, Any]
@@ -25,8 +26,7 @@ def read_ranking(folder: Path) -> Results:
     path = folder / run_files.RANKING
     try:
         results = read_json(path)
-        if results["format"] == FORMAT and {"scores", "values", "columns", "subsets"} <= set(results) \
-                and results["columns"]:
+        if results["format"] == FORMAT and set(results) >= NEEDED and results["columns"]:
             return dict(results)
     except (OSError, ValueError, TypeError, KeyError):
         pass

@@ -74,9 +74,10 @@ class Run:
                                        ("warmup_architectures", "iterations", "epochs"))
         if isinstance(warm_up, int) and isinstance(iterations, int):
             population = self.config.get("population") if self.config.get("strategy") == "wsr" else warm_up
-            if not isinstance(population, int) or self.config.get("few_shot_edge", -1) >= 0:
+            edge, paths = self.config.get("few_shot_edge", -1), self.config.get("paths_per_iteration", 1)
+            if not isinstance(population, int) or not isinstance(paths, int) or paths < 1 or edge != -1:
                 return None  # few-shot supernets: as many rounds as the edge has operations
-            measured = -(-population // self.config.get("paths_per_iteration", 1)) + iterations
+            measured = -(-population // paths) + iterations
             return warm_up * (not self.config.get("supernet")) + measured * (not self.config.get("train_only"))
         return epochs if isinstance(epochs, int) else None
 
