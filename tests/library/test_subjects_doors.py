@@ -132,6 +132,17 @@ def test_a_network_that_misreads_channels_last_images_gets_them_in_its_format():
     torch.testing.assert_close(wrong.model(images), right.model(images))
 
 
+def test_random_logits_say_nothing_about_formats():
+    class Noisy(Patches):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            return logits + 10 * torch.rand_like(logits)
+
+    images, labels = batch(32)
+    images = images.contiguous(memory_format=torch.channels_last)
+    assert adapted(Noisy(True), images, labels, CLASSES, range_is_known=True).notes == ()
+
+
 class Volumes(nn.Module):
     """A weight of five dimensions has no channels_last format."""
 
