@@ -1,6 +1,5 @@
 """What is evaluated: networks with their names, folders and transfer sources, and the images that all of them get."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from wsrnas.models import load_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World, all_min, print_on_main
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, say
 from wsrnas.subjects.fitting import fitted
 from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, folder_of_images, images_of
 from wsrnas.subjects.model_source import ModelSource
@@ -105,7 +104,7 @@ def other_weights(config: EvaluateConfig, network: ModelSource) -> list[ModelSou
     try:
         return [open_model(str(network.folder), other)]
     except InputError as error:
-        print(f"note: {error}; the checks of {network.source} do without it", file=sys.stderr)
+        say(f"note: {error}; the checks of {network.source} do without it")
         return []
 
 

@@ -63,9 +63,9 @@ def front_matter(package: Package, info: Mapping[str, Any]) -> str:
         **({"datasets": [hub]} if hub else {}), "metrics": ["accuracy"]}
     if results := _results(package, info):
         entries["model-index"] = [{"name": package.name, "results": [{
-            "task": {"type": TASK}, "dataset": {"type": hub or str(dataset), "name": str(dataset), 
-            "split": "validation" if source_of(dataset).large else "test"},
-            "metrics": results}]}]
+            "task": {"type": TASK}, "metrics": results, "dataset": {
+                "type": hub or str(dataset), "name": str(dataset),
+                "split": "validation" if source_of(dataset).large else "test"}}]}]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
     return "\n".join(["---", *lines, "---"])
 

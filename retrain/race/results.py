@@ -66,10 +66,21 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
         "against_random": against_random(
             {entrant.name: over_seeds(trainings[entrant.name, kept[0]]).get(main) for entrant in entrants},
             [entrant.name for entrant in entrants if entrant.drawn]),
-        "power": power(max(map(len, (row["values"] for row in ranked)), default=seeds), some["images"],
-                       measured_noise(ranked, some["images"]) or Noise()) if some else None,
+        "power": power_of(ranked, seeds, some["images"]) if some else None,
         "config": to_dict(config),
     }
+
+
+def power_of(rows: Sequence[Mapping[str, Any]], planned: int, images: int) -> dict[str, Any]:
+    """Return the power of a race: with the seeds that were measured, or before that, with those planned.
+
+    Args:
+        rows: paired differences of the measure that ranks.
+        planned: seeds of the whole race.
+        images: test images.
+    """
+    noise = measured_noise(rows, images)
+    return power(max(len(row["values"]) for row in rows) if noise else planned, images, noise or Noise())
 
 
 def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[str, Any]],

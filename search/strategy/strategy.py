@@ -9,7 +9,10 @@ from search.strategy.problem import Measured
 
 
 class Strategy(Protocol):
-    """Choose what is measured next, and name what was found. Only strategies that learn predict."""
+    """Choose what is measured next, and name what was found. Only strategies that learn predict.
+
+    ``search.tabular`` asks a copy (``copy.deepcopy``) for outputs and predictions, so that a report changes no search.
+    """
 
     def propose(self, measured: Measured, generator: torch.Generator) -> Tensor:
         """Return the architecture (R,) to measure next.

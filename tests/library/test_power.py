@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from retrain.race.results import power_of
 from wsrnas.evaluation.comparison import paired
 from wsrnas.evaluation.power import CELLS, Noise, measured_noise, power, seen, share_of_pairs, smallest_difference
 
@@ -96,3 +97,12 @@ def test_the_noise_of_a_race_of_one_seed_is_unknown():
             {"values": [0.0] * 2, "deviation": 0.04, "interval": [0, 0.196]}, alone]
     found = measured_noise(rows, 100)
     assert found.seeds == pytest.approx((0.0025 / 2)**0.5) and found.images == pytest.approx(0.0025 * 100)
+
+
+def test_a_race_under_way_tells_the_power_that_it_will_have():
+    """One seed is done of three: nothing is measured yet, and the plan counts."""
+    one = {"values": [0.01], "deviation": None, "interval": [-0.1, 0.1]}
+    assert power_of([one], 3, 100)["seeds"] == 3 and not power_of([one], 3, 100)["measured"]
+    two = {"values": [0.01, 0.02], "deviation": 0.01, "interval": [-0.1, 0.1]}
+    assert power_of([one, two], 3, 100)["seeds"] == 2 and power_of([one, two], 3, 100)["measured"]
+    assert power_of([], 3, 100)["seeds"] == 3

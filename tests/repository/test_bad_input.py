@@ -265,6 +265,8 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
     ("evaluate", "", "nothing to evaluate: pass --model"),
     ("evaluate", "--model x --strengths 0.2 0.2", "strengths must increase, but 0.2 comes before 0.2"),
     ("evaluate", "--model x --strengths 2", "strengths contains 2; expected pixels"),
+    ("evaluate", "--model x --attacks pgd-2 --strengths 0.031372 8/255", "both shown as PGD-2  eps 0.0314 (8/255)"),
+    ("evaluate", "--model x --attacks pgd-l2-2 --l2_strengths 0.50001 0.50002", "both shown as PGD-2 L2"),
     ("evaluate", "--model x --names a b", "2 names for 1 networks; expected one each"),
     ("evaluate", "--model x --attacks pdg-20", "unknown attack 'pdg-20'"),
     ("evaluate", "--model x --attacks transfer", "transfer needs another network to make its images: pass --source"),

@@ -86,8 +86,9 @@ def _listings(root: Path, test_alone: bool, test_names: Sequence[str]) -> tuple[
         raise InputError(f"{root} has no folder train, expected {root}/train/<class>/<images>, and test beside train"
                          f"{there}")
     found = [name for name in test_names if name in folders]
-    # ImageNet comes with a folder test that has no classes.
-    held = next((name for name in found if _folders_in(root / name)), next(iter(found), None))
+    held = next(iter(found), None)
+    if len(found) > 1:  # ImageNet comes with a folder test that has no classes
+        held = next((name for name in found if _folders_in(root / name)), held)
     if held is None:
         advice = (" (move a part of each class there: accuracy is not measured on images of the training)"
                   if "train" in folders else there)

@@ -59,17 +59,16 @@ def over_seeds(trainings: Trainings) -> dict[str, dict[str, Any]]:
         which is None for a single training.
     """
     scores = [scores_by_attack(dict(trainings[seed])) for seed in sorted(trainings)]
-    return {name: spread([rounded(score[name]) for score in scores]) for name in (scores[0] if scores else ())}
-
-
-def rounded(scores: np.ndarray) -> float:
-    """Return the mean of scores without the rounding errors of its sum, which would decide what is equal."""
-    return round(float(scores.mean()), DIGITS)
+    return {name: spread([float(score[name].mean()) for score in scores]) for name in (scores[0] if scores else ())}
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Return values with their mean and their sample standard deviation."""
-    return {"values": list(values), "mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
+    """Return values with their mean and their sample standard deviation.
+
+    Values and mean are rounded: the errors of sums would decide which accuracies are equal.
+    """
+    kept = [round(value, DIGITS) for value in values]
+    return {"values": kept, "mean": round(fmean(kept), DIGITS), "deviation": stdev(kept) if len(kept) > 1 else None}
 
 
 def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Collection[str]) -> list[dict[str, Any]]:
@@ -88,11 +87,11 @@ def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Colle
     """
     rows = []
     for name, score in scores.items():
-        others = [round(other["mean"], DIGITS) for cell, other in scores.items() if cell in random and other and score
+        others = [other["mean"] for cell, other in scores.items() if cell in random and other and score
                   and len(other["values"]) == len(score["values"])]
         if name in random or not score or not others:
             continue
-        as_good, level = sum(other >= round(score["mean"], DIGITS) for other in others), spread(others)
+        as_good, level = sum(other >= score["mean"] for other in others), spread(others)
         p, difference, deviation = (1 + as_good) / (1 + len(others)), score["mean"] - level["mean"], level["deviation"]
         differ = "" if deviation is None else f", which differ by {100 * deviation:.1f} (standard deviation)"
         rows.append({"entrant": name, "random": len(others), "as_good": as_good, "p": p, "difference": difference,
@@ -126,7 +125,7 @@ def paired(first: Trainings, second: Trainings, only: Collection[str] | None = N
     for measure in scores[0][0]:
         if any(measure not in score for pair in scores for score in pair) or (only is not None and measure not in only):
             continue
-        seedwise = spread([rounded(one[measure] - other[measure]) for one, other in scores])
+        seedwise = spread([float((one[measure] - other[measure]).mean()) for one, other in scores])
         low, high = difference_interval(np.asarray(sum(one[measure] for one, _ in scores)) / len(scores),
                                         np.asarray(sum(other[measure] for _, other in scores)) / len(scores))
         agree = all(value > 0 for value in seedwise["values"]) or all(value < 0 for value in seedwise["values"])

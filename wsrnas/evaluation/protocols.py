@@ -1,5 +1,6 @@
 """The named lists of attacks that an evaluation can use, one entry each."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -129,10 +130,16 @@ def custom_attacks(names: Sequence[str], strengths: Sequence[float], l2_strength
         l2_strengths: L2 radii, norms over all pixels.
         step_ratio: step size as a share of the strength, as in ``at_strength``.
         random_start: whether to start uniformly in the ball, as in ``at_strength``.
+
+    Raises:
+        InputError: two strengths have one name in tables and files, where one would hide the other.
     """
     attacks: list[Attack] = []
     for kind in map(parse_attack, names):
         radii = l2_strengths if kind.norm == "l2" else strengths
         every = [at_strength(kind, epsilon, step_ratio, random_start) for epsilon in radii]
         attacks += [kind] if kind.entry.unbounded else every
-    return tuple(dict.fromkeys(attacks))
+    different = tuple(dict.fromkeys(attacks))
+    twice = next((name for name, count in Counter(map(str, different)).items() if count > 1), None)
+    require(twice is None, f"two strengths are both shown as {twice}; expected strengths that differ by more")
+    return different

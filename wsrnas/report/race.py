@@ -138,11 +138,11 @@ def heading(race: Race, name: str, updated: float, live: bool) -> str:
     failed = [text_of(check) for entrant in race.entrants for check in entrant.listed("failed_checks")]
     alarms = [alarm(f"{len(failed)} honesty check{'s' * (len(failed) > 1)} failed: these networks may be less "
                     "robust than their accuracies say.", failed)] if failed else []
-    chance = [entrant.name for entrant in race.entrants if entrant.document.get("at_chance") is True]
-    lost = race.document.get("failed")
-    lost = [f"{name}: {text_of(said)}" for name, said in lost.items()] if isinstance(lost, dict) else []
+    messages = race.document.get("failed")
+    lost = [f"{name}: {text_of(said)}" for name, said in messages.items()] if isinstance(messages, dict) else []
     alarms += [alarm(f"{len(lost)} job{'s' * (len(lost) > 1)} failed; the same command tries them again.", lost)
                ] if lost else []
+    chance = [entrant.name for entrant in race.entrants if entrant.document.get("at_chance") is True]
     alarms += [alarm("The clean accuracy of these entrants is not above chance in some training: nothing follows about "
                      "their robustness.", chance)] if chance else []
     alarms += [paragraph(f"{sentence}.", "warning") for sentence in counted(

@@ -35,6 +35,7 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
         label: What the figure shows, for readers who cannot see it; already escaped for an attribute.
     """
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg"):], flags=re.DOTALL)
+
     def adapted(tag: re.Match[str]) -> str:
         found = re.sub(r'\bid="', f'id="{prefix}-', tag[0])
         found = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", found)
