@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from search.measure_settings import SHORT
 from search.ranking_sample_settings import LEAST
 from search.rankings.measurements import MEASUREMENTS
 from search.rankings.settings import RankingConfig
@@ -34,7 +35,7 @@ from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 with deferred_imports():
 
-    from search.rankings.bench import Bench, build_bench
+    from search.rankings.bench import Bench, build_bench, build_short
     from search.rankings.results import document, ranking_page, summary_table
     from search.rankings.rows import Row, all_rows, row_tasks
     from search.rankings.trained import open_trained
@@ -105,9 +106,11 @@ def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingC
     config = replace(config, strengths=config.strengths or trained.config.strengths,
                      num_steps=config.num_steps or trained.config.measuring_steps,
                      recalibration_batches=config.recalibration_batches or trained.config.recalibration_batches)
+    short = build_short(trained, config.short_images, config.short_epochs, config.short_learning_rate,
+                        world) if SHORT in config.measure else None
     return config, build_bench(trained, config.images, config.strengths, config.num_steps,
                                config.recalibration_batches, config.eval_batch_size, config.seed, world,
-                               config.training_free_layers)
+                               config.training_free_layers, short)
 
 
 def all_tasks(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> list[Task]:

@@ -20,8 +20,7 @@ from search.cost import PhaseClock
 from search.few_shot import load_weights, own_weights
 from search.spaces.supernet import Path
 from search.strategy.step import Step
-from search.supernet_settings import cosine_rate
-from search.supernet_training import set_learning_rate, train_paths
+from search.supernet_training import train_alone
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import rungs
 
@@ -127,19 +126,14 @@ class ShortTraining:
         Returns:
             The means over the last epoch: see ``wsrnas.training.epoch.train_epoch``.
         """
-        searcher, config, trainer = self.searcher, self.searcher.config, self.searcher.trainer
+        searcher, trainer = self.searcher, self.searcher.trainer
         load_weights(searcher.supernet, candidate.weights or self.first)
         trainer.optimizer.state.clear()  # the momentum of the path before
         if candidate.momentum is not None:
             trainer.optimizer.load_state_dict(candidate.momentum)
-        steps, trained = len(searcher.train_loader), {}
-        for epoch in range(candidate.epochs, until):
-            set_learning_rate(trainer.optimizer, cosine_rate(config, epoch, config.short_epochs))
-            trainer.steps = epoch * steps  # which seeds the random starts: the same ones for every path
-            trained = train_paths(searcher, searcher.train_loader, [candidate.path] * steps, epoch,
-                                  f"{step.title}: epoch {epoch + 1} of {config.short_epochs}")
+        trained = train_alone(searcher, searcher.train_loader, candidate.path, range(candidate.epochs, until),
+                              searcher.config.short_epochs, step.title)
         candidate.epochs = until
-        searcher.supernet.path = candidate.path
         return trained
 
 

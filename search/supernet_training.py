@@ -7,7 +7,7 @@ import torch
 
 from search.spaces import SPACES
 from search.spaces.supernet import Path, Supernet
-from search.supernet_settings import SupernetConfig
+from search.supernet_settings import SupernetConfig, cosine_rate
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
@@ -78,3 +78,32 @@ def train_paths(training: Training, loader: BatchLoader, paths: Sequence[Path], 
     with training.trainer.graphs.used(repeats):
         return train_epoch(training.trainer, loader, number, label=f"{title}: train",
                            report_freq=training.config.report_freq, before_step=before_step, after_step=after_step)
+
+
+def train_alone(training: Training, loader: BatchLoader, path: Path, epochs: range, total: int,
+                title: str) -> dict[str, float]:
+    """Train one path by itself for some epochs of a training whose learning rate is half a cosine.
+
+    Every path sees the same batches with the same random starts.
+
+    Args:
+        training: the supernet and its training, with the weights and the momentum to begin with.
+        loader: batches of D_t.
+        path: the path, which stays the current one.
+        epochs: numbers of the epochs.
+        total: epochs of the whole training.
+        title: name of the training, for the progress line and for errors.
+
+    Returns:
+        The means over the last epoch: see ``wsrnas.training.epoch.train_epoch``.
+
+    Raises:
+        Preempted: a signal asked to stop.
+    """
+    steps, trained = len(loader), {}
+    for epoch in epochs:
+        set_learning_rate(training.trainer.optimizer, cosine_rate(training.config, epoch, total))
+        training.trainer.steps = epoch * steps  # which seeds the random starts
+        trained = train_paths(training, loader, [path] * steps, epoch, f"{title}: epoch {epoch + 1} of {total}")
+    training.supernet.path = path
+    return trained

@@ -12,13 +12,29 @@ from search.spaces import SPACES
 from search.spaces.space import Space
 from search.spaces.supernet import Supernet
 from search.training_free.untrained import IMAGES
-from wsrnas.data.loader import BatchLoader
+from wsrnas.data.loader import BatchLoader, require_batches
 from wsrnas.data.splits import balanced_subset
 from wsrnas.runtime.distributed import World
 
 Batches = list[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,)
 Values = Mapping[str, float | list[float]]
-Measure = Callable[[Tensor], Values]  # choices (R,) of an architecture -> what was measured of it
+Stop = Callable[[], bool]  # raises Preempted if a signal asked to stop
+Measure = Callable[[Tensor, Stop], Values]  # choices (R,) of an architecture -> what was measured of it
+
+
+@dataclass(frozen=True)
+class ShortTrainings:
+    """Hold what the trainings of all architectures by themselves share.
+
+    Args:
+        loader: augmented batches of D_t.
+        epochs: epochs of each.
+        learning_rate: at their beginning.
+    """
+
+    loader: BatchLoader
+    epochs: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class Bench:
         num_steps: its steps.
         world: this process.
         training_free_layers: cells of the networks that training-free scores see; 0: those of the supernet.
+        short: the trainings of architectures by themselves; None: there are none.
     """
 
     trained: TrainedSupernet
@@ -44,6 +61,7 @@ class Bench:
     num_steps: int
     world: World
     training_free_layers: int = 0
+    short: ShortTrainings | None = None
 
     @property
     def space(self) -> Space:
@@ -58,7 +76,7 @@ class Bench:
 
 def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, ...], num_steps: int,
                 recalibration_batches: int, batch_size: int, seed: int, world: World,
-                training_free_layers: int = 0) -> Bench:
+                training_free_layers: int = 0, short: ShortTrainings | None = None) -> Bench:
     """Choose the images of D_v, and draw the augmented batches of D_t.
 
     Args:
@@ -71,6 +89,7 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
         seed: seed of the choice.
         world: this process.
         training_free_layers: cells of the networks that training-free scores see; 0: those of the supernet.
+        short: the trainings of architectures by themselves.
     """
     config, data = trained.config, trained.data
     train, validation = (data.train.subset(indices) for indices in trained.split)
@@ -85,7 +104,29 @@ def build_bench(trained: TrainedSupernet, images: int, strengths: tuple[float, .
                             augment=data.augmentation, drop_last=True)
     return Bench(trained, plain(images, batch_size, "images"), plain(few, few, "few images")[0],
                  list(islice(augmented.batches(), recalibration_batches)), strengths, num_steps, world,
-                 training_free_layers)
+                 training_free_layers, short)
+
+
+def build_short(trained: TrainedSupernet, images: int, epochs: int, learning_rate: float,
+                world: World) -> ShortTrainings:
+    """Choose the images that train architectures by themselves: those of a search with ``--measure short``.
+
+    Args:
+        trained: the supernet, whose run names batch size and seed.
+        images: number of images of D_t; 0: as in the run, whose 0 is all.
+        epochs: epochs of each training; 0: as in the run.
+        learning_rate: at their beginning; 0: as in the run.
+        world: this process.
+
+    Raises:
+        InputError: there are too few images for a batch, or for each class.
+    """
+    config, data, train = trained.config, trained.data, trained.data.train.subset(trained.split[0])
+    kept = balanced_subset(train.labels, images or config.short_images, trained.seed, "short_images", data.num_classes)
+    require_batches(len(kept), config.batch_size, "training", True, world.size)
+    loader = BatchLoader(train.subset(kept).to(world.device), config.batch_size, trained.seed, "training", shuffle=True,
+                         augment=data.augmentation, drop_last=True)
+    return ShortTrainings(loader, epochs or config.short_epochs, learning_rate or config.learning_rate)
 
 
 def use_path(bench: Bench, supernet: Supernet, choices: Tensor, trained: bool = True) -> None:

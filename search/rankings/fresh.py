@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from search.rankings.bench import Bench, Measure, Values
+from search.rankings.bench import Bench, Measure, Stop, Values
 from search.training_free import TRAINING_FREE
 from search.training_free.untrained import resized, untrained_network, untrained_score
 
@@ -18,7 +18,8 @@ def training_free(bench: Bench) -> Measure:
     untrained = resized((config.init_channels, config.layers, data.num_classes, data.image_shape),
                         bench.training_free_layers)
 
-    def measured(choices: Tensor) -> Values:
+    def measured(choices: Tensor, stop: Stop) -> Values:
+        stop()
         architecture = bench.space.decode(choices)
 
         def build(number: int) -> nn.Module:

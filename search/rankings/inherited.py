@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from search.measurement import measure
-from search.rankings.bench import Bench, Measure, Values, strengths_of, use_path
+from search.rankings.bench import Bench, Measure, Stop, Values, strengths_of, use_path
+from search.spaces.supernet import Supernet
 from wsrnas.attacks import multi_strength_pgd, rows_at_once
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 
@@ -29,28 +30,45 @@ class Distortion:
 def inherited(bench: Bench, trained: bool = True) -> Measure:
     """Return the function that measures an architecture inside the supernet.
 
-    Its BatchNorm statistics are renewed on D_t first. PGD attacks every strength.
-
     Args:
         bench: supernet, images and attack.
         trained: whether the supernet has its trained weights, or those that it began with.
     """
-    supernet, strengths = bench.trained.build(trained, bench.world.device), strengths_of(bench)
-    distortion = Distortion(bench.trained.config.distance, bench.trained.config.standardize)
+    supernet = bench.trained.build(trained, bench.world.device)
 
-    @torch.no_grad()
-    def measured(choices: Tensor) -> Values:
+    def measured(choices: Tensor, stop: Stop) -> Values:
         use_path(bench, supernet, choices, trained)
-        recalibrate_batch_norm(supernet, bench.recalibration, bench.world)
-        sums = torch.zeros(3, 1 + len(strengths), dtype=torch.float64, device=bench.world.device)
-        for images, labels in bench.batches:
-            attacked = multi_strength_pgd(supernet, images, labels, strengths, steps=bench.num_steps,
-                                          rows=rows_at_once(images))
-            sums += measure(supernet, [images, *attacked.unbind(1)], labels, distortion)
-        losses, accuracies, vulnerabilities = (sums / bench.images).tolist()
-        return {"losses": losses, "accuracies": accuracies, "vulnerabilities": vulnerabilities[1:]}
+        return path_values(bench, supernet, stop)
 
     return measured
+
+
+@torch.no_grad()
+def path_values(bench: Bench, supernet: Supernet, stop: Stop) -> Values:
+    """Measure the current path of a supernet.
+
+    Its BatchNorm statistics are renewed on D_t first. PGD attacks every strength.
+
+    Args:
+        bench: images and attack.
+        supernet: the supernet.
+        stop: asked before every batch.
+
+    Returns:
+        Means over the images, clean and at every strength: ``losses`` and ``accuracies``; at every strength the
+        ``vulnerabilities``.
+    """
+    strengths = strengths_of(bench)
+    distortion = Distortion(bench.trained.config.distance, bench.trained.config.standardize)
+    recalibrate_batch_norm(supernet, bench.recalibration, bench.world)
+    sums = torch.zeros(3, 1 + len(strengths), dtype=torch.float64, device=bench.world.device)
+    for images, labels in bench.batches:
+        stop()
+        attacked = multi_strength_pgd(supernet, images, labels, strengths, steps=bench.num_steps,
+                                      rows=rows_at_once(images))
+        sums += measure(supernet, [images, *attacked.unbind(1)], labels, distortion)
+    losses, accuracies, vulnerabilities = (sums / bench.images).tolist()
+    return {"losses": losses, "accuracies": accuracies, "vulnerabilities": vulnerabilities[1:]}
 
 
 def path_passes(bench: Bench) -> tuple[int, int]:

@@ -67,12 +67,16 @@ def row_tasks(folder: Path, name: str, places: Sequence[int], table: Table, buil
         def work(stop: Callable[[], bool], path: Path = path, part: Sequence[int] = part) -> None:
             rows = read_rows(path)
             write_atomic(path, "".join(_line(row) for row in rows.values()).encode())  # without a line that was cut
+            def asked() -> bool:
+                if stop():
+                    raise Preempted(f"stopped in {path.stem}; the architectures before are saved")
+                return False
+
             for place in progress(part, path.stem, world):
                 if place in rows:
                     continue
-                if stop():
-                    raise Preempted(f"stopped in {path.stem}")
-                values = prepared()(table.choices[place])
+                asked()
+                values = prepared()(table.choices[place], asked)
                 with open(path, "a", encoding="utf-8") as file:
                     file.write(_line({"place": place, **values}))
 

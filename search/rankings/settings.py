@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from search.measure_settings import SHORT
 from search.ranking_sample_settings import LEAST
 from search.rankings.measurements import MEASUREMENTS
 from search.strategy.budget import check_budget
@@ -35,7 +36,7 @@ class RankingConfig(Ranges):
     budget: str = option("", "only architectures whose networks cost about so much, such as params=1.1M, or of another "
                          "width and number of cells macs=150M@C16L15; empty: all", added=True)
     budget_tolerance: float = option(0.02, "largest difference from the budget, as a fraction", added=True)
-    measure: tuple[str, ...] = option(tuple(MEASUREMENTS), "what is measured of every architecture", identity=False,
+    measure: tuple[str, ...] = option(tuple(name for name, entry in MEASUREMENTS.items() if entry.usual), "what is measured of every architecture", identity=False,
                                       choices=MEASUREMENTS, group="measurement")
     images: int = option(1000, "images of D_v, a class-balanced seeded choice, the same for all architectures; 0: all")
     strengths: tuple[float, ...] = option((), "strengths of PGD, increasing; empty: those of the run. Without one of "
@@ -44,6 +45,11 @@ class RankingConfig(Ranges):
     recalibration_batches: int = option(0, "D_t batches used to recompute BatchNorm statistics; 0: those of the run")
     training_free_layers: int = option(0, "cells of the networks that training-free scores see, best as many as those "
                                        "of the table have; 0: as many as the supernet", added=True)
+    short_epochs: int = option(0, f"epochs of the trainings of --measure {SHORT}, whose learning rate is half a cosine; "
+                               "0: those of the run", added=True)
+    short_images: int = option(0, "images of D_t that train there, a class-balanced seeded choice; 0: those of the "
+                               "run, or all", added=True)
+    short_learning_rate: float = option(0.0, "learning rate at their beginning; 0: that of the run", added=True)
     eval_batch_size: int = option(100, "images at a time")
     seed: int = option(0, "seed of the choices of architectures and images, and of the intervals")
     resamples: int = option(2000, "resamples of the architectures for the intervals", identity=False)
@@ -54,7 +60,8 @@ class RankingConfig(Ranges):
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
 
     def __post_init__(self) -> None:
-        self.require_at_least(0, "images", "num_steps", "recalibration_batches", "training_free_layers")
+        self.require_at_least(0, "images", "num_steps", "recalibration_batches", "training_free_layers",
+                              "short_epochs", "short_images", "short_learning_rate")
         self.require_at_least(1, "eval_batch_size", "resamples")
         require(self.sample == 0 or self.sample >= LEAST,
                 f"sample is {self.sample}; expected 0 (all) or at least {LEAST} architectures")
