@@ -39,7 +39,10 @@ class Training(Protocol):
     """What trains a supernet; ``SupernetSearcher`` does."""
 
     supernet: Supernet
-    stop: Callable[[], bool]
+
+    @property
+    def stop(self) -> Callable[[], bool]:
+        """Function that returns whether a signal asked to stop."""
 
     @property
     def config(self) -> SupernetConfig:

@@ -12,14 +12,16 @@ from search.tables.reading import FORMATS
 from wsrnas.runtime.config import Ranges, option, require
 from wsrnas.training.strengths import require_increasing
 
+USUAL = tuple(name for name, entry in MEASUREMENTS.items() if entry.usual)
+
 
 @dataclass(frozen=True)
 class RankingConfig(Ranges):
     """Measure how well a supernet ranks architectures that somebody has trained one by one.
 
-    Every architecture of the table runs with the weights that it inherits from the supernet of a search. Its losses
-    are compared with the accuracies of the table by rank correlations. The same command resumes; started several times
-    at once, it shares the architectures.
+    Every architecture of the table runs with the weights that it inherits from the supernet of a search, or after a
+    short training of its own. Its losses are compared with the accuracies of the table by rank correlations. The same
+    command resumes; started several times at once, it shares the architectures.
     """
 
     first_flags: ClassVar[tuple[str, ...]] = ("run", "table", "sample", "images", "strengths")
@@ -36,7 +38,7 @@ class RankingConfig(Ranges):
     budget: str = option("", "only architectures whose networks cost about so much, such as params=1.1M, or of another "
                          "width and number of cells macs=150M@C16L15; empty: all", added=True)
     budget_tolerance: float = option(0.02, "largest difference from the budget, as a fraction", added=True)
-    measure: tuple[str, ...] = option(tuple(name for name, entry in MEASUREMENTS.items() if entry.usual), "what is measured of every architecture", identity=False,
+    measure: tuple[str, ...] = option(USUAL, "what is measured of every architecture", identity=False,
                                       choices=MEASUREMENTS, group="measurement")
     images: int = option(1000, "images of D_v, a class-balanced seeded choice, the same for all architectures; 0: all")
     strengths: tuple[float, ...] = option((), "strengths of PGD, increasing; empty: those of the run. Without one of "
@@ -45,8 +47,8 @@ class RankingConfig(Ranges):
     recalibration_batches: int = option(0, "D_t batches used to recompute BatchNorm statistics; 0: those of the run")
     training_free_layers: int = option(0, "cells of the networks that training-free scores see, best as many as those "
                                        "of the table have; 0: as many as the supernet", added=True)
-    short_epochs: int = option(0, f"epochs of the trainings of --measure {SHORT}, whose learning rate is half a cosine; "
-                               "0: those of the run", added=True)
+    short_epochs: int = option(0, f"epochs of the trainings of --measure {SHORT}, whose learning rate is half a "
+                               "cosine; 0: those of the run", added=True)
     short_images: int = option(0, "images of D_t that train there, a class-balanced seeded choice; 0: those of the "
                                "run, or all", added=True)
     short_learning_rate: float = option(0.0, "learning rate at their beginning; 0: that of the run", added=True)

@@ -117,12 +117,12 @@ def test_a_ranking_uses_them(family):
     bench = build_bench(trained, 20, (0.1,), 1, 1, 20, 0, World())
     measured = inherited(bench)
     choices = torch.full((SPACE.num_rows,), 3)
-    values = measured(choices)
+    values = measured(choices, lambda: False)
     assert trained.few_shot and trained.few_shot.current[1] == 3
     for operation, weights in trained.few_shot.members.items():  # the same numbers whatever was measured before
-        measured(choices.clone().index_fill_(0, torch.tensor([EDGE]), operation))
+        measured(choices.clone().index_fill_(0, torch.tensor([EDGE]), operation), lambda: False)
         assert trained.few_shot.current[1] == operation and trained.few_shot.members[operation] is weights
-    assert measured(choices) == values
+    assert measured(choices, lambda: False) == values
 
 
 def test_unknown_operation():

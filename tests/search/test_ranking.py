@@ -18,6 +18,8 @@ from search.rankings.trained import open_trained
 from search.spaces import SPACES
 from search.training_free import TRAINING_FREE
 from tests.processes import copies
+from tests.search import small_ranking
+from tests.search.small_ranking import GRAPHS, RUN, arguments, results, rows
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
@@ -34,34 +36,18 @@ from wsrnas.training.batch_norm import recalibrate_batch_norm
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 SPACE = SPACES["nas-bench-201"]
-GRAPHS = 14
-RUN = ["--preset", "tiny", "--space", "nas-bench-201", "--dataset", "digits", "--device", "cpu", "--init_channels", "2",
-       "--layers", "3", "--num_steps", "1", "--max_train", "80", "--max_validation", "20", "--batch_size", "15",
-       "--recalibration_batches", "1", "--loss_passes", "1", "--estimator_images", "1", "--check_images", "0",
-       "--warmup_architectures", "1", "--population", "1", "--iterations", "1", "--save", "run"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, quick_programs) -> Path:
     """The run directory of a tiny search."""
-    folder = tmp_path_factory.mktemp("trained")
-    search.wsr_nas.main([*RUN, "--runs", str(folder)])
-    return folder / "search" / "run"
+    return small_ranking.search_run(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """A table of a few graphs, two of which share their results."""
-    random = torch.Generator().manual_seed(3)
-    graphs = torch.randint(1, 5, (GRAPHS + 1, 6), generator=random)
-    results = torch.rand(GRAPHS, 3, generator=random, dtype=torch.float64)
-    path = tmp_path_factory.mktemp("table") / "few.json"
-    path.write_text(json.dumps({
-        "source": "a test", "ops": list(SPACE.operations),
-        "edges": ["in->1", "in->2", "1->2", "in->out", "1->out", "2->out"], "columns": ["clean", "pgd_3", "pgd_8"],
-        "arch": ["".join(map(str, row)) for row in graphs.tolist()], "row_of": [*range(GRAPHS), 0],
-        "results": results.tolist()}))
-    return path
+    return small_ranking.table_file(tmp_path_factory.mktemp("table"))
 
 
 @pytest.fixture
@@ -71,19 +57,6 @@ def rank(trained, table, tmp_path):
         main(arguments(trained, table, tmp_path, save, *argv))
         return tmp_path / "ranking" / save
     return run
-
-
-def arguments(trained, table, runs, save, *argv):
-    return ["--run", str(trained), "--table", str(table), "--images", "20", "--strengths", "0.05", "0.1", "--num_steps",
-            "2", "--resamples", "20", "--device", "cpu", "--runs", str(runs), "--save", save, *argv]
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "ranking.json").read_text())
-
-
-def rows(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted((folder / "rows").glob("*.jsonl"))}
 
 
 # ---- what is measured ----------------------------------------------------------------------------------------
@@ -157,7 +130,7 @@ def test_a_good_score_has_a_positive_correlation(rank, monkeypatch, table):
     known = search.ranking.open_table(str(table))
 
     def truth(bench, trained=True):
-        def measured(choices):
+        def measured(choices, stop):
             loss = float(known.lookup(choices[None]).mean())
             return {"losses": [loss] * 3, "accuracies": [1 - loss / 100] * 3, "vulnerabilities": [loss] * 2}
         return measured
@@ -299,6 +272,9 @@ def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, m
     (["--strengths", "0.1", "0.1"], ["strengths must increase"]),
     (["--columns", "autoattack"], ["no column 'autoattack'"]),
     (["--measure", "luck"], ["luck", "supernet"]),
+    (["--measure", "short", "--short_images", "12"], ["batch size is 15", "at most 12"]),
+    (["--measure", "short", "--short_images", "5"], ["short_images is 5", "at least 10"]),
+    (["--short_learning_rate", "-1"], ["short_learning_rate is -1"]),
     (["--budget", "params=lots"], ["budget is 'params=lots'"]),
     (["--budget", "params=1"], ["budget is params=1", "holds no such architecture"]),
     (["--budget", "params=1", "--budget_tolerance", "2"], ["budget_tolerance is 2"]),

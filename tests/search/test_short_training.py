@@ -80,7 +80,7 @@ def test_a_training_depends_on_nothing_that_was_trained_before():
 def test_the_learning_rate_falls_along_half_a_cosine_in_every_training(monkeypatch):
     searcher, rates = searcher_of(config_of(*SHORT, "--short_epochs", "3")), []
     short, paths = ShortTraining(searcher), paths_of(searcher, 2)
-    monkeypatch.setattr("search.short_training.train_paths", lambda searcher, *rest: rates.append(
+    monkeypatch.setattr("search.supernet_training.train_paths", lambda searcher, *rest: rates.append(
         searcher.trainer.optimizer.param_groups[0]["lr"]))
     for path in paths:
         short.train(path, STEP)

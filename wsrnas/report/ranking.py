@@ -57,8 +57,8 @@ def beyond_size(results: Results) -> Sequence[Part]:
 
 def vulnerability(results: Results) -> Sequence[Part]:
     """Answer whether a low vulnerability predicts accuracy under attack."""
-    rows = [[strength, column, *(cell for value in values for cell in (shown(value), Cell(meaning(value), "text")))]
-            for strength, column, values in questions(results)]
+    rows = [[measured, column, *(cell for value in values for cell in (shown(value), Cell(meaning(value), "text")))]
+            for measured, column, values in questions(results)]
     header = ["F", "accuracy", *(title for where in WHERE.values() for title in (f"τ, {where.lower()}", "a low F?"))]
     return [paragraph("RNAS searches under a bound on F, because a low F is to mean accuracy under attack. Does it?"),
             table(header, rows)] if rows else []

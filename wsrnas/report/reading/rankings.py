@@ -13,6 +13,7 @@ CLEAN, MEAN = "clean", "mean"  # columns of the truth that are not under attack 
 ALL, FIXED = "all", "fixed size"
 NEEDED = {"scores", "values", "columns", "subsets", "architectures", "synthetic", "table", "run", "resamples"}
 VULNERABILITY = "vulnerability F"
+WEIGHTS = {"supernet": "", "short": " after short trainings"}  # measurements of F with trained weights
 WHERE = {ALL: "Among all architectures", FIXED: "at fixed size"}
 Results = Mapping[str, Any]
 
@@ -60,12 +61,12 @@ def meaning(value: Sequence[float] | None) -> str:
 
 
 def questions(results: Results) -> list[tuple[str, str, list[Sequence[float] | None]]]:
-    """Return a strength, a column under attack and F's correlations with it, at all and at fixed size."""
+    """Return where F was measured, a column under attack and F's correlations with it, at all and at fixed size."""
     attacked = [column for column in results["columns"] if column not in (CLEAN, MEAN)]
-    return [(entry["score"].removeprefix(VULNERABILITY).strip(" ,"), column,
+    return [(entry["score"].removeprefix(VULNERABILITY).strip(" ,") + WEIGHTS[entry["group"]], column,
              [entry["tau"][subset][column] for subset in WHERE])
             for entry in results["scores"]
-            if entry["group"] == "supernet" and entry["score"].startswith(VULNERABILITY) for column in attacked]
+            if entry["group"] in WEIGHTS and entry["score"].startswith(VULNERABILITY) for column in attacked]
 
 
 def answers(results: Results) -> list[str]:
@@ -74,8 +75,8 @@ def answers(results: Results) -> list[str]:
     This is the central claim of RNAS. The columns under attack are asked, at all and at fixed size.
     """
     sentences = []
-    for strength, column, values in questions(results):
+    for measured, column, values in questions(results):
         parts = [f"{where}: {meaning(value)} (τ {shown(value)})" for where, value in zip(WHERE.values(), values,
                                                                                         strict=True)]
-        sentences.append(f"Does a low F {strength} predict the accuracy {column}? {'; '.join(parts)}.")
+        sentences.append(f"Does a low F {measured} predict the accuracy {column}? {'; '.join(parts)}.")
     return sentences
