@@ -37,7 +37,7 @@ with deferred_imports():
     from wsrnas.complexity import readable
     from wsrnas.evaluation.active_test import check_passes
     from wsrnas.evaluation.measurement import check_classes
-    from wsrnas.evaluation.power import Noise, power
+    from wsrnas.evaluation.power import Noise, planned, power
     from wsrnas.evaluation.protocols import in_order, passes_of
     from wsrnas.report import refresh, write_report
     from wsrnas.runtime.sharing import alone, open_shared_folder, share
@@ -173,7 +173,7 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
         f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together, at most "
         f"{readable(adds * (3 * attacked[0] + attacked[1]))} for all attacks",
         f"memory: up to {memory:.1f} GiB of activations",
-        f"power: {power(config.seeds, len(data.test), Noise())['summary']}"]), flush=True)
+        f"power: {power(planned(len(entrants), config.seeds, len(data.test)), Noise())['summary']}"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
 from retrain.race.settings import CompareConfig
 from wsrnas.evaluation.caveats import is_at_chance, unchecked
-from wsrnas.evaluation.comparison import FORMAT, against_random, main_measure, measures, over_seeds, paired
-from wsrnas.evaluation.power import Noise, measured_noise, power
+from wsrnas.evaluation.comparison import FORMAT, against_random, main_measure, measures, noises, over_seeds, paired
+from wsrnas.evaluation.power import Noise, Plan, measured_noise, planned, power
+from wsrnas.evaluation.training_noise import UNKNOWN, TrainingNoise
 from wsrnas.runtime import run_files
 from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.checkpoint import write_json
@@ -47,11 +48,12 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
     failed = {name: said for name, said in failures(race / run_files.CLAIMS).items()
               if name in found and name not in done}
     everything = len(done) + len(failed) == len(jobs)
+    noise = {weights: noises([trainings[entrant.name, weights] for entrant in entrants]) for weights in kept}
     differences = [{"first": first.name, "second": second.name, "weights": weights, **row}
                    for weights in (kept if everything else kept[:1])
                    for first, second in itertools.combinations(entrants, 2)
                    for row in paired(trainings[first.name, weights], trainings[second.name, weights],
-                                     None if everything else [main])]
+                                     noise[weights], None if everything else [main])]
     ranked = [row for row in differences if (row["weights"], row["measure"]) == (kept[0], main)]
     return {
         "format": FORMAT, "name": config.name, "complete": len(done) == len(jobs), "done": len(done),
@@ -66,21 +68,24 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
         "against_random": against_random(
             {entrant.name: over_seeds(trainings[entrant.name, kept[0]]).get(main) for entrant in entrants},
             [entrant.name for entrant in entrants if entrant.drawn]),
-        "power": power_of(ranked, seeds, some["images"]) if some else None,
+        "power": power_of(ranked, noise[kept[0]].get(main, UNKNOWN),
+                          planned(len(entrants), seeds, some["images"])) if some else None,
         "config": to_dict(config),
     }
 
 
-def power_of(rows: Sequence[Mapping[str, Any]], planned: int, images: int) -> dict[str, Any]:
+def power_of(rows: Sequence[Mapping[str, Any]], trainings: TrainingNoise, plan: Plan) -> dict[str, Any]:
     """Return the power of a race: with the seeds that were measured, or before that, with those planned.
 
     Args:
         rows: paired differences of the measure that ranks.
-        planned: seeds of the whole race.
-        images: test images.
+        trainings: how much trainings differ under this measure.
+        plan: the whole race.
     """
-    noise = measured_noise(rows, images)
-    return power(max(len(row["values"]) for row in rows) if noise else planned, images, noise or Noise())
+    noise = measured_noise(rows, plan.images, trainings)
+    if noise is None:
+        return power(plan, Noise())
+    return power(Plan(max(len(row["values"]) for row in rows), plan.images, trainings.freedom), noise)
 
 
 def _entrant(entrant: Entrant, jobs: Sequence[Job], found: Mapping[str, Mapping[str, Any]],

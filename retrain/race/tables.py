@@ -27,9 +27,10 @@ def standing(values: Mapping[str, Any]) -> str:
               f"{accuracy_table(values, kind)}" for kind in weights]
     measure = values["main"]
     if rows := difference_rows(values, weights[0], measure):
-        parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: {over} [95 % over test "
-                     "images]; * where the interval excludes 0 and all seeds, of at least two, agree (not corrected "
-                     f"for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
+        what = ("over test images and trainings]; * where the interval excludes 0" if values["power"]["measured"] else
+                "over test images alone], so that no difference counts")
+        parts.append(f"**Paired differences** of {measure}, {weights[0]} weights, in points: {over} [95 % {what} (not "
+                     f"corrected for {len(rows)} pairs):\n\n{markdown(['pair', 'difference'], rows)}")
     if values["power"]:
         parts.append(f"**Power** of the race, in {measure}: {values['power']['summary']}")
     if chance := values["against_random"]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
-from wsrnas.evaluation.comparison import against_random, main_measure, measures, over_seeds, paired, spread
+from wsrnas.evaluation.comparison import against_random, main_measure, measures, noises, over_seeds, paired, spread
 from wsrnas.evaluation.results import flags_of, measure
+from wsrnas.evaluation.training_noise import UNKNOWN, TrainingNoise, training_noise, with_trainings
 
 IMAGES = 50
 STRENGTHS = (0.05, 0.1, 0.2)
@@ -183,7 +184,8 @@ def resampled(differences):
 def test_differences_are_those_of_the_same_image_and_the_same_seed():
     one = {seed: random_result(seed, 0.6) for seed in (2, 0, 1)}
     other = {seed: random_result(10 + seed, 0.4) for seed in (0, 1, 2)}
-    rows = paired(one, other)
+    noise = dict.fromkeys(NAMES, TrainingNoise(0.001, 4)) | {NAMES[-1]: TrainingNoise(0.3, 2), NAMES[-2]: UNKNOWN}
+    rows = paired(one, other, noise)
     assert [row["measure"] for row in rows] == NAMES
     for row in rows:
         each = [[a - b for a, b in zip(image_scores(one[seed], row["measure"]),
@@ -193,10 +195,10 @@ def test_differences_are_those_of_the_same_image_and_the_same_seed():
         assert row["difference"] == pytest.approx(fmean(values)) and row["deviation"] == pytest.approx(stdev(values))
         low, high = resampled([fmean(of_an_image) for of_an_image in zip(*each, strict=True)])
         step = 1 / (3 * IMAGES)  # of a mean of what images score: its quantiles move in steps
-        assert row["interval"] == pytest.approx([low, high], abs=1.01 * step) and high - low > 15 * step
-        low, high = row["interval"]
-        signs = {np.sign(value) for value in values}
-        assert row["distinct"] is (signs in ({1}, {-1}) and (low > 0 or high < 0))
+        assert row["images_interval"] == pytest.approx([low, high], abs=1.01 * step) and high - low > 15 * step
+        known = noise.get(row["measure"], UNKNOWN)
+        assert row["interval"] == list(with_trainings(row["difference"], row["images_interval"], 3, known))
+        assert row["distinct"] is (known.freedom > 0 and not row["interval"][0] <= 0 <= row["interval"][1])
     assert {row["distinct"] for row in rows} == {True, False}
     assert json.loads(json.dumps(rows)) == rows
 
@@ -216,17 +218,18 @@ def plain():
 @pytest.mark.parametrize(("trainings", "distinct", "excluded"), [
     ([(10, 0), (12, 1), (9, 0)], True, True),
     ([(0, 10), (1, 12), (0, 9)], True, True),
-    ([(20, 0), (20, 0), (0, 1)], False, True),  # one seed says otherwise
-    ([(20, 0), (20, 0), (0, 0)], False, True),  # one seed says nothing
+    ([(20, 0), (20, 0), (0, 1)], False, True),  # trainings differ too much
+    ([(20, 0), (0, 0)], False, True),  # two seeds of two networks say little
     ([(10, 9), (10, 9), (10, 9)], False, False),  # all seeds agree, but on too few images
     ([(0, 0), (0, 0), (0, 0)], False, False),
     ([(12, 0)], False, True),  # a single seed says nothing of training
     ([(1, 0)], False, False),
 ])
-def test_distinct_is_what_all_seeds_and_the_images_say(trainings, distinct, excluded):
+def test_distinct_is_what_trainings_and_images_say(trainings, distinct, excluded):
     one = {seed: swaps(*counts) for seed, counts in enumerate(trainings)}
-    row = next(row for row in paired(one, dict.fromkeys(one, plain())) if row["measure"] == str(PGD[0]))
-    low, high = row["interval"]
+    other = dict.fromkeys(one, plain())
+    row = next(row for row in paired(one, other, noises([one, other])) if row["measure"] == str(PGD[0]))
+    low, high = row["images_interval"]
     assert row["values"] == pytest.approx([(better - worse) / IMAGES for better, worse in trainings])
     assert (low > 0 or high < 0) is excluded and row["distinct"] is distinct
     assert low <= row["difference"] <= high
@@ -235,6 +238,7 @@ def test_distinct_is_what_all_seeds_and_the_images_say(trainings, distinct, excl
 def test_what_both_have_in_common_does_not_widen_the_interval():
     """Two trainings that differ in five images of fifty: unpaired, the interval would be nearly twice as wide."""
     row = paired({0: swaps(5, 0)}, {0: plain()})[1]
+    assert row["interval"] == row["images_interval"]  # how much trainings differ is not known
     width = row["interval"][1] - row["interval"][0]
     assert width == pytest.approx(2 * 1.96 * (0.1 * 0.9 / IMAGES) ** 0.5, rel=0.1)
     assert width < 0.5 * 2 * 1.96 * ((0.5 * 0.5 + 0.6 * 0.4) / IMAGES) ** 0.5
@@ -271,6 +275,17 @@ def test_a_training_against_itself_is_no_different():
     for row in paired(trainings := {seed: random_result(seed) for seed in range(2)}, trainings):
         assert row["values"] == [0, 0] and row["difference"] == row["deviation"] == 0 and row["distinct"] is False
         assert row["interval"][0] < 0 < row["interval"][1]
+
+
+def test_the_noise_of_a_measure_is_that_of_its_accuracies():
+    entrants = [{seed: random_result(seed + 10 * place) for seed in range(3 - place)} for place in range(2)]
+    found, values = noises([*entrants, {}]), [over_seeds(trainings) for trainings in entrants]
+    assert list(found) == NAMES
+    for name in NAMES:
+        assert found[name] == training_noise([dict(enumerate(entrant[name]["values"])) for entrant in values])
+    assert noises([]) == noises([{}]) == {}
+    del entrants[0][1]["attacks"][0]  # one training lacks a measure
+    assert noises(entrants)[str(PGD[0])].freedom == 0 < noises(entrants)["clean"].freedom
 
 
 @pytest.mark.slow

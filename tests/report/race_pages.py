@@ -51,11 +51,13 @@ def race(names=NAMES, seeds=(0, 1), measures=MEASURES, **more):
         differences.append({"first": one["name"], "second": other["name"], "weights": weights,
                             "measure": measure["name"], "values": values, "difference": told["mean"],
                             "deviation": told["deviation"], "interval": [low, high], "distinct": low * high > 0})
-    return {"format": "wsrnas race 1", "name": "three", "complete": True, "done": 6, "jobs": 6,
+    return {"format": "wsrnas race 2", "name": "three", "complete": True, "done": 6, "jobs": 6,
             "budget": {"quantity": "params", "value": 4.5e6, "tolerance": 0.02}, "dataset": "folder", "recipe": "tiny",
             "protocol": "paper", "images": 400, "seeds": list(seeds), "device": "some device",
             "command": ["/x/retrain/compare.py", "--epochs", "10"], "measures": copy.deepcopy(measures),
-            "entrants": entrants, "differences": differences, "config": {"epochs": 10, "data": "somewhere"}, **more}
+            "entrants": entrants, "differences": differences,
+            "power": {"measured": len(seeds) > 1, "summary": "What this race can see."},
+            "config": {"epochs": 10, "data": "somewhere"}, **more}
 
 
 def store(folder, document):

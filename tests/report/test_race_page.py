@@ -274,6 +274,7 @@ def test_failed_checks_are_loud(tmp_path, words_only):
 @pytest.mark.parametrize("power", [None, "much", {"smallest_difference": 1}, {"summary": HOSTILE}])
 def test_the_page_says_which_differences_the_race_can_see(tmp_path, power):
     page = race_page(tmp_path / "race", race() | {"power": power})
+    assert "other test images alone (bootstrap)" in page.text and "so no difference gets a star" in page.text
     assert page.titles() == SECTIONS and ("alert(1)" in page.text) == (power == {"summary": HOSTILE})
 
 
@@ -307,7 +308,7 @@ def test_the_square_of_differences_is_antisymmetric_and_starred(whole):
         assert rows[first][second] == signed(d["difference"]) + star
         assert rows[second][first] == signed(-d["difference"]) + star
     assert all(rows[name][name] == "–" for name in order)
-    for words in ("95 % bootstrap interval, over the test images", "same sign in every seed",
+    for words in ("other test images (bootstrap) and other trainings", "whose interval excludes 0",
                   "3 pairs are compared, and the intervals are not corrected for their number"):
         assert words in page.text, words
 
@@ -460,9 +461,9 @@ def test_nothing_in_a_document_becomes_markup(tmp_path):
 @pytest.mark.parametrize(("text", "words"), [
     (None, "race.json does not exist; expected the folder of a race"),
     ("", "race.json is not JSON"), ('{"format": "wsrnas ra', "race.json is not JSON"), ("[" * 100000, "is not JSON"),
-    ("\udcff", "is not UTF-8 text"), ("[]", "has the format None; expected 'wsrnas race 1'"),
-    ("{}", "has the format None; expected 'wsrnas race 1'"),
-    ('{"format": "wsrnas race 2"}', "has the format 'wsrnas race 2'; expected 'wsrnas race 1'")])
+    ("\udcff", "is not UTF-8 text"), ("[]", "has the format None; expected 'wsrnas race 2'"),
+    ("{}", "has the format None; expected 'wsrnas race 2'"),
+    ('{"format": "wsrnas race 1"}', "has the format 'wsrnas race 1'; expected 'wsrnas race 2'")])
 def test_what_is_no_race_is_refused(text, words, tmp_path, capsys):
     if text is not None:
         (tmp_path / "race.json").write_bytes(text.encode(errors="surrogateescape"))

@@ -34,6 +34,7 @@ from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.evaluation import attack_table
 from wsrnas.evaluation.measurement import Evaluation
+from wsrnas.evaluation.power import Noise, planned, power
 from wsrnas.models import build_model
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import STOPPED, InputError
@@ -277,7 +278,7 @@ def test_a_race_ends_with_everything_in_its_document(grown):
     """Against the jobs' own files, and networks built and counted here."""
     race = grown[1] / "runs" / "compare" / "race"
     values = stored(race)
-    assert values["format"] == "wsrnas race 1" and values["name"] == "race" and values["complete"] is True
+    assert values["format"] == "wsrnas race 2" and values["name"] == "race" and values["complete"] is True
     assert (values["done"], values["jobs"], values["seeds"], values["images"]) == (4, 4, [3, 4], 40)
     assert values["budget"] == {"quantity": "params", "value": 1200.0, "tolerance": 0.9}
     assert (values["dataset"], values["recipe"], values["protocol"]) == ("digits", "tiny", "custom")
@@ -688,7 +689,7 @@ def test_a_dry_run_writes_nothing_and_counts(tmp_path, capsys):
     assert "jobs: 4, each of 2 epochs of 2 batches: 400 images forward and backward, 0 forward" in said
     assert "entrant random_1    init_channels 2, 1 layers" in said
     assert "entrant squeezenet  init_channels 3, own depth, 1.331k parameters" in said
-    assert "power: 2 seeds and 40 images tell two networks apart in 80 % of races if they differ by 17." in said
+    assert f"power: {power(planned(2, 2, 40), Noise())['summary']}" in said
 
 
 @pytest.mark.parametrize("dry", slow_after(1, [[], ["--dry_run"]]), ids=["run", "dry run"])

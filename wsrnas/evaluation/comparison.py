@@ -10,8 +10,9 @@ import numpy as np
 from wsrnas.evaluation.attack_spec import attack_of
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.evaluation.results import scores_by_attack
+from wsrnas.evaluation.training_noise import UNKNOWN, TrainingNoise, training_noise, with_trainings
 
-FORMAT = "wsrnas race 1"
+FORMAT = "wsrnas race 2"
 DIGITS = 12  # of an accuracy; what follows is rounding
 
 # The result of an evaluation for each seed.
@@ -102,19 +103,34 @@ def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Colle
     return rows
 
 
-def paired(first: Trainings, second: Trainings, only: Collection[str] | None = None) -> list[dict[str, Any]]:
+def noises(entrants: Sequence[Trainings]) -> dict[str, TrainingNoise]:
+    """Return for each measure how much the trainings of one entrant differ.
+
+    Args:
+        entrants: trainings of every entrant, on the same test images.
+    """
+    scores = [{seed: scores_by_attack(dict(result)) for seed, result in trainings.items()} for trainings in entrants]
+    names = dict.fromkeys(name for found in scores for score in found.values() for name in score)
+    return {name: training_noise([{seed: round(float(score[name].mean()), DIGITS) for seed, score in found.items()
+                                   if name in score} for found in scores]) for name in names}
+
+
+def paired(first: Trainings, second: Trainings, noise: Mapping[str, TrainingNoise] | None = None,
+           only: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Compare two entrants seed by seed and image by image.
 
     Args:
         first: trainings of the first entrant.
         second: trainings of the second entrant.
+        noise: how much trainings differ, for each measure; None: it is not known.
         only: measures to compare; None compares all.
 
     Returns:
         Rows with ``measure``, ``values`` (the difference first minus second of the accuracies for each common seed),
-        ``difference`` (their mean), ``deviation`` over seeds, ``interval`` (95 %, bootstrap over the test images, of
-        the mean over seeds), and ``distinct``: whether the interval excludes 0 and all seeds, at least two, agree on
-        the sign. No rows where the test images differ.
+        ``difference`` (their mean), ``deviation`` over seeds, ``images_interval`` (95 %, bootstrap over the test
+        images, of the mean over seeds), ``interval`` (95 %, other images and other trainings), and ``distinct``:
+        whether it is known how much trainings differ, and the interval excludes 0. No rows where the test images
+        differ.
     """
     seeds = sorted(set(first) & set(second))
     pairs = [(first[seed], second[seed]) for seed in seeds]
@@ -128,8 +144,9 @@ def paired(first: Trainings, second: Trainings, only: Collection[str] | None = N
         seedwise = spread([float((one[measure] - other[measure]).mean()) for one, other in scores])
         low, high = difference_interval(np.asarray(sum(one[measure] for one, _ in scores)) / len(scores),
                                         np.asarray(sum(other[measure] for _, other in scores)) / len(scores))
-        agree = all(value > 0 for value in seedwise["values"]) or all(value < 0 for value in seedwise["values"])
+        known = (noise or {}).get(measure, UNKNOWN)
+        whole = with_trainings(seedwise["mean"], (low, high), len(pairs), known)
         rows.append({"measure": measure, "values": seedwise["values"], "difference": seedwise["mean"],
-                     "deviation": seedwise["deviation"], "interval": [low, high],
-                     "distinct": len(pairs) > 1 and agree and (low > 0 or high < 0)})
+                     "deviation": seedwise["deviation"], "images_interval": [low, high], "interval": list(whole),
+                     "distinct": known.freedom > 0 and (whole[0] > 0 or whole[1] < 0)})
     return rows

@@ -120,9 +120,8 @@ def differences(race: Race) -> Sequence[Part]:
     whole = table(["first", "second", "weights", "measure", "difference (points)", "over the seeds", ""],
                   map(difference_row, race.differences), (4, 5))
     return [
-        paragraph("Each difference is computed image by image and seed by seed, in percentage points. Its interval is "
-                  "a 95 % bootstrap interval, over the test images, of the mean over these seeds. A star marks a "
-                  "difference whose interval excludes 0 and that has the same sign in every seed, of at least two. "
+        paragraph("Each difference is computed image by image and seed by seed, in percentage points: the mean over "
+                  f"the seeds. {intervals(race)} "
                   f"{pairs} pair{'s are' if pairs > 1 else ' is'} compared, and the intervals are not corrected for "
                   "their number: among many pairs, some intervals exclude 0 by chance."),
         *power_of(race),
@@ -130,6 +129,16 @@ def differences(race: Race) -> Sequence[Part]:
               f"{plain_name(race.ranking)}, {race.weights} weights, in percentage points"),
         details(f"all {len(race.differences)} differences with their intervals", whole),
         difference_numbers(race)]
+
+
+def intervals(race: Race) -> str:
+    """Say what the intervals of differences count."""
+    known = race.document.get("power")
+    if isinstance(known, dict) and known.get("measured"):
+        return ("Its 95 % interval counts other test images (bootstrap) and other trainings, whose deviation all "
+                "entrants together tell (Student's t). A star marks a difference whose interval excludes 0.")
+    return ("Its 95 % interval counts other test images alone (bootstrap): one seed does not tell how much "
+            "trainings differ, so no difference gets a star.")
 
 
 def power_of(race: Race) -> Sequence[Part]:

@@ -89,8 +89,8 @@ class Difference:
         measure: Name of the measure.
         difference: Mean over the seeds, as a share of the images.
         deviation: Sample standard deviation over the seeds; None with one seed.
-        interval: 95 % interval of the mean, over the test images.
-        distinct: Whether the interval excludes 0 and every seed, of at least two, has the same sign.
+        interval: 95 % interval of the mean for other test images and, if it is known how much they differ, trainings.
+        distinct: Whether that is known and the interval excludes 0.
     """
 
     first: str
@@ -175,7 +175,8 @@ def read_race(folder: Path) -> dict[str, Any]:
         raise InputError(f"{error}; expected the folder of a race, as python -m retrain.compare writes it") from None
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
-        raise InputError(f"{path} has the format {found!r}; expected {FORMAT!r}")
+        raise InputError(f"{path} has the format {found!r}; expected {FORMAT!r}, which the same command of "
+                         "retrain.compare writes")
     # JSON can escape half a character, which no file can hold: "?" stands for it.
     return json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
 
