@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from retrain.batch import batch_text
+from retrain.batch import batch_text, check_single_images
 from retrain.beginning import Beginning, begin, check_extension
 from retrain.settings import AnyTraining
 from wsrnas.architectures.searched import Searched
@@ -22,15 +22,20 @@ from wsrnas.training.losses import LOSSES
 from wsrnas.training.trainer import Trainer
 
 
-def make_network(config: AnyTraining, arch: Searched | str, num_classes: int, channels: int,
+def make_network(config: AnyTraining, arch: Searched | str, num_classes: int, image_shape: tuple[int, int, int],
                  world: World) -> nn.Module:
-    """Return the network with seeded weights on its device, equal on all processes."""
+    """Return the network with seeded weights on its device, equal on all processes.
+
+    Raises:
+        InputError: a process gets one image at a time, and the network cannot learn from one.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset, channels,
-                              bool(config.auxiliary_weight))
+        network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset,
+                              image_shape[0], bool(config.auxiliary_weight))
     network.to(world.device).to(memory_format=torch.channels_last)
     broadcast_model(network, world)
+    check_single_images(config, network, image_shape, world)
     return synchronize_batch_norm(network, world) if config.sync_bn else network
 
 

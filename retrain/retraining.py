@@ -18,7 +18,7 @@ from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import format_epsilon, require
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import all_max
-from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.runtime.errors import InputError, Preempted, one_line
 from wsrnas.runtime.preemption import stop_requests
 from wsrnas.runtime.run_directory import RunDirectory
 from wsrnas.training.epoch import Diverged, Epoch, Loader, train_epoch
@@ -135,6 +135,12 @@ class Retraining:
         except Diverged as error:
             raise InputError(f"{error}; {self._checkpoints_left()}; start under another --save with a lower "
                              "--learning_rate") from None
+        except RuntimeError as error:
+            if self.config.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                reason = one_line(str(error).partition("\n")[0])
+                raise InputError(f"the network cannot be compiled ({reason}); expected a C++ compiler, or a start "
+                                 "without --compile") from None
+            raise
         self.trainer.make_buffers_equal()
         self.progress.epoch = Epoch()
         return {"learning_rate": self.trainer.learning_rate, "train": trained}

@@ -13,7 +13,7 @@ from wsrnas.data.names import leaderboard_names, require_other_name
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.quick.settings import GraphsConfig
 from wsrnas.runtime import run_files
-from wsrnas.runtime.config import RunConfig, format_epsilon, option, require
+from wsrnas.runtime.config import RunConfig, format_epsilon, option, require, require_step
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.schedules import SCHEDULES, Schedule
@@ -108,11 +108,12 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
         self.require_at_least(-1, "split_seed")
         self.require_at_least(1, "num_steps", "batch_size", "accumulation", "epochs",
                               "select_steps", "select_every", "eval_batch_size", "probe_steps", "report_freq")
-        self.require_at_least(0, "max_train", "held_out", "step_size", "learning_rate_min", "awp_gamma", "awp_warmup",
+        self.require_at_least(0, "max_train", "held_out", "learning_rate_min", "awp_gamma", "awp_warmup",
                               "save_every", "warmup_epochs", "auxiliary_weight")
         self.require_sgd()
         self.require_positive("trades_beta")
         self.require_strength("epsilon")
+        require_step("step_size", self.step_size)
         self.require_share("label_smoothing", "drop_path", "ema_decay", "momentum")
         require(0 < self.probe_drop < 1, f"probe_drop is {self.probe_drop:g}; expected a number between 0 and 1")
         require(bool(self.strengths), "strengths is empty; expected at least one")
@@ -122,6 +123,8 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
                 "compile and drop_path cannot be combined: the masks' generator cannot be compiled")
         require(self.warmup_epochs <= self.epochs,
                 f"warmup_epochs is {self.warmup_epochs:g}; expected at most the {self.epochs} epochs of the training")
+        require(not self.awp_gamma or self.awp_warmup < self.epochs, f"awp_warmup is {self.awp_warmup} but there are "
+                f"{self.epochs} epochs, so that no weight would be perturbed; expected fewer, or --awp_gamma 0")
         self.schedule_of(1)  # refuses fields that do not fit together before any data is read
 
     def require_share(self, *names: str) -> None:

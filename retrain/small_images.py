@@ -24,7 +24,7 @@ def train(config: RetrainConfig, data: DataSet, world: World, overwrite: bool = 
     """
     arch = load_architecture(config.arch)
     train_loader, held_out_loader = make_loaders(config, data, world)
-    network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
+    network = make_network(config, arch, data.num_classes, data.image_shape, world)
     named = {"dataset_name": config.dataset_name} if config.dataset_name else {}
     run = open_run(config, world, overwrite, data.fingerprint(), arch, network)
     if run is None:

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     loader, _ = make_loaders(config, data, world)
     arch = load_architecture(config.arch)
-    network = make_network(config, arch, data.num_classes, data.image_shape[0], world)
+    network = make_network(config, arch, data.num_classes, data.image_shape, world)
     refuse_run(config, invocation.overwrite, data.fingerprint(), arch, network)
     dry_run(config, network, data.image_shape, len(loader.image_set), len(loader), data.num_classes, world)
 

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     files, _ = list_imagenet(config.data, max_train=config.max_train, seed=config.data_seed)
     num_classes, image_shape = len(files.class_names), (3, config.image_size, config.image_size)
     train_loader, held_out_loader = make_loaders(config, files, world)
-    network = make_network(config, arch, num_classes, 3, world)
+    network = make_network(config, arch, num_classes, (3, config.image_size, config.image_size), world)
     if invocation.dry_run:
         refuse_run(config, invocation.overwrite, files.fingerprint(), arch, network)
         dry_run(config, network, image_shape, len(train_loader.files), len(train_loader), num_classes, world)

@@ -10,7 +10,7 @@ from search.spaces import SPACES
 from search.spaces.darts import DARTS
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
-from wsrnas.runtime.config import option
+from wsrnas.runtime.config import option, require_step
 from wsrnas.training.losses import LossSettings, losses_of
 from wsrnas.training.sgd import SgdConfig
 
@@ -57,8 +57,9 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         self.require_sgd()
         self.require_positive("trades_beta")
         self.require_at_least(LEAST_TAU, "tau")
-        self.require_at_least(0, "max_train", "step_size", "alpha_std", "learning_rate_min")
+        self.require_at_least(0, "max_train", "alpha_std", "learning_rate_min")
         self.require_strength("epsilon")
+        require_step("step_size", self.step_size)
         self.bound()
         SPACES[self.space].check_layers(self.layers)
 

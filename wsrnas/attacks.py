@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from wsrnas.runtime.config import meant
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 
@@ -20,7 +19,7 @@ with deferred_imports():
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from wsrnas.balls import ball
+    from wsrnas.balls import ball, radius_of, step_of
     from wsrnas.operations import BATCH_NORM
     from wsrnas.quick.folding import folded
     from wsrnas.quick.graphs import repeated
@@ -74,9 +73,9 @@ def attack_mode(model: nn.Module, batch_statistics: bool = False, path_alone: bo
 
     Args:
         model: the unwrapped network; the mode of each sub-module is restored.
-        batch_statistics: whether BatchNorm uses the statistics of the batch instead of the running ones, which are
-            neither read nor updated. A network in training is then attacked as the function that its next update
-            optimises.
+        batch_statistics: whether BatchNorm layers in training mode use the statistics of the batch instead of the
+            running ones, which are neither read nor updated. A network in training is then attacked as the function
+            that its next update optimises. Layers in evaluation mode keep theirs.
         path_alone: whether only the modules that run at present are set up, which is much quicker in a supernet; its
             path must not change inside.
     """
@@ -112,8 +111,20 @@ def many_attack_steps(model: nn.Module, batch_statistics: bool = False) -> Itera
         yield model
 
 
+def require_gradients() -> None:
+    """Refuse ``torch.inference_mode``, inside which nothing has a gradient: an attack would leave images as they are.
+
+    Raises:
+        InputError: the caller is inside it.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("an attack needs gradients; expected a call outside of torch.inference_mode() "
+                         "(torch.no_grad() is all right)")
+
+
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: AttackLoss) -> Tensor:
     """Return the gradient of a loss with respect to the images, (B, C, H, W); zero where none reaches them."""
+    require_gradients()
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         value = loss(model(images), labels)
@@ -122,29 +133,9 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Attac
     return torch.autograd.grad(value, images, allow_unused=True, materialize_grads=True)[0]
 
 
-def _per_image(name: str, number: float | Tensor, images: Tensor) -> Tensor:
-    """Return a number, or one number per image, as (1, 1, 1, 1) or (B, 1, 1, 1)."""
-    # new_full is a kernel on the device; a tensor made of a Python number would be a copy that the host waits for.
-    value = number.to(images) if isinstance(number, Tensor) else images.new_full((), number)
-    if value.ndim > 1 or (value.ndim == 1 and len(value) != len(images)):
-        raise InputError(f"{name} of shape {tuple(value.shape)} for {len(images)} images: expected one number, or one "
-                         "per image")
-    return value.reshape(-1, 1, 1, 1)
-
-
-def _radius(epsilon: float | Tensor, images: Tensor, norm: str) -> Tensor:
-    """Return the radius of the ball as ``_per_image`` does, after a look at what people mistake for one."""
-    if not isinstance(images, Tensor):
-        raise InputError(f"images are a {type(images).__name__}; expected a torch tensor (B, C, H, W) in [0, 1]")
-    if isinstance(epsilon, (int, float)) and not epsilon >= 0:
-        raise InputError(f"epsilon is {epsilon:g}; expected 0 or more")
-    if norm == "linf" and isinstance(epsilon, (int, float)) and epsilon > 1:  # whole images fit into a ball of 1
-        raise InputError(f"epsilon is {epsilon:g}; expected pixels of [0, 1], at most 1{meant(epsilon)}")
-    return _per_image("epsilon", epsilon, images)
-
-
 def _mean_one(gradient: Tensor) -> Tensor:
-    """Divide the gradient of each image by its mean absolute entry; zero stays zero."""
+    """Divide the gradient of each image by its mean absolute entry; zero stays zero, what is not finite becomes it."""
+    gradient = gradient.nan_to_num(0, 0, 0)
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
@@ -152,7 +143,7 @@ def random_start(images: Tensor, epsilon: float | Tensor, norm: str = "linf",
                  generator: torch.Generator | None = None) -> Tensor:
     """Add noise drawn uniformly in the ball to images (B, C, H, W), inside [0, 1]; arguments as for ``pgd``."""
     draw, _, project = ball(norm)
-    radius = _radius(epsilon, images, norm)
+    radius = radius_of(epsilon, images, norm)
     images = images.detach()
     return project(images + draw(images, radius, generator), images, radius)
 
@@ -190,21 +181,24 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | Tenso
         batch_statistics: whether BatchNorm uses the statistics of the batch, as in ``attack_mode``.
         momentum: factor of the accumulated gradients, as in ``mim``; 0 follows the gradient alone.
         rows: number of images in the memory at a time, for a network in which they are independent of one another;
-            None: all.
+            None: all. With ``batch_statistics`` each part has its own.
         first_gradient: (B, C, H, W) gradient of ``loss`` at the starting points, where it is known already.
 
     Returns:
         Adversarial images (B, C, H, W), inside the ball and inside [0, 1], detached.
 
     Raises:
-        InputError: The norm or the loss is unknown, steps or momentum are negative, ``epsilon`` does not fit the batch
-            or is above 1 for ``"linf"``, or the images are no tensor.
+        InputError: The norm or the loss is unknown, steps or momentum are negative, ``epsilon`` or ``step_size`` is
+            no number, does not fit the batch or is above 1 for ``"linf"``, ``rows`` is below 1, or the images are no
+            tensor of floating-point numbers.
     """
     draw, _, project = ball(norm)
     objective = _objective(loss, steps, momentum)
-    radius = _radius(epsilon, images, norm)
+    if rows is not None and rows < 1:
+        raise InputError(f"rows is {rows}; expected at least 1, or None")
+    radius = radius_of(epsilon, images, norm)
     images = images.detach()
-    step = PGD_STEP * radius / max(steps, 1) if step_size is None else _per_image("step_size", step_size, images)
+    step = PGD_STEP * radius / max(steps, 1) if step_size is None else step_of(step_size, images, norm)
     adversarial = images if start is None else start.detach()
     if random_start:
         adversarial = adversarial + draw(images, radius, generator)
@@ -333,7 +327,7 @@ def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon
         Adversarial images (B, S, C, H, W).
     """
     images = images.detach().contiguous(memory_format=torch.channels_last)
-    radii = epsilons.to(images).expand(len(images), -1)
+    radii = torch.as_tensor(epsilons).to(images).expand(len(images), -1)
     strengths = radii.shape[1]
 
     def every_strength(values: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def four_steps(case, world, precision=torch.float64):
     pixels = torch.randint(0, 256, data.train.images.shape, dtype=torch.uint8, generator=draw)
     data = replace(data, train=ImageSet(pixels.contiguous(memory_format=torch.channels_last), data.train.labels))
     loader, _ = retrain.small_images.make_loaders(config, data, world)
-    network = make_network(config, genotypes.load("WsrNet_Basic"), 10, 3, world).to(precision)
+    network = make_network(config, genotypes.load("WsrNet_Basic"), 10, (3, 32, 32), world).to(precision)
     trainer = make_trainer(config, network, len(loader), world)
     for epoch in range(2):
         for images, labels in loader.batches(epoch):
@@ -299,7 +299,7 @@ def test_two_processes_search_as_one_does(strategy, launched):
 @pytest.mark.slow
 def test_four_steps_change_the_weights():
     config = replace(RECIPES["tiny"], init_channels=2, layers=2)
-    before = make_network(config, genotypes.load("WsrNet_Basic"), 10, 3, World()).state_dict()
+    before = make_network(config, genotypes.load("WsrNet_Basic"), 10, (3, 32, 32), World()).state_dict()
     after = four_steps_alone("pgd")
     assert max(abs(a - b) for key in before if before[key].is_floating_point()
                for a, b in zip(after[key], before[key].flatten().tolist(), strict=True)) > 0.05

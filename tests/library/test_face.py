@@ -1,6 +1,7 @@
 """The library as a user of Python sees it: its names, own images, training, evaluation, files."""
 
 import ast
+import contextlib
 import dataclasses
 import json
 import runpy
@@ -268,10 +269,63 @@ def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_
     ({"loss": "adv"}, "unknown loss 'adv'"), ({"epochs": 0}, "epochs is 0"), ({"epsilon": 8}, "epsilon is 8"),
     ({"steps": 0}, "steps is 0"), ({"schedule": "none"}, "unknown schedule 'none'"),
     ({"schedule": "multi-step"}, "unknown schedule 'multi-step'; expected one of constant, cosine, cyclic, one-cycle"),
-    ({"loss": "multi", "step_size": 0.1}, "step_size is 0.1, but the loss multi does not read it")])
+    ({"loss": "multi", "step_size": 0.1}, "step_size is 0.1, but the loss multi does not read it"),
+    ({"step_size": 0.0}, "step_size is 0; expected pixels"), ({"step_size": -1.0}, "step_size is -1; expected pixels"),
+    ({"step_size": 2}, "step_size is 2; .*was 2/255 meant"), ({"step_size": (0.1, 0.2)}, "expected one strength"),
+    ({"epsilon": (0.1, 0.2)}, "expected one strength"), ({"epsilon": ()}, "expected one strength"),
+    ({"loss": "trades", "beta": -1}, "beta is -1; expected a number above 0"), ({"beta": float("nan")}, "beta is nan"),
+    ({"weight_decay": -1}, "weight_decay is -1; expected a number of 0 or more"), ({"weight_decay": "no"}, "is 'no'"),
+    ({"learning_rate": "0.1"}, "learning_rate is '0.1'"), ({"learning_rate": 0}, "learning_rate is 0; .*above 0"),
+    ({"learning_rate": float("inf")}, "learning_rate is inf"),
+    ({"strengths": (), "loss": "multi"}, "strengths is empty"),
+    ({"epochs": 1.5}, "epochs is 1.5; expected a whole number of at least 1"), ({"steps": 1.5}, "steps is 1.5"),
+    ({"batch_size": 0}, "batch_size is 0"), ({"seed": -1}, "seed is -1"), ({"loss": ["pgd"]}, "unknown loss")])
 def test_a_training_refuses_unusable_settings(bright_and_dark, settings, said):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    before = model[1].weight.clone()
     with pytest.raises(InputError, match=said):
-        train(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), bright_and_dark[0], **settings)
+        train(model, bright_and_dark[0], **settings)
+    assert torch.equal(model[1].weight, before)
+
+
+class Deaf(nn.Linear):
+    """A network that no gradient leads through."""
+
+    def forward(self, images):
+        return super().forward(images.detach().flatten(1))
+
+
+@pytest.mark.parametrize(("model", "said"), [
+    (nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), r"returns \(2, 1\) for 2 images; expected logits \(2, 2\)"),
+    (nn.Sequential(nn.Conv2d(1, 2, 3)), r"returns \(2, 2, 6, 6\) for 2 images"),
+    (nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), r"cannot take images of shape \(2, 1, 8, 8\)"),
+    (Deaf(64, 2), "no gradient for its images, so that no attack moves them")])
+def test_a_training_refuses_networks_that_do_not_fit(bright_and_dark, model, said):
+    with pytest.raises(InputError, match=said):
+        train(model, bright_and_dark[0], epochs=1)
+    with pytest.raises(InputError, match="data is a list; expected a data set"):
+        train(model, [1, 2])
+
+
+def test_a_training_leaves_the_network_in_evaluation_mode_whatever_happens(bright_and_dark):
+    data = bright_and_dark[0]
+    alone = nn.Sequential(nn.Conv2d(1, 2, 8), nn.BatchNorm2d(2), nn.Flatten())
+    with pytest.raises(InputError, match="batch_size is 1, and a BatchNorm layer of the network sees one number"):
+        train(alone, data, epochs=1, batch_size=1)
+    assert not alone.training
+    train(Deaf(64, 2), data, epochs=1, loss="standard", log=lambda line: None)  # no attack needs its gradient
+    with torch.inference_mode(), pytest.raises(InputError, match=r"torch\.inference_mode"):
+        train(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), data, epochs=1)
+
+
+def test_a_training_learns_also_where_gradients_are_switched_off(bright_and_dark):
+    rows = []
+    for context in (contextlib.nullcontext(), torch.no_grad()):
+        torch.manual_seed(0)
+        with context:
+            rows.append(train(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), bright_and_dark[0], epochs=1, epsilon=0.1,
+                              step_size="2/255", log=lambda line: None)[0]["loss"])
+    assert rows[0] == rows[1]
 
 
 def test_frozen_weights_are_not_trained(bright_and_dark):

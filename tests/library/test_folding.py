@@ -402,6 +402,19 @@ def test_convolutions_that_are_not_understood_run_themselves(conv):
     assert operations(model, batch()[0])["addcmul"] == 2
 
 
+def test_a_class_may_mean_another_thing_by_our_name():
+    class Other(nn.Sequential):
+        before_norm = True
+
+    class Missing(nn.Sequential):
+        before_norm = ("conv",)
+
+    for kind in (Other, Missing):
+        layers = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        model = nn.Sequential(kind(*layers), nn.Flatten(), nn.Linear(256, CLASSES))
+        assert_same_function(with_statistics(model), *batch())
+
+
 def test_batch_norms_that_are_not_understood_run_themselves():
     class OtherNorm(nn.BatchNorm2d):
         def forward(self, x):

@@ -175,3 +175,15 @@ def test_a_network_of_the_user_is_trained_with_right_gradients():
     network[1].register_forward_hook(lambda layer, inputs, output: seen.add((type(layer), layer.training)))
     wsrnas.train(network, wsrnas.load_dataset("digits", max_train=20), 1, "standard", log=lambda line: None)
     assert {kind for kind, training in seen if training} == {FewChannels} and type(network[1]) is torch.nn.Conv2d
+
+
+def test_transforms_of_torch_func_take_torchs_operations():
+    """The Jacobian of a network of cells, image by image, is that of its backward pass."""
+    torch.manual_seed(0)
+    model = build_model("WsrNet_Basic", 3, 4, 3, "cifar10").double().eval()
+    images = values(2, 3, 8, 8)
+    expected = torch.autograd.grad(model(images)[:, 1].sum(), images)[0]
+    one = torch.func.grad(lambda image: model(image[None])[0, 1])
+    assert torch.allclose(torch.func.vmap(one)(images.detach()), expected, atol=1e-12)
+    whole = torch.func.jacrev(model)(images.detach())
+    assert whole.shape == (2, 3, 2, 3, 8, 8) and torch.allclose(whole[0, 1, 0], expected[0], atol=1e-12)

@@ -46,6 +46,28 @@ def test_weights_are_perturbed_layer_by_layer_along_their_gradients(gamma):
                 assert distance.item() == pytest.approx(gamma, rel=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-20, 1e-25, 1e-30, 1e-36])
+def test_a_small_gradient_does_not_throw_the_weights_away(scale):
+    """The squares of such gradients are 0 in float32: a confident network has them."""
+    model = network().float()
+    before = [weight.detach().clone() for weight in model.parameters() if weight.ndim > 1]
+    images, labels = float_batch()
+
+    def loss():
+        return F.cross_entropy(model(images), labels) * scale
+
+    with perturbed_weights(model, loss, 0.01, WORLD):
+        for weight, kept in zip([w for w in model.parameters() if w.ndim > 1], before, strict=True):
+            assert ((weight - kept).norm() / kept.norm()).item() == pytest.approx(0.01, rel=2e-3)
+
+
+def test_without_a_gradient_nothing_is_perturbed():
+    model = network().float()
+    before = [weight.detach().clone() for weight in model.parameters()]
+    with perturbed_weights(model, lambda: 0 * F.cross_entropy(model(float_batch()[0]), float_batch()[1]), 0.01, WORLD):
+        assert all(map(torch.equal, model.parameters(), before))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_loss_rises_along_the_perturbation_by_what_the_gradient_says(seed):
     model, gamma = network(seed=seed), 1e-4

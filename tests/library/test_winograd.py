@@ -131,3 +131,10 @@ def test_a_resnet_in_another_precision_keeps_its_own_layers(dtype):
         assert torch.equal(model(images), expected)
 
 
+def test_one_image_without_a_batch_and_transforms_take_the_plain_convolution(convolved):
+    conv = fixed(FEWEST_CHANNELS, FEWEST_CHANNELS)
+    run, images = winograd(conv, conv.weight, conv.bias), batch(40, FEWEST_CHANNELS, 8, 8)
+    assert torch.allclose(run(images[0]), conv(images[0])) and not convolved
+    assert torch.allclose(torch.func.vmap(run)(images[:, None])[:, 0], conv(images)) and not convolved
+    run(images)
+    assert convolved

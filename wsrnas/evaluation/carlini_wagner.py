@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsrnas.attacks import many_attack_steps, margins
+from wsrnas.attacks import many_attack_steps, margins, require_gradients
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError
 
@@ -39,7 +39,8 @@ def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: fl
         [0, 1], detached.
 
     Raises:
-        InputError: Steps or confidence are negative, or penalty or learning rate are not positive.
+        InputError: Steps or confidence are negative, penalty or learning rate are not positive, or the caller is inside
+            ``torch.inference_mode``.
     """
     for name, value, expected in (("number of steps", steps, steps >= 0), ("confidence", confidence, confidence >= 0)):
         if not expected:
@@ -47,6 +48,7 @@ def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, penalty: fl
     for name, value in (("penalty", penalty), ("learning rate", learning_rate)):
         if not value > 0:
             raise InputError(f"the C&W attack's {name} is {value}; expected more than 0")
+    require_gradients()
     images = images.detach()
     inside = 1 - max(1e-6, torch.finfo(images.dtype).eps)  # atanh is infinite for pixels of exactly 0 and 1
     point = torch.atanh((2 * images - 1).clamp(-inside, inside)).requires_grad_(True)

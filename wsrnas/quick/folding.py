@@ -131,7 +131,7 @@ def _forwards(modules: Iterable[nn.Module], affines: Affines) -> dict[nn.Module,
     forwards |= {module: _unless_cast(module, module.weight, winograd(module, module.weight, module.bias))
                  for module in wide}
     for module in filter(_plain, modules):
-        if names := vars(type(module)).get("before_norm"):
+        if names := _before_norm(module):
             forwards |= _of_named(module, names, affines)
         elif type(module).forward is nn.Sequential.forward:
             forwards |= _of_sequence(module, affines)
@@ -184,11 +184,19 @@ def _last_norm(module: Any) -> Any:
     """Return the module whose output is that of ``module``, if it can be known; else ``module``."""
     if not _plain(module):
         return module
-    if vars(type(module)).get("before_norm"):
+    if _before_norm(module):
         return module._modules["norm"]
     if type(module).forward is nn.Sequential.forward and len(module):
         return _last_norm(module[-1])
     return module
+
+
+def _before_norm(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the convolutions before ``norm`` that its class tells; a name may mean other things."""
+    names = vars(type(module)).get("before_norm")
+    if isinstance(names, tuple) and {*names, "norm"} <= module._modules.keys():
+        return names
+    return ()
 
 
 def _of_named(module: nn.Module, names: Sequence[str], affines: Affines) -> dict[nn.Module, Forward]:

@@ -18,7 +18,7 @@ def concatenate(tensors: Sequence[Tensor]) -> Tensor:
     Those of ``torch.cat`` are strided views of one tensor, on which the backward pass of BatchNorm is three times
     slower. The numbers are the same.
     """
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors) and not _traced():
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors) and not transformed():
         return _Concatenate.apply(*tensors)  # type: ignore[no-any-return]
     return torch.cat(list(tensors), 1)
 
@@ -35,7 +35,7 @@ def dilated_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) ->
         padding: zeros around x.
         dilation: distance between two pixels under the kernel.
     """
-    if torch.is_grad_enabled() and x.requires_grad and not _traced():
+    if torch.is_grad_enabled() and x.requires_grad and not transformed():
         return _DilatedDepthwise.apply(x, weight, padding, dilation)  # type: ignore[no-any-return]
     return F.conv2d(x, weight, None, 1, padding, dilation, len(weight))
 
@@ -46,9 +46,9 @@ def every_nth(x: Tensor, n: int) -> Tensor:
     return x[:, :, ::n, ::n].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _traced() -> bool:
-    """Return whether an exporter or a compiler looks at the operations."""
-    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())
+def transformed() -> bool:
+    """Return whether an exporter, a compiler or a transform of ``torch.func`` looks at the operations."""
+    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active())
 
 
 class _Concatenate(torch.autograd.Function):

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, nn
 
+from wsrnas.quick.gradients import transformed
+
 OUTPUTS, KERNEL = 4, 3  # pixels of an output tile and of a kernel along one side
 INPUTS = OUTPUTS + KERNEL - 1
 POINTS = (0.0, sqrt(1 / 2), -sqrt(1 / 2), sqrt(2), -sqrt(2))
@@ -106,7 +108,9 @@ def winograd(module: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Callable
 
 
 def _pays(x: Tensor) -> bool:
-    """Return whether a batch has enough tiles, and few pixels beyond its edges in them."""
+    """Return whether a batch has enough tiles, and few pixels beyond its edges in them; one image is none."""
+    if x.dim() != 4 or transformed():
+        return False
     count, _, height, width = x.shape
     tiles = -(-height // OUTPUTS) * -(-width // OUTPUTS)
     return (x.is_contiguous(memory_format=torch.channels_last) and count * tiles >= FEWEST_TILES

@@ -93,6 +93,15 @@ class RunConfig(Ranges):
     max_train: int = option(0, "number of training images, a class-balanced random choice (0: all)")
 
 
+def require_step(name: str, value: float) -> None:
+    """Refuse the step of an attack that is negative or crosses all pixels; 0 stands for the default.
+
+    Raises:
+        InputError: naming the step.
+    """
+    require(0 <= value < 1, f"{name} is {value:g}; expected 0 or more, below 1, in pixels of [0, 1]{meant(value)}")
+
+
 def expected_strength(value: float) -> str:
     """Return what was expected in place of an L-inf strength outside (0, 1)."""
     return f"expected pixels of [0, 1], strictly inside (0, 1){meant(value)}"

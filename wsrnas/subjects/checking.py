@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import ATTACK_LOSSES, attack_mode
+from wsrnas.attacks import ATTACK_LOSSES, attack_mode, require_gradients
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.input_range import refuse_other_range
 from wsrnas.subjects.portions import in_portions
@@ -35,10 +35,11 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, num_classes: i
     Raises:
         InputError: A label is outside the classes; a sub-module is in training mode; the network does not return logits
             (B, num_classes) for images (B, C, H, W), or has no gradient back to them; logits, or gradients of the
-            cross-entropy, are NaN or infinite; the forward pass changes the images; or the network expects another
-            range than [0, 1].
+            cross-entropy, are NaN or infinite; the forward pass changes the images; the network expects another range
+            than [0, 1]; or the caller is inside ``torch.inference_mode``.
         torch.OutOfMemoryError: A single image is too much.
     """
+    require_gradients()
     for label in labels[(labels < 0) | (labels >= num_classes)].tolist()[:1]:
         raise InputError(f"an image has the label {label}, but there are {num_classes} classes; expected 0 to "
                          f"{num_classes - 1}")

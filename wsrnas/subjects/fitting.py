@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wsrnas.attacks import ATTACK_LOSSES, attack_mode, full_precision
+from wsrnas.attacks import ATTACK_LOSSES, attack_mode, full_precision, require_gradients
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects import checking
 from wsrnas.subjects.images import EvaluationImages, require_same_classes
@@ -193,7 +193,11 @@ def has_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> bool:
         model: The network.
         images: (B, C, H, W).
         labels: (B,).
+
+    Raises:
+        InputError: the caller is inside ``torch.inference_mode``.
     """
+    require_gradients()
     leaf = images.detach().clone().requires_grad_(True)
     with torch.enable_grad(), attack_mode(model):
         loss = ATTACK_LOSSES["ce"](model(leaf), labels)

@@ -47,8 +47,9 @@ class Schedule:
         if not 0 <= self.minimum <= self.peak:
             raise InputError(f"the minimum of the schedule is {self.minimum:g}; expected 0 to its peak, {self.peak:g}")
         # Equal ones count twice, as different ones of the same step do.
-        if not all(map(math.isfinite, self.milestones)) or list(self.milestones) != sorted(self.milestones):
-            raise InputError(f"milestones are {self.milestones}; expected increasing epochs")
+        if not all(0 <= milestone < math.inf for milestone in self.milestones) or list(self.milestones) != sorted(
+                self.milestones):
+            raise InputError(f"milestones are {self.milestones}; expected increasing epochs from 0 on")
         if not 0 <= self.warmup_epochs < math.inf:
             raise InputError(f"warmup_epochs is {self.warmup_epochs:g}; expected at least 0")
         if SCHEDULES[self.name].begins_low:

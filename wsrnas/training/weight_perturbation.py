@@ -32,8 +32,10 @@ def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], gamma: float
     try:
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
-                tiny = torch.finfo(gradient.dtype).tiny
-                weight.add_(gradient / gradient.norm().clamp_min(tiny) * (gamma * weight.norm()))
+                # In float64, for the squares of small gradients are 0 in float32: the weights would be thrown far away.
+                length = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+                length = length.clamp_min(torch.finfo(gradient.dtype).tiny).to(gradient.dtype)
+                weight.add_(gradient / length * (gamma * weight.norm()))
         yield
     finally:
         with torch.no_grad():
