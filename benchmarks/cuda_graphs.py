@@ -63,7 +63,8 @@ def cases(width: int, batch: int, world: World) -> Cases:
 
     few, many = batch_of(batch), batch_of(math.ceil(batch * config.eval_batch_size / config.batch_size))
     path, measured = build_trainer(config, supernet(), world), supernet()
-    basic = make_trainer(recipe, make_network(recipe, load_architecture(recipe.arch), 10, 3, world), 10_000, world)
+    network = make_network(recipe, load_architecture(recipe.arch), 10, (3, 32, 32), world)
+    basic = make_trainer(recipe, network, 10_000, world)
     strengths = torch.tensor(config.strengths[::2], device=world.device)
     return {TRAINING: lambda: path.step(*few), BASIC: lambda: basic.step(*few),
             VALIDATION: lambda: multi_strength_pgd(measured, *many, strengths, steps=config.num_steps)}

@@ -87,7 +87,7 @@ class Steps:
         self.training = PROGRAMS[program](arguments)
         self.config, self.world, loader = self.training.config, self.training.world, self.training.loader
         self.network = make_network(self.config, load_architecture(self.config.arch), self.training.classes,
-                                    self.training.image_shape[0], self.world)
+                                    self.training.image_shape, self.world)
         steps = len(loader) * self.config.epochs
         require(0 < count < steps, f"--steps is {count}; expected 1 to {steps - 1}")
         self.about = self._about(len(loader))

@@ -35,8 +35,8 @@ class Bound:
             value = parse_number(text.removeprefix(RELATIVE))
         except argparse.ArgumentTypeError:
             raise InputError(f"vulnerability_bound is {text!r}, which is not a bound; {expected}") from None
-        require(value > 0 and not (relative and math.isinf(value)),
-                f"vulnerability_bound is {text}; {expected}")
+        endless = math.isinf(value) and (relative or "inf" not in text.lower())  # 1e400 is too large a number
+        require(value > 0 and not endless, f"vulnerability_bound is {text}; {expected}")
         return cls(value, relative)
 
     @property

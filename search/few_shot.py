@@ -37,12 +37,14 @@ class FewShot:
         space: the search space.
         row: row of A that stands for the edge.
         members: weights of each supernet, by the operation in that row.
+        first: weights with which those begin that are to be trained.
         current: the supernet that was given weights last, and the operation that they are for; None: not known.
     """
 
     space: Space
     row: int
     members: dict[int, Weights] = field(default_factory=dict)
+    first: Weights | None = None
     current: tuple[Supernet, int] | None = None
 
     def operation(self, gates: Tensor) -> int:

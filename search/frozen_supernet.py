@@ -44,11 +44,20 @@ class FrozenSupernet:
 
     @property
     def seed(self) -> int:
-        """Seed of the run that has chosen the images: that of its own supernet, if it was given one."""
+        """Seed that has chosen the images: that of the run, or of the supernet that it was given.
+
+        Raises:
+            InputError: an older run does not hold it, and its supernet is gone.
+        """
+        stored = (stored_object(self.folder / run_files.SPLIT) or {}).get("seed")
+        if isinstance(stored, int):
+            return stored
         source = self.config.get("supernet") or ""
-        if source and (Path(source) / run_files.CONFIG).exists():
-            return FrozenSupernet(source).seed
-        return int(self.config["seed"])
+        if not source:
+            return int(self.config["seed"])
+        require((Path(source) / run_files.CONFIG).exists(), f"{self.flag} {self.folder} has the images of the run "
+                f"{source}, which is not there any more; expected it in that place")
+        return FrozenSupernet(source).seed
 
     def require_same_network(self, config: SupernetConfig) -> None:
         """Refuse a configuration whose supernet has other weights.

@@ -3,7 +3,6 @@
 from typing import Protocol
 
 from search.few_shot import FewShot, load_weights, own_weights
-from search.frozen_supernet import FrozenSupernet
 from search.spaces.space import Space
 from search.strategy.step import Step
 from search.supernet_training import Training, set_learning_rate, train_paths
@@ -24,7 +23,8 @@ class PathTraining(Training, Protocol):
 def train_epoch_of_paths(training: PathTraining, step: Step) -> dict[str, float]:
     """Train the current path, or one path in every step, adversarially on D_t for one epoch.
 
-    All few-shot supernets see the same batches with the same random starts, and the same paths apart from the edge.
+    All few-shot supernets see the same batches with the same random starts. With ``--paths edges`` they train the same
+    paths apart from the edge; with ``--paths cell`` each trains those paths that are cells with its operation.
 
     Returns:
         See ``wsrnas.training.epoch.train_epoch``.
@@ -54,6 +54,7 @@ def begin_member(training: PathTraining, step: Step) -> int:
     """
     epoch = step.number % training.config.warmup_architectures
     if epoch == 0:
-        load_weights(training.supernet, FrozenSupernet(training.config.supernet).weights())
+        assert training.few_shot is not None and training.few_shot.first is not None
+        load_weights(training.supernet, training.few_shot.first)
         training.trainer.optimizer.state.clear()  # the momentum of the supernet before
     return epoch

@@ -113,7 +113,7 @@ class RnasConfig(SupernetConfig):
 
     def unconstrained_steps(self, steps: int) -> int:
         """Return u, the number of unconstrained steps among the T steps of an epoch."""
-        return math.floor(self.unconstrained_share * steps)
+        return math.floor(self.unconstrained_share * steps + 1e-9)  # .29 of 100 is 28.999999999999996
 
 
 PRESETS: dict[str, RnasConfig] = {

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.bound import Bound
 from search.spaces import SPACES
 from search.supernet_settings import SupernetConfig
 from wsrnas.architectures.searched import Searched
 from wsrnas.data.datasets import load_dataset_once
 from wsrnas.data.image_set import DataSet
-from wsrnas.runtime import run_files
+from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize, print_on_main
@@ -63,9 +65,12 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
         require_same_bound(folder, config.vulnerability_bound)
     inputs = {"data set": data.fingerprint()} | ({"supernet": frozen.fingerprint()} if frozen else {})
     check(config, data, world)
+    unsearched = SPACES[config.space].unsearched(config.layers)
     if invocation.dry_run:
         RunDirectory.refuse(folder, config, invocation.overwrite, inputs)
         dry_run(config, data, world)
+        for note in unsearched:
+            print_on_main(world, f"note: {note}")
         return None
     run = RunDirectory(folder, config, world, invocation.overwrite, inputs)
     if run.finished:
@@ -76,6 +81,8 @@ def open_search(config_class: type[Config], presets: Mapping[str, Config], argv:
         return None
     run.write_json(run_files.SPACE, SPACES[config.space].record())
     run.log(run.describe())
+    for note in unsearched:
+        run.log(f"note: {note}")
     return config, data, run
 
 
@@ -91,17 +98,29 @@ def require_same_bound(path: Path, asked: str) -> None:
     Raises:
         InputError: the bounds differ; the message names both.
     """
-    file = path / run_files.BOUND
+    file, has_checkpoint = path / run_files.BOUND, (path / run_files.CHECKPOINT).exists()
+    if not has_checkpoint:  # nothing has begun
+        return
     try:
         stored = stored_object(file)
         require(stored is None or isinstance(stored.get("asked"), str), f"{file} names no bound")
+        require(stored is not None or not has_searched(path / run_files.CHECKPOINT), f"{file} is missing")
         used = stored["asked"] if stored else asked
     except InputError as error:
         # config.json has the same one: another bound is refused before it is written.
         used = (stored_object(path / run_files.CONFIG) or {}).get("vulnerability_bound", asked)
         say(f"note: {error}; the bound {used} of {run_files.CONFIG} counts")
-    require(used == asked, f"{path} has searched under --vulnerability_bound {used}, not {asked}; choose another "
-            "--save, or pass --overwrite to move it aside")
+    require(Bound.parse(used) == Bound.parse(asked), f"{path} has searched under --vulnerability_bound {used}, not "
+            f"{asked}; choose another --save, or pass --overwrite to move it aside")
+
+
+def has_searched(file: Path) -> bool:
+    """Return whether a checkpoint is of a search under a bound, which is resolved already."""
+    try:
+        state = checkpoint.read(file).get("searcher") or {}
+    except InputError:  # damaged: resuming says what follows
+        return False
+    return math.isfinite(state.get("bound") or math.inf)
 
 
 def save_genotype(run: RunDirectory, genotype: Searched, name: str, program: str, iteration: int | None = None,

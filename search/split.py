@@ -23,10 +23,15 @@ def first_split(config: SupernetConfig, data: DataSet) -> tuple[Tensor, Tensor]:
     return halves(data, config.seed)
 
 
+def image_seed(config: SupernetConfig) -> int:
+    """Return the seed that chooses the images of a new run: its own, or that of its supernet's run."""
+    return FrozenSupernet(config.source_run).seed if config.source_run else config.seed
+
+
 def stored_split(run: RunDirectory, data: DataSet) -> tuple[Tensor, Tensor]:
     """Return the indices of D_t and D_v, drawn at the start of a run and kept in its ``split.json``."""
     path = run.path / run_files.SPLIT
     if run.world.is_main and not run.has_checkpoint:
-        save_split(path, *first_split(run.config, data))
+        save_split(path, *first_split(run.config, data), seed=image_seed(run.config))
     barrier(run.world)
     return load_split(path, len(data.train))

@@ -10,9 +10,19 @@ DIFFERENCE = 0.01  # length of the finite difference in weight space, DARTS' 0.0
 
 
 def architecture_gradient(upper: Loss, alphas: Tensor) -> Tensor:
-    """Return the gradient of ``upper`` at ``alphas`` with fixed network weights (first order); same shape as alphas."""
+    """Return the gradient of ``upper`` at ``alphas`` with fixed network weights (first order); same shape as alphas.
+
+    It is zero where no input reaches the output: a sampled path may have ``none`` wherever it counts.
+    """
     leaf = alphas.detach().requires_grad_(True)
-    return torch.autograd.grad(upper(leaf), leaf)[0]
+    return _gradients(upper(leaf), [leaf])[0]
+
+
+def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients of a scalar; zero for inputs on which it does not depend."""
+    if not value.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return list(torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True))
 
 
 def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequence[nn.Parameter],
@@ -41,13 +51,11 @@ def unrolled_gradient(upper: Loss, lower: Loss, alphas: Tensor, weights: Sequenc
     try:
         move(steps, -rate)
         leaf = alphas.detach().requires_grad_(True)
-        direct, *slopes = torch.autograd.grad(upper(leaf), [leaf, *weights], allow_unused=True)
-        norms = [slope.norm() for slope in slopes if slope is not None]
-        if not norms:
-            return direct
-        # On the device, so that the host need not wait; without slopes, both sides are equal.
-        size = torch.stack(norms).norm()
-        length, sides = DIFFERENCE / size.clamp_min(torch.finfo(size.dtype).tiny).double(), []
+        direct, *slopes = _gradients(upper(leaf), [leaf, *weights])
+        # On the device, so that the host need not wait; without slopes, both sides are equal. In float64, because the
+        # squares of small slopes are 0 in float32.
+        size = torch.stack([torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in slopes]).norm()
+        length, sides = DIFFERENCE / size.clamp_min(torch.finfo(torch.float32).tiny), []
         for sign in (1, -1):
             move(slopes, sign * length)
             sides.append(architecture_gradient(lower, alphas))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search.few_shot import FewShot
+from search.few_shot import FewShot, own_weights
 from search.frozen_supernet import FrozenSupernet
 from search.measure_settings import SHORT
 from search.spaces import SPACES
@@ -123,13 +123,18 @@ def build_loaders(config: SearchConfig, data: DataSet, split: tuple[Tensor, Tens
                    copied(images.few))
 
 
-def few_shot_of(config: SearchConfig) -> FewShot | None:
-    """Return the few-shot supernets that a search runs on, or those that it is to train; None where there are none."""
+def few_shot_of(config: SearchConfig, supernet: Supernet) -> FewShot | None:
+    """Return the few-shot supernets that a search runs on, or those that it is to train; None where there are none.
+
+    Those that it is to train begin with the weights that ``supernet`` has now.
+    """
     found = FrozenSupernet(config.source_run).few_shot if config.source_run else None
     asked = "--few_shot_edge" if config.few_shot else f"--measure {SHORT}" if config.measure == SHORT else ""
     require(not (found and asked), f"supernet is {config.source_run}, which has trained few-shot supernets; expected a "
             f"run with one supernet for {asked}")
-    return FewShot(SPACES[config.space], config.few_shot_edge) if config.few_shot else found
+    if not config.few_shot:
+        return found
+    return FewShot(SPACES[config.space], config.few_shot_edge, first=own_weights(supernet))
 
 
 def build_networks(config: SearchConfig, data: DataSet, objective: Objective,

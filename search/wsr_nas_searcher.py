@@ -61,7 +61,7 @@ class Searcher(SupernetSearcher):
         self.train_set, self.train_loader, self.check_loader = loaders.train_set, loaders.training, loaders.check
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
-        self.few_shot = few_shot_of(config)
+        self.few_shot = few_shot_of(config, self.supernet)
         self.priors = priors_of(config, self.space, self.network, loaders.few, world)
         self.estimator_memory, self.loss_memory = Memory(config.estimator_memory), Memory(self.strategy.capacity)
         self.estimator_step = self.proposed = 0

@@ -45,6 +45,11 @@ class Darts(Space):
         """The eight candidates; help does not ask for them, and the library's operations need torch."""
         return library.PRIMITIVES
 
+    def unsearched(self, layers: int) -> list[str]:
+        """Return sentences about parts of the architecture that a network of so few cells does not have."""
+        few = f"layers is {layers}: with fewer than 3 cells all are reduction cells, so the normal cell is not searched"
+        return [few] * (layers < 3)
+
     def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
                  generator: torch.Generator | None) -> Supernet:
         """Build the supernet."""
@@ -81,8 +86,8 @@ class Darts(Space):
                 require(len(set(sources)) == len(sources) == 2, f"node {number} of the {name} cell has the inputs "
                         f"{sources}; expected two different ones in the space {self.name}")
                 for operation, source in edges:
-                    require(operation in self.operations, f"the {name} cell has the operation {operation!r}; expected "
-                            f"one of {', '.join(self.operations)} in the space {self.name}")
+                    require(operation in self.operations[OTHERS], f"the {name} cell has the operation {operation!r}; "
+                            f"expected one of {', '.join(self.operations[OTHERS])} in the space {self.name}")
                     choices[kind, self.edges.index((source, number))] = self.operations.index(operation)
         return choices.flatten()
 

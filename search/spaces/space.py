@@ -85,6 +85,10 @@ class Space(ABC):
         """Return the states that make up the output of a cell: those that no edge leaves, unless a space says not."""
         return tuple(sorted({target for _, target in self.edges} - {source for source, _ in self.edges}))
 
+    def unsearched(self, layers: int) -> list[str]:
+        """Return sentences about parts of the architecture that a network of so few cells does not have."""
+        return []
+
     def fitting_layers(self, layers: int) -> int:
         """Return ``layers``, or if this space allows no such number of cells, the one that a preset gets instead."""
         return layers

@@ -47,9 +47,10 @@ def consistency(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 def perturb(layers: list[nn.Module], gradients: list[Tensor]) -> None:
     """Push the weights of each layer up the loss, by ``WEIGHT_STRENGTH`` times their norm."""
     for layer, gradient in zip(layers, gradients, strict=True):
-        weight, length = layer.get_parameter("weight"), gradient.norm()
+        # In float64, because the squares of small gradients are 0 in float32.
+        weight, length = layer.get_parameter("weight"), torch.linalg.vector_norm(gradient, dtype=torch.float64)
         if length > 0:
-            weight.add_(WEIGHT_STRENGTH * weight.norm() * gradient / length)
+            weight.add_(WEIGHT_STRENGTH * weight.norm() * (gradient / length).to(weight.dtype))
 
 
 def attack(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

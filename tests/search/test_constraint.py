@@ -147,6 +147,13 @@ def test_of_many_batches_it_is_the_mean(relaxation):
         assert len({v.item() for v, _ in each}) == 3
 
 
+def test_of_paths_that_nothing_passes_it_has_no_gradient(monkeypatch):
+    constraint = make("sampled")
+    monkeypatch.setattr(type(constraint), "of_batch", lambda self, frozen: lambda alphas: torch.tensor(0.25))
+    value, gradient = value_and_gradient(constraint.of_batches([[], []]), here(constraint))
+    assert value == 0.25 and not gradient.any()
+
+
 # -- what stays -----------------------------------------------------------------------------------------------------
 
 def snapshot(constraint):
@@ -320,14 +327,16 @@ def test_two_processes_attack_as_one_does():
 @pytest.mark.parametrize(("text", "value", "relative", "resolved"), [
     ("1e-3", 1e-3, False, 1e-3), ("8/255", 8 / 255, False, 8 / 255), ("rel:0.6", 0.6, True, 1.2),
     ("rel:3/4", 0.75, True, 1.5), ("rel:1.5", 1.5, True, 3.0), ("inf", math.inf, False, math.inf),
+    ("Infinity", math.inf, False, math.inf),
 ])
 def test_the_text_of_a_bound_is_a_number_or_a_share(text, value, relative, resolved):
     bound = Bound.parse(text)
     assert bound == Bound(value, relative) and bound.resolve(2.0) == pytest.approx(resolved)
-    assert bound.finite == (text != "inf")
+    assert bound.finite == math.isfinite(value)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "rel:0", "rel:-0.5", "rel:inf", "nan", "rel:nan", "-inf", "0.0"])
+@pytest.mark.parametrize("text", ["0", "-1", "rel:0", "rel:-0.5", "rel:inf", "nan", "rel:nan", "-inf", "0.0",
+                                  "1e400", "rel:1e400"])
 def test_bounds_that_are_not_above_zero_are_refused(text):
     with pytest.raises(InputError) as caught:
         Bound.parse(text)

@@ -1,11 +1,13 @@
 """Few-shot supernets: each is trained on the paths of its operation alone, and measures those alone."""
 
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+import search.path_training
 from search.few_shot import FewShot
 from search.rankings.bench import build_bench
 from search.rankings.inherited import inherited
@@ -63,6 +65,24 @@ def test_every_operation_has_a_supernet_that_trained_its_paths_alone(first, fami
         place = SPACE.operations.index(operation)
         assert all(f"edges.{EDGE}.{place}." in name for name in moved)
         assert bool(moved) == ("conv" in operation)
+
+
+def test_all_begin_alike_also_if_their_supernet_changes_meanwhile(first, family, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(first, copy)
+    calls = []
+
+    def train(*arguments, original=search.path_training.train_paths):
+        calls.append(torch.load(copy / "checkpoint.pt", weights_only=True))
+        broken = calls[0] | {"searcher": calls[0]["searcher"] | {"supernet": {
+            name: value * 2 for name, value in calls[0]["searcher"]["supernet"].items()}}}
+        torch.save(broken, copy / "checkpoint.pt")
+        return original(*arguments)
+
+    monkeypatch.setattr(search.path_training, "train_paths", train)
+    found = start(tmp_path, *FAMILY, "--supernet", str(copy)) / "family"
+    assert len(calls) > 1
+    assert_equal(state_of(found)["few_shot"], state_of(family)["few_shot"])
 
 
 @pytest.mark.parametrize("kind", PATHS)

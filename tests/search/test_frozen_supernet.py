@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+from search.frozen_supernet import FrozenSupernet
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, learning_rate, schedule
 from tests.killed import Killed
@@ -150,6 +151,21 @@ def copied(trained, tmp_path):
     for name in ("config.json", "inputs.json", "split.json", "checkpoint.pt"):
         (copy / name).write_bytes((trained / name).read_bytes())
     return copy
+
+
+def test_a_run_knows_its_images_also_when_its_supernet_is_gone(trained, tmp_path):
+    """A search on a search on a supernet; the middle one has another seed than its images."""
+    first = copied(trained, tmp_path)
+    middle = start(tmp_path, *SEARCH, "--supernet", str(first)) / "run"
+    first.rename(tmp_path / "moved")
+    assert FrozenSupernet(middle).seed == FrozenSupernet(trained).seed == 0
+    start(tmp_path, *SEARCH, "--seed", "9", "--save", "last", "--supernet", str(middle))
+    older = json.loads((middle / "split.json").read_text())
+    (middle / "split.json").write_text(json.dumps({name: older[name] for name in ("format", "first", "second")}))
+    with pytest.raises(InputError, match=r"has the images of the run .*copy, which is not there any more"):
+        start(tmp_path, *SEARCH, "--save", "none", "--supernet", str(middle))
+    (tmp_path / "moved").rename(first)
+    assert FrozenSupernet(middle).seed == 0
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]])

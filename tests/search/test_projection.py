@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from search.vulnerability.projection import METHODS, least, project
+from search.vulnerability.projection import METHODS, least, project, summarize
 from wsrnas.runtime.errors import InputError
 
 EDGES, OPERATIONS, FEATURES = 28, 8, 16
@@ -373,3 +373,21 @@ def test_an_unknown_method_is_named():
 def test_f_must_be_finite_at_the_start(value, solve):
     with pytest.raises(InputError, match=f"the vulnerability at the given alphas is {value}; expected a finite number"):
         solve(lambda alphas: value * alphas.sum())
+
+
+@pytest.mark.parametrize(("alphas", "vulnerability", "said"), [
+    (torch.arange(6).view(2, 3), lambda alphas: alphas.sum(), "the alphas have the type torch.int64; expected"),
+    (torch.ones(2, 3), lambda alphas: 0.5, "the vulnerability of the alphas is a float; expected a tensor with one"),
+    (torch.ones(2, 3), lambda alphas: alphas.sum(1), r"is \(2,\); expected a tensor with one number")])
+def test_what_is_no_vulnerability_is_named(alphas, vulnerability, said):
+    for run in (lambda: project(vulnerability, alphas, 0.1), lambda: least(vulnerability, alphas)):
+        with pytest.raises(InputError, match=said):
+            run()
+
+
+def test_a_projection_that_finds_nothing_better_has_not_moved():
+    still = project(lambda alphas: 0.5 + 0 * alphas.sum(), torch.ones(4, dtype=torch.float64), 0.1)
+    moved = project(lambda alphas: alphas.square().sum(), torch.ones(4, dtype=torch.float64), 0.1)
+    assert still.iterations >= 0 and still.distance == 0 < moved.distance
+    found = summarize([still, moved])
+    assert found["active"] == 0.5 and found["distance"] == moved.distance and found["multiplier"] == moved.multiplier

@@ -20,6 +20,7 @@ import search.rnas_searcher
 from search.cost import rnas_passes
 from search.rnas_searcher import RnasSearcher
 from search.rnas_settings import PRESETS, RnasConfig
+from search.search_run import require_same_bound
 from search.spaces.darts_supernet import DartsSupernet
 from search.split import halves
 from search.vulnerability import projection
@@ -29,6 +30,7 @@ from wsrnas.data.datasets import load_dataset
 from wsrnas.genotype import Genotype
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import initialize
+from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
@@ -516,3 +518,30 @@ def test_a_refused_bound_changes_nothing_in_the_run(whole, refused):
     folder = whole[0].parent.parent
     assert "has searched under --vulnerability_bound" in refused(folder, [*WHOLE, "--vulnerability_bound", "rel:0.7"])
     assert before == {name: (whole[0] / name).read_bytes() for name in before}
+
+
+def test_a_bound_is_known_by_its_value_and_binds_what_has_begun(whole, tmp_path, capsys):
+    require_same_bound(whole[0], "rel:0.50")  # the same number as rel:0.5
+    shutil.copytree(whole[0].parent.parent, tmp_path, dirs_exist_ok=True)
+    run = tmp_path / "search" / whole[0].name
+    (run / "bound.json").unlink()  # the checkpoint has a bound, config.json says which
+    with pytest.raises(InputError, match=r"has searched under --vulnerability_bound rel:0\.5, not rel:0\.7"):
+        start(tmp_path, [*WHOLE, "--vulnerability_bound", "rel:0.7"])
+    assert "bound.json is missing; the bound rel:0.5 of config.json counts" in capsys.readouterr().err
+    assert json.loads((run / "config.json").read_text())["vulnerability_bound"] == "rel:0.5"
+    (run / "checkpoint.pt").unlink()
+    require_same_bound(run, "rel:0.7")  # nothing has begun
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_with_fewer_than_three_cells_a_note_says_what_is_not_searched(layers, tmp_path, capsys):
+    start(tmp_path, [*WHOLE, "--layers", str(layers), "--dry_run"])
+    said = capsys.readouterr().out
+    note = f"note: layers is {layers}: with fewer than 3 cells all are reduction cells, so the normal cell is not"
+    assert (note in said) is (layers < 3)
+
+
+@pytest.mark.parametrize(("share", "steps", "free"), [(0.29, 100, 29), (0.57, 100, 57), (0.5, 9, 4), (1, 7, 7),
+                                                      (0, 7, 0)])
+def test_the_unconstrained_steps_are_a_share_without_rounding(share, steps, free):
+    assert RnasConfig(unconstrained_share=share).unconstrained_steps(steps) == free

@@ -219,7 +219,8 @@ def test_the_cost_of_a_published_cell_by_its_choices():
     ([[("skip_connect", 0), ("max_pool_3x3", 0)]] + [[("skip_connect", 0), ("skip_connect", 1)]] * 3, [2, 3, 4, 5],
      r"the inputs \[0, 0\]; expected two different ones"),
     ([[("skip_connect", 0), ("sep_conv_7x7", 1)]] * 4, [2, 3, 4, 5], "the operation 'sep_conv_7x7'"),
-], ids=["nodes", "concat", "inputs", "operation"])
+    ([[("skip_connect", 0), ("none", 1)]] * 4, [2, 3, 4, 5], "the operation 'none'; expected one of max_pool_3x3"),
+], ids=["nodes", "concat", "inputs", "operation", "none"])
 def test_a_cell_outside_the_space_is_refused(cell, concat, words):
     usual = genotypes.load("WsrNet_Basic")
     with pytest.raises(InputError, match=words):

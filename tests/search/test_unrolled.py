@@ -176,3 +176,30 @@ def test_the_direction_is_that_of_the_optimisers_next_step(steps_before):
     for weight, old, direction in zip(problem.weights, before, directions, strict=False):
         torch.testing.assert_close(weight.detach(), old - rate * direction)
     assert torch.equal(unused.detach(), torch.ones(3))
+
+
+def test_where_the_loss_does_not_depend_on_the_architecture_its_gradient_is_zero():
+    """Where a sampled path has ``none`` wherever it counts, nothing leads from A, or from weights, to the logits."""
+    problem, zeros = Problem(), torch.zeros(2, 3, dtype=torch.float64)
+    kept = [weight.detach().clone() for weight in problem.weights]
+    constant = torch.tensor(2.5, dtype=torch.float64)
+    for loss in (lambda alphas: constant, lambda alphas: problem.weights[0].sum()):
+        assert torch.equal(architecture_gradient(loss, problem.alphas), zeros)
+        assert torch.equal(problem.unrolled(problem.steps, upper=loss, lower=lambda alphas: constant), zeros)
+    assert all(map(torch.equal, problem.weights, kept))
+    only_lower = problem.unrolled(problem.steps, upper=lambda alphas: constant)
+    assert torch.equal(only_lower, zeros)  # the upper loss does not ask for other weights
+
+
+def test_small_slopes_do_not_throw_the_weights_away():
+    """Their squares are 0 in float32: the two sides of the difference would be billions apart."""
+    weight, alphas = nn.Parameter(torch.ones(3)), torch.ones(3)
+    places = []
+
+    def lower(alphas):
+        places.append(weight.detach().clone())
+        return (alphas * weight).sum()
+
+    unrolled_gradient(lambda alphas: 1e-25 * weight.sum() + 0 * alphas.sum(), lower, alphas, [weight],
+                      [torch.zeros(3)], RATE)
+    assert len(places) == 2 and (places[0] - places[1]).norm().item() == pytest.approx(0.02, rel=1e-4)

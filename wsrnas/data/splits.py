@@ -81,9 +81,9 @@ def balanced_subset(labels: Tensor | np.ndarray, count: int, seed: int, purpose:
     return torch.from_numpy(_choose(values, shares, derive_seed(seed, "subset", purpose)))
 
 
-def save_split(path: str | Path, first: Tensor, second: Tensor) -> None:
-    """Write both index tensors atomically as JSON."""
-    text = json.dumps({"format": 1, "first": first.tolist(), "second": second.tolist()})
+def save_split(path: str | Path, first: Tensor, second: Tensor, seed: int | None = None) -> None:
+    """Write both index tensors atomically as JSON, and if it is given the seed that has chosen the images."""
+    text = json.dumps({"format": 1, "first": first.tolist(), "second": second.tolist(), "seed": seed})
     write_atomic(Path(path), (text + "\n").encode())
 
 

@@ -146,10 +146,10 @@ def _require_numbers(counts: Mapping[str, Any], seed: Any, positive: Mapping[str
     """Refuse numbers that are out of range or no numbers."""
     for name, count in {**counts, "seed": seed}.items():
         least = 0 if name == "seed" else 1
-        require(isinstance(count, Integral) and count >= least, f"{name} is {count!r}; expected a whole number of at "
-                f"least {least}")
+        require(isinstance(count, Integral) and int(count) >= least, f"{name} is {count!r}; expected a whole number of "
+                f"at least {least}")
     for name, number in {**positive, "weight_decay": weight_decay}.items():
-        is_number = isinstance(number, Real) and 0 <= number < math.inf
+        is_number = isinstance(number, Real) and 0 <= float(number) < math.inf
         require(is_number and (number > 0 or name not in positive), f"{name} is {number!r}; expected a number "
                 f"{'above 0' if name in positive else 'of 0 or more'}")
 
