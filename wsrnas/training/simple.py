@@ -68,21 +68,36 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
     _require_known(loss, schedule, step_size)
     _require_numbers({"epochs": epochs, "steps": steps, "batch_size": batch_size}, seed,
                      {"learning_rate": learning_rate, "beta": beta}, weight_decay)
-    epsilon = _one_strength("epsilon", epsilon)
-    step = None if step_size is None else _one_strength("step_size", step_size)
-    several = read_strengths("strengths", strengths)
-    require(bool(several), "strengths is empty; expected at least one")
+    settings = _loss_settings(epsilon, steps, step_size, random_start, beta, strengths)
     require(any(weight.requires_grad for weight in model.parameters()), "all weights of the network are frozen; "
             "expected model.requires_grad_(True) before a training")
     device = next(model.parameters()).device
     _require_fits(model, data, device, LOSSES[loss].attacks)
     loader = BatchLoader(data.train.to(device), min(batch_size, len(data.train)), seed, "training", shuffle=True,
                          augment=data.augmentation, drop_last=True)
-    settings = LossSettings(epsilon, steps, step, random_start, trades_beta=beta, strengths=several)
     optimizer = torch.optim.SGD(model.parameters(), learning_rate, 0.9, weight_decay=weight_decay)
     trainer = Trainer(model, LOSSES[loss], settings, optimizer, World(device=device), seed,
                       Schedule(schedule, learning_rate, epochs * len(loader), len(loader)),
                       Refinements(grad_clip=5.0, clean_accuracy=True))
+    try:
+        return _train_epochs(model, trainer, loader, epochs, log)
+    finally:
+        model.eval()
+
+
+def _loss_settings(epsilon: Any, steps: int, step_size: Any, random_start: bool, beta: float,
+                   strengths: Any) -> LossSettings:
+    """Return the attack and the weights of the loss, with strengths as numbers."""
+    several = read_strengths("strengths", strengths)
+    require(bool(several), "strengths is empty; expected at least one")
+    return LossSettings(_one_strength("epsilon", epsilon), steps,
+                        None if step_size is None else _one_strength("step_size", step_size), random_start,
+                        trades_beta=beta, strengths=several)
+
+
+def _train_epochs(model: nn.Module, trainer: Trainer, loader: BatchLoader, epochs: int,
+                  log: Callable[[str], None]) -> list[dict[str, float]]:
+    """Train, and return one row for each epoch."""
     rows = []
     try:
         with right_gradients(model), torch.enable_grad():
@@ -95,8 +110,6 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
             raise
         raise InputError(f"batch_size is {loader.batch_size}, and a BatchNorm layer of the network sees one number of "
                          "each channel; expected at least 2") from None
-    finally:
-        model.eval()
     return rows
 
 
