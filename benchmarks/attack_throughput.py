@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
-from benchmarks.output import new_file, write_numbers
+from benchmarks.output import MOST_THREADS, new_file, write_numbers
 from wsrnas.runtime.config import Parser, parse_number, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     for name in ("batch", "steps", "turns", "threads"):
         require(getattr(arguments, name) >= 1, f"--{name} is {getattr(arguments, name)}; expected at least 1")
+    require(arguments.threads <= MOST_THREADS, f"--threads is {arguments.threads}; expected at most {MOST_THREADS}")
     require(0 < arguments.epsilon < 1, f"--epsilon is {arguments.epsilon:g}; expected pixels inside (0, 1)")
     world = initialize(arguments.device)
     torch.set_num_threads(arguments.threads)

@@ -88,12 +88,15 @@ def measure(step: Callable[[], object], steps: int, turns: int, graphs: recordin
     return {way: statistics.median(found) for way, found in seconds.items()}
 
 
-def search_hours(training: float, validation: float) -> float:
-    """Return the hours of attacks and trainings of the preset ``paper``, from their seconds for a batch."""
+def search_hours(training: float, validation: float, batch: int) -> float:
+    """Return the hours of attacks and trainings of the preset ``paper``, from their seconds for ``batch`` images.
+
+    Where these are fewer or more than the preset has in a batch, the time of an image is taken to be the same.
+    """
     config = wsr_nas_settings.PRESETS["paper"]
     trained, measured = len(wsr_nas_settings.schedule(config)), config.population_size + config.iterations
     return (trained * (IMAGES // config.batch_size) * training
-            + measured * math.ceil(IMAGES / config.eval_batch_size) * validation) / 3600
+            + measured * math.ceil(IMAGES / config.eval_batch_size) * validation) / 3600 * config.batch_size / batch
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
@@ -121,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     said: list[str] = []
     found = {name: measure(step, arguments.steps, arguments.turns, recording.Graphs(world.device, said.append), world)
              for name, step in cases(arguments.width, arguments.batch, world).items()}
-    hours = {way: search_hours(found[TRAINING][way], found[VALIDATION][way]) for way in WAYS}
+    hours = {way: search_hours(found[TRAINING][way], found[VALIDATION][way], arguments.batch) for way in WAYS}
     print("\n".join([f"C = {arguments.width}, batch {arguments.batch}, {world.device}", "", table(found), "", *said,
                      f"hours of attacks and trainings of a whole search: {hours[PLAIN]:.2f}, with graphs "
                      f"{hours[GRAPHS]:.2f}"]))

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.output import new_file, write_numbers
+from benchmarks.output import MOST_THREADS, new_file, write_numbers
 from wsrnas.report.figures.axes import blank, legend, styled
 from wsrnas.report.figures.style import COLOURS
 from wsrnas.report.figures.svg import save_figure
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--scale is {' '.join(f'{share:g}' for share in arguments.scale)}; expected the share of the data, and of "
             "the width if it shrinks as well, above 0 and at most 1")
     require(1 <= arguments.turns <= 50, f"--turns is {arguments.turns}; expected 1 to 50")
-    require(arguments.threads >= 1, f"--threads is {arguments.threads}; expected at least 1")
+    require(1 <= arguments.threads <= MOST_THREADS, f"--threads is {arguments.threads}; expected 1 to {MOST_THREADS}")
     world, scale = initialize(arguments.device), Scale(*shares)
     torch.set_num_threads(arguments.threads)
 

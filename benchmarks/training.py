@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -75,7 +75,8 @@ class OtherProcess:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.process.stdin is not None:
-            self.process.stdin.close()  # the process ends
+            with suppress(BrokenPipeError):  # it has ended before
+                self.process.stdin.close()  # the process ends
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
@@ -83,8 +84,9 @@ class OtherProcess:
     def step(self) -> dict[str, float]:
         """Return what ``Steps.step`` returns there."""
         assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: the answer says so
+            self.process.stdin.write("step\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ NNODES="${NNODES:-1}"
     exit 2
 }
 case "${WSRNAS_PYTHON:-}" in */*) WSRNAS_PYTHON="$(absolute "$WSRNAS_PYTHON")"; export WSRNAS_PYTHON ;; esac
+unset CDPATH  # cd would look there, and print where it went
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 DATA="${DATA:-data}"
 RUNS="${RUNS:-runs}"
@@ -38,7 +39,9 @@ launch() {
         machines=(--nnodes="$NNODES" --rdzv_backend=c10d --rdzv_id="${RDZV_ID:-${SLURM_JOB_ID:-wsrnas}}"
                   --rdzv_endpoint="$RDZV_ENDPOINT" --rdzv_conf=join_timeout=3600,read_timeout=3600)
     fi
-    local threads=$(($(nproc) / NGPU))
+    local cores threads
+    cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"  # macOS has the second
+    threads=$((cores / NGPU))
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
     # After a signal, the processes have this many seconds to finish a step and save. Torchrun's default is 30.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}"

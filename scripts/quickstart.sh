@@ -32,7 +32,7 @@ mkdir -p "$RUNS/tabular"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # threads of networks as small as these wait for each other
 
 retrain() { # CELL NAME
-    launch retrain.train_cifar "${common[@]}" "${retrain[@]}" --arch "$1" --save "$name-$2"
+    launch retrain.train_cifar "${common[@]}" ${retrain[@]+"${retrain[@]}"} --arch "$1" --save "$name-$2"
 }
 
 evaluate() { # NETWORK ... (what was measured before is read)

@@ -9,6 +9,7 @@
 # The oldest releases never go into an environment of the user's own: they need Python 3.11 or 3.12.
 set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
+unset CDPATH  # cd would look there, and print where it went
 cd "$(dirname "$0")/.."
 
 extra="" venv=".venv" oldest=""
@@ -65,6 +66,6 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ] || ! complete; then
         [ -z "$extra" ] || "${install[@]}" -e ".$extra" >&2
         [ -z "$oldest" ] || rm -f "$constraints"
     fi
-    echo "$wanted" > "$stamp" 2>/dev/null || true
+    { echo "$wanted" > "$stamp"; } 2>/dev/null || true
 fi
 echo "$python"

@@ -10,6 +10,7 @@
 # Other arguments go to pytest, for example -k WORD or tests/library/test_losses.py.
 set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
+unset CDPATH  # cd would look there, and print where it went
 cd "$(dirname "$0")/.."
 
 setup="--dev" before="" arguments=() mode=() workers=(-n auto --dist worksteal)
@@ -26,4 +27,5 @@ done
 PYTHON="$(bash scripts/setup.sh "$setup")"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # every core has a worker; more threads would wait for one another
 unset PYTHONDONTWRITEBYTECODE # every worker, and every program that a test starts, would compile all files anew
-"$PYTHON" "${mode[@]}" -m pytest -q "${workers[@]}" "${arguments[@]}"
+# Before bash 4.4, an empty array is an unset variable.
+"$PYTHON" ${mode[@]+"${mode[@]}"} -m pytest -q ${workers[@]+"${workers[@]}"} ${arguments[@]+"${arguments[@]}"}

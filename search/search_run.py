@@ -19,7 +19,7 @@ from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize, print_on_main
 from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.folders import overwrite_requested
-from wsrnas.runtime.run_directory import RunDirectory
+from wsrnas.runtime.run_directory import RunDirectory, has_checkpoint_in
 from wsrnas.runtime.same_work import stored_object
 
 with deferred_imports():
@@ -98,8 +98,8 @@ def require_same_bound(path: Path, asked: str) -> None:
     Raises:
         InputError: the bounds differ; the message names both.
     """
-    file, has_checkpoint = path / run_files.BOUND, (path / run_files.CHECKPOINT).exists()
-    if not has_checkpoint:  # nothing has begun
+    file = path / run_files.BOUND
+    if not has_checkpoint_in(path):  # nothing has begun
         return
     try:
         stored = stored_object(file)

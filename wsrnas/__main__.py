@@ -9,6 +9,7 @@ they hide no module of other projects; this command puts that folder on the path
 
 import difflib
 import importlib
+import inspect
 import os
 import runpy
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsrnas import __version__
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 
@@ -96,13 +97,17 @@ def program_root() -> Path:
     return installed if installed.is_dir() else here.parent
 
 
+def is_there(module: str) -> bool:
+    """Return whether the module of a program is there: a wheel has those with a short name alone."""
+    return module in COMMANDS.values() or (program_root() / module.partition(".")[0]).is_dir()
+
+
 def listing() -> str:
     """Return one line for each program that is there: its command, its module, what it does."""
     commands = [("COMMAND", "python -m", ""), *((name, module, PROGRAMS[module]) for name, module in COMMANDS.items())]
-    others = [(name, text) for name, text in PROGRAMS.items() if name not in COMMANDS.values()]
-    whole = (program_root() / "benchmarks").is_dir()
-    measurements = ["", "Modules of the checkout that measure it:", *_columns(others)]
-    return "\n".join([*_columns(commands), *measurements * whole])
+    others = [(name, text) for name, text in PROGRAMS.items() if name not in COMMANDS.values() and is_there(name)]
+    measurements = ["", "Modules of the checkout that measure it:", *_columns(others)] if others else []
+    return "\n".join([*_columns(commands), *measurements])
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -118,9 +123,12 @@ def find_program(name: str) -> str:
     Raises:
         InputError: there is none; the closest ones are named.
     """
-    if name in COMMANDS or name in PROGRAMS:
+    there = [module for module in PROGRAMS if is_there(module)]
+    if name in COMMANDS or name in there:
         return COMMANDS.get(name, name)
-    close = difflib.get_close_matches(name, [*COMMANDS, *PROGRAMS], n=3)
+    require(name not in PROGRAMS, f"wsrnas: {name} measures a checkout, and is no part of an installed package; "
+            f"expected a checkout, or one of {', '.join(COMMANDS)}")
+    close = difflib.get_close_matches(name, [*COMMANDS, *there], n=3)
     hint = f"; did you mean {', '.join(close)}?" if close else f"; expected one of {', '.join(COMMANDS)}"
     raise InputError(f"wsrnas: unknown command {name!r}{hint}")
 
@@ -147,12 +155,14 @@ def run(command: str, *arguments: str) -> None:
         SystemExit: the program has printed its help.
     """
     module = find_program(command)
+    require(module != COMMANDS["launch"], "wsrnas: launch starts processes, which a notebook cannot; expected a shell")
     use_programs()
     packages = {"retrain.vulnerability": "retrain.vulnerability.__main__", "wsrnas.report": "wsrnas.report.writing"}
     before, program = sys.argv, importlib.import_module(packages.get(module, module))
     sys.argv = [str(program.__file__), *arguments]  # what the run keeps as the command that made it
     try:
-        program.main(list(arguments))
+        reads = inspect.signature(program.main).parameters  # the others read sys.argv
+        program.main(*[list(arguments)] * bool(reads))
     finally:
         sys.argv = before
 

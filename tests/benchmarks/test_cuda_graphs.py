@@ -26,8 +26,9 @@ def test_a_recording_is_trusted_before_it_is_timed():
 
 
 def test_the_hours_are_those_of_all_trainings_and_all_measurements():
-    assert cuda_graphs.search_hours(0.1, 0) == pytest.approx(300 * 390 * 0.1 / 3600)
-    assert cuda_graphs.search_hours(0, 0.2) == pytest.approx(200 * 250 * 0.2 / 3600)
+    assert cuda_graphs.search_hours(0.1, 0, 64) == pytest.approx(300 * 390 * 0.1 / 3600)
+    assert cuda_graphs.search_hours(0, 0.2, 64) == pytest.approx(200 * 250 * 0.2 / 3600)
+    assert cuda_graphs.search_hours(0.1, 0.2, 16) == pytest.approx(4 * cuda_graphs.search_hours(0.1, 0.2, 64))
 
 
 def test_the_program_writes_every_case(tmp_path, monkeypatch, capsys):

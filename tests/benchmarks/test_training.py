@@ -144,3 +144,13 @@ def test_wrong_flags_are_refused(flags):
 def test_more_steps_than_the_recipe_has_are_refused():
     with pytest.raises(InputError, match="--steps is 1000; expected 1 to"):
         training.main(["cifar", *TINY, "--steps", "1000"])
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_others_step_is_named(program, tmp_path):
+    program(STEPS.replace("    for number, _ in enumerate(sys.stdin):", "    import os, signal\n"
+                          "    for number, _ in enumerate(sys.stdin):\n"
+                          "        if arguments[-1] == 'bf16' and number == 1:\n"
+                          "            os.kill(os.getpid(), signal.SIGKILL)"))
+    with pytest.raises(InputError, match="ended with exit code -9"):
+        training.main(["cifar", *TINY, "--steps", "2", "--precision", "bf16"])

@@ -405,3 +405,10 @@ def test_strengths_and_fields_are_printed_in_readable_form():
     assert format_epsilon(8 / 255) == "0.0314 (8/255)"
     assert describe(Small()).splitlines()[:3] == ["  preset     plain", "  count      3", "  epsilon    0.03"]
     assert "  strengths  0.1 0.2" in describe(Small())
+
+
+def test_a_path_that_begins_at_home_is_there(monkeypatch):
+    """A shell leaves ~ as it is after "=": the results would be in a folder of that name."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config, _ = parse_config(RetrainConfig, RETRAIN_PRESETS, ["--preset", "tiny", "--runs=~/runs", "--data", "~/in"])
+    assert (config.runs, config.data) == ("/home/somebody/runs", "/home/somebody/in")

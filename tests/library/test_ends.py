@@ -1,5 +1,6 @@
 """How programs end where their surroundings fail: variables of launchers, readers that leave, Ctrl-C, lost partners."""
 
+import errno
 import io
 import os
 import signal
@@ -163,7 +164,29 @@ def test_too_little_memory_is_one_sentence(error, capsys):
     assert said.startswith("error: the memory of this machine is not sufficient")
 
 
-def test_a_killed_process_that_decoded_images_is_one_sentence(capsys):
-    text = "DataLoader worker (pid(s) 29086) exited unexpectedly"
+@pytest.mark.parametrize("text", ["DataLoader worker (pid(s) 29086) exited unexpectedly",
+                                  "DataLoader worker (pid 29086) is killed by signal: Killed. "])
+def test_a_killed_process_that_decoded_images_is_one_sentence(text, capsys):
     code, said = ended(raising(RuntimeError(text)), capsys)
     assert code == 71 and said.count("\n") == 1 and "lower --workers" in said
+
+
+def test_another_error_in_such_a_process_keeps_its_traceback():
+    text = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  stack"
+    with pytest.raises(RuntimeError, match="Original Traceback"):
+        run_program(raising(RuntimeError(text)))
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.EAGAIN, "starts no further process"), (errno.ENOMEM, "memory")])
+def test_a_process_that_cannot_be_started_is_one_sentence(number, words, capsys):
+    code, said = ended(raising(OSError(number, os.strerror(number))), capsys)
+    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1 and words in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_is_none(closed, tmp_path):
+    code = ("import sys; from wsrnas.runtime.program import run_program; from tqdm import tqdm; "
+            f"run_program(lambda: (print('x', flush=True), list(tqdm([1])), open('{tmp_path}/done', 'w').close()))")
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], cwd=ROOT)
+    assert done.returncode == 0 and (tmp_path / "done").exists()

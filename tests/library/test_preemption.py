@@ -87,6 +87,29 @@ def test_a_signal_only_asks_and_so_does_a_second_one(number, heard, world):
 
 
 @BOTH
+def test_in_a_program_a_request_lasts_until_a_loop_hears_it(number, capsys):
+    """It may come after the last question of one loop: the next one stops."""
+    done = []
+
+    def main():
+        for loop in range(3):
+            with stop_requests(World()) as stop:
+                for step in range(2):
+                    if stop():
+                        raise Preempted(f"stopped in loop {loop}")
+                    done.append((loop, step))
+                    if done[-1] == (0, 1):
+                        os.kill(os.getpid(), number)
+
+    for _ in range(2):  # a later program has forgotten it
+        done.clear()
+        with pytest.raises(SystemExit) as end:
+            run_program(main)
+        assert end.value.code == errors.STOPPED and done == [(0, 0), (0, 1)]
+        assert "stopped in loop 1; the same command resumes" in "".join(capsys.readouterr())
+
+
+@BOTH
 def test_a_request_lasts_as_long_as_the_outermost_loop(number, heard, world):
     with stop_requests(world) as outer:
         with stop_requests(world) as inner:
@@ -197,7 +220,9 @@ def child_failed(*codes):
 @pytest.mark.parametrize(("error", "code"), [
     (child_failed(-15, 75), 75), (SignalException("", signal.SIGTERM), 75), (SignalException("", signal.SIGUSR1), 75),
     (child_failed(1, -15), None), (child_failed(2), 2), (child_failed(-15, 2), 2), (child_failed(2, 1), None),
-    (SignalException("", signal.SIGINT), None), (child_failed(-9), 71), (child_failed(-9, 71, -15), 71),
+    (SignalException("", signal.SIGINT), 130), (SignalException("", signal.SIGHUP), 129),
+    (SignalException("", signal.SIGQUIT), 131), (ValueError("Unsupported nproc_per_node value: x"), 2),
+    (child_failed(-9), 71), (child_failed(-9, 71, -15), 71),
     (child_failed(-11, -15), 71), (child_failed(-9, 1), None), (child_failed(75, -9), 71), (child_failed(75, 2), 2),
     (child_failed(75, 71), 75), (child_failed(75, 1), 75),
 ])

@@ -156,6 +156,27 @@ def test_a_finished_run_says_so(started, path, world):
     assert {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()} == before
 
 
+def test_a_finished_run_without_its_checkpoint_is_still_that_run(started, path, world):
+    """Its user has deleted the large file, and kept the results."""
+    started.finish("all done")
+    for file in path.glob("checkpoint*"):
+        file.unlink()
+    assert reopened(path, world).finished
+    for attempt in (lambda: reopened(path, world, Settings(layers=9)), lambda: RunDirectory.refuse(
+            path, Settings(layers=9), False, {})):
+        with pytest.raises(InputError, match="layers: 8 -> 9"):
+            attempt()
+    with pytest.raises(InputError, match=r"made from other inputs \(data set\)"):
+        reopened(path, world, inputs={"data set": "another"})
+    before = {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()}
+    with pytest.raises(InputError, match=r"its checkpoint\.pt is gone, so that it cannot go on"):
+        reopened(path, world, Settings(layers=9), growing="layers")
+    with pytest.raises(InputError, match="cannot go on"):
+        RunDirectory.refuse(path, Settings(layers=9), False, {}, "layers")
+    assert {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()} == before
+    assert not reopened(path, world, Settings(layers=9), growing="layers", overwrite=True).finished
+
+
 def test_overwrite_moves_aside_and_deletes_nothing(started, path, world):
     started.finish("done")
     before = {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file()}

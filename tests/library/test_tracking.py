@@ -130,6 +130,14 @@ def test_a_missing_tracker_is_refused_before_anything_is_written(tmp_path, monke
     with pytest.raises(InputError, match=r"--track wandb needs the package wandb, .* pip install wandb"):
         open_run(tmp_path / "run", "wandb")
     assert not list(tmp_path.iterdir())
+    open_run(tmp_path / "run", "").record(0, {"loss": 1.0})
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="needs the package wandb"):
+            RunDirectory(tmp_path / "run", RunConfig(track="wandb"), World(), overwrite)
+        with pytest.raises(InputError, match="needs the package wandb"):
+            RunDirectory.refuse(tmp_path / "run", RunConfig(track="wandb"), overwrite, {})
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before  # nothing is moved aside
 
 
 def test_without_the_flag_no_tracker_is_looked_for(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ Slurm is a few shell scripts that behave like it. Run as a program, this file is
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,36 @@ def test_on_one_machine_a_dry_run_and_torchrun_are_started(launch):
     assert launch() == (0, "", [ALONE])
     assert launch(NNODES="1", NGPU="3")[2] == [
         f"{ALONE} --dry_run", f"-m wsrnas.runtime.launcher --standalone --nproc_per_node=3 {ALONE}"]
+
+
+def test_a_search_path_of_cd_does_not_lead_elsewhere(launch, tmp_path):
+    (tmp_path / "elsewhere" / "scripts").mkdir(parents=True)
+    for path in (f".:{tmp_path}/elsewhere", f"{tmp_path}/elsewhere"):
+        assert launch(CDPATH=path) == (0, "", [ALONE])
+    for script in (ROOT / "scripts").glob("*.sh"):
+        text = script.read_text()
+        assert "cd " not in text or text.index("unset CDPATH") < text.index('\ncd "') or "source" in text, script
+
+
+def test_empty_arrays_are_written_for_older_shells():
+    """Before bash 4.4, "${empty[@]}" is an unset variable: macOS has 3.2."""
+    for script, names in (("test", ("mode", "workers", "arguments")), ("quickstart", ("retrain",))):
+        text = (ROOT / "scripts" / f"{script}.sh").read_text()
+        for name in names:
+            plain, guarded = f'"${{{name}[@]}}"', f'${{{name}[@]+"${{{name}[@]}}"}}'
+            assert guarded in text and plain not in text.replace(guarded, "")
+
+
+def test_without_nproc_the_cores_are_counted_in_another_way(launch, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "cat", "cksum", "tr", "env", "getconf", "flock", "rm"):
+        if found := shutil.which(tool):
+            (tools / tool).symlink_to(found)
+    assert launch(PATH=str(tools), NGPU="1") == (0, "", [ALONE])
+    code, said, commands = launch(PATH=str(tools), NGPU="2")
+    assert (code, said) == (0, "") and len(commands) == 2
+    assert int(launch.environment()["OMP_NUM_THREADS"]) >= 1
 
 
 def test_several_machines_meet_and_the_first_one_checks(launch):
@@ -200,6 +231,7 @@ def script(tmp_path):
     return write_script(tmp_path / "repository" / "scripts" / "train.sh", """
 trap '[ -z "$CODE" ] || exit $CODE' USR1
 trap 'exit 75' TERM
+until [ -e "$NOTES/task" ]; do sleep 0.01; done  # srun listens now
 touch "$NOTES/ready"
 [ -z "${AT_ONCE:-}" ] || exit "$AT_ONCE"
 while :; do sleep 0.05; done

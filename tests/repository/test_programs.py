@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import wsrnas
-from wsrnas.__main__ import COMMANDS, PROGRAMS, main, run
+from wsrnas.__main__ import COMMANDS, PROGRAMS, listing, main, run
 from wsrnas.runtime.config import Parser
 from wsrnas.runtime.errors import InputError
 
@@ -77,6 +77,28 @@ def test_a_program_runs_in_a_user_s_process(tmp_path, capsys):
             with pytest.raises(SystemExit):
                 run(command, "--help")
             assert f"usage: {module} " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("own_path")
+def test_what_a_user_s_process_cannot_run_is_said():
+    with pytest.raises(InputError, match="launch starts processes, which a notebook cannot"):
+        run("launch", "--help")
+
+
+@pytest.mark.usefixtures("own_path")
+def test_programs_that_read_the_command_line_themselves_run_in_a_user_s_process(capsys):
+    for name in ("studies.found_graphs", "benchmarks.strategy"):
+        with pytest.raises(SystemExit) as end:
+            run(name, "--help")
+        assert end.value.code == 0 and f"usage: {name} " in capsys.readouterr().out
+
+
+def test_an_installed_package_has_no_measurements_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsrnas.__main__.program_root", lambda: tmp_path)
+    for name in ("studies.noise_paths", "benchmarks.strategy"):
+        with pytest.raises(InputError, match=f"{name} measures a checkout, and is no part of an installed package"):
+            main([name])
+    assert "benchmarks." not in listing() and "retrain.export" in listing()
 
 
 def test_an_unknown_command_names_the_closest():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 
@@ -25,7 +26,8 @@ def peak_memory_gib(world: World) -> float:
     """Return the peak memory of this process in GiB: of its tensors on the GPU, or of the whole process on a CPU."""
     if world.device.type == "cuda":
         return torch.cuda.max_memory_allocated(world.device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts in bytes, Linux in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:

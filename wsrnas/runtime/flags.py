@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import math
+import os
 import re
 import textwrap
 import types
@@ -128,7 +129,9 @@ def _arguments(field: dataclasses.Field, annotation: Any) -> dict[str, Any]:
         return {"choices": get_args(annotation), "metavar": "{" + ",".join(map(str, get_args(annotation))) + "}"}
     several = get_origin(annotation) is tuple
     kind = get_args(annotation)[0] if several else annotation
-    found: dict[str, Any] = {"type": _ENTRIES[kind][0], "metavar": unit_of(field, kind)}
+    # A shell leaves ~ as it is after "=": the results would be in a folder of that name.
+    entry = os.path.expanduser if kind is str and re.fullmatch(PLACES, field.name) else _ENTRIES[kind][0]
+    found: dict[str, Any] = {"type": entry, "metavar": unit_of(field, kind)}
     if several:
         found["nargs"] = "+"
     if names := list(choices_of(field)):

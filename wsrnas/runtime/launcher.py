@@ -6,12 +6,12 @@
 import signal
 import sys
 
-from wsrnas.runtime.errors import BAD_INPUT, LOST, STOPPED
+from wsrnas.runtime.errors import BAD_INPUT, INTERRUPTED, LOST, STOPPED, one_line
 from wsrnas.runtime.preemption import SIGNALS
 
 
 def torchrun(argv: list[str]) -> None:
-    """Run ``torch.distributed.run`` with our programs' exit codes: 2, 71 after a kill, 75 after a request to stop.
+    """Run ``torch.distributed.run`` with our programs' exit codes: 2, 71, 75, 130 (``errors`` says what they mean).
 
     Without this, SIGUSR1 kills torchrun, and all failures end with a traceback and code 1. Other failures still do.
     """
@@ -22,9 +22,11 @@ def torchrun(argv: list[str]) -> None:
     try:
         run.main(["--signals_to_handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", *argv])
     except SignalException as stop:
-        if stop.sigval not in SIGNALS:
-            raise
-        sys.exit(STOPPED)
+        number = int(stop.sigval)
+        sys.exit(STOPPED if number in SIGNALS else INTERRUPTED if number == signal.SIGINT else 128 + number)
+    except ValueError as error:  # of its own arguments
+        print(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
     except ChildFailedError as error:
         # torchrun sends SIGTERM to the processes that leave last, and they may end as after a request to stop.
         codes = {failure.exitcode for failure in error.failures.values()} - {-signal.SIGTERM}

@@ -41,7 +41,8 @@ def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
     Before the first call there is nothing to save. A signal then ends a program at once.
     """
     global _asked, _idle
-    if signal.getsignal(signal.SIGTERM) is not _note:  # inside another such context, a request stays
+    # Inside another such context a request stays, and in a program also between two: its start has forgotten others.
+    if not _program and signal.getsignal(signal.SIGTERM) is not _note:
         _asked = 0
 
     def stop() -> bool:

@@ -36,6 +36,12 @@ _UNWRITTEN = {
     errno.EROFS: "read-only file system",
     errno.EFBIG: "the file is too large",
 }
+SHORT_OF_MEMORY = ("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches")
+_UNSTARTED = {
+    errno.EAGAIN: "the system starts no further process or thread for this user; lower --workers, or raise the limit "
+                  "(ulimit -u)",
+    errno.ENOMEM: SHORT_OF_MEMORY,
+}
 _UNREACHABLE = {  # the system does not say whether it was to be read or written
     errno.EACCES: "permission denied",
     errno.EPERM: "operation not permitted",
@@ -52,6 +58,7 @@ _UNREACHABLE = {  # the system does not say whether it was to be read or written
     errno.EMFILE: "too many files are open",
 }
 
+_KILLED_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)", re.DOTALL)
 _PARTNER = re.compile(r"closed by peer|reset by peer|remote process exited|pair closure|Broken pipe|ncclRemoteError")
 
 
@@ -79,6 +86,8 @@ def run_program(main: Callable[[], None]) -> None:
     except OSError as error:
         if interrupts.heard:
             interrupted(interrupts.heard, error)
+        if error.errno in _UNSTARTED:
+            fail(_UNSTARTED[error.errno])
         if error.errno not in _UNWRITTEN | _UNREACHABLE:
             raise
         fail(place.reason() or storage_problem(error))
@@ -91,7 +100,7 @@ def run_program(main: Callable[[], None]) -> None:
         sentence = sentence or (place.reason(), BAD_INPUT)
         fail(*sentence)
     except MemoryError:
-        fail("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches")
+        fail(SHORT_OF_MEMORY)
     except (Exception, KeyboardInterrupt) as error:  # an import that is interrupted fails in its own way
         if not interrupts.heard and not isinstance(error, KeyboardInterrupt):
             if gone := place.reason():  # what a program does without its files is not worth a traceback
@@ -116,7 +125,9 @@ def leave_memory_to_the_system() -> None:
 
 
 def print_anywhere() -> None:
-    """Print letters that the terminal's encoding lacks as escapes, where python would fail."""
+    """Print letters that the terminal's encoding lacks as escapes, where python would fail; a closed output is none."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the program runs
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -162,9 +173,8 @@ def problem_of_machine(error: RuntimeError) -> tuple[str, int] | None:
                 "--eval_batch_size, or raise --accumulation; once there is a checkpoint, a flag that changes the "
                 "result needs another --save", BAD_INPUT)
     if "can't allocate memory" in str(error):
-        return ("the memory of this machine is not sufficient; choose fewer or smaller images, networks or batches",
-                BAD_INPUT)
-    if "DataLoader worker" in str(error):
+        return SHORT_OF_MEMORY, BAD_INPUT
+    if _KILLED_WORKER.search(str(error)):
         return ("a process that decodes images was killed, maybe for its memory; lower --workers or the batch size, or "
                 "give the job more memory", LOST)
     if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1") and _PARTNER.search(str(error)):

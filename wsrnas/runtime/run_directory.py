@@ -21,7 +21,7 @@ from wsrnas.runtime.locks import hold
 from wsrnas.runtime.place import Place
 from wsrnas.runtime.reading import parse_json, read_json, require_file
 from wsrnas.runtime.same_work import refuse_differences, refuse_other_work, refuse_to_begin, stored_object
-from wsrnas.runtime.tracking import Tracker
+from wsrnas.runtime.tracking import Tracker, require_tool
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -53,20 +53,24 @@ class RunDirectory:
                  inputs: dict[str, Any] | None = None, growing: str = ""):
         self.path, self.config, self.world, self.inputs = path, config, world, inputs or {}
         self._growing = growing
+        tool = getattr(config, "track", "")
+        if tool and world.is_main:
+            require_tool(tool)
         if overwrite_requested(overwrite) and world.is_main and path.exists():
             if path.is_dir():
                 hold(path).close()  # a process at work there would go on writing under the same name
             move_aside(path)
         barrier(world)
-        self.finished = (path / run_files.FINISHED).exists() and not self._grows()
-        refuse_other_work(path, config, self.inputs, apart=growing, begun=self.has_checkpoint)
+        self.finished = _is_finished(path, config, growing)
+        refuse_other_work(path, config, self.inputs, apart=growing, begun=_has_begun(path))
+        _refuse_to_lengthen_nothing(path, self.finished)
         barrier(world)
         self._writer: SummaryWriter | None = None
         self._fell_back = False
         self._place: Place | None = None
         self._tracker: Tracker | None = None
         if world.is_main and not self.finished:
-            if tool := getattr(config, "track", ""):
+            if tool:
                 self._tracker = Tracker(tool, path, to_dict(config))
             self._place = create(path)
             self._lock = hold(path)
@@ -76,11 +80,6 @@ class RunDirectory:
             self._append_environment()
         barrier(world)
 
-    def _grows(self) -> bool:
-        """Return whether the stored configuration differs from the one asked for in the field that may grow."""
-        stored = stored_object(self.path / run_files.CONFIG) if self._growing else None
-        return stored is not None and stored.get(self._growing) != getattr(self.config, self._growing)
-
     @classmethod
     def refuse(cls, path: Path, config: Any, overwrite: bool, inputs: Mapping[str, Any], growing: str = "") -> None:
         """Refuse what opening the directory would refuse, and write nothing; the same arguments as for opening.
@@ -88,15 +87,17 @@ class RunDirectory:
         Raises:
             InputError: the folder holds something else or a run of another configuration, or cannot be written.
         """
-        refuse_to_begin(path, config, inputs, overwrite, apart=growing, begun=_has_checkpoint(path))
-        finished = not growing and (path / run_files.FINISHED).exists()  # then a run reads no checkpoint
-        if not finished and not overwrite_requested(overwrite):
+        if tool := getattr(config, "track", ""):
+            require_tool(tool)
+        refuse_to_begin(path, config, inputs, overwrite, apart=growing, begun=_has_begun(path))
+        if not _is_finished(path, config, growing) and not overwrite_requested(overwrite):
+            _refuse_to_lengthen_nothing(path, False)
             _stored_state(path, config, growing, print)
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything to resume from."""
-        return _has_checkpoint(self.path)
+        return has_checkpoint_in(self.path)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -242,10 +243,29 @@ def _stored_state(folder: Path, config: Any, growing: str,
     return payload, fell_back
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def has_checkpoint_in(folder: Path) -> bool:
     """Return whether there is anything to resume from; without it, there is nothing that a change could spoil."""
     path = folder / run_files.CHECKPOINT
     return any(map(os.path.lexists, (path, checkpoint.previous(path), checkpoint.staged(path))))
+
+
+def _is_finished(folder: Path, config: Any, growing: str) -> bool:
+    """Return whether a run is complete, also for what is asked for in the field that may grow (empty: none)."""
+    stored = stored_object(folder / run_files.CONFIG) if growing else None
+    grows = stored is not None and stored.get(growing) != getattr(config, growing)
+    return (folder / run_files.FINISHED).exists() and not grows
+
+
+def _has_begun(folder: Path) -> bool:
+    """Return whether a change of the configuration could spoil anything: a checkpoint, or the results of the end."""
+    return has_checkpoint_in(folder) or (folder / run_files.FINISHED).exists()
+
+
+def _refuse_to_lengthen_nothing(folder: Path, finished: bool) -> None:
+    """Refuse to go on with a finished run whose checkpoint is gone: it would begin again, over its results."""
+    require(finished or has_checkpoint_in(folder) or not (folder / run_files.FINISHED).exists(), f"{folder} is "
+            f"finished, and its {run_files.CHECKPOINT} is gone, so that it cannot go on; expected the file in its "
+            "place, or another --save")
 
 
 def _step_of(line: bytes) -> int | None:

@@ -62,6 +62,18 @@ TRACKERS = {"wandb": Tool(_wandb, "offline with WANDB_MODE=offline"), "trackio":
             "mlflow": Tool(_mlflow, "local, or at MLFLOW_TRACKING_URI")}
 
 
+def require_tool(tool: str) -> None:
+    """Refuse a tracker whose package is not installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = importlib.util.find_spec(tool)
+    is_folder = found is not None and found.origin is None and found.submodule_search_locations is not None
+    if found is None or is_folder:  # a folder of that name, such as wandb makes, is no package
+        raise InputError(f"--track {tool} needs the package {tool}, which is not installed: pip install {tool}")
+
+
 class Tracker:
     """Send the numbers of a run to a tracker; it starts with the first row.
 
@@ -75,10 +87,7 @@ class Tracker:
     """
 
     def __init__(self, tool: str, folder: Path, config: dict[str, Any]) -> None:
-        found = importlib.util.find_spec(tool)
-        is_folder = found is not None and found.origin is None and found.submodule_search_locations is not None
-        if found is None or is_folder:  # a folder of that name, such as wandb makes, is no package
-            raise InputError(f"--track {tool} needs the package {tool}, which is not installed: pip install {tool}")
+        require_tool(tool)
         self.tool, self.folder, self.config = tool, folder, config
         self._log: Log | None = None
         self._end: Callable[[], Any] | None = None
