@@ -16,6 +16,7 @@ from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.evaluation.attack_spec import Attack, attack_of
+from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import Invocation, describe, parse_config, require
 from wsrnas.runtime.deferred import deferred_imports
@@ -115,6 +116,9 @@ def dry_run(config: EvaluateConfig, networks: list[ModelSource], images: Evaluat
         lines.append(f"attack: {attack}: at most {readable(count * both)} images forward and backward, "
                      f"{readable(count * forward)} forward, for each network")
     both, forward = passes_of(everything)
+    if PROTOCOLS[protocol].published_way:
+        lines.append(f"published way: all images again, {both:,} passes forward and backward and {forward:,} forward "
+                     "for each")
     lines.append(f"passes: an image that withstands everything takes {both:,} forward and backward and {forward:,} "
                  f"forward; images that fell at a smaller strength are {fallen_in_words(protocol)}")
     both, forward = check_passes(config.checks, everything)

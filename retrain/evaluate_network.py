@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 
-from retrain.evaluate_files import file_label, images_label, is_complete, result_file, store
+from retrain.evaluate_files import (
+    checks_kept,
+    file_label,
+    images_label,
+    is_complete,
+    result_file,
+    store,
+    subject_label,
+)
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.evaluate_subjects import Subject
 from wsrnas.complexity import count_parameters
@@ -23,10 +31,9 @@ from wsrnas.report import refresh
 from wsrnas.runtime import run_files
 from wsrnas.runtime.distributed import World, barrier
 from wsrnas.runtime.environment import environment
-from wsrnas.runtime.folders import overwrite_requested
+from wsrnas.runtime.folders import move_aside, overwrite_requested
 from wsrnas.runtime.locks import hold
 from wsrnas.subjects.images import EvaluationImages
-from wsrnas.subjects.naming import weights_label
 from wsrnas.subjects.program_mode import uses_batch_norm
 
 
@@ -56,10 +63,10 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     attacks = tuple(replace(attack, source=source_name) if attack.entry.needs_source else attack
                     for attack in attacks)
     evaluations = subject.folder / run_files.EVALUATIONS
-    path = result_file(evaluations, f"{file_label(config, protocol, attacks, images.dataset)}-{weights_label(network)}",
-                       images.fingerprint)
+    path = result_file(evaluations, f"{file_label(config, protocol, attacks, images.dataset)}-"
+                       f"{subject_label(config, network)}", images.fingerprint)
     header = {"format": FORMAT, "model": network.fingerprint, "image_set": images.fingerprint, "seed": config.seed}
-    chunks = evaluations / f"chunks-{images_label(config, images.dataset)}-{weights_label(network)}"
+    chunks = evaluations / f"chunks-{images_label(config, images.dataset)}-{subject_label(config, network)}"
     journal = Journal(chunks, header, world.rank)
     held = begin(journal, overwrite) if world.is_main else None
     barrier(world)
@@ -83,7 +90,7 @@ def evaluate(config: EvaluateConfig, subject: Subject, images: EvaluationImages,
     result = {**about, **result, "official": published}
     if world.is_main:
         journal.stay()
-        store(path, result)
+        store(path, checks_kept(path, result))
     if held:
         held.close()
     return result
@@ -109,17 +116,18 @@ def compare_official(evaluation: Evaluation, result: dict[str, Any], attacks: tu
 
 
 def begin(journal: Journal, overwrite: bool) -> Any:
-    """Lock the folder of chunks for this process, and empty it on ``overwrite``; return the lock, to be closed.
+    """Lock the folder of chunks for this process, on ``overwrite`` a new one; return the lock, to be closed.
+
+    The folder holds the chunks of all attacks on these images, so the old one is moved aside, not emptied.
 
     Raises:
         InputError: Another evaluation of the same network and images is running.
     """
+    if overwrite_requested(overwrite) and journal.folder.is_dir():
+        hold(journal.folder, "--out").close()  # a process at work there would go on writing under the same name
+        move_aside(journal.folder)
     journal.stay()
-    held = hold(journal.folder)
-    if overwrite_requested(overwrite):
-        journal.forget()
-        (journal.folder / run_files.OFFICIAL).unlink(missing_ok=True)
-    return held
+    return hold(journal.folder, "--out")
 
 
 def describe_run(config: EvaluateConfig, subject: Subject, images: EvaluationImages, protocol: str,

@@ -18,6 +18,7 @@ from wsrnas.evaluation.protocols import (
     RNAS_STRENGTH,
     curve_of,
     custom_attacks,
+    names_apart,
     protocol_attacks,
     require_strengths,
 )
@@ -145,7 +146,8 @@ class EvaluateConfig(NetworksConfig):
         protocol = self.protocol or default
         if protocol == CURVE:
             name = "autoattack" if self.norm == "linf" else "autoattack-l2"
-            return protocol, tuple(at_strength(parse_attack(name), strength) for strength in sorted(set(self.anchors)))
+            return protocol, names_apart(tuple(at_strength(parse_attack(name), strength)
+                                               for strength in sorted(set(self.anchors))))
         attacks = protocol_attacks(protocol)
         if protocol == CUSTOM:
             names, radii = self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,)

@@ -142,7 +142,11 @@ def fit_subjects(config: EvaluateConfig, subjects: Sequence[Subject], images: Ev
             refuse_gradient_attacks(in_order(config.curve, config.chosen(images.dataset)[1]), network.source)
         require(not config.source or source is None or source.has_gradient,
                 f"the source {config.source} of transfer attacks has no gradient, and cannot make images")
-        found.append(replace(subject, network=network, source=source if source and source.has_gradient else None))
+        source = source if source and source.has_gradient else None
+        asking = [attack for attack in config.chosen(images.dataset)[1] if attack.entry.needs_source]
+        require(source is not None or not asking, f"the attack {''.join(map(str, asking[:1]))} on {network.source} "
+                "needs another network with a gradient to make its images; expected --source")
+        found.append(replace(subject, network=network, source=source))
     return found
 
 

@@ -403,15 +403,20 @@ def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_pat
             f"Adversarial accuracy: {result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
 
 
+def chunks(run):
+    """The files of what was measured, without those that --overwrite has moved aside."""
+    return [path for path in (run / "eval").glob("chunks-*/*.jsonl") if ".old" not in path.parent.name]
+
+
 @pytest.mark.slow
 def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     argv = ["--attacks", "pgd-2x2", "noise-3", "--strengths", "0.05", "0.1"]
     evaluate(run, *argv)
     expected = result_of(run, "*.json")
     evaluate(run, *argv, "--overwrite")
-    chunks = list((run / "eval").glob("chunks-*/*.jsonl"))
-    lines = sum(len(path.read_text().splitlines()) for path in chunks)
-    for path in [*chunks, *(run / "eval").glob("*.json")]:
+    assert len(list((run / "eval").glob("chunks-*.old1/*.jsonl"))) == len(chunks(run))  # nothing is deleted
+    lines = sum(len(path.read_text().splitlines()) for path in chunks(run))
+    for path in [*chunks(run), *(run / "eval").glob("*.json")]:
         path.unlink()
 
     class Killed(BaseException):
@@ -438,7 +443,7 @@ def test_killed_and_started_again_it_says_the_same(run, monkeypatch):
     for row in [*expected["attacks"], *again["attacks"]]:
         assert row.pop("seconds") >= 0
     assert again["attacks"] == expected["attacks"] and again["clean"] == expected["clean"]
-    assert sum(len(path.read_text().splitlines()) for path in (run / "eval").glob("chunks-*/*.jsonl")) == lines
+    assert sum(len(path.read_text().splitlines()) for path in chunks(run)) == lines
     done = len(calls)
     evaluate(run, *argv)
     assert len(calls) == done, "a finished evaluation is read, not measured"

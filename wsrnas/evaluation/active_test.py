@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from wsrnas.attacks import attack_mode, margins
 from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
+from wsrnas.evaluation.attack_table import OWN_ATTACK
 from wsrnas.evaluation.autoattack import LEAST_CLASSES
 from wsrnas.evaluation.check_levels import CHECK_LEVELS, NONE, QUICK
 from wsrnas.evaluation.curve import Curve
@@ -42,7 +43,8 @@ def own_attacks(measured: Sequence[Attack], strength: float, level: str) -> list
 
     These are the attacks that follow gradients; of others only where it has no such attack. Gradient ascent takes at
     most ``MOST_STEPS`` steps, which reach as far together; AutoAttack its gradient attacks. An evaluation without
-    attacks is tested by PGD.
+    attacks is tested by PGD, as are functions of a user: the planted network has other classes, labels and images than
+    they may have been written for.
 
     Args:
         measured: the attacks of the evaluation.
@@ -50,7 +52,8 @@ def own_attacks(measured: Sequence[Attack], strength: float, level: str) -> list
         level: key of ``CHECK_LEVELS``; the quick checks leave out what takes many passes and cannot be shortened.
     """
     strength = min(strength, MARKED_UP_TO)
-    bounded = [attack for attack in measured if attack.epsilon is not None and not attack.entry.needs_source]
+    bounded = [attack for attack in measured if attack.epsilon is not None and not attack.entry.needs_source
+               and attack.entry.help != OWN_ATTACK]
     linf = [attack for attack in bounded if attack.norm == "linf"] or bounded
     followers = [attack for attack in linf if attack.entry.white_box] or linf
     families = dict.fromkeys(attack.family for attack in followers)

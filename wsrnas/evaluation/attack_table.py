@@ -77,6 +77,9 @@ def forward_passes(steps: int, restarts: int) -> tuple[int, int]:
     return 0, steps
 
 
+OWN_ATTACK = "a function of the user"  # what the help of such an entry says
+
+
 @dataclass(frozen=True)
 class AttackEntry:
     """Everything that the project knows about one kind of attack.

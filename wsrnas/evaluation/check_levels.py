@@ -21,8 +21,8 @@ class CheckLevel:
 NONE, QUICK, FULL = "none", "quick", "full"
 CHECK_LEVELS = {
     NONE: CheckLevel("no check; the results say so in their first line", (0, 0)),
-    QUICK: CheckLevel("no attack of more than 20 steps, no Square and no transfer", (90, 50)),
-    FULL: CheckLevel("all of them; for every number that is published", (270, 565)),
+    QUICK: CheckLevel("no attack of more than 20 steps, no Square and no transfer", (90, 70)),
+    FULL: CheckLevel("all of them; for every number that is published", (270, 585)),
 }
 
 

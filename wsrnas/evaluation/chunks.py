@@ -57,15 +57,15 @@ class ChunkedMeasurement:
                  for chunk, (pixels, labels) in zip(chunks, self.loader.images_at(chunks), strict=True)]
         return torch.cat(flags) if flags else torch.zeros(0, dtype=torch.bool)
 
-    def stage(self, key: str, stage: str, images: Tensor, judge: Judge, label: str) -> Tensor:
+    def stage(self, key: str, stage: str, images: Tensor, judge: Judge, label: str, together: bool = False) -> Tensor:
         """Judge some images in chunks; arguments as for ``values``.
 
         Returns:
             (N,) bool on every process: which of the images withstand.
         """
-        return self.values(key, stage, images, judge, label) == 1
+        return self.values(key, stage, images, judge, label, together) == 1
 
-    def values(self, key: str, stage: str, images: Tensor, judge: Judge, label: str) -> Tensor:
+    def values(self, key: str, stage: str, images: Tensor, judge: Judge, label: str, together: bool = False) -> Tensor:
         """Measure some images in chunks, except those that are in the journal.
 
         Args:
@@ -74,12 +74,14 @@ class ChunkedMeasurement:
             images: (n,) indices of test images.
             judge: function that judges a batch, or finds a number for each of its images.
             label: name of the attack in the progress line.
+            together: whether an image's result depends on the others of its chunk: only equal chunks are known.
 
         Returns:
             (N,) float64 on every process: what was found, 0 for images that were not asked for.
         """
-        known = self._known(key, stage)
-        chunks = [chunk for chunk in images.split(self.batch_size) if (known.values[chunk] == UNKNOWN).any()]
+        every = images.split(self.batch_size)
+        known = self._known(key, stage, [chunk.tolist() for chunk in every] if together else None)
+        chunks = [chunk for chunk in every if (known.values[chunk] == UNKNOWN).any()]
         mine = chunks[self.world.rank::self.world.size]
         seconds, warnings = known.seconds, known.warnings
         # Columns: the value and the passes. A chunk is measured as a whole.
@@ -99,12 +101,12 @@ class ChunkedMeasurement:
                 self.journal.append(key, stage, chunk.tolist(), values.tolist(), took, said, self.spent.tolist())
         return self._shared(key, stage, images, found, chunks, seconds, warnings)
 
-    def _known(self, key: str, stage: str) -> Stored:
+    def _known(self, key: str, stage: str, chunks: list[list[int]] | None) -> Stored:
         """Return what earlier runs measured, as the main process read it: all processes must agree on what is left."""
         if self.journal is None:
             nothing = torch.full((self.images,), UNKNOWN, dtype=torch.float64)
             return Stored(nothing, torch.zeros(self.images, 2, dtype=torch.float64), 0.0, [])
-        found = self.journal.read(key, stage, self.images)
+        found = self.journal.read(key, stage, self.images, chunks)
         if self.world.size == 1:
             return found
         columns = torch.cat([found.values[:, None], found.passes], 1).to(self.world.device)

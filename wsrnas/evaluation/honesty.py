@@ -12,6 +12,7 @@ To add a check, write a function ``(part, rows) -> Verdict`` and add one entry t
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ from wsrnas.evaluation.attack_spec import Attack, at_strength, parse_attack
 from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry
 from wsrnas.evaluation.check_levels import FULL, QUICK
 from wsrnas.evaluation.intervals import share_test, sign_test
+from wsrnas.evaluation.verdicts import ESCAPE_SHARE, LEFT_OUT, SIGNIFICANCE, Verdict, compare, worst
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.seeding import generator
@@ -33,12 +35,10 @@ with deferred_imports():
 
     from wsrnas.evaluation.measurement import Evaluation
 
-SIGNIFICANCE = 0.001
 LEAST_STRENGTH = 8 / 255  # below it, an honest attack may break too few images to be told from random noise
 LARGEST_STRENGTH = 0.5  # at this strength every image can be turned into a grey one, which shows no class
 VANISHING_ACCURACY = 0.01
 ZERO_GRADIENT_SHARE = 0.01
-ESCAPE_SHARE = 0.05  # share of images that AutoAttack breaks and PGD on the cross-entropy misses on honest networks
 FALLEN_IMAGES = 10  # fewer images that fall to an attack cannot be told from random noise
 LEAST_IMAGES = 30  # fewer correctly classified images make a comparison meaningless
 LOGIT_TOLERANCE = 1e-3  # relative to the largest logit: the rounding of a GPU's batched kernels stays far below
@@ -84,24 +84,6 @@ class Part:
     def white_box(self) -> Tensor:
         """Which of the images withstand PGD of 20 and of 100 steps, (n,) bool."""
         return self.withstood("pgd-20") & self.withstood("pgd-100")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a check.
-
-    Args:
-        passed: whether it passed; None where it could not be run.
-        says: one sentence about the outcome.
-        numbers: the numbers behind it.
-    """
-
-    passed: bool | None
-    says: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
-LEFT_OUT = Verdict(None, f"left out by --checks {QUICK}")
 
 
 @dataclass(frozen=True)
@@ -166,30 +148,6 @@ def honesty_checks(part: Part, rows: Rows) -> list[dict[str, Any]]:
 
 # -- comparisons ----------------------------------------------------------------------------------------------------
 
-def _percent(flags: Tensor) -> str:
-    return f"{100 * flags.double().mean().item():.1f} %"
-
-
-def _compare(stronger: Tensor, weaker: Tensor, names: tuple[str, str]) -> Verdict:
-    """Fail if too many images withstand what should be the stronger attack and fall to the weaker one.
-
-    Too many are more than fall to the stronger attack alone, or more than a share of all.
-    """
-    escaped = int((stronger & ~weaker).sum())
-    caught = int((weaker & ~stronger).sum())
-    more, many = sign_test(escaped, caught), share_test(escaped, len(stronger), ESCAPE_SHARE)
-    says = (f"accuracy {_percent(stronger)} under {names[0]}, {_percent(weaker)} under {names[1]}; {escaped} of "
-            f"{len(stronger)} images fall to the latter alone")
-    return Verdict(min(more, many) >= SIGNIFICANCE, says, {
-        "images": len(stronger), "fell_only_to_weaker": escaped, "fell_only_to_stronger": caught,
-        "probability": min(more, many)})
-
-
-def _worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the most suspicious of several comparisons; none were made if the quick checks leave them out."""
-    return min(verdicts, key=lambda verdict: verdict.numbers["probability"], default=LEFT_OUT)
-
-
 def _against_white_box(rows: Rows, is_weaker: Callable[[AttackEntry], bool]) -> list[Verdict]:
     """Compare black-box attacks of the evaluation with all its white-box attacks of the same strength together.
 
@@ -202,7 +160,7 @@ def _against_white_box(rows: Rows, is_weaker: Callable[[AttackEntry], bool]) -> 
         if is_weaker(black.entry) and against:
             stronger = torch.stack([flags for _, flags in against]).all(0)
             names = " and ".join(label for label, _ in against)
-            verdicts.append(_compare(stronger, weaker, (names, str(black))))
+            verdicts.append(compare(stronger, weaker, (names, str(black))))
     return verdicts
 
 
@@ -219,7 +177,9 @@ def deterministic_logits(part: Part, rows: Rows) -> Verdict:
     scale = first.abs().max().clamp_min(1)
     again, company = ((first - other).abs().max().item() / scale.item() for other in (second, alone))
     says = f"largest relative change of a logit: {again:.1e} when asked again, {company:.1e} when asked alone"
-    return Verdict(max(again, company) <= LOGIT_TOLERANCE, says, {"again": again, "alone": company})
+    passed = again <= LOGIT_TOLERANCE and company <= LOGIT_TOLERANCE  # not where one is no number
+    return Verdict(passed, says, {name: value if math.isfinite(value) else None
+                                  for name, value in (("again", again), ("alone", company))})
 
 
 def zero_gradients(part: Part, rows: Rows) -> Verdict:
@@ -245,13 +205,13 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def more_steps(part: Part, rows: Rows) -> Verdict:
     """Check that PGD with five times the steps, each a fifth as long, is not weaker, nor PGD weaker than FGSM."""
     verdicts = [] if part.level == QUICK else [
-        _compare(part.withstood("pgd-100"), part.withstood("pgd-20"), ("PGD-100", "PGD-20"))]
+        compare(part.withstood("pgd-100"), part.withstood("pgd-20"), ("PGD-100", "PGD-20"))]
     climbing = [(attack, flags) for attack, flags in rows if attack.entry.climbs]
     for (few, weaker), (many, stronger) in itertools.permutations(climbing, 2):
         same = (few.norm, few.epsilon) == (many.norm, many.epsilon)
         if same and few.steps < many.steps and few.restarts <= many.restarts:
-            verdicts.append(_compare(stronger, weaker, (str(many), few.label)))
-    return _worst(verdicts)
+            verdicts.append(compare(stronger, weaker, (str(many), few.label)))
+    return worst(verdicts)
 
 
 def larger_strengths(part: Part, rows: Rows) -> Verdict:
@@ -260,7 +220,7 @@ def larger_strengths(part: Part, rows: Rows) -> Verdict:
     Where images that fell are not attacked again, an attack's own strengths say nothing.
     """
     twice = min(2 * part.strength, 1.0)
-    verdicts = [_compare(part.withstood("pgd-20", twice), part.withstood("pgd-20"),
+    verdicts = [compare(part.withstood("pgd-20", twice), part.withstood("pgd-20"),
                          (f"PGD-20 at {format_epsilon(twice)}", f"PGD-20 at {format_epsilon(part.strength)}"))]
     families: dict[Attack, list[tuple[float, Attack, Tensor]]] = {}
     for attack, flags in rows:
@@ -270,8 +230,8 @@ def larger_strengths(part: Part, rows: Rows) -> Verdict:
     for family in families.values():
         ordered = sorted(family, key=lambda measured: measured[0])
         for (_, small, weaker), (_, large, stronger) in itertools.pairwise(ordered):
-            verdicts.append(_compare(stronger, weaker, (str(large), str(small))))
-    return _worst(verdicts)
+            verdicts.append(compare(stronger, weaker, (str(large), str(small))))
+    return worst(verdicts)
 
 
 def vanishing_accuracy(part: Part, rows: Rows) -> Verdict:
@@ -286,25 +246,29 @@ def vanishing_accuracy(part: Part, rows: Rows) -> Verdict:
 
 def random_noise(part: Part, rows: Rows) -> Verdict:
     """Check that the gradient breaks images that ten random noises of full strength do not break."""
-    strengths = sorted({part.strength, min(2 * part.strength, 1.0), max(part.strength, LARGEST_STRENGTH)})
-    fallen = (part.withstood("pgd-20", strength).logical_not().sum() for strength in strengths)
-    strength = next((s for s, count in zip(strengths, fallen, strict=True) if count >= FALLEN_IMAGES), strengths[-1])
-    gradient, noise = part.withstood("pgd-20", strength), part.withstood("noise-10", strength)
-    caught, escaped = int((noise & ~gradient).sum()), int((gradient & ~noise).sum())
-    probability = sign_test(caught, escaped)
+    tried = []
+    for strength in sorted({part.strength, min(2 * part.strength, 1.0), max(part.strength, LARGEST_STRENGTH)}):
+        gradient, noise = part.withstood("pgd-20", strength), part.withstood("noise-10", strength)
+        caught, escaped = int((noise & ~gradient).sum()), int((gradient & ~noise).sum())
+        tried.append((sign_test(caught, escaped), strength, caught, escaped, int((~gradient).sum())))
+        if tried[-1][0] < SIGNIFICANCE:  # one strength at which so many images decide is enough
+            break
+    probability, strength, caught, escaped, fallen = min(tried)
     says = (f"at {format_epsilon(strength)}, {caught} images fall to PGD-20 alone and {escaped} to ten random noises "
             "alone")
-    return Verdict(probability < SIGNIFICANCE, says, {
-        "images": len(gradient), "fell_only_to_gradient": caught, "fell_only_to_noise": escaped,
-        "probability": probability})
+    passed: bool | None = probability < SIGNIFICANCE
+    if not passed and not escaped and fallen >= FALLEN_IMAGES:
+        passed, says = None, f"{says}, too few to tell"
+    return Verdict(passed, says, {"images": len(part.images), "fell_only_to_gradient": caught,
+                                  "fell_only_to_noise": escaped, "probability": probability})
 
 
 def square(part: Part, rows: Rows) -> Verdict:
     """Check that attacks that see logits alone do not beat attacks that see gradients."""
     verdicts = [] if part.level == QUICK else [
-        _compare(part.white_box, part.withstood(f"square-{CHECK_QUERIES}"),
+        compare(part.white_box, part.withstood(f"square-{CHECK_QUERIES}"),
                  ("PGD-20 and PGD-100", f"Square with {CHECK_QUERIES} queries"))]
-    return _worst([*verdicts, *_against_white_box(rows, lambda entry: entry.searches and not entry.white_box)])
+    return worst([*verdicts, *_against_white_box(rows, lambda entry: entry.searches and not entry.white_box)])
 
 
 def transfer(part: Part, rows: Rows) -> Verdict:
@@ -312,8 +276,8 @@ def transfer(part: Part, rows: Rows) -> Verdict:
     if part.evaluation.source is None:
         return Verdict(None, "no other network to make images with (--source)")
     verdicts = [] if part.level == QUICK else [
-        _compare(part.white_box, part.withstood("transfer-20"), ("PGD-20 and PGD-100", "transfer"))]
-    return _worst([*verdicts, *_against_white_box(rows, lambda entry: entry.needs_source)])
+        compare(part.white_box, part.withstood("transfer-20"), ("PGD-20 and PGD-100", "transfer"))]
+    return worst([*verdicts, *_against_white_box(rows, lambda entry: entry.needs_source)])
 
 
 def planted(part: Part, rows: Rows) -> Verdict:

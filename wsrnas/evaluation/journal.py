@@ -55,19 +55,22 @@ class Journal:
         self.place: Place | None = None
         self._opened: set[str] = set()
 
-    def read(self, attack: str, stage: str, images: int) -> Stored:
+    def read(self, attack: str, stage: str, images: int, chunks: Sequence[Sequence[int]] | None = None) -> Stored:
         """Return what is known about one stage of an attack.
 
         Args:
             attack: name under which the attack is stored.
             stage: name of the stage.
             images: number of test images.
+            chunks: the only chunks that count, for an attack whose random numbers are those of a batch; None: any.
         """
+        wanted = None if chunks is None else {tuple(chunk) for chunk in chunks}
         values = torch.full((images,), UNKNOWN, dtype=torch.float64)
         passes, seconds, warnings = torch.zeros(images, 2, dtype=torch.float64), 0.0, []
         for path in sorted(self.folder.glob(f"{attack}.*.jsonl")):
             for row in self._rows(path):
-                if row["stage"] == stage and max(row["images"], default=-1) < images:
+                counts = wanted is None or tuple(row["images"]) in wanted
+                if counts and row["stage"] == stage and max(row["images"], default=-1) < images:
                     numbers = row["robust"] if "robust" in row else row["values"]
                     found = [math.inf if value is None else float(value) for value in numbers]
                     values[row["images"]] = torch.tensor(found, dtype=torch.float64)
@@ -115,11 +118,6 @@ class Journal:
             make(self.folder)
             self.place = Place(self.folder)
         self.place.require()
-
-    def forget(self) -> None:
-        """Delete everything that was measured."""
-        for path in self.folder.glob("*.jsonl"):
-            path.unlink()
 
     def _rows(self, path: Path) -> list[dict[str, Any]]:
         """Return the complete lines after the header; none where the header is another one.

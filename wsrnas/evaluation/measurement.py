@@ -101,7 +101,7 @@ class Evaluation(ChunkedMeasurement):
                 return flags, task.warnings + [f"random numbers of batches of {self.part} images, for which alone the "
                                                "memory was sufficient"] * smaller
 
-            withstood = self.stage(key, stage, left, judge, str(attack))
+            withstood = self.stage(key, stage, left, judge, str(attack), attack.entry.random_per_batch)
         return withstood
 
     def distances(self, curve: Curve, among: Tensor) -> Tensor:
@@ -209,8 +209,8 @@ def check_classes(attack: Attack, num_classes: int, subject: str) -> None:
     """
     least = attack.entry.least_classes
     if num_classes < least:
-        raise InputError(f"{attack.entry.label} needs at least {least} classes, and {subject} {num_classes}; "
-                         "attack with apgd-ce and square instead")
+        others = "; attack with apgd-ce and square instead" if num_classes > 1 else ""
+        raise InputError(f"{attack.entry.label} needs at least {least} classes, and {subject} {num_classes}{others}")
 
 
 def refuse_gradient_attacks(attacks: Sequence[Attack | Curve], subject: str) -> None:

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from wsrnas.attacks import attack_mode
 from wsrnas.evaluation.attack_spec import parse_attack
-from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry, AttackTask
+from wsrnas.evaluation.attack_table import ATTACKS, OWN_ATTACK, AttackEntry, AttackTask
 from wsrnas.evaluation.counting import Counted
 from wsrnas.runtime.errors import InputError
 
 OwnAttack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
-HELP = "a function of the user"
 
 
 def named_attack(attack: str | OwnAttack) -> str:
@@ -32,10 +31,10 @@ def named_attack(attack: str | OwnAttack) -> str:
         return attack
     name = str(getattr(attack, "__name__", "")).lower()
     there = ATTACKS.get(name)
-    if not name.isidentifier() or (there and there.help != HELP):
+    if not name.isidentifier() or (there and there.help != OWN_ATTACK):
         raise InputError(f"an attack of your own is called {name or type(attack).__name__!r}; expected a function with "
                          "a name that no other attack has")
-    ATTACKS[name] = AttackEntry(attack.__name__, HELP, _run(attack), searches=False, averaged=True)
+    ATTACKS[name] = AttackEntry(attack.__name__, OWN_ATTACK, _run(attack), searches=False, averaged=True)
     try:
         parse_attack(name)
     except InputError:  # such as curve_x2, which would mean two starts of curve_

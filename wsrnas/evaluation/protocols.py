@@ -77,9 +77,15 @@ def protocol_attacks(protocol: str) -> tuple[Attack, ...]:
 
 
 def curve_of(norm: str, strengths: Sequence[float] = ()) -> Curve:
-    """Return a curve of a norm over some strengths, in any order; none: the protocol's own, up to 32/255 or 2."""
+    """Return a curve of a norm over some strengths, in any order; none: the protocol's own, up to 32/255 or 2.
+
+    Raises:
+        InputError: two strengths have one name in tables and files.
+    """
     own = CURVE_L2_STRENGTHS if norm == "l2" else SPECTRUM_STRENGTHS
-    return Curve(norm, tuple(sorted(set(strengths))) or own)
+    found = Curve(norm, tuple(sorted(set(strengths))) or own)
+    names_apart(tuple(Attack(CURVE, strength, norm) for strength in found.strengths))
+    return found
 
 
 def in_order(curve: Curve | None, attacks: Iterable[Attack]) -> list[Attack | Curve]:
@@ -139,7 +145,15 @@ def custom_attacks(names: Sequence[str], strengths: Sequence[float], l2_strength
         radii = l2_strengths if kind.norm == "l2" else strengths
         every = [at_strength(kind, epsilon, step_ratio, random_start) for epsilon in radii]
         attacks += [kind] if kind.entry.unbounded else every
-    different = tuple(dict.fromkeys(attacks))
-    twice = next((name for name, count in Counter(map(str, different)).items() if count > 1), None)
+    return names_apart(tuple(dict.fromkeys(attacks)))
+
+
+def names_apart(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
+    """Return different attacks as they are.
+
+    Raises:
+        InputError: two strengths have one name in tables and files, where one would hide the other.
+    """
+    twice = next((name for name, count in Counter(map(str, attacks)).items() if count > 1), None)
     require(twice is None, f"two strengths are both shown as {twice}; expected strengths that differ by more")
-    return different
+    return attacks

@@ -175,27 +175,53 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
     What the numbers do not show stands before them.
     """
-    first = next(iter(results.values()))
     rows = [["", *results], ["clean", *(_cell(result["clean"]) for result in results.values())]]
-    columns = [{str(attack_of(row)): _cell(row) for row in result["attacks"]} for result in results.values()]
-    for attack in dict.fromkeys(attack for column in columns for attack in column):
-        rows.append([attack, *(column.get(attack, "-") for column in columns)])
-    if first["average_robust"]:
-        over = first["average_robust"]["over"]
-        kind = "PGD" if over[0].startswith("PGD") else over[0].partition("  eps")[0]
-        rows.append([f"average over {len(over)} strengths of {kind}",
-                     *(_cell(result["average_robust"]) for result in results.values())])
-    if first["area"]:
-        rows.append([f"area up to {area_end(first)}",
-                     *(_cell({**result["area"], "accuracy": result["area"]["value"]}) for result in results.values())])
-    if first.get("curve"):
-        rows.append(["median smallest noise", *(median_cell(result.get("curve")) for result in results.values())])
+    if len(counts := {result["images"] for result in results.values()}) > 1:
+        rows.insert(1, ["test images", *(str(result["images"]) for result in results.values())])
+    columns = [{attack_of(row): _cell(row) for row in result["attacks"]} for result in results.values()]
+    attacks = dict.fromkeys(attack for column in columns for attack in column)
+    for attack in attacks:
+        twin = any(str(other) == str(attack) and other != attack for other in attacks)
+        rows.append([f"{attack}{_settings(attack) if twin else ''}", *(column.get(attack, "-") for column in columns)])
+    spans = {tuple(result["average_robust"]["over"]) for result in results.values() if result["average_robust"]}
+    averages = [_average_row(result, len(spans) > 1) for result in results.values()]
+    areas = [_area_row(result) for result in results.values()]
+    for about in (averages, areas):
+        for name in dict.fromkeys(name for name, _ in about if name):
+            rows.append([name, *(cell if own == name else "-" for own, cell in about)])
+    if any(result.get("curve") for result in results.values()):
+        rows.append(["median smallest noise", *(median_cell(result["curve"]) if result.get("curve") else "-"
+                                                for result in results.values())])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
              for row in rows]
     lines.insert(1, "-" * len(lines[0]))
     lines[:0] = [f"!!! {name}: {sentence}" for name, result in results.items() for sentence in caveats(result)]
-    return "\n".join([*lines, f"accuracy in % of {first['images']} test images, with 95 % intervals"])
+    images = f"{counts.pop()} test images" if len(counts) == 1 else "the test images"
+    return "\n".join([*lines, f"accuracy in % of {images}, with 95 % intervals"])
+
+
+def _settings(attack: Attack) -> str:
+    """Return what tells attacks of one name apart."""
+    step = "" if attack.step_size is None else f", steps of {attack.step_size:.4g}"
+    return f"{step}{', random start' * attack.random_start}{f', {attack.loss}' * bool(attack.loss)}"
+
+
+def _average_row(result: dict[str, Any], exactly: bool) -> tuple[str, str]:
+    """Return the name of the average over strengths, with its ends if asked, and its cell; "" where there is none."""
+    if not (average := result["average_robust"]):
+        return "", "-"
+    over = average["over"]
+    kind = "PGD" if over[0].startswith("PGD") else over[0].partition("  eps")[0]
+    ends = " to ".join(dict.fromkeys(text.partition("  eps ")[2].partition(" ")[0] for text in (over[0], over[-1])))
+    return f"average over {len(over)} strengths of {kind}{f', {ends}' * exactly}", _cell(average)
+
+
+def _area_row(result: dict[str, Any]) -> tuple[str, str]:
+    """Return the name of the area under the curve, which tells where it ends, and its cell; "" where there is none."""
+    if not (area := result["area"]):
+        return "", "-"
+    return f"area up to {area_end(result)}", _cell({**area, "accuracy": area["value"]})
 
 
 def _cell(row: dict[str, Any]) -> str:
@@ -211,7 +237,8 @@ def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with ``name``, ``against``, ``attack``, ``difference`` and ``interval``, accuracies in [0, 1]; no rows for
-        a network that was measured on other images.
+        a network that was measured on other images, for attacks with other settings, and for averages and areas over
+        other strengths.
 
     Raises:
         InputError: this is no such dictionary.
@@ -225,11 +252,23 @@ def differences(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         if result["image_set"] != first["image_set"]:
             continue
         mine, theirs = scores_by_attack(result), scores_by_attack(first)
+        same = [score for score in mine if score in theirs and meaning_of(result, score) == meaning_of(first, score)]
         rows += [{"name": name, "against": first_name, "attack": attack,
                   "difference": float((mine[attack] - theirs[attack]).mean()),
                   "interval": list(difference_interval(mine[attack], theirs[attack]))}
-                 for attack in mine if attack in theirs]
+                 for attack in same]
     return rows
+
+
+def meaning_of(result: dict[str, Any], score: str) -> Any:
+    """Return what a score of ``scores_by_attack`` is of: equal for scores that may be compared."""
+    measured = [attack_of(row) for row in result["attacks"]]
+    series = [attack for attack, _ in _spectrum([(attack, torch.zeros(0)) for attack in measured])]
+    if score == "average robust":
+        return series
+    if score == "area":
+        return (result["curve"]["norm"], result["area"]["up_to"]) if result.get("curve") else series
+    return next((attack for attack in measured if str(attack) == score), score)
 
 
 def scores_by_attack(result: dict[str, Any]) -> dict[str, np.ndarray]:

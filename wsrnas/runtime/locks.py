@@ -39,8 +39,12 @@ class Held:
         self.close()
 
 
-def hold(path: Path) -> Held:
+def hold(path: Path, flag: str = "--save") -> Held:
     """Lock a folder for this process. Where the file system cannot lock, do nothing.
+
+    Args:
+        path: the folder.
+        flag: the program's flag for another one, for the message.
 
     Returns:
         The lock; it lasts until it is closed or garbage-collected.
@@ -50,7 +54,7 @@ def hold(path: Path) -> Held:
     """
     file = claim(path)
     if file is None:
-        raise InputError(f"another process is writing {path}; wait for it, or choose another --save")
+        raise InputError(f"another process is writing {path}; wait for it, or choose another {flag}")
     return file
 
 

@@ -32,7 +32,7 @@ class Place:
         if self.found is not None and self.found in (_identity(self.folder), _identity(self.absolute)):
             return ""
         return (f"the run directory {shown_path(self.shown)} was deleted or moved while the program was running; put "
-                "it back and start the same command again, or choose another --save")
+                "it back and start the same command again, or choose another folder (--save or --out)")
 
 
 _watched: list[Place] = []

@@ -168,7 +168,7 @@ def check_alone(model: nn.Module, image: Tensor, num_classes: int) -> torch.dtyp
         num_classes: The number of classes K.
 
     Raises:
-        InputError: It fails, or does not return logits (1, K).
+        InputError: It fails, or does not return finite logits (1, K).
     """
     try:
         with torch.no_grad(), attack_mode(model):
@@ -181,6 +181,9 @@ def check_alone(model: nn.Module, image: Tensor, num_classes: int) -> torch.dtyp
     if logits.shape != (1, num_classes):
         raise InputError(f"the network returns a tensor of shape {tuple(logits.shape)} for one image alone; expected "
                          f"(1, {num_classes}): .squeeze() without a dimension removes that of the batch, too")
+    if not logits.isfinite().all():
+        raise InputError("the network returns logits that are NaN or infinite for one image alone; expected the same "
+                         "logits as in a batch")
     return logits.dtype
 
 

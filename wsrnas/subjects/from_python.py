@@ -37,9 +37,7 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 from wsrnas.subjects.fitting import Fit, adapted
 from wsrnas.subjects.images import spread
-from wsrnas.training.strengths import read_strengths
-
-Strengths = float | str | Sequence[float | str]
+from wsrnas.training.strengths import Strengths, read_strengths
 
 
 @exact_arithmetic()
@@ -119,6 +117,11 @@ def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnA
     strengths = None if strengths is None else read_strengths("strengths", strengths)
     l2_strengths = read_strengths("l2_strengths", l2_strengths, "l2")
     if protocol == CUSTOM:
+        own: dict[str, OwnAttack] = {}
+        for attack in filter(callable, attacks):
+            name = str(getattr(attack, "__name__", "")).lower()
+            require(own.setdefault(name, attack) is attack, f"two attacks of your own are called {name!r}; expected "
+                    "functions with different names")
         names = [named_attack(attack) for attack in attacks or ("pgd-20",)]
         radii = PAPER_STRENGTHS if strengths is None else sorted(strengths)
         given = {"strengths": strengths is not None, "l2_strengths": bool(l2_strengths)}

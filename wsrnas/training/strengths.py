@@ -13,6 +13,9 @@ SIX_STRENGTHS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)  # the strengths of WsrN
 WIDE_STRENGTHS = (0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25)
 
 
+Strengths = float | str | Sequence[float | str]  # what users give in Python for one or several
+
+
 def require_increasing(name: str, strengths: Sequence[float]) -> None:
     """Refuse strengths that are outside (0, 1) or do not increase.
 
