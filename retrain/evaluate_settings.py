@@ -54,8 +54,9 @@ class EvaluateConfig(NetworksConfig):
                                       f"{attack_help()}")
     strengths: tuple[float, ...] = option((), "L-inf strengths of the custom protocol (empty: 8/255) or of the curve "
                                           "(empty: 2/255 to 32/255)", increasing=True)
-    l2_strengths: tuple[float, ...] = option(L2_STRENGTHS, "L2 strengths of the custom protocol, or of the curve with "
-                                             "--norm l2 in place of 0.125 to 2; norms over all pixels", increasing=True)
+    l2_strengths: tuple[float, ...] = option((), "L2 strengths of the custom protocol (empty: 0.5), or of the curve "
+                                             "with --norm l2 (empty: 0.125 to 2); norms over all pixels",
+                                             increasing=True)
     norm: str = option("linf", "norm of the curve, linf or l2", added=True)
     anchors: tuple[float, ...] = option((), "strengths at which the curve also runs AutoAttack, in the unit of its "
                                         "norm; empty: none", added=True, increasing=True)
@@ -104,27 +105,27 @@ class EvaluateConfig(NetworksConfig):
         require(self.norm in ("linf", "l2"), f"the curve's norm is {self.norm!r}; expected linf or l2")
         l2 = self.norm == "l2"
         other, given = ("strengths", self.strengths) if l2 else ("l2_strengths", self.l2_strengths)
-        require(given == ((), L2_STRENGTHS)[not l2], f"--{other} are of another norm than --norm {self.norm}")
+        require(not given, f"--{other} are of another norm than --norm {self.norm}")
         for name in ("l2_strengths" if l2 else "strengths", "anchors"):
             ordered = sorted(set(getattr(self, name)))
             if l2:
                 _require_norms(name, ordered)
             else:
                 require_increasing(name, ordered)
+        assert self.curve is not None and self.chosen("")  # which refuse strengths that are shown by one name
 
     @property
     def is_custom(self) -> bool:
         """Whether any part of an attack was chosen."""
         return bool(self.attacks or self.strengths or self.step_size_ratio or self.random_start
-                    or self.l2_strengths != L2_STRENGTHS)
+                    or self.l2_strengths)
 
     @property
     def curve(self) -> Curve | None:
         """The curve of the protocol, if it has one."""
         if self.protocol != CURVE:
             return None
-        strengths = self.strengths if self.norm == "linf" else self.l2_strengths
-        return curve_of(self.norm, () if strengths == L2_STRENGTHS else strengths)
+        return curve_of(self.norm, self.strengths if self.norm == "linf" else self.l2_strengths)
 
     @property
     def notes(self) -> list[str]:
@@ -151,9 +152,9 @@ class EvaluateConfig(NetworksConfig):
         attacks = protocol_attacks(protocol)
         if protocol == CUSTOM:
             names, radii = self.attacks or ("pgd-20",), self.strengths or (RNAS_STRENGTH,)
-            asked = {"strengths": bool(self.strengths), "l2_strengths": self.l2_strengths != L2_STRENGTHS}
-            require_strengths(names, radii, self.l2_strengths, [name for name, given in asked.items() if given])
-            attacks = custom_attacks(names, radii, self.l2_strengths, self.step_size_ratio, self.random_start)
+            norms, asked = self.l2_strengths or L2_STRENGTHS, ("strengths", "l2_strengths")
+            require_strengths(names, radii, norms, [name for name in asked if getattr(self, name)])
+            attacks = custom_attacks(names, radii, norms, self.step_size_ratio, self.random_start)
         for attack in attacks:
             require(bool(self.source) or len(self.model) > 1 or not attack.entry.needs_source,
                     f"the attack {attack.method} needs another network to make its images: pass --source")

@@ -246,7 +246,11 @@ def test_strengths_in_any_order_are_sorted_and_it_is_said(capsys):
 @pytest.mark.parametrize("arguments, said", [
     (["--norm", "l1"], "norm is 'l1'; expected linf or l2"), (["--strengths", "2"], "strictly inside"),
     (["--norm", "l2", "--strengths", "0.1"], "--strengths are of another norm"),
-    (["--l2_strengths", "1"], "--l2_strengths are of another norm"), (["--attacks", "pgd"], "attack of its own"),
+    (["--l2_strengths", "1"], "--l2_strengths are of another norm"),
+    (["--l2_strengths", "0.5"], "--l2_strengths are of another norm"),
+    (["--strengths", "0.031372", "8/255"], "two strengths are both shown as curve"),
+    (["--anchors", "0.031372", "8/255"], "two strengths are both shown as AutoAttack"),
+    (["--attacks", "pgd"], "attack of its own"),
     (["--norm", "l2", "--anchors", "0"], "anchors contains 0; expected a norm above 0"),
     (["--protocol", "paper", "--norm", "l2"], "go with --protocol curve"),
     (["--protocol", "paper", "--anchors", "0.1"], "go with --protocol curve"),

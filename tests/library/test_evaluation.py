@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -356,3 +357,13 @@ def test_a_missing_or_truncated_checkpoint_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InputError, match="truncated"):
         load_model(path)
+
+
+def test_strengths_are_given_in_any_way():
+    expected = robust_accuracy(linear(), loader(16), [8 / 255, 0.1], 1)
+    for strengths in (("8/255", 0.1), np.array([8 / 255, 0.1]), torch.tensor([8 / 255, 0.1], dtype=torch.float64)):
+        assert robust_accuracy(linear(), loader(16), strengths, 1) == expected
+    assert len(robust_accuracy(linear(), loader(16), "8/255", 1)["strengths"]) == 1
+    for arguments, said in ((([],), "no strength"), (("eight",), "expected a number"), (((0.1,), 2.5), "whole number")):
+        with pytest.raises(InputError, match=said):
+            robust_accuracy(linear(), loader(16), *arguments)

@@ -344,6 +344,7 @@ def test_frozen_weights_are_not_trained(bright_and_dark):
     ({"strengths": 0.1, "attacks": "pgd-l2", "l2_strengths": 0.5}, "strengths are given, but none of the attacks"),
     ({"protocol": "curves"}, "protocol is 'curves'"), ({"protocol": "official"}, "protocol is 'official'"),
     ({"protocol": "curve", "attacks": ["pgd"]}, "protocol or attacks"),
+    ({"protocol": "curve", "strengths": [0.031372, "8/255"]}, "two strengths are both shown as curve"),
     ({"protocol": "curve", "strengths": (0.1,), "l2_strengths": (0.5,)}, "one norm"),
     ({"protocol": "paper", "strengths": (0.1,)}, "has its own strengths")])
 def test_an_evaluation_refuses_unusable_settings(bright_and_dark, settings, said):
@@ -409,6 +410,39 @@ def test_an_attack_that_works_in_place_is_measured_from_the_image_as_it_was(brig
     data, model, *_ = bright_and_dark
     with pytest.raises(InputError, match="too_far"):
         evaluate(model, data, "2/255", too_far, checks="none")
+
+
+def universal(model, images, labels, epsilon):
+    return (images + epsilon * torch.ones(1, *images.shape[1:])).clamp(0, 1) if images.shape[1:] == (1, 8, 8) else 1 / 0
+
+
+def by_class(model, images, labels, epsilon):
+    one = nn.functional.one_hot(labels, 2)[:, :1, None, None]
+    return (images - epsilon * one).clamp(0, 1) + 0 * model(images)[0, 1]
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+@pytest.mark.parametrize("attack", [universal, by_class])
+def test_the_checks_ask_nothing_of_an_attack_of_one_s_own_that_it_was_not_written_for(bright_and_dark, attack):
+    """The planted network has other images, labels and classes: PGD stands in."""
+    data, model, *_ = bright_and_dark
+    result = evaluate(model, data, "2/255", attack, check_images=40)
+    planted, = (row for row in result["checks"] if row["check"] == "planted examples are found")
+    assert planted["says"].startswith("PGD-20") or planted["passed"] is None
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+def test_two_functions_of_one_name_are_two_attacks_and_refused(bright_and_dark):
+    def make(factor):
+        def shifted(model, images, labels, epsilon):
+            return (images - factor * epsilon).clamp(0, 1)
+        return shifted
+
+    data, model, *_ = bright_and_dark
+    one, other = make(0.1), make(1.0)
+    with pytest.raises(InputError, match="two attacks of your own are called 'shifted'"):
+        evaluate(model, data, "16/255", [one, other], checks="none")
+    evaluate(model, data, "16/255", [one, one], checks="none")
 
 
 @pytest.mark.usefixtures("without_own_attacks")

@@ -32,6 +32,8 @@ from wsrnas.evaluation.official import BATCH, official_accuracy, official_rows
 from wsrnas.evaluation.protocols import custom_attacks
 from wsrnas.evaluation.results import measure
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import InputError
+from wsrnas.subjects.fitting import check_alone
 from wsrnas.subjects.images import images_of
 
 pytestmark = pytest.mark.usefixtures("quick_data")
@@ -335,6 +337,23 @@ def test_a_gradient_that_breaks_nothing_anywhere_is_no_better_than_noise(data):
     told = Told(data, {("PGD-20", e): 95 for e in (0.1, 0.2, 0.5)} | {
         ("random noise-10", e): 100 for e in (0.1, 0.2, 0.5)})
     assert random_noise(Part(told, torch.arange(100), 0.1), []).passed is False
+
+
+class AlmostAlone(nn.Sequential):
+    """By the deviation of its batch: an image alone has none."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return (logits - logits.mean(0)) / logits.std(0)
+
+
+def test_logits_that_are_no_numbers_alone_are_not_those_of_the_batch(data):
+    evaluation = Evaluation(AlmostAlone(*layers()).eval(), BatchLoader(data.test, 100, 0, "test"), 10,
+                            log=lambda line: None)
+    verdict = deterministic_logits(Part(evaluation, torch.arange(40), 0.1), [])
+    assert verdict.passed is False and verdict.numbers == {"again": 0.0, "alone": None}
+    with pytest.raises(InputError, match="NaN or infinite for one image alone"):
+        check_alone(evaluation.model, data.test.images[:1].float() / 255, 10)
 
 
 @pytest.mark.parametrize(("pgd", "noise", "passed"), [

@@ -296,6 +296,23 @@ def test_torchscript_runs_out_of_memory_in_its_own_words():
     assert all(map(torch.equal, flags(evaluation(Script(bent(), 9), 500)), flags(evaluation(bent(), 500))))
 
 
+def test_what_belongs_to_a_batch_is_taken_from_equal_batches_alone(tmp_path):
+    """Square draws for a batch: a check of some of the images leaves other batches behind."""
+    attack, everything = at_strength(parse_attack("square-5"), 0.3), torch.arange(IMAGES)
+    fresh = evaluation(bent(), 16).robust(attack, everything)
+    journal, asked = Journal(tmp_path, {}), []
+
+    class Watched(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            asked.append(len(images))
+            return super().forward(images)
+
+    for chosen in (everything[1::2], everything[:16], everything, everything):
+        asked.clear()
+        found = evaluation(Watched(*bent()), 16, journal=journal).robust(attack, chosen)
+    assert torch.equal(found, fresh) and not asked  # the second time all batches are known
+
+
 def test_random_numbers_of_smaller_batches_are_said():
     """Square draws for a batch: where memory halves it, the result is that of other numbers."""
     attack = at_strength(parse_attack("square-5"), 0.1)

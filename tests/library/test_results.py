@@ -1,5 +1,6 @@
 """From flags of images to accuracies, averages and areas, and to tables that say them."""
 
+import copy
 import re
 
 import numpy as np
@@ -165,6 +166,37 @@ def test_attacks_that_only_one_network_met_have_a_gap_in_the_table():
     found = {line.split("  ")[0]: line.split()[-1] for line in lines if line.startswith("FGSM")}
     assert found["FGSM"] == "-" and found["FGSM from abc"] != "-" and sum("FGSM" in line for line in lines) == 6
     assert not any("FGSM" in row["attack"] for row in differences({"a": measured(), "b": other}))
+
+
+def test_numbers_over_other_strengths_are_neither_subtracted_nor_in_one_row():
+    every = measured()
+    fewer = copy.deepcopy(every)
+    pgd = [row for row in fewer["attacks"] if row["method"] == "pgd"]
+    fewer["attacks"] = [row for row in fewer["attacks"] if row is not pgd[-1]]
+    again = {"average_robust": fewer["average_robust"] | {"over": fewer["average_robust"]["over"][:-1]},
+             "area": fewer["area"] | {"up_to": pgd[-2]["epsilon"]}}
+    fewer |= again
+    rows = [row["attack"] for row in differences({"a": every, "b": fewer})]
+    assert "clean" in rows and "average robust" not in rows and "area" not in rows
+    assert "average robust" in [row["attack"] for row in differences({"a": every, "b": copy.deepcopy(every)})]
+    lines = [line for line in table({"a": every, "b": fewer}).splitlines() if line.startswith(("average", "area"))]
+    assert len(lines) == 4 and all(line.split()[-1] == "-" or line.count("-  ") or " - " in line for line in lines)
+    none = fewer | {"average_robust": None, "area": None, "images": fewer["images"] - 1}
+    text = table({"a": every, "b": none})
+    assert re.search(r"^test images +200 +199$", text, re.MULTILINE) and "accuracy in % of the test images" in text
+    assert table({"b": none, "a": every})  # whichever comes first
+
+
+def test_attacks_of_one_name_with_other_steps_are_two_attacks():
+    first = measured()
+    other = copy.deepcopy(first)
+    for row in other["attacks"]:
+        if row["method"] == "pgd":
+            row["step_size"] = row["epsilon"] / 2
+    rows = [row["attack"] for row in differences({"a": first, "b": other})]
+    assert "clean" in rows and not [attack for attack in rows if attack.startswith("PGD")] and "area" not in rows
+    assert sum(line.startswith("PGD") and ", steps of " in line for line in table({"a": first, "b": other}).splitlines()
+               ) == 2 * sum(row["method"] == "pgd" for row in first["attacks"])
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Evaluation from its command line: anyone's network, every protocol, results and pages on disk, kills."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -401,6 +402,46 @@ def test_autoattack_prints_the_two_lines_of_robustbench(network, capsys, tmp_pat
     result = result_of(tmp_path / "evaluate" / "mine.build", "*.json")
     assert (f"mine.build, AutoAttack  eps 0.9000 (229.5/255):\nClean accuracy: {result['clean']['accuracy']:.2%}\n"
             f"Adversarial accuracy: {result['attacks'][1]['accuracy']:.2%}\n") in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_folder_keeps_the_results_of_several_runs(run, tmp_path):
+    other = run.with_name("other")
+    shutil.copytree(run, other)
+    for folder in (run, other, run):
+        evaluate(folder, "--attacks", "fgsm", "--strengths", "0.1", "--checks", "none", "--out", tmp_path / "out")
+    found = [json.loads(path.read_text()) for path in (tmp_path / "out" / "eval").glob("*.json")]
+    assert {result["model"]["source"] for result in found} == {str(run / "best.pt"), str(other / "best.pt")}
+    assert len(list((tmp_path / "out" / "eval").glob("chunks-*"))) == 2
+
+
+@pytest.mark.slow
+def test_fewer_checks_of_the_same_numbers_take_none_away(run):
+    numbers = ["--attacks", "fgsm", "--strengths", "0.1"]
+    evaluate(run, *numbers, "--checks", "quick")
+    checked = result_of(run, "fgsm*.json")
+    evaluate(run, *numbers, "--checks", "none")
+    assert {name: result_of(run, "fgsm*.json")[name] for name in ("check_level", "checks")} == {
+        name: checked[name] for name in ("check_level", "checks")}
+    evaluate(run, *numbers, "--checks", "full")
+    assert result_of(run, "fgsm*.json")["check_level"] == "full"
+
+
+@pytest.mark.slow
+def test_overwrite_keeps_what_other_attacks_have_measured(run):
+    evaluate(run, "--attacks", "pgd-2", "--strengths", "0.1", "--checks", "none")
+    evaluate(run, "--attacks", "fgsm", "--strengths", "0.1", "--checks", "none", "--overwrite")
+    aside = [path.name for path in (run / "eval").glob("chunks-*.old1/*.jsonl")]
+    assert any(name.startswith("pgd_") for name in aside) and not any(
+        path.name.startswith("pgd_") for path in chunks(run))
+
+
+def test_a_transfer_attack_without_a_source_of_images_is_refused_by_a_dry_run(network, tmp_path):
+    pair = [network, network.replace("build", "detached")]
+    for dry in ([], ["--dry_run"]):
+        with pytest.raises(InputError, match="needs another network with a gradient to make its images"):
+            program.main(["--model", *pair, "--device", "cpu", "--dataset", "digits", "--max_test", "20", "--attacks",
+                          "noise-2", "transfer", "--checks", "none", "--runs", str(tmp_path), *dry])
 
 
 def chunks(run):

@@ -284,10 +284,10 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
 
 
 def test_a_dry_run_counts_weight_perturbations_after_their_warm_up_alone():
-    recipe = replace(RECIPES["strong"], awp_gamma=0.01, epochs=10)
-    without, whole, half, none = (training_passes(replace(recipe, **fields), 5) for fields in (
-        {"awp_gamma": 0.0}, {"awp_warmup": 0}, {"awp_warmup": 5}, {"awp_warmup": 10}))
-    assert none == without and whole[0] > without[0] and half[0] == (whole[0] + without[0]) / 2
+    recipe = replace(RECIPES["strong"], awp_gamma=0.01, awp_warmup=0, epochs=10)
+    without, whole, half, one = (training_passes(replace(recipe, **fields), 5) for fields in (
+        {"awp_gamma": 0.0}, {"awp_warmup": 0}, {"awp_warmup": 5}, {"awp_warmup": 9}))
+    assert one[0] > without[0] and half[0] == (whole[0] + without[0]) / 2 == without[0] + 5 * (one[0] - without[0])
 
 
 # -- from search to evaluation --------------------------------------------------------------------------------------

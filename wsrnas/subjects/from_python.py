@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -81,9 +82,7 @@ def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
             ``retrain.evaluate``, but for its mode.
     """
     require(checks in CHECK_LEVELS, f"checks is {checks!r}; expected one of {', '.join(CHECK_LEVELS)}")
-    require(check_images >= 1, f"check_images is {check_images}; expected at least 1")
-    require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such "
-            "as open_model(...).model")
+    _require_arguments(model, {"check_images": check_images, "batch_size": batch_size})
     curve, asked = chosen_attacks(protocol, attacks, strengths, l2_strengths)
     device = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(())).device
     part = (data.test if isinstance(data, DataSet) else as_image_set(data)).to(device)
@@ -103,6 +102,14 @@ def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
                            level=checks, curve=curve)
 
 
+def _require_arguments(model: Any, counts: Mapping[str, Any]) -> None:
+    """Refuse what is no network, and what is no number of images."""
+    for name, count in counts.items():
+        require(isinstance(count, Integral) and int(count) >= 1, f"{name} is {count!r}; expected at least 1, whole")
+    require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such "
+            "as open_model(...).model")
+
+
 def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnAttack], strengths: Strengths | None,
                    l2_strengths: Strengths) -> tuple[Curve | None, tuple[Attack, ...]]:
     """Return the curve, if there is one, and the attacks that the arguments of ``evaluate`` ask for.
@@ -114,10 +121,11 @@ def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnA
     require(protocol in offered, f"protocol is {protocol!r}; expected one of {', '.join(offered)}")
     if isinstance(attacks, str) or callable(attacks):
         attacks = (attacks,)
+    require(hasattr(attacks, "__iter__"), f"attacks is {attacks!r}; expected a name, a function, or several of them")
     strengths = None if strengths is None else read_strengths("strengths", strengths)
     l2_strengths = read_strengths("l2_strengths", l2_strengths, "l2")
     if protocol == CUSTOM:
-        own: dict[str, OwnAttack] = {}
+        own: dict[str, object] = {}
         for attack in filter(callable, attacks):
             name = str(getattr(attack, "__name__", "")).lower()
             require(own.setdefault(name, attack) is attack, f"two attacks of your own are called {name!r}; expected "
