@@ -19,7 +19,7 @@ from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize, print_on_main
 from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.folders import overwrite_requested
-from wsrnas.runtime.run_directory import RunDirectory, has_checkpoint_in
+from wsrnas.runtime.run_directory import RunDirectory, has_begun
 from wsrnas.runtime.same_work import stored_object
 
 with deferred_imports():
@@ -99,7 +99,7 @@ def require_same_bound(path: Path, asked: str) -> None:
         InputError: the bounds differ; the message names both.
     """
     file = path / run_files.BOUND
-    if not has_checkpoint_in(path):  # nothing has begun
+    if not has_begun(path):
         return
     try:
         stored = stored_object(file)
@@ -117,10 +117,10 @@ def require_same_bound(path: Path, asked: str) -> None:
 def has_searched(file: Path) -> bool:
     """Return whether a checkpoint is of a search under a bound, which is resolved already."""
     try:
-        state = checkpoint.read(file).get("searcher") or {}
+        payload, _ = checkpoint.restore(file, lambda line: None)
     except InputError:  # damaged: resuming says what follows
         return False
-    return math.isfinite(state.get("bound") or math.inf)
+    return math.isfinite(((payload or {}).get("searcher") or {}).get("bound") or math.inf)
 
 
 def save_genotype(run: RunDirectory, genotype: Searched, name: str, program: str, iteration: int | None = None,

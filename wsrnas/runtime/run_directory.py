@@ -62,7 +62,7 @@ class RunDirectory:
             move_aside(path)
         barrier(world)
         self.finished = _is_finished(path, config, growing)
-        refuse_other_work(path, config, self.inputs, apart=growing, begun=_has_begun(path))
+        refuse_other_work(path, config, self.inputs, apart=growing, begun=has_begun(path))
         _refuse_to_lengthen_nothing(path, self.finished)
         barrier(world)
         self._writer: SummaryWriter | None = None
@@ -89,7 +89,7 @@ class RunDirectory:
         """
         if tool := getattr(config, "track", ""):
             require_tool(tool)
-        refuse_to_begin(path, config, inputs, overwrite, apart=growing, begun=_has_begun(path))
+        refuse_to_begin(path, config, inputs, overwrite, apart=growing, begun=has_begun(path))
         if not _is_finished(path, config, growing) and not overwrite_requested(overwrite):
             _refuse_to_lengthen_nothing(path, False)
             _stored_state(path, config, growing, print)
@@ -256,7 +256,7 @@ def _is_finished(folder: Path, config: Any, growing: str) -> bool:
     return (folder / run_files.FINISHED).exists() and not grows
 
 
-def _has_begun(folder: Path) -> bool:
+def has_begun(folder: Path) -> bool:
     """Return whether a change of the configuration could spoil anything: a checkpoint, or the results of the end."""
     return has_checkpoint_in(folder) or (folder / run_files.FINISHED).exists()
 
