@@ -6,7 +6,7 @@ that one batch can hold many strengths. Only the gradient with respect to the im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -306,7 +306,7 @@ def shared_passes(strengths: int, steps: int) -> int:
     return strengths * (steps - 1) + 1 if strengths > 1 else strengths * steps
 
 
-def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor, *,
+def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Tensor | Sequence[float], *,
                        loss: str | AttackLoss = "ce", rows: int | None = None, **arguments: Any) -> Tensor:
     """Attack images by PGD at several strengths, as one batch.
 
@@ -327,7 +327,8 @@ def multi_strength_pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon
         Adversarial images (B, S, C, H, W).
     """
     images = images.detach().contiguous(memory_format=torch.channels_last)
-    radii = torch.as_tensor(epsilons).to(images).expand(len(images), -1)
+    given = epsilons if isinstance(epsilons, Tensor) else torch.as_tensor(epsilons)
+    radii = given.to(images).expand(len(images), -1)
     strengths = radii.shape[1]
 
     def every_strength(values: Tensor) -> Tensor:

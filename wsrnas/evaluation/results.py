@@ -208,13 +208,13 @@ def _settings(attack: Attack) -> str:
 
 
 def _average_row(result: dict[str, Any], exactly: bool) -> tuple[str, str]:
-    """Return the name of the average over strengths, with its ends if asked, and its cell; "" where there is none."""
+    """Return the name of the average over strengths, with these if asked, and its cell; "" where there is none."""
     if not (average := result["average_robust"]):
         return "", "-"
     over = average["over"]
     kind = "PGD" if over[0].startswith("PGD") else over[0].partition("  eps")[0]
-    ends = " to ".join(dict.fromkeys(text.partition("  eps ")[2].partition(" ")[0] for text in (over[0], over[-1])))
-    return f"average over {len(over)} strengths of {kind}{f', {ends}' * exactly}", _cell(average)
+    strengths = ", ".join(text.partition("  eps ")[2].partition(" ")[0] for text in over)
+    return f"average over {len(over)} strengths of {kind}{f': {strengths}' * exactly}", _cell(average)
 
 
 def _area_row(result: dict[str, Any]) -> tuple[str, str]:
