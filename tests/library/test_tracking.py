@@ -146,3 +146,14 @@ def test_without_the_flag_no_tracker_is_looked_for(tmp_path, monkeypatch):
     run.record(0, {"loss": 1.0})
     assert not (tmp_path / "run" / "tracking.json").exists() and not set(tracking.TRACKERS) & set(sys.modules)
     assert {field.name: field.default for field in dataclasses.fields(RunConfig)}["track"] == ""
+
+
+def test_a_server_of_mlflow_gets_as_many_parameters_as_it_takes(monkeypatch, tmp_path):
+    service, sent = Service(), []
+    module = stand_in("mlflow", service)
+    module.log_params = lambda config: sent.append(dict(config))
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    config = {f"field {number}": number for number in range(250)}
+    tracking.Tracker("mlflow", tmp_path, config).record(0, {"loss": 1.0})
+    assert [len(part) for part in sent] == [100, 100, 50]
+    assert {name: value for part in sent for name, value in part.items()} == config

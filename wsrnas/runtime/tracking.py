@@ -21,6 +21,7 @@ from wsrnas.runtime.errors import InputError, say
 from wsrnas.runtime.reading import read_json
 
 PROJECT = "wsrnas"
+MLFLOW_BATCH = 100  # parameters that a server of mlflow takes at a time
 Log = Callable[[Mapping[str, float], int], Any]  # (numbers, step)
 Opened = tuple[str, Log, Callable[[], Any]]  # id of the tracked run, how to log, how to finish
 
@@ -53,8 +54,9 @@ def _trackio(trackio: Any, name: str, known: str, config: dict[str, Any], folder
 def _mlflow(mlflow: Any, name: str, known: str, config: dict[str, Any], folder: Path) -> Opened:
     mlflow.set_experiment(PROJECT)
     run = mlflow.start_run(run_id=known) if known else mlflow.start_run(run_name=name)
-    if not known:
-        mlflow.log_params(config)
+    fields = [] if known else list(config.items())
+    for first in range(0, len(fields), MLFLOW_BATCH):
+        mlflow.log_params(dict(fields[first:first + MLFLOW_BATCH]))
     return run.info.run_id, lambda numbers, step: mlflow.log_metrics(dict(numbers), step=step), mlflow.end_run
 
 
