@@ -112,7 +112,8 @@ class EvaluateConfig(NetworksConfig):
                 _require_norms(name, ordered)
             else:
                 require_increasing(name, ordered)
-        assert self.curve is not None and self.chosen("")  # which refuse strengths that are shown by one name
+        curve_of(self.norm, self.l2_strengths if l2 else self.strengths)  # refuses strengths that share one name
+        self.chosen("")  # and this one anchors
 
     @property
     def is_custom(self) -> bool:

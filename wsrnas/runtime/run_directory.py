@@ -97,7 +97,7 @@ class RunDirectory:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything to resume from."""
-        return has_checkpoint_in(self.path)
+        return _has_checkpoint(self.path)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ def _stored_state(folder: Path, config: Any, growing: str,
     return payload, fell_back
 
 
-def has_checkpoint_in(folder: Path) -> bool:
+def _has_checkpoint(folder: Path) -> bool:
     """Return whether there is anything to resume from; without it, there is nothing that a change could spoil."""
     path = folder / run_files.CHECKPOINT
     return any(map(os.path.lexists, (path, checkpoint.previous(path), checkpoint.staged(path))))
@@ -258,12 +258,12 @@ def _is_finished(folder: Path, config: Any, growing: str) -> bool:
 
 def has_begun(folder: Path) -> bool:
     """Return whether a change of the configuration could spoil anything: a checkpoint, or the results of the end."""
-    return has_checkpoint_in(folder) or (folder / run_files.FINISHED).exists()
+    return _has_checkpoint(folder) or (folder / run_files.FINISHED).exists()
 
 
 def _refuse_to_lengthen_nothing(folder: Path, finished: bool) -> None:
     """Refuse to go on with a finished run whose checkpoint is gone: it would begin again, over its results."""
-    require(finished or has_checkpoint_in(folder) or not (folder / run_files.FINISHED).exists(), f"{folder} is "
+    require(finished or _has_checkpoint(folder) or not (folder / run_files.FINISHED).exists(), f"{folder} is "
             f"finished, and its {run_files.CHECKPOINT} is gone, so that it cannot go on; expected the file in its "
             "place, or another --save")
 
