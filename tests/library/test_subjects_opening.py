@@ -21,7 +21,7 @@ from tests.subjects import CLASSES, batch, export, network, refused_by_check
 from wsrnas.attacks import pgd
 from wsrnas.genotype import Genotype
 from wsrnas.models import build_model, description
-from wsrnas.runtime import checkpoint
+from wsrnas.runtime import checkpoint, errors
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects import user_function
 from wsrnas.subjects.checking import check_model
@@ -703,14 +703,14 @@ def test_this_package_and_the_running_program_do_not_count(tmp_path, monkeypatch
     for package in ("wsrnas", "wsrnas/runtime", "wsrnas/subjects", "program"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
-    source = Path(user_function.__file__).read_text()
-    (tmp_path / "wsrnas" / "subjects" / "user_function.py").write_text(source)
+    for module in user_function, errors:
+        file = Path(module.__file__)
+        (tmp_path / file.relative_to(Path(genotypes.__file__).parent)).write_text(file.read_text())
     (tmp_path / "wsrnas" / "operations.py").write_text("")
     (tmp_path / "program" / "evaluate.py").write_text(
         "import sys\nfrom pathlib import Path\nimport program.settings, genotypes_at_home, wsrnas.operations\n"
         "from wsrnas.subjects.user_function import call_function\n"
         "print(call_function(Path('net.py'), 'build')[1].hex())\n")
-    (tmp_path / "wsrnas" / "runtime" / "errors.py").write_text("class InputError(ValueError):\n    pass\n")
     (tmp_path / "program" / "settings.py").write_text("")
     (tmp_path / "genotypes_at_home.py").write_text("")
     # torch itself takes seconds to import.

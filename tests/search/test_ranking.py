@@ -18,7 +18,6 @@ from search.rankings.trained import open_trained
 from search.spaces import SPACES
 from search.training_free import TRAINING_FREE
 from tests.processes import copies
-from tests.search import small_ranking
 from tests.search.small_ranking import GRAPHS, RUN, arguments, results, rows
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.loader import BatchLoader
@@ -36,18 +35,6 @@ from wsrnas.training.batch_norm import recalibrate_batch_norm
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 SPACE = SPACES["nas-bench-201"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, quick_programs) -> Path:
-    """The run directory of a tiny search."""
-    return small_ranking.search_run(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory) -> Path:
-    """A table of a few graphs, two of which share their results."""
-    return small_ranking.table_file(tmp_path_factory.mktemp("table"))
 
 
 @pytest.fixture

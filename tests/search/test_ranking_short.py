@@ -17,7 +17,6 @@ from search.spaces import SPACES
 from search.strategy.step import Step
 from search.tables.reading import open_table
 from search.wsr_nas_searcher import Searcher
-from tests.search import small_ranking
 from tests.search.small_ranking import arguments, results, rows
 from wsrnas.report.reading.rankings import answers
 from wsrnas.runtime.distributed import World
@@ -27,18 +26,6 @@ pytestmark = pytest.mark.usefixtures("quick_programs")
 
 SPACE = SPACES["nas-bench-201"]
 ALONE = "--measure", "short", "--short_epochs", "2", "--short_images", "30", "--short_learning_rate", "0.2"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, quick_programs) -> Path:
-    """The run directory of a tiny search."""
-    return small_ranking.search_run(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory) -> Path:
-    """A table of a few graphs."""
-    return small_ranking.table_file(tmp_path_factory.mktemp("table"))
 
 
 @pytest.fixture

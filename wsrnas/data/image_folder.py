@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from wsrnas.runtime.errors import InputError, say
-from wsrnas.runtime.reading import first_line, reason_of, shown_path
+from wsrnas.runtime.errors import InputError, first_line, say
+from wsrnas.runtime.reading import reason_of, shown_path
 from wsrnas.data.splits import balanced_subset
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".tif", ".tiff")

@@ -16,8 +16,8 @@ from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
 from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import first_line, foreign_kind, reason_of, require_file
+from wsrnas.runtime.errors import InputError, first_line
+from wsrnas.runtime.reading import foreign_kind, reason_of, require_file
 
 with deferred_imports():
     import torch

@@ -20,10 +20,9 @@ from wsrnas.network import CellNetwork
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.runtime.errors import InputError, out_of_memory, say
+from wsrnas.runtime.errors import InputError, first_line, out_of_memory, say
 from wsrnas.runtime.folders import make
 from wsrnas.runtime.progress import progress
-from wsrnas.runtime.reading import first_line
 from wsrnas.runtime.seeding import derive_seed, generator
 
 BATCH = 25  # images per batch in one process of the published evaluation

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wsrnas.quick.folding import calls_are_plain
 from wsrnas.quick.modules import modules_in_use
 from wsrnas.quick.recorder import CudaRecorder, Recorder
+from wsrnas.runtime.errors import first_line
 
 FEWEST_CALLS = 20  # with one path; fewer do not repay the recording, which takes about seven calls
 CALLS_BEFORE = 2  # a step is recorded after so many calls with tensors of the same shapes: a last, smaller batch never
@@ -169,7 +170,7 @@ class Graphs:
         except MemoryError as error:  # another step may need less
             self._say(f"CUDA graphs are not used for {step.what}: {error}")
         except Exception as error:
-            self._give_up(f"recording {step.what} failed ({_first_line(error)})")
+            self._give_up(f"recording {step.what} failed ({first_line(error)})")
 
     def _compare(self, recording: _Recording, step: Step, inputs: Sequence[Tensor]) -> Any:
         """Run a step, and trust its recording if that does the same.
@@ -181,7 +182,7 @@ class Graphs:
         try:
             found = recording.trial(inputs, self.recorder.device)
         except Exception as error:
-            self._give_up(f"repeating {step.what} failed ({_first_line(error)})")
+            self._give_up(f"repeating {step.what} failed ({first_line(error)})")
         result = step(*inputs)
         if found is None:
             return result
@@ -281,7 +282,3 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     near = (found - expected).abs() <= TOLERANCE * (size + size.mean())
     equal = near | (found == expected) | (found.isnan() & expected.isnan())
     return bool(1 - equal.double().mean() <= MOST_UNEQUAL)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError, say
-from wsrnas.runtime.reading import Unreadable, first_line, foreign_kind, reason_of, require_file, shown_path
+from wsrnas.runtime.errors import InputError, first_line, say
+from wsrnas.runtime.reading import Unreadable, foreign_kind, reason_of, require_file, shown_path
 
 with deferred_imports():
     import numpy as np

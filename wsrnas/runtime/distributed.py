@@ -10,8 +10,7 @@ from datetime import timedelta
 
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import first_line
+from wsrnas.runtime.errors import InputError, first_line
 
 MEETING_MINUTES: float = 5
 

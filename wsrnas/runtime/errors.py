@@ -21,6 +21,20 @@ def one_line(message: str) -> str:
     return f"{line[:LONGEST - end - 5]} ... {line[-end:]}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def named_line(error: BaseException) -> str:
+    """Return type and message of an error in one line; TorchScript puts the message last, after its own trace."""
+    lines = str(error).strip().splitlines() or [""]
+    message = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    name = type(error).__name__
+    return f"{name}: {message.removeprefix(f'{name}: ')}" if message else name
+
+
 def shown(value: object, letters: int = 60) -> str:
     """Return a value as a sentence quotes it: on one line, and cut where it is long."""
     if isinstance(value, int) and abs(value) >= 10**letters:

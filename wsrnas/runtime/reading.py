@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from wsrnas.runtime.errors import InputError, shown
+from wsrnas.runtime.errors import InputError, first_line, shown
 
 LARGEST_TEXT = 2**28  # bytes; the largest tables of benchmarks have a quarter of it
 KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
@@ -121,12 +121,6 @@ def foreign_kind(path: Path) -> str:
 def reason_of(error: OSError | ValueError) -> str:
     """Return why the system refuses a path, in small letters."""
     return (getattr(error, "strerror", None) or first_line(error)).lower()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def shown_path(path: str | Path) -> str:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import ATTACK_LOSSES, attack_mode, require_gradients
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, named_line
 from wsrnas.subjects.input_range import refuse_other_range
 from wsrnas.subjects.portions import in_portions
 from wsrnas.subjects.program_mode import is_program, trained_in_script, trained_operation
-from wsrnas.subjects.user_function import first_line
 
 
 class FailedPass(InputError):
@@ -78,7 +77,7 @@ def _there_and_back(model: nn.Module, images: Tensor, labels: Tensor, num_classe
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the user's code
-        raise FailedPass(f"the network cannot take images of shape {shape} ({first_line(error)})") from None
+        raise FailedPass(f"the network cannot take images of shape {shape} ({named_line(error)})") from None
     if not torch.equal(leaf, images):
         raise InputError("the network changes the images that it is given; expected operations that make new tensors")
     _check_logits(logits, len(images), num_classes)
@@ -91,7 +90,7 @@ def _there_and_back(model: nn.Module, images: Tensor, labels: Tensor, num_classe
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise FailedPass(f"the network has no gradient for its images ({first_line(error)}); expected differentiable "
+        raise FailedPass(f"the network has no gradient for its images ({named_line(error)}); expected differentiable "
                          "operations") from None
     return logits.detach(), gradient.isfinite().flatten(1).all(1)
 

@@ -19,8 +19,7 @@ from wsrnas.models import (
     sizes,
 )
 from wsrnas.runtime import checkpoint
-from wsrnas.runtime.errors import InputError, shown
-from wsrnas.runtime.reading import first_line
+from wsrnas.runtime.errors import InputError, first_line, shown
 
 WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.")  # put before names by compiling, wrapping, classes
 LARGE = (256, 60, 25_000)  # width, cells and classes above which a network may be too large for the memory

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import ATTACK_LOSSES, attack_mode, full_precision, require_gradients
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, named_line
 from wsrnas.subjects import checking
 from wsrnas.subjects.images import EvaluationImages, require_same_classes
 from wsrnas.subjects.model_source import ModelSource
-from wsrnas.subjects.user_function import first_line
 
 NCHW = "it needs images in PyTorch's usual memory format (NCHW), and gets them so"
 PROBABILITIES = ("its outputs are probabilities, not logits: where they saturate, so do the losses of attacks, and the "
@@ -176,7 +175,7 @@ def check_alone(model: nn.Module, image: Tensor, num_classes: int) -> torch.dtyp
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the user's code
-        raise InputError(f"the network takes a batch of images, but not one image alone ({first_line(error)}); "
+        raise InputError(f"the network takes a batch of images, but not one image alone ({named_line(error)}); "
                          "expected any number of them, such as the last ones of a data set") from None
     if logits.shape != (1, num_classes):
         raise InputError(f"the network returns a tensor of shape {tuple(logits.shape)} for one image alone; expected "

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from wsrnas.runtime.errors import InputError
-from wsrnas.subjects.user_function import first_line
+from wsrnas.runtime.errors import InputError, named_line
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def make_source(model: nn.Module, source: str, name: str, description: dict[str,
         code = code or described.get("genotype", described.get("arch", "")).encode()
         fingerprint = weights_hash([*model.named_parameters(), *model.named_buffers(), *_other_tensors(model)], code)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:  # such as those on the meta device
-        raise InputError(f"the weights of {source} cannot be read ({first_line(error)})") from None
+        raise InputError(f"the weights of {source} cannot be read ({named_line(error)})") from None
     return ModelSource(model, source, name, fingerprint, description, **about)
 
 

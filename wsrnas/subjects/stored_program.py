@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, named_line
 from wsrnas.subjects.archives import entry_names, verified_script
-from wsrnas.subjects.user_function import first_line
 from wsrnas.subjects.verified_export import verified_export
 
 
@@ -50,7 +49,7 @@ def load_script(path: Path, data: bytes) -> nn.Module:
             warnings.simplefilter("ignore")  # torch deprecates TorchScript, yet the files are there
             return torch.jit.load(verified, map_location="cpu")
     except Exception as error:  # torch raises half a dozen types
-        raise InputError(f"the TorchScript file {path} cannot be loaded ({first_line(error)})") from None
+        raise InputError(f"the TorchScript file {path} cannot be loaded ({named_line(error)})") from None
 
 
 def load_exported(path: Path, data: bytes) -> nn.Module:
@@ -73,7 +72,7 @@ def load_exported(path: Path, data: bytes) -> nn.Module:
             rows = next(node.meta["val"] for node in program.graph.nodes if node.name == inputs[0]).shape[0]
             return ExportedNetwork(program.module(), *_batch_bounds(rows, program.range_constraints))
     except Exception as error:  # another version's format, a missing custom operation, a bare number as input
-        raise InputError(f"the torch.export file {path} cannot be loaded ({first_line(error)})") from None
+        raise InputError(f"the torch.export file {path} cannot be loaded ({named_line(error)})") from None
     raise InputError(f"the torch.export file {path} takes {len(inputs)} inputs; expected images alone")
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wsrnas.runtime.arithmetic import precision
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, named_line
 
 MODULE = "_network_of_"  # a user's file runs as a module whose name begins so
 
@@ -49,7 +49,7 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the user's code: whatever it raises is the answer
-        raise InputError(f"{given} raised {first_line(error)}{_place(error, folder)}{_looked_for(error, folder)}"
+        raise InputError(f"{given} raised {named_line(error)}{_place(error, folder)}{_looked_for(error, folder)}"
                          ) from None
     if not isinstance(model, nn.Module):
         raise InputError(f"{given} returned a {type(model).__name__}; expected a torch.nn.Module")
@@ -178,11 +178,3 @@ def _looked_for(error: BaseException, folder: Path) -> str:
         return ""
     return (f"; it was looked for in {Path.cwd()}, and is in {folder}: expected "
             f"Path(__file__).with_name({Path(name).name!r}), or the program started in that folder")
-
-
-def first_line(error: BaseException) -> str:
-    """Return type and message of an error in one line; TorchScript puts the message last, after its own trace."""
-    lines = str(error).strip().splitlines() or [""]
-    message = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
-    name = type(error).__name__
-    return f"{name}: {message.removeprefix(f'{name}: ')}" if message else name

@@ -16,7 +16,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.quick.strided import right_gradients
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import InputError, one_line
+from wsrnas.runtime.errors import InputError, named_line
 from wsrnas.training.epoch import train_epoch
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.schedules import SCHEDULES, Schedule
@@ -132,7 +132,7 @@ def _require_fits(model: nn.Module, data: DataSet, device: torch.device, attacke
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the user's code
-        raise InputError(f"the network cannot take images of shape {tuple(images.shape)} ({one_line(str(error))})"
+        raise InputError(f"the network cannot take images of shape {tuple(images.shape)} ({named_line(error)})"
                          ) from None
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     require(isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images)
