@@ -30,6 +30,7 @@ Differences of convention, which the cases avoid:
 
 import argparse
 import copy
+import importlib.util
 import json
 import platform
 from collections.abc import Callable
@@ -240,6 +241,9 @@ def main() -> None:
     parser.add_argument("file", type=Path, nargs="?", default=Path("tests/reference/attack_agreement.npz"),
                         help="the .npz file to write (default: %(default)s)")
     path = parser.parse_args().file
+    for library in "torchattacks", "foolbox":
+        if importlib.util.find_spec(library) is None:
+            parser.error(f"{library} is not installed here; expected the environment that --help describes")
     torch.set_num_threads(1)
     values, labels, test = load_digits()
     network = train(values[~test] / 16, labels[~test])

@@ -9,7 +9,6 @@ resumes. About half an hour on one core for 100 images; --minutes stops in betwe
 
 import argparse
 import importlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -28,9 +27,11 @@ from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import curve_of
 from wsrnas.evaluation.results import measure, table
-from wsrnas.runtime.config import Parser, within
+from wsrnas.runtime.checkpoint import write_json
+from wsrnas.runtime.config import Parser, require, within
 from wsrnas.runtime.errors import Preempted
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import stored_object
 
 STRENGTH, BATCH = 0.5 / 255, 10  # at 8/255 nothing is left to compare
 
@@ -52,17 +53,27 @@ def directly(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return model(adversarial).argmax(1) == labels
 
 
-def both(judge: Evaluation, model: nn.Module, file: Path, stop: Callable[[], bool]) -> list[list[bool]]:
-    """Return which images withstand APGD-CE of ours and of the package, batch after batch."""
+def both(judge: Evaluation, model: nn.Module, file: Path, image_set: str,
+         stop: Callable[[], bool]) -> list[list[bool]]:
+    """Return which images withstand APGD-CE of ours and of the package, batch after batch.
+
+    Args:
+        judge: the evaluation of the images.
+        model: the network.
+        file: JSON file of what is done.
+        image_set: fingerprint of the images; what is done for others is not taken.
+        stop: function that says whether to stop before a batch.
+    """
     attack = at_strength(parse_attack("apgd-ce"), STRENGTH)
-    done: list[list[bool]] = json.loads(file.read_text()) if file.exists() else [[], []]
+    stored = stored_object(file) or {}
+    done: list[list[bool]] = stored["withstand"] if stored.get("image_set") == image_set else [[], []]
     for rows in torch.arange(judge.images).split(BATCH)[-(-len(done[0]) // BATCH):]:
         if stop():
             raise Preempted(f"stopped after {len(done[0])} images, different: {different(done)}")
         (images, labels), = judge.loader.images_at([rows])
         done[0] += judge.robust(attack, rows)[rows].tolist()
         done[1] += directly(model, images.contiguous(), labels).tolist()
-        file.write_text(json.dumps(done))
+        write_json(file, {"image_set": image_set, "withstand": done})
     return done
 
 
@@ -83,18 +94,22 @@ def main() -> None:
     end = time.monotonic() + 60 * arguments.minutes
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = example()
-    test = load_dataset("folder", arguments.data, max_train=10, max_test=arguments.images).test
+    data = load_dataset("folder", arguments.data, max_train=10, max_test=arguments.images)
+    require(data.image_shape == (3, 32, 32) and data.num_classes == 10, f"{arguments.data} holds {data.num_classes} "
+            f"classes of images {data.image_shape}; expected CIFAR-10, 10 classes of (3, 32, 32)")
+    test = data.test
     with torch.no_grad():
         right = torch.cat([model(part.float() / 255).argmax(1) for part in test.images.split(BATCH)]) == test.labels
     test = test.subset(right.nonzero().flatten())  # so that both make the same batches
     print(f"clean: {int(right.sum())} of {len(right)} images are right", flush=True)
-    journal = Journal(arguments.out / "chunks", {"images": arguments.images})
+    journal = Journal(arguments.out / "chunks", {"image_set": test.fingerprint()})
     judge = Evaluation(model, BatchLoader(test, BATCH, 0, "test"), 10, batch_size=BATCH, journal=journal,
                        stop=lambda: time.monotonic() > end)
     result: dict[str, Any] = measure(judge, (), 30, level="none", curve=curve_of("linf"))
     print(table({"example": result}))
     print(f"of the images that are right: {curve_line(result['curve'])}; passes {result['passes']}", flush=True)
-    flags = both(judge, model, arguments.out / "apgd.json", lambda: time.monotonic() > end)
+    flags = both(judge, model, arguments.out / "apgd.json", test.fingerprint(),
+                 lambda: time.monotonic() > end)
     print(f"APGD-CE: {sum(flags[0])} withstand ours, {sum(flags[1])} the package's; different: {different(flags)}")
 
 

@@ -10,7 +10,6 @@ and of the best fifth), and a ranking after some batches of recalibration with o
 is stored when it is done, so the same command resumes.
 """
 
-import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from search.rankings.statistics import agreement
 from search.spaces.supernet import Supernet
 from studies.supernet_paths import Objective, image_losses, open_bench, print_rows, read_arguments
 from wsrnas.attacks import multi_strength_pgd, rows_at_once
+from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import require
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.progress import progress
@@ -98,6 +98,10 @@ def by_images(losses: np.ndarray, objective: Objective, seed: int = 0) -> list[d
 def main() -> None:
     """Measure, compare and print."""
     arguments = read_arguments("studies.fewer_images", __doc__, images=10_000)
+    require(arguments.architectures >= 10, f"architectures is {arguments.architectures}; expected at least 10, for a "
+            "best fifth to rank")
+    require(arguments.images >= 2 * COUNTS[0], f"images is {arguments.images}; expected at least {2 * COUNTS[0]}, of "
+            "which one half ranks and the other is compared with")
     bench, objective = open_bench(arguments, max(BATCHES))
     require(len(bench.recalibration) >= max(BATCHES), f"D_t has {len(bench.recalibration)} batches; expected at least "
             f"{max(BATCHES)}, a search with a smaller --batch_size or more images")
@@ -106,7 +110,7 @@ def main() -> None:
     batches = [{"batches": number, **dict(zip(("tau", "tau of the best fifth"), agreement(
         objective(means[:, place]), objective(means[:, -1])), strict=True))}
         for place, number in enumerate(BATCHES[:-1])]
-    (arguments.out / "fewer_images.json").write_text(json.dumps({"by images": images, "by batches": batches}, indent=1))
+    write_json(arguments.out / "fewer_images.json", {"by images": images, "by batches": batches})
     print(f"{arguments.architectures} architectures, reference: {losses.shape[1] // 2} other images")
     print_rows([*images, *batches])
 

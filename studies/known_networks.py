@@ -261,7 +261,7 @@ def main(argv: list[str] | None = None) -> None:
         found = found_out(known, base, data, images, arguments.checks, arguments.images)
         rows.append((known.what, "sound" if known.sound else "broken", "; ".join(found) or "nothing"))
         print(rows[-1], flush=True)
-    print(f"{len(CHECKS)} checks ({arguments.checks}) on {arguments.images} digits\n")
+    print(f"{len(CHECKS)} checks ({arguments.checks}) on {len(data.test)} digits\n")
     print(markdown_table(("network", "known as", "found"), rows))
 
 

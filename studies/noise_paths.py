@@ -28,7 +28,7 @@ from wsrnas.estimators import build_estimator
 from wsrnas.estimators.base import project
 from wsrnas.estimators.continuation import STEP, anchor_strengths
 from wsrnas.runtime import checkpoint, run_files
-from wsrnas.runtime.config import identity_differences, load_config, parse_config, require, to_dict
+from wsrnas.runtime.config import format_epsilon, identity_differences, load_config, parse_config, require, to_dict
 from wsrnas.runtime.distributed import initialize
 from wsrnas.runtime.program import run_program
 
@@ -37,15 +37,32 @@ Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 
 def main(argv: list[str] | None = None) -> None:
     """Print both tables."""
-    config, _ = parse_config(BenchmarkConfig, PRESETS, argv, prog="studies.noise_paths")
+    config, invocation = parse_config(BenchmarkConfig, PRESETS, argv, prog="studies.noise_paths")
+    require(not invocation.overwrite, "overwrite: this program writes nothing; expected no such flag")
     device, study = initialize(config.device).device, study_folder(config)
     stored = load_config(BenchmarkConfig, study / run_files.CONFIG)
     require(not (differences := identity_differences(config, to_dict(stored))),
             f"{study} holds another study ({'; '.join(differences)}); pass the flags that it was made with")
     data = load_dataset(config.dataset, config.data, config.download, max_train=config.max_train,
                         max_test=config.max_test, seed=config.seed)
+    weights = learned_weights(config, study)
+    if invocation.dry_run:
+        print(f"{study}: {len(config.networks)} networks, strengths {' '.join(map(format_epsilon, config.spectrum))}")
+        return
     transfer(config, study, data, device)
-    compare(config, study, data, device)
+    compare(config, study, weights, data, device)
+
+
+def learned_weights(config: BenchmarkConfig, study: Path) -> Path:
+    """Return the checkpoint of A-ANE that the study has trained.
+
+    Raises:
+        InputError: it is not there, or its training is not finished.
+    """
+    folder = study / config.settings()[-1].name / "A-ANE"
+    require((folder / run_files.FINISHED).exists(), f"{folder} holds no finished training; expected that of "
+            "test_AN_estimator.benchmark with these flags and --estimators A-ANE")
+    return folder / run_files.CHECKPOINT
 
 
 def networks(config: BenchmarkConfig, study: Path, data: DataSet,
@@ -75,17 +92,26 @@ def transfer(config: BenchmarkConfig, study: Path, data: DataSet, device: torch.
     print(f"gap to PGD-{config.num_steps} in points: noise of one strength (row) scaled to another (column)")
     print("source  " + " ".join(f"{epsilon:6g}" for epsilon in strengths) + "   mean over the others")
     for source, epsilon in enumerate(strengths):
-        others = (gaps[source].sum() - gaps[source, source]) / (len(strengths) - 1)
-        print(f"{epsilon:6g}  " + " ".join(f"{gap:+6.1f}" for gap in gaps[source]) + f"   {others:+.2f}")
+        others = (gaps[source].sum() - gaps[source, source]) / max(1, len(strengths) - 1)
+        mean = f"{others:+.2f}" if len(strengths) > 1 else "–"
+        print(f"{epsilon:6g}  " + " ".join(f"{gap:+6.1f}" for gap in gaps[source]) + f"   {mean}")
 
 
-def compare(config: BenchmarkConfig, study: Path, data: DataSet, device: torch.device) -> None:
-    """Print gap and lost cross-entropy of each rule, from the single source to the strengths beside it."""
+def compare(config: BenchmarkConfig, study: Path, weights: Path, data: DataSet, device: torch.device) -> None:
+    """Print gap and lost cross-entropy of each rule, from the single source to the strengths beside it.
+
+    Args:
+        config: configuration of the study.
+        study: its folder.
+        weights: checkpoint of A-ANE.
+        data: its data set.
+        device: device of networks and noises.
+    """
     setting = config.settings()[-1]
     source = config.tested_strengths.index(config.single_source)
     columns = [config.tested_strengths.index(epsilon) for epsilon in setting.targets]
     targets, known = (torch.tensor(epsilons, device=device) for epsilons in (setting.targets, setting.sources))
-    rules = make_rules(config, study / setting.name / "A-ANE" / run_files.CHECKPOINT, device)
+    rules = make_rules(config, weights, data.image_shape, len(setting.targets), device)
     totals = {name: torch.zeros(2, len(columns), device=device) for name in ("PGD", *rules)}
     images = 0
     for model, made in networks(config, study, data, device):
@@ -114,9 +140,19 @@ def loss_and_correct(model: nn.Module, made: Noises, noise: Tensor) -> Tensor:
     return torch.stack([F.cross_entropy(logits, made.labels, reduction="sum"), correct.float()])
 
 
-def make_rules(config: BenchmarkConfig, weights: Path, device: torch.device) -> dict[str, Rule]:
-    """Return ways from source noise (B, 1, C, H, W) and its strength (1,) to noises (B, T, C, H, W) at targets (T,)."""
-    average, follow, learned = (build_estimator(name).to(device).eval() for name in ("WA-ANE", "C-ANE", "A-ANE"))
+def make_rules(config: BenchmarkConfig, weights: Path, image_shape: tuple[int, int, int], targets: int,
+               device: torch.device) -> dict[str, Rule]:
+    """Return ways from source noise (B, 1, C, H, W) and its strength (1,) to noises (B, T, C, H, W) at targets (T,).
+
+    Args:
+        config: configuration of the study.
+        weights: checkpoint of A-ANE.
+        image_shape: (C, H, W).
+        targets: number T of targets; where C-ANE has no anchor for so few, rules that need one are left out.
+        device: device of the estimators.
+    """
+    average, follow, learned = (build_estimator(name, image_shape).to(device).eval()
+                                for name in ("WA-ANE", "C-ANE", "A-ANE"))
     learned.load_state_dict(checkpoint.read(weights)["estimator"])
     signed = lambda noise, targets: noise.sign() * targets[:, None, None, None]  # noqa: E731
 
@@ -149,15 +185,18 @@ def make_rules(config: BenchmarkConfig, weights: Path, device: torch.device) -> 
     def unprojected(model: nn.Module, made: Noises, noise: Tensor, known: Tensor, targets: Tensor) -> Tensor:
         return learned.unprojected(noise, made.images, known, targets)
 
+    anchored: dict[str, Rule] = {
+        "FGSM at C-ANE's anchors": at_anchors(lambda model, made, start, anchor: fgsm(
+            model, made.images, made.labels, anchor) - made.images),
+        "a step at each anchor, from source": at_anchors(one_step),
+    } if follow.gradients(targets) else {}
     return {
         "WA-ANE": lambda model, made, noise, known, targets: average(noise, made.images, known, targets),
         "WA-ANE, signs": lambda model, made, *rest: signed(average(rest[0], made.images, *rest[1:]), rest[2]),
         "A-ANE": attended,
         "A-ANE, signs": lambda *arguments: signed(unprojected(*arguments), arguments[-1]),
         "A-ANE, norm not restored": unprojected,
-        "FGSM at C-ANE's anchors": at_anchors(lambda model, made, start, anchor: fgsm(
-            model, made.images, made.labels, anchor) - made.images),
-        "a step at each anchor, from source": at_anchors(one_step),
+        **anchored,
         "C-ANE": followed,
         f"WA-ANE, {config.sources[0]:g} and {config.sources[-1]:g} attacked": two_sources,
     }

@@ -77,6 +77,16 @@ def shown(*values: float, form: str = "{:.3f}") -> str:
     return "–" if np.isnan(values).any() else form.format(*values)
 
 
+def standard_error(found: np.ndarray) -> np.ndarray:
+    """Return the standard error of means over rows (n, columns); NaN for one row."""
+    return found.std(0, ddof=1) / len(found)**0.5 if len(found) > 1 else np.full(found.shape[1], np.nan)
+
+
+def with_error(mean: float, error: float) -> str:
+    """Return a mean with its standard error as text, where that is known."""
+    return shown(mean, error, form="{:.3f}±{:.3f}") if not np.isnan(error) else shown(mean)
+
+
 def measurements(task: TableTask, places: Tensor) -> Measured:
     """Return the true losses of architectures at these places of the table."""
     table = task.table
@@ -105,9 +115,8 @@ def on_table(task: TableTask, seeds: int) -> None:
                 predicted = ranker(task.problem, measurements(task, seen), task.table.choices[unseen], seed)
                 best = truth.argsort()[:len(truth) // 5]
                 found.append((tau(predicted, truth), tau(predicted[best], truth[best])))
-            (every, fifth), errors = np.mean(found, 0), np.std(found, 0, ddof=min(1, seeds - 1)) / seeds**0.5
-            parts.append(f"{count}: {shown(every, errors[0], form='{:.3f}±{:.3f}')} "
-                         f"({shown(fifth, errors[1], form='{:.3f}±{:.3f}')})")
+            (every, fifth), errors = np.mean(found, 0), standard_error(np.array(found))
+            parts.append(f"{count}: {with_error(every, errors[0])} ({with_error(fifth, errors[1])})")
         print(f"{name:14} " + "   ".join(parts), flush=True)
 
 
@@ -130,7 +139,7 @@ def on_cells(task: TableTask, file_order: Tensor, confirm: int, seeds: int) -> N
         predicted = ranker(task.problem, measurements(task, first), task.table.choices[last], 0)
         drawn = np.random.default_rng(0).integers(len(last), size=(RESAMPLES, len(last)))
         resampled = np.array([both(predicted[rows], last[rows]) for rows in drawn])
-        low, high = np.percentile(resampled, (2.5, 97.5), axis=0)  # NaN where a resample has equal values alone
+        low, high = np.percentile(np.nan_to_num(resampled), (2.5, 97.5), axis=0)  # equal values alone rank nothing
         chosen, confirmed = np.mean(found, 0), both(predicted, last)
         print(f"{name:14} " + "   ".join(
             f"{kind}: {shown(chosen[i])}, confirmed "

@@ -29,6 +29,7 @@ from wsrnas.runtime.program import run_program
 from wsrnas.runtime.same_work import stored_object
 
 GROUP = "supernet"
+ALIKE = ("images", "strengths", "num_steps", "recalibration_batches")  # settings of search.ranking
 HEADS = ("score", "each supernet", "last minus first", "mean of their scores", "agreement")
 
 
@@ -58,6 +59,19 @@ def require_one_table(folders: Sequence[Path]) -> None:
     architectures = {(stored_object(folder / run_files.INPUTS) or {}).get("architectures") for folder in folders}
     require(len(architectures) == 1, f"{', '.join(map(str, folders))} have ranked the architectures of different "
             "tables; expected one")
+
+
+def require_measured_alike(rankings: Sequence[dict[str, Any]], folders: Sequence[Path]) -> None:
+    """Refuse rankings whose scores of one name are not the same measurement, or are one measurement twice."""
+    for key in ALIKE:
+        values = [ranking.get(key) for ranking in rankings]
+        require(all(value == values[0] for value in values), f"the rankings were measured in several ways ({key}: "
+                f"{', '.join(map(str, values))}); expected the same --{key}")
+    inputs = [stored_object(folder / run_files.INPUTS) or {} for folder in folders]
+    measured = [(stored["supernet"], ranking["seed"]) for stored, ranking in zip(inputs, rankings, strict=True)
+                if "supernet" in stored]
+    require(len(set(measured)) == len(measured), f"{', '.join(map(str, folders))} are measurements of one supernet "
+            "with one seed; expected several supernets, or other images of one (--seed)")
 
 
 def mean_score(scores: np.ndarray) -> np.ndarray:
@@ -112,6 +126,7 @@ def main() -> None:
     rankings = [dict(read_ranking(folder)) for folder in arguments.rankings]
     require_one_table(arguments.rankings)
     require(len(rankings) > 1, "one ranking was given; expected several, one for each supernet")
+    require_measured_alike(rankings, arguments.rankings)
     column = arguments.column or main_column(rankings[0])
     columns = rankings[0]["columns"]
     require(column in columns, f"column is {column}; expected one of {', '.join(columns)}")

@@ -32,7 +32,8 @@ def read_arguments(program: str, description: str | None, images: int) -> argpar
     parser = Parser(prog=program, description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run directory of search.wsr_nas")
     parser.add_argument("--out", type=Path, required=True, help="folder of the measurements and the results")
-    parser.add_argument("--architectures", type=within(int, 1), default=60, help="random architectures (default: 60)")
+    parser.add_argument("--architectures", type=within(int, 2), default=60,
+                        help="random architectures (default: 60)")
     parser.add_argument("--images", type=within(int, 1), default=images, help=f"images of D_v (default: {images})")
     parser.add_argument("--num_steps", type=within(int, 0), default=0,
                         help="steps of PGD; 0: those of the search (default: 0)")
@@ -47,7 +48,7 @@ def open_bench(arguments: argparse.Namespace, recalibration_batches: int = 0) ->
 
     Args:
         arguments: result of ``read_arguments``.
-        recalibration_batches: batches of D_t for BatchNorm; 0: those of the search.
+        recalibration_batches: batches of D_t for BatchNorm that are needed beside those of the search.
 
     Raises:
         InputError: the objective of the search needs more than losses.
@@ -56,7 +57,7 @@ def open_bench(arguments: argparse.Namespace, recalibration_batches: int = 0) ->
     config = trained.config
     bench = build_bench(trained, arguments.images, tuple(config.strengths),
                         arguments.num_steps or config.measuring_steps,
-                        recalibration_batches or config.recalibration_batches, 100, 0, initialize("auto"))
+                        max(recalibration_batches, config.recalibration_batches), 100, 0, initialize("auto"))
     weights = ", ".join(f"{name}_weight" for name in config.prior_weights)
     require(objective_of(bench, np.ones((1, 1 + len(bench.strengths)))) is not None,
             f"{arguments.run} minimises {config.objective}{f' with {weights}' * bool(weights)}, which needs more than "

@@ -5,7 +5,7 @@
 
 CIFAR is a folder with ``train/<class>/*`` and ``test/<class>/*``. A few minutes on one core. A network is stored when
 it is done. Another seed than 0 gives fresh ones, for settings that were chosen with those of seed 0: other weights,
-other training images, two more architectures, and test images that seed 0 does not show.
+other training images, two more architectures, and test images that seed 0 does not show (of the same --images).
 """
 
 import argparse
@@ -21,7 +21,8 @@ from wsrnas.attacks import is_correct, pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.splits import balanced_subset
-from wsrnas.runtime.config import Parser, within
+from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import Parser, require, within
 from wsrnas.runtime.program import run_program
 
 TRAIN_IMAGES, EPOCHS, BATCH, STEPS = 4000, 6, 50, 2
@@ -186,10 +187,15 @@ def images_of(recipe: Recipe, data: str, test: int, seed: int = 0) -> tuple[Imag
         recipe: the network's.
         data: folder of CIFAR-10.
         test: number of test images; 0: all.
-        seed: seed of both choices; another than 0 leaves out the test images of seed 0.
+        seed: seed of both choices; another than 0 leaves out the test images of seed 0 for the same ``test``.
+
+    Raises:
+        InputError: the folder's images are not 32 x 32 pixels in colour, of ten classes.
     """
     name, limit = ("digits", 0) if recipe.digits else ("folder", TRAIN_IMAGES)
     shown = load_dataset(name, data, max_train=limit, max_test=test)
+    require(recipe.digits or (shown.image_shape == (3, 32, 32) and shown.num_classes == 10), f"{data} holds "
+            f"{shown.num_classes} classes of images {shown.image_shape}; expected CIFAR-10, 10 classes of (3, 32, 32)")
     if not seed:
         return shown.train, shown.test
     loaded = load_dataset(name, data, max_train=limit, seed=seed)
@@ -200,16 +206,24 @@ def images_of(recipe: Recipe, data: str, test: int, seed: int = 0) -> tuple[Imag
 
 
 def network(name: str, data: str, folder: Path, seed: int = 0) -> nn.Module:
-    """Return one network, trained now if it is not in the folder."""
+    """Return one network, trained now if it is not in the folder.
+
+    Raises:
+        InputError: the folder's was trained on other images, or its file is damaged.
+    """
     every = networks_of(seed)
     path = folder / (f"{list(every).index(name)}" + f"-seed{seed}" * bool(seed) + ".pt")
+    images = images_of(every[name], data, 100, seed)[0]
     if path.exists():
+        stored = checkpoint.read(path)
+        require(stored.get("trained on") == images.fingerprint(), f"{path} is no network that was trained on the "
+                f"images of {data}; expected another folder of networks, or no such file")
         model = every[name].build().eval()
-        model.load_state_dict(torch.load(path, weights_only=True))
+        model.load_state_dict(stored["weights"])
         return model
-    model = train(every[name], images_of(every[name], data, 100, seed)[0], seed)
+    model = train(every[name], images, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), path)
+    checkpoint.save(path, {"trained on": images.fingerprint(), "weights": model.state_dict()})
     return model
 
 

@@ -13,7 +13,6 @@ in between. ``--seed 1`` takes the fresh networks and test images of that seed.
 """
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -31,8 +30,10 @@ from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.protocols import curve_of
 from wsrnas.evaluation.results import measure
 from wsrnas.runtime.checkpoint import write_json
-from wsrnas.runtime.config import Parser, within
+from wsrnas.runtime.config import Parser, require, within
 from wsrnas.runtime.program import run_program
+from wsrnas.runtime.same_work import stored_object
+from wsrnas.subjects.model_source import weights_hash
 
 FIXED = {"linf": 8 / 255, "l2": 0.5}
 
@@ -124,13 +125,18 @@ def main() -> None:
         for norm in FIXED:
             kind = ("fixed" if arguments.fixed else "curve") + f"-{place}-{norm}-{arguments.images}"
             file = arguments.out / (kind + f"-seed{arguments.seed}" * bool(arguments.seed) + ".json")
-            if not file.exists():
-                model = network(name, arguments.data, arguments.networks, arguments.seed)
-                journal = Journal(arguments.out / "chunks" / file.stem, {"network": name})
+            model = network(name, arguments.data, arguments.networks, arguments.seed)
+            of = {"network": name, "weights": weights_hash(model.state_dict().items()), "images": test.fingerprint()}
+            stored = stored_object(file)
+            require(stored is None or stored.get("of") == of, f"{file} is about another network or other images; "
+                    "expected another --out, or no such file")
+            if stored is None:
+                journal = Journal(arguments.out / "chunks" / file.stem, of)
                 judge = Evaluation(model, BatchLoader(test, 100, 0, "test"), 10, journal=journal,
                                    log=lambda line: None, stop=lambda: time.monotonic() > end)
-                write_json(file, (compare_fixed if arguments.fixed else compare_curves)(judge, norm))
-            found[f"{name}, {norm}"] = json.loads(file.read_text())
+                stored = {"of": of} | (compare_fixed if arguments.fixed else compare_curves)(judge, norm)
+                write_json(file, stored)
+            found[f"{name}, {norm}"] = {key: value for key, value in stored.items() if key != "of"}
             print(lines(found)[-1], flush=True)
 
 

@@ -117,11 +117,13 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def report(config: BenchmarkConfig, summary: dict[str, Any], times: Sequence[str]) -> str:
     """Return the text of ``report.md``."""
-    training = f"{config.max_train:,}" if config.max_train else "all"
+    training = f"at most {config.max_train:,}" if config.max_train else "all"
+    few = f" (the AN-Estimators: at most {config.max_estimator_train:,})" if config.max_estimator_train else ""
     parts = ["# AN-Estimators against the attack that they replace", *caveats(summary),
-             f"```bash\n{command(config)}\n```",
-             f"{config.dataset}: {training} training images, {summary['images']:,} test images; seed {config.seed}; "
-             f"attack: PGD-{config.num_steps}." + "".join(f" Times: {machine}." for machine in times),
+             f"```bash\n{command(config, summary)}\n```",
+             f"{config.dataset}: {training} training images{few}, {summary['images']:,} test images; "
+             f"seed {config.seed}; attack: PGD-{config.num_steps}."
+             + "".join(f" Times: {machine}." for machine in times),
              "Accuracies are in percent. A gap is accuracy under the estimated noise minus accuracy under the attack, "
              "in points: positive where the estimate is weaker than the attack. In brackets: its 95 % interval, a "
              "paired bootstrap over the test images for these networks and strengths.",
@@ -154,14 +156,17 @@ def caveats(summary: dict[str, Any]) -> list[str]:
     return found
 
 
-def command(config: BenchmarkConfig) -> str:
-    """Return a command that repeats the study: its preset, and the flags that differ and change the result."""
+def command(config: BenchmarkConfig, summary: dict[str, Any]) -> str:
+    """Return a command that repeats the study: its preset, the flags that differ and change the result, estimators."""
     base = PRESETS.get(config.preset, PRESETS["paper"])
     words = ["python -m test_AN_estimator.benchmark", f"--preset {base.preset}"]
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name != "preset" and field.metadata.get("identity", True) and value != getattr(base, field.name):
             words.append(f"--{field.name} {shlex.join(map(str, value if isinstance(value, tuple) else [value]))}")
+    measured = {name for one in summary["settings"].values() for name in one["estimators"]}
+    if measured != set(base.estimators):
+        words.append(f"--estimators {' '.join(name for name in ESTIMATORS if name in measured)}")
     return " ".join(words + ["--data DATA"] * DATASETS[config.dataset].needs_folder)
 
 

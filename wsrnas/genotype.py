@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.reading import json_kind
 
 with deferred_imports():
@@ -124,21 +124,15 @@ class Genotype:
         if unknown := sorted(set(document) - {*required, "meta"}):
             raise InputError(f"the genotype has unknown keys: {', '.join(unknown)}; "
                              f"expected {', '.join(required)} and, if wanted, meta")
-        if document["format"] != FORMAT:
-            raise InputError(f"the genotype has format {document['format']!r}; expected format {FORMAT}")
+        if type(document["format"]) is not int or document["format"] != FORMAT:
+            raise InputError(f"the genotype has format {shown(document['format'])}; expected format {FORMAT}")
         if not isinstance(document.get("meta", {}), dict):
-            raise InputError(f"the genotype's meta is {document['meta']!r}; expected an object")
+            raise InputError(f"the genotype's meta is {shown(document['meta'])}; expected an object")
         return cls(**{field: document[field] for field in _FIELDS})
 
     def save(self, path: str | Path, meta: dict[str, Any] | None = None) -> None:
         """Write the genotype, and ``meta`` (JSON values) beside it, to ``path``, wholly or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(_to_json(self, meta) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(Path(path), (_to_json(self, meta) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

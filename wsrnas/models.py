@@ -102,6 +102,7 @@ def build_model(arch: Searched | str | Path, num_classes: int = 10, init_channel
     for name, value in (("init_channels", width), ("layers", depth or 1), ("num_classes", num_classes)):
         require(value <= LARGEST[name], f"{name} is {shown(value)}; expected at most {LARGEST[name]}")
     arch, imagenet = load_architecture(arch), source_of(dataset).large
+    require(not imagenet or channels == 3, f"channels is {channels}; expected 3 for imagenet")
     if (space := space_of(arch)) is not None:
         return space.build(arch, width, depth or 0, num_classes, channels, imagenet, auxiliary)
     if layers is not None:
@@ -118,6 +119,7 @@ def sizes(arch: Searched | str | Path, dataset: str, init_channels: int | None =
     Raises:
         InputError: There is no such architecture, or its networks cannot have so many cells.
     """
+    require(layers is None or layers >= 1, f"layers is {layers}; expected at least 1")
     name = find(str(arch)) if isinstance(arch, (str, Path)) else None
     large = source_of(dataset).large
     if name:

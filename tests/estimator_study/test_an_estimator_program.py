@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,16 +14,20 @@ import torch
 from torch import nn
 
 import genotypes
+from studies import noise_paths
 from test_AN_estimator import benchmark as program
 from test_AN_estimator import networks
 from test_AN_estimator.networks import NetworkSpec, load_network, network_specs, train_network, training_tasks
+from test_AN_estimator.noises import Noises
 from test_AN_estimator.settings import PRESETS
 from test_AN_estimator.study import check
 from wsrnas.attacks import pgd
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.image_set import DataSet, ImageSet
+from wsrnas.estimators import build_estimator
 from wsrnas.models import build_model
 from wsrnas.runtime import checkpoint
+from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import STOPPED, InputError, Preempted
 from wsrnas.runtime.program import run_program
@@ -493,3 +498,61 @@ def test_a_dry_run_writes_nothing_and_counts(flags, tmp_path, capsys):
     # Images through the networks: 40 with an attack of one step, 40 without; attacks: 16 at 4 strengths, 30 at 5.
     assert "networks 120 images forward and backward, noises 214 (64 of training images, 150 of test images)" in said
     assert "2 of training images, 6 of test images" in said  # files
+
+
+# -- the study of how far one noise carries ------------------------------------------------------------------------
+
+def test_noise_scaled_to_its_own_strength_is_the_attack(finished, flags, capsys):
+    noise_paths.main([*flags, "--runs", str(finished[0].parents[1])])
+    first, second = capsys.readouterr().out.split("\n\n")
+    rows = [line.split() for line in first.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["0.05", "0.1", "0.25"]
+    assert [float(row[1 + place]) for place, row in enumerate(rows)] == [0.0] * 3
+    for row in rows:
+        gaps = [float(word) for word in row[1:4]]
+        assert float(row[4]) == pytest.approx(sum(gaps) / 2, abs=0.06)
+    assert second.count("\n") > 7 and "A-ANE, norm not restored" in second
+    assert "anchor" not in second  # two targets have none
+
+
+def attacked(strengths, channels=3):
+    """A network without training, and digits with the noises of a step of PGD at each strength."""
+    images = load_dataset("digits", max_train=40, max_test=10).test
+    torch.manual_seed(0)
+    model = build_model("cna_r", 10, 2, 1, channels=channels).eval()
+    pixels, epsilons = images.images[:, :channels].float() / 255, torch.tensor(strengths)
+    noises = torch.stack([pgd(model, pixels, images.labels, e.item(), 1) - pixels for e in epsilons], 1)
+    right = torch.ones(len(images), len(epsilons), dtype=torch.bool)
+    return model, Noises(pixels, images.labels, epsilons.expand(len(images), -1), noises, right[:, 0], right)
+
+
+def test_one_strength_has_no_mean_over_the_others(flags, tmp_path, capsys, monkeypatch):
+    config, _ = parse_config(type(CONFIG), PRESETS, [*flags, "--runs", str(tmp_path), "--spectrum", "0.25"])
+    monkeypatch.setattr(noise_paths, "networks", lambda *arguments: iter([attacked(config.tested_strengths)]))
+    noise_paths.transfer(config, tmp_path, None, torch.device("cpu"))
+    assert capsys.readouterr().out.splitlines()[2].split()[2] == "–"
+
+
+@pytest.mark.parametrize("channels, targets", [(1, 2), (3, 5)])
+def test_every_rule_makes_a_noise_for_each_target(channels, targets, flags, tmp_path):
+    config, _ = parse_config(type(CONFIG), PRESETS, [*flags, "--runs", str(tmp_path)])
+    model, made = attacked(config.tested_strengths, channels)
+    checkpoint.save(tmp_path / "a.pt", {"estimator": build_estimator("A-ANE", (channels, 8, 8)).state_dict()})
+    rules = noise_paths.make_rules(config, tmp_path / "a.pt", (channels, 8, 8), targets, torch.device("cpu"))
+    assert ("FGSM at C-ANE's anchors" in rules) == (targets > 3)
+    for rule in rules.values():
+        noise = rule(model, made, made.noises[:, :1], torch.tensor([0.05]), torch.linspace(0.06, 0.2, targets))
+        assert noise.shape == (10, targets, channels, 8, 8) and noise.isfinite().all()
+
+
+def test_noise_paths_wants_a_finished_estimator_and_no_overwriting(finished, flags, tmp_path, capsys):
+    shutil.copytree(finished[0].parents[1], tmp_path / "runs")
+    words = [*flags, "--runs", str(tmp_path / "runs")]
+    noise_paths.main([*words, "--dry_run"])
+    assert capsys.readouterr().out.count("\n") == 1
+    with pytest.raises(InputError, match="this program writes nothing"):
+        noise_paths.main([*words, "--overwrite"])
+    (tmp_path / "runs" / "test_AN_estimator" / "study" / "spectrum-1" / "A-ANE" / "FINISHED").unlink()
+    with pytest.raises(InputError, match=r"A-ANE holds no finished training; expected that of test_AN_estimator"):
+        noise_paths.main(words)
+    assert capsys.readouterr().out == ""

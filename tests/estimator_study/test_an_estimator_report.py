@@ -316,13 +316,15 @@ def test_the_machine_is_named_once_and_without_its_host(tmp_path):
 @pytest.mark.parametrize("config", [
     PRESETS["paper"], PRESETS["tiny"], replace(CONFIG, seed=3, data="/somewhere", save="x"),
     replace(PRESETS["small"], dataset="folder", epsilon=0.05, networks=("a path/file.pt", "cna_r:4:1"))])
-def test_the_command_repeats_the_configuration(config):
-    words = command(config)
+@pytest.mark.parametrize("measured", [("A-ANE", "WA-ANE"), tuple(ESTIMATORS)])
+def test_the_command_repeats_the_configuration(config, measured):
+    words = command(config, {"settings": {"spectrum-1": {"estimators": dict.fromkeys(measured)}}})
     assert words.startswith("python -m test_AN_estimator.benchmark --preset ") and "/somewhere" not in words
     repeated, _ = parse_config(type(config), PRESETS, shlex.split(words)[3:])
     for field in fields(config):
         if field.metadata.get("identity", True):
             assert getattr(repeated, field.name) == getattr(config, field.name)
+    assert set(repeated.estimators) == set(measured)
     assert ("--data DATA" in words) == (config.dataset != "digits")
 
 

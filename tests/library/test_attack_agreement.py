@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from studies.attack_agreement import DETERMINISTIC, MINIMUM_NORM, RANDOM, images_of_other_classes, small_network
+from studies.attack_agreement import DETERMINISTIC, MINIMUM_NORM, RANDOM, images_of_other_classes, main, small_network
 from tests.quick import slow_after
 from wsrnas.attacks import fgsm, mim, pgd
 from wsrnas.evaluation.carlini_wagner import carlini_wagner
@@ -151,3 +151,12 @@ def test_an_attack_from_random_starts_gives_the_same_accuracy(case):
     if case["arguments"]["steps"] == 2:  # the comparison would notice a start that is not random
         still = our_runs(json.dumps({**case["arguments"], "random_start": False}))
         assert deviations(still, theirs) > DEVIATIONS
+
+
+def test_a_missing_library_is_one_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["studies.attack_agreement", str(tmp_path / "new.npz")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and "torchattacks is not installed here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -263,6 +263,25 @@ def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"curve.png", "curve.svg"}
     with pytest.raises(InputError, match="no attack of the norm l2"):
         draw_curve(*results, norm="l2")
+    namesakes = draw_curve(*(result | {"name": "network"} for result in results))
+    names = [text.get_text() for text in namesakes.axes[0].get_legend().get_texts()]
+    assert len({name.partition(" (at chance)")[0] for name in names[:2]}) == 2
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ((), "there is no result to draw"), (({},), "result 1 has the format None"), ((["list"],), "result 1 is a list"),
+    (("eval.json",), "result 1 is a str; expected what evaluate returns")])
+def test_a_curve_of_no_result_is_refused_in_words(given, said):
+    with pytest.raises(InputError, match=said):
+        draw_curve(*given)
+
+
+def test_drawings_and_reports_take_paths_as_text(tmp_path):
+    assert wsrnas.draw_cell(wsrnas.load_cell("WsrNet_Basic"), str(tmp_path / "cell.png")).is_file()
+    with pytest.raises(InputError, match=r"/no/run is not a run directory"):
+        wsrnas.write_report("/no/run")
+    with pytest.raises(InputError, match="no run to report on; expected a run directory"):
+        wsrnas.write_report([])
 
 
 @pytest.mark.parametrize(("settings", "said"), [

@@ -95,6 +95,12 @@ def test_a_genotype_is_the_same_after_json(genotype, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["genotype.json"]
 
 
+def test_a_file_may_have_a_long_name(tmp_path):
+    path = tmp_path / ("g" * 245 + ".json")
+    make().save(path)
+    assert Genotype.load(path) == make() and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "genotype.json"
     make().save(path)
@@ -120,7 +126,7 @@ def edited(**changes) -> str:
     ("[1, 2]", ("list", "expected an object")),
     (edited(reduce=..., format=...), ("lacks", "format, reduce",)),
     (edited(dropout=0.1, extra=1), ("unknown keys", "dropout, extra")),
-    (edited(format=2), ("format 2", "format 1")),
+    (edited(format=2), ("format 2", "format 1")), (edited(format=True), ("format True", "format 1")),
     (edited(meta=[]), ("meta is []", "an object")),
     (edited(normal=[["conv_9x9", 0], ["none", 1]]), ("'conv_9x9'", "normal cell")),
 ])

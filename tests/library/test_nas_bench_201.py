@@ -72,6 +72,8 @@ def test_the_edges_of_a_node_may_be_in_any_order():
     ("||+|none~0|none~1|+|none~0|none~1|none~2|", ("an edge of node 1 is ''", "OPERATION~NODE")),
     ("|none|+|none~0|none~1|+|none~0|none~1|none~2|", ("an edge of node 1 is 'none'", "OPERATION~NODE")),
     ("|none~x|+|none~0|none~1|+|none~0|none~1|none~2|", ("'none~x'", "OPERATION~NODE")),
+    (f"|none~{'9' * 5000}|+|none~0|none~1|+|none~0|none~1|none~2|", ("OPERATION~NODE",)),
+    ("|none~\u0660|+|none~0|none~1|+|none~0|none~1|none~2|", ("OPERATION~NODE",)),
     ("|none~-1|+|none~0|none~1|+|none~0|none~1|none~2|", ("'none~-1'", "OPERATION~NODE")),
 ])
 def test_a_bad_spelling_is_named(text, words):

@@ -52,9 +52,11 @@ def test_a_graph_is_an_architecture_in_the_spelling_of_the_tables():
 
 
 @pytest.mark.parametrize("text, words", [
-    ('{"space": "nas-bench-101", "graph": ""}', ("the space 'nas-bench-101'", "darts, nas-bench-201")),
-    ('{"space": ["darts"]}', ("the space ['darts']", "darts, nas-bench-201")),
-    ('{"space": "darts", "format": 1}', ("lacks the keys normal",)),
+    ('{"space": "nas-bench-101", "graph": ""}', ("the space 'nas-bench-101'", "expected nas-bench-201, or no")),
+    ('{"space": ["darts"]}', ("the space ['darts']", "nas-bench-201, or no entry space for two cells")),
+    ('{"space": "darts"}', ("the space 'darts'", "expected nas-bench-201, or no entry space for two cells")),
+    ('{"space": null}', ("the space None", "expected nas-bench-201, or no entry space for two cells")),
+    ('{"space": "darts", "format": 1}', ("the space 'darts'",)),
     ('{"space": "nas-bench-201"}', ("lacks the key graph",)),
     ("{", ("not JSON",)),
     ("[]", ("is a list",)),
@@ -106,7 +108,9 @@ def test_width_depth_classes_and_channels_are_those_that_are_asked_for():
 @pytest.mark.parametrize("arguments, words", [
     ({"layers": 4}, ("layers is 4", "multiple of 3")),
     ({"layers": 20}, ("layers is 20", "multiple of 3")),
-    ({"layers": 0}, ("cells_per_stage is 0",)),
+    ({"layers": 0}, ("layers is 0; expected at least 1",)),
+    ({"layers": -3}, ("layers is -3; expected at least 1",)),
+    ({"dataset": "imagenet", "channels": 1}, ("channels is 1; expected 3 for imagenet",)),
     ({"init_channels": 0}, ("init_channels is 0",)),
     ({"num_classes": 0}, ("num_classes is 0",)),
     ({"auxiliary": True}, ("no auxiliary head",)),
@@ -136,6 +140,13 @@ def test_weights_are_opened_by_the_spelling_of_their_graph(graph, layers, tmp_pa
     assert torch.equal(opened.model(images), network(images))
     assert opened.name == graph.name
     assert opened.description["init_channels"] == 6
+
+
+def test_weights_that_do_not_tell_the_depth_want_it(tmp_path):
+    """A graph without convolutions has no weights in its cells; another depth would be another network."""
+    torch.save(build_model(EMPTY, 5, 6, 3).state_dict(), tmp_path / "weights.pt")
+    with says("weights.pt: the cells have no weights", "expected their number (--layers)"):
+        open_model(str(EMPTY), genotype=EMPTY, state_dict=str(tmp_path / "weights.pt"), num_classes=5)
 
 
 def test_weights_of_another_graph_are_refused(tmp_path):

@@ -18,7 +18,7 @@ def runs(tmp_path):
         return {"25": {"best": [first, 0.1]}, "50": {"best": [second, None]}}
 
     table = {"table": "demo", "strategy": "wsr", "regret": regret(0.19, 0.031), "seeds": [0, 1, 2, 3],
-             "task": {"distinct": 1793, "synthetic": True},
+             "task": {"distinct": 1793, "synthetic": True, "source": "a formula"}, "tau": [],
              "others": [{"strategy": "random", "regret": regret(0.96, 0.7)}]}
     (tmp_path / "tabular" / NAME).mkdir(parents=True)
     (tmp_path / "tabular" / NAME / "results.json").write_text(json.dumps(table))
@@ -48,4 +48,11 @@ def test_it_says_what_was_found_and_what_that_does_not_show(runs):
 def test_a_missing_result_is_one_sentence(runs):
     (runs / "retrain" / f"{NAME}-searched" / "eval" / "a.json").write_text(json.dumps(evaluation(complete=False)))
     with pytest.raises(InputError, match="quickstart-digits-searched holds no complete evaluation"):
+        last_screen(runs, NAME)
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "{broken"])
+def test_damaged_results_of_the_table_are_one_sentence(damage, runs):
+    (runs / "tabular" / NAME / "results.json").write_text(damage)
+    with pytest.raises(InputError, match=r"results\.json holds no results of strategies"):
         last_screen(runs, NAME)

@@ -1,5 +1,10 @@
 """The page of a text in Markdown, as studies and exported networks have it."""
 
+import shlex
+import subprocess
+
+import pytest
+
 from wsrnas.report.markdown_page import sections_of, write_text_page
 from wsrnas.report.texts import command_text, over_in_words
 from wsrnas.report.tiles import Tile
@@ -70,6 +75,21 @@ def test_flags_and_names_with_hyphens_are_not_broken_and_minus_signs_are_those_o
 def test_a_command_names_its_module():
     assert command_text(["/x/retrain/compare.py", "a b"]) == "python -m retrain.compare 'a b'"
     assert command_text(["/x/retrain/vulnerability/__main__.py"]) == "python -m retrain.vulnerability"
+    words = ["--arch", "|none~0|+|none~0|none~1|", "--name", "it's a", "--data", "/d/$HOME/a;b", "--note", ""]
+    shown = command_text(["/x/retrain/train_cifar.py", *words])
+    assert shlex.split(shown) == ["python", "-m", "retrain.train_cifar", *words]
+    assert subprocess.run(["bash", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True,
+                          check=True).stdout.split("\n")[3:-1] == words
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("`a**b` x `c**d`", "<p><code>a**b</code> x <code>c**d</code></p>"),
+    ("**bold** and **more**", "<p><strong>bold</strong> and <strong>more</strong></p>"),
+    ("**see `a**b`!**", '<p class="warning">see <code>a**b</code>!</p>'),
+    ("[`a`](https://x.org/)", '<p><a href="https://x.org/"><code>a</code></a></p>'),
+    ("| alone |", "<p>| alone |</p>")])
+def test_marks_in_code_are_no_marks(text, shown, tmp_path):
+    assert "".join(part for _, parts in sections_of(text, tmp_path) for part in parts) == shown
 
 
 def test_an_attack_at_several_strengths_is_named_once():

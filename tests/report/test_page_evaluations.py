@@ -257,6 +257,9 @@ def test_areas_are_compared_where_they_are_under_the_same_curve():
 
 @pytest.mark.parametrize("damage", [
     {"clean": {"accuracy": 0.5, "interval": [None, 1]}}, {"clean": {"accuracy": 0.5, "interval": ["x", 1]}},
+    {"clean": {"accuracy": float("nan"), "interval": [0, 1]}}, {"clean": {"accuracy": 10**400}},
+    {"clean": {"accuracy": 0.5, "interval": [0, float("inf")]}}, {"attacks": [
+        {"attack": "PGD-20", "epsilon": float("nan"), "accuracy": 0.5}]},
     {"chance": 10**400}, {"chance": "half"}, {"checks": [{"check": "a"}, {"passed": True}]},
     {"checks": [{"check": 3}]}])
 def test_a_damaged_evaluation_is_named_and_costs_no_page(damage, tmp_path):

@@ -1,5 +1,7 @@
 """The page of a run: what it shows is what the files hold."""
 
+import csv
+import io
 import itertools
 import os
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.report.run_pages import (
     write_run,
 )
 from wsrnas.operations import PRIMITIVES
+from wsrnas.report.figures import noise as noise_figure
 from wsrnas.report.figures import search as search_figures
 from wsrnas.report.figures import weights as weights_figure
 from wsrnas.report.key_facts import estimator_gap
@@ -71,10 +74,10 @@ def test_l2_strengths_have_a_figure_of_their_own(tmp_path, drawn):
 def test_weights_are_the_softmax_of_the_search_phase(a_search):
     run, _, drawn = a_search
     header, *rows = numbers(run, "weights-normal")
-    assert [row[0] for row in rows] == ["1", "2", "3", "4"]  # step 0 is a warm-up step
+    assert [row[0] for row in rows] == ["2", "3", "4", "5"]  # the first step is a warm-up step
     assert header[1] == "cₖ₋₂->2 none" and header[-1] == f"4->5 {PRIMITIVES[-1]}" and len(header) == 1 + 14 * 8
     for row in rows:
-        parts = np.arange(1, 1 + 14 * 8).reshape(14, 8) + int(row[0])
+        parts = np.arange(14 * 8).reshape(14, 8) + int(row[0])
         assert np.array(row[1:], dtype=float) == pytest.approx((parts / parts.sum(1, keepdims=True)).ravel(), abs=1e-4)
     thick = [c.get_linewidths() for c in drawn["weights-normal"].axes[0].collections if len(c.get_linewidths()) == 8]
     assert len(thick) == 14 and all(np.argmax(widths) == 7 for widths in thick)  # alphas grow with the operation
@@ -114,7 +117,7 @@ def test_the_rank_correlation_counts_pairs(a_search):
     run, page, _ = a_search
     assert "+0.60" in page.text and "τ of all 5: +0.60" in page.text
     assert numbers(run, "predictions")[1:] == [[str(step), f"{a}.0", f"{b}.0"]
-                                               for step, (a, b) in enumerate(zip(x, y, strict=True))]
+                                               for step, (a, b) in enumerate(zip(x, y, strict=True), start=1)]
 
 
 def test_the_gap_and_its_fallback_are_drawn(a_search):
@@ -125,8 +128,8 @@ def test_the_gap_and_its_fallback_are_drawn(a_search):
     assert list(fallback.get_xdata()) == [3, 3]
     assert "Strengths that PGD attacks: 0.0300 (7.65/255); 0.1000 (25.5/255) from step 4 on." in page.text
     assert "on 50 images of D_v" in page.text and "+4.0 points" in page.text
-    assert numbers(run, "estimator-gap")[3:5] == [["2", "0.02", "0.06", "0.1", "0.03"],
-                                                  ["3", "0.03", "0.09", "0.1", "0.03 0.1"]]
+    assert numbers(run, "estimator-gap")[3:5] == [["3", "0.02", "0.06", "0.1", "0.03"],
+                                                  ["4", "0.03", "0.09", "0.1", "0.03 0.1"]]
 
 
 def test_skips_pools_and_entropy_are_drawn_and_a_collapse_is_said(a_search):
@@ -137,7 +140,7 @@ def test_skips_pools_and_entropy_are_drawn_and_a_collapse_is_said(a_search):
     normal, reduce, most = (line.get_ydata() for line in entropies.lines[:3])
     assert normal == pytest.approx([1.9, 1.8, 1.7, 1.6]) and reduce == pytest.approx([1.5] * 4)
     assert list(most) == pytest.approx([np.log(8)] * 2)
-    assert numbers(run, "collapse")[1] == ["1", "0.125", "0.25", "1.9", "1.5"]
+    assert numbers(run, "collapse")[1] == ["2", "0.125", "0.25", "1.9", "1.5"]
     assert "The search collapses: half of it are skips." in page.text
 
 
@@ -164,6 +167,27 @@ def test_noises_are_amplified_as_said_and_compared_in_closed_form(a_search):
         expected = np.clip(0.5 + 0.5 * stored[name][1, strength] / (0.03, 0.1)[strength], 0, 1).transpose(1, 2, 0)
         assert canvas[10:, 10 * position:10 * position + 8, :3] == pytest.approx(expected)
     assert (canvas[8:10, :, 3] == 0).all() and (canvas[:8, :8, 3] == 1).all()
+
+
+@pytest.mark.parametrize(("attack", "estimate", "facts", "said"), [
+    (0.02, 0.01, ["0.5", "1.0"], "1.00"), (0.02, 0.0, ["1.0", ""], "nothing estimated"),
+    (0.0, 0.01, ["", ""], "no noise"), (0.0, 0.0, ["", ""], "no noise")])
+@pytest.mark.usefixtures("drawn_pages")
+def test_a_noise_of_zeros_has_no_cosine(attack, estimate, facts, said):
+    arrays = {"images": np.zeros((1, 3, 4, 4), np.uint8), "epsilons": np.array([0.03]), "step": np.array(0),
+              "pgd": np.full((1, 1, 3, 4, 4), attack, np.float32),
+              "estimated": np.full((1, 1, 3, 4, 4), estimate, np.float32)}
+    drawn = noise_figure.noise(arrays)
+    found = list(csv.reader(io.StringIO(drawn.table)))[1][4:]
+    assert [value and f"{float(value):.1f}" for value in found] == facts and said in drawn.svg
+
+
+def test_steps_whose_weights_are_not_numbers_are_not_drawn(tmp_path, drawn):
+    rows = [search_row(step) for step in range(5)]
+    rows[2]["architecture"]["alphas"]["normal"][0][0] = float("nan")
+    run = write_run(tmp_path / "run", rows)
+    made(run)
+    assert [row[0] for row in numbers(run, "weights-normal")[1:]] == ["2", "4", "5"]
 
 
 def test_training_curves_skip_epochs_without_a_number(tmp_path, drawn):

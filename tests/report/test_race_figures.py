@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.quick import slow_after
 from tests.report.race_pages import MEASURES, PGD, bands, numbers, race, race_page, ranked
+from wsrnas.report.figures.axes import line_look, short
+from wsrnas.report.figures.race import look
 from wsrnas.report.figures.style import MARKERS, PALETTE
 
 
@@ -81,6 +84,14 @@ def test_points_over_the_cost_are_means_with_bars_of_a_deviation(tmp_path, drawn
         "parameters", "multiply_adds", "mean", "deviation"))] for row in stored] == [
             [e["name"], measure, e["parameters"], e["multiply_adds"], e["best"][measure]["mean"],
              e["best"][measure]["deviation"]] for e in order for measure in ("average robust", "clean")]
+
+
+def test_very_many_entrants_look_different_and_long_names_keep_both_ends():
+    looks = [tuple(look(SimpleNamespace(number=number)).values()) for number in range(1, 91)]
+    assert len(set(looks)) == 90 and len({tuple(line_look(number).values()) for number in range(30)}) == 30
+    name = short("a network with a very long name, on digits, of the run one")
+    assert len(name) == 32 and name.startswith("a network") and name.endswith("run one")
+    assert short("n" * 32) == "n" * 32
 
 
 @pytest.mark.slow

@@ -60,8 +60,10 @@ def test_the_gain_is_over_the_mean_of_equal_size():
 
 
 @pytest.mark.parametrize("known", [
+    of_equal_size([1.0, 2.0, 3.0, 2.5, float("nan")]), of_equal_size([1.0] * 9, own=float("inf")),
     of_equal_size([1.0, 2.0, 3.0, 2.5]), of_equal_size([1.0] * 9, other_size=1030), of_equal_size([1.0] * 9, found="d"),
-    [], [{"step": 3, "architecture": None}]], ids=["few", "others", "not measured", "nothing", "damaged"])
+    [], [{"step": 3, "architecture": None}]],
+    ids=["few numbers", "infinite", "few", "others", "not measured", "nothing", "damaged"])
 def test_no_gain_is_claimed_without_others_of_equal_size(known):
     assert equal_size_gain(known) is None
 

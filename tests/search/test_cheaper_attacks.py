@@ -11,7 +11,7 @@ import search.wsr_nas as program
 from search.rankings.bench import build_bench, use_path
 from search.rankings.inherited import inherited
 from search.rankings.trained import open_trained
-from studies import cheaper_attacks
+from studies import cheaper_attacks, fewer_images
 from studies.cheaper_attacks import Attack, attacked_losses, attacks, compared, measure
 from studies.fewer_images import attacked_losses as plain_losses
 from studies.supernet_paths import open_bench
@@ -85,6 +85,31 @@ def test_the_program_prints_a_row_for_each_attack(bench, tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     assert "3 architectures, 20 images" in said and said.count("attack PGD-") == 5
     assert (tmp_path / "out/cheaper_attacks.json").exists()
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--architectures", "9"], "architectures is 9; expected at least 10"),
+    (["--images", "499"], "images is 499; expected at least 500")])
+def test_too_few_to_rank_are_refused(words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["study", "--run", "RUN", "--out", str(tmp_path / "out"), *words])
+    with pytest.raises(InputError, match=said):
+        fewer_images.main()
+
+
+def test_there_are_at_least_as_many_batches_as_in_the_search(bench, monkeypatch):
+    asked = []
+
+    def stop(*given):
+        asked.append(given[4])
+        raise InputError("enough")
+
+    monkeypatch.setattr("studies.supernet_paths.build_bench", stop)
+    arguments = argparse.Namespace(run=bench.trained.path, data="", images=20, num_steps=0)
+    usual = bench.trained.config.recalibration_batches
+    for count in (0, 1, usual + 30):
+        with pytest.raises(InputError, match="enough"):
+            open_bench(arguments, count)
+    assert asked == [usual, usual, usual + 30]
 
 
 def opened(run):

@@ -63,7 +63,7 @@ def test_what_is_not_known_is_a_dash(monkeypatch, tmp_path, capsys):
     path = str(cells(tmp_path))
     study.main(["--table", path, "--confirm", "20", "--seeds", "1"])
     assert "at equal size: –, confirmed –" in capsys.readouterr().out
-    study.main(["--table", path, "--seeds", "1"])
+    study.main(["--table", path, "--seeds", "2"])
     said = capsys.readouterr().out
     assert "10: 1.000±0.000" in said and "25:" not in said
 
@@ -77,6 +77,14 @@ def test_graphs_are_ranked_after_every_number_of_measurements(quick, capsys, mon
 
 
 @pytest.mark.slow
+def test_one_part_has_no_standard_error(quick, capsys, monkeypatch):
+    monkeypatch.setattr(study, "COUNTS", (25,))
+    study.main(["--table", "demo", "--seeds", "1"])
+    assert "±" not in capsys.readouterr().out
+    study.main(["--table", "demo", "--seeds", "2"])
+    assert capsys.readouterr().out.count("±") == 4  # two rankers, all graphs and the best fifth
+
+
 def test_columns_choose_what_is_predicted(quick, tmp_path, capsys):
     path = cells(tmp_path)
     document = json.loads(path.read_text())

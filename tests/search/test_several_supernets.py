@@ -109,7 +109,18 @@ def test_the_program_prints_both_tables_and_refuses_what_it_cannot_compare(tmp_p
     (folders[1] / "inputs.json").write_text('{"architectures": "another table"}')
     with pytest.raises(InputError, match="have ranked the architectures of different tables; expected one"):
         start(*folders)
-    (folders[1] / "inputs.json").unlink()
+    for folder in folders:
+        (folder / "inputs.json").write_text('{"architectures": "one table", "supernet": "one and the same"}')
+    with pytest.raises(InputError, match=r"are measurements of one supernet with one seed; expected several supernets"):
+        start(*folders)
+    (folders[1] / "ranking.json").write_text(json.dumps(ranking(1, seed=1)))
+    start(*folders)
+    for folder in folders:
+        (folder / "inputs.json").unlink()
+    (folders[1] / "ranking.json").write_text(json.dumps(ranking(1, num_steps=9)))
+    with pytest.raises(InputError, match=r"in several ways \(num_steps: None, 9\); expected the same --num_steps"):
+        start(*folders)
+    (folders[1] / "ranking.json").write_text(json.dumps(ranking(1)))
     with pytest.raises(InputError, match="one ranking was given"):
         start(folders[0])
     with pytest.raises(InputError, match="ranking1: given twice; expected different rankings"):

@@ -56,6 +56,11 @@ def load(spec: str | Path) -> Any:
     if is_path(spec):
         raise InputError(f"the genotype file {shown_path(spec)} does not exist; expected a JSON file or a run "
                          "directory")
+    if name:
+        raise InputError(f"{name} has no cell, because it is a network with a design of its own; expected an "
+                         "architecture of cells")
+    if reason := catalogue.why_unavailable(spec):
+        raise InputError(reason)
     known = names()
     others = aliases()
     near = list(dict.fromkeys(others.get(name, name) for name in closest(spec, [*known, *others])))

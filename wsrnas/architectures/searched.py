@@ -16,7 +16,7 @@ from wsrnas.architectures import nas_bench_201
 from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE
 from wsrnas.architectures.nas_bench_201 import STAGES, CellGraph
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.reading import parse_json, read_text
 
 with deferred_imports():
@@ -206,6 +206,8 @@ def _kind_in(text: str) -> Any:
     if not isinstance(document, dict) or "space" not in document:
         return Genotype
     space = document["space"]
-    if not isinstance(space, str) or space not in SPACES:
-        raise InputError(f"the genotype is of the space {space!r}; expected one of {', '.join(SPACES)}")
+    named = list(SPACES)[1:]
+    if space not in named:
+        raise InputError(f"the genotype is of the space {shown(space)}; expected {' or '.join(named)}, or no entry "
+                         "space for two cells")
     return SPACES[space].kind

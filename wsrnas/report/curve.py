@@ -6,8 +6,8 @@ from typing import Any
 
 from wsrnas.report.figures.accuracy import accuracy_figure
 from wsrnas.report.figures.svg import save_figure
-from wsrnas.report.reading.evaluations import Evaluation
-from wsrnas.report.reading.networks import Network
+from wsrnas.report.reading.evaluations import Evaluation, evaluation_problem
+from wsrnas.report.reading.networks import Network, distinct_names
 from wsrnas.runtime.config import require
 
 
@@ -23,9 +23,15 @@ def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "
         The matplotlib figure, which a notebook shows.
 
     Raises:
-        InputError: there is no attack of this norm.
+        InputError: there is no attack of this norm, or something is no result.
     """
-    networks = [Network(result["name"], (Evaluation(result["name"], "", dict(result)),)) for result in results]
+    require(bool(results), "there is no result to draw; expected results of evaluate, one after the other")
+    for number, result in enumerate(results, start=1):
+        problem = evaluation_problem(result) if isinstance(result, Mapping) else f"is a {type(result).__name__}"
+        require(not problem, f"result {number} {problem}; expected what evaluate returns")
+    evaluations = [Evaluation(str(result.get("name") or "network"), "", dict(result)) for result in results]
+    networks = [Network(name, (evaluation,)) for name, evaluation in
+                zip(distinct_names(evaluations), evaluations, strict=True)]
     drawn = accuracy_figure(networks, norm)
     require(drawn is not None, f"there is no attack of the norm {norm} to draw")
     if path:

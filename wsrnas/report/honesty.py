@@ -107,7 +107,8 @@ def _grouped(pairs: Sequence[tuple[str, str]], count: int) -> list[str]:
     """
     holds: dict[str, list[str]] = {}
     for name, sentence in pairs:
-        holds.setdefault(sentence, []).append(name)
+        if sentence:
+            holds.setdefault(sentence, []).append(name)
     return [(sentence[0].upper() + sentence[1:] if len(names) == count else f"{', '.join(names)}: {sentence}") + "."
             for sentence, names in holds.items()]
 

@@ -17,7 +17,7 @@ from wsrnas.runtime.reading import read_json
 
 with deferred_imports():
     from wsrnas.evaluation.results import differences
-    from wsrnas.report.strategies import every
+    from wsrnas.report.strategies import every, read_results
 
 LINES = 25  # of a terminal
 NETWORKS = ("searched", "initial")
@@ -36,7 +36,7 @@ def last_screen(runs: Path, name: str) -> list[str]:
     """
     search = runs / "search" / name
     networks = {which: _evaluation(runs / "retrain" / f"{name}-{which}") for which in NETWORKS}
-    lines = ["", *_strategies(read_json(runs / "tabular" / name / run_files.STRATEGIES, "the results of the table")),
+    lines = ["", *_strategies(read_results(runs / "tabular" / name)),
              *_networks(networks), "",
              f"pages   {search / run_files.REPORT}  (the search)",
              f"        {runs / 'evaluate' / '-'.join(NETWORKS) / run_files.REPORT}  (the networks)",

@@ -86,7 +86,7 @@ def _block_html(block: Sequence[str], folder: Path) -> str:
         return first
     if picture := PICTURE.fullmatch(first):
         return _figure(folder / picture[2], picture[1])
-    kind: Callable[[Sequence[str]], str] = _table if first.startswith("|") else (
+    kind: Callable[[Sequence[str]], str] = _table if first.startswith("|") and len(block) > 1 else (
         _items if first.startswith("- ") else _paragraph)
     return kind(block)
 
@@ -114,8 +114,8 @@ def _items(block: Sequence[str]) -> str:
 
 def _paragraph(block: Sequence[str]) -> str:
     text = " ".join(line.strip() for line in block)
-    bold = text.startswith("**") and text.endswith("**")
-    return f'<p class="warning">{_inline(text[2:-2])}</p>' if bold else f"<p>{_inline(text)}</p>"
+    bold = re.fullmatch(r"\*\*((?:[^*`]|`[^`]*`)+)\*\*", text)
+    return f'<p class="warning">{_inline(bold[1])}</p>' if bold else f"<p>{_inline(text)}</p>"
 
 
 def _plain(text: str) -> str:
@@ -126,6 +126,13 @@ def _plain(text: str) -> str:
 
 def _inline(text: str) -> str:
     """Return text as HTML, with its code, its strong words and its links."""
-    shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", prose(text))
+    codes: list[str] = []
+
+    def kept(code: re.Match[str]) -> str:  # nothing inside of code is a mark
+        codes.append(code[1])
+        return f"\0{len(codes) - 1}\0"
+
+    shown = re.sub(r"`([^`]+)`", kept, prose(text.replace("\0", "")))
     shown = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", shown)
-    return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', shown)
+    shown = re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', shown)
+    return re.sub(r"\0(\d+)\0", lambda place: f"<code>{codes[int(place[1])]}</code>", shown)

@@ -40,6 +40,9 @@ def write_files(folder: Path, text: str, numbers: Mapping[str, Numbers], new: bo
     except OSError as error:
         if not new and not os.path.exists(folder):
             raise InputError(f"{shown_path(folder)} is gone; its page is not written") from None
-        raise InputError(f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
-                         "expected a folder that can be made and written") from None
+        figures = folder / run_files.FIGURES
+        where = figures if figures.exists() and not figures.is_dir() else folder
+        raise InputError(f"the report cannot be written to {shown_path(where)}: "
+                         f"{(error.strerror or str(error)).lower()}; expected a folder that can be made and "
+                         "written") from None
     return folder / run_files.REPORT

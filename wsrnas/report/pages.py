@@ -1,5 +1,6 @@
 """The page of a run or of a comparison of several."""
 
+import json
 import time
 from collections.abc import Sequence
 
@@ -78,5 +79,5 @@ def overview(runs: Sequence[Run], live: bool) -> str:
     fields = dict.fromkeys(name for run in runs for name in run.config)
     different: list[list[str | Cell]] = [
         [name, *(Cell(text_of(run.config.get(name, "–")), "text") for run in runs)] for name in fields
-        if len({text_of(run.config.get(name, "–")) for run in runs}) > 1]
+        if len({json.dumps(run.config[name]) if name in run.config else "" for run in runs}) > 1]
     return shown + table(["field", *names], different, caption="Where the configurations differ") * bool(different)

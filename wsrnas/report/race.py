@@ -20,7 +20,7 @@ from wsrnas.report.race_tables import cost, differences, shown, standing
 from wsrnas.report.reading.races import Entrant, Race, budget_of, race_of, read_race
 from wsrnas.report.reading.rows import DAMAGE
 from wsrnas.report.sections import Folded, Part, Section, drawn_sections, numbers_of, section_html
-from wsrnas.report.texts import command_text, text_of
+from wsrnas.report.texts import command_text, slug, text_of
 from wsrnas.report.tiles import tiles_html, tiles_of
 from wsrnas.runtime import run_files
 
@@ -47,12 +47,11 @@ def cells(race: Race) -> Sequence[Part]:
 
 def drawn_cells(entrant: Entrant) -> Picture | str:
     """Return an entrant's cells as a picture, or the reason why they cannot be drawn."""
-    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in entrant.name[:40]).strip("-")
     try:
         drawn = cell_picture(searched.read(json.dumps(entrant.document["genotype"])))
     except DAMAGE as error:
         return paragraph(f"These cells cannot be drawn: {error}.", "warning")
-    return dataclasses.replace(drawn, name=f"cells-{entrant.number}-{slug}".strip("-"),
+    return dataclasses.replace(drawn, name=f"cells-{entrant.number}-{slug(entrant.name)}".strip("-"),
                                label=f"{entrant.name}: {drawn.label}")
 
 

@@ -45,7 +45,8 @@ def architecture_weights(run: Run) -> Sequence[Part]:
 def collapse(run: Run) -> Sequence[Part]:
     """Say whether the search collapses, and draw skips, pools and entropy."""
     newest = run.rows[-1].get("collapse") if run.rows else None
-    said = [paragraph(f"The search collapses: {sentence}.") for sentence in newest or []]
+    sentences = newest if isinstance(newest, list) else []
+    said = [paragraph(f"The search collapses: {sentence}.") for sentence in sentences]
     return [*said, *drawn(skips_and_entropy(run.rows, run.space, run.unit))]
 
 

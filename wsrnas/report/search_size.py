@@ -63,7 +63,7 @@ def equal_size_gain(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
              if isinstance(row.get("loss_estimator"), dict) and is_number(row.get("step"))]
     known = [(step, fact) for step, fact in facts
              if is_number(fact.get("parameters")) and is_number(fact.get("measured_objective"))]
-    if not known or not isinstance(parameters, int | float):
+    if not known or not isinstance(parameters, int | float) or not is_number(parameters):
         return None
     slope = _line(*np.array([(step, fact["parameters"], fact["measured_objective"]) for step, fact in known],
                             dtype=float).T)[1]

@@ -1,5 +1,6 @@
 """Times, values and command lines as a page shows them."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def over_in_words(over: Sequence[str]) -> str:
     return f"{kinds.pop()} at {len(over)} strengths" if len(kinds) == 1 < len(over) else f"{len(over)} attacks"
 
 
+def slug(name: str) -> str:
+    """Return a name as a part of a file's name: at most 40 letters and digits of ASCII, hyphens in place of others."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name[:40]).strip("-")
+
+
 def command_text(command: Any) -> str:
     """Return a command line whose program is given as a module."""
     if not isinstance(command, list) or not command:
@@ -41,7 +47,7 @@ def command_text(command: Any) -> str:
     first, *arguments = map(str, command)
     parts = [part for part in Path(first.removesuffix(".py")).parts if part != "__main__"]
     start = f"python -m {'.'.join(parts[-2:])}" if first.endswith(".py") else first
-    return " ".join([start, *(f"'{word}'" if " " in word else word for word in arguments)])
+    return " ".join([start, shlex.join(arguments)]).strip()
 
 
 def percent(value: float | None, interval: Any = None, signed: bool = False) -> str:
@@ -49,7 +55,7 @@ def percent(value: float | None, interval: Any = None, signed: bool = False) -> 
     if value is None:
         return "–"
     form = "{:+.1f}" if signed else "{:.1f}"
-    text = form.format(100 * value).replace("-", "−")
+    text = form.format(100 * value + 0.0).replace("-", "−")
     if not isinstance(interval, list | tuple) or len(interval) != 2:
         return text
     return f"{text} [{', '.join(form.format(100 * end).replace('-', '−') for end in interval)}]"

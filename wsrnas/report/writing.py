@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
-from wsrnas.runtime.config import Parser
+from wsrnas.runtime.config import Parser, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, say
@@ -38,11 +38,11 @@ _live: set[Path] = set()  # pages that say that their run is running
 _refreshed: dict[Path, tuple[float, float]] = {}  # when the last refresh of a run ended, and the seconds it took
 
 
-def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = False) -> Path:
+def write_report(paths: Sequence[str | Path] | str | Path, out: str | Path | None = None, live: bool = False) -> Path:
     """Write ``report.html`` and ``figures/NAME.svg``, ``figures/NAME.csv``.
 
     Args:
-        paths: Run directories, or the folder of one race, of strategies on a table or of a ranking.
+        paths: A run directory or several, or the folder of one race, of strategies on a table or of a ranking.
         out: Folder of the page; None: the run's own, or ``runs/report`` for several.
         live: Whether the run is still running.
 
@@ -50,19 +50,22 @@ def write_report(paths: Sequence[Path], out: Path | None = None, live: bool = Fa
         The path of the page.
 
     Raises:
-        InputError: One of the paths is not a run directory, or the page cannot be written.
+        InputError: There is no path, one of them is not a run directory, or the page cannot be written.
     """
-    for path in paths:
+    folders = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    page_folder = None if out is None else Path(out)
+    require(bool(folders), "there is no run to report on; expected a run directory")
+    for path in folders:
         if not os.path.exists(path):  # without an error for a loop of links, or a name that is too long
             raise InputError(f"{shown_path(path)} is not a run directory; expected a folder")
-    if len(paths) == 1 and (Path(paths[0]) / run_files.RACE).exists():
-        return write_race_report(Path(paths[0]), out, live)
-    if len(paths) == 1 and (Path(paths[0]) / run_files.STRATEGIES).exists():
-        return write_strategies_report(Path(paths[0]), out)
-    if len(paths) == 1 and (Path(paths[0]) / run_files.RANKING).exists():
-        return write_ranking_report(Path(paths[0]), out)
-    runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
-    new = out or (None if len(runs) == 1 else Path("runs/report"))
+    if len(folders) == 1 and (folders[0] / run_files.RACE).exists():
+        return write_race_report(folders[0], page_folder, live)
+    if len(folders) == 1 and (folders[0] / run_files.STRATEGIES).exists():
+        return write_strategies_report(folders[0], page_folder)
+    if len(folders) == 1 and (folders[0] / run_files.RANKING).exists():
+        return write_ranking_report(folders[0], page_folder)
+    runs = [read_run(path) for path in {path.resolve(): path for path in folders}.values()]
+    new = page_folder or (None if len(runs) == 1 else Path("runs/report"))
     return write_files(new or runs[0].path, *page(runs, live), new=new is not None)
 
 

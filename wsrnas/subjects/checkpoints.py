@@ -103,6 +103,9 @@ def load_weights(path: str | Path, arch: Searched | str, num_classes: int = 10, 
     space = space_of(arch)
     width, depth = (space or SPACES["darts"]).sizes_of_weights(weights)  # RobNets have the stem of DARTS
     depth = depth if space else None
+    if space and space.stages > 1 and width and depth is None and layers is None:
+        raise InputError(f"{path}: the cells have no weights that would say how many there are; expected their number "
+                         "(--layers)")
     width, depth = sizes(arch, dataset, width if init_channels is None else init_channels,
                          depth if layers is None else layers)
     weights = without_auxiliary_head(weights)

@@ -8,6 +8,7 @@ Yang, "NAS-Bench-201", ICLR 2020, Sec. 2.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.reading import json_kind
 from wsrnas.runtime.spelling import closest
 
@@ -206,8 +207,9 @@ def _edges_of(node: int, text: str) -> dict[tuple[int, int], str]:
     found: dict[tuple[int, int], str] = {}
     for edge in text[1:-1].split("|"):
         operation, _, source = edge.strip().partition("~")
-        if not source.isdecimal():
-            raise InputError(f"an edge of node {node} is {edge!r}; expected OPERATION~NODE, such as skip_connect~0")
+        if not re.fullmatch(r"[0-9]{1,9}", source):
+            raise InputError(f"an edge of node {node} is {shown(edge)}; expected OPERATION~NODE, such as "
+                             "skip_connect~0")
         if not int(source) < node:
             raise InputError(f"node {node} has an edge from node {int(source)}; expected one from every node before it")
         if (int(source), node) in found:

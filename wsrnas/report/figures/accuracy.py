@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.report.figures.axes import blank, legend, listed, styled
+from wsrnas.report.figures.axes import blank, legend, line_look, listed, short, styled
 from wsrnas.report.figures.picture import Picture, picture
-from wsrnas.report.figures.style import INK, LINES, MARKERS, PALETTE, SURFACE
+from wsrnas.report.figures.style import INK, MARKERS, SURFACE
 from wsrnas.report.reading.attack_names import attack_family, attack_names
 from wsrnas.report.reading.networks import Network
 from wsrnas.report.reading.whole_curves import WholeCurve, curves_of
@@ -61,8 +61,8 @@ def accuracy_figure(networks: Sequence[Network], norm: str = "linf") -> Any:
     lines: list[Any] = []
     points: set[Hashable] = set()
     whole = [curves_of(network, norm) for network in networks]
-    styles = itertools.cycle(itertools.product(LINES, PALETTE))
-    for network, curves, (line, colour) in zip(networks, whole, styles, strict=False):
+    for number, (network, curves) in enumerate(zip(networks, whole, strict=True)):
+        colour, line = line_look(number).values()
         own = [row for other, row in measured if other is network
                and not any(curve.holds(row) for curve in curves)]
         lines.append(axes.plot([], [], color=colour, linestyle=line)[0])
@@ -83,7 +83,7 @@ def accuracy_figure(networks: Sequence[Network], norm: str = "linf") -> Any:
     kinds = [axes.plot([], [], color=INK, linestyle="", marker=markers[attack])[0] if attack in points else
              axes.plot([], [], color=INK, drawstyle="steps-post")[0] for attack in attacks]
     invisible, = axes.plot([], [], linestyle="")
-    titles = [[(line, network.title), *((invisible, curve.short) for curve in curves)]
+    titles = [[(line, short(network.title)), *((invisible, curve.short) for curve in curves)]
               for line, network, curves in zip(lines, networks, whole, strict=True)]
     keys, names = zip(*itertools.chain(*titles), strict=True)
     legend(axes, [*keys, *kinds], [*names, *attacks.values()], loc="upper left", bbox_to_anchor=(1.01, 1))

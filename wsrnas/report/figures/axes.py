@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from wsrnas.report.figures.style import STYLE
+from wsrnas.report.figures.style import LINES, PALETTE, STYLE
 from wsrnas.report.figures.svg import plain
 from wsrnas.runtime.config import format_epsilon
 
@@ -59,6 +59,20 @@ def positive_axis(axes: Any, values: Iterable[float | None]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(above) < 100 * min(above) else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+LONGEST_NAME = 32  # in a legend; longer ones would leave no room for the curves
+
+
+def short(name: str) -> str:
+    """Return a name that fits into a legend: both ends of it, because names often differ at the end."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[1 - half:]}"
+
+
+def line_look(number: int) -> dict[str, Any]:
+    """Return colour and dashes of a line; the first ``len(PALETTE) * len(LINES)`` lines differ."""
+    return {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number // len(PALETTE) % len(LINES)]}
 
 
 def legend(axes: Any, lines: Sequence[Any], names: Sequence[str], **where: Any) -> None:

@@ -29,7 +29,7 @@ ON_A_LINE: Any = {"fontsize": 8, "va": "center", "zorder": 2,
              "bbox": {"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none"}}
 
 
-def draw_genotype(genotype: Searched, path: Path, title: str = "") -> Path:
+def draw_genotype(genotype: Searched, path: str | Path, title: str = "") -> Path:
     """Draw all cells, inputs on the left, output on the right, every edge with its operation.
 
     Args:
@@ -41,6 +41,7 @@ def draw_genotype(genotype: Searched, path: Path, title: str = "") -> Path:
         The path of the PNG; an SVG is in the same folder.
     """
     from matplotlib import rc_context
+    path = Path(path)
     if path.suffix in (".svg", ".png"):  # any other point belongs to the name
         path = path.with_suffix("")
     with rc_context(STYLE):

@@ -48,7 +48,7 @@ def collapse(rows: Sequence[dict[str, Any]], space: RecordedSpace, unit: str) ->
     whole_ticks(left, right)
     legend(left, lines, list(shares), loc="upper left")
     legend(right, curves, kinds, loc="lower left")
-    table = [[row["step"], *values] for row, *values in zip(kept, *shares.values(), *entropies.values(), strict=True)]
+    table = [[step, *values] for step, *values in zip(steps, *shares.values(), *entropies.values(), strict=True)]
     return picture(figure, "collapse", f"Shares of skips and pools, and entropy of softmax(A), over {len(kept)} "
                    f"{unit}s.", "Left: skip connections and pools among the operations of the architecture found, and "
                    "of those measured in a step. A search that ends in them has collapsed. Right: mean entropy of "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsrnas.report.figures.axes import blank
+from wsrnas.report.figures.axes import blank, short
 from wsrnas.report.figures.style import LINES, PALETTE, STYLE
 from wsrnas.report.figures.svg import plain, save_figure
 
@@ -33,9 +33,9 @@ def draw_layers(curves: Mapping[str, Sequence[float | None]], path: Path, label:
         for (name, values), note, (line, (colour, marker)) in zip(curves.items(), notes, styles, strict=False):
             heights = [math.nan if value is None or value <= 0 else value for value in values]
             axes.plot(range(1, len(values) + 1), heights, color=colour, linestyle=line, marker=marker, markersize=5,
-                      label=f"{plain(name if len(name) <= 40 else '…' + name[-39:])}\n{plain(note)}")
+                      label=f"{plain(short(name))}\n{plain(note)}")
         _layer_axes(axes, [value for values in curves.values() for value in values if value and value > 0],
-                    max(map(len, curves.values())), ticks)
+                    max(map(len, curves.values()), default=1), ticks)
         axes.set_ylabel(label)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", labelspacing=0.9)
         return save_figure(figure, path)

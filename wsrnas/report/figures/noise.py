@@ -40,7 +40,7 @@ def noise(arrays: dict[str, np.ndarray]) -> Picture | None:
         true, guess = pgd[i, strength].ravel(), estimated[i, strength].ravel()
         size, product = np.linalg.norm(true), np.linalg.norm(true) * np.linalg.norm(guess)
         table.append([i, epsilons[strength], np.abs(true).max(), np.abs(guess).max(), *(
-            [np.linalg.norm(guess - true) / size, true @ guess / product] if product else [None, None])])
+            np.linalg.norm(guess - true) / size if size else None, true @ guess / product if product else None)])
     figure = _noise_figure(canvas, epsilons, width + gap, width, height + gap, height, table)
     texts = [f"×{0.5 / e:.3g} at {format_epsilon(e)}" for e in epsilons]
     return picture(figure, "noise", f"{count} validation images, each with PGD's noise and the estimated noise at "
@@ -67,9 +67,9 @@ def _noise_figure(canvas: np.ndarray, epsilons: np.ndarray, across: int, width: 
             epsilon = epsilons[j // 2]
             axes.text(centre + across / 2, -0.26 * height, f"ε {format_epsilon(epsilon)}, ×{0.5 / epsilon:.3g}",
                       va="bottom", **small)
-    for image, epsilon, *_, cosine in table:
+    for image, epsilon, largest, _, _, cosine in table:
         strength = int(np.argmin(abs(epsilons - epsilon)))
-        text = "no noise" if cosine is None else f"{cosine:.2f}"
+        text = f"{cosine:.2f}" if cosine is not None else "nothing estimated" if largest else "no noise"
         axes.text((2 + 2 * strength) * across + width / 2, image * down + height + 0.03 * height, text, va="top",
                   color=MUTED, ha="center", fontsize=7.5)
     return figure

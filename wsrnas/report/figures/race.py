@@ -2,25 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from wsrnas.report.figures.axes import blank, legend, listed, styled
+from wsrnas.report.figures.axes import blank, legend, line_look, listed, short, styled
 from wsrnas.report.figures.picture import Picture, picture
-from wsrnas.report.figures.style import LINES, MARKERS, PALETTE
+from wsrnas.report.figures.style import MARKERS
 from wsrnas.report.reading.races import CLEAN, Entrant, Measure, Race, Score
 
-LONGEST_NAME = 32  # in a legend; longer ones would leave no room for the curves
 COSTS = {"parameters": "parameters (millions)", "multiply_adds": "multiply-adds (millions)"}
 
 
-def look(entrant: Entrant) -> dict[str, str]:
+def look(entrant: Entrant) -> dict[str, Any]:
     """Return colour, line and marker by the place in the file, so that they stay when the standing changes."""
     place = entrant.number - 1
-    return {"color": PALETTE[place % 6], "linestyle": LINES[place // 6 % 3], "marker": MARKERS[place % 9]}
-
-
-def short(name: str) -> str:
-    """Return a name that fits into a legend."""
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}…"
+    return {**line_look(place), "marker": MARKERS[place % len(MARKERS)]}
 
 
 def longest_series(measures: Sequence[Measure]) -> list[Measure]:
@@ -63,7 +58,7 @@ def accuracy_over_strength(race: Race) -> Picture | None:
     names = [short(entrant.name) for entrant in entrants]
     legend(axes, lines, names, loc="upper left", bbox_to_anchor=(1.01, 1))
     return picture(figure, "accuracy-over-strength",
-                   f"Accuracy of {listed(names)} under {attack} over the {kind} strength.",
+                   f"Accuracy of {listed(names)} under {attack} over the {f'{kind} strength'.strip()}.",
                    f"Clean accuracy at ε = 0 and accuracy under {attack}, {race.weights} weights: the mean over the "
                    "seeds, in a band of one sample standard deviation to each side.",
                    ("entrant", "attack", "norm", "epsilon", "mean", "deviation", "seeds"),

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wsrnas.report.figures.axes import blank, legend, listed, styled
+from wsrnas.report.figures.axes import blank, legend, line_look, listed, styled
 from wsrnas.report.figures.picture import Picture, picture
-from wsrnas.report.figures.style import LINES, PALETTE
 
 SHOWN = 1.96  # standard errors to each side
 SMALLEST = 0.03  # regret in points below which the axis is linear, so that 0 has a place
@@ -24,7 +23,7 @@ def regret_over_queries(results: Sequence[Mapping[str, Any]]) -> Picture | None:
     axes = figure.subplots()
     lines, rows = [], []
     for number, result in enumerate(results):
-        look: Any = {"color": PALETTE[number % 6], "linestyle": LINES[number // 6 % 3]}
+        look: Any = line_look(number)
         means, errors = zip(*((mean, error or 0.0) for mean, error in result["curve"]), strict=True)
         queries = range(1, len(means) + 1)
         lines += axes.plot(queries, means, **look)

@@ -43,7 +43,7 @@ def losses(rows: Sequence[dict[str, Any]]) -> Picture | None:
     right.set(xlabel="step", ylabel="%", title="accuracy on D_v", ylim=(0, 100))
     legend(right, lines, [strength_text(name) for name in names], loc="upper left", bbox_to_anchor=(1.01, 1))
     header = ["step", *(f"loss {name}" for name in names), *(f"accuracy {name}" for name in names)]
-    table = [[row["step"], *(row["losses"].get(name) for name in names),
+    table = [[row["step"] + 1, *(row["losses"].get(name) for name in names),
               *((row.get("accuracies") or {}).get(name) for name in names)] for row in kept]
     return picture(figure, "losses", f"Loss and accuracy on D_v of the sampled paths at {len(names)} strengths over "
                    f"{len(kept)} steps.", "Each step samples another path, so the curves are rough. Their level shows "
@@ -61,7 +61,7 @@ def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | 
     """
     rows = path_rows(rows)
     measured, predicted = (column(rows, "loss_estimator", f"{word}_objective") for word in ("measured", "predicted"))
-    table = [[row["step"], m, p] for row, m, p in zip(rows, measured, predicted, strict=True)
+    table = [[row["step"] + 1, m, p] for row, m, p in zip(rows, measured, predicted, strict=True)
              if m is not None and p is not None]
     if not table:
         return None
@@ -108,7 +108,7 @@ def estimator_gaps(rows: Sequence[dict[str, Any]]) -> Picture | None:
     checks = [row["estimator_check"] for row in kept]
     attacked = ", ".join(map(format_epsilon, checks[0].get("attacked", [])))
     then = "".join(f"; {format_epsilon(strength)} from step {step + 1} on" for step, strength in fallbacks)
-    table = [[row["step"], check["mean_gap"], check.get("largest_gap"), check.get("largest_gap_at"),
+    table = [[row["step"] + 1, check["mean_gap"], check.get("largest_gap"), check.get("largest_gap_at"),
               " ".join(map(str, check.get("attacked", [])))] for row, check in zip(kept, checks, strict=True)]
     return picture(figure, "estimator-gap", f"Mean and largest gap between estimated noise and PGD over {len(kept)} "
                    "steps.", f"Accuracy under the estimated noise minus that under PGD, on {checks[-1].get('images')} "

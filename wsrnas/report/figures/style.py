@@ -5,7 +5,7 @@ from typing import Any
 # Okabe and Ito's palette: distinct to colour-blind readers, in print too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 PALETTE = COLOURS[:6]  # without black, which is the ink
-LINES = ("-", "--", ":")
+LINES = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 # Colours of everything but the data. A file shows them as they are; a page replaces them by its own (``inline_svg``).
 INK, MUTED, GRID, SURFACE, TINT = "#1f2329", "#6e7682", "#d0d7df", "#fffffe", "#eef3f9"

@@ -44,7 +44,7 @@ def supernet_ranking(rows: Sequence[dict[str, Any]]) -> Picture | None:
         whole_ticks(axes)
     legend(axes, list(lines.values()), list(lines), loc="upper left", bbox_to_anchor=(1.01, 1))
     count = kept[-1]["ranking"].get("architectures")
-    table = [[row["step"], *values] for row, *values in zip(kept, *columns.values(), strict=True)]
+    table = [[row["step"] + 1, *values] for row, *values in zip(kept, *columns.values(), strict=True)]
     return picture(figure, "supernet-ranking", f"Kendall's τ between scores of the supernet and accuracies of a table, "
                    f"over {len(kept)} rankings.", f"{count} architectures that somebody has trained one by one were "
                    "measured as the search measures its paths. Above zero, a low loss in the supernet promises a high "

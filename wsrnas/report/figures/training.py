@@ -88,7 +88,7 @@ def phases(rows: Sequence[dict[str, Any]], unit: str) -> Picture | None:
     whole_ticks(axes)
     return picture(figure, "time", f"Seconds of {len(x)} {unit}s by phase: {listed(names)}.",
                    f"Measured time of every {unit} by phase.", ("step", *names),
-                   [[row["step"], *(row["seconds"].get(name) for name in names)] for row in kept])
+                   [[row["step"] + 1, *(row["seconds"].get(name) for name in names)] for row in kept])
 
 
 def total_seconds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from wsrnas.report.figures.axes import blank, styled
 from wsrnas.report.figures.picture import Picture, picture
 from wsrnas.report.figures.style import MUTED, operation_colour
 from wsrnas.report.reading.space import RecordedSpace, cell_title
+from wsrnas.report.texts import slug
 
 DRAWN_POINTS = 120  # points of each line; the table of the figure has all numbers
 
@@ -24,7 +25,8 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, space: RecordedSpace, uni
         unit: What a row is about: "epoch" or "step".
     """
     kept = [row for row in rows if kind in (row.get("architecture") or {}).get("alphas", {})
-            and row.get("phase", "search") == "search"]  # before, nothing moves
+            and row.get("phase", "search") == "search"  # before, nothing moves
+            and np.isfinite(np.array(row["architecture"]["alphas"][kind], dtype=float)).all()]
     if len(kept) < 2:
         return None
     from matplotlib.collections import LineCollection
@@ -66,9 +68,9 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, space: RecordedSpace, uni
              ylim=(-1.3 * (last_node - first) - 0.22, 1.28))
     axes.axis("off")
     header = ["step", *(f"{space.state(source)}->{node} {name}" for source, node in edges for name in names)]
-    table = [[row["step"], *shares[i].round(4).ravel().tolist()] for i, row in enumerate(kept)]
+    table = [[row["step"] + 1, *shares[i].round(4).ravel().tolist()] for i, row in enumerate(kept)]
     start, end = kept[0]["step"] + 1, kept[-1]["step"] + 1
-    return picture(figure, f"weights-{kind}", f"Weights of the operations on the {len(edges)} edges of the "
+    return picture(figure, f"weights-{slug(kind)}", f"Weights of the operations on the {len(edges)} edges of the "
                    f"{cell_title(kind)} from {unit} {start} to {end}.", f"{cell_title(kind).capitalize()}: softmax of "
                    f"the architecture parameters, one panel for each edge (its input → its node), {unit}s {start} to "
                    f"{end} from left to right, {low:.3f} to {high:.3f} from bottom to top. Thick: the strongest "

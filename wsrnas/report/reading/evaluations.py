@@ -1,5 +1,6 @@
 """Evaluations of networks, as the files in ``eval/`` of a run directory hold them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ def read_evaluations(folder: Path, run_name: str) -> tuple[list[Evaluation], lis
 
 def evaluation_problem(result: Any) -> str | None:
     """Return why a document is no evaluation, as the end of a sentence about its file; None for an evaluation."""
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        found = result.get("format") if isinstance(result, dict) else None
+    if not isinstance(result, Mapping) or result.get("format") != FORMAT:
+        found = result.get("format") if isinstance(result, Mapping) else None
         return f"has the format {found!r}, expected {FORMAT!r}; retrain.evaluate writes it again in this format"
     measured = [result.get("clean"), *(result["attacks"] if isinstance(result.get("attacks"), list) else [None])]
     for entry in measured:

@@ -15,7 +15,7 @@ def column(rows: Sequence[dict[Any, Any]], *keys: Any) -> list[float | None]:
         value: Any = row
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        values.append(float(value) if is_number(value) and abs(value) <= LARGEST else None)
+        values.append(float(value) if is_number(value) else None)
     return values
 
 
@@ -34,5 +34,5 @@ def names_under(rows: Sequence[dict[str, Any]], key: str) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a JSON value is a number, and neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
