@@ -11,7 +11,7 @@ from urllib.parse import quote
 from wsrnas.architectures import searched
 from wsrnas.evaluation.caveats import counted
 from wsrnas.report.figures.cells import cell_picture
-from wsrnas.report.figures.picture import Numbers, Picture
+from wsrnas.report.figures.picture import Numbers, Picture, slug
 from wsrnas.report.figures.race import accuracy_over_cost, accuracy_over_strength
 from wsrnas.report.html import alarm, definitions, details, document, escape, paragraph, problem_list
 from wsrnas.report.page_files import write_files
@@ -20,7 +20,7 @@ from wsrnas.report.race_tables import cost, differences, shown, standing
 from wsrnas.report.reading.races import Entrant, Race, budget_of, race_of, read_race
 from wsrnas.report.reading.rows import DAMAGE
 from wsrnas.report.sections import Folded, Part, Section, drawn_sections, numbers_of, section_html
-from wsrnas.report.texts import command_text, slug, text_of
+from wsrnas.report.texts import command_text, text_of
 from wsrnas.report.tiles import tiles_html, tiles_of
 from wsrnas.runtime import run_files
 

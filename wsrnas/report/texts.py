@@ -35,11 +35,6 @@ def over_in_words(over: Sequence[str]) -> str:
     return f"{kinds.pop()} at {len(over)} strengths" if len(kinds) == 1 < len(over) else f"{len(over)} attacks"
 
 
-def slug(name: str) -> str:
-    """Return a name as a part of a file's name: at most 40 letters and digits of ASCII, hyphens in place of others."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name[:40]).strip("-")
-
-
 def command_text(command: Any) -> str:
     """Return a command line whose program is given as a module."""
     if not isinstance(command, list) or not command:

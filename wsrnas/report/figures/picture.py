@@ -47,6 +47,11 @@ class Picture(Numbers):
     caption: str
 
 
+def slug(name: str) -> str:
+    """Return a name as a part of a file's name: at most 40 letters and digits of ASCII, hyphens in place of others."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name[:40]).strip("-")
+
+
 def picture(figure: Any, name: str, label: str, caption: str, header: Sequence[str],
             rows: Sequence[Sequence[Any]]) -> Picture:
     """Return a matplotlib figure as a ``Picture``; the arguments are those of ``Picture``."""

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from wsrnas.report.figures.axes import blank, styled
-from wsrnas.report.figures.picture import Picture, picture
+from wsrnas.report.figures.picture import Picture, picture, slug
 from wsrnas.report.figures.style import MUTED, operation_colour
 from wsrnas.report.reading.space import RecordedSpace, cell_title
-from wsrnas.report.texts import slug
 
 DRAWN_POINTS = 120  # points of each line; the table of the figure has all numbers
 
@@ -24,9 +23,7 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, space: RecordedSpace, uni
         space: The search space.
         unit: What a row is about: "epoch" or "step".
     """
-    kept = [row for row in rows if kind in (row.get("architecture") or {}).get("alphas", {})
-            and row.get("phase", "search") == "search"  # before, nothing moves
-            and np.isfinite(np.array(row["architecture"]["alphas"][kind], dtype=float)).all()]
+    kept = [row for row in rows if row.get("phase", "search") == "search" and _is_whole(row, kind)]  # before, it rests
     if len(kept) < 2:
         return None
     from matplotlib.collections import LineCollection
@@ -76,6 +73,12 @@ def weights(rows: Sequence[dict[str, Any]], kind: str, space: RecordedSpace, uni
                    f"{end} from left to right, {low:.3f} to {high:.3f} from bottom to top. Thick: the strongest "
                    f"operation at the end. Dotted: {unit}s that change the genotype's operations on this edge.",
                    header, table)
+
+
+def _is_whole(row: dict[str, Any], kind: str) -> bool:
+    """Return whether a row has A of a kind of cell, in finite numbers."""
+    alphas = (row.get("architecture") or {}).get("alphas", {})
+    return kind in alphas and bool(np.isfinite(np.array(alphas[kind], dtype=float)).all())
 
 
 def _dashes(operation: str) -> str:
