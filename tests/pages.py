@@ -1,5 +1,7 @@
 """Pages as tests read them: what a browser would see, and the figures as they are handed to be written."""
 
+import importlib
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from wsrnas.report import figures as drawings
 from wsrnas.report.figures.picture import picture as original
 
 
@@ -64,6 +67,8 @@ def kept_figures() -> Iterator[dict]:
     def picture(figure, name, *rest):
         figures[name] = figure
         return original(figure, name, *rest)
+    for module in pkgutil.iter_modules(drawings.__path__, f"{drawings.__name__}."):  # some are imported when needed
+        importlib.import_module(module.name)
     with pytest.MonkeyPatch.context() as context:
         for module in list(sys.modules.values()):
             if getattr(module, "picture", None) is original:
