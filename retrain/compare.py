@@ -29,7 +29,7 @@ with deferred_imports():
     from retrain.cost import training_memory_gib, training_passes
     from retrain.race.costs import write_costs
     from retrain.race.entrants import Entrant, load_entrants, shapes_of, widen
-    from retrain.race.jobs import check_jobs, kept_weights, race_jobs, tasks
+    from retrain.race.jobs import check_jobs, kept_weights, race_jobs, read_object, tasks
     from retrain.race.register import as_entered, enter, entered, joined
     from retrain.race.results import document, keep_document
     from retrain.race.tables import standing
@@ -63,7 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     if invocation.dry_run:
         refuse_to_begin(race, config, inputs, invocation.overwrite)
         if world.is_main:
-            dry_run(config, entrants or there, data)
+            fresh = overwrite_requested(invocation.overwrite)
+            dry_run(config, entrants if fresh else joined(race, entrants),
+                    config.seeds if fresh else max(config.seeds, entered(race)[1]), data)
         return
     if world.is_main:
         open_shared_folder(race, config, inputs, invocation.overwrite)
@@ -100,6 +102,8 @@ def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wai
             refresh(race, world)
 
     jobs = tasks(config, race_jobs(config, race, *entered(race)), data, images, world, keep)
+    if read_object(race / run_files.RACE).get("complete") is True and not all(job.done() for job in jobs):
+        keep()  # it has new jobs now
     ended, failed = False, None
     try:
         # Processes of one launcher end together; a process that was started alone ends when no job is left for it.
@@ -150,11 +154,18 @@ def entrant_lines(entrants: list[Entrant]) -> str:
                      f"parameters, {readable(entrant.multiply_adds)} multiply-adds" for entrant in entrants)
 
 
-def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> None:
-    """Print the configuration and the cost of the race."""
-    images, jobs = len(data.train) - config.held_out, len(entrants) * config.seeds
+def dry_run(config: CompareConfig, entrants: list[Entrant], seeds: int, data: DataSet) -> None:
+    """Print the configuration and the cost of the whole race.
+
+    Args:
+        config: configuration of the race.
+        entrants: all entrants, also those of earlier starts.
+        seeds: trainings of each.
+        data: training and test images.
+    """
+    images, jobs = len(data.train) - config.held_out, len(entrants) * seeds
     both, forward = training_passes(config, images // config.batch_size)
-    adds = sum(entrant.multiply_adds for entrant in entrants) * config.seeds
+    adds = sum(entrant.multiply_adds for entrant in entrants) * seeds
     memory = max(training_memory_gib(config, shapes_of(entrant, entrant.init_channels, data.num_classes,
                                                        data.image_shape, config.dataset), data.image_shape, World())
                  for entrant in entrants)
@@ -173,7 +184,7 @@ def dry_run(config: CompareConfig, entrants: list[Entrant], data: DataSet) -> No
         f"multiply-adds: {readable(adds * (3 * both + forward))} for all trainings together, at most "
         f"{readable(adds * (3 * attacked[0] + attacked[1]))} for all attacks",
         f"memory: up to {memory:.1f} GiB of activations",
-        f"power: {power(planned(len(entrants), config.seeds, len(data.test)), Noise())['summary']}"]), flush=True)
+        f"power: {power(planned(len(entrants), seeds, len(data.test)), Noise())['summary']}"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The configuration of an evaluation, and the attacks that it chooses."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -77,6 +77,12 @@ class EvaluateConfig(NetworksConfig):
     workers: int = option(4, "processes that decode ImageNet's images, for each process", group="run and machine")
     out: str = option("", "folder of results and page, with a subfolder for each of several networks; empty: a "
                       "network's run directory, or RUNS/evaluate/NAME for other networks and for the page of several")
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads."""
+        return [] if self.state_dict else [
+            f"--{name} is given, but nothing reads it: a network without --state_dict has its own size; expected no "
+            f"--{name}" for name in ("init_channels", "layers") if name in given]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -147,6 +148,24 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
             read = name in loss.reads or not loss.attacks
             require(read or not getattr(self, name), f"{name} is {getattr(self, name):g}, but the loss {self.adv_loss} "
                     "does not read it; expected 0")
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
+        loss, shape = LOSSES[self.adv_loss], SCHEDULES[self.schedule]
+        unread = {name: f"adv_loss is {self.adv_loss}; expected --adv_loss {' or '.join(readers)} with it" for name in (
+            "trades_beta", "strengths", "random_start") if name not in loss.reads and (readers := [
+                other for other in losses_of("retrain") if name in LOSSES[other].reads])}
+        if not loss.one_step:
+            unread |= dict.fromkeys(("probe_steps", "probe_drop", "on_overfitting"), f"adv_loss is {self.adv_loss}; "
+                                    "expected --adv_loss fast with it")
+        if not self.awp_gamma:
+            unread["awp_warmup"] = "awp_gamma is 0; expected --awp_gamma with it"
+        if not shape.has_milestones:
+            unread["milestones"] = f"schedule is {self.schedule}; expected --schedule multi-step with it"
+        if not shape.begins_low:
+            unread["peak_share"] = f"schedule is {self.schedule}; expected --schedule cyclic or one-cycle with it"
+        return [f"--{name} is given, but nothing reads it: {why}, or no --{name}" for name, why in unread.items()
+                if name in given]
 
     @property
     def data_seed(self) -> int:

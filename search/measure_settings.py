@@ -1,8 +1,9 @@
 """The fields of the Wsr-NAS search that say with which weights an architecture is measured."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from wsrnas.runtime.config import option
+from wsrnas.runtime.config import Ranges, option
 
 SUPERNET, SHORT = "supernet", "short"
 MEASURES = {
@@ -12,7 +13,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class MeasureConfig:
+class MeasureConfig(Ranges):
     """The fields about the weights of a measured architecture."""
 
     measure: str = option(SUPERNET, "with which weights an architecture is measured", choices=MEASURES, added=True,
@@ -25,3 +26,10 @@ class MeasureConfig:
                                added=True)
     validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
                                    "AN-Estimator's tasks; 0: num_steps", added=True)
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads."""
+        unread = () if self.measure == SHORT else ("short_epochs", "short_images")
+        return [*super().unread(given), *(
+            f"--{name} is given, but nothing reads it: measure is {self.measure}; expected --measure {SHORT} with it, "
+            f"or no --{name}" for name in unread if name in given)]

@@ -23,12 +23,12 @@ from search.rankings.settings import RankingConfig
 from search.tables.reading import open_table
 from wsrnas.report import write_report
 from wsrnas.report.reading.rankings import answers, read_ranking
+from wsrnas.report.reading.rows import DAMAGE
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic, write_json
 from wsrnas.runtime.config import describe, parse_config, require, to_dict
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, initialize
-from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.program import run_program
 from wsrnas.runtime.same_work import refuse_to_begin
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
@@ -36,6 +36,7 @@ from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 with deferred_imports():
 
     from search.rankings.bench import Bench, build_bench, build_short
+    from search.rankings.compared import truth_of
     from search.rankings.results import document, ranking_page, summary_table
     from search.rankings.rows import Row, all_rows, row_tasks
     from search.rankings.trained import open_trained
@@ -67,8 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         refuse_to_begin(folder, config, inputs, invocation.overwrite)
         return
     open_shared_folder(folder, config, inputs, invocation.overwrite)
-    if finished(config, folder):
-        print((folder / run_files.FINISHED).read_text() + "finished before (--overwrite starts again)", flush=True)
+    if finished(config, table, folder):
+        with alone(folder / run_files.CLAIMS, "report"):
+            print(f"{ranked(len(places), folder)}\nfinished before (--overwrite starts again)", flush=True)
         return
     (folder / run_files.FINISHED).unlink(missing_ok=True)
     log(folder, f"{', '.join(config.measure)} of {len(places)} architectures, process {os.getpid()}")
@@ -80,16 +82,25 @@ def main(argv: list[str] | None = None) -> None:
             conclude(config, table, bench, places, len(order), folder)
 
 
-def finished(config: RankingConfig, folder: Path) -> bool:
-    """Return whether the folder holds the results of this very command."""
+def finished(config: RankingConfig, table: Table, folder: Path) -> bool:
+    """Return whether the folder holds the results of this very command, with the accuracies that the table has now."""
     if not (folder / run_files.FINISHED).exists():
         return False
     try:
-        before = read_ranking(folder).get("config")
-    except InputError:  # it is damaged
+        results = read_ranking(folder)
+        truth = {name: values.tolist() for name, values in truth_of(table, results["values"]["place"]).items()}
+        same = (results["table"], results["values"]["truth"]) == (table.name, truth)
+    except DAMAGE:  # no results, or damaged ones
         return False
-    return isinstance(before, dict) and all(before.get(name) == value for name, value in to_dict(config).items()
-                                            if name in ("columns", "sample", "measure", "resamples"))
+    before = results.get("config")
+    return same and isinstance(before, dict) and all(before.get(name) == value for name, value in
+                                                     to_dict(config).items() if name in (
+                                                         "columns", "sample", "measure", "resamples"))
+
+
+def ranked(count: int, folder: Path) -> str:
+    """Write the page, and return a line that says where it is."""
+    return f"{count} architectures ranked: {write_report([folder])}"
 
 
 def prepare(config: RankingConfig, table: Table, world: World) -> tuple[RankingConfig, Bench]:
@@ -134,7 +145,7 @@ def conclude(config: RankingConfig, table: Table, bench: Bench, places: Sequence
     write_json(folder / run_files.RANKING, results)
     write_atomic(folder / run_files.RANKING_TABLE, ranking_page(results).encode())
     print("\n".join(["", summary_table(results), "", *answers(results), ""]))
-    message = f"{results['architectures']} architectures ranked: {write_report([folder])}"
+    message = ranked(results["architectures"], folder)
     write_atomic(folder / run_files.FINISHED, (message + "\n").encode())
     log(folder, message)
 

@@ -1,7 +1,7 @@
 """The configuration that both searches share: supernet, adversarial training, bound on the vulnerability."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from search.spaces.darts import DARTS
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
 from wsrnas.runtime.config import option, require_step
-from wsrnas.training.losses import LossSettings, losses_of
+from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.sgd import SgdConfig
 
 LEAST_TAU = 1e-6  # below it, the Gumbel-softmax overflows
@@ -62,6 +62,13 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         require_step("step_size", self.step_size)
         self.bound()
         SPACES[self.space].check_layers(self.layers)
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
+        unread = () if "trades_beta" in LOSSES[self.adv_loss].reads else ("trades_beta",)
+        return [*super().unread(given), *(
+            f"--{name} is given, but nothing reads it: adv_loss is {self.adv_loss}; expected --adv_loss trades with it, "
+            f"or no --{name}" for name in unread if name in given)]
 
     def adapted(self, flags: Mapping[str, Any]) -> Self:
         """Return this configuration as the start of one with other ``flags``: another space has its own layers."""

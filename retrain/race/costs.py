@@ -24,11 +24,16 @@ def known_costs(race: Path) -> dict[str, dict[str, Any]]:
             and isinstance(cost.get("latency"), dict)}
 
 
+def is_cost_of(cost: dict[str, Any], entrant: Entrant) -> bool:
+    """Return whether a cost is that of an entrant, and not of another network that had its name."""
+    return cost.get("network") == [entrant.parameters, entrant.multiply_adds, entrant.init_channels, entrant.layers]
+
+
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
     """Measure activation memory and latency of every entrant, and keep them in ``costs.json``.
 
-    If one is missing, or was measured on another device or with another number of threads, all are measured again. They
-    are measured in turns, so that other work on the machine slows all of them alike.
+    If one is missing, is that of another network, or was measured on another device or with another number of threads,
+    all are measured again. They are measured in turns, so that other work on the machine slows all of them alike.
 
     Args:
         race: folder of the race.
@@ -42,12 +47,14 @@ def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: W
     known = known_costs(race)
     here = [device_name(world.device), torch.get_num_threads()]
     if any([known.get(entrant.name, {}).get("latency", {}).get(key) for key in ("device", "threads")] != here
-           for entrant in entrants):
+           or not is_cost_of(known[entrant.name], entrant) for entrant in entrants):
         networks = {entrant.name: build_model(
             entrant.arch, data.num_classes, entrant.init_channels, entrant.layers, data.name, data.image_shape[0]
         ).to(world.device).to(memory_format=torch.channels_last) for entrant in entrants}
         measured = latencies(networks, data.image_shape)
-        known = {name: {"activation_bytes": activation_bytes(network, data.image_shape), "latency": measured[name]}
-                 for name, network in networks.items()}
+        known = {entrant.name: {
+            "network": [entrant.parameters, entrant.multiply_adds, entrant.init_channels, entrant.layers],
+            "activation_bytes": activation_bytes(networks[entrant.name], data.image_shape),
+            "latency": measured[entrant.name]} for entrant in entrants}
         write_json(race / run_files.COSTS, known)
     return known

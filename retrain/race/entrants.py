@@ -17,12 +17,13 @@ from wsrnas.genotype import Genotype, random_genotype
 from wsrnas.models import build_model, load_architecture, sizes
 from wsrnas.runtime.budget import QUANTITIES, Budget
 from wsrnas.runtime.config import require
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, shown
 from wsrnas.runtime.seeding import generator
 
 # For a budget that all entrants can reach: search widths within 20 % of the nearest one, at least 8.
 NEIGHBOURHOOD, NEIGHBOURS = 0.2, 8
 DRAWS = 1000  # of a random network of one cell, until a width brings it to the budget; of 20 cells 50, in 45 seconds
+MOST_RANDOM = 10_000
 RANDOM = "random"  # the family of random cells
 
 
@@ -73,7 +74,8 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
     entrants: list[Entrant] = []
     for spec in (part.strip() for text in specs for part in text.split(",") if part.strip()):
         if found := re.fullmatch(r"random:(\d+)", spec):
-            require(int(found[1]) > 0, f"archs contains {spec}; expected at least one random cell")
+            require(0 < float(found[1]) <= MOST_RANDOM, f"archs contains {shown(spec)}; expected 1 to {MOST_RANDOM} "
+                    "random cells")
             entrants += [Entrant(f"{RANDOM}_{number}", _random_cell(seed, number), f"drawn with seed {seed}", RANDOM,
                                  layers) for number in range(1, int(found[1]) + 1)]
         else:

@@ -18,6 +18,7 @@ from retrain.small_images import train
 from wsrnas.data.image_set import DataSet
 from wsrnas.evaluation.check_levels import was_checked
 from wsrnas.report import refresh
+from wsrnas.report.reading.evaluations import evaluation_problem
 from wsrnas.runtime import run_files
 from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.distributed import World
@@ -133,7 +134,7 @@ def results(config: CompareConfig, job: Job, image_set: str) -> dict[str, dict[s
         for weights in kept_weights(config):
             result = read_object(evaluation_file(config, job, weights, image_set))
             if result.get("complete") is True and result.get("image_set") == image_set and was_checked(
-                    result, config.checks):
+                    result, config.checks) and evaluation_problem(result) is None:
                 found[weights] = result
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrain.race.entrants import Entrant
 from wsrnas.architectures import searched
+from wsrnas.architectures.catalogue import find
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import require
@@ -94,4 +95,9 @@ def _to_json(entrant: Entrant) -> dict[str, Any]:
 
 def _from_json(entry: dict[str, Any]) -> Entrant:
     arch = entry["arch"]
+    for field in "layers", "init_channels", "parameters", "multiply_adds":
+        if type(entry[field]) is not int and not (field == "layers" and entry[field] is None):
+            raise TypeError(f"{field} is no whole number")
+    if isinstance(arch, str) and find(arch) != arch:
+        raise ValueError("a name of no architecture")
     return Entrant(**entry | {"arch": arch if isinstance(arch, str) else searched.read(json.dumps(arch))})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrain.race.costs import known_costs
+from retrain.race.costs import is_cost_of, known_costs
 from retrain.race.entrants import Entrant
 from retrain.race.jobs import Job, kept_weights, race_jobs, results
 from retrain.race.register import entered
@@ -21,6 +21,8 @@ from wsrnas.runtime.budget import parse_budget
 from wsrnas.runtime.checkpoint import write_json
 from wsrnas.runtime.config import to_dict
 from wsrnas.runtime.sharing import failures
+
+COSTS = {"params": "parameters", "macs": "multiply_adds"}  # fields of an entrant
 
 
 def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
     failed = {name: said for name, said in failures(race / run_files.CLAIMS).items()
               if name in found and name not in done}
     everything = len(done) + len(failed) == len(jobs)
-    noise = {weights: noises([trainings[entrant.name, weights] for entrant in entrants]) for weights in kept}
+    noise = {weights: noises([_learned(trainings[entrant.name, weights]) for entrant in entrants]) for weights in kept}
     differences = [{"first": first.name, "second": second.name, "weights": weights, **row}
                    for weights in (kept if everything else kept[:1])
                    for first, second in itertools.combinations(entrants, 2)
@@ -58,20 +60,28 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
     return {
         "format": FORMAT, "name": config.name, "complete": len(done) == len(jobs), "done": len(done),
         "failed": failed, "jobs": len(jobs),
-        "budget": {"quantity": budget.quantity, "value": budget.value, "tolerance": config.tolerance},
+        "budget": {"quantity": budget.quantity, "value": budget.value, "tolerance": max([config.tolerance, *(
+            abs(getattr(entrant, COSTS[budget.quantity]) / budget.value - 1) for entrant in entrants)])},
         "dataset": config.dataset, "recipe": config.preset, "protocol": config.protocol,
         "images": some["images"] if some else None, "seeds": [config.seed + number for number in range(seeds)],
         "command": sys.argv, "measures": rows, "main": main,
         "entrants": [_entrant(entrant, [job for job in jobs if job.entrant == entrant], found, trainings,
-                              costs.get(entrant.name, {})) for entrant in entrants],
+                              costs.get(entrant.name, {}) if is_cost_of(costs.get(entrant.name, {}), entrant)
+                              else {}) for entrant in entrants],
         "differences": differences,
         "against_random": against_random(
             {entrant.name: over_seeds(trainings[entrant.name, kept[0]]).get(main) for entrant in entrants},
-            [entrant.name for entrant in entrants if entrant.drawn]),
+            [entrant.name for entrant in entrants if entrant.drawn],
+            {entrant.name: set(trainings[entrant.name, kept[0]]) for entrant in entrants}),
         "power": power_of(ranked, noise[kept[0]].get(main, UNKNOWN),
                           planned(len(entrants), seeds, some["images"])) if some else None,
-        "config": to_dict(config),
+        "config": to_dict(config) | {"seeds": seeds},
     }
+
+
+def _learned(trainings: Mapping[int, Any]) -> dict[int, Any]:
+    """Return the trainings that are above chance: others are alike, which says nothing about how trainings differ."""
+    return {seed: result for seed, result in trainings.items() if not is_at_chance(result)}
 
 
 def power_of(rows: Sequence[Mapping[str, Any]], trainings: TrainingNoise, plan: Plan) -> dict[str, Any]:

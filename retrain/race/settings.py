@@ -1,6 +1,6 @@
 """Configuration of a race: the entrants, their budget, their training and their evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -59,6 +59,11 @@ class CompareConfig(SmallImagesRecipe):
                                identity=False)
     checks: str = option(FULL, "honesty checks of an evaluation; with more of them than before, networks are checked "
                          "again", identity=False, choices=CHECK_LEVELS, added=True)
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads."""
+        more = "; the strengths of the test are --test_strengths"
+        return [sentence + more * sentence.startswith("--strengths ") for sentence in super().unread(given)]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from search.rankings.inherited import path_passes, path_values
 from search.spaces.supernet import Supernet
 from search.supernet_training import build_trainer, train_alone
 from search.wsr_nas_settings import SearchConfig
+from wsrnas.runtime.errors import say
+from wsrnas.training.epoch import Diverged
 from wsrnas.training.losses import LOSSES
 from wsrnas.training.trainer import Trainer
 
@@ -48,10 +51,21 @@ def alone(bench: Bench) -> Measure:
         use_path(bench, supernet, choices, trained=False)
         assert supernet.path is not None
         training = Alone(supernet, config, build_trainer(config, supernet, bench.world), stop)
-        train_alone(training, settings.loader, supernet.path, range(settings.epochs), settings.epochs, "short training")
+        try:
+            train_alone(training, settings.loader, supernet.path, range(settings.epochs), settings.epochs,
+                        "short training")
+        except Diverged as error:
+            say(f"{error}; this architecture counts as the worst")
+            return nothing(len(bench.strengths))
         return path_values(bench, supernet, stop)
 
     return measured
+
+
+def nothing(strengths: int) -> Values:
+    """Return the values of an architecture whose training diverged, at each strength."""
+    return {"losses": [nan] * (1 + strengths), "accuracies": [nan] * (1 + strengths),
+            "vulnerabilities": [nan] * strengths}
 
 
 def trainings(bench: Bench) -> ShortTrainings:

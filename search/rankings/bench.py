@@ -14,6 +14,7 @@ from search.spaces.supernet import Supernet
 from search.training_free.untrained import IMAGES
 from wsrnas.data.loader import BatchLoader, require_batches
 from wsrnas.data.splits import balanced_subset
+from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 
 Batches = list[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,)
@@ -119,14 +120,17 @@ def build_short(trained: TrainedSupernet, images: int, epochs: int, learning_rat
         world: this process.
 
     Raises:
-        InputError: there are too few images for a batch, or for each class.
+        InputError: there are too few images for a batch, or for each class, or the learning rate would rise.
     """
     config, data, train = trained.config, trained.data, trained.data.train.subset(trained.split[0])
+    rate = learning_rate or config.learning_rate
+    require(rate >= config.learning_rate_min, f"short_learning_rate is {rate:g}; expected at least the run's "
+            f"learning_rate_min, {config.learning_rate_min:g}, to which it falls")
     kept = balanced_subset(train.labels, images or config.short_images, trained.seed, "short_images", data.num_classes)
     require_batches(len(kept), config.batch_size, "training", True, world.size)
     loader = BatchLoader(train.subset(kept).to(world.device), config.batch_size, trained.seed, "training", shuffle=True,
                          augment=data.augmentation, drop_last=True)
-    return ShortTrainings(loader, epochs or config.short_epochs, learning_rate or config.learning_rate)
+    return ShortTrainings(loader, epochs or config.short_epochs, rate)
 
 
 def use_path(bench: Bench, supernet: Supernet, choices: Tensor, trained: bool = True) -> None:

@@ -10,7 +10,7 @@ import scipy  # its parts are loaded when they are used: scipy.stats takes a sec
 from search.rankings.bench import Bench
 from search.rankings.measurements import MEASUREMENTS
 from search.rankings.rows import Row
-from search.rankings.scores import finite, logarithm
+from search.rankings.scores import finite, logarithm, mean
 from search.tables.table import Table
 from wsrnas.report.reading.rankings import VULNERABILITY
 
@@ -38,7 +38,7 @@ def truth_of(table: Table, places: Sequence[int]) -> dict[str, np.ndarray]:
     """Return the accuracies (n,) in points of every column of a table, and their mean."""
     accuracies = 100 - table.losses[table.row[list(places)]].double().numpy()
     columns = dict(zip(table.columns, accuracies.T, strict=True))
-    return columns | {MEAN: accuracies.mean(1)} if len(columns) > 1 else columns
+    return columns | {MEAN: mean(accuracies)} if len(columns) > 1 else columns
 
 
 def sizes_of(table: Table, places: Sequence[int]) -> dict[str, np.ndarray]:

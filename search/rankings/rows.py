@@ -37,11 +37,16 @@ def read_rows(path: Path) -> dict[int, Row]:
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             row = parse_json(line.decode())
-            if len(row) > 1:  # the place, and what was measured there
+            if len(row) > 1 and all(map(_is_measured, row.values())):  # the place, and what was measured there
                 found[row["place"]] = row
         except (ValueError, TypeError, KeyError):  # the last write was cut off, or the line is damaged
             break
     return found
+
+
+def _is_measured(value: Any) -> bool:
+    """Return whether a JSON value is a number or None, or a list of those."""
+    return value is None or type(value) in (int, float) or (isinstance(value, list) and all(map(_is_measured, value)))
 
 
 def row_tasks(folder: Path, name: str, places: Sequence[int], table: Table, build: Callable[[], Measure],

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from search.few_shot import load_weights, own_weights
 from search.rankings.compared import MEAN, sizes_of, truth_of
-from search.rankings.scores import logarithm, loss_scores
+from search.rankings.scores import finite, logarithm, loss_scores
 from search.rankings.statistics import estimate
 from search.short_training import ShortTraining
 from search.spaces.supernet import Path
@@ -19,6 +20,7 @@ from search.tables.task import limited, random_order
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import SearchConfig
 from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError, say
 
 RESAMPLES = 1000  # of the architectures, for the intervals
 
@@ -44,8 +46,8 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
                 short: ShortTraining | None = None) -> dict[str, Any]:
     """Measure the sample as the search measures a path, and correlate with the table's mean accuracy.
 
-    The state of the search does not change, apart from what every measurement renews: BatchNorm statistics, and the
-    weights of short trainings.
+    The state of the search does not change, apart from the statistics of BatchNorm, which every measurement renews. An
+    architecture whose short training diverges counts as the worst.
 
     Args:
         searcher: the search.
@@ -58,9 +60,13 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
         Kendall's tau among all and at fixed size, each with its interval.
     """
     table, places = sample
-    current = searcher.supernet.path
+    current, kept = searcher.supernet.path, own_weights(searcher.supernet) if short else {}
     paths = [path_of(searcher, table.choices[place]) for place in places]
-    measured = [measure(searcher, path, step, short) for path in paths]
+    try:
+        measured = [measure(searcher, path, step, short) for path in paths]
+    finally:
+        if short:
+            load_weights(searcher.supernet, kept)
     if current:
         searcher.use(current)
     losses, accuracies = (np.stack([found[kind].cpu().double().numpy() for found in measured])
@@ -69,6 +75,7 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
     objectives = searcher.objective(rows).cpu().double().numpy()
     size = logarithm(sizes_of(table, places)["parameters"])
     scores = {**loss_scores(losses, accuracies, searcher.config.strengths, objectives), "parameters": size}
+    scores = {name: finite(values) for name, values in scores.items()}
     truth = truth_of(table, places)
     target = truth[MEAN if MEAN in truth else table.columns[0]][None]
     values = np.stack(list(scores.values()))
@@ -85,11 +92,18 @@ def path_of(searcher: Searcher, choices: Tensor) -> Path:
 
 def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | None) -> dict[str, Tensor]:
     """Measure one architecture on D_v as the search measures a path."""
-    if short:
-        short.train(path, step)
-    searcher.use(path)
-    searcher.recalibrate(step)
-    return searcher.validate(step)
+    try:
+        if short:
+            short.train(path, step)
+        searcher.use(path)
+        searcher.recalibrate(step)
+        return searcher.validate(step)
+    except InputError as error:  # numbers that are not finite
+        if not short:
+            raise
+        say(f"{error}; in the ranking, this architecture counts as the worst")
+        unknown = torch.full((1 + len(searcher.config.strengths),), torch.nan)
+        return {"losses": unknown, "accuracies": unknown, "vulnerabilities": unknown[1:]}
 
 
 def plain(values: np.ndarray) -> list[float] | None:

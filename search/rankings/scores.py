@@ -10,6 +10,8 @@ from search.rankings.rows import Row
 from search.strategy.objective import OBJECTIVES
 from search.training_free import TRAINING_FREE
 
+DIGITS = 12  # of a mean
+
 Scores = Mapping[str, np.ndarray]  # (n,) by name
 
 
@@ -34,11 +36,16 @@ def loss_scores(losses: np.ndarray, accuracies: np.ndarray, strengths: Sequence[
     """
     columns = ["clean", *(f"at {strength:g}" for strength in strengths)]
     scores = {f"loss, {column}": -values for column, values in zip(columns, losses.T, strict=True)}
-    scores["loss, mean"] = -losses.mean(1)
+    scores["loss, mean"] = -mean(losses)
     if objectives is not None:
         scores["objective"] = -objectives
     scores |= {f"accuracy, {column}": values for column, values in zip(columns, accuracies.T, strict=True)}
-    return scores | {"accuracy, mean": accuracies.mean(1)}
+    return scores | {"accuracy, mean": mean(accuracies)}
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Return means (n,) over columns (n, c); their rounding would decide which of them are equal."""
+    return values.mean(1).round(DIGITS)
 
 
 def objective_of(bench: Bench, losses: np.ndarray) -> np.ndarray | None:

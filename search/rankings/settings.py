@@ -1,5 +1,6 @@
 """Configuration of the ranking of a table's architectures by a supernet."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -62,7 +63,7 @@ class RankingConfig(Ranges):
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
 
     def __post_init__(self) -> None:
-        self.require_at_least(0, "images", "num_steps", "recalibration_batches", "training_free_layers",
+        self.require_at_least(0, "seed", "images", "num_steps", "recalibration_batches", "training_free_layers",
                               "short_epochs", "short_images", "short_learning_rate")
         self.require_at_least(1, "eval_batch_size", "resamples")
         require(self.sample == 0 or self.sample >= LEAST,
@@ -70,6 +71,13 @@ class RankingConfig(Ranges):
         require_increasing("strengths", self.strengths)
         check_budget(self.budget, self.budget_tolerance)
         require(bool(self.measure), f"measure is empty; expected some of {', '.join(MEASUREMENTS)}")
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads."""
+        return [] if SHORT in self.measure else [
+            f"--{name} is given, but nothing reads it: measure is {' '.join(self.measure)}; expected --measure {SHORT} "
+            f"with it, or no --{name}" for name in ("short_epochs", "short_images", "short_learning_rate")
+            if name in given]
 
     def folder(self, steps: int) -> Path:
         """Return the folder of the results for a supernet after ``steps`` steps; it has no time stamp."""

@@ -324,7 +324,7 @@ def test_the_chance_of_a_random_cell_is_that_of_all_orders():
         found = []
         for order in permutations(range(cells + 1)):
             scores = {name: spread([value / 10]) for name, value in zip([*names, "found"], order, strict=True)}
-            (row,) = against_random(scores, names)
+            (row,) = against_random(scores, names, dict.fromkeys(scores, (0,)))
             assert (row["entrant"], row["random"], row["as_good"]) == ("found", cells, cells - order[-1])
             found.append(row["p"])
         for step in range(1, cells + 2):
@@ -335,12 +335,14 @@ def test_the_chance_of_a_random_cell_is_that_of_all_orders():
 def test_equal_scores_count_against_the_entrant_and_the_difference_is_that_from_the_mean():
     scores = {"a": spread([0.5, 0.7]), "r1": spread([0.6, 0.6]), "b": None, "r2": spread([0.4, 0.4]), "r3": None,
               "r4": spread([0.9])}  # trained once so far
-    (row,) = against_random(scores, ["r1", "r2", "r3", "r4"])
+    cells, seeds = ["r1", "r2", "r3", "r4"], {"a": [0, 1], "r1": [1, 0], "b": [], "r2": {0, 1}, "r3": [], "r4": [0]}
+    (row,) = against_random(scores, cells, seeds)
     assert (row["entrant"], row["random"], row["as_good"], row["p"]) == ("a", 2, 1, pytest.approx(2 / 3))
     assert (row["difference"], row["deviation"]) == (pytest.approx(0.1), pytest.approx(0.02 ** 0.5))
     assert "1 of 2 random cells are as good or better" in row["summary"] and "p = 0.67" in row["summary"]
     assert "+10.0 points" in row["summary"] and "14.1 (standard deviation)" in row["summary"]
-    assert against_random(scores, []) == []
+    assert against_random(scores, [], seeds) == []
+    assert [row["random"] for row in against_random(scores, cells, seeds | {"r2": [1, 2]})] == [1]  # other seeds
 
 
 def test_rounding_breaks_no_ties():
@@ -352,6 +354,6 @@ def test_rounding_breaks_no_ties():
         one, other = ({0: counted(IMAGES, *numbers.tolist())} for numbers in (hits, turned))
         first_, second = (over_seeds(training)["average robust"] for training in (one, other))
         assert first_["mean"] == second["mean"], trial
-        row, = against_random({"a": first_, "random": second}, ["random"])
+        row, = against_random({"a": first_, "random": second}, ["random"], {"a": [0], "random": [0]})
         assert row["as_good"] == 1
         assert {row["values"][0] for row in paired(one, other) if row["measure"] == "average robust"} <= {0.0}

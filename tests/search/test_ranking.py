@@ -18,7 +18,7 @@ from search.rankings.trained import open_trained
 from search.spaces import SPACES
 from search.training_free import TRAINING_FREE
 from tests.processes import copies
-from tests.search.small_ranking import GRAPHS, RUN, arguments, results, rows
+from tests.search.small_ranking import GRAPHS, RUN, RUN_SEED, SEED, arguments, results, rows
 from wsrnas.attacks import attack_mode, pgd
 from wsrnas.data.loader import BatchLoader
 from wsrnas.data.splits import balanced_subset
@@ -57,10 +57,11 @@ def test_a_row_is_what_the_path_of_that_architecture_loses(rank, trained, table)
     supernet = run.build(True, torch.device("cpu"))
     supernet.use(SPACE.gates(choices).view(SPACE.shape))
     train, validation = (run.data.train.subset(indices) for indices in run.split)
-    loader = BatchLoader(train, 15, 0, "recalibration", shuffle=True, augment=run.data.augmentation, drop_last=True)
+    loader = BatchLoader(train, 15, RUN_SEED, "recalibration", shuffle=True, augment=run.data.augmentation,
+                         drop_last=True)
     recalibrate_batch_norm(supernet, list(loader.batches())[:2], World())
-    chosen = validation.subset(balanced_subset(validation.labels, 20, 0, "images", 10))
-    (images, labels), = BatchLoader(chosen, 100, 0, "ranking images", shuffle=True).batches()
+    chosen = validation.subset(balanced_subset(validation.labels, 20, SEED, "images", 10))
+    (images, labels), = BatchLoader(chosen, 100, SEED, "ranking images", shuffle=True).batches()
     maps: list[list[torch.Tensor]] = [[], [], []]
     noisy = [images, *(pgd(supernet, images, labels, strength, steps=2) for strength in (0.05, 0.1))]
     with attack_mode(supernet), torch.no_grad():

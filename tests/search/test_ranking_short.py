@@ -17,7 +17,7 @@ from search.spaces import SPACES
 from search.strategy.step import Step
 from search.tables.reading import open_table
 from search.wsr_nas_searcher import Searcher
-from tests.search.small_ranking import arguments, results, rows
+from tests.search.small_ranking import SEED, arguments, results, rows
 from wsrnas.report.reading.rankings import answers
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import Preempted
@@ -42,7 +42,7 @@ def test_a_short_training_is_that_of_a_search(rank, trained, table):
     run = open_trained(trained, "")
     config = dataclasses.replace(run.config, measure="short", short_epochs=2, short_images=30, learning_rate=0.2)
     searcher = Searcher(config, run.data, run.split, World())
-    bench = build_bench(run, 20, (0.05, 0.1), 2, 1, 100, 0, World())
+    bench = build_bench(run, 20, (0.05, 0.1), 2, 1, 100, SEED, World())
     found = [json.loads(line) for line in rows(folder)["short-0000.jsonl"].splitlines()]
     assert len(found) == 10
     short = ShortTraining(searcher)
@@ -79,7 +79,7 @@ def test_a_stop_in_a_short_training_loses_that_architecture_alone(rank, trained,
     known = open_table(str(table))
     places = [json.loads(line)["place"] for line in rows(whole)["short-0000.jsonl"].splitlines()]
     run = open_trained(trained, "")
-    bench = build_bench(run, 20, (0.05, 0.1), 2, 1, 100, 0, World(), short=build_short(run, 30, 2, 0.2, World()))
+    bench = build_bench(run, 20, (0.05, 0.1), 2, 1, 100, SEED, World(), short=build_short(run, 30, 2, 0.2, World()))
     asked = []
 
     def stop():

@@ -44,7 +44,8 @@ def own_attacks(measured: Sequence[Attack], strength: float, level: str) -> list
     These are the attacks that follow gradients; of others only where it has no such attack. Gradient ascent takes at
     most ``MOST_STEPS`` steps, which reach as far together; AutoAttack its gradient attacks. An evaluation without
     attacks is tested by PGD, as are functions of a user: the planted network has other classes, labels and images than
-    they may have been written for.
+    they may have been written for. None, where an evaluation has attacks alone that the quick checks leave out and that
+    do not follow gradients: PGD would show nothing about it.
 
     Args:
         measured: the attacks of the evaluation.
@@ -59,6 +60,8 @@ def own_attacks(measured: Sequence[Attack], strength: float, level: str) -> list
     families = dict.fromkeys(attack.family for attack in followers)
     found = [short for attack in families if (short := _shortened(attack, strength, level))]
     found.sort(key=lambda attack: (bool(attack.entry.stages), -attack.passes[0], -attack.passes[1]))
+    if not found and followers and not followers[0].entry.white_box:
+        return []
     return list(dict.fromkeys(found)) or [at_strength(parse_attack("pgd-20"), strength)]
 
 
@@ -67,7 +70,7 @@ def _shortened(family: Attack, strength: float, level: str) -> Attack | None:
     entry, steps = family.entry, family.steps
     if entry.step_factor and steps:
         steps = min(steps, MOST_STEPS)
-    elif level == QUICK and (entry.stages or not entry.white_box):
+    elif level == QUICK and entry.stages:
         return None
     elif level == QUICK and steps:
         steps = min(steps, MOST_STEPS)

@@ -6,6 +6,7 @@ from typing import Any
 
 from wsrnas.evaluation.check_levels import NONE, QUICK
 
+BLACK_BOX = ("noise", "transfer", "square")  # attacks that do not follow the gradients of the attacked network
 NEARLY_NONE = 0.05  # share of right images below which two noises cannot be told apart: both break nearly every image
 
 
@@ -41,6 +42,10 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
                      "robustness")
     if failed := len(result.get("failed_checks") or ()):
         found.append(f"{failed} honesty check(s) FAILED: the accuracies are upper bounds only, and probably too high")
+    attacks = result.get("attacks") or ()
+    if attacks and not result.get("curve") and all(row.get("method") in BLACK_BOX for row in attacks):
+        found.append("no attack of this evaluation follows gradients: the accuracies under attack are upper bounds "
+                     "only, and may be far too high")
     return found + unchecked(result)
 
 

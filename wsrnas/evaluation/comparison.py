@@ -72,7 +72,8 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"values": kept, "mean": round(fmean(kept), DIGITS), "deviation": stdev(kept) if len(kept) > 1 else None}
 
 
-def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Collection[str]) -> list[dict[str, Any]]:
+def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Collection[str],
+                   seeds: Mapping[str, Collection[int]]) -> list[dict[str, Any]]:
     """Return how each entrant stands among random cells: the chance that a random cell does as well.
 
     If an entrant is no better than a random cell, every rank among n random cells and itself is equally likely. So with
@@ -80,7 +81,8 @@ def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Colle
 
     Args:
         scores: for each entrant its row of ``spread``, or None where it has no results.
-        random: names of the entrants that are random cells; those trained with as many seeds are compared.
+        random: names of the entrants that are random cells; those trained with the same seeds are compared.
+        seeds: for each entrant the seeds of its trainings.
 
     Returns:
         Rows with ``entrant``, ``random`` (n), ``as_good`` (k), ``p``, ``difference`` from the mean of the random cells,
@@ -89,7 +91,7 @@ def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Colle
     rows = []
     for name, score in scores.items():
         others = [other["mean"] for cell, other in scores.items() if cell in random and other and score
-                  and len(other["values"]) == len(score["values"])]
+                  and set(seeds[cell]) == set(seeds[name])]
         if name in random or not score or not others:
             continue
         as_good, level = sum(other >= score["mean"] for other in others), spread(others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +44,37 @@ def named_attack(attack: str | OwnAttack) -> str:
     return name
 
 
+def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the parameters and buffers of a network."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def restore(attack: str, model: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Give a network its numbers back if an attack has changed them.
+
+    Raises:
+        InputError: it has.
+    """
+    changed = [name for name, value in tensors_of(model)
+               if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(before[name]))]
+    with torch.no_grad():
+        for name, value in tensors_of(model):
+            if name in changed:
+                value.copy_(before[name])
+    if changed:
+        raise InputError(f"the attack {attack} changes the network ({', '.join(changed[:3])}); expected one that only "
+                         "asks it: without model.train(), which changes BatchNorm's statistics, and without steps of "
+                         "an optimiser")
+
+
 def _run(attack: OwnAttack) -> Callable[[AttackTask], Tensor]:
     def run(task: AttackTask) -> Tensor:
         model = Counted(task.model)
+        before = {name: value.detach().clone() for name, value in tensors_of(task.model)}
         with attack_mode(model), torch.enable_grad():
             # Copies: an attack that works in place would move the images that its ball is measured from.
             adversarial = attack(model, task.images.clone(), task.labels.clone(), task.epsilon)
+        restore(attack.__name__, task.model, before)
         task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
         return adversarial
 

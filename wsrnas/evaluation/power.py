@@ -129,11 +129,10 @@ def power(plan: Plan, noise: Noise) -> dict[str, Any]:
 
 def _summary(found: Mapping[str, Any]) -> str:
     """Say which differences a race can see."""
-    if found["seeds"] < 2:
-        return "With one seed no difference counts, whatever its size; a race needs --seeds 2 or more."
     if not found["freedom"]:
-        return "One entrant has no rival; a race needs two entrants or more."
-    plan = f"{found['seeds']} seeds and {found['images']:,} images"
+        return ("With one seed no difference counts, whatever its size; a race needs --seeds 2 or more."
+                if found["seeds"] < 2 else "One entrant has no rival; a race needs two entrants or more.")
+    plan = f"{found['seeds']} seed{'s' * (found['seeds'] > 1)} and {found['images']:,} images"
     error = (found["variance_over_images"] / found["images"])**0.5
     origin = (f"Differences vary by {100 * found['deviation_over_seeds']:.2f} points (standard deviation) between "
               f"seeds and by {100 * error:.2f} between sets of images: "

@@ -57,7 +57,7 @@ def drawn_cells(entrant: Entrant) -> Picture | str:
 
 def origin(race: Race) -> Sequence[Part]:
     """Show command, recipe, data and configuration, and links to the pages of all jobs."""
-    names = ("recipe", "protocol", "dataset", "images", "seeds", "device")
+    names = ("recipe", "protocol", "dataset", "images", "seeds")
     pairs = [("command", command_text(race.document["command"]))] if race.document.get("command") else []
     pairs += [(name, text_of(race.document[name])) for name in names if race.document.get(name) is not None]
     pairs += [("budget", budget_of(race))]

@@ -88,9 +88,7 @@ def facts(race: Race, entrant: Entrant, weights: str) -> dict[str, str]:
         return {"channels": shown(entrant.quantity("init_channels")),
                 "parameters": shown(entrant.quantity("parameters")),
                 "multiply-adds (M)": shown(entrant.quantity("multiply_adds"), ",.1f", 1e6)}
-    epochs = {"best epochs": ", ".join(map(str, entrant.listed("best_epochs"))) or MISSING} if any(
-        other.listed("best_epochs") for other in race.entrants) else {}
-    return {**epochs, "best minus last (points)": overfitting(race, entrant)}
+    return {"best minus last (points)": overfitting(race, entrant)}
 
 
 def seeds_of(race: Race, entrant: Entrant, weights: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -50,7 +50,11 @@ def require_different(folders: Sequence[Path], what: str) -> None:
 
 
 class Ranges:
-    """Refuse fields of a configuration that are out of range."""
+    """Refuse fields of a configuration that are out of range, or that nothing reads."""
+
+    def unread(self, given: Collection[str]) -> list[str]:
+        """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
+        return []
 
     def require_at_least(self, bound: float, *names: str) -> None:
         """Refuse fields below ``bound``.
@@ -130,7 +134,8 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     """Read the command line. Flags override ``--config`` or ``--preset``, which override the dataclass' defaults.
 
     A dataclass may have a method ``adapted(flags)``: it returns the configuration that the flags override, where the
-    default of one field depends on the flag of another.
+    default of one field depends on the flag of another. It may have a method ``unread(flags)``: it returns a sentence
+    for each given flag that nothing reads under this configuration.
 
     Args:
         cls: the dataclass.
@@ -170,6 +175,8 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
         base = base.adapted(flags)
     config = dataclasses.replace(base, **overrides)
     refuse_nonsense(vars(config))
+    for sentence in config.unread(overrides) if hasattr(config, "unread") else ():
+        raise InputError(sentence)
     return config, invocation
 
 

@@ -11,7 +11,7 @@ from wsrnas.runtime.reading import read_json
 FORMAT = "wsrnas ranking 1"
 CLEAN, MEAN = "clean", "mean"  # columns of the truth that are not under attack alone
 ALL, FIXED = "all", "fixed size"
-NEEDED = {"scores", "values", "columns", "subsets", "architectures", "synthetic", "table", "run", "resamples"}
+NEEDED = {"scores", "values", "columns", "subsets", "architectures", "synthetic", "table", "source", "run", "resamples"}
 VULNERABILITY = "vulnerability F"
 WEIGHTS = {"supernet": "", "short": " after short trainings"}  # measurements of F with trained weights
 WHERE = {ALL: "Among all architectures", FIXED: "at fixed size"}
