@@ -102,8 +102,9 @@ def run_race(config: CompareConfig, race: Path, data: DataSet, world: World, wai
             refresh(race, world)
 
     jobs = tasks(config, race_jobs(config, race, *entered(race)), data, images, world, keep)
-    if read_object(race / run_files.RACE).get("complete") is True and not all(job.done() for job in jobs):
-        keep()  # it has new jobs now
+    before = read_object(race / run_files.RACE)
+    if before.get("complete") is True and before.get("jobs") != len(jobs):
+        keep()  # an entrant or a seed has come
     ended, failed = False, None
     try:
         # Processes of one launcher end together; a process that was started alone ends when no job is left for it.

@@ -46,6 +46,10 @@ class Subject:
 
 def named_architectures(config: EvaluateConfig) -> list[Searched | str]:
     """Return the architectures that ``--model`` names where ``--state_dict`` gives their weights; else none."""
+    for given in config.model if config.state_dict else ():
+        is_run = (Path(given) / run_files.CHECKPOINT).is_file() and not (Path(given) / run_files.GENOTYPE).is_file()
+        require(not is_run, f"--state_dict goes with the name of an architecture, but {given} is a run directory, "
+                "which has weights of its own; expected no --state_dict")
     return [load_architecture(given) for given in config.model] if config.state_dict else []
 
 

@@ -67,8 +67,8 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
         unread = () if "trades_beta" in LOSSES[self.adv_loss].reads else ("trades_beta",)
         return [*super().unread(given), *(
-            f"--{name} is given, but nothing reads it: adv_loss is {self.adv_loss}; expected --adv_loss trades with it, "
-            f"or no --{name}" for name in unread if name in given)]
+            f"--{name} is given, but nothing reads it: adv_loss is {self.adv_loss}; expected --adv_loss trades with "
+            f"it, or no --{name}" for name in unread if name in given)]
 
     def adapted(self, flags: Mapping[str, Any]) -> Self:
         """Return this configuration as the start of one with other ``flags``: another space has its own layers."""

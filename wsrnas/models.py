@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ def build_model(arch: Searched | str | Path, num_classes: int = 10, init_channel
         InputError: There is no such architecture, a size is below 1, or a network with a design of its own is given a
             depth or an auxiliary head.
     """
+    for name, given in (("init_channels", init_channels), ("layers", layers), ("num_classes", num_classes),
+                        ("channels", channels)):
+        require(given is None or isinstance(given, Integral), f"{name} is {shown(given)}; expected a whole number")
     width, depth = sizes(arch, dataset, init_channels, layers)
     for name, value in (("init_channels", width), ("layers", depth or 1), ("num_classes", num_classes)):
         require(value <= LARGEST[name], f"{name} is {shown(value)}; expected at most {LARGEST[name]}")

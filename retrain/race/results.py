@@ -50,7 +50,7 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
     failed = {name: said for name, said in failures(race / run_files.CLAIMS).items()
               if name in found and name not in done}
     everything = len(done) + len(failed) == len(jobs)
-    noise = {weights: noises([_learned(trainings[entrant.name, weights]) for entrant in entrants]) for weights in kept}
+    noise = {weights: noises([trainings[entrant.name, weights] for entrant in entrants]) for weights in kept}
     differences = [{"first": first.name, "second": second.name, "weights": weights, **row}
                    for weights in (kept if everything else kept[:1])
                    for first, second in itertools.combinations(entrants, 2)
@@ -77,11 +77,6 @@ def document(config: CompareConfig, race: Path, image_set: str) -> dict[str, Any
                           planned(len(entrants), seeds, some["images"])) if some else None,
         "config": to_dict(config) | {"seeds": seeds},
     }
-
-
-def _learned(trainings: Mapping[int, Any]) -> dict[int, Any]:
-    """Return the trainings that are above chance: others are alike, which says nothing about how trainings differ."""
-    return {seed: result for seed, result in trainings.items() if not is_at_chance(result)}
 
 
 def power_of(rows: Sequence[Mapping[str, Any]], trainings: TrainingNoise, plan: Plan) -> dict[str, Any]:

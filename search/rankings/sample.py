@@ -103,7 +103,8 @@ def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | N
             raise
         say(f"{error}; in the ranking, this architecture counts as the worst")
         unknown = torch.full((1 + len(searcher.config.strengths),), torch.nan)
-        return {"losses": unknown, "accuracies": unknown, "vulnerabilities": unknown[1:]}
+        found = {"losses": unknown, "accuracies": unknown}
+        return found | ({"vulnerabilities": unknown[1:]} if searcher.config.measures_vulnerability else {})
 
 
 def plain(values: np.ndarray) -> list[float] | None:

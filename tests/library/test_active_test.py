@@ -20,7 +20,7 @@ from wsrnas.evaluation.active_test import (
 )
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
 from wsrnas.evaluation.check_levels import CHECK_LEVELS
-from wsrnas.evaluation.honesty import Part, planted
+from wsrnas.evaluation.honesty import Part, Verdict, planted
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.evaluation.planted_network import Planted, marked
 
@@ -144,10 +144,17 @@ def test_the_check_takes_the_evaluations_own_attacks(images):
             ([], "PGD-20", "full"), (["fgsm"], "FGSM", "full"), (["fgsm", "pgd-7"], "PGD-7 and FGSM", "full"),
             (["pgd-100", "pgd-20"], "PGD-20", "full"), (["square-9", "pgd-l2-7", "cw-linf-9"], "C&W margin-9", "full"),
             (["autoattack", "cw-linf-100"], "C&W margin-20 and AutoAttack", "full"), (["cw-l2"], "PGD-20", "full"),
-            (["autoattack", "fmn", "square"], "FMN-20", "quick"), (["autoattack"], "PGD-20", "quick")):
+            (["autoattack", "fmn", "square"], "FMN-20", "quick"), (["autoattack"], "PGD-20", "quick"),
+            (["noise", "pgd-5"], "PGD-5", "quick")):
         rows = [(at_strength(parse_attack(name), 0.1), torch.ones(COUNT, dtype=torch.bool)) for name in names]
         verdict = planted(Part(evaluation, torch.arange(COUNT), STRENGTH, level), rows)
         assert verdict.passed is True and verdict.says.startswith(f"{said}  eps 0.05"), verdict.says
+    rows = [(at_strength(parse_attack(name), 0.1), torch.ones(COUNT, dtype=torch.bool))
+            for name in ("noise", "square-9")]
+    weak = planted(Part(evaluation, torch.arange(COUNT), STRENGTH, "quick"), rows)
+    assert weak.passed is False and weak.says.startswith("random noise-10  eps 0.05")
+    assert planted(Part(evaluation, torch.arange(COUNT), STRENGTH, "quick"), rows[1:]) == Verdict(
+        None, "no attack follows gradients, and --checks quick leaves out the others")
     evaluation.model = network(lambda z: z.detach())
     verdict = planted(Part(evaluation, torch.arange(COUNT), STRENGTH), [])
     assert verdict.passed is False and verdict.numbers["missed"] == verdict.numbers["images"]

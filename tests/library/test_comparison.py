@@ -357,3 +357,15 @@ def test_rounding_breaks_no_ties():
         row, = against_random({"a": first_, "random": second}, ["random"], {"a": [0], "random": [0]})
         assert row["as_good"] == 1
         assert {row["values"][0] for row in paired(one, other) if row["measure"] == "average robust"} <= {0.0}
+
+
+def test_trainings_at_chance_teach_nothing_about_the_noise_of_others():
+    """Beside entrants that learned nothing, and are all alike, the others' noise is what it was without them."""
+    learned = [{seed: counted(clean, clean - 1) for seed, clean in enumerate(row)}
+               for row in ((30, 40, 35), (38, 33, 41))]
+    idle = [{seed: counted(5, 5) | {"chance": 0.1, "clean": counted(5)["clean"] | {"interval": [0.02, 0.2]}}
+             for seed in range(3)} for _ in range(4)]
+    assert noises([*learned, *idle]) == noises(learned) and noises(idle) == {}
+    above = [{seed: row | {"clean": row["clean"] | {"interval": [0.15, 0.2]}} for seed, row in one.items()}
+             for one in idle]
+    assert noises([*learned, *above])["clean"].deviation < noises(learned)["clean"].deviation

@@ -272,6 +272,7 @@ def test_no_alias_means_two_fields(cls, presets):
 def test_a_published_flag_keeps_its_meaning_under_its_old_name(cls, old, field):
     presets = dict(PROGRAMS)[cls] or {}
     argv = ["--model", "resnet18"] if cls in (EvaluateConfig, VulnerabilityConfig) else []
+    argv += ["--adv_loss", "trades"] if field == "trades_beta" else []
     assert getattr(parse_config(cls, presets, [*argv, f"--{old}", "3"], "program")[0], field) == 3
 
 
@@ -412,3 +413,45 @@ def test_a_path_that_begins_at_home_is_there(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     config, _ = parse_config(RetrainConfig, RETRAIN_PRESETS, ["--preset", "tiny", "--runs=~/runs", "--data", "~/in"])
     assert (config.runs, config.data) == ("/home/somebody/runs", "/home/somebody/in")
+
+
+UNREAD = [(RetrainConfig, ["--trades_beta", "6"], "--trades_beta is given, but nothing reads it: adv_loss is pgd"),
+          (RetrainConfig, ["--strengths", "0.1"], "expected --adv_loss multi with it, or no --strengths"),
+          (RetrainConfig, ["--random_start", "--adv_loss", "trades"], "--random_start is given"),
+          (RetrainConfig, ["--awp_warmup", "3"], "awp_gamma is 0; expected --awp_gamma with it"),
+          (RetrainConfig, ["--probe_steps", "3"], "expected --adv_loss fast with it"),
+          (RetrainConfig, ["--milestones", "1", "--schedule", "constant"], "expected --schedule multi-step with it"),
+          (RetrainConfig, ["--peak_share", "0.3", "--schedule", "cosine"], "schedule cyclic or one-cycle with it"),
+          (CompareConfig, ["--strengths", "0.1"], "the strengths of the test are --test_strengths"),
+          (SearchConfig, ["--trades_beta", "6"], "expected --adv_loss trades with it"),
+          (SearchConfig, ["--short_epochs", "5"], "measure is supernet; expected --measure short with it"),
+          (EvaluateConfig, ["--model", "run", "--layers", "3"], "a network without --state_dict has its own size")]
+
+
+@pytest.mark.parametrize(("cls", "argv", "said"), UNREAD)
+def test_a_flag_that_nothing_reads_is_refused(cls, argv, said):
+    with pytest.raises(InputError) as refused:
+        parse_config(cls, dict(PROGRAMS)[cls] or {}, argv, "program")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("cls", "argv"), [
+    (RetrainConfig, ["--trades_beta", "6", "--adv_loss", "mart"]), (CompareConfig, ["--strengths", "0.1", "--adv_loss",
+                                                                                 "multi"]),
+    (RetrainConfig, ["--awp_warmup", "3", "--awp_gamma", "0.01"]), (RetrainConfig, ["--random_start"]),
+    (RetrainConfig, ["--milestones", "1"]), (RetrainConfig, ["--probe_steps", "3", "--adv_loss", "fast"]),
+    (SearchConfig, ["--short_epochs", "5", "--measure", "short"])])
+def test_a_flag_that_is_read_is_taken(cls, argv):
+    parse_config(cls, dict(PROGRAMS)[cls] or {}, argv, "program")
+
+
+@pytest.mark.parametrize("cls", [RetrainConfig, SearchConfig, EvaluateConfig, CompareConfig])
+def test_seeds_are_not_negative(cls):
+    with pytest.raises(InputError, match="seed is -1; expected at least 0"):
+        parse_config(cls, dict(PROGRAMS)[cls] or {}, ["--seed", "-1"], "program")
+
+
+def test_a_strength_that_is_given_twice_is_named():
+    with pytest.raises(InputError, match=r"strengths contains 0\.1 twice; expected each strength once"):
+        parse_config(RetrainConfig, dict(PROGRAMS)[RetrainConfig], ["--adv_loss", "multi", "--strengths", "0.1", "0.05",
+                                                                    "0.1"], "program")

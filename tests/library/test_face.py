@@ -35,6 +35,7 @@ from wsrnas.data.datasets import DATASETS
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.evaluation.attack_table import ATTACKS
+from wsrnas.evaluation.caveats import BLACK_BOX, caveats
 
 ROOT = Path(__file__).parents[2]
 
@@ -263,6 +264,7 @@ def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"curve.png", "curve.svg"}
     with pytest.raises(InputError, match="no attack of the norm l2"):
         draw_curve(*results, norm="l2")
+    assert draw_curve(evaluate(model, images, protocol="curve", l2_strengths=(0.1, 0.2), checks="none")).axes
     namesakes = draw_curve(*(result | {"name": "network"} for result in results))
     names = [text.get_text() for text in namesakes.axes[0].get_legend().get_texts()]
     assert len({name.partition(" (at chance)")[0] for name in names[:2]}) == 2
@@ -464,6 +466,29 @@ def test_two_functions_of_one_name_are_two_attacks_and_refused(bright_and_dark):
     evaluate(model, data, "16/255", [one, one], checks="none")
 
 
+def statistics(model, images, labels, epsilon):
+    model.train()
+    return images + 0 * model(images)[:, :1, None, None]
+
+
+def weights(model, images, labels, epsilon):
+    for weight in model.parameters():
+        weight.data.zero_()
+    return images
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+@pytest.mark.parametrize("attack", [statistics, weights])
+def test_an_attack_that_changes_the_network_is_refused_and_undone(attack, bright_and_dark):
+    data, *_ = bright_and_dark
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(InputError, match=f"the attack {attack.__name__} changes the network"):
+        evaluate(network, data, "2/255", attack, checks="none")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+
+
 @pytest.mark.usefixtures("without_own_attacks")
 def test_a_function_is_an_attack(bright_and_dark):
     data, model, *_ = bright_and_dark
@@ -583,3 +608,22 @@ def test_short_ways_name_what_they_cannot_take():
     for wrong in ({}, [{}], {"clean": 1.0, "attacks": []}):
         with pytest.raises(InputError, match="expected a dictionary from names to them"):
             differences(wrong)
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: build_model("WsrNet_Basic", layers="8"), "layers is '8'; expected a whole number"),
+    (lambda: build_model("WsrNet_Basic", num_classes=2.5), r"num_classes is 2\.5; expected a whole number"),
+    (lambda: wsrnas.open_model(None), "the network is a NoneType; expected the path"),
+    (lambda: wsrnas.run("export", "--model", "zzz"), "no checkpoint at zzz; expected a run directory of a retraining")])
+def test_what_has_the_wrong_type_is_refused_in_words(call, said):
+    with pytest.raises(InputError, match=said):
+        call()
+
+
+def test_an_evaluation_without_gradients_says_what_it_is_worth(bright_and_dark):
+    data, model, *_ = bright_and_dark
+    weak = evaluate(model, data, 0.1, ["noise", "square-2"], checks="none")
+    assert any("no attack of this evaluation follows gradients" in sentence for sentence in caveats(weak))
+    strong = evaluate(model, data, 0.1, ["noise", "fgsm"], checks="none")
+    assert not any("follows gradients" in sentence for sentence in caveats(strong))
+    assert set(BLACK_BOX) == {name for name, entry in ATTACKS.items() if not entry.white_box}

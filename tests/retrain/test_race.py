@@ -325,7 +325,7 @@ def test_a_table_and_a_page_are_written_beside_it(late, capsys):
     page = (race / "report.html").read_text()
     assert all(name in page for name in NAMES)
     power = stored(race)["power"]
-    assert (power["seeds"], power["images"], power["measured"]) == (2, 40, True)
+    assert (power["seeds"], power["images"], power["measured"]) == (2, 40, False)  # at chance, which tells nothing
     assert power["summary"] in table
     (chance,) = stored(race)["against_random"]
     assert (chance["entrant"], chance["random"]) == ("squeezenet", 1) and chance["summary"] in table
@@ -377,7 +377,8 @@ def test_an_entrant_added_later_is_the_only_one_trained(grown, tmp_path, monkeyp
     assert all(after[name][0] == before[name][0] for name in before if name.startswith("genotypes/"))
     assert {name.split("/")[1] for name in set(after) - set(before)} == {"my-cell.json", "my-cell-seed3"}
     assert values["complete"] and [entrant["name"] for entrant in values["entrants"]] == [*NAMES, "my-cell"]
-    assert len(documents) == 2 and documents[0]["entrants"][:2] == first["entrants"]
+    assert [(document["complete"], document["done"]) for document in documents] == [(False, 2), (True, 3), (True, 3)]
+    assert documents[0]["entrants"][:2] == first["entrants"] == documents[1]["entrants"][:2]
     for entrant, known in zip(values["entrants"], first["entrants"], strict=False):
         assert entrant.pop("latency") and known.pop("latency") and entrant == known  # times are taken in turns, anew
     assert [row for row in values["differences"] if row["second"] != "my-cell"] == first["differences"]
@@ -672,6 +673,23 @@ def test_overwriting_moves_the_old_race_aside(late, monkeypatch):
 
 
 @pytest.mark.slow
+def test_costs_are_those_of_the_entrant_and_not_of_another_network_of_its_name(late):
+    race = late / "runs" / "compare" / "race"
+    costs = json.loads((race / "costs.json").read_text())
+    costs[NAMES[0]] |= {"network": [1, 2, 3, 4], "activation_bytes": 5}
+    (race / "costs.json").write_text(json.dumps(costs))
+    assert stored(start(late))["entrants"][0]["activation_bytes"] != 5
+
+
+@pytest.mark.parametrize("damage", [{"init_channels": "3"}, {"arch": "nonesuch"}, {"layers": 2.5}])
+def test_a_list_of_entrants_with_what_is_none_is_one_sentence(damage, late):
+    path = late / "runs" / "compare" / "race" / "entrants.json"
+    values = json.loads(path.read_text())
+    values["entrants"][0] |= damage
+    path.write_text(json.dumps(values))
+    assert "entrants.json is damaged; remove it, and name all entrants again" in fails(late)
+
+
 def test_damaged_costs_are_measured_again(late):
     race = late / "runs" / "compare" / "race"
     expected = outcome(race)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.ranking import main
+from search.rankings import alone as alone_module
 from search.rankings.alone import alone
 from search.rankings.bench import build_bench, build_short
 from search.rankings.inherited import path_values
@@ -15,12 +16,14 @@ from search.rankings.trained import open_trained
 from search.short_training import ShortTraining
 from search.spaces import SPACES
 from search.strategy.step import Step
+from search.supernet_training import train_alone
 from search.tables.reading import open_table
 from search.wsr_nas_searcher import Searcher
 from tests.search.small_ranking import SEED, arguments, results, rows
 from wsrnas.report.reading.rankings import answers
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import Preempted
+from wsrnas.runtime.errors import InputError, Preempted
+from wsrnas.training.epoch import Diverged
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -92,6 +95,30 @@ def test_a_stop_in_a_short_training_loses_that_architecture_alone(rank, trained,
     assert 1 <= len(read_rows(tmp_path / "short-0000.jsonl")) < 3 and not task.done()
     task.work(lambda: False)
     assert task.done() and (tmp_path / "short-0000.jsonl").read_text() == rows(whole)["short-0000.jsonl"]
+
+
+def test_an_architecture_that_diverges_is_the_worst_and_ends_no_ranking(rank, capsys, monkeypatch):
+    calls = []
+
+    def diverging(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise Diverged("the loss is nan")
+        return train_alone(*arguments)
+
+    monkeypatch.setattr(alone_module, "train_alone", diverging)
+    folder = rank(*ALONE)
+    values = results(folder)
+    assert values["architectures"] == 10 and "this architecture counts as the worst" in capsys.readouterr().err
+    lines = [json.loads(line) for line in rows(folder)["short-0000.jsonl"].splitlines()]
+    assert [row["losses"] == [None] * 3 and row["vulnerabilities"] == [None] * 2 for row in lines].count(True) == 1
+    places, losses = values["values"]["place"], values["values"]["scores"][0]
+    assert losses[places.index(lines[2]["place"])] == min(losses)
+
+
+def test_a_learning_rate_that_would_rise_is_refused(rank):
+    with pytest.raises(InputError, match=r"short_learning_rate is 1e-05; expected at least the run's learning_rate"):
+        rank(*ALONE[:-1], "1e-5")
 
 
 def test_a_dry_run_counts_the_training(rank, capsys):

@@ -8,6 +8,8 @@ import torch
 
 import search.wsr_nas as program
 from search.cost import halved_epochs, iteration_passes, total_passes
+from search.few_shot import own_weights
+from search.rankings.sample import open_sample, rank_sample
 from search.rankings.trained import open_trained
 from search.short_training import ShortTraining, changed
 from search.strategy.step import Step
@@ -20,6 +22,7 @@ from wsrnas.data.splits import load_split
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
+from wsrnas.training.epoch import Diverged
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -207,6 +210,24 @@ def test_architectures_may_inherit_the_weights_of_a_trained_supernet(tmp_path):
     assert_equal({name: short.first[name] for name in inherited}, dict(inherited))
     with pytest.raises(InputError, match="has trained every architecture by itself; expected a run with a supernet"):
         start(tmp_path, *SMALL, "--save", "other", "--supernet", str(run))
+
+
+@pytest.mark.parametrize("diverging", [False, True])
+def test_a_ranking_changes_no_weights_and_ends_no_search(diverging, capsys, monkeypatch):
+    config = config_of(*SHORT, "--ranking_table", "demo", "--ranking_sample", "10")
+    searcher, train, calls = searcher_of(config), ShortTraining.train, []
+
+    def trained(self, path, step):
+        calls.append(train(self, path, step))
+        if diverging and len(calls) == 2:
+            raise Diverged("the loss is nan")
+
+    monkeypatch.setattr(ShortTraining, "train", trained)
+    short, before = ShortTraining(searcher), own_weights(searcher.supernet)
+    found = rank_sample(searcher, open_sample(config), schedule(config)[0], short)
+    assert_equal(own_weights(searcher.supernet), before)
+    assert found["architectures"] == 10 and set(found["tau"]) > {"loss, clean", "parameters"}
+    assert ("counts as the worst" in capsys.readouterr().err) == diverging
 
 
 def test_the_passes_of_short_trainings_are_counted():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsrnas.evaluation.attack_spec import attack_of
+from wsrnas.evaluation.caveats import is_at_chance
 from wsrnas.evaluation.intervals import difference_interval
 from wsrnas.evaluation.results import scores_by_attack
 from wsrnas.evaluation.training_noise import UNKNOWN, TrainingNoise, training_noise, with_trainings
@@ -108,10 +109,13 @@ def against_random(scores: Mapping[str, Mapping[str, Any] | None], random: Colle
 def noises(entrants: Sequence[Trainings]) -> dict[str, TrainingNoise]:
     """Return for each measure how much the trainings of one entrant differ.
 
+    Trainings at chance are left out: they are alike, which says nothing about how others differ.
+
     Args:
         entrants: trainings of every entrant, on the same test images.
     """
-    scores = [{seed: scores_by_attack(dict(result)) for seed, result in trainings.items()} for trainings in entrants]
+    scores = [{seed: scores_by_attack(dict(result)) for seed, result in trainings.items()
+               if not is_at_chance(result)} for trainings in entrants]
     names = dict.fromkeys(name for found in scores for score in found.values() for name in score)
     return {name: training_noise([{seed: round(float(score[name].mean()), DIGITS) for seed, score in found.items()
                                    if name in score} for found in scores]) for name in names}

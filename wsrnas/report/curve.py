@@ -11,13 +11,13 @@ from wsrnas.report.reading.networks import Network, distinct_names
 from wsrnas.runtime.config import require
 
 
-def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "linf") -> Any:
+def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "") -> Any:
     """Draw accuracy over strength with 95 % intervals: one colour for each network, one marker for each attack.
 
     Args:
         *results: results of ``evaluate``, or result files of ``retrain.evaluate``, read as JSON.
         path: path with or without a suffix, where an SVG and a PNG are written; empty: none.
-        norm: norm of the attacks that are drawn, "linf" or "l2".
+        norm: norm of the attacks that are drawn, "linf" or "l2"; empty: the first of them that the results have.
 
     Returns:
         The matplotlib figure, which a notebook shows.
@@ -32,8 +32,9 @@ def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "
     evaluations = [Evaluation(str(result.get("name") or "network"), "", dict(result)) for result in results]
     networks = [Network(name, (evaluation,)) for name, evaluation in
                 zip(distinct_names(evaluations), evaluations, strict=True)]
-    drawn = accuracy_figure(networks, norm)
-    require(drawn is not None, f"there is no attack of the norm {norm} to draw")
+    figures = (accuracy_figure(networks, one) for one in ([norm] if norm else ["linf", "l2"]))
+    drawn = next((figure for figure in figures if figure is not None), None)
+    require(drawn is not None, f"there is no attack of the norm {norm or 'linf or l2'} to draw")
     if path:
         target = Path(path)
         save_figure(drawn, target.with_suffix("") if target.suffix in (".svg", ".png") else target)

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 import re
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -183,7 +184,8 @@ def make_parser(cls: "type[DataclassInstance]", presets: Mapping[str, Any], prog
     """
     preset_flags = getattr(cls, "preset_flags", ("--preset",))
     preset = f" [{preset_flags[0]} NAME]" if presets else ""
-    parser = Parser(prog=prog, description=(cls.__doc__ or "").strip(), epilog=NOTE, allow_abbrev=False,
+    about = "" if sys.flags.optimize > 1 else (cls.__doc__ or "").strip()  # -OO leaves the signature of a dataclass
+    parser = Parser(prog=prog, description=about, epilog=NOTE, allow_abbrev=False,
                     usage=f"%(prog)s [-h]{preset} [--FLAG VALUE ...]", formatter_class=Help, add_help=False)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     general = parser.add_argument_group("start")

@@ -61,6 +61,8 @@ def refuse_nonsense(values: Mapping[str, Any]) -> None:
     """
     for name, value in values.items():
         entries = value if isinstance(value, (tuple, list)) else (value,)
+        if name == "seed" and isinstance(value, int) and value < 0:
+            raise InputError(f"seed is {value}; expected at least 0")
         numbers = [entry for entry in entries if isinstance(entry, float)]
         if any(map(math.isnan, numbers)):
             raise InputError(f"{name} is nan; expected a number")

@@ -24,6 +24,8 @@ from wsrnas.subjects.user_function import call_function
 FUNCTION = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[^:/]*))?")
 _EXPECTED = ("expected a file, or a run directory of a retraining, or FILE.py:FUNCTION, or the name of an architecture "
              "with its weights as --state_dict")
+CHECKPOINT = ("expected a run directory of a retraining, or a checkpoint of one (wsrnas.save_model writes one of your "
+              "own network)")
 STATES = ("model", "trainer", "network")  # entries of a checkpoint that are large, or kept elsewhere
 
 
@@ -49,6 +51,8 @@ def open_model(given: str | Path, weights: str = "best", genotype: Searched | st
     Raises:
         InputError: There is no such network, or it cannot be read; the sentence says why.
     """
+    require(isinstance(given, (str, os.PathLike)), f"the network is a {type(given).__name__}; expected the path of a "
+            "run directory or of a file, or the name of an architecture")
     given = os.fspath(given)
     require(weights in run_files.WEIGHTS, f"weights is {weights!r}; expected one of {', '.join(run_files.WEIGHTS)}")
     if genotype is not None:
@@ -65,7 +69,7 @@ def open_model(given: str | Path, weights: str = "best", genotype: Searched | st
         file, name = Path(found["file"]), found["name"] or ""
         model, code = call_function(file, name)
         return make_source(model, given, f"{file.stem}.{name}", code=code)
-    path = find_checkpoint(given, weights)
+    path = find_checkpoint(given, weights, _EXPECTED)
     kind = kind_of_file(path)
     if kind == "checkpoint":
         return _open_checkpoint(path, Path(given).is_dir())
@@ -74,21 +78,26 @@ def open_model(given: str | Path, weights: str = "best", genotype: Searched | st
     return make_source(model, str(path), short_name(path), code=code)
 
 
-def find_checkpoint(given: str, weights: str = "best") -> Path:
-    """Return a file as given, or the chosen checkpoint (``"best"`` or ``"last"``) of a run directory.
+def find_checkpoint(given: str, weights: str = "best", expected: str = CHECKPOINT) -> Path:
+    """Return a file as given, or the chosen checkpoint of a run directory.
+
+    Args:
+        given: The file or the directory.
+        weights: ``"best"`` or ``"last"``.
+        expected: What the caller takes, for the message.
 
     Raises:
         InputError: There is none.
     """
     path = Path(given)
     if not os.path.exists(given):  # without an error for a name too long, a loop of links or a zero byte
-        raise InputError(f"no checkpoint at {shown_path(given)}; {_EXPECTED}")
+        raise InputError(f"no checkpoint at {shown_path(given)}; {expected}")
     candidate = path / run_files.WEIGHTS[weights] if path.is_dir() else path
     searched = (path / run_files.GENOTYPE).is_file()  # a search keeps a checkpoint, too
     if not candidate.is_file() and (path / run_files.CHECKPOINT).is_file() and not searched:
         raise InputError(f"{path} has no best.pt, because no epoch was selected; --weights last takes checkpoint.pt")
     if not candidate.is_file():
-        raise InputError(f"no checkpoint at {shown_path(candidate)}; {_EXPECTED}")
+        raise InputError(f"no checkpoint at {shown_path(candidate)}; {expected}")
     return candidate
 
 

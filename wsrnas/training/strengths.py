@@ -29,6 +29,7 @@ def require_increasing(name: str, strengths: Sequence[float]) -> None:
     for strength in strengths:
         require(0 < strength < 1, f"{name} contains {strength:g}; {expected_strength(strength)}")
     for weaker, stronger in itertools.pairwise(strengths):
+        require(weaker != stronger, f"{name} contains {weaker:g} twice; expected each strength once")
         require(weaker < stronger, f"{name} must increase, but {weaker:g} comes before {stronger:g}")
 
 
