@@ -347,6 +347,8 @@ MISTAKEN = {  # what people take for weights or arrays, and words of the sentenc
     "zip": (zipped(**{"__main__.py": "import os"}), "it is a zip archive of another program than torch.save"),
     "npz": (saved_by_numpy(np.savez, x=np.ones(2)), "it is a zip archive of another program than torch.save"),
     "npy": (saved_by_numpy(np.save, TRAPPED), "it is an array of NumPy"),
+    "text": (b"hello world\n", "its bytes are not those of torch.save"),
+    "letters": (b"abc", "its bytes are not those of torch.save"),
 }
 
 

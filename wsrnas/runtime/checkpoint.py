@@ -230,6 +230,8 @@ def _reason(error: Exception, path: Path) -> str:
             return "it is a zip archive of another program than torch.save"
     if "weights" in str(error).lower() and "only" in str(error):
         return "it holds what is neither a tensor nor a plain container"
+    if isinstance(error, (LookupError, EOFError)):  # torch's reader lost its way, and says a byte at most
+        return "its bytes are not those of torch.save"
     return first_line(error)[:200]
 
 
