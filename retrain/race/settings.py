@@ -55,7 +55,7 @@ class CompareConfig(SmallImagesRecipe):
                                   "time, and AutoAttack's random numbers", identity=False, aliases=("test_batch_size",),
                                   group="evaluation")
     check_images: int = option(200, "correctly classified images for the honesty checks of an evaluation, at least "
-                               f"{LEAST_IMAGES}",
+                               f"{LEAST_IMAGES}; networks that are evaluated keep the checks that they had",
                                identity=False)
     checks: str = option(FULL, "honesty checks of an evaluation; with more of them than before, networks are checked "
                          "again", identity=False, choices=CHECK_LEVELS, added=True)
