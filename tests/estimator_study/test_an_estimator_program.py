@@ -451,7 +451,7 @@ def test_other_images_or_networks_are_refused(finished, flags, capsys, monkeypat
 
 @pytest.mark.parametrize(("more", "words"), [
     (["--estimators", "B-ANE"], "argument --estimators: invalid choice: 'B-ANE' (choose from"),
-    (["--sources", "0.2", "0.2"], "sources must increase, but 0.2 comes before 0.2"),
+    (["--sources", "0.2", "0.2"], "sources contains 0.2 twice"),
     (["--networks", "cna_r"], "'cna_r' is neither"),
     (["--batch_size", "17"], "batch_size is 17, but the estimators' epoch has 16 images"),
     (["--network_batch_size", "41"], "network_batch_size is 41; expected at most 40"),

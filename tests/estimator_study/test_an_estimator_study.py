@@ -114,7 +114,7 @@ def test_the_questions_of_the_study():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"sources": (0.1,)}, "expected at least two"), ({"sources": (0.2, 0.1)}, "sources must increase"),
-    ({"sources": (0.1, 0.1)}, "sources must increase"), ({"sources": (0.0, 0.1)}, "strictly inside"),
+    ({"sources": (0.1, 0.1)}, "sources contains 0.1 twice"), ({"sources": (0.0, 0.1)}, "strictly inside"),
     ({"spectrum": (0.1, 1.0)}, "strictly inside"), ({"spectrum": (0.06, 0.18)}, "other than the sources"),
     ({"spectrum": (0.12,)}, "other than the sources"), ({"estimators": ()}, "at least one"),
     ({"estimators": ("A-ANE", "A-ANE")}, "different names"),

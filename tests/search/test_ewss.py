@@ -87,7 +87,7 @@ def test_weights_that_sum_to_one_are_accepted():
     ((0.1, 8.0), 1, 1, "strengths contains 8; "),
     ((0.1, float("nan")), 1, 1, "strengths contains nan"),
     ((0.2, 0.1), 1, 1, "strengths must increase, but 0.2 comes before 0.1"),
-    ((0.1, 0.1), 1, 1, "strengths must increase, but 0.1 comes before 0.1"),
+    ((0.1, 0.1), 1, 1, "strengths contains 0.1 twice"),
 ])
 def test_strengths_that_do_not_fit_are_refused(strengths, attacked, estimated, named):
     with pytest.raises(InputError, match=named):
