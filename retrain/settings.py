@@ -153,7 +153,7 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
         """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
         loss, shape = LOSSES[self.adv_loss], SCHEDULES[self.schedule]
         unread = {name: f"adv_loss is {self.adv_loss}; expected --adv_loss {' or '.join(readers)} with it" for name in (
-            "trades_beta", "strengths", "random_start") if name not in loss.reads and (readers := [
+            "trades_beta", "strengths", "random_start") if loss.attacks and name not in loss.reads and (readers := [
                 other for other in losses_of("retrain") if name in LOSSES[other].reads])}
         if not loss.one_step:
             unread |= dict.fromkeys(("probe_steps", "probe_drop", "on_overfitting"), f"adv_loss is {self.adv_loss}; "

@@ -154,7 +154,7 @@ def test_the_flags_reach_the_training(tmp_path):
             seen.append((trainer.learning_rate, trainer.settings, trainer.refinements, len(images)))
         return {"loss": 1.0, "adversarial_accuracy": 0.5, "images_per_second": 1.0, "seconds": 1.0}
 
-    flags = ["--step_size", "2/255", "--beta", "3", "--label_smoothing", "0.2", "--batch_statistics", "--grad_clip",
+    flags = ["--step_size", "2/255", "--label_smoothing", "0.2", "--batch_statistics", "--grad_clip",
              "2", "--accumulation", "2", "--amp", "bf16", "--awp_gamma", "0.01", "--awp_warmup", "1", "--ema_decay",
              "0.9", "--drop_path", "0.1"]
     with pytest.MonkeyPatch.context() as context:
@@ -163,7 +163,7 @@ def test_the_flags_reach_the_training(tmp_path):
                                                                   "average_robust_accuracy": 0.5})
         start(tmp_path, [*TINY, *flags])
     assert [rate for rate, *_ in seen] == pytest.approx([0.05] * 6 + [0.005] * 3 + [0.0005] * 3)
-    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 3.0, 0.2, SIX_STRENGTHS)
+    assert seen[0][1] == LossSettings(0.03, 1, 2 / 255, True, True, 1.0, 0.2, SIX_STRENGTHS)
     assert seen[0][2] == Refinements(2.0, 2, True, 0.01, 3, 0.9, 0.1, True)
     assert {count for *_, count in seen} == {16}
 

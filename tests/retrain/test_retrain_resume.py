@@ -52,7 +52,8 @@ def pictures(tmp_path_factory):
 
 def arguments(program, pictures, *flags):
     if program is train_cifar:
-        return [*COMMON, "--recipe", "tiny", "--max_train", "61", "--held_out", "21", "--milestones", "1",
+        milestones = [] if "--schedule" in flags else ["--milestones", "1"]
+        return [*COMMON, "--recipe", "tiny", "--max_train", "61", "--held_out", "21", *milestones,
                 "--select_every", "1", *flags]
     return [*COMMON, "--recipe", "tiny", "--data", str(pictures), "--image_size", "32", "--held_out", "8", *flags]
 

@@ -116,7 +116,8 @@ def test_a_lengthened_training_is_that_of_so_many_epochs_bit_for_bit(tmp_path, c
 
 
 @pytest.mark.parametrize(("flags", "said"), [
-    (["--schedule", "cosine"], "learning rate of the schedule cosine depends .* --init_weights .* --epochs 4"),
+    (["--schedule", "cosine", "--milestones", "4", "5"],  # those of the recipe: given, and not changed
+     "learning rate of the schedule cosine depends .* --init_weights .* --epochs 4"),
     (["--drop_path", "0.1"], "the drop-path rate rises"), (["--epochs", "0"], "epochs is 0"),
     (["--learning_rate", "0.2"], "another configuration .learning_rate"),
     (["--save", "other"], "holds none; leave --extend out"), (["--overwrite"], "cannot be given together")])

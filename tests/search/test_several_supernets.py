@@ -23,7 +23,7 @@ def ranking(number, places=PLACES, name="loss, clean", **changed):
               "truth": {"pgd": [PGD[place] for place in order]},
               "scores": [[LOSSES[number][place] for place in order], list(range(len(places)))]}
     return {"format": FORMAT, "run": f"run{number}", "table": "t", "columns": ["pgd"], "subsets": {}, "resamples": 50,
-            "architectures": 6, "synthetic": False,
+            "architectures": 6, "synthetic": False, "source": "a test",
             "seed": 0, "scores": [{"group": "supernet", "score": name}, {"group": "size", "score": "parameters"}],
             "values": values} | changed
 

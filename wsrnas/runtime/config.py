@@ -135,7 +135,7 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
 
     A dataclass may have a method ``adapted(flags)``: it returns the configuration that the flags override, where the
     default of one field depends on the flag of another. It may have a method ``unread(flags)``: it returns a sentence
-    for each given flag that nothing reads under this configuration.
+    for each flag that changes a field and that nothing reads under this configuration.
 
     Args:
         cls: the dataclass.
@@ -175,7 +175,8 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
         base = base.adapted(flags)
     config = dataclasses.replace(base, **overrides)
     refuse_nonsense(vars(config))
-    for sentence in config.unread(overrides) if hasattr(config, "unread") else ():
+    changed = [name for name, value in overrides.items() if value != getattr(base, name)]
+    for sentence in config.unread(changed) if hasattr(config, "unread") else ():
         raise InputError(sentence)
     return config, invocation
 
