@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from tests.processes import PATIENCE, wait_for
-from wsrnas.runtime import folders, locks, sharing
+from wsrnas.runtime import folders, locks, same_work, sharing
 from wsrnas.runtime.config import option
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError, Preempted
 from wsrnas.runtime.locks import claim
+from wsrnas.runtime.same_work import stored_object
 from wsrnas.runtime.sharing import Task, alone, open_shared_folder, share
 
 
@@ -511,3 +512,17 @@ def test_processes_that_open_a_folder_at_once_agree(folder, monkeypatch):
 def test_of_different_work_in_one_folder_only_the_first_is_opened(folder, monkeypatch):
     codes = opened_at_once(folder, (0, 1, 2), monkeypatch)
     assert sorted(codes) == [0, 2, 2] and stored(folder)[0]["seed"] == codes.index(0)
+
+
+def test_a_configuration_that_another_process_writes_meanwhile_is_not_foreign(tmp_path, monkeypatch):
+    def read_too_early(path):
+        found = stored_object(path)
+        (tmp_path / "config.json").write_text("{}")
+        return found
+
+    monkeypatch.setattr(same_work, "stored_object", read_too_early)
+    same_work.refuse_foreign_folder(tmp_path)
+    (tmp_path / "config.json").unlink(missing_ok=True)
+    (tmp_path / "holiday.jpg").write_text("")
+    with pytest.raises(InputError, match="exists and is not a run directory"):
+        same_work.refuse_foreign_folder(tmp_path)

@@ -50,8 +50,9 @@ def refuse_foreign_folder(folder: Path, flag: str = SAVE) -> None:
     Raises:
         InputError: the sentence names the folder.
     """
+    # The content first: another process may write its configuration meanwhile, which then is found.
     foreign = os.path.lexists(folder) and (
-        not folder.is_dir() or (stored_object(folder / run_files.CONFIG) is None and not is_beginning(folder)))
+        not folder.is_dir() or (not is_beginning(folder) and stored_object(folder / run_files.CONFIG) is None))
     require(not foreign, f"{folder} exists and is not a run directory; {_remedy(flag)}")
 
 
