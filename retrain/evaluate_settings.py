@@ -1,7 +1,7 @@
 """The configuration of an evaluation, and the attacks that it chooses."""
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -78,11 +78,10 @@ class EvaluateConfig(NetworksConfig):
     out: str = option("", "folder of results and page, with a subfolder for each of several networks; empty: a "
                       "network's run directory, or RUNS/evaluate/NAME for other networks and for the page of several")
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads."""
-        return [] if self.state_dict else [
-            f"--{name} is given, but nothing reads it: a network without --state_dict has its own size; expected no "
-            f"--{name}" for name in ("init_channels", "layers") if name in given]
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        names = () if self.state_dict else ("init_channels", "layers")
+        return dict.fromkeys(names, "a network without --state_dict has its own size; expected --state_dict with it")
 
     def __post_init__(self) -> None:
         super().__post_init__()

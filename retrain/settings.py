@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -149,8 +148,8 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
             require(read or not getattr(self, name), f"{name} is {getattr(self, name):g}, but the loss {self.adv_loss} "
                     "does not read it; expected 0")
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
         loss, shape = LOSSES[self.adv_loss], SCHEDULES[self.schedule]
         unread = {name: f"adv_loss is {self.adv_loss}; expected --adv_loss {' or '.join(readers)} with it" for name in (
             "trades_beta", "strengths", "random_start") if loss.attacks and name not in loss.reads and (readers := [
@@ -164,8 +163,7 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
             unread["milestones"] = f"schedule is {self.schedule}; expected --schedule multi-step with it"
         if not shape.begins_low:
             unread["peak_share"] = f"schedule is {self.schedule}; expected --schedule cyclic or one-cycle with it"
-        return [f"--{name} is given, but nothing reads it: {why}, or no --{name}" for name, why in unread.items()
-                if name in given]
+        return unread
 
     @property
     def data_seed(self) -> int:

@@ -1,6 +1,5 @@
 """The fields of the Wsr-NAS search that say with which weights an architecture is measured."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from wsrnas.runtime.config import Ranges, option
@@ -27,9 +26,7 @@ class MeasureConfig(Ranges):
     validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
                                    "AN-Estimator's tasks; 0: num_steps", added=True)
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads."""
-        unread = () if self.measure == SHORT else ("short_epochs", "short_images")
-        return [*super().unread(given), *(
-            f"--{name} is given, but nothing reads it: measure is {self.measure}; expected --measure {SHORT} with it, "
-            f"or no --{name}" for name in unread if name in given)]
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        names = () if self.measure == SHORT else ("short_epochs", "short_images")
+        return super().unread() | dict.fromkeys(names, f"measure is {self.measure}; expected --measure {SHORT} with it")

@@ -1,7 +1,7 @@
 """The configuration that both searches share: supernet, adversarial training, bound on the vulnerability."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -63,12 +63,11 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
         self.bound()
         SPACES[self.space].check_layers(self.layers)
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
-        unread = () if "trades_beta" in LOSSES[self.adv_loss].reads else ("trades_beta",)
-        return [*super().unread(given), *(
-            f"--{name} is given, but nothing reads it: adv_loss is {self.adv_loss}; expected --adv_loss trades with "
-            f"it, or no --{name}" for name in unread if name in given)]
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        names = () if "trades_beta" in LOSSES[self.adv_loss].reads else ("trades_beta",)
+        return super().unread() | dict.fromkeys(names, f"adv_loss is {self.adv_loss}; expected --adv_loss trades with "
+                                                "it")
 
     def adapted(self, flags: Mapping[str, Any]) -> Self:
         """Return this configuration as the start of one with other ``flags``: another space has its own layers."""

@@ -24,9 +24,14 @@ def known_costs(race: Path) -> dict[str, dict[str, Any]]:
             and isinstance(cost.get("latency"), dict)}
 
 
+def network_of(entrant: Entrant) -> list[int | None]:
+    """Return what tells an entrant's network from another one that had its name."""
+    return [entrant.parameters, entrant.multiply_adds, entrant.init_channels, entrant.layers]
+
+
 def is_cost_of(cost: dict[str, Any], entrant: Entrant) -> bool:
     """Return whether a cost is that of an entrant, and not of another network that had its name."""
-    return cost.get("network") == [entrant.parameters, entrant.multiply_adds, entrant.init_channels, entrant.layers]
+    return cost.get("network") == network_of(entrant)
 
 
 def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: World) -> dict[str, dict[str, Any]]:
@@ -53,7 +58,7 @@ def write_costs(race: Path, entrants: Sequence[Entrant], data: DataSet, world: W
         ).to(world.device).to(memory_format=torch.channels_last) for entrant in entrants}
         measured = latencies(networks, data.image_shape)
         known = {entrant.name: {
-            "network": [entrant.parameters, entrant.multiply_adds, entrant.init_channels, entrant.layers],
+            "network": network_of(entrant),
             "activation_bytes": activation_bytes(networks[entrant.name], data.image_shape),
             "latency": measured[entrant.name]} for entrant in entrants}
         write_json(race / run_files.COSTS, known)

@@ -1,6 +1,6 @@
 """Configuration of a race: the entrants, their budget, their training and their evaluation."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -60,10 +60,12 @@ class CompareConfig(SmallImagesRecipe):
     checks: str = option(FULL, "honesty checks of an evaluation; with more of them than before, networks are checked "
                          "again", identity=False, choices=CHECK_LEVELS, added=True)
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads."""
-        more = "; the strengths of the test are --test_strengths"
-        return [sentence + more * sentence.startswith("--strengths ") for sentence in super().unread(given)]
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        found = super().unread()
+        if "strengths" in found:
+            found["strengths"] = f"those of the test are --test_strengths, and {found['strengths']}"
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,13 +56,13 @@ def alone(bench: Bench) -> Measure:
                         "short training")
         except Diverged as error:
             say(f"{error}; this architecture counts as the worst")
-            return nothing(len(bench.strengths))
+            return unknown_values(len(bench.strengths))
         return path_values(bench, supernet, stop)
 
     return measured
 
 
-def nothing(strengths: int) -> Values:
+def unknown_values(strengths: int) -> Values:
     """Return the values of an architecture whose training diverged, at each strength."""
     return {"losses": [nan] * (1 + strengths), "accuracies": [nan] * (1 + strengths),
             "vulnerabilities": [nan] * strengths}

@@ -1,6 +1,5 @@
 """Configuration of the ranking of a table's architectures by a supernet."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -72,12 +71,10 @@ class RankingConfig(Ranges):
         check_budget(self.budget, self.budget_tolerance)
         require(bool(self.measure), f"measure is empty; expected some of {', '.join(MEASUREMENTS)}")
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads."""
-        return [] if SHORT in self.measure else [
-            f"--{name} is given, but nothing reads it: measure is {' '.join(self.measure)}; expected --measure {SHORT} "
-            f"with it, or no --{name}" for name in ("short_epochs", "short_images", "short_learning_rate")
-            if name in given]
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        names = () if SHORT in self.measure else ("short_epochs", "short_images", "short_learning_rate")
+        return dict.fromkeys(names, f"measure is {' '.join(self.measure)}; expected --measure {SHORT} with it")
 
     def folder(self, steps: int) -> Path:
         """Return the folder of the results for a supernet after ``steps`` steps; it has no time stamp."""

@@ -422,7 +422,7 @@ UNREAD = [(RetrainConfig, ["--trades_beta", "6"], "--trades_beta is given, but n
           (RetrainConfig, ["--probe_steps", "3"], "expected --adv_loss fast with it"),
           (RetrainConfig, ["--milestones", "1", "--schedule", "constant"], "expected --schedule multi-step with it"),
           (RetrainConfig, ["--peak_share", "0.3", "--schedule", "cosine"], "schedule cyclic or one-cycle with it"),
-          (CompareConfig, ["--strengths", "0.1"], "the strengths of the test are --test_strengths"),
+          (CompareConfig, ["--strengths", "0.1"], "those of the test are --test_strengths"),
           (SearchConfig, ["--trades_beta", "6"], "expected --adv_loss trades with it"),
           (SearchConfig, ["--short_epochs", "5"], "measure is supernet; expected --measure short with it"),
           (EvaluateConfig, ["--model", "run", "--layers", "3"], "a network without --state_dict has its own size")]

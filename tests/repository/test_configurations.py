@@ -88,9 +88,7 @@ def test_a_configuration_is_the_same_from_json_and_from_flags(cls, tmp_path):
         path.write_text(stored)
         assert parse_config(cls, presets, ["--config", str(path)])[0] == config
         base = presets[config.preset] if presets else cls()
-        names = [field.name for field in dataclasses.fields(config)]
-        unread = config.unread(names) if hasattr(config, "unread") else ()
-        read = dataclasses.replace(config, **{name: getattr(base, name) for name in (
-            sentence.split()[0].removeprefix("--") for sentence in unread)})
+        unread = config.unread() if hasattr(config, "unread") else ()
+        read = dataclasses.replace(config, **{name: getattr(base, name) for name in unread})
         assert parse_config(cls, presets, flags_of(read, base))[0] == read
     check()

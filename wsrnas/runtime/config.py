@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -52,9 +52,9 @@ def require_different(folders: Sequence[Path], what: str) -> None:
 class Ranges:
     """Refuse fields of a configuration that are out of range, or that nothing reads."""
 
-    def unread(self, given: Collection[str]) -> list[str]:
-        """Return a sentence for each flag that was given and that nothing reads: it would be believed to count."""
-        return []
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        return {}
 
     def require_at_least(self, bound: float, *names: str) -> None:
         """Refuse fields below ``bound``.
@@ -134,8 +134,8 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
     """Read the command line. Flags override ``--config`` or ``--preset``, which override the dataclass' defaults.
 
     A dataclass may have a method ``adapted(flags)``: it returns the configuration that the flags override, where the
-    default of one field depends on the flag of another. It may have a method ``unread(flags)``: it returns a sentence
-    for each flag that changes a field and that nothing reads under this configuration.
+    default of one field depends on the flag of another. It may have a method ``unread()``: a flag that changes one of
+    the fields that it names is refused, because it would be believed to count.
 
     Args:
         cls: the dataclass.
@@ -175,9 +175,9 @@ def parse_config(cls: type[Config], presets: Mapping[str, Config] | None = None,
         base = base.adapted(flags)
     config = dataclasses.replace(base, **overrides)
     refuse_nonsense(vars(config))
-    changed = [name for name, value in overrides.items() if value != getattr(base, name)]
-    for sentence in config.unread(changed) if hasattr(config, "unread") else ():
-        raise InputError(sentence)
+    for name, why in config.unread().items() if hasattr(config, "unread") else ():
+        changed = name in overrides and overrides[name] != getattr(base, name)
+        require(not changed, f"--{name} is given, but nothing reads it: {why}, or no --{name}")
     return config, invocation
 
 
