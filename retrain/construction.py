@@ -9,6 +9,7 @@ from torch import nn
 from retrain.batch import batch_text, check_single_images
 from retrain.beginning import Beginning, begin, check_extension
 from retrain.settings import AnyTraining
+from wsrnas.architectures.nas_bench_201 import CellGraph
 from wsrnas.architectures.searched import Searched
 from wsrnas.complexity import count_parameters, readable
 from wsrnas.models import build_model, description
@@ -27,8 +28,10 @@ def make_network(config: AnyTraining, arch: Searched | str, num_classes: int, im
     """Return the network with seeded weights on its device, equal on all processes.
 
     Raises:
-        InputError: a process gets one image at a time, and the network cannot learn from one.
+        InputError: a process gets one image at a time, and the network cannot learn from one; or the network gives
+            every image the same answer.
     """
+    require_path(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         network = build_model(arch, num_classes, config.init_channels, config.layers or None, config.dataset,
@@ -37,6 +40,16 @@ def make_network(config: AnyTraining, arch: Searched | str, num_classes: int, im
     broadcast_model(network, world)
     check_single_images(config, network, image_shape, world)
     return synchronize_batch_norm(network, world) if config.sync_bn else network
+
+
+def require_path(arch: Searched | str) -> None:
+    """Refuse a graph whose output does not depend on its input.
+
+    Raises:
+        InputError: no path of operations leads from one to the other.
+    """
+    require(not isinstance(arch, CellGraph) or arch.reads_input, f"no path of operations leads from the input to the "
+            f"output of {arch}, so every image would get the same answer; expected a path without none")
 
 
 def describe_network(config: AnyTraining, arch: Searched | str, num_classes: int,

@@ -42,7 +42,7 @@ def make_loaders(config: RetrainConfig, data: DataSet, world: World) -> tuple[Ba
     train, held_out = data.train, None
     if config.held_out:
         first, rest = balanced_split(data.train.labels, config.held_out, config.data_seed, data.num_classes,
-                                     "--held_out")
+                                     "--held_out", data.class_names)
         train = data.train.subset(rest)
         held_out = BatchLoader(data.train.subset(first).to(world.device), config.eval_batch_size, config.seed,
                                "held out", **shards)

@@ -59,7 +59,7 @@ def make_loaders(config: ImageNetConfig, files: ImageFiles,
     held_out, chosen = None, torch.arange(len(files))
     if config.held_out:
         first, chosen = balanced_split(files.labels, config.held_out, config.data_seed, len(files.class_names),
-                                       "--held_out")
+                                       "--held_out", files.class_names)
         held_out = ImageFileLoader(files.subset(first), config.eval_batch_size, config.seed, "held out", **common)
     return ImageFileLoader(files.subset(chosen), config.batch_size, config.seed, "training", shuffle=True, augment=True,
                            color_jitter=config.color_jitter, drop_last=True, **common), held_out

@@ -44,7 +44,9 @@ fi
 
 # One stamp for each kind of installation, naming what was installed: a changed requirements.txt installs again.
 wanted="$(cat requirements.txt pyproject.toml | cksum | tr -d ' ')"
-stamp="$("$python" -c 'import sys; print(sys.prefix)')/.wsrnas-installed${extra}"
+prefix="$("$python" -c 'import sys; print(sys.prefix if sys.version_info >= (3, 11) else "")' 2>/dev/null || true)"
+[ -d "$prefix" ] || { say "${WSRNAS_PYTHON:-$python} is not an interpreter of Python 3.11 or newer"; exit 2; }
+stamp="$prefix/.wsrnas-installed${extra}"
 complete() { "$python" - "$extra" <<'PY'
 import importlib.util, sys
 names = ["torch", "torchvision", "numpy", "scipy", "tqdm", "tensorboard", "matplotlib", "PIL"]

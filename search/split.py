@@ -13,7 +13,7 @@ from wsrnas.runtime.run_directory import RunDirectory
 
 def halves(data: DataSet, seed: int) -> tuple[Tensor, Tensor]:
     """Return the indices of D_t and D_v: class-balanced halves of the training set."""
-    return balanced_split(data.train.labels, 0.5, seed, data.num_classes)
+    return balanced_split(data.train.labels, 0.5, seed, data.num_classes, names=data.class_names)
 
 
 def first_split(config: SupernetConfig, data: DataSet) -> tuple[Tensor, Tensor]:

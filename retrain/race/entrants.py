@@ -9,6 +9,7 @@ from functools import cache
 
 import torch
 
+from retrain.construction import require_path
 from retrain.settings import spoken_name
 from wsrnas.architectures.catalogue import ENTRIES, find
 from wsrnas.architectures.searched import Searched
@@ -68,8 +69,8 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
             those again that no width brings to the budget.
 
     Raises:
-        InputError: an architecture is unknown (the message names the closest ones), a file is malformed, or a name
-            appears twice.
+        InputError: an architecture is unknown (the message names the closest ones), a file is malformed, a graph gives
+            every image the same answer, or a name appears twice.
     """
     entrants: list[Entrant] = []
     for spec in (part.strip() for text in specs for part in text.split(",") if part.strip()):
@@ -97,6 +98,7 @@ def _entrant(spec: str, layers: int) -> Entrant:
     named = None if os.path.exists(spec) else re.fullmatch(r"([\w.-]+)=(.+)", spec)
     given, spec = named.groups() if named else ("", spec)
     arch = load_architecture(spec)
+    require_path(arch)
     depth = layers if isinstance(arch, Genotype) else sizes(spec, "cifar10")[1]
     if name := find(spec):
         return Entrant(given or name, arch, ENTRIES[name].source, ENTRIES[name].family, depth)

@@ -482,14 +482,19 @@ def test_a_fraction_leaves_an_image_of_every_small_class_in_both_parts(sizes):
 
 
 @pytest.mark.parametrize(("labels", "share", "sentence"), [
-    ([0, 0, 1], 0.5, "class 1 has 1 image"), ([0, 0, 2, 2], 0.5, "class 1 has 0 image"),
+    ([0, 0, 1], 0.5, "class 1 has 1 image"), ([0, 0, 2, 2], 0.5, "class 1 has no images"),
     ([0, 0, 1, 1], 4, "expected 2 to 2"), ([0, 0, 1, 1], 1, "expected 2 to 2"),
-    ([0, 0, 1, 1], 0, "expected 2 to 2"), ([0, 0, 2, 2], 0.1, "class 1 has 0 image"),
+    ([0, 0, 1, 1], 0, "expected 2 to 2"), ([0, 0, 2, 2], 0.1, "class 1 has no images"),
     ([0, 0, 1, 1], 1.0, "between 0 and 1"), ([0, 0, 3, 3], 0.5, "expected 0 to 2"),
 ])
 def test_impossible_splits_are_refused(labels, share, sentence):
     with pytest.raises(InputError, match=sentence):
         balanced_split(torch.tensor(labels), share, 0, 3 if 2 in labels or 3 in labels else 2)
+
+
+def test_a_class_too_small_to_split_is_named():
+    with pytest.raises(InputError, match="class emu has 1 image, expected at least 2"):
+        balanced_split(torch.tensor([0, 0, 1]), 0.5, 0, 2, names=("cat", "emu"))
 
 
 def test_split_is_stored_and_reloaded(tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import json
 import runpy
@@ -36,6 +37,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.caveats import BLACK_BOX, caveats
+from wsrnas.evaluation.own_attack import changed_since, numbers_of, restore
 
 ROOT = Path(__file__).parents[2]
 
@@ -487,6 +489,34 @@ def test_an_attack_that_changes_the_network_is_refused_and_undone(attack, bright
         evaluate(network, data, "2/255", attack, checks="none")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module.training for module in network.modules())
+
+
+class Counting(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images):
+        self.calls += 1
+        return self.network(images)
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+def test_a_network_that_counts_its_calls_is_not_the_attack_s_doing(bright_and_dark):
+    network = Counting(copy.deepcopy(bright_and_dark[1])).eval()
+    assert evaluate(network, bright_and_dark[0], "2/255", darker, checks="none")["attacks"]
+    images = torch.rand(4, 1, 8, 8)
+    network.calls.zero_()
+    before = numbers_of(network)
+    network(images)
+    restore("attack", network, before, images)
+    assert network.calls == 1
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    with pytest.raises(InputError, match=r"changes the network \(network"):
+        restore("attack", network, before, images)
+    assert changed_since(network, before) == ["calls"]
 
 
 @pytest.mark.usefixtures("without_own_attacks")

@@ -177,6 +177,15 @@ def test_unique_strings_part_the_graphs_as_the_published_table_does():
 
 # Operations and blocks
 
+def test_a_graph_reads_its_input_where_a_path_leads_to_its_output():
+    """A path is a set of edges that lead on from node to node: all four are written out."""
+    paths = [{(0, 3)}, {(0, 1), (1, 3)}, {(0, 2), (2, 3)}, {(0, 1), (1, 2), (2, 3)}]
+    for used in itertools.product((True, False), repeat=6):
+        graph = CellGraph(tuple("avg_pool_3x3" if one else "none" for one in used))
+        edges = {edge for edge, one in zip(EDGES, used, strict=True) if one}
+        assert graph.reads_input == any(path <= edges for path in paths), graph
+
+
 def test_an_unknown_operation_and_a_change_of_width_are_named():
     with says("'conv'", "none, skip_connect"):
         nb201_operation("conv", 4, 4)

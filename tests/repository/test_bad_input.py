@@ -205,6 +205,8 @@ def test_a_missing_or_empty_folder_is_named(program, refused, tmp_path):
 @pytest.mark.parametrize(("program", "argv", "words"), [
     ("search", "--batch_size 31", "the training batch size is 31, expected at most 30, the number of images"),
     ("retrain", "--batch_size 41", "the training batch size is 41, expected at most 40, the number of images"),
+    ("retrain", "--arch |none~0|+|skip_connect~0|none~1|+|none~0|nor_conv_3x3~1|none~2|",
+     "so every image would get the same answer; expected a path without none"),
     ("retrain", "--held_out 60", "cannot split 60 of 60 images off, expected 10 to 50"),
     ("retrain", "--max_train 5", "max_train is 5, expected 0 (all) or at least 10"),
     ("search", "--max_validation 5", "D_v is 5, expected 0 (all) or at least 10"),

@@ -249,10 +249,15 @@ def test_the_quickstart_is_the_whole_job(dataset, launch, tmp_path):
     assert commands[-1][1:] == ["wsrnas.report.last_screen", str(runs), found.name]
 
 
-def test_setup_says_what_is_wrong_with_an_interpreter():
+@pytest.mark.parametrize(("python", "words"), [
+    ("/no/such/python", "WSRNAS_PYTHON=/no/such/python is not an executable"),
+    ("true", "true is not an interpreter of Python 3.11 or newer"),
+    ("false", "false is not an interpreter of Python 3.11 or newer"),
+])
+def test_setup_says_what_is_wrong_with_an_interpreter(python, words):
     done = subprocess.run(["bash", str(ROOT / "scripts" / "setup.sh")], capture_output=True, text=True,
-                          env=os.environ | {"WSRNAS_PYTHON": "/no/such/python"})
-    assert done.returncode == 2 and "WSRNAS_PYTHON=/no/such/python is not an executable" in done.stderr
+                          env=os.environ | {"WSRNAS_PYTHON": python})
+    assert done.returncode == 2 and words in done.stderr and not done.stdout
 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs flock")

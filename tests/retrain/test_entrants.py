@@ -113,6 +113,7 @@ def test_the_same_name_twice_is_refused(specs, name, tmp_path):
 
 
 @pytest.mark.parametrize(("spec", "words"), [
+    ("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "no path of operations leads from the input to the output"),
     ("random:0", "archs contains 'random:0'; expected 1 to 10000 random cells"),
     *((spec, f"archs contains {spec}; expected random:N") for spec in ("random", "random:", "random:-1", "Random:2",
                                                                        "random:1x", "random: 2")),

@@ -63,7 +63,7 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
     require(most < len(names), f"a label is {most}; expected less than {len(names)}, the number of class names")
     require(len(part.labels.unique()) > 1, f"all training images are of class {most}; expected at least 2 classes")
     if test is None:
-        chosen, left = balanced_split(part.labels, TEST_SHARE, seed, len(names))
+        chosen, left = balanced_split(part.labels, TEST_SHARE, seed, len(names), names=names)
         part, rest = part.subset(left), part.subset(chosen)
     return _data_set(name, part, rest, names, augmentation)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wsrnas.runtime.deferred import deferred_imports
 
 import json
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +22,7 @@ with deferred_imports():
 
 
 def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
-                   num_classes: int, flag: str = "") -> tuple[Tensor, Tensor]:
+                   num_classes: int, flag: str = "", names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Split a labelled set in two class-balanced parts, e.g. D_t and D_v (0.5), or held-out and rest (1000).
 
     The same seed gives the same parts on every machine.
@@ -35,6 +36,7 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
         seed: seed of the choice.
         num_classes: number of classes; every one must have images.
         flag: flag that sets the count, for the message.
+        names: names of the classes, for the message; empty: their numbers.
 
     Returns:
         Two disjoint index tensors (int64, CPU, ascending) that together cover ``range(N)``.
@@ -46,12 +48,12 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
     sizes = np.bincount(values, minlength=num_classes)
     if (sizes < 2).any():
         worst = int(np.argmax(sizes < 2))
-        raise InputError(f"cannot split: class {worst} has {sizes[worst]} image(s), "
-                         "expected at least 2 in every class")
+        few = "1 image" if sizes[worst] else "no images"
+        raise InputError(f"cannot split: class {_name(worst, names)} has {few}, expected at least 2 in every class")
     if isinstance(fraction_or_count, int):
         shares = _shares_of_count(sizes, fraction_or_count, flag)
     else:
-        shares = _shares_of_fraction(sizes, fraction_or_count)
+        shares = _shares_of_fraction(sizes, fraction_or_count, names)
     chosen = _choose(values, shares, derive_seed(seed, "split"))
     rest = np.setdiff1d(np.arange(len(values)), chosen, assume_unique=True)
     return torch.from_numpy(chosen), torch.from_numpy(rest)
@@ -116,6 +118,10 @@ def load_split(path: str | Path, size: int | None = None) -> tuple[Tensor, Tenso
     return first, second
 
 
+def _name(number: int, names: Sequence[str]) -> str:
+    return names[number] if names else str(number)
+
+
 def _checked_labels(labels: Tensor | np.ndarray, num_classes: int) -> np.ndarray:
     values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels, dtype=np.int64)
     if len(values) and not 0 <= values.min() <= values.max() < num_classes:
@@ -123,7 +129,7 @@ def _checked_labels(labels: Tensor | np.ndarray, num_classes: int) -> np.ndarray
     return values
 
 
-def _shares_of_fraction(sizes: np.ndarray, fraction: float) -> np.ndarray:
+def _shares_of_fraction(sizes: np.ndarray, fraction: float, names: Sequence[str]) -> np.ndarray:
     """Return the share of each class; running totals are rounded, so that rounding errors do not add up."""
     if not 0 < fraction < 1:
         raise InputError(f"the split's fraction is {fraction}, expected a number between 0 and 1, "
@@ -136,7 +142,7 @@ def _shares_of_fraction(sizes: np.ndarray, fraction: float) -> np.ndarray:
     missing = (shares < 1) | (shares >= sizes)
     if missing.any():
         worst = int(np.argmax(missing))
-        raise InputError(f"the split's fraction {fraction} leaves one part without class {worst}, "
+        raise InputError(f"the split's fraction {fraction} leaves one part without class {_name(worst, names)}, "
                          f"which has {sizes[worst]} images: expected at least 1 in both")
     return shares
 

@@ -49,18 +49,40 @@ def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def restore(attack: str, model: nn.Module, before: Mapping[str, Tensor]) -> None:
+def numbers_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the parameters and buffers of a network."""
+    return {name: value.detach().clone() for name, value in tensors_of(model)}
+
+
+def changed_since(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the parameters and buffers that have other numbers than before."""
+    return [name for name, value in tensors_of(model)
+            if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(before[name]))]
+
+
+def restore(attack: str, model: nn.Module, before: Mapping[str, Tensor], images: Tensor) -> None:
     """Give a network its numbers back if an attack has changed them.
+
+    Args:
+        attack: name of the attack.
+        model: the network, in evaluation mode.
+        before: its numbers before the attack.
+        images: images (B, C, H, W). What the network itself changes when it is asked about them, such as a count of
+            its calls, is not the attack's doing, and stays.
 
     Raises:
         InputError: it has.
     """
-    changed = [name for name, value in tensors_of(model)
-               if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(before[name]))]
+    changed = changed_since(model, before)
+    if not changed:
+        return
+    after = numbers_of(model)
     with torch.no_grad():
+        model(images)
+        itself = changed_since(model, after)
         for name, value in tensors_of(model):
-            if name in changed:
-                value.copy_(before[name])
+            value.copy_(after[name] if name in itself else before[name])
+    changed = [name for name in changed if name not in itself]
     if changed:
         raise InputError(f"the attack {attack} changes the network ({', '.join(changed[:3])}); expected one that only "
                          "asks it: without model.train(), which changes BatchNorm's statistics, and without steps of "
@@ -70,11 +92,11 @@ def restore(attack: str, model: nn.Module, before: Mapping[str, Tensor]) -> None
 def _run(attack: OwnAttack) -> Callable[[AttackTask], Tensor]:
     def run(task: AttackTask) -> Tensor:
         model = Counted(task.model)
-        before = {name: value.detach().clone() for name, value in tensors_of(task.model)}
+        before = numbers_of(task.model)
         with attack_mode(model), torch.enable_grad():
             # Copies: an attack that works in place would move the images that its ball is measured from.
             adversarial = attack(model, task.images.clone(), task.labels.clone(), task.epsilon)
-        restore(attack.__name__, task.model, before)
+        restore(attack.__name__, task.model, before, task.images[:2])
         task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
         return adversarial
 

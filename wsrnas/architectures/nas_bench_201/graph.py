@@ -105,6 +105,14 @@ class CellGraph:
                      for node in range(1, NODES + 1))
 
     @property
+    def reads_input(self) -> bool:
+        """Whether a path without ``none`` leads from the input to the output."""
+        reached = [True]
+        for edges in self.nodes:
+            reached.append(any(operation != "none" and reached[source] for operation, source in edges))
+        return reached[-1]
+
+    @property
     def name(self) -> str:
         """A short name that a file may have: the indices of the operations, as in ``nb201-303101``."""
         return "nb201-" + "".join(map(str, self.choices))
