@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError, shown
-from wsrnas.runtime.reading import json_kind
+from wsrnas.runtime.reading import json_kind, read_as
 
 with deferred_imports():
     import torch
@@ -141,14 +141,7 @@ class Genotype:
         Raises:
             InputError: The file cannot be read or is not a genotype; the sentence names the file.
         """
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise InputError(f"cannot read the genotype file {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"the genotype file {path} is not UTF-8 text") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        return read_as(cls.from_json, path, "the genotype file")
 
 
 def random_genotype(generator: torch.Generator, nodes: int = 4) -> Genotype:

@@ -140,10 +140,13 @@ def test_bad_json_is_named(text, words, tmp_path):
 
 
 def test_an_unreadable_file_is_named(tmp_path):
-    with says("missing.json", "No such file"):
+    with says("missing.json", "does not exist"):
         Genotype.load(tmp_path / "missing.json")
-    with says(str(tmp_path), "directory"):
+    with says(str(tmp_path), "is a folder"):
         Genotype.load(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # nobody writes into it: to open it would wait for ever
+    with says("pipe", "is a pipe"):
+        Genotype.load(tmp_path / "pipe")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with says("binary.json", "UTF-8"):
         Genotype.load(tmp_path / "binary.json")

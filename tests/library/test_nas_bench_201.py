@@ -135,7 +135,7 @@ def test_a_bad_file_is_named(tmp_path, text, words):
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with says("cannot read", str(tmp_path / "none.json")):
+    with says(f"the genotype file {tmp_path / 'none.json'} does not exist"):
         CellGraph.load(tmp_path / "none.json")
     (tmp_path / "latin.json").write_bytes(b"\xff")
     with says("latin.json", "UTF-8"):

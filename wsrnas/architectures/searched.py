@@ -17,7 +17,7 @@ from wsrnas.architectures.entry import CIFAR_SIZE, IMAGENET_SIZE
 from wsrnas.architectures.nas_bench_201 import STAGES, CellGraph
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError, shown
-from wsrnas.runtime.reading import parse_json, read_text
+from wsrnas.runtime.reading import parse_json, read_as
 
 with deferred_imports():
     from torch import Tensor, nn
@@ -190,11 +190,7 @@ def load(path: str | os.PathLike) -> Any:
     Raises:
         InputError: The file cannot be read or holds no architecture; the sentence names the file.
     """
-    text = read_text(Path(path), "the genotype file")
-    try:
-        return _kind_in(text).from_json(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return read_as(read, path, "the genotype file")
 
 
 def _kind_in(text: str) -> Any:

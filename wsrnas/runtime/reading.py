@@ -6,11 +6,13 @@ A pipe, a device, a folder, a loop of links or a name that no file can have is r
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wsrnas.runtime.errors import InputError, first_line, shown
 
+Parsed = TypeVar("Parsed")
 LARGEST_TEXT = 2**28  # bytes; the largest tables of benchmarks have a quarter of it
 KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
          stat.S_ISSOCK: "a socket"}
@@ -62,6 +64,25 @@ def read_text(path: str | Path, what: str = "") -> str:
         raise Unreadable(f"{named} cannot be read: {reason_of(error)}") from None
     except UnicodeDecodeError:
         raise Unreadable(f"{named} is not UTF-8 text") from None
+
+
+def read_as(parse: Callable[[str], Parsed], path: str | Path, what: str = "") -> Parsed:
+    """Return what ``parse`` makes of the text of a file.
+
+    Args:
+        parse: Function of the text; it raises InputError.
+        path: The file.
+        what: The words before it in messages.
+
+    Raises:
+        Unreadable: It is no such file; the sentence names it and says why.
+        InputError: ``parse`` refuses the text; the sentence names the file.
+    """
+    text = read_text(path, what)
+    try:
+        return parse(text)
+    except InputError as error:
+        raise InputError(f"{shown_path(path)}: {error}") from error
 
 
 def parse_json(text: str) -> Any:

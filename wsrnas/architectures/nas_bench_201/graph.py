@@ -17,7 +17,7 @@ from typing import Any, Self
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError, shown
-from wsrnas.runtime.reading import json_kind
+from wsrnas.runtime.reading import json_kind, read_as
 from wsrnas.runtime.spelling import closest
 
 with deferred_imports():
@@ -180,14 +180,7 @@ class CellGraph:
         Raises:
             InputError: The file cannot be read or holds no graph; the sentence names the file.
         """
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise InputError(f"cannot read the genotype file {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"the genotype file {path} is not UTF-8 text") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        return read_as(cls.from_json, path, "the genotype file")
 
     def _text(self, meta: dict[str, Any] | None) -> str:
         document = {"space": SPACE, "graph": str(self)} | ({} if meta is None else {"meta": meta})
