@@ -10,6 +10,7 @@
 # After a stop, the same command resumes. RUNS names the folder of the results (default: runs).
 set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
+[ $# = 0 ] || { echo "error: unknown argument $1; DATASET, DATA, TABLE and RUNS come from the environment" >&2; exit 2; }
 source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
@@ -41,6 +42,7 @@ evaluate() { # NETWORK ... (what was measured before is read)
 }
 
 beside() { # on the other core
+    trap : TERM INT USR1  # the program gets the signal, too; this shell waits until it has saved
     NGPU=1 NNODES=1
     "$PYTHON" -m search.tabular --table "${TABLE:-demo}" --size_class 18:20 --strategy wsr --queries 25 50 --seeds 4 \
         --out "$RUNS/tabular/$name"
@@ -49,19 +51,58 @@ beside() { # on the other core
     ( evaluate "$networks-initial" )
 }
 
+# Both chains run in the background, each step as a process group of its own, to which signals are passed on.
+step="" other="" why=""
+start() { # COMMAND ... (its process: $!)
+    set -m
+    ( "$@" ) < /dev/null &
+    set +m
+}
+runs() { [ -n "$1" ] && kill -0 "$1" 2> /dev/null; }
+stop() { # SIGNAL
+    local group
+    for group in $step $other; do kill "-$1" -- "-$group" 2> /dev/null || true; done
+}
+trap 'why=signal; stop TERM' TERM HUP
+trap 'why=signal; stop USR1' USR1
+trap 'why=Ctrl-C; stop INT' INT
+trap 'stop TERM' EXIT
+
+leave() { # STATUS (of what has failed; the rest saves first)
+    [ -n "$why" ] || stop TERM
+    while runs "$step" || runs "$other"; do sleep 0.2; done
+    case "$why" in signal) exit 75 ;; Ctrl-C) exit 130 ;; *) exit "$1" ;; esac
+}
+
+check() { # (leaves after a signal, and where the other chain has failed)
+    local status=0
+    [ -z "$why" ] || leave 0
+    [ -n "$other" ] && ! runs "$other" || return 0
+    wait "$other" || status=$?
+    other=""
+    [ "$status" = 0 ] || { tail -n 3 "$notes" >&2; leave "$status"; }
+}
+
+run() { # COMMAND ... (to its end)
+    check
+    start "$@"
+    step="$!"
+    while runs "$step"; do
+        check
+        sleep 0.2  # traps run between these; `wait` would lose the exit status of a process that ends during a trap
+    done
+    wait "$step" || leave "$?"
+}
+
 echo "1/3 search a cell on $DATASET"
 echo "    beside it, a search in a table with known accuracies, then the initial cell is retrained: $notes"
-set -m  # a process group of its own, which can be stopped as a whole
-beside > "$notes" 2>&1 < /dev/null &
-other=$!
-set +m
-trap 'kill -- "-$other" 2> /dev/null || true' EXIT
-( launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name" )
+start beside > "$notes" 2>&1
+other="$!"
+run launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name"
 echo "2/3 retrain the searched cell"
-( retrain "$cells/genotype.json" searched )
+run retrain "$cells/genotype.json" searched
 echo "3/3 accuracy over noise strengths"
-( evaluate "$networks-searched" )
-wait "$other" || { tail -n 3 "$notes" >&2; exit 1; }
-trap - EXIT
-( evaluate "$networks-searched" "$networks-initial" --names searched initial )
-"$PYTHON" -m wsrnas.report.last_screen "$RUNS" "$name"
+run evaluate "$networks-searched"
+while [ -n "$other" ]; do check; sleep 0.2; done
+run evaluate "$networks-searched" "$networks-initial" --names searched initial
+run "$PYTHON" -m wsrnas.report.last_screen "$RUNS" "$name"

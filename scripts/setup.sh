@@ -12,12 +12,15 @@ case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit 
 unset CDPATH  # cd would look there, and print where it went
 cd "$(dirname "$0")/.."
 
+say() { echo "setup: $*" >&2; }
+
 extra="" venv=".venv" oldest=""
 case "${1:-}" in
     --dev) extra="[dev]" ;;
     --oldest) extra="[dev]" venv=".venv-oldest" oldest=yes WSRNAS_PYTHON="" ;;
+    "") ;;
+    *) say "unknown argument $1; expected --dev, --oldest or nothing"; exit 2 ;;
 esac
-say() { echo "setup: $*" >&2; }
 
 # Tasks of an array that start together on a shared file system wait for the first one, where it has locks.
 if { exec 9>> requirements.txt; } 2>/dev/null; then  # nothing is written there

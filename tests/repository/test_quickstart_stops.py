@@ -1,0 +1,92 @@
+"""``scripts/quickstart.sh`` under signals and errors: its programs save, and its exit code says what happened."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.processes import PATIENCE, wait_for
+
+ROOT = Path(__file__).parents[2]
+SEARCH, TABLE = "search.wsr_nas", "search.tabular"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start the quickstart with an interpreter that notes modules; some work until a signal, some fail."""
+    stub, notes = tmp_path / "python", tmp_path / "notes"
+    cells = tmp_path / "runs" / "search" / "quickstart-digits" / "genotypes"
+    cells.mkdir(parents=True)
+    (cells / "initial.json").touch()
+    notes.mkdir()
+    stub.write_text(f"""#!/usr/bin/env bash
+case "$1" in
+    -m) module="$2"
+        touch "{notes}/began $module"
+        case " ${{WORKS:-}} " in *" $module "*)
+            trap 'sleep 0.2; touch "{notes}/saved $module"; exit 75' TERM USR1
+            trap 'exit 130' INT
+            exec 2> /dev/null  # bash tells of its sleep that a signal ends
+            touch "{notes}/ready $module"
+            while :; do sleep 0.05; done ;;
+        esac
+        case " ${{FAILS:-}} " in *" $module "*) sleep "${{AFTER:-0}}"; echo "error: $module says no" >&2; exit 3 ;; esac ;;
+    -c) echo {tmp_path} ;;
+    -) cat > /dev/null ;;
+esac
+""")
+    stub.chmod(0o755)
+
+    def begin(**environment):
+        clean = {name: value for name, value in os.environ.items()
+                 if name not in ("DATA", "NGPU", "NNODES", "DATASET", "TABLE")}
+        # Signals that a harness ignores would be ignored in the shell, too.
+        return subprocess.Popen(["bash", str(ROOT / "scripts" / "quickstart.sh")], cwd=tmp_path, text=True,
+                                env=clean | {"WSRNAS_PYTHON": str(stub), "RUNS": str(tmp_path / "runs")} | environment,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+    begin.noted = lambda word: {file.name.split()[1] for file in notes.glob(f"{word} *")}
+    return begin
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75),
+                                              (signal.SIGINT, 130)])
+def test_a_signal_reaches_the_programs_of_both_chains_and_the_script_waits(number, code, start):
+    script = start(WORKS=f"{SEARCH} {TABLE}")
+    wait_for(lambda: start.noted("ready") == {SEARCH, TABLE})
+    script.send_signal(number)
+    printed, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (code, "") and "2/3" not in printed
+    assert start.noted("saved") == (set() if number == signal.SIGINT else {SEARCH, TABLE})
+    assert start.noted("began") == {SEARCH, TABLE}
+
+
+def test_an_error_beside_the_search_is_told_at_once(start):
+    script = start(WORKS=SEARCH, FAILS=TABLE, AFTER="0.5")
+    printed, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (3, f"error: {TABLE} says no\n") and "2/3" not in printed
+    assert start.noted("saved") == start.noted("ready")  # none, if the error came before the search
+
+
+def test_an_error_beside_the_last_step_is_told(start):
+    script = start(FAILS=TABLE, AFTER="1")
+    printed, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (3, f"error: {TABLE} says no\n") and "3/3" in printed
+
+
+def test_an_error_of_the_search_stops_the_other_chain_which_saves(start):
+    script = start(WORKS=TABLE, FAILS=SEARCH, AFTER="0.5")
+    _, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (3, f"error: {SEARCH} says no\n")
+    assert start.noted("saved") == start.noted("ready")
+
+
+@pytest.mark.parametrize(("script", "words"), [
+    ("quickstart", "unknown argument --dataset; DATASET, DATA, TABLE and RUNS come from the environment"),
+    ("setup", "unknown argument --dataset; expected --dev, --oldest or nothing")])
+def test_a_flag_that_a_script_does_not_have_is_refused(script, words, tmp_path):
+    done = subprocess.run(["bash", str(ROOT / "scripts" / f"{script}.sh"), "--dataset", "cifar10"], text=True,
+                          capture_output=True, cwd=tmp_path, env=os.environ | {"WSRNAS_PYTHON": "/no/such/python"})
+    assert done.returncode == 2 and words in done.stderr and not done.stdout
