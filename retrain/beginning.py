@@ -13,7 +13,7 @@ from wsrnas.runtime.reading import shown_path
 from wsrnas.runtime.same_work import stored_object
 from wsrnas.subjects.checkpoints import misfit, weights_in, with_counters, without_auxiliary_head
 from wsrnas.subjects.model_source import weights_hash
-from wsrnas.subjects.opening import find_checkpoint
+from wsrnas.subjects.opening import find_checkpoint, package_weights
 from wsrnas.training.schedules import SCHEDULES
 
 HEAD = "classifier."  # of every network of ``build_model``
@@ -47,7 +47,7 @@ def begin(network: nn.Module, config: AnyTraining) -> Beginning:
     """
     if not config.init_weights:
         return Beginning()
-    path = find_checkpoint(config.init_weights)
+    path = package_weights(Path(config.init_weights)) or find_checkpoint(config.init_weights)
     own, stored = network.state_dict(), _weights(path)
     given = with_counters(stored, network)
     head = [name for name, value in own.items() if name.startswith(HEAD)

@@ -84,7 +84,8 @@ def run_seed(config: TabularConfig, task: TableTask, folder: Path, seed: int, st
         if not is_search(path):
             if path.exists():
                 say(f"note: {path} is damaged, and its search is done again")
-            write_json(path, search(config, task, name, seed, World(), stop))
+            found = search(config, task, name, seed, World(), stop)
+            write_json(path, found | {"measured": task.table.numbers(torch.tensor(found["measured"]))})
 
 
 def conclude(config: TabularConfig, task: TableTask, folder: Path) -> None:

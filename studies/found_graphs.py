@@ -73,6 +73,9 @@ class Lookup:
             InputError: there is none, or the table has no such architecture.
         """
         found = searched.load(run / run_files.GENOTYPE)
+        space = self.table.space
+        require(isinstance(found, space.architecture), f"{run} has found an architecture of another space than "
+                f"{space.name}, that of {self.table.name}; expected another --table")
         place = int(self.table.find(self.table.space.encode(found).unsqueeze(0)))
         require(place >= 0, f"{run} has found an architecture that {self.table.name} does not hold; expected another "
                 "--table")

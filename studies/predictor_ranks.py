@@ -12,9 +12,7 @@ bootstrap interval over these. "At equal size" is tau of what a straight line ov
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +26,6 @@ from search.strategy.predictors import PREDICTORS
 from search.strategy.problem import Measured, Problem
 from search.strategy.settings import StrategyConfig
 from search.strategy.targets import targets
-from search.tables.darts_cells import genotype_of
 from search.tables.reading import open_table
 from search.tables.task import TableTask, table_task
 from wsrnas.runtime.config import Parser, require, within
@@ -166,12 +163,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return on_table(task, arguments.seeds)
     require(table.space is DARTS, f"{table.name} is no list of cells, which --confirm parts; expected one, or no "
             "--confirm")
-    cells = json.loads(Path(arguments.table).read_text(encoding="utf-8"))["cells"]
-    found = table.find(torch.stack([DARTS.encode(genotype_of(cell["genotype"])) for cell in cells]))
-    places = list(dict.fromkeys(found.tolist()))  # a cell that occurs twice would be kept apart from itself
+    places = torch.tensor(table.numbers(torch.arange(len(table.choices)))).argsort()  # in the order of the file
     require(LEAST <= arguments.confirm <= len(places) - LEAST, f"confirm is {arguments.confirm} of {len(places)} "
             f"different cells; expected at least {LEAST}, and as many left")
-    return on_cells(task, torch.tensor(places), arguments.confirm, arguments.seeds)
+    return on_cells(task, places, arguments.confirm, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from torch import Tensor
 from retrain.publishing.package import SAFETENSORS, Package
 from wsrnas.complexity import count_parameters
 from wsrnas.data.datasets import source_of
+from wsrnas.subjects.opening import PACKAGE
 
-FORMAT = "wsrnas package 1"
+FORMAT = f"{PACKAGE} 1"
 TASK = "image-classification"
 
 

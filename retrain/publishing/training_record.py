@@ -136,8 +136,9 @@ def machine(starts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[s
     lines = []
     if starts:
         last = starts[-1]
-        processes = last["processes"] if isinstance(last.get("processes"), int) else 1
-        lines.append(f"{last.get('device')}, {processes} {'process' if processes == 1 else 'processes'}")
+        counts = dict.fromkeys(start["processes"] if isinstance(start.get("processes"), int) else 1 for start in starts)
+        lines.append(f"{last.get('device')}, {', later '.join(map(str, counts))} "
+                     f"{'process' if list(counts) == [1] else 'processes'}")
         lines.append(f"Python {last.get('python')}, torch {last.get('torch')}, CUDA {last.get('cuda') or 'none'}, "
                      f"code {last.get('git') or 'of an unknown commit'}")
     seconds = sum(row["train"]["seconds"] for row in rows)

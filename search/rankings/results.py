@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from search.rankings.bench import Bench
 from search.rankings.compared import all_scores, sizes_of, truth_of
@@ -47,7 +48,8 @@ def document(config: RankingConfig, table: Table, bench: Bench, places: Sequence
             "images": bench.images, "strengths": list(bench.strengths), "num_steps": bench.num_steps,
             "recalibration_batches": len(bench.recalibration), "measured": list(rows), "resamples": config.resamples,
             "seed": config.seed, "scores": entries,
-            "values": {"place": list(places), **{name: values.astype(int).tolist() for name, values in sizes.items()},
+            "values": {"place": list(places), "in_file": table.numbers(torch.tensor(places)),
+                       **{name: values.astype(int).tolist() for name, values in sizes.items()},
                        "truth": {column: values.tolist() for column, values in truth.items()},
                        "scores": [score.values.tolist() for score in scores]},
             "config": to_dict(config), "environment": environment(bench.world)}

@@ -23,7 +23,8 @@ def listed(document: Mapping[str, Any], key: str, name: str) -> list[Any]:
     return list(values)
 
 
-def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[str, ...], whole: float) -> Tensor:
+def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[str, ...], whole: float,
+               row_name: str = "row {} of results") -> Tensor:
     """Return the chosen columns (m, L) of results, as shares of 1.
 
     Args:
@@ -32,6 +33,7 @@ def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[s
         results: one list of numbers for each row.
         columns: the columns to return.
         whole: the number that stands for an accuracy of 100 %.
+        row_name: what messages call a row, with ``{}`` in place of its number.
 
     Raises:
         InputError: a column is missing or named twice, or an entry is no accuracy; the sentence names the place.
@@ -47,11 +49,11 @@ def accuracies(name: str, names: list[Any], results: list[Any], columns: tuple[s
     places = [names.index(column) for column in columns]
     for number, row in enumerate(results):
         if not isinstance(row, list) or len(row) != len(names):
-            raise InputError(f"{name}: row {number} of results is {_short(row)}; expected {len(names)} numbers, one "
-                             "for each column")
+            raise InputError(f"{name}: {row_name.format(number)} is {_short(row)}; expected {len(names)} numbers, "
+                             "one for each column")
         for place in places:
             if not _is_accuracy(row[place], whole):
-                raise InputError(f"{name}: row {number} of results has {_short(row[place])} in the column "
+                raise InputError(f"{name}: {row_name.format(number)} has {_short(row[place])} in the column "
                                  f"{names[place]}; expected an accuracy from 0 to {whole:g}")
     return torch.tensor([[row[place] for place in places] for row in results], dtype=torch.float64) / whole
 

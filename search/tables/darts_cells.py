@@ -49,14 +49,16 @@ def read(document: Mapping[str, Any], name: str, columns: tuple[str, ...]) -> Ta
         require(not 0 < len(missing) < len(cells), f"{name}: cell {min(missing, default=0)} has no {column}; expected "
                 "an accuracy for every cell")
     ordered = sorted(names)
-    losses = 100 * (1 - accuracies(name, ordered, [[cell[key] for key in ordered] for cell in cells], columns, 100.0))
+    losses = 100 * (1 - accuracies(name, ordered, [[cell[key] for key in ordered] for cell in cells], columns, 100.0,
+                                     "cell {}"))
     shares = [column for column, best in zip(columns, (100 - losses).max(0).values.tolist(), strict=True) if best <= 1]
     require(not shares, f"{name}: no cell has more than 1 in the column {', '.join(shares)}; expected accuracies in "
             "percent, not shares")
     # Cells of equal encoding are one architecture; their results are the mean.
     together, row = torch.unique(torch.stack(choices), dim=0, return_inverse=True)
+    first = torch.full((len(together),), len(cells)).scatter_reduce(0, row, torch.arange(len(cells)), "amin")
     return Table(name, str(document.get("source", "")), DARTS, together, torch.arange(len(together)),
-                 means_of_equal(losses, row), columns, NETWORK)
+                 means_of_equal(losses, row), columns, NETWORK, in_file=first)
 
 
 def genotype_of(value: Any) -> Genotype:

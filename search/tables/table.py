@@ -26,6 +26,7 @@ class Table:
         columns: names of the L columns, accuracy on clean images first.
         network: width C, number of cells, number of classes and image shape of the networks, which give their sizes.
         synthetic: whether the project made the numbers up.
+        in_file: number (n,) of each architecture in the list of the file, from 0; None: that of ``choices``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Table:
     columns: tuple[str, ...]
     network: tuple[int, int, int, ImageShape]
     synthetic: bool = False
+    in_file: Tensor | None = None
     _odd: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,10 @@ class Table:
         """Return the losses (n, L) of choices (n, R), all of which are in the table."""
         return self.losses[self.row[self.find(choices)]]
 
+    def numbers(self, places: Tensor) -> list[int]:
+        """Return the numbers in the file, from 0, of the architectures at places (n,)."""
+        return (places if self.in_file is None else self.in_file[places]).tolist()
+
     def fingerprint(self) -> str:
         """Return a checksum of the architectures and their losses."""
         digest = hashlib.blake2b(digest_size=8)
@@ -89,4 +95,4 @@ class Table:
             require(columns.count(name) == 1, f"columns names {name} twice; expected each once")
         chosen = [self.columns.index(name) for name in columns]
         return Table(self.name, self.source, self.space, self.choices, self.row, self.losses[:, chosen], columns,
-                     self.network, self.synthetic)
+                     self.network, self.synthetic, self.in_file)

@@ -271,11 +271,27 @@ def test_grey_of_16_bits_is_scaled_in_every_format(suffix, tmp_path):
 
 @pytest.mark.parametrize(("orientation", "counted"), [(0, False), (1, False), (2, True), (8, True), (9, False)])
 def test_only_orientations_that_exist_are_turned(tmp_path, orientation, counted):
-    exif, turned = Image.Exif(), []
+    exif, odd = Image.Exif(), {kind: [] for kind in image_folder.ODD}
     exif[0x0112] = orientation
     Image.new("RGB", (6, 6)).save(tmp_path / "x.jpg", exif=exif)
-    image_folder.read_image(str(tmp_path / "x.jpg"), turned)
-    assert bool(turned) is counted
+    image_folder.read_image(str(tmp_path / "x.jpg"), odd)
+    assert bool(odd.pop("turned")) is counted and not any(odd.values())
+
+
+def test_transparent_pictures_and_those_in_no_class_are_noted(folder, capsys):
+    Image.new("RGBA", (6, 6), (255, 0, 0, 255)).save(folder / "train" / "bee" / "opaque.png")
+    load_dataset("folder", folder)
+    assert "transparent" not in (said := capsys.readouterr().err) and "in no class" not in said
+    clear = Image.new("RGBA", (6, 6), (255, 0, 0, 255))
+    clear.putpixel((0, 0), (1, 2, 3, 0))
+    clear.save(folder / "train" / "bee" / "clear.png")
+    clear.quantize(4).save(folder / "train" / "bee" / "indexed.png")
+    clear.save(folder / "train" / "lost.PNG")
+    data = load_dataset("folder", folder)
+    said = capsys.readouterr().err
+    assert "note: 2 images of" in said and "have transparent pixels, such as" in said and "clear.png" in said
+    assert f"note: 1 images lie in {folder}/train itself, in no class, and are left out, such as" in said
+    assert any(image[:, 0, 0].tolist() == [1, 2, 3] for image in data.train.images)
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "two\nlines", "tab\t"])

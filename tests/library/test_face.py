@@ -5,6 +5,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import re
 import runpy
 import zipfile
 from importlib import import_module
@@ -164,6 +165,22 @@ def test_a_file_of_test_images_alone_is_named_as_such(tmp_path):
         load_dataset("npz", file, test_alone=True)
     np.savez(file, x_test=COLOURS[:2], y_test=CLASSES[:2] * 0 + 2)  # one class of three is enough to evaluate on
     assert load_dataset("npz", file, test_alone=True).num_classes == 3
+
+
+def test_an_npz_file_may_name_its_classes(tmp_path):
+    file, names = tmp_path / "own.npz", np.array(["ant", "bee", "cat", "dog"])
+    np.savez(file, x_train=COLOURS, y_train=CLASSES, x_test=COLOURS, y_test=CLASSES, class_names=names)
+    assert load_dataset("npz", file).class_names == ("ant", "bee", "cat", "dog")  # there is no dog
+    np.savez(file, x_test=COLOURS, y_test=CLASSES, class_names=names)
+    assert load_dataset("npz", file, test_alone=True).class_names == ("ant", "bee", "cat", "dog")
+    for wrong, words in ((names[:2], "the number of class names"), (np.arange(4), "expected a list of different texts"),
+                         (names[:, None], "of shape (4, 1)"), (np.array(["a", "a", "b"]), "different texts")):
+        np.savez(file, x_test=COLOURS, y_test=CLASSES, class_names=wrong)
+        with pytest.raises(InputError, match=re.escape(words)):
+            load_dataset("npz", file, test_alone=True)
+    np.save(tmp_path / "one.npy", COLOURS)
+    with pytest.raises(InputError, match=r"cannot read the arrays of .*one.npy: it is a single array, as in .npy"):
+        load_dataset("npz", tmp_path / "one.npy")
 
 
 @pytest.mark.parametrize("damage", ["compression", "encryption", "header", "shape"])
@@ -489,6 +506,24 @@ def test_an_attack_that_changes_the_network_is_refused_and_undone(attack, bright
         evaluate(network, data, "2/255", attack, checks="none")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module.training for module in network.modules())
+
+
+def few(model, images):
+    return images
+
+
+def failing(model, images, labels, epsilon):
+    raise KeyError("step")
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+@pytest.mark.parametrize(("attack", "words"), [(few, "takes 2 positional arguments but 4 were given"),
+                                               (failing, "KeyError: 'step'")])
+def test_an_attack_that_raises_is_named(attack, words, bright_and_dark):
+    data, model, *_ = bright_and_dark
+    with pytest.raises(InputError, match=f"the attack {attack.__name__} raised .*{words}.*; expected a fun") as got:
+        evaluate(model, data, "2/255", attack, checks="none")
+    assert isinstance(got.value.__cause__, TypeError | KeyError)
 
 
 class Counting(nn.Module):

@@ -336,6 +336,15 @@ def test_tasks_of_an_array_that_share_their_work_are_the_same_command(flags, nam
     assert job.note("srun").split() == ["--kill-on-bad-exit=1", "bash", f"scripts/{name}.sh", *flags]
 
 
+@pytest.mark.parametrize("name", ["evaluate", "gpu_check", "quickstart"])
+def test_a_script_without_a_run_of_its_own_is_no_array(name, slurm, script):
+    script.rename(script.with_name(f"{name}.sh"))
+    job = slurm(f"scripts/{name}.sh", SLURM_ARRAY_JOB_ID="50070", SLURM_ARRAY_TASK_ID="3")
+    code, printed, requeued = job.end()
+    assert (code, printed) == (2, f"error: {name}.sh cannot run in an array: it has no --save for the task to append\n")
+    assert requeued == [] and job.note("srun") == ""
+
+
 @pytest.mark.parametrize(("argv", "environment", "said"), [
     ([], {}, "SCRIPT= is not a file; usage: sbatch"),
     (["scripts/nothing.sh"], {}, "SCRIPT=scripts/nothing.sh is not a file; usage: sbatch"),

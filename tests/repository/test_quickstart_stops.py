@@ -32,7 +32,11 @@ case "$1" in
             touch "{notes}/ready $module"
             while :; do sleep 0.05; done ;;
         esac
-        case " ${{FAILS:-}} " in *" $module "*) sleep "${{AFTER:-0}}"; echo "error: $module says no" >&2; exit 3 ;; esac ;;
+        case " ${{FAILS:-}} " in *" $module "*)
+            sleep "${{AFTER:-0}}"
+            echo "error: $module says no" >&2
+            exit 3 ;;
+        esac ;;
     -c) echo {tmp_path} ;;
     -) cat > /dev/null ;;
 esac

@@ -10,7 +10,7 @@ from torch import nn
 from retrain.publishing import robustbench
 from retrain.publishing.evaluation_table import evaluation_table, parameters
 from retrain.publishing.evaluations import stored_evaluations
-from retrain.publishing.training_record import command, metrics
+from retrain.publishing.training_record import command, machine, metrics
 from tests.retrain.export_cases import UNCHECKED, attack, evaluation
 from wsrnas.attacks import mim
 from wsrnas.evaluation.attack_spec import at_strength, parse_attack
@@ -267,6 +267,13 @@ def test_the_command_is_without_the_machines_paths():
         "python -m retrain.train_cifar --recipe strong --data=DATA --runs RUNS --arch x/genotype.json --save 'my run'")
     assert command({"command": argv[:3], "processes": 8}) == (
         "torchrun --standalone --nproc_per_node=8 -m retrain.train_cifar --recipe strong")
+
+
+@pytest.mark.parametrize(("counts", "words"), [
+    ((1,), "H200, 1 process"), ((2, 2), "H200, 2 processes"), ((2, 2, 1), "H200, 2, later 1 processes"), ((), None)])
+def test_the_card_names_the_processes_of_every_start(counts, words):
+    said = machine([{"device": "H200", "processes": count} for count in counts], [])
+    assert (said[0] if said else None) == words
 
 
 def test_epochs_are_counted_once_and_torn_lines_left_out(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrain import train_cifar
+from retrain import export, train_cifar
 from wsrnas.runtime.errors import InputError
 from wsrnas.subjects.opening import open_model
 
@@ -71,6 +71,20 @@ def test_a_training_begins_with_the_weights_of_a_run_or_file(first, tmp_path, mo
         assert "the training begins with the weights in" in said and "the head is new" not in said
     plain, said = untrained(tmp_path / "plain", monkeypatch)
     assert not torch.equal(plain["stem.conv.weight"], weights["stem.conv.weight"]) and "begins with" not in said
+
+
+def test_a_package_is_named_by_its_folder_and_as_a_network_by_its_function(first, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    export.main(["--model", str(first), "--name", "Mine", "--out", str(package)])
+    weights = torch.load(first / "best.pt", weights_only=True)["model"]
+    begun, said = untrained(tmp_path / "run", monkeypatch, "--init_weights", str(package))
+    assert all(torch.equal(begun[name], value) for name, value in weights.items()) and "package/Mine.pt" in said
+    with pytest.raises(InputError, match=f"is a package of retrain.export; expected {package}/Mine.py:load"):
+        open_model(package)
+    assert open_model(f"{package}/Mine.py:load").model is not None
+    (package / "Mine.pt").unlink()
+    with pytest.raises(InputError, match="no checkpoint at"):
+        open_model(package)
 
 
 def test_a_head_for_other_classes_is_new_and_said(first, tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def test_what_cannot_be_looked_up_is_one_sentence(flags, words, monkeypatch):
 
 def test_what_was_found_in_another_space_is_refused(lookup, tmp_path):
     DARTS.decode(DARTS.sample(1, torch.Generator().manual_seed(0))[0]).save(tmp_path / "genotype.json")
-    with pytest.raises(InputError, match="is not of the space nas-bench-201; expected a graph"):
+    with pytest.raises(InputError, match="has found an architecture of another space than nas-bench-201"):
         lookup.place_of(tmp_path)
 
 

@@ -257,6 +257,7 @@ def test_a_budget_leaves_the_architectures_of_about_one_cost(rank, table):
                        str(tolerance), save="few"))
     assert few["architectures"] == few["available"] == last + 1
     there = few["values"]["place"]
+    assert few["values"]["in_file"] == there  # graphs keep the order of the file
     assert set(there) == {place for place, size in zip(every["values"]["place"], sizes, strict=True)
                           if abs(size / sizes[0] - 1) <= tolerance}
 

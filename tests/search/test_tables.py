@@ -147,6 +147,10 @@ def test_cells_without_an_accuracy_or_with_shares_are_named(column, tmp_path):
         open_table(written(tmp_path, {"cells": cells}))
     for each in cells:
         each[column] = 0.8
+    cells[2][column] = 140
+    with says(f"cell 2 has 140 in the column {column}; expected an accuracy from 0 to 100"):
+        open_table(written(tmp_path, {"cells": cells}))
+    cells[2][column] = 0.8
     with says(f"no cell has more than 1 in the column {column}; expected accuracies in percent"):
         open_table(written(tmp_path, {"cells": cells}))
 
@@ -171,6 +175,20 @@ def test_darts_cells_are_read_in_percent_and_equal_cells_are_one(tmp_path):
     assert table.space.name == "darts" and table.columns == ("clean", "pgd") and len(table.choices) == 2
     losses = table.lookup(torch.stack([table.space.encode(genotypes.load(name)) for name in ("RACL", "AdvRush")]))
     torch.testing.assert_close(losses, torch.tensor([[18., 60], [30, 60]], dtype=torch.float64))
+
+
+def test_cells_keep_their_numbers_in_the_file(tmp_path):
+    """The table sorts its cells, and takes equal ones together under the number of the first."""
+    names = ("WsrNet_Basic", "RACL", "AdvRush", "RACL", "WsrNet_Plus")
+    found = [genotypes.load(name) for name in names]
+    table = open_table(written(tmp_path, {"cells": [
+        {"genotype": json.loads(cell.to_json()), "clean": 80.0 + number, "pgd": 40.0}
+        for number, cell in enumerate(found)]}))
+    numbers = table.numbers(torch.arange(4))
+    assert sorted(numbers) == [0, 1, 2, 4] and numbers != sorted(numbers)
+    for choices, number in zip(table.choices, numbers, strict=True):
+        assert choices.equal(table.space.encode(found[number]))
+    assert table.restricted(("pgd",)).numbers(torch.tensor([3, 0])) == [numbers[3], numbers[0]]
 
 
 def test_every_form_recognises_its_own_files_alone():

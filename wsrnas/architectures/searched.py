@@ -190,7 +190,7 @@ def load(path: str | os.PathLike) -> Any:
     Raises:
         InputError: The file cannot be read or holds no architecture; the sentence names the file.
     """
-    return read_as(read, path, "the genotype file")
+    return read_as(read, Path(path), "the genotype file")
 
 
 def _kind_in(text: str) -> Any:

@@ -20,6 +20,10 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".tif",
 OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that systems and archives leave beside pictures; they hold copies, previews or nothing."""
 _ORIENTATION, _TURNED = 0x0112, range(2, 9)  # the entry of EXIF that says how a camera was held; 1: upright
+ODD = {  # what a note says of such images, and how they are used
+    "turned": ("say in EXIF that they are to be turned or mirrored", "as stored, as in other libraries"),
+    "transparent": ("have transparent pixels", "without transparency, in the colours that are stored below it"),
+}
 _PHOTOMETRIC = 262  # the entry of a TIFF that says what 0 means; 0: white
 _GREY_OF_16_BITS = ("PNG", "PPM")  # formats whose 16-bit grey Pillow gives as 32-bit numbers up to 65535
 _CHUNK = 128  # files per task of the thread pool
@@ -135,26 +139,34 @@ def decode(*listings: Listing) -> list[np.ndarray]:
     return [_decode_part(listing, first, shape) for listing in listings]
 
 
-def read_image(path: str, turned: list[str] | None = None) -> np.ndarray:
+def read_image(path: str, odd: dict[str, list[str]] | None = None) -> np.ndarray:
     """Decode one file to (H, W, 3) uint8 RGB; 16-bit grey is scaled, transparency is dropped.
 
     Args:
         path: the file.
-        turned: receives the path if the file says that the image should be shown turned or mirrored.
+        odd: receives the path under each key of ``ODD`` that the image fits.
 
     Raises:
         InputError: the file is not a whole image.
     """
     try:
         with Image.open(path) as image:
-            if turned is not None and image.getexif().get(_ORIENTATION) in _TURNED:
-                turned.append(path)
+            if odd is not None:
+                for kind in _oddities(image):
+                    odd[kind].append(path)
             return pixels_of(image)
     except MemoryError:
         raise
     except Exception as error:  # the decoders of PIL raise a dozen types; all mean that this file cannot be read
         raise InputError(f"cannot decode the image {path}, expected a whole file of type "
                          f"{', '.join(EXTENSIONS)} ({error})") from error
+
+
+def _oddities(image: Image.Image) -> list[str]:
+    """Return the keys of ``ODD`` that a picture fits."""
+    may = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    transparent = may and bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())
+    return ["turned"] * (image.getexif().get(_ORIENTATION) in _TURNED) + ["transparent"] * transparent
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -178,12 +190,12 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.ndarray:
     images = np.empty((len(listing.files), *shape), dtype=np.uint8)
-    turned: list[str] = []
+    odd: dict[str, list[str]] = {kind: [] for kind in ODD}
 
     def decode_chunk(start: int) -> int:
         chunk = listing.files[start: start + _CHUNK]
         for row, path in enumerate(chunk, start):
-            image = read_image(path, turned)
+            image = read_image(path, odd)
             if image.shape != shape:
                 raise InputError(f"images of mixed size: {first} is {_size(shape)}, {path} is "
                                  f"{_size(image.shape)}; expected one size (height x width) for the data set: crop and "
@@ -200,9 +212,10 @@ def _decode_part(listing: Listing, first: str, shape: tuple[int, ...]) -> np.nda
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-    if turned:
-        say(f"note: {len(turned)} images of {listing.folder} say in EXIF that they are to be turned or mirrored, such as "
-            f"{min(turned)}; they are used as stored, as in other libraries")
+    for kind, files in odd.items():
+        if files:
+            says, used = ODD[kind]
+            say(f"note: {len(files)} images of {listing.folder} {says}, such as {min(files)}; they are used {used}")
     return images
 
 
@@ -226,6 +239,9 @@ def _list_part(folder: Path, classes: dict[str, str]) -> Listing:
     if strange := [path for path in others if os.path.exists(path) and not os.path.isfile(path)]:
         say(f"note: {len(strange)} pipes or devices below {folder} are left out, such as {min(strange)}")
     others = sorted(path for path in others if path not in strange)
+    if loose := sorted(entry.path for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != "."
+                       and entry.name.lower().endswith(EXTENSIONS)):
+        say(f"note: {len(loose)} images lie in {folder} itself, in no class, and are left out, such as {loose[0]}")
     if others:
         endings = Counter(Path(path).suffix.lower() or "no ending" for path in others)
         kinds = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(5))

@@ -26,6 +26,7 @@ TEST_SHARE = 0.2  # of the training images, where no test images are given
 FEWEST_SIDE = 8  # pixels
 MOST_CLASSES = 100_000  # the largest known data set of images has 30,000
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NAMES = "class_names"
 ACCEPTED = "expected uint8 pixels, or floats in [0, 1] (normalisation is the network's first layer)"
 
 
@@ -105,6 +106,8 @@ def _names_of(dataset: Any, most: int) -> tuple[str, ...]:
 def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
     """Return the data set of an ``.npz`` file with ``x_train``, ``y_train`` and, if there are any, the test images.
 
+    ``class_names``, an array of texts, may name the classes.
+
     Without test images a fifth of each class is set apart, the same in every program and for every seed: a network is
     never evaluated on images that it was trained on.
 
@@ -120,8 +123,11 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
     require(len(files) == 1, f"{path} holds {len(files)} .npz files; expected one, or its path as --data")
     require_file(files[0], "the arrays")
     try:
-        with open(files[0], "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in ARRAYS if key in stored}
+        with open(files[0], "rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise ValueError("it is a single array, as in .npy files")
+            arrays = {key: stored[key] for key in (*ARRAYS, NAMES) if key in stored}
     except MemoryError:
         raise
     except Exception as error:  # NumPy and the decompressors raise a dozen types; all mean that it cannot be read
@@ -134,17 +140,31 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
             f"the first two alone{', or the last two' * test_alone}")
     train, test = ((part[0], _flat(part[1])) if part else None for part in parts)
     try:
-        return _tested(test, name) if without else own_data(train, test, name)
+        names = _texts(arrays[NAMES]) if NAMES in arrays else ()
+        return _tested(test, name, names) if without else own_data(train, test, name, names)
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
 
 
-def _tested(given: Any, name: str) -> DataSet:
+def _texts(names: np.ndarray) -> tuple[str, ...]:
+    """Return the names of classes in an array.
+
+    Raises:
+        InputError: they are no list of different texts.
+    """
+    require(names.ndim == 1 and names.dtype.kind == "U" and len(set(names.tolist())) == len(names),
+            f"{NAMES} is an array of shape {names.shape} of {names.dtype}; expected a list of different texts")
+    return tuple(names.tolist())
+
+
+def _tested(given: Any, name: str, names: tuple[str, ...]) -> DataSet:
     """Return test images alone as a data set without training images; some classes may have none."""
     test = as_image_set(given, "test")
     most = int(test.labels.max())
     require(most < MOST_CLASSES, f"a label is {most}; expected the numbers of the classes, from 0")
-    return _data_set(name, test.subset(torch.arange(0)), test, tuple(map(str, range(most + 1))))
+    require(not names or most < len(names), f"a label is {most}; expected less than {len(names)}, the number of class "
+            "names")
+    return _data_set(name, test.subset(torch.arange(0)), test, names or tuple(map(str, range(most + 1))))
 
 
 def _reason(error: Exception, path: Path) -> str:

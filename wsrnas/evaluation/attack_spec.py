@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from wsrnas.evaluation.attack_table import ATTACKS, AttackEntry
+from wsrnas.evaluation.attack_table import ATTACKS, OWN_ATTACK, AttackEntry
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.errors import InputError
 
@@ -116,9 +116,10 @@ def parse_attack(text: str) -> Attack:
     l2 = name not in ATTACKS and name.endswith("-l2")
     name = name.removesuffix("-l2") if l2 else name
     if match is None or name not in ATTACKS:
-        close = difflib.get_close_matches(text, ATTACKS, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(name, ATTACKS, n=1, cutoff=0.4)
         raise InputError(f"unknown attack {text!r}" + (f"; did you mean {close[0]}?" if close else "") + f"; expected "
-                         f"{FORM}, such as pgd-50x10, METHOD being one of {', '.join(ATTACKS)}")
+                         f"{FORM}, such as pgd-50x10, METHOD being one of "
+                         f"{', '.join(known for known, entry in ATTACKS.items() if entry.help != OWN_ATTACK)}")
     entry = ATTACKS[name]
     several_norms = len(entry.norms) > 1
     steps = int(match["steps"]) if match["steps"] else entry.steps

@@ -11,7 +11,7 @@ from wsrnas.attacks import attack_mode
 from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.attack_table import ATTACKS, OWN_ATTACK, AttackEntry, AttackTask
 from wsrnas.evaluation.counting import Counted
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, named_line
 
 OwnAttack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 
@@ -95,7 +95,14 @@ def _run(attack: OwnAttack) -> Callable[[AttackTask], Tensor]:
         before = numbers_of(task.model)
         with attack_mode(model), torch.enable_grad():
             # Copies: an attack that works in place would move the images that its ball is measured from.
-            adversarial = attack(model, task.images.clone(), task.labels.clone(), task.epsilon)
+            try:
+                adversarial = attack(model, task.images.clone(), task.labels.clone(), task.epsilon)
+            except (InputError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # the user's code
+                raise InputError(f"the attack {attack.__name__} raised {named_line(error)}; expected a function of "
+                                 "network, images, labels and L-inf radius that returns the adversarial images"
+                                 ) from error
         restore(attack.__name__, task.model, before, task.images[:2])
         task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
         return adversarial

@@ -14,7 +14,7 @@ from wsrnas.architectures.searched import Searched
 from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
-from wsrnas.runtime.reading import shown_path
+from wsrnas.runtime.reading import Unreadable, read_json, shown_path
 from wsrnas.subjects.checkpoints import load_weights, network_of, weights_in
 from wsrnas.subjects.model_source import ModelSource, make_source
 from wsrnas.subjects.naming import short_name
@@ -26,6 +26,7 @@ _EXPECTED = ("expected a file, or a run directory of a retraining, or FILE.py:FU
              "with its weights as --state_dict")
 CHECKPOINT = ("expected a run directory of a retraining, or a checkpoint of one (wsrnas.save_model writes one of your "
               "own network)")
+PACKAGE = "wsrnas package"  # the format of a package of retrain.export, without its version
 STATES = ("model", "trainer", "network")  # entries of a checkpoint that are large, or kept elsewhere
 
 
@@ -96,9 +97,25 @@ def find_checkpoint(given: str, weights: str = "best", expected: str = CHECKPOIN
     searched = (path / run_files.GENOTYPE).is_file()  # a search keeps a checkpoint, too
     if not candidate.is_file() and (path / run_files.CHECKPOINT).is_file() and not searched:
         raise InputError(f"{path} has no best.pt, because no epoch was selected; --weights last takes checkpoint.pt")
+    if not candidate.is_file() and (weights_file := package_weights(path)):
+        raise InputError(f"{shown_path(path)} is a package of retrain.export; expected "
+                         f"{weights_file.with_suffix('.py')}:load as a network")
     if not candidate.is_file():
         raise InputError(f"no checkpoint at {shown_path(candidate)}; {expected}")
     return candidate
+
+
+def package_weights(folder: Path) -> Path | None:
+    """Return the file of weights of a package of ``retrain.export``; None if the folder is none."""
+    try:
+        described = read_json(folder / run_files.CONFIG)
+    except Unreadable:
+        return None
+    name = described.get("python_file") if isinstance(described, dict) else None
+    if not isinstance(name, str) or not str(described.get("format")).startswith(PACKAGE):
+        return None
+    file = folder / Path(name).with_suffix(".pt").name
+    return file if file.is_file() else None
 
 
 def _open_checkpoint(path: Path, is_given_as_folder: bool) -> ModelSource:

@@ -54,6 +54,7 @@ def scores_and_truth(results: Mapping[str, Any]) -> Picture:
     """Draw the main scores of all architectures against their true accuracy; the colour is their size."""
     column, entries, values = main_column(results), results["scores"], results["values"]
     places, truth, parameters = drawn_scores(entries), values["truth"][column], values["parameters"]
+    numbers = values.get("in_file", [None] * len(truth))  # results of earlier versions have none
     order = sorted(range(len(parameters)), key=parameters.__getitem__)
     figure = blank(9.4, 3.4 * -(-len(places) // COLUMNS))
     panels = figure.subplots(-(-len(places) // COLUMNS), COLUMNS, squeeze=False, sharey=True)
@@ -73,6 +74,7 @@ def scores_and_truth(results: Mapping[str, Any]) -> Picture:
     return picture(figure, "scores-and-truth", f"Scores of {len(truth)} architectures against their true accuracy.",
                    "Each point is an architecture; colour: a third of them by their parameters. Losses and F are drawn "
                    "with a minus sign, F and parameters as logarithms.",
-                   ("place", "parameters", f"true {column}", *(name_of(entries[place]) for place in places)),
-                   [[values["place"][one], parameters[one], truth[one],
+                   ("number in the file", "parameters", f"true {column}",
+                    *(name_of(entries[place]) for place in places)),
+                   [[numbers[one], parameters[one], truth[one],
                      *(values["scores"][place][one] for place in places)] for one in range(len(truth))])
