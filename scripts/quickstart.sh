@@ -10,7 +10,10 @@
 # After a stop, the same command resumes. RUNS names the folder of the results (default: runs).
 set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{ s/^# \{0,1\}//p; }' "$0"; exit ;; esac
-[ $# = 0 ] || { echo "error: unknown argument $1; DATASET, DATA, TABLE and RUNS come from the environment" >&2; exit 2; }
+[ $# = 0 ] || {
+    echo "error: unknown argument $1; DATASET, DATA, TABLE and RUNS come from the environment" >&2
+    exit 2
+}
 source "$(dirname "$0")/launch.sh"
 DATASET="${DATASET:-digits}"
 
@@ -42,17 +45,26 @@ evaluate() { # NETWORK ... (what was measured before is read)
 }
 
 beside() { # on the other core
-    trap : TERM INT USR1  # the program gets the signal, too; this shell waits until it has saved
+    local asked=""
+    trap 'asked=yes' TERM INT USR1  # the program gets the signal, too; this shell waits until it has saved
+    unless_asked() { [ -z "$asked" ] || exit 75; }  # a program that was at its end may have ended well
     NGPU=1 NNODES=1
     "$PYTHON" -m search.tabular --table "${TABLE:-demo}" --size_class 18:20 --strategy wsr --queries 25 50 --seeds 4 \
         --out "$RUNS/tabular/$name"
-    until [ -e "$cells/genotypes/initial.json" ]; do sleep 1; done  # the search writes it at its start
+    until [ -e "$cells/genotypes/initial.json" ]; do  # the search writes it at its start
+        unless_asked
+        pause 1
+    done
+    unless_asked
     ( retrain "$cells/genotypes/initial.json" initial )
+    unless_asked
     ( evaluate "$networks-initial" )
 }
 
-# Both chains run in the background, each step as a process group of its own, to which signals are passed on.
-step="" other="" why=""
+# Both chains run in the background, each step as a process group of its own, to which signals are passed on. So Ctrl-Z
+# stops this script alone.
+step="" other="" signal=""
+pause() { { sleep "$1" || true; } 2> /dev/null; }  # a signal to all processes of this script ends it early
 start() { # COMMAND ... (its process: $!)
     set -m
     ( "$@" ) < /dev/null &
@@ -63,20 +75,24 @@ stop() { # SIGNAL
     local group
     for group in $step $other; do kill "-$1" -- "-$group" 2> /dev/null || true; done
 }
-trap 'why=signal; stop TERM' TERM HUP
-trap 'why=signal; stop USR1' USR1
-trap 'why=Ctrl-C; stop INT' INT
+caught() { # SIGNAL
+    signal="$1"
+    stop "$1"
+}
+trap 'caught TERM' TERM HUP
+trap 'caught USR1' USR1
+trap 'caught INT' INT
 trap 'stop TERM' EXIT
 
 leave() { # STATUS (of what has failed; the rest saves first)
-    [ -n "$why" ] || stop TERM
-    while runs "$step" || runs "$other"; do sleep 0.2; done
-    case "$why" in signal) exit 75 ;; Ctrl-C) exit 130 ;; *) exit "$1" ;; esac
+    [ -n "$signal" ] || stop TERM
+    while runs "$step" || runs "$other"; do pause 0.2; done
+    case "$signal" in "") exit "$1" ;; INT) exit 130 ;; *) exit 75 ;; esac
 }
 
 check() { # (leaves after a signal, and where the other chain has failed)
     local status=0
-    [ -z "$why" ] || leave 0
+    [ -z "$signal" ] || leave 0
     [ -n "$other" ] && ! runs "$other" || return 0
     wait "$other" || status=$?
     other=""
@@ -87,9 +103,10 @@ run() { # COMMAND ... (to its end)
     check
     start "$@"
     step="$!"
+    [ -z "$signal" ] || stop "$signal"  # it came while the step began
     while runs "$step"; do
         check
-        sleep 0.2  # traps run between these; `wait` would lose the exit status of a process that ends during a trap
+        pause 0.2  # traps run between these; `wait` would lose the exit status of a process that ends during a trap
     done
     wait "$step" || leave "$?"
 }
@@ -98,11 +115,15 @@ echo "1/3 search a cell on $DATASET"
 echo "    beside it, a search in a table with known accuracies, then the initial cell is retrained: $notes"
 start beside > "$notes" 2>&1
 other="$!"
+[ -z "$signal" ] || stop "$signal"
 run launch search.wsr_nas "${common[@]}" "${search[@]}" --save "$name"
 echo "2/3 retrain the searched cell"
 run retrain "$cells/genotype.json" searched
 echo "3/3 accuracy over noise strengths"
 run evaluate "$networks-searched"
-while [ -n "$other" ]; do check; sleep 0.2; done
+while [ -n "$other" ]; do
+    check
+    pause 0.2
+done
 run evaluate "$networks-searched" "$networks-initial" --names searched initial
 run "$PYTHON" -m wsrnas.report.last_screen "$RUNS" "$name"

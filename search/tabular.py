@@ -85,7 +85,7 @@ def run_seed(config: TabularConfig, task: TableTask, folder: Path, seed: int, st
             if path.exists():
                 say(f"note: {path} is damaged, and its search is done again")
             found = search(config, task, name, seed, World(), stop)
-            write_json(path, found | {"measured": task.table.numbers(torch.tensor(found["measured"]))})
+            write_json(path, found | {"in_file": task.table.numbers(torch.tensor(found["measured"]))})
 
 
 def conclude(config: TabularConfig, task: TableTask, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -136,9 +137,10 @@ def machine(starts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[s
     lines = []
     if starts:
         last = starts[-1]
-        counts = dict.fromkeys(start["processes"] if isinstance(start.get("processes"), int) else 1 for start in starts)
-        lines.append(f"{last.get('device')}, {', later '.join(map(str, counts))} "
-                     f"{'process' if list(counts) == [1] else 'processes'}")
+        counts = [count for count, _ in groupby(start["processes"] if isinstance(start.get("processes"), int) else 1
+                                                for start in starts)]
+        lines.append(f"{last.get('device')}, {', then '.join(map(str, counts))} "
+                     f"{'process' if counts == [1] else 'processes'}")
         lines.append(f"Python {last.get('python')}, torch {last.get('torch')}, CUDA {last.get('cuda') or 'none'}, "
                      f"code {last.get('git') or 'of an unknown commit'}")
     seconds = sum(row["train"]["seconds"] for row in rows)

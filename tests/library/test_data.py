@@ -18,6 +18,7 @@ from wsrnas.data import image_folder
 from wsrnas.data.datasets import DATASETS, Parts, Source, load_dataset
 from wsrnas.data.image_set import Augmentation, ImageSet, image_set
 from wsrnas.data.loader import BatchLoader, crop_and_mirror, cut_out
+from wsrnas.data.pictures import ODD, read_image
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.data.splits import balanced_split, balanced_subset, load_split, save_split
 from wsrnas.runtime.config import parse_config
@@ -223,14 +224,14 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
     }
     for name, picture in pictures.items():
         picture.save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
-        image = image_folder.read_image(str(tmp_path / name))
+        image = read_image(str(tmp_path / name))
         assert image.dtype == np.uint8 and (image == grey[..., None]).all() and image.shape == (6, 6, 3), name
     indexed = Image.fromarray(np.zeros((2, 2), np.uint8), mode="P")
     indexed.putpalette([1, 2, 3])
     indexed.save(tmp_path / "hole.png", transparency=bytes([0]))
-    assert image_folder.read_image(str(tmp_path / "hole.png"))[0, 0].tolist() == [1, 2, 3]
+    assert read_image(str(tmp_path / "hole.png"))[0, 0].tolist() == [1, 2, 3]
     Image.fromarray(grey).convert("CMYK").save(tmp_path / "print.jpg")
-    assert image_folder.read_image(str(tmp_path / "print.jpg")).shape == (6, 6, 3)
+    assert read_image(str(tmp_path / "print.jpg")).shape == (6, 6, 3)
 
 
 def test_pictures_of_floating_point_numbers_are_refused_and_pipes_are_called_so(folder, capsys):
@@ -265,16 +266,16 @@ def test_grey_of_which_nothing_says_what_is_white_is_refused(folder, values, kin
 @pytest.mark.parametrize("suffix", ["png", "pgm", "tif"])
 def test_grey_of_16_bits_is_scaled_in_every_format(suffix, tmp_path):
     Image.fromarray(np.array([[0, 256], [32768, 65535]], np.uint16)).save(tmp_path / f"x.{suffix}")
-    image = image_folder.read_image(str(tmp_path / f"x.{suffix}"))
+    image = read_image(str(tmp_path / f"x.{suffix}"))
     assert image[..., 0].tolist() == [[0, 1], [128, 255]]
 
 
 @pytest.mark.parametrize(("orientation", "counted"), [(0, False), (1, False), (2, True), (8, True), (9, False)])
 def test_only_orientations_that_exist_are_turned(tmp_path, orientation, counted):
-    exif, odd = Image.Exif(), {kind: [] for kind in image_folder.ODD}
+    exif, odd = Image.Exif(), {kind: [] for kind in ODD}
     exif[0x0112] = orientation
     Image.new("RGB", (6, 6)).save(tmp_path / "x.jpg", exif=exif)
-    image_folder.read_image(str(tmp_path / "x.jpg"), odd)
+    read_image(str(tmp_path / "x.jpg"), odd)
     assert bool(odd.pop("turned")) is counted and not any(odd.values())
 
 

@@ -38,7 +38,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.caveats import BLACK_BOX, caveats
-from wsrnas.evaluation.own_attack import changed_since, numbers_of, restore
+from wsrnas.evaluation.own_attack import changed_since, numbers_of, refuse_changes
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,8 +173,10 @@ def test_an_npz_file_may_name_its_classes(tmp_path):
     assert load_dataset("npz", file).class_names == ("ant", "bee", "cat", "dog")  # there is no dog
     np.savez(file, x_test=COLOURS, y_test=CLASSES, class_names=names)
     assert load_dataset("npz", file, test_alone=True).class_names == ("ant", "bee", "cat", "dog")
-    for wrong, words in ((names[:2], "the number of class names"), (np.arange(4), "expected a list of different texts"),
-                         (names[:, None], "of shape (4, 1)"), (np.array(["a", "a", "b"]), "different texts")):
+    for wrong, words in ((names[:2], "the number of class names"), (np.arange(4), "of shape (4,) of int64; expected"),
+                         (names[:, None], "of shape (4, 1)"), (np.array(["a", "a", "b"]), "has a name twice"),
+                         (np.array(["a", "b\n", "c"]), "line breaks"), (np.array(["a", "", "c"]), "is empty or"),
+                         (names.astype(object), "class_names holds objects of Python; expected a list")):
         np.savez(file, x_test=COLOURS, y_test=CLASSES, class_names=wrong)
         with pytest.raises(InputError, match=re.escape(words)):
             load_dataset("npz", file, test_alone=True)
@@ -513,7 +515,12 @@ def few(model, images):
 
 
 def failing(model, images, labels, epsilon):
+    weights(model, images, labels, epsilon)
     raise KeyError("step")
+
+
+def too_large(model, images, labels, epsilon):
+    raise MemoryError
 
 
 @pytest.mark.usefixtures("without_own_attacks")
@@ -524,6 +531,14 @@ def test_an_attack_that_raises_is_named(attack, words, bright_and_dark):
     with pytest.raises(InputError, match=f"the attack {attack.__name__} raised .*{words}.*; expected a fun") as got:
         evaluate(model, data, "2/255", attack, checks="none")
     assert isinstance(got.value.__cause__, TypeError | KeyError)
+    assert all(value.abs().sum() > 0 for value in model.parameters())  # what it changed is undone
+
+
+@pytest.mark.usefixtures("without_own_attacks")
+def test_memory_that_an_attack_lacks_is_not_its_fault(bright_and_dark):
+    data, model, *_ = bright_and_dark
+    with pytest.raises(MemoryError):
+        evaluate(model, data, "2/255", too_large, checks="none")
 
 
 class Counting(nn.Module):
@@ -531,9 +546,12 @@ class Counting(nn.Module):
         super().__init__()
         self.network = network
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(1))
+        self.register_buffer("ones", torch.ones(1).expand(3))  # nothing can be copied into it
 
     def forward(self, images):
         self.calls += 1
+        self.last = images.detach().clone()
         return self.network(images)
 
 
@@ -545,13 +563,13 @@ def test_a_network_that_counts_its_calls_is_not_the_attack_s_doing(bright_and_da
     network.calls.zero_()
     before = numbers_of(network)
     network(images)
-    restore("attack", network, before, images)
-    assert network.calls == 1
+    refuse_changes("attack", network, before, images)
+    assert network.calls == 2 and network.last.equal(1 - images)
     with torch.no_grad():
         next(network.parameters()).add_(1)
     with pytest.raises(InputError, match=r"changes the network \(network"):
-        restore("attack", network, before, images)
-    assert changed_since(network, before) == ["calls"]
+        refuse_changes("attack", network, before, images)
+    assert changed_since(network, before) == ["calls", "last"]
 
 
 @pytest.mark.usefixtures("without_own_attacks")

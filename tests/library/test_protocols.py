@@ -40,6 +40,7 @@ def test_a_short_name_means_an_attack_with_all_its_numbers(text, method, norm, s
 
 @pytest.mark.parametrize("text, said", [
     ("pgdd", "unknown attack .pgdd.*pgd"), ("pdg-20", r"did you mean pgd\?"), ("", "unknown attack ''"),
+    ("pdg-20-l2", r"did you mean pgd\?"), ("pgd-20-linf", r"did you mean pgd\?"), ("apdg-ce", r"mean apgd-ce\?"),
     ("autoatack", "did you mean autoattack"),
     ("pgd-0", "at least one step"), ("pgd-20x0", "one start"), ("fgsm-3", "fgsm takes -l2 only"),
     ("mim-20x3", "mim takes steps only"), ("cw-linf-l2", "cw-linf takes steps and restarts only"),

@@ -25,8 +25,10 @@ def start(tmp_path):
 case "$1" in
     -m) module="$2"
         touch "{notes}/began $module"
-        case " ${{WORKS:-}} " in *" $module "*)
-            trap 'sleep 0.2; touch "{notes}/saved $module"; exit 75' TERM USR1
+        case " ${{WORKS:-}} ${{ENDS_WELL:-}} " in *" $module "*)
+            code=75
+            [ "$module" != "${{ENDS_WELL:-}}" ] || code=0
+            trap 'sleep 0.2; touch "{notes}/saved $module"; exit $code' TERM USR1
             trap 'exit 130' INT
             exec 2> /dev/null  # bash tells of its sleep that a signal ends
             touch "{notes}/ready $module"
@@ -65,6 +67,34 @@ def test_a_signal_reaches_the_programs_of_both_chains_and_the_script_waits(numbe
     assert (script.returncode, said) == (code, "") and "2/3" not in printed
     assert start.noted("saved") == (set() if number == signal.SIGINT else {SEARCH, TABLE})
     assert start.noted("began") == {SEARCH, TABLE}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75),
+                                              (signal.SIGINT, 130)])
+def test_a_signal_to_all_processes_of_the_script_does_no_more(number, code, start):
+    """As a terminal sends it, whose Ctrl-C also reaches what the script waits with."""
+    script = start(WORKS=f"{SEARCH} {TABLE}")
+    wait_for(lambda: start.noted("ready") == {SEARCH, TABLE})
+    os.killpg(script.pid, number)
+    printed, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (code, "") and "2/3" not in printed
+    assert start.noted("saved") == (set() if number == signal.SIGINT else {SEARCH, TABLE})
+
+
+def test_a_chain_whose_program_ends_well_after_a_signal_does_not_go_on(start, tmp_path):
+    (tmp_path / "runs" / "search" / "quickstart-digits" / "genotypes" / "initial.json").unlink()
+    script = start(WORKS=SEARCH, ENDS_WELL=TABLE)
+    wait_for(lambda: start.noted("ready") == {SEARCH, TABLE})
+    script.send_signal(signal.SIGTERM)
+    script.communicate(timeout=PATIENCE)
+    assert script.returncode == 75 and start.noted("began") == start.noted("saved") == {SEARCH, TABLE}
+
+
+def test_an_error_before_the_first_cell_is_written_ends_the_other_chain(start, tmp_path):
+    (tmp_path / "runs" / "search" / "quickstart-digits" / "genotypes" / "initial.json").unlink()
+    script = start(FAILS=SEARCH, AFTER="1")
+    _, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (3, f"error: {SEARCH} says no\n") and start.noted("began") == {SEARCH, TABLE}
 
 
 def test_an_error_beside_the_search_is_told_at_once(start):

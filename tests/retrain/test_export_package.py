@@ -270,7 +270,8 @@ def test_the_command_is_without_the_machines_paths():
 
 
 @pytest.mark.parametrize(("counts", "words"), [
-    ((1,), "H200, 1 process"), ((2, 2), "H200, 2 processes"), ((2, 2, 1), "H200, 2, later 1 processes"), ((), None)])
+    ((1,), "H200, 1 process"), ((2, 2), "H200, 2 processes"), ((), None),
+    ((2, 2, 1, 2), "H200, 2, then 1, then 2 processes")])
 def test_the_card_names_the_processes_of_every_start(counts, words):
     said = machine([{"device": "H200", "processes": count} for count in counts], [])
     assert (said[0] if said else None) == words

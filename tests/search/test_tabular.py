@@ -454,6 +454,20 @@ def test_the_strategy_of_the_paper_runs_with_its_options(judge):
     assert values["regret"]["12"]["best"] and values["regret"]["12"]["verified"] is None
 
 
+def test_cells_that_a_search_measured_are_found_in_the_file_again(judge, tmp_path):
+    """The largest are measured first, whatever their order in the file, of which the table has another one."""
+    darts = SPACES["darts"]
+    choices = darts.sample(12, torch.Generator().manual_seed(3))
+    listed = [{"genotype": json.loads(darts.decode(row).to_json()), "clean": 60.0 + number, "pgd": 30.0}
+              for number, row in enumerate(choices)]
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": listed}))
+    folder = judge(strategy=("largest-first",), seeds=1, table=tmp_path / "cells.json")
+    search = searches(folder)["largest-first-0.json"]
+    parameters = darts.cost(choices, 16, 8, 10, (3, 32, 32))[:, 0]
+    assert len(set(parameters.tolist())) == 12
+    assert search["in_file"] == parameters.argsort(descending=True).tolist() != search["measured"]
+
+
 def test_a_table_is_searched_from_python(file):
     found = search_table(str(file), "local-search", queries=(5, 20), seed=3)
     table = open_table(str(file))

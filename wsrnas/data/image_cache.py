@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
-from wsrnas.data.image_folder import Listing, decode, read_image
+from wsrnas.data.image_folder import Listing, decode
+from wsrnas.data.pictures import read_image
 from wsrnas.runtime.errors import InputError, say
 
 VARIABLE = "WSRNAS_CACHE"  # folder of the cache, or OFF

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
-from wsrnas.data.image_folder import Listing, data_folder, list_folder, read_image
+from wsrnas.data.image_folder import Listing, data_folder, list_folder
+from wsrnas.data.pictures import read_image
 from wsrnas.data.image_set import ImageSet
 from wsrnas.data.loader import BatchLoader
 from wsrnas.runtime.seeding import derive_seed, generator

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from wsrnas.data.image_folder import pixels_of
+from wsrnas.data.image_folder import is_shown
 from wsrnas.data.image_set import Augmentation, DataSet, ImageSet, image_set
+from wsrnas.data.pictures import pixels_of
 from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
@@ -127,8 +128,9 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
             stored = np.load(file, allow_pickle=False)
             if isinstance(stored, np.ndarray):
                 raise ValueError("it is a single array, as in .npy files")
-            arrays = {key: stored[key] for key in (*ARRAYS, NAMES) if key in stored}
-    except MemoryError:
+            arrays = {key: stored[key] for key in ARRAYS if key in stored}
+            names = _names_in(stored, files[0])
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # NumPy and the decompressors raise a dozen types; all mean that it cannot be read
         raise InputError(f"cannot read the arrays of {files[0]}: {_reason(error, files[0])}; expected an .npz file with "
@@ -140,20 +142,30 @@ def read_arrays(path: Path, name: str, test_alone: bool = False) -> DataSet:
             f"the first two alone{', or the last two' * test_alone}")
     train, test = ((part[0], _flat(part[1])) if part else None for part in parts)
     try:
-        names = _texts(arrays[NAMES]) if NAMES in arrays else ()
         return _tested(test, name, names) if without else own_data(train, test, name, names)
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
 
 
-def _texts(names: np.ndarray) -> tuple[str, ...]:
-    """Return the names of classes in an array.
+def _names_in(stored: Any, path: Path) -> tuple[str, ...]:
+    """Return the names of classes in an open ``.npz`` file; empty where it has none.
 
     Raises:
-        InputError: they are no list of different texts.
+        InputError: they are no list of different names.
     """
-    require(names.ndim == 1 and names.dtype.kind == "U" and len(set(names.tolist())) == len(names),
-            f"{NAMES} is an array of shape {names.shape} of {names.dtype}; expected a list of different texts")
+    if NAMES not in stored:
+        return ()
+    expected = "expected a list of different names, an array of texts such as np.array(['cat', 'dog'])"
+    try:
+        names = stored[NAMES]
+    except ValueError:
+        raise InputError(f"{path}: {NAMES} holds objects of Python; {expected}") from None
+    require(names.ndim == 1 and names.dtype.kind == "U", f"{path}: {NAMES} is an array of shape {names.shape} of "
+            f"{names.dtype}; {expected}")
+    bad = [name for name in names.tolist() if not is_shown(name)]
+    require(not bad, f"{path}: {NAMES} has {bad[:1]!a}, a name that is empty or has line breaks, control characters or "
+            f"bytes that are not UTF-8; {expected}")
+    require(len(set(names.tolist())) == len(names), f"{path}: {NAMES} has a name twice; {expected}")
     return tuple(names.tolist())
 
 

@@ -11,6 +11,7 @@ from wsrnas.runtime.errors import InputError
 
 FORM = "METHOD[-l2][-STEPS][xRESTARTS]"
 _SHORT_NAME = re.compile(r"(?P<method>[a-z][a-z0-9_+-]*?)(?P<l2>-l2)?(-(?P<steps>\d+))?(x(?P<restarts>\d+))?")
+_ENDING = re.compile(r"(-l2|-linf|-?\d+|x\d+)+$")  # what may follow a method, in any order
 _LABEL = re.compile(r"(?P<label>.+?)(?P<numbers>(-\d+)?(x\d+)?)(?P<l2> l2)?")
 
 
@@ -116,7 +117,7 @@ def parse_attack(text: str) -> Attack:
     l2 = name not in ATTACKS and name.endswith("-l2")
     name = name.removesuffix("-l2") if l2 else name
     if match is None or name not in ATTACKS:
-        close = difflib.get_close_matches(name, ATTACKS, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(_ENDING.sub("", text.lower()), ATTACKS, n=1, cutoff=0.4)
         raise InputError(f"unknown attack {text!r}" + (f"; did you mean {close[0]}?" if close else "") + f"; expected "
                          f"{FORM}, such as pgd-50x10, METHOD being one of "
                          f"{', '.join(known for known, entry in ATTACKS.items() if entry.help != OWN_ATTACK)}")

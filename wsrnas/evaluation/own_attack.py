@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from wsrnas.attacks import attack_mode
 from wsrnas.evaluation.attack_spec import parse_attack
 from wsrnas.evaluation.attack_table import ATTACKS, OWN_ATTACK, AttackEntry, AttackTask
 from wsrnas.evaluation.counting import Counted
-from wsrnas.runtime.errors import InputError, named_line
+from wsrnas.runtime.errors import InputError, named_line, out_of_memory
 
 OwnAttack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 
@@ -60,15 +60,23 @@ def changed_since(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
             if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(before[name]))]
 
 
-def restore(attack: str, model: nn.Module, before: Mapping[str, Tensor], images: Tensor) -> None:
-    """Give a network its numbers back if an attack has changed them.
+def put_back(model: nn.Module, before: Mapping[str, Tensor], names: Collection[str]) -> None:
+    """Give parameters and buffers their numbers back, except those of another shape, which the network itself makes."""
+    with torch.no_grad():
+        for name, value in tensors_of(model):
+            if name in names and value.shape == before[name].shape:
+                value.copy_(before[name])
+
+
+def refuse_changes(attack: str, model: nn.Module, before: Mapping[str, Tensor], images: Tensor) -> None:
+    """Refuse an attack that has changed the network, after giving the network its numbers back.
 
     Args:
         attack: name of the attack.
         model: the network, in evaluation mode.
         before: its numbers before the attack.
-        images: images (B, C, H, W). What the network itself changes when it is asked about them, such as a count of
-            its calls, is not the attack's doing, and stays.
+        images: images (B, C, H, W) of the attack. What the network itself changes when it is asked about others, such
+            as a count of its calls, is not the attack's doing, and stays.
 
     Raises:
         InputError: it has.
@@ -78,11 +86,10 @@ def restore(attack: str, model: nn.Module, before: Mapping[str, Tensor], images:
         return
     after = numbers_of(model)
     with torch.no_grad():
-        model(images)
-        itself = changed_since(model, after)
-        for name, value in tensors_of(model):
-            value.copy_(after[name] if name in itself else before[name])
+        model(1 - images)
+    itself = changed_since(model, after)
     changed = [name for name in changed if name not in itself]
+    put_back(model, before, changed)
     if changed:
         raise InputError(f"the attack {attack} changes the network ({', '.join(changed[:3])}); expected one that only "
                          "asks it: without model.train(), which changes BatchNorm's statistics, and without steps of "
@@ -93,17 +100,18 @@ def _run(attack: OwnAttack) -> Callable[[AttackTask], Tensor]:
     def run(task: AttackTask) -> Tensor:
         model = Counted(task.model)
         before = numbers_of(task.model)
-        with attack_mode(model), torch.enable_grad():
-            # Copies: an attack that works in place would move the images that its ball is measured from.
-            try:
+        try:
+            with attack_mode(model), torch.enable_grad():
+                # Copies: an attack that works in place would move the images that its ball is measured from.
                 adversarial = attack(model, task.images.clone(), task.labels.clone(), task.epsilon)
-            except (InputError, torch.OutOfMemoryError):
+        except BaseException as error:
+            put_back(task.model, before, changed_since(task.model, before))
+            too_large = isinstance(error, RuntimeError) and out_of_memory(error)  # half of the images are tried then
+            if too_large or isinstance(error, InputError | MemoryError) or not isinstance(error, Exception):
                 raise
-            except Exception as error:  # the user's code
-                raise InputError(f"the attack {attack.__name__} raised {named_line(error)}; expected a function of "
-                                 "network, images, labels and L-inf radius that returns the adversarial images"
-                                 ) from error
-        restore(attack.__name__, task.model, before, task.images[:2])
+            raise InputError(f"the attack {attack.__name__} raised {named_line(error)}; expected a function of "
+                             "network, images, labels and L-inf radius that returns the adversarial images") from error
+        refuse_changes(attack.__name__, task.model, before, task.images[:2])
         task.spent = model.both, model.forward_alone + len(task.images)  # and the evaluation's prediction
         return adversarial
 

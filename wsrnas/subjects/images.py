@@ -75,8 +75,8 @@ def require_same_classes(network: ModelSource, images: EvaluationImages) -> None
         return
     for number, (then, now) in enumerate(zip(trained, images.class_names, strict=False)):
         require(then == now, f"{network.source} was trained with {shown(then)} as class {number}, and in "
-                f"{images.dataset} it is {shown(now)}; expected the same names in the same order (rename class folders "
-                "that mean the same)")
+                f"{images.dataset} it is {shown(now)}; expected the same names in the same order (rename classes that "
+                "mean the same)")
 
 
 def spread(loader: BatchLoader) -> tuple[Tensor, Tensor]:

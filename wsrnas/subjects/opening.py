@@ -98,8 +98,9 @@ def find_checkpoint(given: str, weights: str = "best", expected: str = CHECKPOIN
     if not candidate.is_file() and (path / run_files.CHECKPOINT).is_file() and not searched:
         raise InputError(f"{path} has no best.pt, because no epoch was selected; --weights last takes checkpoint.pt")
     if not candidate.is_file() and (weights_file := package_weights(path)):
-        raise InputError(f"{shown_path(path)} is a package of retrain.export; expected "
-                         f"{weights_file.with_suffix('.py')}:load as a network")
+        function = f"expected {weights_file.with_suffix('.py')}:load as a network"
+        raise InputError(f"{shown_path(path)} is a package of retrain.export; "
+                         f"{function if expected == _EXPECTED else expected}")
     if not candidate.is_file():
         raise InputError(f"no checkpoint at {shown_path(candidate)}; {expected}")
     return candidate
@@ -112,9 +113,9 @@ def package_weights(folder: Path) -> Path | None:
     except Unreadable:
         return None
     name = described.get("python_file") if isinstance(described, dict) else None
-    if not isinstance(name, str) or not str(described.get("format")).startswith(PACKAGE):
+    if not isinstance(name, str) or not Path(name).name or not str(described.get("format")).startswith(PACKAGE):
         return None
-    file = folder / Path(name).with_suffix(".pt").name
+    file = folder / Path(Path(name).name).with_suffix(".pt")
     return file if file.is_file() else None
 
 
