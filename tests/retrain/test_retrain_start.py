@@ -82,7 +82,7 @@ def test_a_package_is_named_by_its_folder_and_as_a_network_by_its_function(first
     with pytest.raises(InputError, match=f"is a package of retrain.export; expected {package}/Mine.py:load"):
         open_model(package)
     assert open_model(f"{package}/Mine.py:load").model is not None
-    with pytest.raises(InputError, match="is a package of retrain.export; expected a run directory of a retraining"):
+    with pytest.raises(InputError, match=r"a package of retrain\.export; expected a run directory"):
         export.main(["--model", str(package), "--name", "Other", "--out", str(tmp_path / "other")])
     for name in ("", "/", "..", 3):
         (tmp_path / "config.json").write_text(json.dumps({"format": "wsrnas package 1", "python_file": name}))
