@@ -17,7 +17,7 @@ class PathConfig:
         "epoch", "epoch: an epoch trains one path, in an iteration the one that is measured (paper); step: every "
         "training step has a path of its own, fair over operations", added=True)
     paths_per_iteration: int = option(1, "architectures that are proposed and measured after each epoch; more than "
-                                      "one need --path_every step or --supernet", added=True)
+                                      "one need --path_every step, --supernet or --measure short", added=True)
     anchors: int = option(0, "number of the first measured architectures that are measured again in every step, to "
                           "correct what was measured before for the progress of the supernet; 0: no correction",
                           added=True)

@@ -260,7 +260,7 @@ PRESETS: dict[str, SearchConfig] = {
     "paper": SearchConfig(),
     "plus": SearchConfig(preset="plus", num_estimated_strengths=8, strengths=ELEVEN_STRENGTHS,
                          strength_weights=ELEVEN_WEIGHTS, estimator="A-ANE-plus"),
-    # Equal weights are within 35 % of those of the area under the curve, by which the evaluation sums up the range.
+    # Equal weights are within 36 % of those of the area under the curve, by which the evaluation sums up the range.
     # Growing weights, as in Basic, would be largest where hardly any network still classifies, and would compare noise.
     # As many epochs and measurements as in the paper's strategy with N = T = 100: a population of one, more iterations.
     # 5,000 images of D_v rank paths as 5,000 others do (docs/PERFORMANCE.md), in a fifth of the time of all.

@@ -1,4 +1,4 @@
-"""Count the images of D_v, and the batches for BatchNorm, that a search needs to rank its paths (docs/SEARCH.md).
+"""Count the images of D_v, and the batches for BatchNorm, that a search needs to rank its paths (docs/PERFORMANCE.md).
 
     python -m studies.fewer_images --run runs/search/NAME --out fewer_images
     python -m studies.fewer_images --run runs/search/NAME --out fewer_images --architectures 60 --images 8000

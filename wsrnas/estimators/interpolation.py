@@ -41,7 +41,7 @@ def interpolation_weights(source_epsilons: Tensor, target_epsilons: Tensor) -> T
     Returns:
         (T, S) when both arguments are vectors, otherwise (B, T, S).
     """
-    # Deviation: Eq. 6 and the reference give the farther neighbour the larger weight (bug B12), Eq. 6 prints
+    # Deviation: Eq. 6 and the reference give the farther neighbour the larger weight, Eq. 6 prints
     # the factor eps_1 below the first source, and the reference's average is zero beyond either end.
     sources, targets, count, way = _place(source_epsilons, target_epsilons)
     return _spread(sources, targets, count, 1 - way, way, below=targets / sources[..., :1])

@@ -79,7 +79,7 @@ class RecurrentEstimator(NoiseEstimator):
         forward_noises, backward_noises = self.encode_noises(units)
 
         after = unroll(self.forward_cell, initial, strengths, forward_noises)
-        # Deviation: the reference's "backward" recurrence runs forward as well (bug B13); ours is reversed.
+        # Deviation: the reference's "backward" recurrence runs forward as well; ours is reversed.
         before = unroll(self.backward_cell, initial, strengths.flip(1), backward_noises.flip(1)).flip(1)
         # after[:, k] has seen sources 1..k, before[:, k] has seen sources S..k+1; both start at the image.
         hidden = torch.cat([after[:, 1:], before[:, :-1]], dim=2)
@@ -87,7 +87,7 @@ class RecurrentEstimator(NoiseEstimator):
         count = bracket(source_epsilons, target_epsilons).expand(batch, targets)
         row = torch.arange(batch, device=count.device).unsqueeze(1)
         # Deviation: the reference puts a weighted noise into the query and applies its FC layers twice or not
-        # at all (bugs B14, B15); as in the paper, a query has no noise, and each layer is used once.
+        # at all; as in the paper, a query has no noise, and each layer is used once.
         silence = torch.zeros_like(forward_noises[:, :1]).expand(-1, targets, *forward_noises.shape[2:])
         forward_query = torch.cat([after[row, count], wanted, silence], dim=2)
         backward_query = torch.cat([before[row, count], wanted, silence], dim=2)
