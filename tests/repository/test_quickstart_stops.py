@@ -13,6 +13,12 @@ ROOT = Path(__file__).parents[2]
 SEARCH, TABLE = "search.wsr_nas", "search.tabular"
 
 
+def listen():
+    """Undo what nohup, or a job in the background, has ignored: a shell cannot trap what is ignored at its start."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path):
     """Start the quickstart with an interpreter that notes modules; some work until a signal, some fail."""
@@ -48,10 +54,10 @@ esac
     def begin(**environment):
         clean = {name: value for name, value in os.environ.items()
                  if name not in ("DATA", "NGPU", "NNODES", "DATASET", "TABLE")}
-        # Signals that a harness ignores would be ignored in the shell, too.
         return subprocess.Popen(["bash", str(ROOT / "scripts" / "quickstart.sh")], cwd=tmp_path, text=True,
                                 env=clean | {"WSRNAS_PYTHON": str(stub), "RUNS": str(tmp_path / "runs")} | environment,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                                preexec_fn=listen)
 
     begin.noted = lambda word: {file.name.split()[1] for file in notes.glob(f"{word} *")}
     return begin
