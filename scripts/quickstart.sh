@@ -32,7 +32,10 @@ name="quickstart-$DATASET"
 cells="$RUNS/search/$name"
 networks="$RUNS/retrain/$name"
 notes="$RUNS/tabular/$name.txt"
-mkdir -p "$RUNS/tabular"
+{ mkdir -p "$RUNS/tabular" && : >> "$notes"; } 2> /dev/null || {
+    echo "error: cannot write into RUNS=$RUNS; expected a folder for the results" >&2
+    exit 2
+}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # threads of networks as small as these wait for each other
 
 retrain() { # CELL NAME

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ ROOT = Path(__file__).parents[2]
 SEARCH, TABLE = "search.wsr_nas", "search.tabular"
 
 
-def listen():
-    """Undo what nohup, or a job in the background, has ignored: a shell cannot trap what is ignored at its start."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+# A shell cannot trap what is ignored at its start, as nohup and a job in the background ignore some signals.
+LISTENING = [sys.executable, "-c", """
+import os, signal, sys
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""]
 
 
 @pytest.fixture
@@ -54,10 +58,9 @@ esac
     def begin(**environment):
         clean = {name: value for name, value in os.environ.items()
                  if name not in ("DATA", "NGPU", "NNODES", "DATASET", "TABLE")}
-        return subprocess.Popen(["bash", str(ROOT / "scripts" / "quickstart.sh")], cwd=tmp_path, text=True,
+        return subprocess.Popen([*LISTENING, "bash", str(ROOT / "scripts" / "quickstart.sh")], cwd=tmp_path, text=True,
                                 env=clean | {"WSRNAS_PYTHON": str(stub), "RUNS": str(tmp_path / "runs")} | environment,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                                preexec_fn=listen)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
     begin.noted = lambda word: {file.name.split()[1] for file in notes.glob(f"{word} *")}
     return begin
@@ -121,6 +124,15 @@ def test_an_error_of_the_search_stops_the_other_chain_which_saves(start):
     _, said = script.communicate(timeout=PATIENCE)
     assert (script.returncode, said) == (3, f"error: {SEARCH} says no\n")
     assert start.noted("saved") == start.noted("ready")
+
+
+def test_a_folder_that_cannot_be_written_is_named(start, tmp_path):
+    (tmp_path / "file").touch()
+    script = start(RUNS=str(tmp_path / "file"))
+    _, said = script.communicate(timeout=PATIENCE)
+    assert (script.returncode, said) == (2, f"error: cannot write into RUNS={tmp_path}/file; expected a folder for the "
+                                            "results\n")
+    assert start.noted("began") == set()
 
 
 @pytest.mark.parametrize(("script", "words"), [
