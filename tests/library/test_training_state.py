@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import wsrnas.training.epoch
+import wsrnas.runtime.progress
 import wsrnas.training.trainer
 from search.spaces.supernet import EdgeOperations
 from search.supernet import Supernet
@@ -359,16 +359,16 @@ def test_something_is_called_after_every_step():
 
 def test_a_long_epoch_writes_lines_into_the_log(monkeypatch):
     def lines(seconds: float, report_freq: int) -> list[str]:
-        monkeypatch.setattr(wsrnas.training.epoch, "LOG_SECONDS", seconds)
+        monkeypatch.setattr(wsrnas.runtime.progress, "SECONDS_BETWEEN_LINES", seconds)
         said: list[str] = []
         train_epoch(scripted([1.0, 2.0, 3.0, 4.0, 5.0], [2, 2, 2, 2, 2]), empty(*[4] * 5), 0, label="epoch 1/9",
                     report_freq=report_freq, log=said.append)
         return said
 
-    said = lines(0, 2)
-    assert [re.sub(r"img/s [1-9]\d*", "img/s N", line) for line in said] == [
-        "epoch 1/9 step 2/5 loss 1.500 clean 37.5% robust 50.0% img/s N, 0 min left of the epoch",
-        "epoch 1/9 step 4/5 loss 2.500 clean 37.5% robust 50.0% img/s N, 0 min left of the epoch"]
+    assert [re.sub(r"img/s [1-9]\d*", "img/s N", line) for line in lines(0, 2)] == [
+        "epoch 1/9: 1 of 5, 0 min left",
+        *[f"epoch 1/9: {done} of 5, 0 min left, loss 1.500, clean 37.5%, robust 50.0%, img/s N" for done in (2, 3)],
+        "epoch 1/9: 4 of 5, 0 min left, loss 2.500, clean 37.5%, robust 50.0%, img/s N"]
     assert lines(1e9, 1) == []
 
 

@@ -15,7 +15,6 @@ from wsrnas.runtime.progress import progress
 from wsrnas.training.metrics import Metrics, add_metrics
 from wsrnas.training.trainer import Trainer
 
-LOG_SECONDS = 300  # between two lines in the log within an epoch
 NEVER = 2**62
 
 
@@ -135,11 +134,10 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
         InputError: there are no batches.
         Diverged: the loss or its gradient became infinite or NaN; the message names the step.
     """
-    world, total = trainer.world, len(loader)
-    epoch = epoch or Epoch()
-    started = last = logged = time.perf_counter()
+    world, epoch = trainer.world, epoch or Epoch()
+    started = last = time.perf_counter()
     seen = 0
-    bar = progress(loader.batches(number, start=epoch.batches), label, world, total, initial=epoch.batches)
+    bar = progress(loader.batches(number, start=epoch.batches), label, world, len(loader), epoch.batches, log)
     for images, labels in bar:
         if before_step is not None:
             before_step(epoch)
@@ -149,13 +147,7 @@ def train_epoch(trainer: Trainer, loader: Loader, number: int, *, epoch: Epoch |
         epoch.seconds, last = epoch.seconds + now - last, now
         if epoch.batches % report_freq == 0:
             epoch.refuse_divergence(label, world)
-            shown = live_metrics(epoch) | {"img/s": f"{seen / (now - started):.0f}"}
-            bar.set_postfix(shown, refresh=False)
-            if log is not None and now - logged > LOG_SECONDS:
-                logged = now
-                left = (now - started) / (seen / (len(images) * world.size)) * (total - epoch.batches)
-                log(f"{label} step {epoch.batches}/{total} " + " ".join(f"{k} {v}" for k, v in shown.items())
-                    + f", {left / 60:.0f} min left of the epoch")
+            bar.show(live_metrics(epoch) | {"img/s": f"{seen / (now - started):.0f}"})
         if after_step is not None:
             after_step(epoch)
     if not epoch.batches:
