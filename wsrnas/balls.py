@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wsrnas.runtime.config import meant
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, type_in_words
 
 LARGEST = {"linf": 1.0, "l2": float("inf")}  # radius: whole images fit into an L-inf ball of 1
 
@@ -48,7 +48,7 @@ def radius_of(epsilon: float | Tensor, images: Tensor, norm: str) -> Tensor:
         InputError: it is no number, negative or, for ``"linf"``, above 1, or the images are no tensor of floats.
     """
     if not isinstance(images, Tensor):
-        raise InputError(f"images are a {type(images).__name__}; expected a torch tensor (B, C, H, W) in [0, 1]")
+        raise InputError(f"images are {type_in_words(images)}; expected a torch tensor (B, C, H, W) in [0, 1]")
     if not images.is_floating_point():
         raise InputError(f"images have the type {images.dtype}; expected floating-point numbers in [0, 1]")
     return per_image("epsilon", epsilon, images, LARGEST[norm])

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from wsrnas.architectures.searched import load, space_of
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
+from wsrnas.runtime.errors import type_in_words
 
 with deferred_imports():
     import numpy as np
@@ -158,7 +159,7 @@ class Space(ABC):
         """
         architecture = load(path)
         require(isinstance(architecture, self.architecture),
-                f"{path} holds a {type(architecture).__name__}; expected a {self.architecture.__name__}, as the space "
+                f"{path} holds {type_in_words(architecture)}; expected a {self.architecture.__name__}, as the space "
                 f"{self.name} has")
         self.encode(architecture)
         return architecture

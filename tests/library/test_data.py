@@ -291,7 +291,7 @@ def test_transparent_pictures_and_those_in_no_class_are_noted(folder, capsys):
     data = load_dataset("folder", folder)
     said = capsys.readouterr().err
     assert "note: 2 images of" in said and "have transparent pixels, such as" in said and "clear.png" in said
-    assert f"note: 1 images lie in {folder}/train itself, in no class, and are left out, such as" in said
+    assert f"note: images in {folder}/train itself, in no class, are left out (1, such as" in said
     assert any(image[:, 0, 0].tolist() == [1, 2, 3] for image in data.train.images)
 
 

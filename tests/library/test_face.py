@@ -597,7 +597,7 @@ def test_a_function_is_an_attack(bright_and_dark):
     (lambda images, epsilon: images * float("nan"), "pixels from nan to nan"),
     (lambda images, epsilon: images + 0.5, r"expected \[0, 1\]"),
     (lambda images, epsilon: (images + 1.01 * epsilon).clamp(0, 1), "outside its ball: its noise is 0.0"),
-    (lambda images, epsilon: None, "returned a NoneType")],
+    (lambda images, epsilon: None, "returned None")],
     ids=["fewer", "doubles", "nan", "too bright", "too far", "nothing"])
 def test_what_is_no_image_in_the_ball_is_no_result(bright_and_dark, returned, said):
     def mine(model, images, labels, epsilon):
@@ -696,7 +696,7 @@ def test_short_ways_name_what_they_cannot_take():
 @pytest.mark.parametrize(("call", "said"), [
     (lambda: build_model("WsrNet_Basic", layers="8"), "layers is '8'; expected a whole number"),
     (lambda: build_model("WsrNet_Basic", num_classes=2.5), r"num_classes is 2\.5; expected a whole number"),
-    (lambda: wsrnas.open_model(None), "the network is a NoneType; expected the path"),
+    (lambda: wsrnas.open_model(None), "the network is None; expected the path"),
     (lambda: wsrnas.run("export", "--model", "zzz"), "no checkpoint at zzz; expected a run directory of a retraining")])
 def test_what_has_the_wrong_type_is_refused_in_words(call, said):
     with pytest.raises(InputError, match=said):

@@ -75,7 +75,7 @@ def nan_for(rows: list[int], value: float):
      "shape (9, 5) alone"),
     (lambda x: [logits_of(x)], "returns a list of 1"),
     (lambda x: {"logits": logits_of(x)}, "returns a dict with logits; expected logits of shape (9, 5) alone: wrap it"),
-    (lambda x: None, "returns a NoneType"),
+    (lambda x: None, "returns None"),
     (lambda x: x, "returns a tensor of shape (9, 3, 8, 8) for 9 images"),
     (lambda x: logits_of(x).mean(0), "returns a tensor of shape (5,)"),
     (lambda x: logits_of(x)[:8], "returns a tensor of shape (8, 5) for 9 images"),

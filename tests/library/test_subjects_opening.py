@@ -208,11 +208,11 @@ def test_folders_without_an_init_file_do_not_mix_either(tmp_path):
 @pytest.mark.parametrize("text, name, named", slow_after(5, [
     ("def build(): pass", "built", "names no function of the file; expected FILE.py:FUNCTION; it has build"),
     ("def build(): pass", "", "names no function of the file"),
-    ("build = 3", "build", "is a int; expected a function"),
+    ("build = 3", "build", "is an int; expected a function"),
     ("from torch import nn\nbuild = nn.Linear(2, 2)", "build", "is a Linear; expected a function"),
     ("def build(width, depth=3): pass", "build", "needs arguments (missing a required argument: 'width')"),
     ("def build(): return 1, 2", "build", "returned a tuple; expected a torch.nn.Module"),
-    ("def build(): pass", "build", "returned a NoneType"),
+    ("def build(): pass", "build", "returned None"),
     ("\n\ndef build():\n    raise KeyError('width')", "build", "raised KeyError: 'width' (line 4 of net.py)"),
     ("import parts\ndef build():\n    parts.features()", "build", "raised TypeError: features() missing 1 required "
      "positional argument: 'width' (line 3 of net.py)"),

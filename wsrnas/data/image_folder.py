@@ -184,7 +184,7 @@ def _list_part(folder: Path, classes: dict[str, str]) -> Listing:
     others = sorted(path for path in others if path not in strange)
     if loose := sorted(entry.path for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != "."
                        and entry.name.lower().endswith(EXTENSIONS)):
-        say(f"note: {len(loose)} images lie in {folder} itself, in no class, and are left out, such as {loose[0]}")
+        say(f"note: images in {folder} itself, in no class, are left out ({len(loose)}, such as {loose[0]})")
     if others:
         endings = Counter(Path(path).suffix.lower() or "no ending" for path in others)
         kinds = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(5))

@@ -17,7 +17,7 @@ from wsrnas.data.pictures import pixels_of
 from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError, first_line
+from wsrnas.runtime.errors import InputError, first_line, type_in_words
 from wsrnas.runtime.reading import foreign_kind, reason_of, require_file
 
 with deferred_imports():
@@ -223,7 +223,7 @@ def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
         items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))
         pairs = [(_array(image), _class(label)) for image, label in items]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the {part} images are a {type(dataset).__name__} that gives no pairs of an image and a class "
+        raise InputError(f"the {part} images are {type_in_words(dataset)} that gives no pairs of an image and a class "
                          f"({error}); expected (images, labels) or a torch Dataset, not a DataLoader") from None
     require(bool(pairs), f"there are no {part} images; expected at least 1")
     shapes = {image.shape for image, _ in pairs}

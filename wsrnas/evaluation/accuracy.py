@@ -8,7 +8,7 @@ from typing import Any
 from wsrnas.attacks import PGD_STEP, attack_mode, is_correct, pgd, rows_at_once
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, type_in_words
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import generator
 from wsrnas.training.strengths import Strengths, read_strengths
@@ -49,7 +49,7 @@ def robust_accuracy(model: nn.Module, loader: Loader, epsilons: Strengths, steps
     """
     world = world or World(device=next((weight.device for weight in model.parameters()), torch.device("cpu")))
     if not hasattr(loader, "batches"):
-        raise InputError(f"the loader is a {type(loader).__name__}; expected one of wsrnas.BatchLoader; "
+        raise InputError(f"the loader is {type_in_words(loader)}; expected one of wsrnas.BatchLoader; "
                          "wsrnas.evaluate takes images and labels, or a data set")
     strengths = read_strengths("epsilons", epsilons)
     if not strengths:

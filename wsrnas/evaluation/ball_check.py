@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, type_in_words
 
 with deferred_imports():
     import torch
@@ -33,7 +33,7 @@ def require_in_ball(adversarial: Tensor, task: AttackTask, name: str) -> Tensor:
     """
     subject = f"the attack {name} returned"
     if not isinstance(adversarial, torch.Tensor):
-        raise InputError(f"{subject} a {type(adversarial).__name__}; expected a tensor of images")
+        raise InputError(f"{subject} {type_in_words(adversarial)}; expected a tensor of images")
     if adversarial.shape != task.images.shape or adversarial.dtype != task.images.dtype:
         raise InputError(f"{subject} {adversarial.dtype} {tuple(adversarial.shape)}; expected {task.images.dtype} "
                          f"{tuple(task.images.shape)}, one image for each")

@@ -20,7 +20,7 @@ from wsrnas.network import CellNetwork
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import format_epsilon
 from wsrnas.runtime.distributed import World, all_sum
-from wsrnas.runtime.errors import InputError, first_line, out_of_memory, say
+from wsrnas.runtime.errors import InputError, first_line, out_of_memory, say, type_in_words
 from wsrnas.runtime.folders import make
 from wsrnas.runtime.progress import progress
 from wsrnas.runtime.seeding import derive_seed, generator
@@ -57,7 +57,7 @@ def require_training_pass(model: nn.Module, loader: BatchLoader, source: str) ->
         with torch.no_grad():
             logits = _InTrainingMode(_without_auxiliary_head(copy.deepcopy(model)))(images)
         if not isinstance(logits, Tensor):
-            raise TypeError(f"it returns a {type(logits).__name__} in training mode; expected logits")
+            raise TypeError(f"it returns {type_in_words(logits)} in training mode; expected logits")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the user's code

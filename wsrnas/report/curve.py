@@ -9,6 +9,7 @@ from wsrnas.report.figures.svg import save_figure
 from wsrnas.report.reading.evaluations import Evaluation, evaluation_problem
 from wsrnas.report.reading.networks import Network, distinct_names
 from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import type_in_words
 
 
 def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "") -> Any:
@@ -27,7 +28,7 @@ def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "
     """
     require(bool(results), "there is no result to draw; expected results of evaluate, one after the other")
     for number, result in enumerate(results, start=1):
-        problem = evaluation_problem(result) if isinstance(result, Mapping) else f"is a {type(result).__name__}"
+        problem = evaluation_problem(result) if isinstance(result, Mapping) else f"is {type_in_words(result)}"
         require(not problem, f"result {number} {problem}; expected what evaluate returns")
     evaluations = [Evaluation(str(result.get("name") or "network"), "", dict(result)) for result in results]
     networks = [Network(name, (evaluation,)) for name, evaluation in

@@ -43,6 +43,14 @@ def shown(value: object, letters: int = 60) -> str:
     return text if len(text) <= letters else f"{text[:letters]}... ({len(text)} letters)"
 
 
+def type_in_words(value: object) -> str:
+    """Return the type of a value as a sentence says it: "a list", "an int", "None"."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 class Preempted(Exception):
     """Signal that a run was asked to stop and is saved. The message names the last completed step."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wsrnas.attacks import ATTACK_LOSSES, attack_mode, require_gradients
-from wsrnas.runtime.errors import InputError, named_line
+from wsrnas.runtime.errors import InputError, named_line, type_in_words
 from wsrnas.subjects.input_range import refuse_other_range
 from wsrnas.subjects.portions import in_portions
 from wsrnas.subjects.program_mode import is_program, trained_in_script, trained_operation
@@ -98,11 +98,11 @@ def _there_and_back(model: nn.Module, images: Tensor, labels: Tensor, num_classe
 def _check_logits(logits: Any, count: int, num_classes: int) -> None:
     expected = f"expected logits of shape ({count}, {num_classes})"
     if isinstance(logits, (tuple, list)):
-        raise InputError(f"the network returns a {type(logits).__name__} of {len(logits)}, such as logits and "
+        raise InputError(f"the network returns {type_in_words(logits)} of {len(logits)}, such as logits and "
                          f"auxiliary logits; {expected} alone")
     if not isinstance(logits, Tensor):
         held = f" with {', '.join(map(str, list(logits)[:5]))}" if isinstance(logits, Mapping) else ""
-        raise InputError(f"the network returns a {type(logits).__name__}{held}; {expected} alone: wrap it in a module "
+        raise InputError(f"the network returns {type_in_words(logits)}{held}; {expected} alone: wrap it in a module "
                          "that returns the tensor of logits")
     if logits.ndim == 2 and len(logits) == count and logits.shape[1] != num_classes:
         raise InputError(f"the network has logits for {logits.shape[1]} classes, but the data set has {num_classes} "

@@ -36,6 +36,7 @@ from wsrnas.evaluation.results import FORMAT, measure, table
 from wsrnas.runtime.arithmetic import exact_arithmetic
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
+from wsrnas.runtime.errors import type_in_words
 from wsrnas.subjects.fitting import Fit, adapted
 from wsrnas.subjects.images import spread
 from wsrnas.training.strengths import Strengths, read_strengths
@@ -106,7 +107,7 @@ def _require_arguments(model: Any, counts: Mapping[str, Any]) -> None:
     """Refuse what is no network, and what is no number of images."""
     for name, count in counts.items():
         require(isinstance(count, Integral) and int(count) >= 1, f"{name} is {count!r}; expected at least 1, whole")
-    require(isinstance(model, nn.Module), f"the network is a {type(model).__name__}; expected a torch.nn.Module, such "
+    require(isinstance(model, nn.Module), f"the network is {type_in_words(model)}; expected a torch.nn.Module, such "
             "as open_model(...).model")
 
 

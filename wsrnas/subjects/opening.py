@@ -13,7 +13,7 @@ from wsrnas.architectures import searched
 from wsrnas.architectures.searched import Searched
 from wsrnas.runtime import checkpoint, run_files
 from wsrnas.runtime.config import require
-from wsrnas.runtime.errors import InputError
+from wsrnas.runtime.errors import InputError, type_in_words
 from wsrnas.runtime.reading import Unreadable, read_json, shown_path
 from wsrnas.subjects.checkpoints import load_weights, network_of, weights_in
 from wsrnas.subjects.model_source import ModelSource, make_source
@@ -52,7 +52,7 @@ def open_model(given: str | Path, weights: str = "best", genotype: Searched | st
     Raises:
         InputError: There is no such network, or it cannot be read; the sentence says why.
     """
-    require(isinstance(given, (str, os.PathLike)), f"the network is a {type(given).__name__}; expected the path of a "
+    require(isinstance(given, (str, os.PathLike)), f"the network is {type_in_words(given)}; expected the path of a "
             "run directory or of a file, or the name of an architecture")
     given = os.fspath(given)
     require(weights in run_files.WEIGHTS, f"weights is {weights!r}; expected one of {', '.join(run_files.WEIGHTS)}")

@@ -10,6 +10,7 @@ from wsrnas.data.image_set import DataSet
 from wsrnas.models import build_described, description, load_architecture, sizes
 from wsrnas.runtime import checkpoint
 from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import type_in_words
 from wsrnas.runtime.folders import make
 from wsrnas.runtime.reading import shown_path
 from wsrnas.subjects.checkpoints import misfit, without_auxiliary_head
@@ -44,7 +45,7 @@ def save_model(model: nn.Module, path: str | Path, arch: Searched | str | Path, 
     require(path.name != "" and not path.is_dir(), f"{shown_path(path) or '.'} is a folder; expected a file such as "
             "NAME.pt")
     for name, value in settings.items():
-        require(_is_plain(value), f"the setting {name} is a {type(value).__name__}; expected numbers, words, or lists "
+        require(_is_plain(value), f"the setting {name} is {type_in_words(value)}; expected numbers, words, or lists "
                 "and dictionaries of them, which any program can read")
     width, depth = sizes(arch, data.name, init_channels, layers)
     searched = load_architecture(arch)

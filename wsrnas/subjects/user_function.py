@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wsrnas.runtime.arithmetic import precision
-from wsrnas.runtime.errors import InputError, named_line
+from wsrnas.runtime.errors import InputError, named_line, type_in_words
 
 MODULE = "_network_of_"  # a user's file runs as a module whose name begins so
 
@@ -52,7 +52,7 @@ def call_function(file: Path, name: str) -> tuple[nn.Module, bytes]:
         raise InputError(f"{given} raised {named_line(error)}{_place(error, folder)}{_looked_for(error, folder)}"
                          ) from None
     if not isinstance(model, nn.Module):
-        raise InputError(f"{given} returned a {type(model).__name__}; expected a torch.nn.Module")
+        raise InputError(f"{given} returned {type_in_words(model)}; expected a torch.nn.Module")
     return model, code
 
 
@@ -65,7 +65,7 @@ def _checked_function(module: ModuleType, name: str, given: str) -> Callable[[],
         there = f"; it has {', '.join(functions)}" if functions else ""
         raise InputError(f"{given} names no function of the file; expected FILE.py:FUNCTION{there}")
     if isinstance(function, nn.Module) or not callable(function):
-        raise InputError(f"{given} is a {type(function).__name__}; expected a function without arguments that returns "
+        raise InputError(f"{given} is {type_in_words(function)}; expected a function without arguments that returns "
                          "the network")
     try:
         inspect.signature(function).bind()

@@ -16,7 +16,7 @@ from wsrnas.data.loader import BatchLoader
 from wsrnas.quick.strided import right_gradients
 from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
-from wsrnas.runtime.errors import InputError, named_line
+from wsrnas.runtime.errors import InputError, named_line, type_in_words
 from wsrnas.training.epoch import train_epoch
 from wsrnas.training.losses import LOSSES, LossSettings
 from wsrnas.training.schedules import SCHEDULES, Schedule
@@ -63,7 +63,7 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
             no gradient for images or no weights to train, the call is inside ``torch.inference_mode``, or the loss
             diverged.
     """
-    require(isinstance(data, DataSet), f"data is a {type(data).__name__}; expected a data set, as load_dataset or "
+    require(isinstance(data, DataSet), f"data is {type_in_words(data)}; expected a data set, as load_dataset or "
             "own_data return it")
     _require_known(loss, schedule, step_size)
     _require_numbers({"epochs": epochs, "steps": steps, "batch_size": batch_size}, seed,
@@ -134,7 +134,7 @@ def _require_fits(model: nn.Module, data: DataSet, device: torch.device, attacke
     except Exception as error:  # the user's code
         raise InputError(f"the network cannot take images of shape {tuple(images.shape)} ({named_line(error)})"
                          ) from None
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type_in_words(logits)
     require(isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images)
             and logits.shape[1] >= data.num_classes, f"the network returns {shape} for {len(images)} images; expected "
             f"logits ({len(images)}, {data.num_classes})")
