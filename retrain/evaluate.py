@@ -26,7 +26,8 @@ from wsrnas.runtime.program import run_program
 with deferred_imports():
     from retrain.evaluate_files import comparison_folder
     from retrain.evaluate_network import evaluate
-    from retrain.evaluate_subjects import fit_subjects, load_images, make_subjects, named_architectures, open_named
+    from retrain.evaluate_subjects import fit_subjects, make_subjects, named_architectures, open_named
+    from retrain.evaluated_images import load_images
     from wsrnas.complexity import count_parameters, multiply_adds, readable
     from wsrnas.evaluation.active_test import check_passes
     from wsrnas.evaluation.disagreements import disagreement_lines

@@ -1,4 +1,4 @@
-"""What is evaluated: networks with their names, folders and transfer sources, and the images that all of them get."""
+"""What is evaluated: networks with their names, folders and transfer sources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,6 @@ import torch
 from retrain.evaluate_files import result_folder
 from retrain.evaluate_settings import EvaluateConfig
 from wsrnas.architectures.searched import Searched
-from wsrnas.data.datasets import load_dataset_once, source_of
-from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.evaluation.measurement import refuse_gradient_attacks
 from wsrnas.evaluation.official import require_training_pass
 from wsrnas.evaluation.protocols import PROTOCOLS, in_order
@@ -20,7 +18,7 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World, all_min, print_on_main
 from wsrnas.runtime.errors import InputError, say
 from wsrnas.subjects.fitting import fitted
-from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, folder_of_images, images_of
+from wsrnas.subjects.images import EvaluationImages
 from wsrnas.subjects.model_source import ModelSource
 from wsrnas.subjects.naming import display_names
 from wsrnas.subjects.opening import open_model
@@ -60,25 +58,6 @@ def open_named(config: EvaluateConfig, architectures: Sequence[Searched | str], 
                        init_channels=config.init_channels or None, layers=config.layers or None,
                        dataset=images.dataset, image_shape=images.shape)
             for given, architecture, weights in zip(config.model, architectures, config.state_dict, strict=True)]
-
-
-def load_images(config: EvaluateConfig, networks: Sequence[ModelSource], world: World) -> EvaluationImages:
-    """Return the test images: whole on the device or, for ImageNet, as files to decode."""
-    dataset = evaluated_dataset(networks, config.dataset)
-    source = source_of(dataset)
-    folder = folder_of_images(config.data, networks, dataset, world.is_main)
-    if not source.large:
-        data = load_dataset_once(world, dataset, folder, config.download, max_test=config.max_test,
-                                 seed=config.seed, test_alone=True)
-        return images_of(data, config.batch_size, config.seed, world.device)
-    described = [network.description for network in networks if network.description]
-    trained_on = described[0]["image_shape"] if described else source.image_shape
-    size = trained_on[1]  # all images are resized to those of the first network's training
-    _, files = list_imagenet(folder, max_test=config.max_test, seed=config.seed)
-    loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
-                             device=world.device)
-    fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
-    return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint, files.class_names)
 
 
 def make_subjects(config: EvaluateConfig, networks: list[ModelSource]) -> list[Subject]:

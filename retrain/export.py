@@ -30,7 +30,7 @@ from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, h
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, takes_autoattack, threat_strength
 from wsrnas.architectures.searched import Searched, name_of
 from wsrnas.data.datasets import DATASETS, source_of
-from wsrnas.data.names import leaderboard_names, require_like, require_other_name
+from wsrnas.data.names import leaderboard_names, published_name, require_like, require_other_name
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.runtime import run_files
 from wsrnas.runtime.config import describe, option, parse_config, require
@@ -158,7 +158,8 @@ def read_package(config: ExportConfig) -> tuple[Package, list[str]]:
         cell=cell or "a searched cell",
         preprocessing=f"Res{round(size * 256 / 224)}Crop{size}" if source_of(dataset).large else None,
         training=training_record(path, source.record), publication=publication(config, cell),
-        evaluations=evaluations, measured=numbers(evaluations, dataset, description["num_classes"])), remarks
+        evaluations=evaluations, measured=numbers(evaluations, published_name(dataset, description["num_classes"]),
+                         description["num_classes"])), remarks
 
 
 def cell_name(genotype: Searched | str, record: Mapping[str, Any]) -> str:
@@ -272,13 +273,13 @@ def dry_run(config: ExportConfig, package: Package, out: Path) -> str:
 
 def advice(config: ExportConfig, package: Package) -> list[str]:
     """Say what is missing before the package can be published, and how to get it."""
-    dataset, classes = package.description["dataset"], package.description["num_classes"]
+    dataset, classes = package.dataset, package.description["num_classes"]
     lines = [] if has_safetensors() else [f"{SAFETENSORS} is left out: it needs safetensors (pip install -e '.[hub]')"]
     if package.measured.missing:
         lines += [f"{package.name}.json: {sentence}" for sentence in package.measured.missing]
         attacks = "autoattack" if takes_autoattack(classes) else "apgd-ce square"
         weights = f" --weights {config.weights}" if config.weights != "best" else ""
-        known = "" if dataset in DATASETS else " --dataset npz"
+        known = "" if package.description["dataset"] in DATASETS else " --dataset npz"
         place = find_checkpoint(config.model, config.weights).parent
         beside = "" if (place / run_files.CONFIG).is_file() else f" --out {shlex.quote(str(place))}"
         lines.append(f"measure with: python -m retrain.evaluate --model {shlex.quote(config.model)}{weights}{known} "
@@ -296,7 +297,7 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
     if dataset in LEADERBOARDS and not re.fullmatch(LEADERBOARD_NAME, package.name):
         lines.append(f"RobustBench wants names such as {EXAMPLE}, not {package.name}: pass --name")
     if dataset not in LEADERBOARDS:
-        lines.append(f"RobustBench has no leaderboard for {dataset}, only for {', '.join(LEADERBOARDS)}")
+        lines.append(f"RobustBench has no leaderboard for {package.images}, only for {', '.join(LEADERBOARDS)}")
     if not takes_autoattack(classes):
         least = ATTACKS["autoattack"].least_classes
         lines.append(f"AutoAttack needs at least {least} classes; this network has {classes}")

@@ -22,7 +22,7 @@ def write_safetensors(folder: Path, weights: Mapping[str, Tensor], package: Pack
     """Write the weights in the format of the package safetensors, which is installed."""
     from safetensors.torch import save
 
-    dataset = str(package.description["dataset"]).encode(errors="replace").decode()
+    dataset = package.dataset.encode(errors="replace").decode()
     about = {"format": "pt", "name": package.name, "dataset": dataset}
     content = save({key: value.contiguous() for key, value in weights.items()}, about)
     (folder / SAFETENSORS).write_bytes(sorted_header(content))
@@ -56,7 +56,7 @@ def front_matter(package: Package, info: Mapping[str, Any]) -> str:
         package: The network and all about it.
         info: Its description for RobustBench, with the numbers.
     """
-    dataset = package.description["dataset"]
+    dataset = package.dataset
     hub = source_of(dataset).hub
     entries: dict[str, Any] = {
         "license": "mit", "library_name": "pytorch", "pipeline_tag": TASK,
@@ -65,7 +65,7 @@ def front_matter(package: Package, info: Mapping[str, Any]) -> str:
     if results := _results(package, info):
         entries["model-index"] = [{"name": package.name, "results": [{
             "task": {"type": TASK}, "metrics": results, "dataset": {
-                "type": hub or str(dataset), "name": str(dataset),
+                "type": hub or dataset, "name": dataset,
                 "split": "validation" if source_of(dataset).large else "test"}}]}]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
     return "\n".join(["---", *lines, "---"])

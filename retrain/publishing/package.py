@@ -9,6 +9,8 @@ from typing import Any
 from retrain.publishing.robustbench import LEADERBOARDS, Numbers, Publication
 from retrain.publishing.training_record import Training
 from wsrnas.architectures.searched import Searched
+from wsrnas.data.datasets import LARGE_FOLDER
+from wsrnas.data.names import published_name
 from wsrnas.models import described_architecture
 from wsrnas.runtime import run_files
 from wsrnas.runtime.deferred import deferred_imports
@@ -53,10 +55,14 @@ class Package:
         return described_architecture(self.description)
 
     @property
+    def dataset(self) -> str:
+        """Name of the images that the network was trained on."""
+        return published_name(str(self.description["dataset"]), self.description["num_classes"])
+
+    @property
     def images(self) -> str:
         """What the network was trained on, in words."""
-        dataset = str(self.description["dataset"])
-        return {"folder": "a folder of pictures", "npz": "arrays of images"}.get(dataset, plain_words(dataset))
+        return images_in_words(self.dataset)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -71,10 +77,16 @@ class Package:
         return f"{self.cell} (width {width})" if layers is None else f"{self.cell} (C = {width}, {layers} cells)"
 
 
+def images_in_words(dataset: str) -> str:
+    """Return what the images of this name are."""
+    own = {"folder": "a folder of pictures", LARGE_FOLDER: "a folder of large pictures", "npz": "arrays of images"}
+    return own.get(dataset, plain_words(dataset))
+
+
 def file_names(package: Package, onnx: bool) -> list[str]:
     """Return the names of the files in a package."""
     own = [f"{package.name}{suffix}" for suffix in (".py", ".pt", ".json", *[".onnx"] * onnx)]
-    issue = ["NEW_MODEL_ISSUE.md"] * (package.description["dataset"] in LEADERBOARDS)
+    issue = ["NEW_MODEL_ISSUE.md"] * (package.dataset in LEADERBOARDS)
     drawing = [] if isinstance(package.searched, str) else ["cells.svg", "cells.png"]
     return [*own, *[SAFETENSORS] * has_safetensors(), CARD, "config.json", *issue, "LICENSE", "hubconf.py", INIT,
             *drawing, run_files.REPORT]

@@ -103,11 +103,13 @@ def header(package: Package, eps: str) -> str:
     loss = package.training.config.get("adv_loss")
     known = [part for part in (paper.authors, paper.title, paper.venue, paper.link) if part]
     holder = next(line for line in LICENCE.read_text(encoding="utf-8").splitlines() if line.startswith("Copyright"))
+    about = textwrap.fill(f"A network trained on {package.images}. It needs this file and the weights beside it, and "
+                          "nothing else of wsrnas.", LINE)
     method = textwrap.fill(f"Method: {'. '.join(known) or 'unpublished'}.", LINE, break_on_hyphens=False)
     return f"""\
 {package.name}
 
-A network trained on {stored["dataset"]}. It needs this file and the weights beside it, and nothing else of wsrnas.
+{about}
 
     from {package.name} import load
     network = load()  # images (B, {shape}) in [0,1] -> logits (B, {stored["num_classes"]})

@@ -54,8 +54,12 @@ class Numbers:
 
 
 def threat_strength(dataset: str) -> str:
-    """Return RobustBench's L-inf strength for a data set, as RobustBench spells it; 8/255 without a leaderboard."""
-    return source_of(dataset).leaderboard or "8/255"
+    """Return RobustBench's L-inf strength for a data set, as RobustBench spells it.
+
+    Without a leaderboard it is 8/255, and for large pictures ImageNet's.
+    """
+    source = source_of(dataset)
+    return source.leaderboard or (source_of("imagenet").leaderboard if source.large else "8/255")
 
 
 def numbers(evaluations: list[dict[str, Any]], dataset: str, classes: int = 10) -> Numbers:
@@ -142,12 +146,12 @@ def _scope(images: int, dataset: str, standard: bool, lowest: _Measurement | Non
     if lowest and lowest.document["images"] != images:  # the entry also states their number of images
         subject = f"Clean accuracy{' and AutoAttack' * standard} measured"
     source = source_of(dataset)
-    if source.large:
+    if source.large and source.leaderboard:
         return [f"{subject} on {images:,} of the {source.test_images:,} validation images, not on RobustBench's list "
                 "of 5,000."]
     if images != source.test_images:
         total = f" of {source.test_images:,}" if source.test_images else ""
-        return [f"{subject} on {images:,}{total} test images."]
+        return [f"{subject} on {images:,}{total} {'validation' if source.large else 'test'} images."]
     return []
 
 

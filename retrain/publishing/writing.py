@@ -61,7 +61,7 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
     tensors = write_weights(weights, package)
     if has_safetensors():
         write_safetensors(folder, tensors, package)
-    info = model_info(package.publication, package.measured, package.description["dataset"], package.architecture)
+    info = model_info(package.publication, package.measured, package.dataset, package.architecture)
     if package.training.config.get("init_weights", True):
         info["additional_data"] = None  # what those weights, or a training without a record, have seen is not known
     (folder / f"{name}.py").write_text(python_source(package, info["eps"], sha256(weights)), "utf-8")
@@ -70,7 +70,7 @@ def write_package(folder: Path, package: Package, opset: int = 0) -> None:
     (folder / "config.json").write_text(json.dumps(hub_config(package), indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "hubconf.py").write_text(HUBCONF.format(name=name), "utf-8")
     (folder / INIT).write_text(INIT_TEXT.format(name=name), "utf-8")
-    if package.description["dataset"] in LEADERBOARDS:
+    if package.dataset in LEADERBOARDS:
         (folder / "NEW_MODEL_ISSUE.md").write_text(new_model_issue(name, info, package.preprocessing), "utf-8")
     shutil.copyfile(LICENCE, folder / "LICENSE")
     if not isinstance(package.searched, str):

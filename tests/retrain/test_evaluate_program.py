@@ -17,7 +17,7 @@ import retrain.evaluate as program
 import retrain.evaluate_network as measurement
 from retrain.evaluate_files import file_label
 from retrain.evaluate_settings import EvaluateConfig
-from retrain.evaluate_subjects import load_images
+from retrain.evaluated_images import load_images
 from tests.quick import slow_after
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.loader import BatchLoader

@@ -31,9 +31,10 @@ from wsrnas.subjects.opening import open_model
 
 # -- the program -----------------------------------------------------------------------------------------------------
 
-def make_run(folder: Path, dataset: str = "cifar10", genotype: Genotype | str = NONE, **changes) -> Path:
+def make_run(folder: Path, dataset: str = "cifar10", genotype: Genotype | str = NONE, large_classes: int = 1000,
+             **changes) -> Path:
     """A run directory as retraining leaves it, with a best and another last checkpoint."""
-    shape, classes = ((3, 32, 32), 11) if dataset == "imagenet" else ((3, 8, 8), 10)
+    shape, classes = ((3, 32, 32), large_classes) if dataset == "imagenet" else ((3, 8, 8), 10)
     recipe = IMAGENET if dataset == "imagenet" else replace(BASIC, dataset=dataset)
     config = to_dict(replace(recipe, runs="/secret/runs", data="/secret/data", epochs=9, **changes))
     folder.mkdir(parents=True)
@@ -164,6 +165,23 @@ def test_a_package_for_imagenet_names_its_preprocessing_and_failed_checks(tmp_pa
     assert "**These numbers are unreliable" in card and "**Failed check: gradients are not zero.**" in card
     assert json.loads((tmp_path / "out" / "Me2026My_Net.json").read_text())["unreliable"] is True
     assert "network.normalize = Normalize(MEAN, STD)" in (tmp_path / "out" / "Me2026My_Net.py").read_text()
+
+
+def test_a_folder_of_other_large_pictures_is_not_published_as_imagenet(tmp_path, hasty, capsys):
+    run = make_run(tmp_path / "run", "imagenet", large_classes=3)
+    store(run, evaluation(attack("pgd", 4 / 255, 0.25), images=15, dataset="imagenet"))
+    export.main(["--model", str(run), "--out", str(tmp_path / "out"), "--name", "Me2026My_Net"])
+    out, said = tmp_path / "out", capsys.readouterr().out
+    card, info = (out / "README.md").read_text(), json.loads((out / "Me2026My_Net.json").read_text())
+    assert not (out / "NEW_MODEL_ISSUE.md").exists()
+    assert "datasets:" not in card and '"dataset": {"type": "large-folder", "name": "large-folder"' in card
+    assert "trained on a folder of large pictures" in card and "(3 classes)" in card
+    assert (info["dataset"], info["eps"], info["reported"]) == ("large-folder", "4/255", "25.00")
+    assert "Measured on 15 validation images." in info["footnote"] and "50,000" not in card + said
+    assert "RobustBench has no leaderboard for a folder of large pictures" in said and "pass --name" not in said
+    assert "A network trained on a folder of large pictures." in (out / "Me2026My_Net.py").read_text()
+    with torch.no_grad():  # the stem and the normalisation for large images
+        assert open_model(f"{out}/Me2026My_Net.py:load").model(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
 def test_flags_come_before_what_is_known_of_a_published_cell():

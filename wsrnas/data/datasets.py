@@ -86,7 +86,7 @@ class Source:
 
 def source_of(name: str) -> Source:
     """Return the entry of a data set; for any other name one that knows nothing, as for a user's small images."""
-    return DATASETS.get(name, UNKNOWN)
+    return DATASETS.get(name, UNKNOWN_LARGE if name == LARGE_FOLDER else UNKNOWN)
 
 
 def in_memory() -> dict[str, Source]:
@@ -209,7 +209,8 @@ def npz(request: Request) -> Parts:
 
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
-UNKNOWN = Source(None, "")
+LARGE_FOLDER = "large-folder"  # what is published of a folder that is read as ImageNet and is another one
+UNKNOWN, UNKNOWN_LARGE = Source(None, ""), Source(None, "", large=True)
 DATASETS = {
     "digits": Source(digits, "handwritten, they come with the code", Augmentation(crop_padding=2),
                      needs_folder=False),

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsrnas.data.datasets import DATASETS, Source, source_of
+from wsrnas.data.datasets import DATASETS, LARGE_FOLDER, Source, source_of
 from wsrnas.runtime.config import require
 
 
 def leaderboard_names() -> dict[str, Source]:
     """Return the data sets of small images that have a leaderboard."""
     return {name: source for name, source in DATASETS.items() if source.leaderboard and not source.large}
+
+
+def published_name(read: str, classes: int) -> str:
+    """Return under which name a network's images are published.
+
+    Any folder of large pictures can be read as ImageNet. Those with another number of classes are a user's own.
+
+    Args:
+        read: name under which the images are read.
+        classes: their number of classes.
+    """
+    known = source_of(read)
+    return LARGE_FOLDER if known.large and classes != known.classes else read
 
 
 def require_other_name(read: str, name: str) -> None:

@@ -102,7 +102,23 @@ def refuse_other_inputs(folder: Path, inputs: Mapping[str, Any], flag: str = SAV
         InputError: the sentence names the inputs that differ.
     """
     stored = stored_object(folder / run_files.INPUTS)
-    changed = [] if stored is None else [name for name, value in inputs.items() if stored.get(name) != value]
+    if stored is not None:
+        refuse_changed_inputs(folder, stored, inputs, flag)
+
+
+def refuse_changed_inputs(folder: Path, stored: Mapping[str, Any], inputs: Mapping[str, Any], flag: str = SAVE) -> None:
+    """Refuse inputs that are not the stored ones.
+
+    Args:
+        folder: the run directory.
+        stored: the inputs that its results come from.
+        inputs: those of this program.
+        flag: the program's flag for the folder.
+
+    Raises:
+        InputError: the sentence names the inputs that differ.
+    """
+    changed = [name for name, value in inputs.items() if stored.get(name) != value]
     require(not changed, f"{folder} was made from other inputs ({', '.join(changed)}); {_remedy(flag)}")
 
 

@@ -1,0 +1,61 @@
+"""Read the test images that trained networks are measured on."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from wsrnas.data.datasets import load_dataset_once, source_of
+from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
+from wsrnas.runtime.distributed import World
+from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, folder_of_images, images_of
+from wsrnas.subjects.model_source import ModelSource
+
+
+class ImagesConfig(Protocol):
+    """The fields of a configuration that say which images are read, and how."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set; empty: that of the networks."""
+
+    @property
+    def data(self) -> str:
+        """Folder of the data set."""
+
+    @property
+    def download(self) -> bool:
+        """Whether to fetch what is missing."""
+
+    @property
+    def max_test(self) -> int:
+        """Images that are kept; 0: all."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of their choice."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time."""
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode ImageNet's images."""
+
+
+def load_images(config: ImagesConfig, networks: Sequence[ModelSource], world: World) -> EvaluationImages:
+    """Return the test images: whole on the device or, for ImageNet, as files to decode."""
+    dataset = evaluated_dataset(networks, config.dataset)
+    source = source_of(dataset)
+    folder = folder_of_images(config.data, networks, dataset, world.is_main)
+    if not source.large:
+        data = load_dataset_once(world, dataset, folder, config.download, max_test=config.max_test,
+                                 seed=config.seed, test_alone=True)
+        return images_of(data, config.batch_size, config.seed, world.device)
+    described = [network.description for network in networks if network.description]
+    trained_on = described[0]["image_shape"] if described else source.image_shape
+    size = trained_on[1]  # all images are resized to those of the first network's training
+    _, files = list_imagenet(folder, max_test=config.max_test, seed=config.seed)
+    loader = ImageFileLoader(files, config.batch_size, config.seed, "test", image_size=size, workers=config.workers,
+                             device=world.device)
+    fingerprint = f"{files.fingerprint(sizes=True)['hash']}-{size}px"  # the pixels depend on the size, too
+    return EvaluationImages(dataset, loader, len(files.class_names), (3, size, size), fingerprint, files.class_names)
