@@ -8,6 +8,7 @@ from wsrnas.runtime.config import parse_number, require
 from wsrnas.runtime.errors import InputError
 
 RELATIVE = "rel:"
+TOLERANCE = 1e-2  # F counts as within H up to H * (1 + TOLERANCE)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from search.bound import TOLERANCE
 from search.rnas_settings import PRESETS, RnasConfig
 from search.search_run import open_search, resume, save_genotype
 from search.spaces.space import Space
@@ -115,7 +116,7 @@ def describe_projections(found: dict[str, Any]) -> str:
     """Describe projections: F before and after, how many moved A, how far, and how many reached the bound."""
     return (f"F {found['before']:.4g} -> {found['after']:.4g}, {found['active']:.0%} moved by {found['distance']:.2g} "
             f"in {found['iterations']:.1f} iterations, multiplier {found['multiplier']:.2g}, "
-            f"{found['feasible']:.0%} feasible")
+            f"{found['feasible']:.0%} feasible (F at most {1 + TOLERANCE:g} H)")
 
 
 def child_summary(searcher: RnasSearcher, found: dict[str, Any]) -> str:

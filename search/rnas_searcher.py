@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from search.bound import RELATIVE
 from search.relaxation import Relaxation
 from search.rnas_loaders import build_loaders
 from search.rnas_settings import RnasConfig
@@ -144,8 +145,9 @@ class RnasSearcher(SupernetSearcher):
                 raise InputError(
                     f"vulnerability_bound is {config.vulnerability_bound}, that is H = {bound:.4g}, but the least "
                     f"vulnerability found on {config.watched_batches} batches of D_v is {lowest:.4g} "
-                    f"(rel:{lowest / reference:.2g}; after the warm-up it is {reference:.4g}); expected at least that. "
-                    "The trained weights are kept: the same command with a larger bound continues from there")
+                    f"(after the warm-up it is {reference:.4g}); expected at least {RELATIVE}"
+                    f"{math.ceil(100 * lowest / reference) / 100:g}, better more, because batches differ. The trained "
+                    "weights are kept: the same command with a larger bound continues from there")
         self.bound = bound
         return {"bound": {"value": bound, "reference": reference, "batches": values}}
 

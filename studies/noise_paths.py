@@ -11,7 +11,9 @@ Shapes: B images, T targets, C channels, H W.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +37,33 @@ from wsrnas.runtime.program import run_program
 Rule = Callable[[nn.Module, Noises, Tensor, Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class NoisePathsConfig(BenchmarkConfig):
+    """Measure how far one noise can be scaled, and what helps: the study of docs/AN_ESTIMATOR.md.
+
+    It reads what test_AN_estimator.benchmark has made with the same flags, trained A-ANE included, and prints two
+    tables. It writes nothing.
+    """
+
+    first_flags: ClassVar[tuple[str, ...]] = ("dataset", "data", "save", "runs")
+    overwrite_help: ClassVar[str] = ""
+
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field, and what would, by the names of such fields."""
+        other = "expected test_AN_estimator.benchmark with it"
+        return {"estimators": f"this program compares WA-ANE, A-ANE and C-ANE; {other}",
+                "track": f"this program records nothing; {other}"}
+
+
+OWN_PRESETS = {name: NoisePathsConfig(**vars(preset)) for name, preset in PRESETS.items()}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print both tables."""
-    config, invocation = parse_config(BenchmarkConfig, PRESETS, argv, prog="studies.noise_paths")
-    require(not invocation.overwrite, "overwrite: this program writes nothing; expected no such flag")
+    config, invocation = parse_config(NoisePathsConfig, OWN_PRESETS, argv, prog="studies.noise_paths")
     device, study = initialize(config.device).device, study_folder(config)
+    require((study / run_files.CONFIG).exists(), f"there is no study {study}; expected that of "
+            "test_AN_estimator.benchmark with these flags")
     stored = load_config(BenchmarkConfig, study / run_files.CONFIG)
     require(not (differences := identity_differences(config, to_dict(stored))),
             f"{study} holds another study ({'; '.join(differences)}); pass the flags that it was made with")
@@ -122,7 +146,7 @@ def compare(config: BenchmarkConfig, study: Path, weights: Path, data: DataSet, 
             totals[name] += torch.stack([loss_and_correct(model, made, n) for n in estimated.unbind(1)], 1)
         images += len(made.images)
     means = {name: (total / images).cpu() for name, total in totals.items()}
-    shown = [len(columns) * share // 6 for share in (0, 2, 3, 4, 5)] + [len(columns) - 1]
+    shown = sorted({*(len(columns) * share // 6 for share in (0, 2, 3, 4, 5)), len(columns) - 1})
     print(f"\nfrom PGD-{config.num_steps} noise at {config.single_source:g}: mean gap in points; cross-entropy below "
           f"PGD's, in nats\n{'':34}{'gap':>7}" + "".join(f"{setting.targets[place]:>8g}" for place in shown))
     for name, (loss, correct) in means.items():

@@ -513,6 +513,7 @@ def test_noise_scaled_to_its_own_strength_is_the_attack(finished, flags, capsys)
         assert float(row[4]) == pytest.approx(sum(gaps) / 2, abs=0.06)
     assert second.count("\n") > 7 and "A-ANE, norm not restored" in second
     assert "anchor" not in second  # two targets have none
+    assert second.splitlines()[1].split() == ["gap", "0.05", "0.25"]
 
 
 def attacked(strengths, channels=3):
@@ -545,13 +546,18 @@ def test_every_rule_makes_a_noise_for_each_target(channels, targets, flags, tmp_
         assert noise.shape == (10, targets, channels, 8, 8) and noise.isfinite().all()
 
 
-def test_noise_paths_wants_a_finished_estimator_and_no_overwriting(finished, flags, tmp_path, capsys):
+def test_noise_paths_wants_a_finished_study_and_only_flags_that_it_reads(finished, flags, tmp_path, capsys):
     shutil.copytree(finished[0].parents[1], tmp_path / "runs")
     words = [*flags, "--runs", str(tmp_path / "runs")]
     noise_paths.main([*words, "--dry_run"])
     assert capsys.readouterr().out.count("\n") == 1
-    with pytest.raises(InputError, match="this program writes nothing"):
+    with pytest.raises(InputError, match="unknown argument '--overwrite'"):
         noise_paths.main([*words, "--overwrite"])
+    for flag, value in (("--estimators", "E-ANE"), ("--track", "wandb")):
+        with pytest.raises(InputError, match=f"{flag} is given, but nothing reads it: .*test_AN_estimator.benchmark"):
+            noise_paths.main([*words, flag, value])
+    with pytest.raises(InputError, match=r"no study .*gone; expected that of test_AN_estimator.benchmark with these"):
+        noise_paths.main([*words, "--save", "gone"])
     (tmp_path / "runs" / "test_AN_estimator" / "study" / "spectrum-1" / "A-ANE" / "FINISHED").unlink()
     with pytest.raises(InputError, match=r"A-ANE holds no finished training; expected that of test_AN_estimator"):
         noise_paths.main(words)

@@ -396,10 +396,14 @@ def test_a_bound_out_of_reach_is_refused_after_the_warm_up_and_a_larger_one_goes
     run, before = tmp_path / "search" / "run", (warm / "search" / "run" / "checkpoint.pt").read_bytes()
     said = refused(tmp_path, [*WHOLE, "--vulnerability_bound", "1e-9"])
     for words in ("vulnerability_bound is 1e-9, that is H = 1e-09", "the least vulnerability found on 1 batches of D_v",
-                  "(rel:0.", "the same command with a larger bound continues from there"):
+                  "expected at least rel:0.", "the same command with a larger bound continues from there"):
         assert words in said, said
     least = float(said.split("of D_v is ")[1].split()[0])
     assert (run / "checkpoint.pt").read_bytes() == before and stored(run)["step"] == 1
+
+    named = float(said.split("at least rel:")[1].split(",")[0])
+    reference = float(said.split("after the warm-up it is ")[1].split(")")[0])
+    assert 0 <= named * reference - least < 0.011 * reference, "the share that is named is not refused again"
 
     larger = [*WHOLE, "--vulnerability_bound", "rel:0.9"]
     with pytest.MonkeyPatch.context() as context, pytest.raises(Killed):
