@@ -70,7 +70,8 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
 
     batch_size: int = option(400, "images per step, over all processes", group="optimiser")
     accumulation: int = option(1, "parts into which each process divides its share of a batch, to need less memory")
-    epochs: int = option(176, "number of epochs; 176 is the epoch of the published run's last evaluation")
+    epochs: int = option(176, "number of epochs; the recipes for CIFAR have 176, the epoch of the published "
+                             "run's last evaluation")
     schedule: str = option("multi-step", "learning rate of every step", choices=SCHEDULES)
     learning_rate_min: float = option(0.0, "learning rate at the end of the cosine")
     milestones: tuple[float, ...] = option((99, 149), "epochs at which the schedule multi-step multiplies the "
@@ -99,7 +100,8 @@ class TrainingRecipe(SgdConfig, GraphsConfig):
     probe_steps: int = option(10, "PGD steps of the probe for catastrophic overfitting, on one training batch after "
                               "every epoch (loss fast)", group="catastrophic overfitting (loss fast)")
     probe_drop: float = option(0.5, "drop of the probe accuracy that counts as catastrophic overfitting, as a "
-                               "share of the best one")
+                               "share of the best one; it must exceed three standard errors, too, so that a batch of "
+                               "a few images shows none")
     on_overfitting: Literal["roll-back", "stop", "ignore"] = option(
         "roll-back", "roll-back: repeat the epoch from the last good state with 3/4 of the attack step; stop: stop at "
         "the last good state; ignore: only report", identity=False)

@@ -8,6 +8,7 @@ The run directory holds the genotype of every epoch and ``genotype.json``, the l
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from search.bound import TOLERANCE
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         run.log(f"last projection, over {config.bound_batches} batches: {describe_projections(found['projection'])}")
         warn_of_infeasible(run, found["projection"])
     run.finish(f"search finished: {child_summary(searcher, found)}; retrain it with --arch "
-               f"{run.path / run_files.GENOTYPE}")
+               f"{shlex.quote(str(run.path / run_files.GENOTYPE))}")
     refresh(run.path, run.world, run.log, ended=True)
 
 

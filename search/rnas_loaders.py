@@ -63,8 +63,8 @@ def build_loaders(config: RnasConfig, data: DataSet, split: tuple[Tensor, Tensor
             f"{config.bound_batches} (lower it, or --batch_size)")
     parts = world.size * config.paths
     require(config.batch_size % parts == 0 and config.batch_size >= 2 * parts,
-            f"batch_size is {config.batch_size}; expected a multiple of {parts} ({world.size} processes x "
-            f"{config.paths} paths), two images each at least")
+            f"batch_size is {config.batch_size}; expected a multiple of {parts}, at least {2 * parts} "
+            f"(processes: {world.size}, paths: {config.paths}, two images each)")
     require(config.order == "first" or world.size == 1, f"order second runs in one process, not in {world.size}")
     require(config.constrained_step != "project" or config.unconstrained_steps(loaders.steps) > 0,
             f"with constrained_step project and unconstrained_share {config.unconstrained_share:g}, no step of an "

@@ -9,6 +9,7 @@ The run directory holds the genotype of every iteration and ``genotype.json``, t
 from __future__ import annotations
 
 import io
+import shlex
 from collections import Counter
 from typing import Any
 
@@ -115,10 +116,10 @@ def main(argv: list[str] | None = None) -> None:
 def last_words(run: RunDirectory, searcher: Searcher) -> str:
     """Say what was done, and how to go on."""
     if searcher.config.train_only:
-        return f"supernet trained; search on it with --supernet {run.path}"
+        return f"supernet trained; search on it with --supernet {shlex.quote(str(run.path))}"
     changed = searcher.architecture_statistics()["changed_choices"]
     return (f"search finished: {changed} of {searcher.space.num_choices} choices differ from the initial cell; "
-            f"retrain it with --arch {run.path / run_files.GENOTYPE}")
+            f"retrain it with --arch {shlex.quote(str(run.path / run_files.GENOTYPE))}")
 
 
 def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str, Any], clock: PhaseClock,

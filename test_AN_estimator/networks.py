@@ -75,8 +75,8 @@ def network_specs(config: BenchmarkConfig) -> list[NetworkSpec]:
             specs.append(NetworkSpec(name, given, genotype, channels, epochs, natural))
         else:
             require(Path(given.rpartition(":")[0] or given).exists() or Path(given).exists(),
-                    f"networks: {given!r} is neither GENOTYPE:CHANNELS:EPOCHS[:natural], as cna_r:45:40, nor a run "
-                    "directory or file of a trained network")
+                    f"networks: {given!r} is neither GENOTYPE:CHANNELS:EPOCHS[:natural] with numbers above 0, as "
+                    "cna_r:45:40, nor a run directory or file of a trained network")
             specs.append(NetworkSpec(f"{number}-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(given).name)[:100]}", given))
     return specs
 

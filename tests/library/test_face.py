@@ -112,6 +112,7 @@ def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
 @pytest.mark.parametrize(("train_part", "test_part", "said"), [
     ((COLOURS.float(), CLASSES), None, r"values from 0 to 25\d; expected uint8 pixels, or floats in \[0, 1\]"),
     ((COLOURS / 255 - 0.5, CLASSES), None, "values from -0.5"),
+    ((COLOURS / 0 * 0, CLASSES), None, "values that are NaN or infinite; expected uint8"),
     ((COLOURS.int(), CLASSES), None, "training images are int32"),
     ((COLOURS, CLASSES[:5]), None, "expected 12 integers"),
     ((COLOURS, CLASSES - 1), None, "a training label is -1"),

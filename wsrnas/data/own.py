@@ -252,6 +252,7 @@ def _bytes(images: np.ndarray, part: str) -> np.ndarray:
         return images
     require(np.issubdtype(images.dtype, np.floating), f"{part} images are {images.dtype}; {ACCEPTED}")
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    require(np.isfinite(low) and np.isfinite(high), f"{part} images have values that are NaN or infinite; {ACCEPTED}")
     require(0 <= low and high <= 1, f"{part} images have values from {low:.3g} to {high:.3g}; {ACCEPTED}")
     return np.rint(images * 255).astype(np.uint8)
 
