@@ -1,5 +1,6 @@
 """Where a training begins: with random weights, with those of another network, or where a finished run has ended."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def check_extension(folder: Path, config: AnyTraining) -> str:
     if asked == before:
         return ""
     instead = (f"expected a new training under another --save, from its beginning, or from these weights with a "
-               f"schedule of its own: --init_weights {folder} --epochs {asked - before}")
+               f"schedule of its own: --init_weights {shlex.quote(str(folder))} --epochs {asked - before}")
     require(not SCHEDULES[config.schedule].is_whole, f"--extend: the learning rate of the schedule {config.schedule} "
             f"depends on the number of epochs from the first step on, so {before} epochs are no part of {asked}; "
             f"{instead}")

@@ -5,6 +5,7 @@ python -m wsrnas.report.last_screen RUNS NAME
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,14 @@ def last_screen(runs: Path, name: str) -> list[str]:
     """
     search = runs / "search" / name
     networks = {which: _evaluation(runs / "retrain" / f"{name}-{which}") for which in NETWORKS}
+    searched = shlex.quote(str(runs / "retrain" / f"{name}-searched"))
     lines = ["", *_strategies(read_results(runs / "tabular" / name)),
              *_networks(networks), "",
              f"pages   {search / run_files.REPORT}  (the search)",
              f"        {runs / 'evaluate' / '-'.join(NETWORKS) / run_files.REPORT}  (the networks)",
              "next    DATASET=folder DATA=/path/to/your/images bash scripts/quickstart.sh",
-             f"        python -m retrain.evaluate --model {runs / 'retrain' / f'{name}-searched'} --protocol curve",
-             f"        python -m retrain.export --model {runs / 'retrain' / f'{name}-searched'}"]
+             f"        python -m retrain.evaluate --model {searched} --protocol curve",
+             f"        python -m retrain.export --model {searched}"]
     assert len(lines) < LINES
     return lines
 
