@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
+from retrain.networks_settings import refuse_unread_weights
 from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime import run_files
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate the networks that the command line names."""
     config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
     require(bool(config.model), "nothing to evaluate: pass --model RUN_DIRECTORY_OR_FILE [...]")
+    refuse_unread_weights(config.weights, config.model)
     config.chosen(config.dataset)  # a wrong attack is refused before anything is read
     with exact_arithmetic():
         evaluate_all(config, invocation)
@@ -85,6 +87,8 @@ def conclude(config: EvaluateConfig, results: dict[str, dict[str, Any]], folders
     for name, result in results.items():
         print("\n".join(f"{name}: {line}" for line in [passes_line(result), *disagreement_lines(
             result["disagreements"])]))
+        if any(attack_of(row).source for row in result["attacks"]):
+            print(f"{name}: transfer attacks use the images of {result['transfer_source']}")
         if result["official"]:
             print(f"{name}: the published evaluation and the honest one\n{official_table(result['official'])}")
         for row in result["attacks"]:

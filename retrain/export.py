@@ -26,6 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from retrain.networks_settings import refuse_unread_weights
 from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, has_safetensors
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, takes_autoattack, threat_strength
 from wsrnas.architectures.searched import Searched, name_of
@@ -72,8 +73,7 @@ class ExportConfig:
     weights: Literal["best", "last"] = option("best", "which checkpoint of a run directory")
     out: str = option("", "folder of the package; empty: runs/export/ and the package's name", group="package")
     dataset_name: str = option("", "leaderboard's name of the data set that the network was trained on, where that was "
-                               "read as folder or npz: cifar10 or another of RobustBench's; empty: as the training "
-                               "says", choices=leaderboard_names)
+                               "read as folder or npz; empty: as the training says", choices=leaderboard_names)
     name: str = option("", f"name of the package, such as {EXAMPLE}: first author, year, first word of the title, "
                            "variant; empty: network_ and the run directory's name")
     paper_name: bool = option(False, f"allow a --name such as {PAPER_PREFIX}, which says that the network is of the "
@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     """Export the network that the command line names."""
     config, invocation = parse_config(ExportConfig, argv=argv, prog="retrain.export")
     require(bool(config.model), "nothing to export: pass --model RUN_DIRECTORY_OR_FILE")
+    refuse_unread_weights(config.weights, [config.model])
     if config.onnx:
         require_packages()
     package, remarks = read_package(config)
@@ -280,10 +281,11 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
         attacks = "autoattack" if takes_autoattack(classes) else "apgd-ce square"
         weights = f" --weights {config.weights}" if config.weights != "best" else ""
         known = "" if package.description["dataset"] in DATASETS else " --dataset npz"
+        data = " --data DATA" * source_of(package.description["dataset"]).needs_folder
         place = find_checkpoint(config.model, config.weights).parent
         beside = "" if (place / run_files.CONFIG).is_file() else f" --out {shlex.quote(str(place))}"
         lines.append(f"measure with: python -m retrain.evaluate --model {shlex.quote(config.model)}{weights}{known} "
-                     f"--data DATA --attacks {attacks} --strengths {threat_strength(dataset)}{beside}; then export "
+                     f"{data} --attacks {attacks} --strengths {threat_strength(dataset)}{beside}; then export "
                      "again with --overwrite")
     if package.measured.unreliable:
         lines.append("a check of the evaluation failed: the package says that its numbers are unreliable")

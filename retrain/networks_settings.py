@@ -1,10 +1,22 @@
 """The configuration fields of programs on trained networks: which networks, on which data, where."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from wsrnas.data.settings import download_help
 from wsrnas.runtime.config import option, require
+
+
+def refuse_unread_weights(weights: str, networks: Sequence[str]) -> None:
+    """Refuse ``--weights last`` where no network is a run directory, which alone has two.
+
+    Raises:
+        InputError: it is so.
+    """
+    require(weights == "best" or any(os.path.isdir(given) for given in networks), f"--weights {weights} is given, but "
+            f"nothing reads it: {', '.join(networks)} is no run directory; expected one, or no --weights")
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from wsrnas.runtime.config import require
 from wsrnas.runtime.distributed import World
 
 
-def search_table(table: str = DEMO, strategy: str = "wsr", queries: Sequence[int] = (25, 50, 100), seed: int = 0,
+def search_table(table: str = DEMO, strategy: str = "wsr", queries: int | Sequence[int] = (25, 50, 100), seed: int = 0,
                  columns: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
     """Let a strategy search a table once, and say how far from the best is what it finds.
 
     Args:
         table: JSON file of measured architectures (docs/SEARCH.md), or "demo" for a synthetic table.
         strategy: name in ``STRATEGIES``: wsr, random, evolution, local-search and so on.
-        queries: numbers of measured architectures after which the result is reported, in increasing order.
+        queries: number of measured architectures after which the result is reported, or several in increasing order.
         seed: seed of the search.
         columns: accuracies that count, on clean images first; empty: the usual ones of the table.
         **settings: other fields of ``TabularConfig``: noise, proxy, size_class, budget and so on.
@@ -34,7 +34,8 @@ def search_table(table: str = DEMO, strategy: str = "wsr", queries: Sequence[int
         InputError: there is no such table or strategy, or a setting cannot be used.
     """
     require(strategy in STRATEGIES, f"unknown strategy {strategy!r}; expected one of {', '.join(STRATEGIES)}")
-    config = TabularConfig(table=table, strategy=(strategy,), queries=tuple(queries), columns=tuple(columns),
+    numbers = (queries,) if isinstance(queries, int) else tuple(queries)
+    config = TabularConfig(table=table, strategy=(strategy,), queries=numbers, columns=tuple(columns),
                            **settings)
     opened = open_table(config.table, config.columns)
     task = table_task(opened, config.objective(opened.columns), config.size_class, config.budget,

@@ -73,10 +73,12 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
             every image the same answer, or a name appears twice.
     """
     entrants: list[Entrant] = []
+    drawn = 0
     for spec in (part.strip() for text in specs for part in text.split(",") if part.strip()):
         if found := re.fullmatch(r"random:(\d+)", spec):
             require(0 < float(found[1]) <= MOST_RANDOM, f"archs contains {shown(spec)}; expected 1 to {MOST_RANDOM} "
                     "random cells")
+            drawn += 1
             entrants += [Entrant(f"{RANDOM}_{number}", _random_cell(seed, number), f"drawn with seed {seed}", RANDOM,
                                  layers) for number in range(1, int(found[1]) + 1)]
         else:
@@ -84,6 +86,7 @@ def load_entrants(specs: Sequence[str], layers: int, seed: int) -> list[Entrant]
             require(not mistyped, f"archs contains {spec}; expected random:N with the number of random cells, such as "
                     "random:12")
             entrants.append(_entrant(spec, layers))
+    require(drawn <= 1, f"archs asks {drawn} times for random cells; expected one random:N with all of them")
     names = [entrant.name.lower() for entrant in entrants]  # not every file system tells the two cases apart
     twice = next((entrant.name for entrant in entrants if names.count(entrant.name.lower()) > 1), None)
     require(twice is None, f"{twice} is among the entrants twice; expected different ones (NAME=PATH names a file)")

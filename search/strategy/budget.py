@@ -17,6 +17,7 @@ with deferred_imports():
     from torch import Tensor
 
     from search.strategy.problem import Allowed
+    from wsrnas.complexity import readable
 
 COLUMNS = {"params": 0, "macs": 1}  # of ``Space.cost``
 WIDEST, DEEPEST = 10_000, 1000  # networks whose cost is asked for
@@ -78,22 +79,41 @@ def within(space: Space, text: str, tolerance: float, network: tuple[int, int, i
         InputError: the budget cannot be read, or the space has no network of so many cells.
     """
     sized = parse_sized_budget(text)
-    init_channels, layers = sized.init_channels or network[0], sized.layers or network[1]
-    space.check_layers(layers)
-    column, value = COLUMNS[sized.budget.quantity], sized.budget.value
+    space.check_layers(sized.layers or network[1])
+    value = sized.budget.value
 
     def allowed(choices: Tensor) -> Tensor:
-        cost = space.cost(choices, init_channels, layers, *network[2:])[:, column]
-        return (cost.double() - value).abs() <= tolerance * value
+        return (costs(space, text, network, choices) - value).abs() <= tolerance * value
     return allowed
 
 
-def require_enough(space: Space, allowed: Allowed, wanted: int, generator: torch.Generator) -> None:
+def costs(space: Space, text: str, network: tuple[int, int, int, ImageShape], choices: Tensor) -> Tensor:
+    """Return what choices (n, R) cost in the quantity of a budget (n,); arguments and errors as ``within``."""
+    sized = parse_sized_budget(text)
+    init_channels, layers = sized.init_channels or network[0], sized.layers or network[1]
+    space.check_layers(layers)
+    return space.cost(choices, init_channels, layers, *network[2:])[:, COLUMNS[sized.budget.quantity]].double()
+
+
+def around(text: str, found: Tensor) -> str:
+    """Say which costs (n,) there are: the ends, and those nearest to a budget on both sides."""
+    budget = parse_sized_budget(text).budget
+    smaller, larger = found[found <= budget.value], found[found >= budget.value]
+    near = [readable(max(smaller.tolist()))] if len(smaller) else []
+    near += [readable(min(larger.tolist()))] if len(larger) else []
+    return (f"{budget.quantity} go from {readable(found.min().item())} to {readable(found.max().item())}, the nearest "
+            f"are {' and '.join(near)}")
+
+
+def require_enough(space: Space, text: str, network: tuple[int, int, int, ImageShape], allowed: Allowed, wanted: int,
+                   generator: torch.Generator) -> None:
     """Refuse a filter that allows too few different architectures, as far as a random sample shows.
 
     Args:
         space: the search space.
-        allowed: the filter.
+        text: the budget.
+        network: as for ``within``.
+        allowed: the filter, which may ask for more than the budget.
         wanted: number of architectures that a search measures.
         generator: CPU source of the sample.
 
@@ -106,6 +126,7 @@ def require_enough(space: Space, allowed: Allowed, wanted: int, generator: torch
         found.update(space.key(drawn[allowed(drawn)]))
         if len(found) > wanted:
             return
+    sizes = around(text, costs(space, text, network, drawn))
     raise InputError(f"of {1000 * ROUNDS:,} random architectures of the space {space.name}, {len(found)} different "
-                     f"ones are within the budget, and the search measures {wanted}; expected another --budget, a "
-                     "larger --budget_tolerance or fewer --iterations")
+                     f"ones are within the budget, and the search measures {wanted} ({sizes}); expected another "
+                     "--budget, a larger --budget_tolerance or fewer --iterations")

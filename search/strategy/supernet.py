@@ -178,7 +178,7 @@ class WsrInSupernet(SupernetStrategy):
             return self.space.lean(choices) & of_budget(choices)
 
         if config.budget:
-            require_enough(self.space, allowed, self.capacity, generator(config.seed, "budget"))
+            require_enough(self.space, config.budget, network, allowed, self.capacity, generator(config.seed, "budget"))
         self.problem = Problem(self.space, objective, Sizes(self.space, *network), allowed)
         self.columns = config.columns
         self.strategy = WsrStrategy(self.problem, config, supernet.alphas().detach().cpu().flatten(0, 1), self.columns,

@@ -6,12 +6,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from search.strategy.budget import within
+from search.strategy.budget import around, costs, within
 from search.strategy.objective import Objective
 from search.strategy.problem import Problem, everything
 from search.tables.size_class import parse_size_class
 from search.tables.table import Table
 from wsrnas.runtime.config import require
+from wsrnas.runtime.errors import InputError
 from wsrnas.runtime.seeding import generator
 
 EQUAL_SIZE = 0.02  # difference in parameters, as a fraction, within which architectures count as equally large
@@ -107,9 +108,12 @@ def limited(table: Table, size_class: str = "", budget: str = "", tolerance: flo
         require(bool(inside.any()), f"size_class {size_class} holds no architecture of the table {table.name}; its "
                 f"live operations weigh {int(weights.min())} to {int(weights.max())}")
     if budget:
+        of_size = table.choices[inside]
         inside &= within(space, budget, tolerance, table.network)(table.choices)
-        require(bool(inside.any()), f"budget is {budget}; the table {table.name} holds no such architecture within "
-                f"{tolerance:g} of it" + f" in the size class {size_class}" * bool(size_class))
+        if not inside.any():
+            raise InputError(f"budget is {budget}; the table {table.name} holds no such architecture within "
+                             f"{tolerance:g} of it" + f" in the size class {size_class}" * bool(size_class)
+                             + f": {around(budget, costs(space, budget, table.network, of_size))}")
     return inside
 
 

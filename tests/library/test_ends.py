@@ -95,7 +95,7 @@ def test_ctrl_c_is_heard_whatever_it_turns_into(error, saves, capsys, tmp_path):
                 raise
             raise error from None
     try:
-        words = "interrupted" + "; the same command resumes from the last checkpoint" * saves
+        words = "interrupted" + "; the same command resumes from what is saved" * saves
         assert ended(main, capsys) == (130, f"{words}\n")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:

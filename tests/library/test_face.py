@@ -77,6 +77,18 @@ class Pictures(Dataset):
         return Image.fromarray(COLOURS[index].permute(1, 2, 0).numpy()), int(CLASSES[index])
 
 
+class Damaged(Pictures):
+    """The same, but one of the pictures cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise self.error
+        return super().__getitem__(index)
+
+
 @pytest.mark.parametrize("given", [
     (COLOURS, CLASSES), (COLOURS.permute(0, 2, 3, 1).numpy(), CLASSES.numpy()), (COLOURS.float() / 255, CLASSES.int()),
     (COLOURS.numpy() / 255, CLASSES.tolist()), TensorDataset(COLOURS.float() / 255, CLASSES), Pictures()],
@@ -129,6 +141,9 @@ def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
     ([(COLOURS[0], torch.zeros(2))] * 3, None, "gives no pairs of an image and a class"),
     ([COLOURS], None, "gives no pairs"),
     (TensorDataset(COLOURS), None, "a TensorDataset that gives no pairs"),
+    ({"image": COLOURS, "label": CLASSES}, None, r"a dict that gives no pairs .*expected \(images, labels\)"),
+    (Damaged(OSError("bad file")), None, r"image 3 of the training images cannot be read \(OSError: bad file\)"),
+    (Pictures(), Damaged(KeyError("name")), r"image 3 of the test images cannot be read \(KeyError: 'name'\)"),
 ])
 def test_unusable_images_are_named(train_part, test_part, said):
     with pytest.raises(InputError, match=said):
@@ -281,9 +296,14 @@ def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_
     assert "trained" in result_table(*results) and "no honesty check ran" in result_table(*results)
     with pytest.raises(InputError, match="different names"):
         result_table(results[0], results[0])
+    with pytest.raises(InputError, match="there is no result to show"):
+        result_table()
     figure = draw_curve(*results, path=tmp_path / "new" / "curve.png")
     assert len(figure.axes[0].lines) >= 2
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"curve.png", "curve.svg"}
+    with pytest.raises(InputError, match=r"path is .*new, a folder; expected the path of a figure in it"):
+        draw_curve(*results, path=tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
     with pytest.raises(InputError, match="no attack of the norm l2"):
         draw_curve(*results, norm="l2")
     assert draw_curve(evaluate(model, images, protocol="curve", l2_strengths=(0.1, 0.2), checks="none")).axes
@@ -424,6 +444,14 @@ def test_strengths_and_attacks_may_be_one_or_several_and_of_any_kind(bright_and_
     data, model, *_ = bright_and_dark
     result = evaluate(model, data, strengths, "fgsm", checks="none")
     assert [(row["method"], round(row["epsilon"], 6)) for row in result["attacks"]] == [("fgsm", 0.2)]
+
+
+@pytest.mark.parametrize(("attacks", "said"), [
+    ([], "attacks is empty; expected at least one, or no attacks for PGD-20"), (iter(()), "attacks is empty"),
+    (3, "attacks is 3; expected a name, a function")])
+def test_no_attacks_are_not_replaced_by_others(bright_and_dark, attacks, said):
+    with pytest.raises(InputError, match=said):
+        evaluate(bright_and_dark[1], bright_and_dark[0], 0.2, attacks, checks="none")
 
 
 def test_what_is_no_network_is_named(bright_and_dark):

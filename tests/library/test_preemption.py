@@ -310,7 +310,7 @@ def test_torchrun_says_in_one_sentence_which_process_was_killed(ended):
     code, printed, _ = ended[2]
     assert code == errors.LOST == 71 and "Traceback" not in printed
     assert "error: process 1 was ended by SIGKILL (the system does so when memory is short)" in printed
-    assert "the same command resumes from the last checkpoint" in printed
+    assert "the same command resumes from what is saved" in printed
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cuda", "cpu:gloo,cuda:nccl"), ("cpu", "gloo")])
@@ -396,9 +396,9 @@ def turned_into_another_error(tell):
     (after_first_step, "stopped after step 1; the same command resumes"),
     (outside_of_loops, "stopped by NAME"),
     (in_a_program_that_another_one_has_started, "stopped by NAME"),
-    (where_a_run_can_go_on, "stopped by NAME; the same command resumes from the last checkpoint"),
+    (where_a_run_can_go_on, "stopped by NAME; the same command resumes from what is saved"),
     (turned_into_another_error,
-     "stopped by NAME (RuntimeError on the way); the same command resumes from the last checkpoint")])
+     "stopped by NAME (RuntimeError on the way); the same command resumes from what is saved")])
 def test_a_program_is_stopped_wherever_it_is(work, words, number):
     assert ending(work, number) == (75, words.replace("NAME", number.name) + "\n")
 

@@ -98,11 +98,13 @@ def test_a_name_may_be_given(tmp_path, monkeypatch):
     assert load_entrants(("RACL,mine.v-2=racl.json", "again=AdvRush,lr=1.json"), 2, 0) == [
         *load_entrants(("RACL",), 2, 0), Entrant("mine.v-2", cell, "racl.json", "searched", 2),
         replace(load_entrants(("AdvRush",), 2, 0)[0], name="again"), Entrant("lr-1", cell, "lr=1.json", "searched", 2)]
+    assert refused("random:2,RACL", "random:1") == (
+        "archs asks 2 times for random cells; expected one random:N with all of them")
     assert "unknown architecture '=RACL'" in refused("=RACL") and "twice" in refused("a=RACL,A=AdvRush")
 
 
 @pytest.mark.parametrize(("specs", "name"), [
-    (("RACL,AdvRush,racl",), "RACL"), (("cna_r", "WsrNet_Basic"), "WsrNet_Basic"), (("random:2,random:1",), "random_1"),
+    (("RACL,AdvRush,racl",), "RACL"), (("cna_r", "WsrNet_Basic"), "WsrNet_Basic"),
     (("resnet18 ,resnet-18",), "resnet18"), (("RACL", "FOLDER/racl.json"), "RACL"),
     (("FOLDER/racl.json", "FOLDER/RACL.json"), "racl"), (("random:1", "FOLDER/random_1.json"), "random_1")])
 def test_the_same_name_twice_is_refused(specs, name, tmp_path):

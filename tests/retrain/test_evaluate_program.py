@@ -15,6 +15,8 @@ from torch import nn
 import genotypes
 import retrain.evaluate as program
 import retrain.evaluate_network as measurement
+import retrain.export as export
+import retrain.vulnerability.__main__ as vulnerability
 from retrain.evaluate_files import file_label
 from retrain.evaluate_settings import EvaluateConfig
 from retrain.evaluated_images import load_images
@@ -22,9 +24,10 @@ from tests.quick import slow_after
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.loader import BatchLoader
 from wsrnas.evaluation import robust_accuracy
+from wsrnas.evaluation.journal import Journal
 from wsrnas.evaluation.measurement import Evaluation
 from wsrnas.models import build_model, description
-from wsrnas.runtime import checkpoint
+from wsrnas.runtime import checkpoint, place
 from wsrnas.runtime.config import parse_config
 from wsrnas.runtime.distributed import World
 from wsrnas.runtime.errors import InputError
@@ -197,6 +200,7 @@ def test_someone_elses_network_and_its_comparison_with_ours(run, network, capsys
     assert ours["transfer_source"].endswith("mine.py:build") and mine["transfer_source"] == str(run / "best.pt")
     difference = 100 * (mine["attacks"][0]["accuracy"] - ours["attacks"][0]["accuracy"])
     assert f"mine - ours  FGSM  eps 0.0500 (12.75/255): {difference:+.2f} points" in said
+    assert f"mine: transfer attacks use the images of {run / 'best.pt'}" in said
     assert "mine - ours  transfer" not in said, "each from the other: these are two attacks"
     assert mine["attacks"][1]["source"] == ours["model"]["fingerprint"][:8] != ours["attacks"][1]["source"]
     assert f"report: {runs / 'evaluate' / 'ours-mine' / 'report.html'}" in said
@@ -301,6 +305,20 @@ def test_each_source_has_its_own_images(network, tmp_path):
         found.append(result["attacks"][0]["accuracy"] / result["clean"]["accuracy"])
     assert found == [0, 1, 0]
     assert len(list((tmp_path / "evaluate").glob("mine.build-*/eval/*.json"))) == 2
+
+
+@pytest.mark.parametrize("main", [program.main, export.main, vulnerability.main])
+def test_the_last_weights_are_those_of_a_run_directory(run, main):
+    with pytest.raises(InputError, match=r"--weights last is given, but nothing reads it: .*best.pt is no run"):
+        main(["--model", str(run / "best.pt"), "--weights", "last"])
+
+
+def test_what_a_signal_leaves_of_an_evaluation_can_go_on(tmp_path):
+    place.watch_none()
+    journal = Journal(tmp_path / "eval" / "chunks", {})
+    assert not place.watching(), "nothing is saved yet"
+    journal.stay()
+    assert place.watching()
 
 
 @pytest.mark.parametrize("damage", ["cut", "NaN", "other"])

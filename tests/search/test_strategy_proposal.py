@@ -9,7 +9,7 @@ import torch
 
 from search.spaces import SPACES
 from search.strategy.acquisition import ACQUISITIONS, expected_improvement
-from search.strategy.budget import parse_sized_budget, within
+from search.strategy.budget import around, parse_sized_budget, within
 from search.strategy.paper import PaperStrategy
 from search.strategy.predictors.bayesian import BayesianPredictor, Encoder
 from search.strategy.problem import Measured, Problem
@@ -206,6 +206,12 @@ def test_a_budget_keeps_the_cost_near_it():
     value = cost[:, 1].max().item()
     assert torch.equal(within(SPACE, f"macs={value / 1e6}M", 0.02, (4, 3, 10, (3, 8, 8)))(choices),
                        cost[:, 1] >= 0.98 * value)
+
+
+@pytest.mark.parametrize(("value", "near"), [("2k", "1.5k and 3k"), ("3k", "3k and 3k"), ("1", "1.5k"), ("9M", "4M")])
+def test_costs_around_a_budget_that_nothing_meets(value, near):
+    assert around(f"params={value}", torch.tensor([3000.0, 1500, 4e6])) == (
+        f"params go from 1.5k to 4M, the nearest are {near}")
 
 
 @pytest.mark.parametrize("text", ["params", "params=3M@", "params=3M@C36", "macs=1M@L20C36", "macs=1M@C0L3", "3M@C4L3",

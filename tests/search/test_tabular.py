@@ -475,6 +475,7 @@ def test_a_table_is_searched_from_python(file):
     place = int(table.find(SPACE.encode(found["found"]).unsqueeze(0)))
     assert float(task.truth[place]) - task.best == found["curve"][-1] == found["regret"]["20"]["best"]
     assert len(found["measured"]) == len(found["curve"]) == 20 and found["found"] in found["measured"]
+    assert search_table(str(file), "local-search", queries=20, seed=3)["measured"] == found["measured"]
     for settings, said in (({"strategy": "best"}, "unknown strategy 'best'"), ({"queries": (9999,)}, "asks for 9999")):
         with pytest.raises(InputError, match=said):
             search_table(str(file), **settings)

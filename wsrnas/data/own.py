@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from wsrnas.data.pictures import pixels_of
 from wsrnas.data.splits import balanced_split
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
-from wsrnas.runtime.errors import InputError, first_line, type_in_words
+from wsrnas.runtime.errors import InputError, first_line, named_line, type_in_words
 from wsrnas.runtime.reading import foreign_kind, reason_of, require_file
 
 with deferred_imports():
@@ -219,9 +219,13 @@ def as_image_set(given: Any, part: str = "given") -> ImageSet:
 
 def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and labels of a torch ``Dataset``, or of anything else that gives such pairs."""
+    pairs: list[tuple[np.ndarray, int]] = []
     try:
+        require(not isinstance(dataset, Mapping), "the images and the labels have no order in it")
         items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))
-        pairs = [(_array(image), _class(label)) for image, label in items]
+        pairs.extend((_array(image), _class(label)) for image, label in items)
+    except (OSError, LookupError) as error:
+        raise InputError(f"image {len(pairs)} of the {part} images cannot be read ({named_line(error)})") from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {part} images are {type_in_words(dataset)} that gives no pairs of an image and a class "
                          f"({error}); expected (images, labels) or a torch Dataset, not a DataLoader") from None

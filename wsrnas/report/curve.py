@@ -10,6 +10,7 @@ from wsrnas.report.reading.evaluations import Evaluation, evaluation_problem
 from wsrnas.report.reading.networks import Network, distinct_names
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import type_in_words
+from wsrnas.runtime.reading import shown_path
 
 
 def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "") -> Any:
@@ -24,7 +25,7 @@ def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "
         The matplotlib figure, which a notebook shows.
 
     Raises:
-        InputError: there is no attack of this norm, or something is no result.
+        InputError: there is no attack of this norm, something is no result, or the path is a folder.
     """
     require(bool(results), "there is no result to draw; expected results of evaluate, one after the other")
     for number, result in enumerate(results, start=1):
@@ -38,5 +39,6 @@ def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "
     require(drawn is not None, f"there is no attack of the norm {norm or 'linf or l2'} to draw")
     if path:
         target = Path(path)
+        require(not target.is_dir(), f"path is {shown_path(target)}, a folder; expected the path of a figure in it")
         save_figure(drawn, target.with_suffix("") if target.suffix in (".svg", ".png") else target)
     return drawn

@@ -157,7 +157,7 @@ def interrupted(number: int = signal.SIGINT, error: BaseException | None = None)
         number: the signal.
         error: what it was turned into on its way.
     """
-    resumes = "; the same command resumes from the last checkpoint" * place.watching()
+    resumes = "; the same command resumes from what is saved" * place.watching()
     if number == signal.SIGINT:
         print(f"interrupted{resumes}", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -44,7 +44,7 @@ from wsrnas.training.strengths import Strengths, read_strengths
 
 @exact_arithmetic()
 def evaluate(model: nn.Module, data: Any, strengths: Strengths | None = None,
-             attacks: str | OwnAttack | Sequence[str | OwnAttack] = (), *, protocol: str = CUSTOM,
+             attacks: str | OwnAttack | Sequence[str | OwnAttack] | None = None, *, protocol: str = CUSTOM,
              l2_strengths: Strengths = (),
              images: int = 0, checks: str = QUICK, check_images: int = 100, batch_size: int = 500, seed: int = 0,
              name: str = "network", log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def _require_arguments(model: Any, counts: Mapping[str, Any]) -> None:
             "as open_model(...).model")
 
 
-def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnAttack], strengths: Strengths | None,
-                   l2_strengths: Strengths) -> tuple[Curve | None, tuple[Attack, ...]]:
+def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnAttack] | None,
+                   strengths: Strengths | None, l2_strengths: Strengths) -> tuple[Curve | None, tuple[Attack, ...]]:
     """Return the curve, if there is one, and the attacks that the arguments of ``evaluate`` ask for.
 
     Raises:
@@ -122,21 +122,24 @@ def chosen_attacks(protocol: str, attacks: str | OwnAttack | Sequence[str | OwnA
     require(protocol in offered, f"protocol is {protocol!r}; expected one of {', '.join(offered)}")
     if isinstance(attacks, str) or callable(attacks):
         attacks = (attacks,)
-    require(hasattr(attacks, "__iter__"), f"attacks is {attacks!r}; expected a name, a function, or several of them")
+    require(attacks is None or hasattr(attacks, "__iter__"), f"attacks is {attacks!r}; expected a name, a function, or "
+            "several of them")
+    asked = None if attacks is None else tuple(attacks)
+    require(asked is None or len(asked) > 0, "attacks is empty; expected at least one, or no attacks for PGD-20")
     strengths = None if strengths is None else read_strengths("strengths", strengths)
     l2_strengths = read_strengths("l2_strengths", l2_strengths, "l2")
     if protocol == CUSTOM:
         own: dict[str, object] = {}
-        for attack in filter(callable, attacks):
+        for attack in filter(callable, asked or ()):
             name = str(getattr(attack, "__name__", "")).lower()
             require(own.setdefault(name, attack) is attack, f"two attacks of your own are called {name!r}; expected "
                     "functions with different names")
-        names = [named_attack(attack) for attack in attacks or ("pgd-20",)]
+        names = [named_attack(attack) for attack in asked or ("pgd-20",)]
         radii = PAPER_STRENGTHS if strengths is None else sorted(strengths)
         given = {"strengths": strengths is not None, "l2_strengths": bool(l2_strengths)}
         require_strengths(names, radii, l2_strengths, [name for name, there in given.items() if there])
         return None, custom_attacks(names, radii, sorted(l2_strengths))
-    require(not attacks, f"the protocol {protocol} has its own attacks; expected protocol or attacks")
+    require(asked is None, f"the protocol {protocol} has its own attacks; expected protocol or attacks")
     if PROTOCOLS[protocol].curve is None:
         require(strengths is None and not l2_strengths, f"the protocol {protocol} has its own strengths; expected none")
         return None, protocol_attacks(protocol)
@@ -192,7 +195,7 @@ def result_table(*results: Mapping[str, Any]) -> str:
     Raises:
         InputError: two networks have the same name.
     """
+    require(bool(results), "there is no result to show; expected results of evaluate, one after the other")
     names = [result["name"] for result in results]
-    require(len(set(names)) == len(names) > 0, f"the networks are called {', '.join(names)}; expected one or more, "
-            "with different names")
+    require(len(set(names)) == len(names), f"the networks are called {', '.join(names)}; expected different names")
     return table({result["name"]: dict(result) for result in results})
