@@ -1,6 +1,8 @@
 """Search a table of measured architectures from Python; ``search.tabular`` compares strategies over many seeds."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 from search.strategies import STRATEGIES
@@ -9,12 +11,12 @@ from search.tables.table import Table
 from search.tables.task import table_task
 from search.tabular_search import search
 from search.tabular_settings import TabularConfig
-from wsrnas.runtime.config import require
+from wsrnas.runtime.config import from_dict, require, to_dict
 from wsrnas.runtime.distributed import World
 
 
 def search_table(table: str = DEMO, strategy: str = "wsr", queries: int | Sequence[int] = (25, 50, 100), seed: int = 0,
-                 columns: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
+                 columns: str | Sequence[str] = (), **settings: Any) -> dict[str, Any]:
     """Let a strategy search a table once, and say how far from the best is what it finds.
 
     Args:
@@ -31,12 +33,15 @@ def search_table(table: str = DEMO, strategy: str = "wsr", queries: int | Sequen
         of the best one after every query; ``measured``: the architectures in the order of their measurement.
 
     Raises:
-        InputError: there is no such table or strategy, or a setting cannot be used.
+        InputError: there is no such table, strategy or setting, or one has a wrong type or value.
     """
-    require(strategy in STRATEGIES, f"unknown strategy {strategy!r}; expected one of {', '.join(STRATEGIES)}")
-    numbers = (queries,) if isinstance(queries, int) else tuple(queries)
-    config = TabularConfig(table=table, strategy=(strategy,), queries=numbers, columns=tuple(columns),
-                           **settings)
+    require(isinstance(strategy, str) and strategy in STRATEGIES,
+            f"unknown strategy {strategy!r}; expected one of {', '.join(STRATEGIES)}")
+    require(isinstance(seed, Integral) and int(seed) >= 0, f"seed is {seed!r}; expected a whole number from 0")
+    given = {"table": os.fspath(table) if isinstance(table, os.PathLike) else table, "strategy": [strategy],
+             "queries": _listed(queries), "columns": _listed(columns)}
+    given |= {name: _listed(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    config = from_dict(TabularConfig, to_dict(TabularConfig()) | given, "search_table")
     opened = open_table(config.table, config.columns)
     task = table_task(opened, config.objective(opened.columns), config.size_class, config.budget,
                       config.budget_tolerance)
@@ -47,6 +52,13 @@ def search_table(table: str = DEMO, strategy: str = "wsr", queries: int | Sequen
     found = min(result["measured"], key=lambda place: abs(float(task.truth[place] - task.best) - result["curve"][-1]))
     return {"found": _architecture(opened, found), "regret": result["regret"], "curve": result["curve"],
             "measured": [_architecture(opened, place) for place in result["measured"]]}
+
+
+def _listed(given: Any) -> Any:
+    """Return one value or several as a list of plain values."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        given = [given]
+    return [int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value for value in given]
 
 
 def _architecture(table: Table, place: int) -> Any:

@@ -298,6 +298,9 @@ def test_two_networks_are_compared_image_by_image_in_a_table_and_a_curve(bright_
         result_table(results[0], results[0])
     with pytest.raises(InputError, match="there is no result to show"):
         result_table()
+    for nothing in ({}, [results[0]], "trained"):
+        with pytest.raises(InputError, match=r"result 2 is an? .*; expected what evaluate returns"):
+            result_table(results[0], nothing)
     figure = draw_curve(*results, path=tmp_path / "new" / "curve.png")
     assert len(figure.axes[0].lines) >= 2
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"curve.png", "curve.svg"}
@@ -321,6 +324,8 @@ def test_a_curve_of_no_result_is_refused_in_words(given, said):
 
 
 def test_drawings_and_reports_take_paths_as_text(tmp_path):
+    with pytest.raises(InputError, match="the cell is None; expected a name or a path"):
+        wsrnas.load_cell(None)
     assert wsrnas.draw_cell(wsrnas.load_cell("WsrNet_Basic"), str(tmp_path / "cell.png")).is_file()
     with pytest.raises(InputError, match=r"/no/run is not a run directory"):
         wsrnas.write_report("/no/run")

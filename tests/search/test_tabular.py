@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -476,6 +477,16 @@ def test_a_table_is_searched_from_python(file):
     assert float(task.truth[place]) - task.best == found["curve"][-1] == found["regret"]["20"]["best"]
     assert len(found["measured"]) == len(found["curve"]) == 20 and found["found"] in found["measured"]
     assert search_table(str(file), "local-search", queries=20, seed=3)["measured"] == found["measured"]
-    for settings, said in (({"strategy": "best"}, "unknown strategy 'best'"), ({"queries": (9999,)}, "asks for 9999")):
+    again = search_table(file, "local-search", queries=np.array([20]), seed=np.int64(3),
+                         columns=["clean", "pgd_3", "pgd_8"])
+    assert again["measured"] == found["measured"], "a path, numbers of numpy"
+    with pytest.raises(InputError, match="columns are clean; expected a clean one and at least one under attack"):
+        search_table(str(file), "random", 5, columns="clean")
+    for settings, said in (
+            ({"strategy": "best"}, "unknown strategy 'best'"), ({"strategy": ["wsr"]}, r"unknown strategy \['wsr'\]"),
+            ({"queries": (9999,)}, "asks for 9999"), ({"queries": "5"}, r"queries is \['5'\]; expected"),
+            ({"queries": [5.0]}, r"queries is \[5.0\]; expected"), ({"queries": True}, "queries is .*expected"),
+            ({"seed": "a"}, "seed is 'a'; expected a whole number from 0"), ({"colour": 3}, "unknown .*'colour'"),
+            ({"noise": "much"}, "noise is 'much'; expected float"), ({"columns": "pgd"}, "no column 'pgd'")):
         with pytest.raises(InputError, match=said):
             search_table(str(file), **settings)

@@ -6,7 +6,7 @@ from typing import Any
 
 from wsrnas.architectures import catalogue, searched
 from wsrnas.runtime import run_files
-from wsrnas.runtime.errors import InputError, shown
+from wsrnas.runtime.errors import InputError, shown, type_in_words
 from wsrnas.runtime.reading import shown_path
 from wsrnas.runtime.spelling import closest
 
@@ -40,6 +40,8 @@ def load(spec: str | Path) -> Any:
     Raises:
         InputError: There is no such name or file, the file is not a genotype, or the graph is malformed.
     """
+    if not isinstance(spec, (str, os.PathLike)):
+        raise InputError(f"the cell is {type_in_words(spec)}; expected a name or a path")
     spec = os.fspath(spec)
     name = catalogue.find(spec)
     if name and (genotype := catalogue.ENTRIES[name].genotype):

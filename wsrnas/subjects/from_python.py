@@ -193,9 +193,12 @@ def result_table(*results: Mapping[str, Any]) -> str:
     """Return results of ``evaluate`` as a text table with a column for each network, after what the numbers hide.
 
     Raises:
-        InputError: two networks have the same name.
+        InputError: something is no result, or two networks have the same name.
     """
     require(bool(results), "there is no result to show; expected results of evaluate, one after the other")
+    for number, result in enumerate(results, start=1):
+        require(isinstance(result, Mapping) and {"name", "clean", "attacks"} <= set(result), f"result {number} is "
+                f"{type_in_words(result)}, and no result of evaluate; expected what evaluate returns")
     names = [result["name"] for result in results]
     require(len(set(names)) == len(names), f"the networks are called {', '.join(names)}; expected different names")
     return table({result["name"]: dict(result) for result in results})
