@@ -284,7 +284,7 @@ def advice(config: ExportConfig, package: Package) -> list[str]:
         data = " --data DATA" * source_of(package.description["dataset"]).needs_folder
         place = find_checkpoint(config.model, config.weights).parent
         beside = "" if (place / run_files.CONFIG).is_file() else f" --out {shlex.quote(str(place))}"
-        lines.append(f"measure with: python -m retrain.evaluate --model {shlex.quote(config.model)}{weights}{known} "
+        lines.append(f"measure with: python -m retrain.evaluate --model {shlex.quote(config.model)}{weights}{known}"
                      f"{data} --attacks {attacks} --strengths {threat_strength(dataset)}{beside}; then export "
                      "again with --overwrite")
     if package.measured.unreliable:

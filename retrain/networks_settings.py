@@ -10,13 +10,14 @@ from wsrnas.runtime.config import option, require
 
 
 def refuse_unread_weights(weights: str, networks: Sequence[str]) -> None:
-    """Refuse ``--weights last`` where no network is a run directory, which alone has two.
+    """Refuse ``--weights last`` where all networks are files, which have no second weights as a run directory has.
 
     Raises:
         InputError: it is so.
     """
-    require(weights == "best" or any(os.path.isdir(given) for given in networks), f"--weights {weights} is given, but "
-            f"nothing reads it: {', '.join(networks)} is no run directory; expected one, or no --weights")
+    are_files = all(os.path.isfile(given) or os.path.isfile(given.rpartition(":")[0]) for given in networks)
+    require(weights == "best" or not are_files, f"--weights {weights} is given, but nothing reads it: "
+            f"{', '.join(networks)} is no run directory; expected one, or no --weights")
 
 
 @dataclass(frozen=True)

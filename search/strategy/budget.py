@@ -101,8 +101,8 @@ def around(text: str, found: Tensor) -> str:
     smaller, larger = found[found <= budget.value], found[found >= budget.value]
     near = [readable(max(smaller.tolist()))] if len(smaller) else []
     near += [readable(min(larger.tolist()))] if len(larger) else []
-    return (f"{budget.quantity} go from {readable(found.min().item())} to {readable(found.max().item())}, the nearest "
-            f"are {' and '.join(near)}")
+    return (f"{budget.quantity} go from {readable(found.min().item())} to {readable(found.max().item())}, nearest to "
+            f"it {'are' if len(near) > 1 else 'is'} {' and '.join(near)}")
 
 
 def require_enough(space: Space, text: str, network: tuple[int, int, int, ImageShape], allowed: Allowed, wanted: int,
@@ -121,12 +121,14 @@ def require_enough(space: Space, text: str, network: tuple[int, int, int, ImageS
         InputError: the sample holds no more than ``wanted`` that are allowed.
     """
     found: set[Hashable] = set()
+    every = []
     for _ in range(ROUNDS):
         drawn = space.sample(1000, generator)
+        every.append(drawn)
         found.update(space.key(drawn[allowed(drawn)]))
         if len(found) > wanted:
             return
-    sizes = around(text, costs(space, text, network, drawn))
+    sizes = around(text, costs(space, text, network, torch.cat(every)))
     raise InputError(f"of {1000 * ROUNDS:,} random architectures of the space {space.name}, {len(found)} different "
                      f"ones are within the budget, and the search measures {wanted} ({sizes}); expected another "
                      "--budget, a larger --budget_tolerance or fewer --iterations")

@@ -142,6 +142,9 @@ def test_without_test_images_a_fifth_of_each_class_is_kept_for_the_test():
     ([COLOURS], None, "gives no pairs"),
     (TensorDataset(COLOURS), None, "a TensorDataset that gives no pairs"),
     ({"image": COLOURS, "label": CLASSES}, None, r"a dict that gives no pairs .*expected \(images, labels\)"),
+    (Damaged(RuntimeError("damaged jpeg")), None, r"image 3 .* cannot be read \(RuntimeError: damaged jpeg\)"),
+    (Damaged(InputError("3.png is a pipe")), None, r"image 3 .* cannot be read \(3.png is a pipe\)"),
+    (Damaged(AssertionError()), None, r"image 3 of the training images cannot be read \(AssertionError\)"),
     (Damaged(OSError("bad file")), None, r"image 3 of the training images cannot be read \(OSError: bad file\)"),
     (Pictures(), Damaged(KeyError("name")), r"image 3 of the test images cannot be read \(KeyError: 'name'\)"),
 ])

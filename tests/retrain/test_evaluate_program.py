@@ -316,9 +316,9 @@ def test_the_last_weights_are_those_of_a_run_directory(run, main):
 def test_what_a_signal_leaves_of_an_evaluation_can_go_on(tmp_path):
     place.watch_none()
     journal = Journal(tmp_path / "eval" / "chunks", {})
-    assert not place.watching(), "nothing is saved yet"
+    assert not place.can_go_on(), "nothing is saved yet"
     journal.stay()
-    assert place.watching()
+    assert place.can_go_on()
 
 
 @pytest.mark.parametrize("damage", ["cut", "NaN", "other"])

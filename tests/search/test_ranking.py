@@ -296,7 +296,7 @@ def test_two_processes_share_the_architectures(rank, trained, table, tmp_path, m
     (["--measure", "short", "--short_images", "5"], ["short_images is 5", "at least 10"]),
     (["--short_learning_rate", "-1"], ["short_learning_rate is -1"]),
     (["--budget", "params=lots"], ["budget is 'params=lots'"]),
-    (["--budget", "params=1"], ["budget is params=1", "no such architecture", "params go from ", ", the nearest are "]),
+    (["--budget", "params=1"], ["budget is params=1", "no such architecture", "params go from ", "nearest to it is "]),
     (["--budget", "params=1", "--budget_tolerance", "2"], ["budget_tolerance is 2"]),
 ])
 def test_bad_input_is_one_sentence(argv, words, trained, table, tmp_path, capsys):

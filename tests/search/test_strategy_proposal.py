@@ -208,10 +208,11 @@ def test_a_budget_keeps_the_cost_near_it():
                        cost[:, 1] >= 0.98 * value)
 
 
-@pytest.mark.parametrize(("value", "near"), [("2k", "1.5k and 3k"), ("3k", "3k and 3k"), ("1", "1.5k"), ("9M", "4M")])
+@pytest.mark.parametrize(("value", "near"), [
+    ("2k", "are 1.5k and 3k"), ("3k", "are 3k and 3k"), ("1", "is 1.5k"), ("9M", "is 4M")])
 def test_costs_around_a_budget_that_nothing_meets(value, near):
     assert around(f"params={value}", torch.tensor([3000.0, 1500, 4e6])) == (
-        f"params go from 1.5k to 4M, the nearest are {near}")
+        f"params go from 1.5k to 4M, nearest to it {near}")
 
 
 @pytest.mark.parametrize("text", ["params", "params=3M@", "params=3M@C36", "macs=1M@L20C36", "macs=1M@C0L3", "3M@C4L3",

@@ -247,7 +247,7 @@ def test_a_budget_bounds_what_is_trained_measured_and_found(space):
     cost = kind.cost(torch.cat([paths, kind.encode(searcher.genotype())[None]]), *network)[:, 1]
     assert ((cost - value).abs() <= 0.1 * value).all() and cost.unique().numel() > 1
     with pytest.raises(InputError, match=r"of 50,000 random .* 0 different ones are within the budget.* measures 5 "
-                                         r"\(params go .*, the nearest are .*\); expected another"):
+                                         r"\(params go .*, nearest to it is .*\); expected another"):
         searcher_of("--space", space, "--budget", "params=1")
 
 

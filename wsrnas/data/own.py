@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,19 +221,50 @@ def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and labels of a torch ``Dataset``, or of anything else that gives such pairs."""
     pairs: list[tuple[np.ndarray, int]] = []
     try:
-        require(not isinstance(dataset, Mapping), "the images and the labels have no order in it")
-        items = dataset if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))
-        pairs.extend((_array(image), _class(label)) for image, label in items)
-    except (OSError, LookupError) as error:
-        raise InputError(f"image {len(pairs)} of the {part} images cannot be read ({named_line(error)})") from None
+        for item in _items(dataset, part):
+            image, label = item
+            pairs.append((_array(image), _class(label)))
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the {part} images are {type_in_words(dataset)} that gives no pairs of an image and a class "
-                         f"({error}); expected (images, labels) or a torch Dataset, not a DataLoader") from None
+        raise _no_pairs(dataset, part, error) from None
     require(bool(pairs), f"there are no {part} images; expected at least 1")
     shapes = {image.shape for image, _ in pairs}
     require(len(shapes) == 1, f"the {part} images have the shapes {', '.join(map(str, sorted(shapes)[:3]))}; expected "
             "one shape (resize them)")
     return np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs])
+
+
+def _items(dataset: Any, part: str) -> Iterator[Any]:
+    """Yield what a user's object gives; what its code raises on the way names the image.
+
+    Raises:
+        InputError: it raised something, or is not of the kind that gives one item after the other.
+    """
+    if isinstance(dataset, Mapping):
+        raise _no_pairs(dataset, part, "the images have no order in it")
+    number = 0
+    try:
+        items = iter(dataset) if not hasattr(dataset, "__len__") else (dataset[i] for i in range(len(dataset)))
+        for item in items:
+            yield item
+            number += 1
+    except (TypeError, LookupError, NotImplementedError) as error:
+        if number == 0:
+            raise _no_pairs(dataset, part, error) from None
+        raise _unreadable(number, part, error) from None
+    except Exception as error:  # the user's code
+        raise _unreadable(number, part, error) from None
+
+
+def _no_pairs(dataset: Any, part: str, why: object) -> InputError:
+    return InputError(f"the {part} images are {type_in_words(dataset)} that gives no pairs of an image and a class "
+                      f"({why}); expected (images, labels) or a torch Dataset, not a DataLoader")
+
+
+def _unreadable(number: int, part: str, error: Exception) -> InputError:
+    said = str(error) if isinstance(error, InputError) else named_line(error)
+    return InputError(f"image {number} of the {part} images cannot be read ({said})")
 
 
 def _class(label: Any) -> int:

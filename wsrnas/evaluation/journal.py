@@ -13,7 +13,7 @@ from torch import Tensor
 from wsrnas.runtime.checkpoint import write_atomic
 from wsrnas.runtime.errors import say
 from wsrnas.runtime.folders import make
-from wsrnas.runtime.place import Place, watch
+from wsrnas.runtime.place import Place, saves_in
 from wsrnas.runtime.reading import parse_json
 
 UNKNOWN = -1
@@ -116,7 +116,8 @@ class Journal:
         """
         if self.place is None:
             make(self.folder)
-            self.place = watch(self.folder)
+            self.place = Place(self.folder)
+            saves_in(self.folder)
         self.place.require()
 
     def _rows(self, path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Draw the accuracy of networks over the strength of an attack, from results in Python."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def draw_curve(*results: Mapping[str, Any], path: str | Path = "", norm: str = "
     figures = (accuracy_figure(networks, one) for one in ([norm] if norm else ["linf", "l2"]))
     drawn = next((figure for figure in figures if figure is not None), None)
     require(drawn is not None, f"there is no attack of the norm {norm or 'linf or l2'} to draw")
+    require(isinstance(path, (str, os.PathLike)), f"path is {type_in_words(path)}; expected a text or a Path")
     if path:
         target = Path(path)
         require(not target.is_dir(), f"path is {shown_path(target)}, a folder; expected the path of a figure in it")

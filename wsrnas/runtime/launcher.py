@@ -40,7 +40,7 @@ def torchrun(argv: list[str]) -> None:
             rank, number = next(iter(killed.items()))
             hint = " (the system does so when memory is short)" if number == signal.SIGKILL else ""
             print(f"error: process {rank} was ended by {signal.Signals(number).name}{hint}, and the others with it; "
-                  "the same command resumes from the last checkpoint", file=sys.stderr, flush=True)
+                  "the same command resumes from what is saved", file=sys.stderr, flush=True)
             sys.exit(LOST)
         raise
 

@@ -36,11 +36,13 @@ class Place:
 
 
 _watched: list[Place] = []
+_saving: list[Path] = []
 
 
 def watch_none() -> None:
     """Forget the folders of an earlier program."""
     _watched.clear()
+    _saving.clear()
 
 
 def watch(folder: Path) -> Place:
@@ -50,9 +52,14 @@ def watch(folder: Path) -> Place:
     return place
 
 
-def watching() -> bool:
-    """Return whether the program has a run directory by now."""
-    return bool(_watched)
+def saves_in(folder: Path) -> None:
+    """Note that the program has saved something in a folder that it does not watch."""
+    _saving.append(folder)
+
+
+def can_go_on() -> bool:
+    """Return whether the program has a run directory by now, or has saved something, so that it can be resumed."""
+    return bool(_watched or _saving)
 
 
 def watched_above(folder: Path) -> Place | None:

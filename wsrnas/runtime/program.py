@@ -157,7 +157,7 @@ def interrupted(number: int = signal.SIGINT, error: BaseException | None = None)
         number: the signal.
         error: what it was turned into on its way.
     """
-    resumes = "; the same command resumes from what is saved" * place.watching()
+    resumes = "; the same command resumes from what is saved" * place.can_go_on()
     if number == signal.SIGINT:
         print(f"interrupted{resumes}", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -179,7 +179,7 @@ def problem_of_machine(error: RuntimeError) -> tuple[str, int] | None:
                 "give the job more memory", LOST)
     if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1") and _PARTNER.search(str(error)):
         return ("another process of this run has ended, and this one cannot go on alone; the same command resumes from "
-                "the last checkpoint", LOST)
+                "what is saved", LOST)
     return None
 
 
@@ -187,7 +187,7 @@ def storage_problem(error: OSError) -> str:
     """Say which file could not be used, and why."""
     where = shown_path(error.filename) if isinstance(error.filename, str) else "the run directory or the output"
     verb = "write" if error.errno in _UNWRITTEN else "read or write"
-    resumes = "; what was saved before is intact, and the same command resumes from it" * place.watching()
+    resumes = "; what was saved before is intact, and the same command resumes from it" * place.can_go_on()
     return f"cannot {verb} {where}: {(_UNWRITTEN | _UNREACHABLE)[error.errno or 0]}{resumes}"
 
 

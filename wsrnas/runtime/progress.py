@@ -41,7 +41,7 @@ class Progress(Generic[Item]):
         self.bar = tqdm(items, desc=label, total=total, initial=initial, leave=False, dynamic_ncols=True,
                         disable=None if world.is_main else True)
         self.total = self.bar.total
-        self.say = log or (_print if world.is_main and self.bar.disable else None)
+        self.say = (log or (_print if self.bar.disable else None)) if world.is_main else None
 
     def show(self, values: Mapping[str, str]) -> None:
         """Show these values, such as a loss, beside the numbers from now on."""

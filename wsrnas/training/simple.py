@@ -52,7 +52,7 @@ def train(model: nn.Module, data: DataSet, epochs: int = 10, loss: str = "pgd", 
         schedule: name of the schedule in ``SCHEDULES``: constant, cosine, cyclic or one-cycle.
         seed: seed of the order of images, their augmentation and random starts. Dropout draws from torch's global
             generator.
-        log: function that takes one line after each epoch.
+        log: function that takes one line after each epoch, and in a long one another every five minutes.
 
     Returns:
         One row for each epoch: means over its images of ``loss``, ``adversarial_accuracy`` and, where it was measured,
@@ -103,7 +103,7 @@ def _train_epochs(model: nn.Module, trainer: Trainer, loader: BatchLoader, epoch
         with right_gradients(model), torch.enable_grad():
             for number in range(epochs):
                 label = f"epoch {number + 1}/{epochs}"
-                rows.append(train_epoch(trainer, loader, number, label=label))
+                rows.append(train_epoch(trainer, loader, number, label=label, log=log))
                 log(f"{label}: {_words(rows[-1])}")
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
