@@ -86,7 +86,7 @@ FLAGS = {
         statistics step_size tau trades_beta unconstrained_share upper_weights vulnerability_bound warmup_epochs
         track watched_batches weight_decay""",
     VulnerabilityConfig: """batch_size data dataset device distance download epsilon layers max_test model names
-        num_steps random_start runs save seed standardize step_size weights""",
+        num_steps random_start runs save seed standardize step_size weights workers""",
     RetrainConfig: f"{TRAINING} cutout dataset dataset_name download extend init_weights",
     ImageNetConfig: f"{TRAINING} color_jitter extend image_size init_weights workers",
     CompareConfig: " ".join({*TRAINING.split()} - {"arch", "init_channels"}) + """ archs attacks budget check_images
