@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from retrain.evaluate_settings import EvaluateConfig
-from retrain.networks_settings import refuse_unread_weights
 from wsrnas.evaluation.attack_spec import Attack, attack_of
 from wsrnas.evaluation.protocols import PROTOCOLS
 from wsrnas.runtime import run_files
@@ -46,7 +45,6 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate the networks that the command line names."""
     config, invocation = parse_config(EvaluateConfig, argv=argv, prog="retrain.evaluate")
     require(bool(config.model), "nothing to evaluate: pass --model RUN_DIRECTORY_OR_FILE [...]")
-    refuse_unread_weights(config.weights, config.model)
     config.chosen(config.dataset)  # a wrong attack is refused before anything is read
     with exact_arithmetic():
         evaluate_all(config, invocation)

@@ -81,7 +81,8 @@ class EvaluateConfig(NetworksConfig):
     def unread(self) -> dict[str, str]:
         """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
         names = () if self.state_dict else ("init_channels", "layers")
-        return dict.fromkeys(names, "a network without --state_dict has its own size; expected --state_dict with it")
+        return super().unread() | dict.fromkeys(
+            names, "a network without --state_dict has its own size; expected --state_dict with it")
 
     def __post_init__(self) -> None:
         super().__post_init__()

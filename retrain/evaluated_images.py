@@ -1,8 +1,9 @@
 """Read the test images that trained networks are measured on."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
+from retrain.evaluate_settings import EvaluateConfig
+from retrain.vulnerability.settings import VulnerabilityConfig
 from wsrnas.data.datasets import load_dataset_once, source_of
 from wsrnas.data.imagenet import ImageFileLoader, list_imagenet
 from wsrnas.runtime.distributed import World
@@ -10,40 +11,13 @@ from wsrnas.subjects.images import EvaluationImages, evaluated_dataset, folder_o
 from wsrnas.subjects.model_source import ModelSource
 
 
-class ImagesConfig(Protocol):
-    """The fields of a configuration that say which images are read, and how."""
+def load_images(config: EvaluateConfig | VulnerabilityConfig, networks: Sequence[ModelSource],
+                world: World) -> EvaluationImages:
+    """Return the test images: whole on the device or, for ImageNet, as files to decode.
 
-    @property
-    def dataset(self) -> str:
-        """Name of the data set; empty: that of the networks."""
-
-    @property
-    def data(self) -> str:
-        """Folder of the data set."""
-
-    @property
-    def download(self) -> bool:
-        """Whether to fetch what is missing."""
-
-    @property
-    def max_test(self) -> int:
-        """Images that are kept; 0: all."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of their choice."""
-
-    @property
-    def batch_size(self) -> int:
-        """Images at a time."""
-
-    @property
-    def workers(self) -> int:
-        """Processes that decode ImageNet's images."""
-
-
-def load_images(config: ImagesConfig, networks: Sequence[ModelSource], world: World) -> EvaluationImages:
-    """Return the test images: whole on the device or, for ImageNet, as files to decode."""
+    Raises:
+        InputError: the data set is not known, or cannot be read.
+    """
     dataset = evaluated_dataset(networks, config.dataset)
     source = source_of(dataset)
     folder = folder_of_images(config.data, networks, dataset, world.is_main)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from retrain.networks_settings import refuse_unread_weights
+from retrain.networks_settings import unread_weights
 from retrain.publishing.package import CARD, SAFETENSORS, Package, file_names, has_safetensors
 from retrain.publishing.robustbench import LEADERBOARDS, Publication, numbers, takes_autoattack, threat_strength
 from wsrnas.architectures.searched import Searched, name_of
@@ -87,6 +87,10 @@ class ExportConfig:
     venue: str = option("", "venue of the paper")
     link: str = option("", "address of the paper")
 
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        return unread_weights([self.model])
+
     def __post_init__(self) -> None:
         require(18 <= self.opset <= 23, f"opset is {self.opset}; expected 18 to 23")
         for field in ("name", "title", "authors", "venue", "link"):
@@ -107,7 +111,6 @@ def main(argv: list[str] | None = None) -> None:
     """Export the network that the command line names."""
     config, invocation = parse_config(ExportConfig, argv=argv, prog="retrain.export")
     require(bool(config.model), "nothing to export: pass --model RUN_DIRECTORY_OR_FILE")
-    refuse_unread_weights(config.weights, [config.model])
     if config.onnx:
         require_packages()
     package, remarks = read_package(config)

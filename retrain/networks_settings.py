@@ -9,15 +9,10 @@ from wsrnas.data.settings import download_help
 from wsrnas.runtime.config import option, require
 
 
-def refuse_unread_weights(weights: str, networks: Sequence[str]) -> None:
-    """Refuse ``--weights last`` where all networks are files, which have no second weights as a run directory has.
-
-    Raises:
-        InputError: it is so.
-    """
+def unread_weights(networks: Sequence[str]) -> dict[str, str]:
+    """Return why nothing reads ``--weights`` where all networks are files; only run directories have two weights."""
     are_files = all(os.path.isfile(given) or os.path.isfile(given.rpartition(":")[0]) for given in networks)
-    require(weights == "best" or not are_files, f"--weights {weights} is given, but nothing reads it: "
-            f"{', '.join(networks)} is no run directory; expected one, or no --weights")
+    return {"weights": f"{', '.join(networks)} is no run directory; expected one"} if are_files else {}
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,10 @@ class NetworksConfig:
     seed: int = option(0, "seed of the choice of images and of random starts", group="run and machine")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU if there is one, else the CPU", identity=False)
     runs: str = option("runs", "folder of all run directories", identity=False)
+
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        return unread_weights(self.model)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed is {self.seed}; expected at least 0")

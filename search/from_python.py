@@ -56,6 +56,7 @@ def search_table(table: str = DEMO, strategy: str = "wsr", queries: int | Sequen
 
 def _listed(given: Any) -> Any:
     """Return one value or several as a list of plain values."""
+    given = given.tolist() if hasattr(given, "tolist") else given  # an array or a tensor
     if isinstance(given, str) or not isinstance(given, Iterable):
         given = [given]
     return [int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value for value in given]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from search.spaces.space import ImageShape, Space
@@ -78,21 +78,26 @@ def within(space: Space, text: str, tolerance: float, network: tuple[int, int, i
     Raises:
         InputError: the budget cannot be read, or the space has no network of so many cells.
     """
-    sized = parse_sized_budget(text)
-    space.check_layers(sized.layers or network[1])
-    value = sized.budget.value
+    cost, value = cost_in(space, text, network), parse_sized_budget(text).budget.value
 
     def allowed(choices: Tensor) -> Tensor:
-        return (costs(space, text, network, choices) - value).abs() <= tolerance * value
+        return (cost(choices) - value).abs() <= tolerance * value
     return allowed
 
 
-def costs(space: Space, text: str, network: tuple[int, int, int, ImageShape], choices: Tensor) -> Tensor:
-    """Return what choices (n, R) cost in the quantity of a budget (n,); arguments and errors as ``within``."""
+def cost_in(space: Space, text: str, network: tuple[int, int, int, ImageShape]) -> Callable[[Tensor], Tensor]:
+    """Return a function from choices (n, R) to what they cost in the quantity of a budget (n,), as float64.
+
+    Arguments and errors are those of ``within``.
+    """
     sized = parse_sized_budget(text)
     init_channels, layers = sized.init_channels or network[0], sized.layers or network[1]
     space.check_layers(layers)
-    return space.cost(choices, init_channels, layers, *network[2:])[:, COLUMNS[sized.budget.quantity]].double()
+    column = COLUMNS[sized.budget.quantity]
+
+    def cost(choices: Tensor) -> Tensor:
+        return space.cost(choices, init_channels, layers, *network[2:])[:, column].double()
+    return cost
 
 
 def around(text: str, found: Tensor) -> str:
@@ -128,7 +133,7 @@ def require_enough(space: Space, text: str, network: tuple[int, int, int, ImageS
         found.update(space.key(drawn[allowed(drawn)]))
         if len(found) > wanted:
             return
-    sizes = around(text, costs(space, text, network, torch.cat(every)))
+    sizes = around(text, cost_in(space, text, network)(torch.cat(every)))
     raise InputError(f"of {1000 * ROUNDS:,} random architectures of the space {space.name}, {len(found)} different "
                      f"ones are within the budget, and the search measures {wanted} ({sizes}); expected another "
                      "--budget, a larger --budget_tolerance or fewer --iterations")

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from search.strategy.budget import around, costs, within
+from search.strategy.budget import around, cost_in, within
 from search.strategy.objective import Objective
 from search.strategy.problem import Problem, everything
 from search.tables.size_class import parse_size_class
@@ -113,7 +113,7 @@ def limited(table: Table, size_class: str = "", budget: str = "", tolerance: flo
         if not inside.any():
             raise InputError(f"budget is {budget}; the table {table.name} holds no such architecture within "
                              f"{tolerance:g} of it" + f" in the size class {size_class}" * bool(size_class)
-                             + f": {around(budget, costs(space, budget, table.network, of_size))}")
+                             + f": {around(budget, cost_in(space, budget, table.network)(of_size))}")
     return inside
 
 

@@ -309,7 +309,7 @@ def test_each_source_has_its_own_images(network, tmp_path):
 
 @pytest.mark.parametrize("main", [program.main, export.main, vulnerability.main])
 def test_the_last_weights_are_those_of_a_run_directory(run, main):
-    with pytest.raises(InputError, match=r"--weights last is given, but nothing reads it: .*best.pt is no run"):
+    with pytest.raises(InputError, match=r"--weights is given, but nothing reads it: .*best.pt is no run"):
         main(["--model", str(run / "best.pt"), "--weights", "last"])
 
 

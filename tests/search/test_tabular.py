@@ -477,7 +477,7 @@ def test_a_table_is_searched_from_python(file):
     assert float(task.truth[place]) - task.best == found["curve"][-1] == found["regret"]["20"]["best"]
     assert len(found["measured"]) == len(found["curve"]) == 20 and found["found"] in found["measured"]
     assert search_table(str(file), "local-search", queries=20, seed=3)["measured"] == found["measured"]
-    again = search_table(file, "local-search", queries=np.array([20]), seed=np.int64(3),
+    again = search_table(file, "local-search", queries=np.array(20), seed=np.int64(3),
                          columns=["clean", "pgd_3", "pgd_8"])
     assert again["measured"] == found["measured"], "a path, numbers of numpy"
     with pytest.raises(InputError, match="columns are clean; expected a clean one and at least one under attack"):
