@@ -55,7 +55,7 @@ def evaluate_all(config: EvaluateConfig, invocation: Invocation) -> None:
     architectures = named_architectures(config)
     networks = [] if architectures else [open_model(given, config.weights) for given in config.model]
     world = initialize(config.device)
-    images = load_images(config, networks, world)
+    images = load_images(config, networks, world, config.dataset, config.batch_size, config.workers)
     networks = networks or open_named(config, architectures, images)
     protocol, attacks = config.chosen(images.dataset)
     for note in config.notes * world.is_main:

@@ -553,7 +553,7 @@ def test_pictures_of_another_size_are_other_images(tmp_path):
 
     def fingerprint(size):
         known = ModelSource(nn.Identity(), "x", "x", "x", {"dataset": "imagenet", "image_shape": [3, size, size]})
-        return load_images(config, [known], World()).fingerprint
+        return load_images(config, [known], World(), "", 500, 0).fingerprint
 
     assert fingerprint(32) != fingerprint(64) and fingerprint(32) == fingerprint(32)
     before = fingerprint(32)
