@@ -247,6 +247,30 @@ def test_each_check_fails_where_chance_ends_and_no_other_with_it(attack, strengt
 
 
 @pytest.mark.usefixtures("all_found")
+@pytest.mark.parametrize("right, passes", [(100, True), (40, False)])
+def test_the_evaluations_own_attacks_are_compared_on_correctly_classified_images_alone(right, passes, data, monkeypatch):
+    """8 images that the longer attack misses are 8 % of 100 and 20 % of 40; it finds 8 others, so both are as strong."""
+    class Known(Told):
+        def clean(self) -> Tensor:
+            return torch.arange(100) < right
+
+        def robust(self, attack: Attack, among: Tensor) -> Tensor:
+            if attack.label not in ("PGD-5", "PGD-9"):
+                return super().robust(attack, among)
+            return self.clean() & ((torch.arange(100) // 8) != (attack.steps == 5))
+
+        def passes_of(self, attack):
+            return None
+
+    attacks = [at_strength(parse_attack(name), 0.1) for name in ("pgd-5", "pgd-9")]
+    told = Known(data, {key: min(count, 20) for key, count in HONEST.items()} | {("random noise-10", 0.1): 35})
+    result = measure(told, attacks, 100, level="quick")
+    check = next(row for row in result["checks"] if row["check"] == "more steps are not weaker")
+    assert check["numbers"]["fell_only_to_weaker"] == check["numbers"]["fell_only_to_stronger"] == 8
+    assert (check["passed"], check["numbers"]["images"]) == (passes, right)
+
+
+@pytest.mark.usefixtures("all_found")
 def test_quick_checks_run_no_long_attack_and_still_compare_the_evaluations_own(data):
     own = [(at_strength(parse_attack(name), 0.1), torch.arange(100) < count)
            for name, count in (("pgd-50", 20), ("square-100", 10))]

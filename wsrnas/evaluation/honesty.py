@@ -1,10 +1,10 @@
 """Checks for masked gradients, which make attacks fail on networks that are not robust.
 
 After Athalye et al. (2018) and Carlini et al. (2019). Each check runs on a random part of the test images, and compares
-the evaluation's own attacks on all of them. Two attacks are compared image by image: a check fails if
-significantly more images survive the stronger attack and fall to the weaker one than the reverse (exact test). The
-accuracies under attack are then upper bounds only, and probably too high. The quick checks run no attack of more than
-20 steps, and none that asks for logits alone; they, too, compare the evaluation's own attacks.
+the evaluation's own attacks on all that are classified correctly. Two attacks are compared image by image: a check
+fails if significantly more images survive the stronger attack and fall to the weaker one than the reverse (exact test).
+The accuracies under attack are then upper bounds only, and probably too high. The quick checks run no attack of more
+than 20 steps, and none that asks for logits alone; they, too, compare the evaluation's own attacks.
 
 To add a check, write a function ``(part, rows) -> Verdict`` and add one entry to ``CHECKS``, at the end of this file.
 """
@@ -91,8 +91,7 @@ class Check:
     """One entry of the table of checks.
 
     Args:
-        judge: function from the part and the evaluation's attacks, with the (N,) flags of the images that withstand
-            them, to the verdict.
+        judge: function from the part and the evaluation's attacks, as ``honesty_checks`` has them, to the verdict.
         least_images: smallest number of correctly classified images that the check makes sense with.
         follows_gradient: whether the check attacks with the network's gradient.
     """
@@ -129,7 +128,7 @@ def honesty_checks(part: Part, rows: Rows) -> list[dict[str, Any]]:
 
     Args:
         part: the images to check.
-        rows: the evaluation's attacks with the (N,) flags of the images that withstand them.
+        rows: the evaluation's attacks; for each, which of the correctly classified test images withstand it, (n,) bool.
 
     Returns:
         One row per check: ``check``, ``passed`` (None where it could not be run), ``says`` and ``numbers``.

@@ -76,7 +76,7 @@ def measure(evaluation: Evaluation, attacks: Sequence[Attack], check_images: int
         points, more = curve_rows(found, measured)
         strength = choose_strength([*more, *rows], clean.double().mean().item())
         part = Part(evaluation, choose_images(clean, check_images, evaluation.seed), strength, level, spare_fallen)
-        checks = honesty_checks(part, [*points, *measured])
+        checks = honesty_checks(part, [(attack, flags[clean]) for attack, flags in (*points, *measured)])
     return {**_result(evaluation, clean, measured, rows, level, found, checks), "complete": True}
 
 

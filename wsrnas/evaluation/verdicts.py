@@ -42,7 +42,12 @@ def _percent(flags: Tensor) -> str:
 def compare(stronger: Tensor, weaker: Tensor, names: tuple[str, str]) -> Verdict:
     """Fail if too many images withstand what should be the stronger attack and fall to the weaker one.
 
-    Too many are more than fall to the stronger attack alone, or more than a share of all.
+    Too many are more than fall to the stronger attack alone, or more than a share of all images.
+
+    Args:
+        stronger: (n,) bool, which correctly classified images withstand what should be the stronger attack.
+        weaker: (n,) bool, the same for the weaker attack.
+        names: how the sentence calls both.
     """
     escaped = int((stronger & ~weaker).sum())
     caught = int((weaker & ~stronger).sum())
