@@ -26,6 +26,11 @@ class MeasureConfig(Ranges):
     validation_steps: int = option(0, "steps of the PGD attacks that measure: on D_v, in its check, and in the "
                                    "AN-Estimator's tasks; 0: num_steps", added=True)
 
+    @property
+    def trains_apart(self) -> bool:
+        """Whether each process trains and measures architectures of its own, instead of its share of every batch."""
+        return self.measure == SHORT
+
     def unread(self) -> dict[str, str]:
         """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
         names = () if self.measure == SHORT else ("short_epochs", "short_images")

@@ -28,10 +28,15 @@ class SupernetSearcher:
     initial_genotype: Any
     stop: Callable[[], bool] = staticmethod(lambda: False)  # whether to stop between two training steps
 
+    @property
+    def batch_world(self) -> World:
+        """The processes that share the batches of a training or a measurement."""
+        return self.config.batch_world(self.world)
+
     @cached_property
     def trainer(self) -> Trainer:
         """The adversarial training of the supernet's weights."""
-        return build_trainer(self.config, self.supernet, self.world)
+        return build_trainer(self.config, self.supernet, self.batch_world)
 
     def genotype(self) -> Any:
         """Return the architecture of the current A."""

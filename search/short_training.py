@@ -6,6 +6,9 @@ those of a fresh supernet, or those of a trained one (``--supernet``), which the
 Successive halving (Jamieson and Talwalkar, AISTATS 2016) saves epochs: of the architectures of an iteration, the worse
 half ends after a part of its training. The learning rate of all follows the schedule of the whole training, so the
 others are measured as they would be without halving.
+
+Several processes share the architectures of a step, not their batches, so what is found does not depend on their
+number.
 """
 
 import copy
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.apart import Apart
 from search.cost import PhaseClock
 from search.few_shot import load_weights, own_weights
 from search.spaces.supernet import Path
@@ -45,40 +49,47 @@ class Candidate:
     momentum: dict[str, Any] | None = None
     measured: list[Measurement] = field(default_factory=list)
 
+    def reached(self, epochs: int, weights: dict[str, Tensor], momentum: dict[str, Any]) -> None:
+        """Go on after ``epochs`` with these weights and this momentum."""
+        self.epochs, self.weights, self.momentum = epochs, weights, momentum
+
 
 class ShortTraining:
-    """Train paths one after the other.
+    """Train paths one after the other; each process those of its share.
 
     Args:
         searcher: the search, before it has trained anything: its weights are the first ones of every training.
     """
 
     def __init__(self, searcher: Searcher) -> None:
-        self.searcher = searcher
+        self.searcher, self.apart = searcher, Apart(searcher)
         self.first = own_weights(searcher.supernet)
         self.candidates: list[Candidate] = []  # of the current step, in the order of its paths
-        self.kept: list[int] = []  # those of them that were trained to the end
+        self.kept: list[int] = []  # those of them that are trained to the end, by any process
 
     def each_path(self, step: Step, clock: PhaseClock, row: dict[str, Any]) -> Iterator[bool]:
-        """Train and make one path of the step after the other the current one, apart from those that end early.
+        """Train and make the paths of this process, one after the other, the current one; some of the step end early.
 
         Args:
             step: the current step.
             clock: clock of its phases.
-            row: its row of ``metrics.jsonl``; ``train`` is that of the last path, ``halving`` has what ended early.
+            row: its row of ``metrics.jsonl``; ``train`` is that of the first path, ``halving`` has what ended early.
 
         Yields:
-            Whether the path is the first.
+            Whether the path is the first of this process. Then all processes have come as far.
         """
         self.candidates = [Candidate(path) for path in self.searcher.paths]
         self.kept = list(range(len(self.candidates)))
         for rung in rungs(self.searcher.config, step):
             with clock("halving"):
                 row.setdefault("halving", []).append({"epochs": rung, "objectives": self.halve(rung, step)})
-        for number in self.kept:
+        for place, number in enumerate(self.apart.share(self.kept)):
             with clock("train"):
-                row["train"] = self.advance(self.candidates[number], self.searcher.config.short_epochs, step)
-            yield number == self.kept[0]
+                trained = self.advance(self.candidates[number], self.searcher.config.short_epochs, step)
+                row.setdefault("train", trained)
+                if place == 0:
+                    self.apart.wait()
+            yield place == 0
 
     def halve(self, rung: int, step: Step) -> dict[int, float]:
         """Train the candidates up to a rung, measure them, and keep the better half.
@@ -86,28 +97,36 @@ class ShortTraining:
         Returns:
             The objective in nats of each, by its place among the paths of the step.
         """
-        objectives = {}
-        for number in self.kept:
-            candidate = self.candidates[number]
-            self.advance(candidate, rung, step)
-            candidate.weights = own_weights(self.searcher.supernet)
-            candidate.momentum = copy.deepcopy(self.searcher.trainer.optimizer.state_dict())
+        states, found = {}, {}
+        for number in self.apart.share(self.kept):
+            self.advance(self.candidates[number], rung, step)
+            states[number] = {"weights": own_weights(self.searcher.supernet),
+                              "momentum": copy.deepcopy(self.searcher.trainer.optimizer.state_dict())}
             self.searcher.recalibrate(step)
-            candidate.measured.append(self.searcher.validate(step))
-            row = self.searcher.row(candidate.measured[-1], candidate.path)
-            objectives[number] = self.searcher.objective(row).item()
+            found[number] = self.searcher.validate(step)
+        objectives = {}
+        for number, measured in self.apart.gather(found).items():
+            self.candidates[number].measured.append(measured)
+            objectives[number] = self.searcher.objective(
+                self.searcher.row(measured, self.candidates[number].path)).item()
         better = sorted(self.kept, key=objectives.__getitem__)[:(len(self.kept) + 1) // 2]
         self.kept = sorted(better)
+        # Another process may go on with a candidate.
+        kept = {number: state for number, state in states.items() if number in self.kept}
+        for number, state in self.apart.gather(kept).items():
+            self.candidates[number].reached(rung, **state)
         return objectives
 
-    def all_measured(self, measured: Sequence[Measurement]) -> list[dict[str, Tensor]]:
-        """Return a measurement of every path of the step, in its order.
+    def all_measured(self, measured: Sequence[Measurement], row: dict[str, Any]) -> list[dict[str, Tensor]]:
+        """Return a measurement of every path of the step, in its order, on all processes.
 
         Args:
-            measured: of those that were trained to the end. The others get what was measured when they ended, plus the
-                mean change since then of those that went on.
+            measured: of those that this process has trained to the end. What ended early gets what was measured then,
+                plus the mean change since then of those that went on.
+            row: the row of ``metrics.jsonl``; all processes take that of the first one.
         """
-        whole = dict(zip(self.kept, map(dict, measured), strict=True))
+        row |= self.apart.first(row)
+        whole = self.apart.gather(dict(zip(self.apart.share(self.kept), map(dict, measured), strict=True)))
         for number, candidate in enumerate(self.candidates):
             if number not in whole:
                 rung = len(candidate.measured) - 1

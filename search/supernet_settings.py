@@ -11,6 +11,7 @@ from search.spaces.darts import DARTS
 from wsrnas.data.settings import SmallImagesConfig
 from wsrnas.evaluation.vulnerability import DISTANCES
 from wsrnas.runtime.config import option, require_step
+from wsrnas.runtime.distributed import World
 from wsrnas.training.losses import LOSSES, LossSettings, losses_of
 from wsrnas.training.sgd import SgdConfig
 
@@ -94,6 +95,15 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     def space_prefix(self) -> str:
         """Start of the default name: the space, if it is not that of the papers."""
         return "" if self.space == DARTS.name else f"{self.space}-"
+
+    @property
+    def trains_apart(self) -> bool:
+        """Whether each process trains and measures architectures of its own, instead of its share of every batch."""
+        return False
+
+    def batch_world(self, world: World) -> World:
+        """Return those of the processes that share the batches of a training or a measurement."""
+        return world.alone() if self.trains_apart else world
 
     def bound(self) -> Bound:
         """Return H, parsed from the command line.

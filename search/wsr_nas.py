@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import shlex
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 from search.measure_settings import MEASURES, SHORT
@@ -26,7 +27,7 @@ from wsrnas.data.image_set import DataSet
 from wsrnas.report import refresh
 from wsrnas.runtime import run_files
 from wsrnas.runtime.checkpoint import write_atomic
-from wsrnas.runtime.config import describe, format_epsilon
+from wsrnas.runtime.config import describe, format_epsilon, require
 from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.device import peak_memory_gib
 from wsrnas.runtime.distributed import World, print_on_main
@@ -78,20 +79,22 @@ def main(argv: list[str] | None = None) -> None:
                     row["train"] = searcher.train_supernet(step)                        # lines 4, 8 and 21
             if step.phase != "warm-up":
                 measured = []
-                for first in short.each_path(step, clock, row) if short else searcher.each_path():  # one in the paper
-                    with clock("recalibrate"):
-                        searcher.recalibrate(step)
-                    if first and searcher.learns_to_estimate:
-                        with clock("estimator"):
-                            searcher.update_estimator_memory(step)                      # line 9: M_a
-                            row["estimator"] = searcher.train_estimator(step)           # line 10
-                    with clock("validate"):
-                        measured.append(searcher.validate(step))                        # lines 11-15
-                    if first and searcher.checks:
-                        with clock("estimator_check"):
-                            # Compare the estimated noise with PGD's.
-                            row["estimator_check"] = check_estimator(run, searcher, step)
-                measured = short.all_measured(measured) if short else measured
+                with short.apart.by_itself() if short else nullcontext():
+                    # In the paper, there is one path.
+                    for first in short.each_path(step, clock, row) if short else searcher.each_path():
+                        with clock("recalibrate"):
+                            searcher.recalibrate(step)
+                        if first and searcher.learns_to_estimate:
+                            with clock("estimator"):
+                                searcher.update_estimator_memory(step)                  # line 9: M_a
+                                row["estimator"] = searcher.train_estimator(step)       # line 10
+                        with clock("validate"):
+                            measured.append(searcher.validate(step))                    # lines 11-15
+                        if first and searcher.checks:
+                            with clock("estimator_check"):
+                                # Compare the estimated noise with PGD's.
+                                row["estimator_check"] = check_estimator(run, searcher, step)
+                    measured = short.all_measured(measured, row) if short else measured
                 row |= searcher.remember(step, measured) | name_columns(config, measured[0])    # line 16: M_v
             if sample and config.ranks_in(step):
                 with clock("ranking"):
@@ -138,7 +141,7 @@ def finish_step(run: RunDirectory, searcher: Searcher, step: Step, row: dict[str
     if step.phase == "search":
         for name in (run_files.genotype_after(step.number), run_files.GENOTYPE):
             save_genotype(run, searcher.genotype(), name, PROGRAM, step.number + 1)
-    average_buffers(searcher.supernet, run.world)
+    average_buffers(searcher.supernet, searcher.batch_world)
     check = row.get("estimator_check", {})
     if "fallback" in check:
         name = column_name(check["fallback"])
@@ -219,7 +222,10 @@ def check(config: SearchConfig, data: DataSet, world: World) -> None:
     open_sample(config)
     with torch.device("meta"):
         build_estimator(config.estimator, data.image_shape)
-    choose_images(config, data, first_split(config, data), world)
+    choose_images(config, data, first_split(config, data), config.batch_world(world))
+    require(not config.trains_apart or config.paths_per_iteration >= world.size, f"paths_per_iteration is "
+            f"{config.paths_per_iteration}, but {world.size} processes train architectures of their own; expected at "
+            f"least {world.size}, or fewer processes")
 
 
 def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
@@ -229,7 +235,7 @@ def dry_run(config: SearchConfig, data: DataSet, world: World) -> None:
     sizes = len(searcher.train_set), len(searcher.validation_loader.image_set)
     passes = total_passes(searcher)
     adds = multiply_adds(searcher.supernet, data.image_shape)
-    batch = max(config.batch_size, config.eval_batch_size * config.num_pgd_strengths) // world.size
+    batch = max(config.batch_size, config.eval_batch_size * config.num_pgd_strengths) // searcher.batch_world.size
     attacked = [format_epsilon(e) for e in searcher.source_epsilons.tolist()]
     estimated = [format_epsilon(e) for e in searcher.target_epsilons.tolist()]
     print_on_main(world, "\n".join([

@@ -149,6 +149,6 @@ def build_networks(config: SearchConfig, data: DataSet, objective: Objective,
         if config.source_run:
             supernet.load_state_dict(supernet.state_dict() | FrozenSupernet(config.source_run).weights())
         if config.sync_bn:
-            synchronize_batch_norm(supernet, world)
+            synchronize_batch_norm(supernet, config.batch_world(world))
         strategy = SUPERNET_STRATEGIES[config.strategy].build(config, data, objective, supernet, world)
     return supernet, estimator, strategy

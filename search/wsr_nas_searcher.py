@@ -47,7 +47,7 @@ class Searcher(SupernetSearcher):
         config: configuration of the search.
         data: the data set.
         split: indices of D_t and D_v in the training set.
-        world: processes that share the batches.
+        world: the processes of the search.
     """
 
     config: SearchConfig
@@ -57,7 +57,7 @@ class Searcher(SupernetSearcher):
         self.network = config.init_channels, config.layers, data.num_classes, data.image_shape
         self._divide(attacked_indices(config.strengths, config.attacked_strengths, config.num_pgd_strengths))
         self.objective = build_objective(config)
-        loaders = build_loaders(config, data, split, world)
+        loaders = build_loaders(config, data, split, self.batch_world)
         self.train_set, self.train_loader, self.check_loader = loaders.train_set, loaders.training, loaders.check
         self.recalibration_loader, self.validation_loader = loaders.recalibration, loaders.validation
         self.supernet, self.estimator, self.strategy = build_networks(config, data, self.objective, world)
@@ -117,7 +117,7 @@ class Searcher(SupernetSearcher):
         """Give the path its own BatchNorm statistics before it is measured in evaluation mode."""
         epoch = step.index if self.config.trains_supernet else 0  # else the same batches for all paths
         batches = islice(self.recalibration_loader.batches(epoch), self.config.recalibration_batches)
-        recalibrate_batch_norm(self.supernet, batches, self.world)
+        recalibrate_batch_norm(self.supernet, batches, self.batch_world)
 
     def update_estimator_memory(self, step: Step) -> None:
         """Attack B images of D_t and append the leave-one-out tasks to M_a (line 9)."""
@@ -155,10 +155,10 @@ class Searcher(SupernetSearcher):
         count = torch.zeros(1, dtype=torch.float64, device=self.world.device)
         loader = self.validation_loader
         with self.trainer.graphs.used(len(loader)):
-            for images, labels in batches_until_stopped(loader, step.title, "validate", self.world, self.stop):
+            for images, labels in batches_until_stopped(loader, step.title, "validate", self.batch_world, self.stop):
                 sums += measure(self.supernet, self._spectrum(images, labels), labels, self.config)
                 count += len(images)
-        losses, accuracies, *vulnerabilities = all_sum(sums, self.world) / all_sum(count, self.world)
+        losses, accuracies, *vulnerabilities = all_sum(sums, self.batch_world) / all_sum(count, self.batch_world)
         measured = {"losses": losses.float(), "accuracies": accuracies}
         if vulnerabilities:
             measured["vulnerabilities"] = vulnerabilities[0][1:].float()
@@ -169,7 +169,7 @@ class Searcher(SupernetSearcher):
     def check_estimator(self, step: Step) -> tuple[dict[str, Any], dict[str, Any]]:
         """Compare the estimated noise with PGD's on ``check_images`` images of D_v.
 
-        This draws no random number and changes no state; the numbers are the same on all processes.
+        This draws no random number and changes no state. Processes that share batches get the same numbers.
 
         Returns:
             The row of ``metrics.jsonl``: the result of ``estimator_gap``, the ``attacked`` strengths and, if the
@@ -181,14 +181,14 @@ class Searcher(SupernetSearcher):
         sums = torch.zeros(2, 2 + config.measures_vulnerability, len(targets), dtype=torch.float64,
                            device=self.world.device)
         shown: dict[str, np.ndarray] = {}
-        for images, labels in batches_until_stopped(loader, step.title, "check", self.world, self.stop):
+        for images, labels in batches_until_stopped(loader, step.title, "check", self.batch_world, self.stop):
             estimated = self._estimate(images, labels, self._attack(images, labels, self.source_epsilons))
             attacked = self._attack(images, labels, targets)
             sums += torch.stack([measure(self.supernet, noisy.unbind(1), labels, config, images)
                                  for noisy in (estimated, attacked)])
             if not shown:
                 shown = noise_samples(images, targets, {"pgd": attacked, "estimated": estimated}, step.index)
-        by_estimate, by_pgd = all_sum(sums, self.world)
+        by_estimate, by_pgd = all_sum(sums, self.batch_world)
         row = estimator_gap([config.strengths[i] for i in self.estimated], by_estimate, by_pgd, len(loader.image_set))
         row["attacked"] = [config.strengths[i] for i in self.attacked]
         if 0 < config.max_estimator_gap < row["largest_gap"]:

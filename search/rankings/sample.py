@@ -63,7 +63,8 @@ def rank_sample(searcher: Searcher, sample: tuple[Table, Sequence[int]], step: S
     current, kept = searcher.supernet.path, own_weights(searcher.supernet) if short else {}
     paths = [path_of(searcher, table.choices[place]) for place in places]
     try:
-        measured = [measure(searcher, path, step, short) for path in paths]
+        measured = measured_apart(searcher, paths, step, short) if short else [
+            measure(searcher, path, step) for path in paths]
     finally:
         if short:
             load_weights(searcher.supernet, kept)
@@ -90,7 +91,17 @@ def path_of(searcher: Searcher, choices: Tensor) -> Path:
     return searcher.supernet.resolve(searcher.space.gates(choices).view(searcher.space.shape))
 
 
-def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | None) -> dict[str, Tensor]:
+def measured_apart(searcher: Searcher, paths: Sequence[Path], step: Step,
+                   short: ShortTraining) -> list[dict[str, Tensor]]:
+    """Measure each architecture after a training of its own; processes share the architectures."""
+    apart = short.apart
+    with apart.by_itself():
+        found = apart.gather({number: measure(searcher, paths[number], step, short)
+                              for number in apart.share(range(len(paths)))})
+    return list(found.values())
+
+
+def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | None = None) -> dict[str, Tensor]:
     """Measure one architecture on D_v as the search measures a path."""
     try:
         if short:

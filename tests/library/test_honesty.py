@@ -248,8 +248,8 @@ def test_each_check_fails_where_chance_ends_and_no_other_with_it(attack, strengt
 
 @pytest.mark.usefixtures("all_found")
 @pytest.mark.parametrize("right, passes", [(100, True), (40, False)])
-def test_the_evaluations_own_attacks_are_compared_on_correctly_classified_images_alone(right, passes, data, monkeypatch):
-    """8 images that the longer attack misses are 8 % of 100 and 20 % of 40; it finds 8 others, so both are as strong."""
+def test_the_evaluations_own_attacks_are_compared_on_correct_images_alone(right, passes, data, monkeypatch):
+    """Eight that the longer attack misses are 8 % of 100 and 20 % of 40; it finds eight others, so is as strong."""
     class Known(Told):
         def clean(self) -> Tensor:
             return torch.arange(100) < right

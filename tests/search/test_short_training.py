@@ -16,6 +16,7 @@ from search.strategy.step import Step
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, rungs, schedule
 from tests.killed import Killed, killed_before_saving
+from tests.processes import run_twice
 from tests.run_files import assert_equal, read, without_time
 from wsrnas.data.datasets import load_dataset
 from wsrnas.data.splits import load_split
@@ -148,7 +149,7 @@ def test_halving_changes_nothing_for_those_that_are_trained_to_the_end():
         short = ShortTraining(searcher)
         searcher.paths = paths_of(searcher, 5)
         measured, row = measured_by(short)
-        found[name] = short, measured, row, short.all_measured(measured)
+        found[name] = short, measured, row, short.all_measured(measured, row)
     short, measured, row, everything = found["halved"]
     assert len(short.kept) == len(measured) == 2 and len(everything) == 5 and "halving" not in found["whole"][2]
     for number, result in zip(short.kept, measured, strict=True):
@@ -175,6 +176,58 @@ def test_what_ended_early_gets_the_mean_change_of_the_others():
     # A vulnerability stays positive: its logarithm changes, here by log 1/2, and by the mean of log 1/2 and log 1/4.
     torch.testing.assert_close(changed("vulnerabilities", value, others), value * torch.tensor([0.5, 8 ** -0.5]))
     assert changed("vulnerabilities", value, [(value, 0 * value)]).ge(0).all()
+
+
+SHARED = [*SHORT, *HALVED, "--iterations", "3", "--check_images", "10", "--max_estimator_gap", "0", "--strengths",
+          "2/255", "8/255", "16/255", "--strength_weights", "0.3", "0.3", "0.4", "--num_pgd_strengths", "1",
+          "--num_estimated_strengths", "2", "--ranking_table", "demo", "--ranking_sample", "10"]
+
+
+@contextlib.contextmanager
+def one_fallback():
+    """The first process sees a gap in step 1, and no other does."""
+    check = program.check_estimator
+
+    def checked(run, searcher, step):
+        row = check(run, searcher, step)
+        return row | ({"fallback": row["largest_gap_at"]} if step.index == 1 and run.world.is_main else {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "check_estimator", checked)
+        yield
+
+
+def share(folder):
+    """One of two processes."""
+    with one_fallback():
+        start(folder, *SHARED)
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(tmp_path):
+    """Each trains architectures of its own, to a rung and on from there; one of five is left to the second process.
+
+    Three are measured by the population, so one process is idle; estimators and M_a are those of the first path.
+    """
+    (tmp_path / "two").mkdir()
+    run_twice(share, tmp_path / "two")
+    with one_fallback():
+        alone = start(tmp_path / "one", *SHARED)
+    together = tmp_path / "two/search/run"
+    assert_equal(without_time(read(together)), without_time(read(alone)))
+    found, expected = (torch.load(run / "checkpoint.pt", weights_only=True)["searcher"] for run in (together, alone))
+    last = ("supernet", "weight_optimizer")  # of the architecture that the first process trained last; none goes on
+    for name in expected.keys() - last:
+        assert_equal(found[name], expected[name])
+    assert json.loads((together / "env.json").read_text())[0]["processes"] == 2
+    assert [len(row["estimator_check"]["attacked"]) for row in read(together)] == [1, 1, 2, 2]
+
+
+def test_every_process_needs_an_architecture():
+    config, data = config_of(*SHORT, "--paths_per_iteration", "3"), load_dataset("digits", max_train=60)
+    with pytest.raises(InputError, match="paths_per_iteration is 3, but 4 processes train architectures of their own"):
+        program.check(config, data, World(0, 4))
+    program.check(config, data, World(0, 3))
 
 
 def test_the_population_is_not_halved():

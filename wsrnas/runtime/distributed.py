@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from wsrnas.runtime.config import require
 from wsrnas.runtime.deferred import deferred_imports
@@ -22,11 +23,12 @@ with deferred_imports():
 
 @dataclass(frozen=True)
 class World:
-    """Describe this process: its rank, the number of processes, its device."""
+    """Describe this process: its rank, the number of processes, its device, and whether it may draw progress bars."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    draws: bool = True
 
     @property
     def is_main(self) -> bool:
@@ -34,8 +36,11 @@ class World:
         return self.rank == 0
 
     def alone(self) -> World:
-        """Return the world of this process by itself, for work that processes share through files."""
-        return World(device=self.device)
+        """Return the world of this process by itself, for work that it does apart from the others.
+
+        They share a terminal, so the first process alone draws bars there.
+        """
+        return World(device=self.device, draws=self.draws and self.is_main)
 
 
 def initialize(device: str = "auto") -> World:
@@ -149,6 +154,15 @@ def all_max(value: float, world: World) -> float:
     if world.size > 1:
         return -all_min(torch.tensor(-value, dtype=torch.float64, device=world.device), world).item()
     return value
+
+
+def gather_objects(value: Any, world: World) -> list[Any]:
+    """Return what every process has, in the order of their ranks; anything that can be pickled."""
+    found = [value] * world.size
+    for rank in range(world.size if world.size > 1 else 0):
+        dist.broadcast_object_list(box := [value], src=rank, device=torch.device("cpu"))
+        found[rank] = box[0]
+    return found
 
 
 def broadcast(tensors: Iterable[Tensor], world: World) -> None:

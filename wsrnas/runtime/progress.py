@@ -39,7 +39,7 @@ class Progress(Generic[Item]):
                  log: Callable[[str], None] | None) -> None:
         self.label, self.initial, self.values = label, initial, ""
         self.bar = tqdm(items, desc=label, total=total, initial=initial, leave=False, dynamic_ncols=True,
-                        disable=None if world.is_main else True)
+                        disable=None if world.is_main and world.draws else True)
         self.total = self.bar.total
         self.say = (log or (_print if self.bar.disable else None)) if world.is_main else None
 
