@@ -159,7 +159,7 @@ def log(folder: Path, message: str) -> None:
 
 def introduction(config: RankingConfig, table: Table, bench: Bench, places: Sequence[int], folder: Path) -> str:
     """Return the configuration, and what will be measured at which cost."""
-    lines = [describe(config), f"supernet: {bench.trained.path} after {bench.trained.steps} steps",
+    lines = [describe(config), f"supernet: {bench.trained.path} {bench.trained.age}",
              f"table: {table.name}, {len(places):,} different architectures of the space {table.space.name}; columns "
              f"{', '.join(table.columns)}"]
     for name in config.measure:

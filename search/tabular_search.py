@@ -9,7 +9,6 @@ import scipy  # its parts are loaded when they are used: scipy.stats takes a sec
 import torch
 from torch import Tensor
 
-from search.spaces.space import Space
 from search.strategies import STRATEGIES
 from search.strategy.problem import Measured
 from search.strategy.strategy import Strategy
@@ -55,7 +54,7 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
         began = time.process_time()
         chosen = strategy.propose(measured, random)
         seconds += time.process_time() - began
-        require_architecture(chosen, task.table.space, name)
+        require_architecture(chosen, task, name)
         measured.add(chosen.unsqueeze(0), queries(chosen, number).unsqueeze(0))
         if (count := number + 1) in config.queries:
             # Asked for outputs, a strategy fits its predictor. A copy is asked, so that reports change no search.
@@ -68,12 +67,13 @@ def search(config: TabularConfig, task: TableTask, name: str, seed: int, world: 
             "tau": tau, "seconds_per_query": seconds / last, "measured": task.table.find(measured.choices).tolist()}
 
 
-def require_architecture(chosen: Any, space: Space, strategy: str) -> None:
-    """Refuse what a strategy of a user's own proposes, if it is not an architecture of the space.
+def require_architecture(chosen: Any, task: TableTask, strategy: str) -> None:
+    """Refuse what a strategy of a user's own proposes, if it is not an architecture that may be measured.
 
     Raises:
-        InputError: the sentence names the strategy.
+        InputError: it is none of the space, not in the table, or not allowed; the sentence names the strategy.
     """
+    space = task.table.space
     rows, operations = space.num_rows, len(space.operations)
     what = (f"{chosen.dtype} {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else type(chosen).__name__)
     fits = isinstance(chosen, Tensor) and not chosen.is_floating_point() and chosen.shape == (rows,)
@@ -81,6 +81,10 @@ def require_architecture(chosen: Any, space: Space, strategy: str) -> None:
         fits, what = False, f"operations from {int(chosen.min())} to {int(chosen.max())}"
     require(fits, f"the strategy {strategy} proposes {what}; expected a tensor of {rows} integers from 0 to "
             f"{operations - 1}, the operation of each row")
+    place = int(task.table.find(chosen.unsqueeze(0)))
+    where = "" if place < 0 else "which is not among those of the asked size or cost"
+    require(place >= 0 and bool(task.allowed[place]), f"the strategy {strategy} proposes {chosen.tolist()}, "
+            f"{where or 'which the table does not hold'}; expected an architecture that its problem allows")
 
 
 def curve(task: TableTask, measured: Measured) -> list[float]:

@@ -95,7 +95,8 @@ def main(argv: list[str] | None = None) -> None:
                                 # Compare the estimated noise with PGD's.
                                 row["estimator_check"] = check_estimator(run, searcher, step)
                     measured = short.all_measured(measured, row) if short else measured
-                row |= searcher.remember(step, measured) | name_columns(config, measured[0])    # line 16: M_v
+                row |= searcher.remember(step, measured)                                # line 16: M_v
+                row |= name_columns(config, measured[short.kept[0] if short else 0])
             if sample and config.ranks_in(step):
                 with clock("ranking"):
                     row["ranking"] = rank_sample(searcher, sample, step, short)

@@ -8,7 +8,7 @@ from torch import Tensor
 from search.measurement import measure
 from search.rankings.bench import Bench, Measure, Stop, Values, strengths_of, use_path
 from search.spaces.supernet import Supernet
-from wsrnas.attacks import multi_strength_pgd, rows_at_once
+from wsrnas.attacks import multi_strength_pgd, rows_at_once, shared_passes
 from wsrnas.training.batch_norm import recalibrate_batch_norm
 
 
@@ -74,4 +74,4 @@ def path_values(bench: Bench, supernet: Supernet, stop: Stop) -> Values:
 def path_passes(bench: Bench) -> tuple[int, int]:
     """Return the images that one architecture sends through the supernet, forward and backward, and forward alone."""
     strengths, calibrated = len(bench.strengths), sum(len(labels) for _, labels in bench.recalibration)
-    return bench.images * strengths * bench.num_steps, calibrated + bench.images * (1 + strengths)
+    return bench.images * shared_passes(strengths, bench.num_steps), calibrated + bench.images * (1 + strengths)

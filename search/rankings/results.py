@@ -41,7 +41,7 @@ def document(config: RankingConfig, table: Table, bench: Bench, places: Sequence
                 **{measure: {subset: {column: _numbers(getattr(estimates, measure)[:, row, place])
                                       for place, column in enumerate(truth)} for subset, estimates in found.items()}
                    for measure in MEASURES}} for row, score in enumerate(scores)]
-    return {"format": FORMAT, "run": str(bench.trained.path), "steps": bench.trained.steps,
+    return {"format": FORMAT, "run": str(bench.trained.path), "steps": bench.trained.steps, "age": bench.trained.age,
             "space": bench.space.name, "table": table.name, "source": table.source, "synthetic": table.synthetic,
             "subsets": SUBSETS, "measures": MEASURES, "columns": list(truth), "architectures": len(places),
             "available": available, "counts": {subset: estimates.architectures for subset, estimates in found.items()},
@@ -78,9 +78,10 @@ def summary_table(results: Mapping[str, Any]) -> str:
 
 def ranking_page(results: Mapping[str, Any]) -> str:
     """Return all tables with what they are about, in Markdown."""
+    age = results.get("age") or f"after {results['steps']} steps"  # earlier versions have no words
     lines = [f"# Ranking of {results['table']} by {results['run']}", "",
              f"{results['architectures']} of {results['available']:,} different architectures; "
-             f"supernet after {results['steps']} steps; {results['images']} images of D_v, "
+             f"supernet {age}; {results['images']} images of D_v, "
              f"PGD-{results['num_steps']} at {', '.join(f'{strength:g}' for strength in results['strengths'])}.",
              "A positive correlation means that the score ranks well: low losses, a low vulnerability, high "
              f"accuracies. Intervals: 95 %, {results['resamples']} resamples of the architectures."]

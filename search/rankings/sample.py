@@ -113,7 +113,7 @@ def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | N
         if not short:
             raise
         say(f"{error}; in the ranking, this architecture counts as the worst")
-        unknown = torch.full((1 + len(searcher.config.strengths),), torch.nan)
+        unknown = torch.full((1 + len(searcher.config.strengths),), torch.nan, device=searcher.world.device)
         found = {"losses": unknown, "accuracies": unknown}
         return found | ({"vulnerabilities": unknown[1:]} if searcher.config.measures_vulnerability else {})
 

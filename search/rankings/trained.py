@@ -34,6 +34,7 @@ class TrainedSupernet:
         data: the data set that it was trained on.
         split: indices of D_t and D_v in the training set.
         steps: completed steps.
+        age: the same in words; of a search on a frozen supernet, which one that is.
         weights: state of the supernet after them, without A.
         few_shot: the few-shot supernets, if the run has trained some.
     """
@@ -44,6 +45,7 @@ class TrainedSupernet:
     data: DataSet
     split: tuple[Tensor, Tensor]
     steps: int
+    age: str
     weights: Mapping[str, Tensor]
     few_shot: FewShot | None = None
 
@@ -81,5 +83,6 @@ def open_trained(path: Path, folder: str) -> TrainedSupernet:
     config = from_dict(SearchConfig, run.config, str(path / run_files.CONFIG))
     data = load_dataset(config.dataset, folder or config.data, max_train=config.max_train, seed=run.seed)
     run.require_same_images(data)
-    return TrainedSupernet(path, config, run.seed, data, run.split(len(data.train)), run.steps, run.weights(),
+    age = f"after {run.steps} steps" + f" of a search on {config.supernet}" * (not config.trains_supernet)
+    return TrainedSupernet(path, config, run.seed, data, run.split(len(data.train)), run.steps, age, run.weights(),
                            run.few_shot)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import genotypes
+from search.spaces import SPACES
 from wsrnas.architectures import searched
 from wsrnas.architectures.nas_bench_201 import CellGraph
 from wsrnas.architectures.nas_bench_201.network import NetworkNB201
@@ -119,6 +120,12 @@ def test_width_depth_classes_and_channels_are_those_that_are_asked_for():
 def test_a_size_that_cannot_be_is_named(arguments, words):
     with says(*words):
         build_model(GRAPH, **arguments)
+
+
+@pytest.mark.parametrize("layers", [16, 0])
+def test_a_space_builds_no_other_number_of_cells_than_it_is_asked_for(layers):
+    with says(f"layers is {layers}", "multiple of 3"):
+        SPACES["nas-bench-201"].network(GRAPH, 4, layers, 10)
 
 
 def test_an_architecture_and_its_description_build_the_same_network():

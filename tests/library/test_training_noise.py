@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy
 
+from wsrnas.evaluation.intervals import student_reach
 from wsrnas.evaluation.training_noise import (
     UNKNOWN,
     TrainingNoise,
     training_noise,
-    trainings_reach,
     with_trainings,
 )
 
@@ -67,7 +67,7 @@ def test_an_interval_for_trainings_is_students_and_both_parts_add_as_squares():
     low, high = with_trainings(0.1, (0.07, 0.12), 3, noise)
     assert (0.1 - low)**2 == pytest.approx(0.03**2 + reach**2) and (high - 0.1)**2 == pytest.approx(0.02**2 + reach**2)
     assert with_trainings(0.1, (0.07, 0.12), 3, UNKNOWN) == pytest.approx((0.07, 0.12))
-    assert trainings_reach(0) == 0 and trainings_reach(10**9) == pytest.approx(1.959964, abs=1e-5)
+    assert student_reach(0) == 0 and student_reach(10**9) == pytest.approx(1.959964, abs=1e-5)
 
 
 @pytest.mark.parametrize(("networks", "seeds", "deviation", "error"), [

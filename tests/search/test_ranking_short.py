@@ -123,4 +123,4 @@ def test_a_learning_rate_that_would_rise_is_refused(rank):
 
 def test_a_dry_run_counts_the_training(rank, capsys):
     rank(*ALONE, "--dry_run")
-    assert "short: 200 images forward and backward and 75 forward for each architecture" in capsys.readouterr().out
+    assert "short: 180 images forward and backward and 75 forward for each architecture" in capsys.readouterr().out

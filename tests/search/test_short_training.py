@@ -9,9 +9,10 @@ import torch
 import search.wsr_nas as program
 from search.cost import halved_epochs, iteration_passes, total_passes
 from search.few_shot import own_weights
-from search.rankings.sample import open_sample, rank_sample
+from search.rankings.sample import measure, open_sample, rank_sample
 from search.rankings.trained import open_trained
 from search.short_training import ShortTraining, changed
+from search.strategy.objective import build_objective
 from search.strategy.step import Step
 from search.wsr_nas_searcher import Searcher
 from search.wsr_nas_settings import PRESETS, rungs, schedule
@@ -247,6 +248,14 @@ def test_a_search_that_halves_remembers_every_proposal(tmp_path):
     run = start(tmp_path, *SHORT, *HALVED)
     rows = [row for row in read(run) if row["phase"] == "search"]
     assert [len(row["paths"]) for row in rows] == [5, 5] and all(len(row["halving"]) == 2 for row in rows)
+    firsts = []
+    for row in rows:  # the losses of a row are measured, not what a training that ended early would have reached
+        objectives = row["halving"][-1]["objectives"]
+        first = min(sorted(objectives, key=objectives.__getitem__)[:2], key=int)
+        found = build_objective(config_of(*SHORT))(torch.tensor(list(row["losses"].values())))
+        assert found.item() == pytest.approx(row["paths"][int(first)]["measured_objective"])
+        firsts.append(int(first))
+    assert any(firsts)
     # 5 paths for an epoch, 3 for another, 2 for two more: 12 epochs of 20 images, two passes each.
     assert rows[0]["passes"]["train"]["forward_backward"] == 12 * 40 and "halving" in rows[0]["seconds"]
 
@@ -281,6 +290,14 @@ def test_a_ranking_changes_no_weights_and_ends_no_search(diverging, capsys, monk
     assert_equal(own_weights(searcher.supernet), before)
     assert found["architectures"] == 10 and set(found["tau"]) > {"loss, clean", "parameters"}
     assert ("counts as the worst" in capsys.readouterr().err) == diverging
+
+
+def test_a_diverged_training_is_unknown_on_the_device_of_the_others(monkeypatch):
+    searcher = searcher_of(config_of(*SHORT))
+    monkeypatch.setattr(searcher, "world", World(device=torch.device("meta")))
+    monkeypatch.setattr(ShortTraining, "train", lambda *rest: (_ for _ in ()).throw(Diverged("the loss is nan")))
+    found = measure(searcher, None, STEP, ShortTraining(searcher))
+    assert {values.device.type for values in found.values()} == {"meta"}
 
 
 def test_the_passes_of_short_trainings_are_counted():

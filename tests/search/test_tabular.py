@@ -431,10 +431,21 @@ def test_bad_input_is_one_sentence(argv, words, refused, tmp_path):
 @pytest.mark.parametrize(("proposed", "said"), [
     (None, "proposes NoneType"), (torch.zeros(1, 6, dtype=torch.long), r"proposes torch.int64 \(1, 6\)"),
     (torch.zeros(6), r"proposes torch.float32 \(6,\)"), (torch.full((6,), 9), "proposes operations from 9 to 9")])
-def test_what_a_strategy_proposes_must_be_an_architecture(proposed, said):
-    require_architecture(torch.zeros(6, dtype=torch.long), SPACES["nas-bench-201"], "mine")
+def test_what_a_strategy_proposes_must_be_an_architecture(proposed, said, table):
+    task = table_task(table, TabularConfig().objective(table.columns))
+    require_architecture(torch.ones(6, dtype=torch.long), task, "mine")
     with pytest.raises(InputError, match=f"the strategy mine {said}; expected a tensor of 6 integers from 0 to 4"):
-        require_architecture(proposed, SPACES["nas-bench-201"], "mine")
+        require_architecture(proposed, task, "mine")
+
+
+@pytest.mark.parametrize(("proposed", "size_class", "said"), [
+    ([0, 1, 1, 1, 1, 1], "", "which the table does not hold"),
+    ([3, 1, 1, 1, 1, 1], "0:0", "which is not among those of the asked size or cost")])
+def test_what_a_strategy_proposes_must_be_one_of_the_task(proposed, size_class, said, table):
+    """The last row of the table once answered for an architecture that it does not hold."""
+    task = table_task(table, TabularConfig().objective(table.columns), size_class)
+    with pytest.raises(InputError, match=re.escape(f"the strategy mine proposes {proposed}, {said}; expected an arch")):
+        require_architecture(torch.tensor(proposed), task, "mine")
 
 
 def test_a_dry_run_writes_nothing(judge, capsys, tmp_path):

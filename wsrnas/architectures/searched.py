@@ -119,6 +119,8 @@ def _nas_bench_201(graph: CellGraph, init_channels: int, layers: int, num_classe
                    auxiliary: bool) -> nn.Module:
     if auxiliary:
         raise InputError("networks of NAS-Bench-201 have no auxiliary head; expected a network of two cells")
+    if layers % STAGES or layers < STAGES:
+        raise InputError(f"layers is {layers}; networks of NAS-Bench-201 have a multiple of {STAGES} cells")
     return NetworkNB201(graph, init_channels, layers // STAGES, num_classes, channels, large)
 
 

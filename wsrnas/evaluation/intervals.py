@@ -119,3 +119,8 @@ def sign_test(more: int, fewer: int) -> float:
 def share_test(count: int, images: int, share: float) -> float:
     """Return the exact probability of at least ``count`` of ``images`` if each occurs with probability ``share``."""
     return float(scipy.stats.binomtest(count, images, share, alternative="greater").pvalue)
+
+
+def student_reach(freedom: int) -> float:
+    """Return the quantile of Student's t to which a 95 % interval reaches; 0 where nothing is known."""
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if freedom else 0.0

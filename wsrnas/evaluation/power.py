@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wsrnas.evaluation.training_noise import TrainingNoise, trainings_reach
+from wsrnas.evaluation.intervals import student_reach
+from wsrnas.evaluation.training_noise import TrainingNoise
 
 POWER = 0.8  # share of races that shall see a difference
 CELLS = 0.0093  # deviation of accuracy between DARTS cells of equal size, PGD, in the 223 cells of docs/SEARCH.md
@@ -78,7 +79,7 @@ def seen(differences: np.ndarray, plan: Plan, noise: Noise) -> np.ndarray:
     by_images, by_seeds, estimated = _draws(len(differences), plan.freedom)
     images, seeds = (noise.images / plan.images)**0.5, noise.seeds / plan.seeds**0.5
     found = differences + images * by_images + seeds * by_seeds
-    return np.abs(found) > np.hypot(QUANTILE * images, trainings_reach(plan.freedom) * seeds * estimated)
+    return np.abs(found) > np.hypot(QUANTILE * images, student_reach(plan.freedom) * seeds * estimated)
 
 
 @cache

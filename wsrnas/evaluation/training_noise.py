@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 
-from wsrnas.evaluation.intervals import CONFIDENCE
+from wsrnas.evaluation.intervals import student_reach
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,5 @@ def with_trainings(difference: float, interval: Sequence[float], seeds: int, noi
     low, high = interval
     if not noise.freedom:
         return low, high
-    reach = trainings_reach(noise.freedom) * noise.deviation * (2 / seeds)**0.5
+    reach = student_reach(noise.freedom) * noise.deviation * (2 / seeds)**0.5
     return difference - float(np.hypot(difference - low, reach)), difference + float(np.hypot(high - difference, reach))
-
-
-def trainings_reach(freedom: int) -> float:
-    """Return the quantile of Student's t to which an interval reaches; 0 where nothing is known."""
-    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if freedom else 0.0

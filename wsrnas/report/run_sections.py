@@ -10,7 +10,7 @@ from wsrnas.report.figures.cells import cell_picture
 from wsrnas.report.figures.collapse import collapse as skips_and_entropy
 from wsrnas.report.figures.noise import noise
 from wsrnas.report.figures.picture import Picture
-from wsrnas.report.figures.search import estimator_gaps, losses, predictions, rank_correlation
+from wsrnas.report.figures.search import estimator_gaps, losses, predictions
 from wsrnas.report.figures.supernet_ranking import supernet_ranking
 from wsrnas.report.figures.training import phases, total_seconds, training
 from wsrnas.report.figures.weights import weights
@@ -57,7 +57,7 @@ def search_losses(run: Run) -> Sequence[Part]:
 
 def predicted_objectives(run: Run) -> Sequence[Part]:
     """Draw how well the predictor of the search predicts."""
-    return drawn(predictions(run.rows, rank_correlation(run.rows)))
+    return drawn(predictions(run.rows))
 
 
 def ranking_of_a_table(run: Run) -> Sequence[Part]:

@@ -40,7 +40,7 @@ def correlations(results: Mapping[str, Any]) -> Picture:
 
 
 def drawn_scores(entries: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the places of the scores that are drawn: clean loss, objective or mean loss, F, accuracy, parameters."""
+    """Return the places of the scores that are drawn: clean loss, objective or mean loss, F, parameters."""
     names = [(entry["group"], entry["score"]) for entry in entries]
     objective = ("supernet", "objective")
     wanted = [("supernet", "loss, clean"), objective if objective in names else ("supernet", "loss, mean"),

@@ -1,6 +1,5 @@
 """The figures of a search: losses at all strengths, predicted and measured objectives, the estimator against PGD."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,21 +44,16 @@ def losses(rows: Sequence[dict[str, Any]]) -> Picture | None:
     header = ["step", *(f"loss {name}" for name in names), *(f"accuracy {name}" for name in names)]
     table = [[row["step"] + 1, *(row["losses"].get(name) for name in names),
               *((row.get("accuracies") or {}).get(name) for name in names)] for row in kept]
-    return picture(figure, "losses", f"Loss and accuracy on D_v of the sampled paths at {len(names)} strengths over "
-                   f"{len(kept)} steps.", "Each step samples another path, so the curves are rough. Their level shows "
-                   "how much the supernet has learnt, their distance how much accuracy a stronger noise costs.", header,
-                   table)
+    return picture(figure, "losses", f"Loss and accuracy on D_v of the first path of each step at {len(names)} "
+                   f"strengths over {len(kept)} steps.", "Each step samples another path, so the curves are rough. "
+                   "Their level shows how much the supernet has learnt, their distance how much accuracy a stronger "
+                   "noise costs.", header, table)
 
 
 @styled
-def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | None:
-    """Draw the predicted over the measured objective of every path, before the predictor was trained on it.
-
-    Args:
-        rows: Rows of ``metrics.jsonl``.
-        tau: Kendall's τ of all pairs.
-    """
-    rows = path_rows(rows)
+def predictions(rows: Sequence[dict[str, Any]]) -> Picture | None:
+    """Draw the predicted over the measured objective of the first path of a step, before the predictor knew it."""
+    ranks, rows = rank_of_predictions(rows), path_rows(rows)
     measured, predicted = (column(rows, "loss_estimator", f"{word}_objective") for word in ("measured", "predicted"))
     table = [[row["step"] + 1, m, p] for row, m, p in zip(rows, measured, predicted, strict=True)
              if m is not None and p is not None]
@@ -77,11 +71,14 @@ def predictions(rows: Sequence[dict[str, Any]], tau: float | None) -> Picture | 
     ends = [axes.plot([], [], "o", color=colour)[0] for colour in (between(0, 2), between(1, 2))]
     legend(axes, ends, [f"step {steps[0] + 1}", f"step {steps[-1] + 1}"], loc="best")
     axes.set(xlabel="measured objective (nats)", ylabel="predicted objective (nats)")
-    said = "" if tau is None else f" Kendall's τ of all {len(table)}: {tau:+.2f}."
+    said = f" Kendall's τ of the newest {ranks['pairs'] or ''}: {ranks['tau']:+.2f}." if ranks else ""
+    if ranks and ranks["detrended"] is not None:
+        said += f" Both fall while the supernet learns; without that trend τ is {ranks['detrended']:+.2f}."
     return picture(figure, "predictions", f"Scatter of {len(table)} predicted over measured objectives.{said}",
-                   "Each point is a measured path. The prediction was made before the predictor (in the paper the "
-                   "validation loss estimator, VLE) was trained on the path. Dashed: prediction and measurement are "
-                   f"equal.{said}",
+                   "Each point is the first path of a step. The prediction was made before the predictor (in the paper "
+                   "the validation loss estimator, VLE) was trained on the path. Dashed: both are equal. The strategy "
+                   "wsr learns from bad measurements that are cut (--loss_quantile), so these lie below the line."
+                   f"{said}",
                    ("step", "measured", "predicted"), table)
 
 
@@ -116,11 +113,17 @@ def estimator_gaps(rows: Sequence[dict[str, Any]]) -> Picture | None:
                    f"{attacked}{then}.", ("step", "mean gap", "largest gap", "at", "attacked"), table)
 
 
-def rank_correlation(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Return Kendall's τ of all predicted and measured objectives; None for fewer than three pairs or equal values."""
-    from scipy.stats import kendalltau
-    pairs = [(m, p) for m, p in zip(*(column(path_rows(rows), "loss_estimator", f"{word}_objective")
-                                      for word in ("measured", "predicted")), strict=True)
-             if m is not None and p is not None]
-    tau = float(kendalltau(*zip(*pairs, strict=True)).statistic) if len(pairs) >= 3 else math.nan
-    return None if math.isnan(tau) else tau
+def rank_of_predictions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how well the newest predictions rank, as the search has measured it; empty before three.
+
+    Returns:
+        ``pairs``: number of the newest predictions and measurements; ``tau``: their Kendall's τ; ``detrended``: that of
+        what straight lines over time leave of both, because both fall while the supernet learns; None for too few.
+    """
+    found = [row["loss_estimator"] for row in path_rows(rows)
+             if (row.get("loss_estimator") or {}).get("kendall_tau") is not None]
+    if not found:
+        return {}
+    newest = found[-1]
+    return {"pairs": newest.get("ranked"), "tau": newest["kendall_tau"],
+            "detrended": newest.get("kendall_tau_detrended")}
