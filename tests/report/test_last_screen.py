@@ -39,7 +39,7 @@ def test_it_fits_a_terminal_and_names_three_next_commands(runs):
 
 def test_it_says_what_was_found_and_what_that_does_not_show(runs):
     text = "\n".join(last_screen(runs, NAME))
-    assert "Among 1,793 graphs of one size in the table demo" in text and "mean of 4 searches" in text
+    assert "Among 1,793 graphs of about one size in the table demo" in text and "mean of 4 searches" in text
     assert "0.19 after 25 looked at    0.03 after 50 looked at" in text.replace("this project's search", "")
     assert "formula, not measurements" in text and "not that this search pays" in text
     assert "80.0 [70.0, 90.0]" in text and "points [" in text and "4,544,830 and 4,544,830 parameters" in text

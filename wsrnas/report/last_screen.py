@@ -50,14 +50,14 @@ def last_screen(runs: Path, name: str) -> list[str]:
 
 
 def _strategies(results: dict[str, Any]) -> list[str]:
-    """Say how far from the best architecture of one size the search ends, and random ones of that size."""
+    """Say how far from the best architecture of about one size the search ends, and random ones of that size."""
     task, found = results["task"], {result["strategy"]: result["regret"] for result in every(results)}
     rows = [f"  {text:<22}" + "   ".join(f"{kinds['best'][0]:5.2f} after {count} looked at"
                                         for count, kinds in found[strategy].items())
             for strategy, text in STRATEGIES.items()]
     kind = ("The table is a formula, not measurements. For measured ones: docs/SEARCH.md#what-wsr-finds."
             if task["synthetic"] else "The table is measured; what was chosen by it: docs/SEARCH.md#what-wsr-finds.")
-    return [f"Does a search find? Among {task['distinct']:,} graphs of one size in the table {results['table']},",
+    return [f"Does a search find? Among {task['distinct']:,} graphs of about one size in the table {results['table']},",
             f"points below the best one, mean of {len(results['seeds'])} searches:", *rows, kind]
 
 
