@@ -203,8 +203,9 @@ class RnasSearcher(SupernetSearcher):
 
     def watched(self, count: int) -> list[list[Attacked]]:
         """Attack the first batches of D_v, the same every time, at the current A, and keep the noise."""
-        return [self.constraint.freeze(batch, "watched", number)
-                for number, batch in enumerate(islice(self.loaders.watched.batches(0), count))]
+        first = islice(self.loaders.watched.batches(0), count)
+        batches = progress(first, "attacks on watched batches", self.world, count)
+        return [self.constraint.freeze(batch, "watched", number) for number, batch in enumerate(batches)]
 
     def _train(self, epoch: int, step: int, batch: Batch, trained: Epoch) -> None:
         """Take one step of the weights at the current A."""
@@ -262,7 +263,9 @@ class RnasSearcher(SupernetSearcher):
         recalibrate_batch_norm(self.supernet, batches, self.world)
         self.supernet.eval()
         cells, correct, count = [], torch.zeros(2, device=self.world.device), 0
-        for number, (images, labels) in enumerate(islice(self.loaders.watched.batches(0), self.config.bound_batches)):
+        watched = progress(islice(self.loaders.watched.batches(0), self.config.bound_batches),
+                           "attacks on the genotype", self.world, self.config.bound_batches)
+        for number, (images, labels) in enumerate(watched):
             stream = generator(self.config.seed, "child", number, device=self.world.device)
             adversarial = LOSSES["pgd"].attack(self.supernet, images, labels, self.config.pgd_settings(),
                                                BatchNoise(stream, self.world.rank, self.world.size))
