@@ -1,6 +1,7 @@
 """Processes that train and measure architectures of their own, exchange what they found, and stop together."""
 
 import io
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 
 from search.searcher import SupernetSearcher
-from wsrnas.runtime.distributed import World, gather_objects
+from wsrnas.runtime.distributed import World, flag_is_set, gather_objects, set_flag
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.preemption import asked
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at the flag of the others
 
 
 class Apart:
@@ -22,8 +25,13 @@ class Apart:
 
     def __init__(self, searcher: SupernetSearcher) -> None:
         divided = searcher.batch_world.size < searcher.world.size
-        self.searcher = searcher
+        self.searcher, self.blocks = searcher, 0
         self.world = searcher.world if divided else searcher.world.alone()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first of the processes that divide architectures, or the only one."""
+        return self.world.is_main
 
     def share(self, numbers: Sequence[int]) -> Sequence[int]:
         """Return the numbers of this process. One without any repeats the first, so that all have one."""
@@ -34,7 +42,6 @@ class Apart:
 
         Args:
             found: by number, containers of tensors and plain values; tensors come back on this process' device.
-
         """
         whole: dict[int, Any] = {}
         for part in reversed(_exchange(dict(found), None, self.world)):
@@ -45,30 +52,39 @@ class Apart:
         """Return a value of the first process; containers of tensors and plain values, as in ``gather``."""
         return self.gather({0: value})[0]
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        _exchange({}, None, self.world)
-
     @contextmanager
     def by_itself(self) -> Iterator[None]:
-        """Let every process work at its own pace in this block, where nothing but ``gather`` and ``wait`` meets.
+        """Let every process work at its own pace in this block, where nothing but ``gather`` and ``first`` meets.
 
-        A process that fails or is asked to stop tells the others, which raise the same when they meet next.
+        A process that fails, or is asked to stop, sets a flag that the others see when they ask whether to stop. All
+        raise the same.
         """
         if self.world.size == 1:
             yield
             return
-        searcher, together = self.searcher, self.searcher.stop
+        self.blocks += 1
+        flag, looked = f"apart {self.blocks}", time.monotonic()
+
+        def stop() -> bool:
+            nonlocal looked
+            if asked():
+                return True
+            if time.monotonic() - looked < SECONDS_BETWEEN_LOOKS:
+                return False
+            looked = time.monotonic()
+            return flag_is_set(flag)
+
+        together, self.searcher.stop = self.searcher.stop, stop
         try:
-            with stop_requests(self.world.alone()) as searcher.stop:
-                try:
-                    yield
-                except (InputError, Preempted) as error:
-                    _exchange({}, error, self.world)
+            try:
+                yield
+            except (InputError, Preempted) as error:
+                set_flag(flag)
+                _exchange({}, error, self.world)
         except _Told as told:
             raise told.error from None
         finally:
-            searcher.stop = together
+            self.searcher.stop = together
 
 
 class _Told(Exception):
@@ -83,14 +99,15 @@ def _exchange(found: dict[int, Any], error: Exception | None, world: World) -> l
     """Return what each process found, in the order of their ranks.
 
     Raises:
-        _Told: at least one process brings an error; the first one counts.
+        _Told: at least one process brings an error. The first one that is no request to stop counts, which may only be
+            the answer to it.
     """
     if world.size == 1:
         return [found]
     packed = io.BytesIO()
     torch.save(found, packed)
     results = gather_objects((packed.getvalue(), error), world)
-    for _, failed in results:
-        if failed is not None:
-            raise _Told(failed)
+    errors = [failed for _, failed in results if failed is not None]
+    if errors:
+        raise _Told(min(errors, key=lambda failed: isinstance(failed, Preempted)))
     return [torch.load(io.BytesIO(content), map_location=world.device, weights_only=True) for content, _ in results]

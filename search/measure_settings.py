@@ -33,5 +33,7 @@ class MeasureConfig(Ranges):
 
     def unread(self) -> dict[str, str]:
         """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
-        names = () if self.measure == SHORT else ("short_epochs", "short_images")
-        return super().unread() | dict.fromkeys(names, f"measure is {self.measure}; expected --measure {SHORT} with it")
+        if self.measure == SHORT:
+            return super().unread() | {"sync_bn": f"measure is {SHORT}: each process normalises whole batches"}
+        return super().unread() | dict.fromkeys(
+            ("short_epochs", "short_images"), f"measure is {self.measure}; expected --measure {SHORT} with it")

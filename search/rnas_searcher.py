@@ -55,7 +55,7 @@ class RnasSearcher(SupernetSearcher):
         self.bound: float | None = None  # H, once it is resolved
         self.loaders = build_loaders(config, data, split, world)
         with seeded_weights(config.seed):
-            self.supernet = build_supernet(config, data.num_classes)
+            self.supernet = build_supernet(config, data.num_classes, data.image_shape[0])
         self.supernet.to(world.device).to(memory_format=torch.channels_last)
         self.relaxation = Relaxation(config.relaxation, config.tau, config.seed)
         self.constraint = Constraint(

@@ -76,7 +76,8 @@ class ShortTraining:
             row: its row of ``metrics.jsonl``; ``train`` is that of the first path, ``halving`` has what ended early.
 
         Yields:
-            Whether the path is the first of this process. Then all processes have come as far.
+            Whether the path is the first of the step, with which the first process trains the AN-Estimator. The others
+            wait for that.
         """
         self.candidates = [Candidate(path) for path in self.searcher.paths]
         self.kept = list(range(len(self.candidates)))
@@ -87,9 +88,14 @@ class ShortTraining:
             with clock("train"):
                 trained = self.advance(self.candidates[number], self.searcher.config.short_epochs, step)
                 row.setdefault("train", trained)
-                if place == 0:
-                    self.apart.wait()
-            yield place == 0
+            if place == 0 and self.searcher.learns_to_estimate and not self.apart.is_first:
+                with clock("wait"):
+                    self.share_estimator()
+            yield place == 0 and self.apart.is_first
+
+    def share_estimator(self) -> None:
+        """Give all processes the AN-Estimator of the first one, which calls this after it has trained it."""
+        self.searcher.estimator.load_state_dict(self.apart.first(self.searcher.estimator.state_dict()))
 
     def halve(self, rung: int, step: Step) -> dict[int, float]:
         """Train the candidates up to a rung, measure them, and keep the better half.
@@ -104,11 +110,12 @@ class ShortTraining:
                               "momentum": copy.deepcopy(self.searcher.trainer.optimizer.state_dict())}
             self.searcher.recalibrate(step)
             found[number] = self.searcher.validate(step)
-        objectives = {}
+        objectives = {}  # all processes are here: training-free scores are exchanged
         for number, measured in self.apart.gather(found).items():
             self.candidates[number].measured.append(measured)
             objectives[number] = self.searcher.objective(
                 self.searcher.row(measured, self.candidates[number].path)).item()
+        objectives = self.apart.first(objectives)  # on other devices, equal ones may differ by rounding
         better = sorted(self.kept, key=objectives.__getitem__)[:(len(self.kept) + 1) // 2]
         self.kept = sorted(better)
         # Another process may go on with a candidate.
@@ -117,16 +124,19 @@ class ShortTraining:
             self.candidates[number].reached(rung, **state)
         return objectives
 
-    def all_measured(self, measured: Sequence[Measurement], row: dict[str, Any]) -> list[dict[str, Tensor]]:
+    def all_measured(self, measured: Sequence[Measurement], row: dict[str, Any],
+                     clock: PhaseClock) -> list[dict[str, Tensor]]:
         """Return a measurement of every path of the step, in its order, on all processes.
 
         Args:
             measured: of those that this process has trained to the end. What ended early gets what was measured then,
                 plus the mean change since then of those that went on.
             row: the row of ``metrics.jsonl``; all processes take that of the first one.
+            clock: clock of the phases of the step.
         """
-        row |= self.apart.first(row)
-        whole = self.apart.gather(dict(zip(self.apart.share(self.kept), map(dict, measured), strict=True)))
+        with clock("wait"):
+            whole = self.apart.gather(dict(zip(self.apart.share(self.kept), map(dict, measured), strict=True)))
+            row |= self.apart.first(row)
         for number, candidate in enumerate(self.candidates):
             if number not in whole:
                 rung = len(candidate.measured) - 1

@@ -40,7 +40,7 @@ class SupernetConfig(SmallImagesConfig, SgdConfig):
     epsilon: float = option(0.03, "strength of the training attack")
     num_steps: int = option(7, "steps of every PGD attack of the search (PGD-7)")
     step_size: float = option(0.0, "step of the training attack; 0: 2.5 * epsilon / num_steps (fast: 1.25 * epsilon)")
-    batch_size: int = option(64, "images per training step, all processes together")
+    batch_size: int = option(64, "images per training step, all processes together (in short trainings: each)")
     learning_rate_min: float = option(1e-3, "learning rate at the end of the cosine", group="optimiser")
     weight_decay: float = option(3e-4, "weight decay of the supernet's SGD")
     recalibration_batches: int = option(10, "D_t batches used to recompute BatchNorm statistics before measuring "

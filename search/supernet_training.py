@@ -17,10 +17,10 @@ from wsrnas.training.losses import LOSSES
 from wsrnas.training.trainer import Refinements, Trainer
 
 
-def build_supernet(config: SupernetConfig, num_classes: int) -> Supernet:
-    """Build the supernet on the CPU; torch's global generator makes its weights, a seeded one A."""
+def build_supernet(config: SupernetConfig, num_classes: int, channels: int = 3) -> Supernet:
+    """Build the supernet for images of so many channels on the CPU; its weights are torch's, A is seeded."""
     return SPACES[config.space].supernet(config.init_channels, config.layers, num_classes, config.tau, config.alpha_std,
-                                         generator(config.seed, "alphas"))
+                                         generator(config.seed, "alphas"), channels)
 
 
 def build_trainer(config: SupernetConfig, supernet: Supernet, world: World) -> Trainer:

@@ -88,13 +88,15 @@ def main(argv: list[str] | None = None) -> None:
                             with clock("estimator"):
                                 searcher.update_estimator_memory(step)                  # line 9: M_a
                                 row["estimator"] = searcher.train_estimator(step)       # line 10
+                                if short:
+                                    short.share_estimator()
                         with clock("validate"):
                             measured.append(searcher.validate(step))                    # lines 11-15
                         if first and searcher.checks:
                             with clock("estimator_check"):
                                 # Compare the estimated noise with PGD's.
                                 row["estimator_check"] = check_estimator(run, searcher, step)
-                    measured = short.all_measured(measured, row) if short else measured
+                    measured = short.all_measured(measured, row, clock) if short else measured
                 row |= searcher.remember(step, measured)                                # line 16: M_v
                 row |= name_columns(config, measured[short.kept[0] if short else 0])
             if sample and config.ranks_in(step):

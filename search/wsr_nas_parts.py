@@ -144,7 +144,8 @@ def build_networks(config: SearchConfig, data: DataSet, objective: Objective,
     Their weights are seeded; the supernet may take those of an earlier run.
     """
     with seeded_weights(config.seed):
-        supernet = build_supernet(config, data.num_classes).to(world.device).to(memory_format=torch.channels_last)
+        supernet = build_supernet(config, data.num_classes, data.image_shape[0]).to(world.device)
+        supernet.to(memory_format=torch.channels_last)
         estimator = build_estimator(config.estimator, data.image_shape).to(world.device)
         if config.source_run:
             supernet.load_state_dict(supernet.state_dict() | FrozenSupernet(config.source_run).weights())

@@ -138,7 +138,7 @@ class Searcher(SupernetSearcher):
             generator(config.seed, "estimator", step.index), learning_rate=config.estimator_learning_rate,
             step=self.estimator_step, total_steps=self.estimator_total,
             batch_size=config.estimator_batch_size)
-        broadcast_model(self.estimator, self.world)
+        broadcast_model(self.estimator, self.batch_world)
         finite(error, step, "the error of the AN-Estimator")
         return {"relative_error": error, "tasks": len(self.estimator_memory),
                 "networks": self.estimator_memory.iterations()}

@@ -94,28 +94,30 @@ def path_of(searcher: Searcher, choices: Tensor) -> Path:
 def measured_apart(searcher: Searcher, paths: Sequence[Path], step: Step,
                    short: ShortTraining) -> list[dict[str, Tensor]]:
     """Measure each architecture after a training of its own; processes share the architectures."""
-    apart = short.apart
-    with apart.by_itself():
-        found = apart.gather({number: measure(searcher, paths[number], step, short)
-                              for number in apart.share(range(len(paths)))})
+    with short.apart.by_itself():
+        found = short.apart.gather({number: measure_alone(searcher, paths[number], step, short)
+                                    for number in short.apart.share(range(len(paths)))})
+    for problem in filter(None, (result.pop("problem") for result in found.values())):
+        say(f"{problem}; in the ranking, this architecture counts as the worst")
     return list(found.values())
 
 
-def measure(searcher: Searcher, path: Path, step: Step, short: ShortTraining | None = None) -> dict[str, Tensor]:
-    """Measure one architecture on D_v as the search measures a path."""
+def measure_alone(searcher: Searcher, path: Path, step: Step, short: ShortTraining) -> dict[str, Any]:
+    """Measure one architecture after a training of its own; ``problem`` says what was not finite, if anything."""
     try:
-        if short:
-            short.train(path, step)
-        searcher.use(path)
-        searcher.recalibrate(step)
-        return searcher.validate(step)
+        short.train(path, step)
+        return measure(searcher, path, step) | {"problem": ""}
     except InputError as error:  # numbers that are not finite
-        if not short:
-            raise
-        say(f"{error}; in the ranking, this architecture counts as the worst")
         unknown = torch.full((1 + len(searcher.config.strengths),), torch.nan, device=searcher.world.device)
-        found = {"losses": unknown, "accuracies": unknown}
+        found = {"losses": unknown, "accuracies": unknown, "problem": str(error)}
         return found | ({"vulnerabilities": unknown[1:]} if searcher.config.measures_vulnerability else {})
+
+
+def measure(searcher: Searcher, path: Path, step: Step) -> dict[str, Tensor]:
+    """Measure one architecture on D_v as the search measures a path."""
+    searcher.use(path)
+    searcher.recalibrate(step)
+    return searcher.validate(step)
 
 
 def plain(values: np.ndarray) -> list[float] | None:

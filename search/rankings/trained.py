@@ -52,7 +52,7 @@ class TrainedSupernet:
     def build(self, trained: bool, device: torch.device) -> Supernet:
         """Return the supernet, with its trained weights or with those that it began with."""
         with seeded_weights(self.seed):
-            supernet = build_supernet(self.config, self.data.num_classes)
+            supernet = build_supernet(self.config, self.data.num_classes, self.data.image_shape[0])
         if trained:
             supernet.load_state_dict({**supernet.state_dict(), **self.weights})
         return supernet.to(device).to(memory_format=torch.channels_last)

@@ -51,9 +51,9 @@ class Darts(Space):
         return [few] * (layers < 3)
 
     def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
-                 generator: torch.Generator | None) -> Supernet:
+                 generator: torch.Generator | None, channels: int = 3) -> Supernet:
         """Build the supernet."""
-        return DartsSupernet(self, init_channels, layers, num_classes, tau, alpha_std, generator)
+        return DartsSupernet(self, init_channels, layers, num_classes, tau, alpha_std, generator, channels)
 
     def outputs(self) -> tuple[int, ...]:
         """Return all nodes, which a cell concatenates."""

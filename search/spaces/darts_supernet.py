@@ -82,11 +82,12 @@ class DartsSupernet(Supernet, CellNetwork):
         tau: temperature τ of the Gumbel-softmax.
         alpha_std: standard deviation of the initial architecture parameters.
         generator: source of that initialisation; the weights use torch's global generator.
+        channels: channels of the images.
     """
 
     def __init__(self, space: Space, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
-                 generator: torch.Generator | None) -> None:
-        CellNetwork.__init__(self, partial(SearchCell, space), init_channels, layers, num_classes)
+                 generator: torch.Generator | None, channels: int = 3) -> None:
+        CellNetwork.__init__(self, partial(SearchCell, space), init_channels, layers, num_classes, channels)
         self.add_architecture(space, tau, alpha_std, generator)
 
     def run_cell(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:

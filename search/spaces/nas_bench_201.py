@@ -37,9 +37,9 @@ class NasBench201(Space):
     operations = OPERATIONS
 
     def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
-                 generator: torch.Generator | None) -> Supernet:
+                 generator: torch.Generator | None, channels: int = 3) -> Supernet:
         """Build the supernet; ``layers`` counts the cells of all stages."""
-        return SupernetNB201(self, init_channels, layers, num_classes, tau, alpha_std, generator)
+        return SupernetNB201(self, init_channels, layers, num_classes, tau, alpha_std, generator, channels)
 
     def inputs(self) -> tuple[int, ...]:
         """Return the first state, also where a subclass searches fewer edges."""

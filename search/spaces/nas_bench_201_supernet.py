@@ -58,13 +58,14 @@ class SupernetNB201(Supernet, StagedNetwork):
         tau: temperature τ of the Gumbel-softmax.
         alpha_std: standard deviation of the initial architecture parameters.
         generator: source of that initialisation; the weights use torch's global generator.
+        channels: channels of the images.
     """
 
     def __init__(self, space: Space, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
-                 generator: torch.Generator | None) -> None:
+                 generator: torch.Generator | None, channels: int = 3) -> None:
         space.check_layers(layers)
         StagedNetwork.__init__(self, lambda channels: SearchCell(space, channels), init_channels, layers // STAGES,
-                               num_classes)
+                               num_classes, channels)
         self.add_architecture(space, tau, alpha_std, generator)
 
     def run_cell(self, cell: nn.Module, features: Tensor) -> Tensor:

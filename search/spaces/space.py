@@ -63,8 +63,8 @@ class Space(ABC):
 
     @abstractmethod
     def supernet(self, init_channels: int, layers: int, num_classes: int, tau: float, alpha_std: float,
-                 generator: torch.Generator | None) -> Supernet:
-        """Build the supernet; ``generator`` draws A, torch's global generator the weights."""
+                 generator: torch.Generator | None, channels: int = 3) -> Supernet:
+        """Build the supernet for images of so many channels; ``generator`` draws A, torch's own one the weights."""
 
     @abstractmethod
     def discretize(self, weights: Tensor) -> Any:

@@ -115,8 +115,8 @@ def test_the_rank_correlation_is_the_searchs_own_and_says_what_the_trend_adds(a_
     assert search_figures.rank_of_predictions(rows[:4])["detrended"] is None
     assert search_figures.rank_of_predictions(rows[:2]) == {}
     run, page, _ = a_search
-    assert "−0.30 the newest 5 predictions" in page.text and "without their trend; +0.60 with it" in page.text
-    assert "τ of the newest 5: +0.60" in page.text and "without that trend τ is -0.30" in page.text
+    assert "+0.60 the newest 5 predictions" in page.text and "; -0.30 without their trend" in page.text
+    assert "τ of the newest 5 of all paths: +0.60. Without the trend over the steps it is -0.30" in page.text
     assert numbers(run, "predictions")[1:] == [[str(step), f"{a}.0", f"{b}.0"]
                                                for step, (a, b) in enumerate(zip(x, y, strict=True), start=1)]
 

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from contextlib import suppress
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,7 @@ from search.apart import Apart
 from tests.processes import run_twice
 from wsrnas.runtime.distributed import World, initialize, shutdown
 from wsrnas.runtime.errors import InputError, Preempted
-from wsrnas.runtime.preemption import stop_requests
+from wsrnas.runtime.preemption import Interrupts, stop_requests
 
 
 def apart_of(world, divided=True):
@@ -43,13 +43,6 @@ def exchange(folder):
         found = apart.gather({0: torch.full((2,), float(world.rank)), 5 - world.rank: {"own": world.rank}})
     seen["gathered"] = [found[0].tolist(), found[4], found[5]]
     seen["first"] = apart.first(world.rank)
-    with suppress(InputError), apart.by_itself():
-        if world.rank == 1:
-            raise InputError("the second one failed")
-        try:
-            apart.wait()
-        except InputError:
-            seen["caught"] = "a loop that goes on after errors would not end"
     for process, error in ((1, InputError("of the second")), (None, InputError("of both")), (0, Preempted("stopped"))):
         try:
             with apart.by_itself():
@@ -58,11 +51,24 @@ def exchange(folder):
                 apart.gather({})
         except (InputError, Preempted) as caught:
             seen[str(error)] = [type(caught).__name__, str(caught)]
-    with stop_requests(world) as apart.searcher.stop:
-        if world.rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+    began, whole = time.monotonic(), 600
+    try:
         with apart.by_itself():
-            seen["alone"] = apart.searcher.stop()
+            if world.rank == 0:
+                raise InputError("the learning rate is too large")
+            while time.monotonic() - began < whole:
+                if apart.searcher.stop():
+                    raise Preempted("stopped in the middle")
+            apart.gather({})
+    except InputError as caught:
+        seen["of another"] = [str(caught), time.monotonic() - began < whole / 2]
+    with Interrupts(), stop_requests(world) as apart.searcher.stop:
+        apart.searcher.stop()
+        for _ in range(2):  # a program that was asked to stop ends at once only before its first step
+            with apart.by_itself():
+                if world.rank == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                seen["alone"] = apart.searcher.stop()
         seen["together"] = apart.searcher.stop()
     (folder / f"rank{world.rank}.json").write_text(json.dumps(seen))
     shutdown()
@@ -75,4 +81,4 @@ def test_two_processes_know_all_results_and_fail_and_stop_together(tmp_path):
     assert both[0] == both[1] == {
         "gathered": [[0, 0], {"own": 1}, {"own": 0}], "first": 0, "together": True,
         "of the second": ["InputError", "of the second"], "of both": ["InputError", "of both"],
-        "stopped": ["Preempted", "stopped"]}
+        "stopped": ["Preempted", "stopped"], "of another": ["the learning rate is too large", True]}

@@ -9,7 +9,7 @@ import torch
 import search.wsr_nas as program
 from search.cost import halved_epochs, iteration_passes, total_passes
 from search.few_shot import own_weights
-from search.rankings.sample import measure, open_sample, rank_sample
+from search.rankings.sample import measure_alone, open_sample, rank_sample
 from search.rankings.trained import open_trained
 from search.short_training import ShortTraining, changed
 from search.strategy.objective import build_objective
@@ -150,7 +150,7 @@ def test_halving_changes_nothing_for_those_that_are_trained_to_the_end():
         short = ShortTraining(searcher)
         searcher.paths = paths_of(searcher, 5)
         measured, row = measured_by(short)
-        found[name] = short, measured, row, short.all_measured(measured, row)
+        found[name] = short, measured, row, short.all_measured(measured, row, NoClock())
     short, measured, row, everything = found["halved"]
     assert len(short.kept) == len(measured) == 2 and len(everything) == 5 and "halving" not in found["whole"][2]
     for number, result in zip(short.kept, measured, strict=True):
@@ -296,7 +296,8 @@ def test_a_diverged_training_is_unknown_on_the_device_of_the_others(monkeypatch)
     searcher = searcher_of(config_of(*SHORT))
     monkeypatch.setattr(searcher, "world", World(device=torch.device("meta")))
     monkeypatch.setattr(ShortTraining, "train", lambda *rest: (_ for _ in ()).throw(Diverged("the loss is nan")))
-    found = measure(searcher, None, STEP, ShortTraining(searcher))
+    found = measure_alone(searcher, None, STEP, ShortTraining(searcher))
+    assert found.pop("problem") == "the loss is nan"
     assert {values.device.type for values in found.values()} == {"meta"}
 
 

@@ -52,8 +52,8 @@ def compare(stronger: Tensor, weaker: Tensor, names: tuple[str, str]) -> Verdict
     escaped = int((stronger & ~weaker).sum())
     caught = int((weaker & ~stronger).sum())
     more, many = sign_test(escaped, caught), share_test(escaped, len(stronger), ESCAPE_SHARE)
-    says = (f"accuracy {_percent(stronger)} under {names[0]}, {_percent(weaker)} under {names[1]}; {escaped} of "
-            f"{len(stronger)} images fall to the latter alone")
+    says = (f"of {len(stronger)} correct images, {_percent(stronger)} withstand {names[0]} and {_percent(weaker)} "
+            f"{names[1]}; {escaped} fall to the latter alone")
     return Verdict(min(more, many) >= SIGNIFICANCE, says, {
         "images": len(stronger), "fell_only_to_weaker": escaped, "fell_only_to_stronger": caught,
         "probability": min(more, many)})

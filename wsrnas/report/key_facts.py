@@ -35,10 +35,9 @@ def rank_of_paths(run: Run) -> list[Tile]:
     if not found:
         return []
     said = f"the newest {found['pairs'] or ''} predictions for paths before training on them"
-    if found["detrended"] is None:
-        return [Tile("Kendall's τ", f"{found['tau']:+.2f}", said)]
-    said += f", without their trend; {found['tau']:+.2f} with it"
-    return [Tile("Kendall's τ", f"{found['detrended']:+.2f}", said)]
+    if found["detrended"] is not None:
+        said += f"; {found['detrended']:+.2f} without their trend over the steps"
+    return [Tile("Kendall's τ", f"{found['tau']:+.2f}", said)]
 
 
 def estimator_error(run: Run) -> list[Tile]:

@@ -14,6 +14,7 @@ from wsrnas.runtime.deferred import deferred_imports
 from wsrnas.runtime.errors import InputError, first_line
 
 MEETING_MINUTES: float = 5
+PATIENCE_DAYS = 7  # in ``gather_objects``: one process may have a whole training to do while the others wait
 
 with deferred_imports():
     import torch
@@ -21,9 +22,12 @@ with deferred_imports():
     from torch import distributed as dist
 
 
+_shared: dict[str, Any] = {}  # of this process group: its ``store``, and the ``patient`` group of all processes
+
+
 @dataclass(frozen=True)
 class World:
-    """Describe this process: its rank, the number of processes, its device, and whether it may draw progress bars."""
+    """Describe this process: its rank, the number of processes, its device, and whether it shows its progress."""
 
     rank: int = 0
     size: int = 1
@@ -38,7 +42,7 @@ class World:
     def alone(self) -> World:
         """Return the world of this process by itself, for work that it does apart from the others.
 
-        They share a terminal, so the first process alone draws bars there.
+        They share a terminal, so the first process alone shows its progress there.
         """
         return World(device=self.device, draws=self.draws and self.is_main)
 
@@ -70,7 +74,8 @@ def initialize(device: str = "auto") -> World:
     if size > 1 and not dist.is_initialized():
         # Gloo exchanges tensors on the CPU without waiting for the GPU.
         # The timeout is long because the others wait while the main process downloads a data set.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=_meet(rank, size), rank=rank,
+        _shared["store"] = _meet(rank, size)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=_shared["store"], rank=rank,
                                 world_size=size, timeout=timedelta(hours=2), device_id=chosen if cuda else None)
     return World(rank, size, chosen)
 
@@ -127,6 +132,7 @@ def shutdown() -> None:
     """Leave the process group, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    _shared.clear()
 
 
 def barrier(world: World) -> None:
@@ -157,12 +163,29 @@ def all_max(value: float, world: World) -> float:
 
 
 def gather_objects(value: Any, world: World) -> list[Any]:
-    """Return what every process has, in the order of their ranks; anything that can be pickled."""
-    found = [value] * world.size
-    for rank in range(world.size if world.size > 1 else 0):
-        dist.broadcast_object_list(box := [value], src=rank, device=torch.device("cpu"))
-        found[rank] = box[0]
+    """Return what every process has, in the order of their ranks; anything that can be pickled.
+
+    All processes call it; each waits for the last one, up to ``PATIENCE_DAYS``.
+    """
+    if world.size == 1:
+        return [value]
+    if "patient" not in _shared:
+        _shared["patient"] = dist.new_group(backend="gloo", timeout=timedelta(days=PATIENCE_DAYS))
+    found = []
+    for rank in range(world.size):
+        dist.broadcast_object_list(box := [value], src=rank, group=_shared["patient"], device=torch.device("cpu"))
+        found.append(box[0])
     return found
+
+
+def set_flag(name: str) -> None:
+    """Set a flag that all processes of the group can see."""
+    _shared["store"].set(f"wsrnas/flag/{name}", "set")
+
+
+def flag_is_set(name: str) -> bool:
+    """Return whether a process has set a flag; this asks the first process, and waits for nobody else."""
+    return bool(_shared["store"].check([f"wsrnas/flag/{name}"]))
 
 
 def broadcast(tensors: Iterable[Tensor], world: World) -> None:

@@ -67,6 +67,11 @@ def stop_requests(world: World) -> Iterator[Callable[[], bool]]:
         _idle = idle_outside
 
 
+def asked() -> bool:
+    """Return whether this process has received a signal inside ``stop_requests``, without asking the others."""
+    return bool(_asked)
+
+
 def until_asked(items: Iterable[Item], stop: Callable[[], bool], message: str) -> Iterator[Item]:
     """Yield the items until a stop is requested.
 

@@ -41,7 +41,8 @@ class Progress(Generic[Item]):
         self.bar = tqdm(items, desc=label, total=total, initial=initial, leave=False, dynamic_ncols=True,
                         disable=None if world.is_main and world.draws else True)
         self.total = self.bar.total
-        self.say = (log or (_print if self.bar.disable else None)) if world.is_main else None
+        shows = world.is_main and world.draws
+        self.say = (log if world.is_main else None) or (_print if shows and self.bar.disable else None)
 
     def show(self, values: Mapping[str, str]) -> None:
         """Show these values, such as a loss, beside the numbers from now on."""

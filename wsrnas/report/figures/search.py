@@ -71,9 +71,10 @@ def predictions(rows: Sequence[dict[str, Any]]) -> Picture | None:
     ends = [axes.plot([], [], "o", color=colour)[0] for colour in (between(0, 2), between(1, 2))]
     legend(axes, ends, [f"step {steps[0] + 1}", f"step {steps[-1] + 1}"], loc="best")
     axes.set(xlabel="measured objective (nats)", ylabel="predicted objective (nats)")
-    said = f" Kendall's τ of the newest {ranks['pairs'] or ''}: {ranks['tau']:+.2f}." if ranks else ""
+    said = f" Kendall's τ of the newest {ranks['pairs'] or ''} of all paths: {ranks['tau']:+.2f}." if ranks else ""
     if ranks and ranks["detrended"] is not None:
-        said += f" Both fall while the supernet learns; without that trend τ is {ranks['detrended']:+.2f}."
+        said += (f" Without the trend over the steps it is {ranks['detrended']:+.2f}: both fall while a supernet "
+                 "learns, whatever the predictor knows.")
     return picture(figure, "predictions", f"Scatter of {len(table)} predicted over measured objectives.{said}",
                    "Each point is the first path of a step. The prediction was made before the predictor (in the paper "
                    "the validation loss estimator, VLE) was trained on the path. Dashed: both are equal. The strategy "
