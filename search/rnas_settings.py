@@ -65,6 +65,16 @@ class RnasConfig(SupernetConfig):
     path_samples: int = option(4, "sampled: number of paths; each sees its part of a batch, and the vulnerability "
                               "is their mean")
 
+    def unread(self) -> dict[str, str]:
+        """Return why nothing reads a field under this configuration, and what would, by the names of such fields."""
+        reasons = super().unread()
+        if self.relaxation == "mixed":
+            reasons |= dict.fromkeys(("tau", "path_samples"),
+                                     "relaxation is mixed; expected --relaxation sampled with it")
+        if self.solver != "slp":
+            reasons["solver_iterations"] = f"solver is {self.solver}; expected --solver slp with it"
+        return reasons
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "epochs", "bound_batches", "watched_batches", "solver_iterations", "path_samples")

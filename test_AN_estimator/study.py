@@ -6,6 +6,7 @@ from typing import Any
 from test_AN_estimator.networks import NetworkSpec, load_source
 from test_AN_estimator.noises import chunks, rotations, training_batches
 from test_AN_estimator.settings import BenchmarkConfig
+from wsrnas.attacks import shared_passes
 from wsrnas.complexity import count_parameters, multiply_adds, readable
 from wsrnas.data.image_set import DataSet
 from wsrnas.estimators import build_estimator
@@ -83,11 +84,12 @@ def dry_run(config: BenchmarkConfig, specs: list[NetworkSpec], data: DataSet, wo
     strengths = len(config.fixed_strengths) + 2, len(config.tested_strengths) + 1
     attacked = training_batches(config, data) * config.batch_size, len(data.test) * len(specs)
     noises = [images * count for images, count in zip(attacked, strengths, strict=True)]
+    # Training images are attacked at all strengths at once, test images at one after the other.
+    attacks = attacked[0] * shared_passes(strengths[0], config.num_steps), noises[1] * config.num_steps
     pixels = data.train.images[0].numel()
     lines += [
         f"passes: networks {readable(training)} images forward and backward, noises "
-        f"{readable(sum(noises) * config.num_steps)} ({readable(noises[0])} of training images, {readable(noises[1])} "
-        "of test images)",
+        f"{readable(sum(attacks))} ({readable(attacks[0])} of training images, {readable(attacks[1])} of test images)",
         f"files of noises: {rotations(config, data)} of training images, {chunks(config, data) * len(specs)} of test "
         f"images, {sum(noises) * pixels * 2 / 2**30:.1f} GiB",
         *(f"estimator {name}: {readable(count_parameters(build_estimator(name, data.image_shape)))} parameters"

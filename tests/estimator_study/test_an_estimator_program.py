@@ -495,8 +495,9 @@ def test_a_dry_run_writes_nothing_and_counts(flags, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
     assert "40 training and 10 test images" in said and "2-cna_m-2-1-natural" in said and "without attacks" in said
     assert "3-user-py-small: trained before" in said and "estimator C-ANE: 0 parameters" in said
-    # Images through the networks: 40 with an attack of one step, 40 without; attacks: 16 at 4 strengths, 30 at 5.
-    assert "networks 120 images forward and backward, noises 214 (64 of training images, 150 of test images)" in said
+    # Images through the networks: 40 with an attack of one step, 40 without. Attacks of one step: 16 at 4 strengths at
+    # once, which share it; 30 at 5, one after the other.
+    assert "networks 120 images forward and backward, noises 166 (16 of training images, 150 of test images)" in said
     assert "2 of training images, 6 of test images" in said  # files
 
 

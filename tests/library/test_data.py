@@ -489,6 +489,9 @@ def test_a_count_is_held_out_in_equal_shares_of_the_classes():
     assert len(balanced_split(labels, 4993, 0, 7)[0]) == 4993
     rare = torch.tensor([0] * 6 + [1] * 100)
     assert rare[balanced_split(rare, 20, 0, 2)[0]].bincount().tolist() == [3, 17]
+    few = torch.tensor([0] * 30 + [1] * 1000)  # half of the images of both are 515; then 15 of the few are left
+    for count, shares in ((515, [15, 500]), (516, [15, 501]), (1000, [15, 985]), (1010, [20, 990]), (1028, [29, 999])):
+        assert few[balanced_split(few, count, 0, 2)[0]].bincount().tolist() == shares
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (4, 4, 4, 4, 4), (2, 100), (2, 2, 2, 50)])

@@ -39,6 +39,7 @@ from wsrnas.evaluation import robust_accuracy
 from wsrnas.evaluation.attack_table import ATTACKS
 from wsrnas.evaluation.caveats import BLACK_BOX, caveats
 from wsrnas.evaluation.own_attack import changed_since, numbers_of, refuse_changes
+from wsrnas.runtime.seeding import seeded_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -747,3 +748,39 @@ def test_an_evaluation_without_gradients_says_what_it_is_worth(bright_and_dark):
     strong = evaluate(model, data, 0.1, ["noise", "fgsm"], checks="none")
     assert not any("follows gradients" in sentence for sentence in caveats(strong))
     assert set(BLACK_BOX) == {name for name, entry in ATTACKS.items() if not entry.white_box}
+
+
+def test_a_data_set_keeps_its_pixels_when_the_array_is_filled_again():
+    pixels, labels = np.arange(8 * 8 * 8 * 3).astype(np.uint8).reshape(8, 8, 8, 3), np.arange(8) % 2
+    data = own_data((pixels, labels), (pixels, labels))
+    before = data.train.fingerprint(), data.test.fingerprint()
+    pixels[:], labels[:] = 0, 0
+    assert (data.train.fingerprint(), data.test.fingerprint()) == before
+
+
+@pytest.mark.parametrize("names, words", [
+    (["a", "a"], "class_names has a name twice"), ("ab", "class_names is 'ab'"),
+    (["a", ""], "a name that is empty"), (["a", "b\n"], "line breaks"), ([1, 1], "a name twice")])
+def test_class_names_that_an_npz_may_not_have_are_refused(names, words):
+    with pytest.raises(InputError, match=words):
+        own_data((COLOURS, CLASSES), (COLOURS, CLASSES), class_names=names)
+
+
+def test_class_names_may_be_the_classes_of_numpy():
+    data = own_data((COLOURS, CLASSES), (COLOURS, CLASSES), class_names=list(np.arange(int(CLASSES.max()) + 1)))
+    assert json.loads(json.dumps(data.fingerprint()))["classes"][:2] == ["0", "1"]
+
+
+def test_initial_weights_leave_the_random_numbers_of_a_gpu_alone(monkeypatch):
+    """``torch.manual_seed`` seeds those, too, and nothing would restore them."""
+    def seeds_all(seed):
+        raise AssertionError("every device is seeded")
+    monkeypatch.setattr(torch, "manual_seed", seeds_all)
+    before = torch.get_rng_state()
+    with seeded_weights(1):
+        first = torch.rand(3)
+    with seeded_weights(1, "others"):
+        others = torch.rand(3)
+    with seeded_weights(1):
+        assert torch.equal(torch.rand(3), first) and not torch.equal(others, first)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,7 @@
 """Work shared by processes: who does what, what a kill or a signal leaves, and whose folder it is."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -182,6 +183,24 @@ def test_a_file_system_without_locks_is_refused(work, monkeypatch):
             share_or_meet()
     assert work.names == []
     assert locks.claim(work.folder)  # for a run of its own it is enough
+
+
+def test_one_process_may_hold_a_folder_twice_and_keeps_it_until_both_are_closed(tmp_path):
+    """The system has one lock of a process for a file: to close any descriptor once let another process in."""
+    def claimed_by_another():
+        os._exit(0 if locks.claim(tmp_path) else 7)
+
+    def wins():
+        return os.waitstatus_to_exitcode(os.waitpid(fork(claimed_by_another), 0)[1]) == 0
+
+    first, second = locks.hold(tmp_path), locks.hold(tmp_path)
+    assert not wins()
+    first.close()
+    first.close()
+    assert not wins()
+    del second
+    gc.collect()
+    assert wins() and locks.claim(tmp_path)
 
 
 @pytest.mark.slow

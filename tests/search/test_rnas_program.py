@@ -50,6 +50,9 @@ def start(folder, argv, seed=[0]):  # noqa: B006 - a counter over all starts
     """Run the program; torch's global generator differs every time, for nothing may depend on it."""
     seed[0] += 1
     torch.manual_seed(seed[0])
+    if "dual" in argv:
+        place = argv.index("--solver_iterations")
+        argv = [*argv[:place], *argv[place + 2:]]
     program.main([*argv, "--runs", str(folder)])
     return folder / "search" / "run"
 
@@ -469,8 +472,8 @@ def test_the_cell_can_be_retrained(whole, tmp_path, capsys):
 def test_a_dry_run_writes_nothing(whole, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.optim.Optimizer, "__init__", None)  # with the first one torch imports its compiler
-    for relaxation in ("mixed", "sampled"):
-        program.main([*WHOLE, "--relaxation", relaxation, "--path_samples", "2", "--dry_run"])
+    for relaxation, more in (("mixed", []), ("sampled", ["--path_samples", "2"])):
+        program.main([*WHOLE, "--relaxation", relaxation, *more, "--dry_run"])
         said = capsys.readouterr().out
         assert os.listdir(tmp_path) == []
         for words in ("vulnerability_bound ", "D_t 30, D_v 30", f"({relaxation} operations)", "memory: about",
@@ -502,6 +505,15 @@ def test_a_dry_run_writes_nothing(whole, tmp_path, capsys, monkeypatch):
     (["--upper_weights", "inf", "1"], "upper_weights is inf; expected a number of at most 1e+09"),
 ])
 def test_bad_input_is_refused_in_one_sentence(argv, sentence, tmp_path, refused):
+    assert sentence in refused(tmp_path, [*WHOLE, *argv])
+
+
+@pytest.mark.parametrize("argv, sentence", [
+    (["--tau", "0.5"], "relaxation is mixed; expected --relaxation sampled with it"),
+    (["--path_samples", "2"], "relaxation is mixed; expected --relaxation sampled with it"),
+    (["--solver", "dual", "--solver_iterations", "3"], "solver is dual; expected --solver slp with it"),
+])
+def test_a_flag_that_nothing_reads_is_refused(argv, sentence, tmp_path, refused):
     assert sentence in refused(tmp_path, [*WHOLE, *argv])
 
 

@@ -61,7 +61,7 @@ def own_data(train: Any, test: Any = None, name: str = "own", class_names: Seque
         require(rest.images.shape[1:] == part.images.shape[1:], f"test images are {_shape(rest)}, training images "
                 f"{_shape(part)}; expected one shape")
         most = max(most, int(rest.labels.max()))
-    names = tuple(class_names) or _names_of(train, most) or _numbers(part, most)
+    names = checked_names(class_names) or _names_of(train, most) or _numbers(part, most)
     require(most < len(names), f"a label is {most}; expected less than {len(names)}, the number of class names")
     require(len(part.labels.unique()) > 1, f"all training images are of class {most}; expected at least 2 classes")
     if test is None:
@@ -162,11 +162,26 @@ def _names_in(stored: Any, path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: {NAMES} holds objects of Python; {expected}") from None
     require(names.ndim == 1 and names.dtype.kind == "U", f"{path}: {NAMES} is an array of shape {names.shape} of "
             f"{names.dtype}; {expected}")
-    bad = [name for name in names.tolist() if not is_shown(name)]
-    require(not bad, f"{path}: {NAMES} has {bad[:1]!a}, a name that is empty or has line breaks, control characters or "
+    try:
+        return checked_names(names.tolist())
+    except InputError as error:
+        raise InputError(f"{path}: {error}, an array of texts such as np.array(['cat', 'dog'])") from None
+
+
+def checked_names(names: Sequence[Any]) -> tuple[str, ...]:
+    """Return names of classes, of numbers the digits; empty where there are none.
+
+    Raises:
+        InputError: they are no list of different names that a line can show.
+    """
+    expected = "expected a list of different names"
+    require(not isinstance(names, str), f"{NAMES} is {names!a}; {expected}")
+    texts = tuple(name if isinstance(name, str) else str(name) for name in names)
+    bad = [text for text in texts if not is_shown(text)]
+    require(not bad, f"{NAMES} has {bad[:1]!a}, a name that is empty or has line breaks, control characters or "
             f"bytes that are not UTF-8; {expected}")
-    require(len(set(names.tolist())) == len(names), f"{path}: {NAMES} has a name twice; {expected}")
-    return tuple(names.tolist())
+    require(len(set(texts)) == len(texts), f"{NAMES} has a name twice; {expected}")
+    return texts
 
 
 def _tested(given: Any, name: str, names: tuple[str, ...]) -> DataSet:
@@ -214,7 +229,8 @@ def as_image_set(given: Any, part: str = "given") -> ImageSet:
     require(whole, f"{part} labels are {classes.dtype} {classes.shape}; expected {len(pixels)} integers, one for each "
             "image")
     require(int(classes.min()) >= 0, f"a {part} label is {classes.min()}; expected classes from 0")
-    return image_set(pixels, classes)
+    # What is given may be a buffer that its owner fills again.
+    return image_set(pixels.copy() if np.may_share_memory(pixels, _array(images)) else pixels, classes)
 
 
 def _read(dataset: Any, part: str) -> tuple[np.ndarray, np.ndarray]:

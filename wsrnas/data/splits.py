@@ -31,8 +31,8 @@ def balanced_split(labels: Tensor, fraction_or_count: float | int, seed: int,
         labels: class numbers (N,).
         fraction_or_count: a float in (0, 1) is the first part's share of every class. Odd classes alternate, so that
             with 0.5 the sizes of the parts differ by at most one. An int is the size of the first part; the shares of
-            classes differ by at most one. A class too small for that gives half of its images, and more only if the
-            others cannot make up for it.
+            classes differ by at most one. A class too small for that gives half of its images. Where the halves of all
+            are not enough, what is left is shared equally in the same way.
         seed: seed of the choice.
         num_classes: number of classes; every one must have images.
         flag: flag that sets the count, for the message.
@@ -152,8 +152,10 @@ def _shares_of_count(sizes: np.ndarray, count: int, flag: str) -> np.ndarray:
     if not least <= count <= most:
         raise InputError(f"cannot split {count} of {total} images off, expected {least} to {most}: "
                          f"both parts need every class{flag and f'; choose another {flag}'}")
-    room = sizes // 2
-    return _equal_shares(room if room.sum() >= count else sizes - 1, count)
+    halves = sizes // 2
+    if halves.sum() >= count:
+        return _equal_shares(halves, count)
+    return sizes - _equal_shares(sizes - halves, total - count)
 
 
 def _equal_shares(room: np.ndarray, count: int) -> np.ndarray:

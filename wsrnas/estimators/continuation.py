@@ -11,7 +11,7 @@ from wsrnas.attacks import pgd
 from wsrnas.estimators.base import project
 from wsrnas.estimators.interpolation import WAANE, interpolation_weights, weighted_average
 
-ANCHOR_SHARE = 4, 15  # four anchors for 15 targets: 1/22 of the 90 passes of PGD-7, which share the first gradient
+ANCHOR_SHARE = 4, 15  # four anchors for 15 targets: 1/23 of the 91 passes of PGD-7, which share the first gradient
 STEP = 0.5  # step size of an anchor = 0.5 * its epsilon
 
 

@@ -1,5 +1,6 @@
 """Lock a folder against other processes. The lock is released when the process ends, however it ends."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -9,25 +10,54 @@ from wsrnas.runtime import run_files
 from wsrnas.runtime.config import require
 from wsrnas.runtime.errors import InputError
 
-CLOSED = -1
+_open: dict[tuple[int, int], "_File"] = {}  # lock files that this process holds, by device and inode
+
+
+class _File:
+    """An open lock file and the number of its holders in this process.
+
+    The system knows one lock of a process for a file, and releases it when the process closes any descriptor of the
+    file. So there is one descriptor, which the last holder closes.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.holders = descriptor, 0
 
 
 class Held:
     """Hold an open lock file until it is closed, garbage-collected, or the process ends.
+
+    Several in one process hold it together: until the last one is closed.
 
     Args:
         path: the lock file; it is made if there is none.
     """
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = CLOSED
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.key: tuple[int, int] | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self.key = _identity(os.stat(path))
+        if self.key not in _open:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self.key = _identity(os.fstat(descriptor))
+            _open[self.key] = _File(descriptor)
+        _open[self.key].holders += 1
+
+    @property
+    def descriptor(self) -> int:
+        """The open file; there is none after ``close``."""
+        assert self.key is not None
+        return _open[self.key].descriptor
 
     def close(self) -> None:
-        """Release the lock."""
-        if self.descriptor != CLOSED:
-            os.close(self.descriptor)
-            self.descriptor = CLOSED
+        """Release the lock, unless another holder in this process has it, too."""
+        file, self.key = _open.get(self.key) if self.key else None, None
+        if file is None:
+            return
+        file.holders -= 1
+        if not file.holders:
+            del _open[next(key for key, other in _open.items() if other is file)]
+            os.close(file.descriptor)
 
     def __enter__(self) -> "Held":
         return self
@@ -37,6 +67,10 @@ class Held:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def hold(path: Path, flag: str = "--save") -> Held:

@@ -35,9 +35,9 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 @contextmanager
 def seeded_weights(seed: int, *purpose: int | str) -> Iterator[None]:
-    """Seed torch's global generator, which makes initial weights, and restore its state afterwards."""
+    """Seed torch's global generator of the CPU, which makes initial weights, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights", *purpose))
+        torch.default_generator.manual_seed(derive_seed(seed, "weights", *purpose))  # that of a GPU goes on
         yield
 
 
