@@ -113,8 +113,13 @@ def main(argv: list[str] | None = None) -> None:
                         row["projection"] = searcher.project_architecture(step)         # RNAS, Eq. 9
             finish_step(run, searcher, step, row, clock, len(steps))
 
-    if completed == len(steps) and steps[-1].phase == "search":  # a damaged file is made again
-        save_genotype(run, searcher.genotype(), run_files.GENOTYPE, PROGRAM, steps[-1].number + 1)
+    finish(run, searcher, steps[-1], again=completed == len(steps))
+
+
+def finish(run: RunDirectory, searcher: Searcher, last: Step, again: bool) -> None:
+    """Say that the search is finished; if it was before, a damaged genotype is made again."""
+    if again and last.phase == "search":
+        save_genotype(run, searcher.genotype(), run_files.GENOTYPE, PROGRAM, last.number + 1)
     run.finish(last_words(run, searcher))
     refresh(run.path, run.world, run.log, ended=True)
 

@@ -51,6 +51,7 @@ PROGRAMS = {
     "studies.vulnerability_statistics": "compare BatchNorm statistics in the projection of RNAS",
     "studies.known_networks": "check networks that are known to be broken, and sound ones",
     "studies.predictor_ranks": "measure which predictor ranks architectures that it has not seen",
+    "studies.race_repeats": "measure how far the trainings of one cell of a race agree",
     "studies.several_supernets": "compare rankings of one table by several supernets",
     "studies.fewer_images": "measure how many images of D_v rank the paths of a supernet",
     "studies.found_graphs": "look up what searches have found in a table, beside random ones",
