@@ -51,12 +51,13 @@ class Held:
 
     def close(self) -> None:
         """Release the lock, unless another holder in this process has it, too."""
-        file, self.key = _open.get(self.key) if self.key else None, None
-        if file is None:
+        key, self.key = self.key, None
+        if key is None:
             return
+        file = _open[key]
         file.holders -= 1
         if not file.holders:
-            del _open[next(key for key, other in _open.items() if other is file)]
+            del _open[key]
             os.close(file.descriptor)
 
     def __enter__(self) -> "Held":
