@@ -203,6 +203,15 @@ def test_one_process_may_hold_a_folder_twice_and_keeps_it_until_both_are_closed(
     assert wins() and locks.claim(tmp_path)
 
 
+def test_a_lock_file_that_cannot_be_opened_leaves_nothing_behind(tmp_path, monkeypatch, recwarn):
+    (tmp_path / ".lock").touch()
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(os, "open", lambda *arguments: (_ for _ in ()).throw(PermissionError("no")))
+        locks.claim(tmp_path)
+    gc.collect()
+    assert not recwarn.list and locks.claim(tmp_path)
+
+
 @pytest.mark.slow
 def test_processes_share_the_tasks_and_return_when_all_are_done(work, monkeypatch):
     monkeypatch.setattr(sharing, "WAIT_SECONDS", 0.02)

@@ -1,6 +1,5 @@
 """Lock a folder against other processes. The lock is released when the process ends, however it ends."""
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -35,13 +34,13 @@ class Held:
 
     def __init__(self, path: Path) -> None:
         self.key: tuple[int, int] | None = None
-        with contextlib.suppress(FileNotFoundError):
-            self.key = _identity(os.stat(path))
-        if self.key not in _open:
+        key = _identity(os.stat(path)) if path.exists() else None
+        if key not in _open:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self.key = _identity(os.fstat(descriptor))
-            _open[self.key] = _File(descriptor)
-        _open[self.key].holders += 1
+            key = _identity(os.fstat(descriptor))
+            _open[key] = _File(descriptor)
+        self.key = key
+        _open[key].holders += 1
 
     @property
     def descriptor(self) -> int:
