@@ -759,7 +759,8 @@ def test_a_data_set_keeps_its_pixels_when_the_array_is_filled_again():
 
 
 @pytest.mark.parametrize("names, words", [
-    (["a", "a"], "class_names has a name twice"), ("ab", "class_names is 'ab'"),
+    (["a", "a"], "class_names has a name twice"), ("ab", "class_names is 'ab'"), (3, "class_names is 3"),
+    (None, "class_names is None"), ({"a", "b"}, "class_names is {"),
     (["a", ""], "a name that is empty"), (["a", "b\n"], "line breaks"), ([1, 1], "a name twice")])
 def test_class_names_that_an_npz_may_not_have_are_refused(names, words):
     with pytest.raises(InputError, match=words):

@@ -175,7 +175,7 @@ def checked_names(names: Sequence[Any]) -> tuple[str, ...]:
         InputError: they are no list of different names that a line can show.
     """
     expected = "expected a list of different names"
-    require(not isinstance(names, str), f"{NAMES} is {names!a}; {expected}")
+    require(isinstance(names, Sequence | np.ndarray) and not isinstance(names, str), f"{NAMES} is {names!a}; {expected}")
     texts = tuple(name if isinstance(name, str) else str(name) for name in names)
     bad = [text for text in texts if not is_shown(text)]
     require(not bad, f"{NAMES} has {bad[:1]!a}, a name that is empty or has line breaks, control characters or "

@@ -32,7 +32,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    draws: bool = True
+    shows_progress: bool = True
 
     @property
     def is_main(self) -> bool:
@@ -44,7 +44,7 @@ class World:
 
         They share a terminal, so the first process alone shows its progress there.
         """
-        return World(device=self.device, draws=self.draws and self.is_main)
+        return World(device=self.device, shows_progress=self.shows_progress and self.is_main)
 
 
 def initialize(device: str = "auto") -> World:

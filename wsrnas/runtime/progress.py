@@ -38,10 +38,10 @@ class Progress(Generic[Item]):
     def __init__(self, items: Iterable[Item], label: str, world: World, total: int | None, initial: int,
                  log: Callable[[str], None] | None) -> None:
         self.label, self.initial, self.values = label, initial, ""
+        shows = world.is_main and world.shows_progress
         self.bar = tqdm(items, desc=label, total=total, initial=initial, leave=False, dynamic_ncols=True,
-                        disable=None if world.is_main and world.draws else True)
+                        disable=None if shows else True)
         self.total = self.bar.total
-        shows = world.is_main and world.draws
         self.say = (log if world.is_main else None) or (_print if shows and self.bar.disable else None)
 
     def show(self, values: Mapping[str, str]) -> None:
